@@ -1,0 +1,175 @@
+/*
+ * fedstill/data.h - labelled samples: where they come from (sources), what is done to them
+ * (normalisation, crop, flip), how they are batched, and how they are split among clients.
+ */
+#ifndef FEDSTILL_DATA_H
+#define FEDSTILL_DATA_H
+
+#include "fedstill/base.h"
+#include "fedstill/tensor.h"
+
+/* ---- sources ------------------------------------------------------------------------------ */
+
+/* Classes are 0 ... classes-1; more are refused. */
+#define FST_MAX_CLASSES 65536
+/* Bytes a source may keep in memory. */
+#define FST_SOURCE_MAX_BYTES ((size_t)16 * 1024 * 1024 * 1024)
+
+typedef struct fst_source fst_source;
+
+/*
+ * What a format implements. `get` may be called from several threads at once on one source; all
+ * the others from one thread. Neither may block on anything but local files.
+ */
+typedef struct fst_source_vtable {
+    const char *format; /* "idx", "cifar10", "folder", "array" */
+    /* Copies sample i's raw elements (dtype and shape as the source says) to dst. */
+    fst_status (*get)(const fst_source *s, size_t i, void *dst, fst_error *err);
+    void (*close)(fst_source *s); /* frees what the format holds and s itself; takes half-built ones */
+} fst_source_vtable;
+
+/* Formats embed this as their first member. Everything here is set before a source is handed out. */
+struct fst_source {
+    const fst_source_vtable *v;
+    char *name;          /* path or description, for messages */
+    fst_dtype dtype;     /* of the raw elements: FST_U8 or FST_F32 */
+    fst_shape shape;     /* of one sample, channels first: (1, 28, 28), (3, 32, 32), (2, 1024) */
+    size_t count;        /* samples, > 0 */
+    int classes;         /* > 0 */
+    char **class_names;  /* classes entries, or NULL */
+    const int32_t *labels; /* count entries, each 0 ... classes-1; never NULL */
+    char digest[FST_DIGEST_HEX]; /* SHA-256 over dtype, shape, labels and all raw samples in order */
+};
+
+/* What to open. Paths of formats: idx: a folder with the four usual files (plain or .gz);
+ * cifar10: a folder with data_batch_*.bin and test_batch.bin; folder: a folder that holds one
+ * folder a class with PNG or JPEG files, or train/ and test/ (or val/) with such folders;
+ * array: a .safetensors, .npz with tensors/members `x` and `y` (names can be given) or `x` from an .npy
+ * beside a labels .npy. */
+typedef struct fst_source_spec {
+    const char *format; /* NULL: guessed from what stands at path */
+    const char *path;
+    const char *split;    /* "train" or "test"; NULL means "train" */
+    const char *x, *y;    /* array: names of samples and labels ("x", "y"; "x_test" etc. may be tried for test) */
+    int classes;          /* 0: as many as the labels show (idx, array), or the class folders */
+    int image_channels;   /* folder: 1 or 3 (0: 3) */
+    int image_height, image_width; /* folder: 0: as the first image; other sizes are an error that says so */
+    size_t limit;         /* > 0: only the first `limit` samples */
+} fst_source_spec;
+
+FST_MUST FST_API fst_status fst_source_open(fst_source **out, const fst_source_spec *spec, fst_error *err);
+FST_API void fst_source_close(fst_source *s);
+/* The formats that fst_source_open knows, NULL-terminated. */
+FST_API const char *const *fst_source_formats(void);
+/* Bytes of one raw sample. */
+FST_API size_t fst_source_sample_bytes(const fst_source *s);
+/* Wraps arrays that the caller keeps alive (tests, generators). x: count raw samples. */
+FST_MUST FST_API fst_status fst_source_from_memory(fst_source **out, const char *name, fst_dtype dtype,
+                                                   const fst_shape *shape, size_t count, const void *x,
+                                                   const int32_t *labels, int classes, fst_error *err);
+/* The key of a sample: a hash of its raw bytes, dtype and shape. It does not depend on position,
+ * label or augmentation; equal samples have equal keys. */
+FST_MUST FST_API fst_status fst_source_key(const fst_source *s, size_t i, fst_hash128 *out, fst_error *err);
+
+/* Decodes one PNG or JPEG held in memory to (channels, height, width) u8; *out via fst_alloc.
+ * Grey <-> colour conversion as wanted by channels (1 or 3; 0: as the file has it); alpha is dropped over
+ * black; 16 bits become 8. height, width may be limited by max_pixels before anything is allocated. */
+FST_MUST FST_API fst_status fst_image_decode(unsigned char **out, fst_shape *shape, const char *name,
+                                             const void *data, size_t len, int channels, size_t max_pixels,
+                                             fst_error *err);
+
+/* ---- transforms and batches ---------------------------------------------------------------- */
+
+#define FST_MAX_CHANNELS 64
+typedef struct fst_transform {
+    /* u8 samples are scaled to 0 ... 1 first; then (x - mean) / std by channel (the first dimension). */
+    int channels;                /* entries used of mean, std: 0 (none), 1 (for all), or the sample's channels */
+    float mean[FST_MAX_CHANNELS], std[FST_MAX_CHANNELS];
+    int crop_padding;            /* > 0: zero-pad (before normalisation) by so much, then crop at random; 3-D samples */
+    bool flip;                   /* mirror left-right with probability 1/2; 3-D samples */
+} fst_transform;
+
+/* A batch as the engine eats it. Rows behind `rows` are not defined. */
+typedef struct fst_batch {
+    size_t rows;
+    const float *x;         /* rows x sample elements, row-major, 64-byte aligned */
+    const int32_t *labels;  /* rows */
+    const uint32_t *index;  /* rows: position of each sample in the source */
+    const float *soft;      /* rows x classes: soft targets, NULL when there are none */
+} fst_batch;
+
+/* Called on the loader's thread for each finished batch to fill in soft targets; NULL: none. */
+typedef fst_status (*fst_soft_fn)(void *ctx, const uint32_t *index, size_t rows, float *soft, fst_error *err);
+
+typedef struct fst_loader_spec {
+    const fst_source *source;
+    const uint32_t *subset;  /* samples to use, NULL: all. Must outlive the loader. */
+    size_t subset_count;
+    size_t batch_size;
+    fst_transform transform;
+    bool augment;       /* apply crop and flip (training) or not */
+    bool shuffle;       /* order from stream (seed, "batch.order", epoch) */
+    bool drop_last;
+    uint64_t seed;
+    bool background;    /* assemble the next batches on a thread of its own while the caller computes */
+    fst_soft_fn soft;
+    void *soft_ctx;
+    int soft_width;     /* floats a row of soft targets, with `soft` */
+} fst_loader_spec;
+
+typedef struct fst_loader fst_loader;
+/* Allocates everything it will ever need. */
+FST_MUST FST_API fst_status fst_loader_new(fst_loader **out, const fst_loader_spec *spec, fst_error *err);
+FST_API size_t fst_loader_batches(const fst_loader *l); /* batches an epoch */
+/* Starts epoch `epoch` at batch `first` (0 from the start; a resumed run continues in the middle).
+ * What a batch holds depends on (seed, epoch, batch number) alone. Also ends an unfinished epoch. */
+FST_MUST FST_API fst_status fst_loader_start(fst_loader *l, uint64_t epoch, size_t first, fst_error *err);
+/* The next batch, valid until the next call; out->rows == 0 at the end of the epoch. */
+FST_MUST FST_API fst_status fst_loader_next(fst_loader *l, fst_batch *out, fst_error *err);
+FST_API void fst_loader_free(fst_loader *l);
+
+/* Computes mean and std (per channel, u8 scaled to 0 ... 1) over a source. */
+FST_MUST FST_API fst_status fst_source_statistics(const fst_source *s, fst_transform *out, fst_error *err);
+
+/* ---- partitions ---------------------------------------------------------------------------- */
+
+typedef enum fst_partition_kind {
+    FST_PARTITION_IID,       /* shuffled, equal shares (sizes differ by at most one) */
+    FST_PARTITION_DIRICHLET, /* per class a Dirichlet(alpha) share for each client */
+    FST_PARTITION_SHARDS,    /* sorted by label, cut into clients * classes_per_client shards, dealt at random */
+    FST_PARTITION_QUANTITY   /* IID labels, sizes from Dirichlet(alpha) */
+} fst_partition_kind;
+
+typedef struct fst_partition_spec {
+    fst_partition_kind kind;
+    int clients;
+    double alpha;             /* dirichlet, quantity */
+    int classes_per_client;   /* shards */
+    size_t min_samples;       /* every client gets at least so many (default 1); an error when impossible */
+    uint64_t seed;            /* streams "partition..." */
+} fst_partition_spec;
+
+/* Which client has which sample. */
+typedef struct fst_partition {
+    int clients, classes;
+    size_t samples;              /* of the source */
+    uint32_t *index;             /* samples by client, each client's in rising order */
+    size_t *begin;               /* clients+1: client k owns index[begin[k]] ... index[begin[k+1]-1] */
+    int64_t *counts;             /* clients x classes */
+    char data_digest[FST_DIGEST_HEX];
+    char method[64];             /* "dirichlet(0.3)" */
+    uint64_t seed;
+} fst_partition;
+
+FST_API const char *fst_partition_kind_name(fst_partition_kind k);
+FST_API bool fst_partition_kind_parse(const char *name, fst_partition_kind *out);
+FST_MUST FST_API fst_status fst_partition_make(fst_partition *out, const fst_source *s,
+                                               const fst_partition_spec *spec, fst_error *err);
+/* The split is a safetensors file (format fedstill-partition-1): `client` I32 (samples), -1 for nobody, and
+ * `counts` I64 (clients, classes); metadata method, seed, data_digest. digest may be NULL. */
+FST_MUST FST_API fst_status fst_partition_write(const fst_partition *p, const char *path,
+                                                char digest[FST_DIGEST_HEX], fst_error *err);
+FST_MUST FST_API fst_status fst_partition_read(fst_partition *out, const char *path, fst_error *err);
+FST_API void fst_partition_release(fst_partition *p);
+
+#endif

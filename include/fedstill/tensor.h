@@ -1,0 +1,119 @@
+/*
+ * fedstill/tensor.h - element types, shapes, views, and the two file formats that Python also
+ * reads: safetensors (https://github.com/huggingface/safetensors) and NumPy's npy/npz.
+ */
+#ifndef FEDSTILL_TENSOR_H
+#define FEDSTILL_TENSOR_H
+
+#include "fedstill/base.h"
+
+typedef enum fst_dtype {
+    FST_F32,
+    FST_F64,
+    FST_F16,
+    FST_BF16,
+    FST_U8,
+    FST_I8,
+    FST_U16,
+    FST_I16,
+    FST_U32,
+    FST_I32,
+    FST_U64,
+    FST_I64,
+    FST_BOOL,
+    FST_DTYPE_COUNT
+} fst_dtype;
+
+FST_API size_t fst_dtype_size(fst_dtype t);       /* bytes an element */
+FST_API const char *fst_dtype_name(fst_dtype t);  /* safetensors' name: "F32", "I64", ... */
+FST_API bool fst_dtype_parse(const char *name, fst_dtype *out);
+
+#define FST_MAX_RANK 8
+typedef struct fst_shape {
+    int rank; /* 0 ... FST_MAX_RANK; a scalar has rank 0 and one element */
+    int64_t dim[FST_MAX_RANK];
+} fst_shape;
+
+/* FST_SHAPE(1, 28, 28) */
+#define FST_SHAPE(...)                                                                             \
+    ((fst_shape){(int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}})
+
+/* Product of the dimensions; -1 when one is negative or the product does not fit. */
+FST_API int64_t fst_shape_count(const fst_shape *s);
+FST_API bool fst_shape_equal(const fst_shape *a, const fst_shape *b);
+/* "(1, 28, 28)" into out; always terminated. Returns out. */
+FST_API const char *fst_shape_text(const fst_shape *s, char *out, size_t size);
+
+/* IEEE half precision, round to nearest even; NaN stays NaN, what is too large becomes infinity. */
+FST_API uint16_t fst_f16_from_f32(float x);
+FST_API float fst_f32_from_f16(uint16_t h);
+
+/* A named array that somebody else owns. Row-major, contiguous, little-endian. */
+typedef struct fst_tensor {
+    const char *name;
+    fst_dtype dtype;
+    fst_shape shape;
+    void *data;
+} fst_tensor;
+
+/* ---- safetensors -------------------------------------------------------------------------- */
+
+typedef struct fst_safetensors fst_safetensors;
+typedef struct fst_pair {
+    const char *key, *value;
+} fst_pair;
+
+#define FST_SAFETENSORS_MAX_HEADER (100u * 1024 * 1024) /* the format's own limit */
+
+/* Opens and checks the header completely (ranges, overlaps, sizes against the file); reads no data. */
+FST_MUST FST_API fst_status fst_safetensors_open(fst_safetensors **out, const char *path, fst_error *err);
+/* The same over bytes that must outlive it. `name` is used in messages. */
+FST_MUST FST_API fst_status fst_safetensors_open_memory(fst_safetensors **out, const char *name,
+                                                        const void *data, size_t len, fst_error *err);
+FST_API void fst_safetensors_free(fst_safetensors *f);
+FST_API size_t fst_safetensors_count(const fst_safetensors *f);
+/* The i-th tensor in the order of its data; data is NULL, name lives as long as f. */
+FST_API fst_tensor fst_safetensors_at(const fst_safetensors *f, size_t i);
+FST_API bool fst_safetensors_find(const fst_safetensors *f, const char *name, size_t *i);
+/* The value of `key` in __metadata__, NULL when it is not there. */
+FST_API const char *fst_safetensors_meta(const fst_safetensors *f, const char *key);
+/* The i-th pair of __metadata__ in the order of its keys; false behind the last. */
+FST_API bool fst_safetensors_meta_at(const fst_safetensors *f, size_t i, fst_pair *out);
+/* Copies tensor i; `bytes` must be its exact size. */
+FST_MUST FST_API fst_status fst_safetensors_read(const fst_safetensors *f, size_t i, void *dst, size_t bytes,
+                                                 fst_error *err);
+/* Reads tensor i, whatever its number type, converted to float. `count` must be its element count. */
+FST_MUST FST_API fst_status fst_safetensors_read_f32(const fst_safetensors *f, size_t i, float *dst, size_t count,
+                                                     fst_error *err);
+/* Writes atomically. The bytes depend only on the arguments: keys sorted, 8-byte types first, then
+ * by name. digest (may be NULL) becomes the SHA-256 of the file. */
+FST_MUST FST_API fst_status fst_safetensors_write(const char *path, const fst_pair *meta, size_t nmeta,
+                                                  const fst_tensor *tensors, size_t ntensors,
+                                                  char digest[FST_DIGEST_HEX], fst_error *err);
+
+/* ---- npy and npz -------------------------------------------------------------------------- */
+
+/* One array read whole into memory, in C order and this machine's byte order. */
+typedef struct fst_array {
+    char *name; /* for npz members, without ".npy"; "" for a bare npy */
+    fst_dtype dtype;
+    fst_shape shape;
+    void *data;
+} fst_array;
+FST_API void fst_array_release(fst_array *a);
+
+#define FST_ARRAY_MAX_BYTES ((size_t)8 * 1024 * 1024 * 1024)
+
+/* Format versions 1 to 3; number types and bool; Fortran order and big-endian data are converted;
+ * object arrays are refused. max_bytes limits the array, checked before it is allocated. */
+FST_MUST FST_API fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_error *err);
+FST_MUST FST_API fst_status fst_npy_parse(fst_array *out, const char *name, const void *data, size_t len,
+                                          size_t max_bytes, fst_error *err);
+FST_MUST FST_API fst_status fst_npy_write(const char *path, const fst_tensor *t, fst_error *err);
+/* Reads member `member` ("images" finds "images.npy") of a zip archive, stored or deflated. */
+FST_MUST FST_API fst_status fst_npz_read(fst_array *out, const char *path, const char *member, size_t max_bytes,
+                                         fst_error *err);
+/* The members' names; free *names with fst_free once (one block). */
+FST_MUST FST_API fst_status fst_npz_list(const char *path, char ***names, size_t *count, fst_error *err);
+
+#endif

@@ -1,0 +1,160 @@
+/* The thread pool and the clock. Jobs are claimed one by one from an atomic counter; which worker
+ * runs which job is left open, so nothing may depend on it. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+#include "fedstill/base.h"
+
+double fst_clock_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int64_t fst_clock_unix_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+int fst_cpu_count(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set))
+        return 1;
+    int n = CPU_COUNT(&set);
+    return n > 0 ? n : 1;
+}
+
+struct worker {
+    fst_pool *pool;
+    pthread_t thread;
+    int index;
+};
+
+struct fst_pool {
+    int threads, started;
+    struct worker *workers;
+    pthread_mutex_t lock;
+    pthread_cond_t wake, done;
+    uint64_t generation; /* rises with every run */
+    int busy;            /* workers that have not finished this generation */
+    bool stop;
+    fst_job_fn fn;
+    void *ctx;
+    size_t jobs;
+    _Atomic size_t next;
+};
+
+static void claim(fst_pool *p, int worker)
+{
+    for (;;) {
+        size_t job = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
+        if (job >= p->jobs)
+            return;
+        p->fn(p->ctx, worker, job);
+    }
+}
+
+static void *work(void *arg)
+{
+    struct worker *w = arg;
+    fst_pool *p = w->pool;
+    uint64_t seen = 0;
+    pthread_mutex_lock(&p->lock);
+    for (;;) {
+        while (!p->stop && p->generation == seen)
+            pthread_cond_wait(&p->wake, &p->lock);
+        if (p->stop)
+            break;
+        seen = p->generation;
+        pthread_mutex_unlock(&p->lock);
+        claim(p, w->index);
+        pthread_mutex_lock(&p->lock);
+        if (--p->busy == 0)
+            pthread_cond_signal(&p->done);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return NULL;
+}
+
+fst_status fst_pool_new(fst_pool **out, int threads, fst_error *err)
+{
+    if (threads < 1 || threads > 1024)
+        return fst_fail(err, FST_E_ARGUMENT, "a pool has 1 to 1024 threads, not %d", threads);
+    fst_pool *p = fst_calloc(1, sizeof *p);
+    if (!p)
+        return fst_fail_memory(err, sizeof *p);
+    p->threads = threads;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->wake, NULL);
+    pthread_cond_init(&p->done, NULL);
+    p->workers = fst_calloc((size_t)threads, sizeof *p->workers);
+    if (!p->workers) {
+        fst_pool_free(p);
+        return fst_fail_memory(err, (size_t)threads * sizeof *p->workers);
+    }
+    for (int i = 1; i < threads; i++) {
+        struct worker *w = &p->workers[p->started];
+        *w = (struct worker){.pool = p, .index = i};
+        int e = pthread_create(&w->thread, NULL, work, w);
+        if (e) {
+            fst_pool_free(p);
+            return fst_fail(err, FST_E_MEMORY, "cannot start thread %d of %d: %s", i, threads, strerror(e));
+        }
+        p->started++;
+    }
+    *out = p;
+    return FST_OK;
+}
+
+void fst_pool_run(fst_pool *p, fst_job_fn fn, void *ctx, size_t jobs)
+{
+    if (p->started == 0 || jobs <= 1) {
+        for (size_t i = 0; i < jobs; i++)
+            fn(ctx, 0, i);
+        return;
+    }
+    pthread_mutex_lock(&p->lock);
+    p->fn = fn;
+    p->ctx = ctx;
+    p->jobs = jobs;
+    atomic_store(&p->next, 0);
+    p->busy = p->started;
+    p->generation++;
+    pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+    claim(p, 0);
+    pthread_mutex_lock(&p->lock);
+    while (p->busy)
+        pthread_cond_wait(&p->done, &p->lock);
+    pthread_mutex_unlock(&p->lock);
+}
+
+int fst_pool_threads(const fst_pool *p)
+{
+    return p->threads;
+}
+
+void fst_pool_free(fst_pool *p)
+{
+    if (!p)
+        return;
+    pthread_mutex_lock(&p->lock);
+    p->stop = true;
+    pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+    for (int i = 0; i < p->started; i++)
+        pthread_join(p->workers[i].thread, NULL);
+    pthread_mutex_destroy(&p->lock);
+    pthread_cond_destroy(&p->wake);
+    pthread_cond_destroy(&p->done);
+    fst_free(p->workers);
+    fst_free(p);
+}
