@@ -1,0 +1,61 @@
+/*
+ * fedstill/models.h - the zoo: networks by name, and model files.
+ */
+#ifndef FEDSTILL_MODELS_H
+#define FEDSTILL_MODELS_H
+
+#include "fedstill/nn.h"
+
+/* Options of a network; 0 stands for the network's default. */
+typedef struct fst_model_config {
+    int classes;               /* outputs */
+    fst_shape input;           /* rank 0: the default */
+    double dropout1, dropout2; /* pfl_cifar; negative: 0 */
+} fst_model_config;
+
+typedef struct fst_model_info {
+    const char *name, *summary;
+    fst_shape input; /* default */
+    int classes;
+} fst_model_info;
+
+FST_API size_t fst_models(void);
+FST_API fst_model_info fst_model_at(size_t i);
+/* Builds the graph of network `name`; FST_E_CONFIG names the known ones when there is none such. */
+FST_MUST FST_API fst_status fst_model_graph(fst_graph **out, const char *name, const fst_model_config *config,
+                                            fst_error *err);
+
+/* ---- model files ------------------------------------------------------------------------------
+ *
+ * safetensors with PyTorch's state_dict names. __metadata__ (all strings): format "fedstill-model-1", arch,
+ * classes, input "1,28,28", normalise_mean and normalise_std "0.1307" (by comma), class_names (a JSON list),
+ * stage, and whatever else the writer adds as provenance.
+ */
+#define FST_MODEL_FORMAT "fedstill-model-1"
+enum { FST_MODEL_CHANNELS = 64 };
+
+typedef struct fst_model {
+    char arch[64];
+    fst_model_config config;
+    fst_graph *graph;
+    fst_state state;
+    int channels; /* entries of mean, std: 0, 1 or the input's channels */
+    float mean[FST_MODEL_CHANNELS], std[FST_MODEL_CHANNELS];
+    char **class_names; /* NULL or `classes` entries */
+    int classes;
+} fst_model;
+
+/* A new network: zero state (see fst_state_randomise). */
+FST_MUST FST_API fst_status fst_model_init(fst_model *m, const char *arch, const fst_model_config *config,
+                                           fst_error *err);
+FST_API void fst_model_release(fst_model *m);
+/* Copies the names. */
+FST_MUST FST_API fst_status fst_model_set_class_names(fst_model *m, char *const *names, int count, fst_error *err);
+/* Writes atomically; `more` is added to the metadata. digest may be NULL. */
+FST_MUST FST_API fst_status fst_model_save(const fst_model *m, const char *path, const fst_pair *more, size_t nmore,
+                                           char digest[FST_DIGEST_HEX], fst_error *err);
+/* Reads a model file: every tensor there once with its shape, or an error that names missing, extra and
+ * misshaped ones. */
+FST_MUST FST_API fst_status fst_model_load(fst_model *m, const char *path, fst_error *err);
+
+#endif

@@ -1,0 +1,290 @@
+/*
+ * fedstill/nn.h - the neural-network engine: graphs, plans, losses, optimisers, training steps.
+ *
+ * A graph says what to compute; it is built once and then only read, so any number of plans on any
+ * threads may share it. A plan says how: it fixes batch size, backend and memory, takes one arena and
+ * creates every kernel, so that running it allocates nothing. All arrays are float32, row-major,
+ * channels first (N, C, H, W), as PyTorch has them; layouts inside a plan are the backend's affair.
+ */
+#ifndef FEDSTILL_NN_H
+#define FEDSTILL_NN_H
+
+#include "fedstill/base.h"
+#include "fedstill/tensor.h"
+
+/* ---- graph -------------------------------------------------------------------------------- */
+
+typedef struct fst_graph fst_graph;
+typedef int fst_value; /* names the output of a node; negative after an error */
+
+/* Building stops at the first error, which fst_graph_finish reports; the calls in between then do
+ * nothing, so that a model reads as its list of layers. */
+FST_MUST FST_API fst_status fst_graph_new(fst_graph **out, fst_error *err);
+FST_API void fst_graph_free(fst_graph *g);
+
+/* The input of one sample, without the batch: (1, 28, 28). Exactly one. */
+FST_API fst_value fst_graph_input(fst_graph *g, const fst_shape *sample);
+
+typedef struct fst_conv2d {
+    int64_t out_channels;
+    int64_t kernel[2], stride[2], padding[2]; /* height, width; padding with zeros on both sides */
+    int64_t groups;                           /* 0 means 1 */
+    bool bias;
+} fst_conv2d;
+/* Parameters NAME.weight (out, in/groups, kh, kw) and NAME.bias (out). */
+FST_API fst_value fst_graph_conv2d(fst_graph *g, fst_value x, const char *name, const fst_conv2d *o);
+/* (N) -> (out): y = x W^T + b; parameters NAME.weight (out, in), NAME.bias (out). */
+FST_API fst_value fst_graph_linear(fst_graph *g, fst_value x, const char *name, int64_t out, bool bias);
+FST_API fst_value fst_graph_relu(fst_graph *g, fst_value x);
+/* Pads with -infinity; output sizes round down; of equal maxima the first in row-major order wins. */
+FST_API fst_value fst_graph_maxpool2d(fst_graph *g, fst_value x, int64_t kernel, int64_t stride, int64_t padding);
+FST_API fst_value fst_graph_flatten(fst_graph *g, fst_value x);
+/* Zeroes with probability p and scales the rest by 1/(1-p) in training; the identity in inference. */
+FST_API fst_value fst_graph_dropout(fst_graph *g, fst_value x, double p);
+/* Ioffe and Szegedy 2015. Parameters NAME.weight, NAME.bias (C); buffers NAME.running_mean,
+ * NAME.running_var (C), counter NAME.num_batches_tracked. Normalises by the biased variance, keeps
+ * the unbiased one: running = (1 - momentum) running + momentum batch. */
+FST_API fst_value fst_graph_batchnorm2d(fst_graph *g, fst_value x, const char *name, double eps, double momentum);
+
+/* Names the output and closes the graph. */
+FST_MUST FST_API fst_status fst_graph_finish(fst_graph *g, fst_value output, fst_error *err);
+
+typedef struct fst_param_info {
+    const char *name; /* PyTorch's dotted name; lives as long as the graph */
+    fst_shape shape;
+    size_t offset, count; /* place in the contiguous span */
+} fst_param_info;
+FST_API size_t fst_graph_params(const fst_graph *g);        /* number of parameter tensors */
+FST_API fst_param_info fst_graph_param(const fst_graph *g, size_t i);
+FST_API size_t fst_graph_param_count(const fst_graph *g);   /* floats in the parameter span */
+FST_API size_t fst_graph_buffers(const fst_graph *g);       /* float buffers (running statistics) */
+FST_API fst_param_info fst_graph_buffer(const fst_graph *g, size_t i);
+FST_API size_t fst_graph_buffer_count(const fst_graph *g);
+FST_API size_t fst_graph_counters(const fst_graph *g);      /* int64 counters */
+FST_API const char *fst_graph_counter(const fst_graph *g, size_t i);
+FST_API fst_shape fst_graph_input_shape(const fst_graph *g);  /* of one sample */
+FST_API fst_shape fst_graph_output_shape(const fst_graph *g); /* of one sample */
+
+typedef struct fst_layer_info {
+    const char *op, *name; /* name "" for layers without parameters */
+    fst_shape out;
+    size_t params;
+    double flops; /* forward, one sample, a multiply-add as two */
+} fst_layer_info;
+FST_API size_t fst_graph_layers(const fst_graph *g);
+FST_API fst_layer_info fst_graph_layer(const fst_graph *g, size_t i);
+FST_API double fst_graph_flops(const fst_graph *g);
+
+/* ---- state: what a model has learnt -------------------------------------------------------- */
+
+typedef struct fst_state {
+    float *params, *buffers;
+    int64_t *counters;
+    size_t param_count, buffer_count, counter_count;
+} fst_state;
+/* Zeroed parameters; running means 0, running variances 1, counters 0. */
+FST_MUST FST_API fst_status fst_state_init(fst_state *s, const fst_graph *g, fst_error *err);
+FST_API void fst_state_release(fst_state *s);
+/* PyTorch's default initialisation (uniform, bound 1/sqrt(fan_in); scale 1, shift 0), one stream
+ * (seed, "init." NAME, 0) a tensor. */
+FST_API void fst_state_randomise(fst_state *s, const fst_graph *g, uint64_t seed);
+FST_API void fst_state_copy(fst_state *dst, const fst_state *src); /* same graph */
+
+/* ---- backends and plans -------------------------------------------------------------------- */
+
+/* NULL-terminated; the first is what a NULL name stands for: "onednn" when built with it. */
+FST_API const char *const *fst_backend_names(void);
+/* "oneDNN 2.6.3, avx512_core" or so, for reports. */
+FST_API const char *fst_backend_describe(const char *name);
+
+typedef enum fst_precision { FST_PRECISION_F32 } fst_precision;
+
+typedef struct fst_plan_options {
+    int64_t batch;
+    bool training;      /* backward passes, batch statistics, dropout */
+    bool input_grad;    /* backward also computes the gradient of the input */
+    bool frozen;        /* with training: batch norm uses its running statistics and dropout is off */
+    int threads;        /* inside an op; 0 means 1 */
+    const char *backend; /* NULL: the first of fst_backend_names */
+} fst_plan_options;
+
+/* Which draws a training-mode pass makes: row r takes stream (seed, "dropout.NODE", step << 24 | row0 + r). */
+typedef struct fst_draws {
+    uint64_t seed, step;
+    uint32_t row0;
+} fst_draws;
+
+typedef struct fst_plan fst_plan;
+FST_MUST FST_API fst_status fst_plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o,
+                                         fst_error *err);
+FST_API void fst_plan_free(fst_plan *p);
+/* x: batch samples. Returns the output (batch x output elements) in *out, valid until the next pass.
+ * In training mode running statistics and counters of `state` move on. */
+FST_MUST FST_API fst_status fst_plan_forward(fst_plan *p, fst_state *state, const float *x, const fst_draws *draws,
+                                             const float **out, fst_error *err);
+/* Where the caller puts the gradient of the output before fst_plan_backward. */
+FST_API float *fst_plan_output_grad(fst_plan *p);
+/* Behind a forward pass with the same state and x: writes all of grads (the parameter span). */
+FST_MUST FST_API fst_status fst_plan_backward(fst_plan *p, const fst_state *state, float *grads, fst_error *err);
+FST_API const float *fst_plan_input_grad(const fst_plan *p); /* NULL unless asked for */
+FST_API size_t fst_plan_arena_bytes(const fst_plan *p);
+
+/* One kernel of a plan, for profiles. */
+typedef struct fst_kernel_info {
+    char name[96];
+    bool compute; /* false: moves data only (a reorder) */
+    bool backward;
+} fst_kernel_info;
+FST_API size_t fst_plan_kernels(const fst_plan *p);
+FST_API fst_kernel_info fst_plan_kernel(const fst_plan *p, size_t i);
+/* Runs kernel i alone on what the last passes left in memory. */
+FST_MUST FST_API fst_status fst_plan_run_kernel(fst_plan *p, size_t i, fst_error *err);
+
+/* ---- losses ------------------------------------------------------------------------------- */
+
+/* Hinton, Vinyals, Dean 2015: ce_weight CE(labels) + kd_weight T^2 KL(q || softmax(z/T)), mean over the batch. */
+typedef enum fst_kd_form {
+    FST_KD_KL,               /* soft: the teacher's probabilities at the temperature */
+    FST_KD_CROSS_ENTROPY,    /* the same with H(q, p) for KL: equal gradient, a floor above 0 */
+    FST_KD_MSE_LOGITS,       /* soft: the teacher's logits; mean over batch and classes */
+    FST_KD_MSE_PROBABILITIES /* soft: the teacher's probabilities at temperature 1 */
+} fst_kd_form;
+FST_API const char *fst_kd_form_name(fst_kd_form f); /* "kl", "cross_entropy", "mse_logits", ... */
+
+typedef struct fst_loss {
+    double ce_weight, kd_weight, temperature;
+    fst_kd_form kd_form;
+    double label_smoothing;
+} fst_loss;
+#define FST_LOSS_CROSS_ENTROPY ((fst_loss){.ce_weight = 1.0, .temperature = 1.0})
+
+typedef struct fst_loss_input {
+    const float *logits; /* rows x classes */
+    size_t rows;
+    int classes;
+    const int32_t *labels; /* may be NULL with ce_weight 0 */
+    const float *soft;     /* rows x classes; may be NULL with kd_weight 0 */
+    const float *weight;   /* rows: weights of the cross entropy, NULL: 1 */
+    double divisor;        /* what the sums are divided by: the batch size, or the sum of weights */
+} fst_loss_input;
+/* grad (rows x classes) becomes the gradient of sum(row terms)/divisor. row_loss: rows values that are not yet
+ * divided; ce and kd parts (rows each, unweighted by ce_weight, kd_weight; kd with T^2) may be NULL. */
+FST_API void fst_loss_rows(const fst_loss *l, const fst_loss_input *in, float *grad, double *row_loss, double *row_ce,
+                           double *row_kd);
+/* softmax(z / T) of each row. */
+FST_API void fst_soften(const float *logits, size_t rows, int classes, double temperature, float *out);
+
+/* ---- optimisers and schedules --------------------------------------------------------------- */
+
+typedef enum fst_optim_kind { FST_OPTIM_SGD, FST_OPTIM_ADAM, FST_OPTIM_ADAMW } fst_optim_kind;
+typedef struct fst_optim_spec {
+    fst_optim_kind kind;
+    double learning_rate, weight_decay;
+    double momentum; /* sgd: m = g at the first step, then momentum m + g */
+    bool nesterov;
+    double beta1, beta2, eps; /* adam, adamw: 0 means 0.9, 0.999, 1e-8 */
+    double clip_norm;         /* > 0: all gradients times min(1, clip_norm / (norm + 1e-6)) */
+} fst_optim_spec;
+
+typedef struct fst_optim {
+    fst_optim_spec spec;
+    size_t count;
+    uint64_t steps;
+    float *moment1, *moment2; /* count each; NULL when the rule has none */
+} fst_optim;
+FST_MUST FST_API fst_status fst_optim_init(fst_optim *o, const fst_optim_spec *spec, size_t count, fst_error *err);
+FST_API void fst_optim_reset(fst_optim *o); /* as after init */
+FST_API void fst_optim_release(fst_optim *o);
+
+/* One pass over the span. The gradient is the sum of `parts` spans, added in their order; with prox_mu > 0
+ * mu (w - anchor) is added (FedProx). pool may be NULL. Returns the gradient's norm before clipping, or -1 when
+ * it was not computed (no clipping and !want_norm). */
+typedef struct fst_optim_input {
+    float *const *grads;
+    size_t parts;
+    double learning_rate;
+    double prox_mu;
+    const float *anchor;
+    bool want_norm;
+} fst_optim_input;
+FST_API double fst_optim_step(fst_optim *o, float *params, const fst_optim_input *in, fst_pool *pool);
+
+typedef enum fst_schedule_kind {
+    FST_SCHEDULE_CONSTANT,
+    FST_SCHEDULE_COSINE,       /* eta_min + (base - eta_min)(1 + cos(pi e / total))/2; Loshchilov, Hutter 2017 */
+    FST_SCHEDULE_MULTISTEP,    /* times gamma from each milestone on */
+    FST_SCHEDULE_STEP,         /* times gamma every step_size epochs */
+    FST_SCHEDULE_WARMUP_COSINE /* base (e+1)/warmup, then the cosine over the rest down to eta_min */
+} fst_schedule_kind;
+#define FST_MAX_MILESTONES 32
+typedef struct fst_schedule {
+    fst_schedule_kind kind;
+    double eta_min, gamma;
+    int64_t total, warmup, step_size;
+    int64_t milestones[FST_MAX_MILESTONES];
+    int milestone_count;
+} fst_schedule;
+/* The rate during epoch e (the first is 0). */
+FST_API double fst_schedule_rate(const fst_schedule *s, double base, int64_t epoch);
+
+/* ---- trainer and runner ---------------------------------------------------------------------- */
+
+/*
+ * Training steps on several threads. A batch is cut into shards of a size that depends on model and
+ * batch alone; each shard runs on one thread with single-threaded kernels and has gradients of its own,
+ * which are added in the order of the shards: the bits do not depend on the number of threads. Models
+ * with batch norm need the whole batch at once: they have one shard and use the threads inside kernels.
+ */
+typedef struct fst_trainer_options {
+    size_t batch_size;
+    int threads;         /* 0: all CPUs */
+    size_t shard_size;   /* 0: by rule */
+    const char *backend;
+} fst_trainer_options;
+
+typedef struct fst_step_input {
+    size_t rows;           /* 1 ... batch_size */
+    const float *x;
+    const int32_t *labels;
+    const float *soft;     /* rows x classes or NULL */
+    fst_loss loss;
+    double learning_rate;
+    double prox_mu;
+    const float *anchor;
+    uint64_t seed, step;   /* of the dropout streams */
+} fst_step_input;
+
+typedef struct fst_step_result {
+    double loss_sum;  /* over rows, not divided */
+    size_t correct;   /* rows whose largest logit is the label's */
+    double grad_norm; /* -1 when not computed */
+} fst_step_result;
+
+typedef struct fst_trainer fst_trainer;
+FST_MUST FST_API fst_status fst_trainer_new(fst_trainer **out, const fst_graph *g, const fst_trainer_options *o,
+                                            fst_error *err);
+FST_API void fst_trainer_free(fst_trainer *t);
+/* One step: forward, loss, backward, optimiser. FST_E_NUMERIC when the loss is not finite: parameters are
+ * then untouched. */
+FST_MUST FST_API fst_status fst_trainer_step(fst_trainer *t, fst_state *state, fst_optim *optim,
+                                             const fst_step_input *in, fst_step_result *out, fst_error *err);
+FST_API int fst_trainer_threads(const fst_trainer *t);
+FST_API size_t fst_trainer_shard(const fst_trainer *t);
+/* Sum of the times of a step's compute kernels, each run alone on all threads: the median of five rounds of
+ * round_seconds. Call it behind a step. */
+FST_MUST FST_API fst_status fst_trainer_kernel_seconds(fst_trainer *t, double round_seconds, double *out, fst_error *err);
+/* Calls visit for every kernel with its seconds a step, as above. */
+typedef void (*fst_kernel_visit)(void *ctx, const fst_kernel_info *info, double seconds);
+FST_MUST FST_API fst_status fst_trainer_profile(fst_trainer *t, double round_seconds, fst_kernel_visit visit, void *ctx,
+                                                fst_error *err);
+
+/* Inference over any number of rows, shard by shard on several threads. */
+typedef struct fst_runner fst_runner;
+FST_MUST FST_API fst_status fst_runner_new(fst_runner **out, const fst_graph *g, const fst_trainer_options *o,
+                                           fst_error *err);
+FST_API void fst_runner_free(fst_runner *r);
+/* logits: rows x classes. */
+FST_MUST FST_API fst_status fst_runner_logits(fst_runner *r, const fst_state *state, const float *x, size_t rows,
+                                              float *logits, fst_error *err);
+
+#endif

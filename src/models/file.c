@@ -1,0 +1,326 @@
+/* Model files: safetensors with state_dict names and metadata that rebuilds the network. */
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fedstill/models.h"
+
+fst_status fst_model_init(fst_model *m, const char *arch, const fst_model_config *config, fst_error *err)
+{
+    fst_model n = {.channels = 0};
+    if (strlen(arch) >= sizeof n.arch)
+        return fst_fail(err, FST_E_CONFIG, "the model name \"%.64s...\" is too long", arch);
+    snprintf(n.arch, sizeof n.arch, "%s", arch);
+    fst_status s = fst_model_graph(&n.graph, arch, config, err);
+    if (s)
+        return s;
+    n.config = config ? *config : (fst_model_config){0};
+    n.config.input = fst_graph_input_shape(n.graph);
+    fst_shape out = fst_graph_output_shape(n.graph);
+    n.classes = n.config.classes = (int)fst_shape_count(&out);
+    s = fst_state_init(&n.state, n.graph, err);
+    if (s) {
+        fst_graph_free(n.graph);
+        return s;
+    }
+    *m = n;
+    return FST_OK;
+}
+
+void fst_model_release(fst_model *m)
+{
+    if (!m)
+        return;
+    for (int i = 0; m->class_names && i < m->classes; i++)
+        fst_free(m->class_names[i]);
+    fst_free(m->class_names);
+    fst_state_release(&m->state);
+    fst_graph_free(m->graph);
+    *m = (fst_model){0};
+}
+
+fst_status fst_model_set_class_names(fst_model *m, char *const *names, int count, fst_error *err)
+{
+    if (count != m->classes)
+        return fst_fail(err, FST_E_MISMATCH, "%d class names for %d classes", count, m->classes);
+    char **copy = fst_calloc((size_t)count, sizeof *copy);
+    bool ok = copy != NULL;
+    for (int i = 0; ok && i < count; i++)
+        ok = (copy[i] = fst_strdup(names[i])) != NULL;
+    if (!ok) {
+        for (int i = 0; copy && i < count; i++)
+            fst_free(copy[i]);
+        fst_free(copy);
+        return fst_fail_memory(err, (size_t)count * sizeof *copy);
+    }
+    for (int i = 0; m->class_names && i < m->classes; i++)
+        fst_free(m->class_names[i]);
+    fst_free(m->class_names);
+    m->class_names = copy;
+    return FST_OK;
+}
+
+/* The tensors of a state in one list; names belong to the graph. */
+static size_t list_tensors(const fst_graph *g, const fst_state *s, fst_tensor *out)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < fst_graph_params(g); i++) {
+        fst_param_info p = fst_graph_param(g, i);
+        out[n++] = (fst_tensor){p.name, FST_F32, p.shape, s->params + p.offset};
+    }
+    for (size_t i = 0; i < fst_graph_buffers(g); i++) {
+        fst_param_info p = fst_graph_buffer(g, i);
+        out[n++] = (fst_tensor){p.name, FST_F32, p.shape, s->buffers + p.offset};
+    }
+    for (size_t i = 0; i < fst_graph_counters(g); i++)
+        out[n++] = (fst_tensor){fst_graph_counter(g, i), FST_I64, {0}, s->counters + i};
+    return n;
+}
+
+static fst_tensor *new_list(const fst_graph *g, const fst_state *s, size_t *n)
+{
+    fst_tensor *list =
+        fst_calloc(fst_graph_params(g) + fst_graph_buffers(g) + fst_graph_counters(g) + 1, sizeof *list);
+    if (list)
+        *n = list_tensors(g, s, list);
+    return list;
+}
+
+/* ---- writing ------------------------------------------------------------------------------------- */
+
+static void put_floats(char *out, size_t size, const float *v, int n)
+{
+    size_t at = 0;
+    out[0] = 0;
+    for (int i = 0; i < n && at < size; i++)
+        at += (size_t)snprintf(out + at, size - at, i ? ",%.9g" : "%.9g", (double)v[i]);
+}
+
+static char *names_json(const fst_model *m)
+{
+    json_t *list = json_array();
+    for (int i = 0; m->class_names && i < m->classes; i++)
+        json_array_append_new(list, json_string(m->class_names[i]));
+    char *text = json_dumps(list, JSON_COMPACT);
+    json_decref(list);
+    return text;
+}
+
+enum { OWN_PAIRS = 8, LINE = FST_MODEL_CHANNELS * 16 };
+
+fst_status fst_model_save(const fst_model *m, const char *path, const fst_pair *more, size_t nmore,
+                          char digest[FST_DIGEST_HEX], fst_error *err)
+{
+    char classes[16], input[128] = "", mean[LINE], std[LINE], dropout[64];
+    size_t ntensors = 0, n = 0, at = 0;
+    const fst_shape *in = &m->config.input;
+    for (int i = 0; i < in->rank; i++)
+        at += (size_t)snprintf(input + at, sizeof input - at, i ? ",%lld" : "%lld", (long long)in->dim[i]);
+    snprintf(classes, sizeof classes, "%d", m->classes);
+    snprintf(dropout, sizeof dropout, "%.17g,%.17g", m->config.dropout1, m->config.dropout2);
+    put_floats(mean, sizeof mean, m->mean, m->channels);
+    put_floats(std, sizeof std, m->std, m->channels);
+    char *names = names_json(m);
+    fst_tensor *tensors = new_list(m->graph, &m->state, &ntensors);
+    fst_pair *meta = fst_calloc(OWN_PAIRS + nmore, sizeof *meta);
+    fst_status s = FST_OK;
+    if (!names || !tensors || !meta) {
+        s = fst_fail_memory(err, ntensors * sizeof *tensors);
+    } else {
+        meta[n++] = (fst_pair){"format", FST_MODEL_FORMAT};
+        meta[n++] = (fst_pair){"arch", m->arch};
+        meta[n++] = (fst_pair){"classes", classes};
+        meta[n++] = (fst_pair){"input", input};
+        meta[n++] = (fst_pair){"dropout", dropout};
+        meta[n++] = (fst_pair){"normalise_mean", mean};
+        meta[n++] = (fst_pair){"normalise_std", std};
+        meta[n++] = (fst_pair){"class_names", names};
+        for (size_t i = 0; i < nmore; i++)
+            meta[n++] = more[i];
+        s = fst_safetensors_write(path, meta, n, tensors, ntensors, digest, err);
+    }
+    free(names);
+    fst_free(tensors);
+    fst_free(meta);
+    return s;
+}
+
+/* ---- reading --------------------------------------------------------------------------------------- */
+
+static const char *need(const fst_safetensors *f, const char *path, const char *key, fst_error *err)
+{
+    const char *v = fst_safetensors_meta(f, key);
+    if (!v)
+        (void)fst_fail(err, FST_E_FORMAT, "%s: no \"%s\" in the file's metadata: not a fedstill model", path, key);
+    return v;
+}
+
+static bool parse_floats(const char *text, float *out, int *n)
+{
+    int count = 0;
+    while (*text) {
+        char *end;
+        if (count == FST_MODEL_CHANNELS)
+            return false;
+        out[count] = strtof(text, &end);
+        if (end == text || !(out[count] - out[count] == 0))
+            return false;
+        count++;
+        text = *end == ',' ? end + 1 : end;
+        if (*end && *end != ',')
+            return false;
+    }
+    *n = count;
+    return true;
+}
+
+static bool parse_shape(const char *text, fst_shape *out)
+{
+    fst_shape s = {0};
+    while (*text) {
+        char *end;
+        long long v = strtoll(text, &end, 10);
+        if (end == text || v < 1 || v > 1 << 24 || s.rank == 4 || (*end && *end != ','))
+            return false;
+        s.dim[s.rank++] = v;
+        text = *end == ',' ? end + 1 : end;
+    }
+    *out = s;
+    return s.rank > 0;
+}
+
+static fst_status read_config(const fst_safetensors *f, const char *path, fst_model *m, fst_model_config *c,
+                              fst_error *err)
+{
+    const char *format = need(f, path, "format", err), *arch = need(f, path, "arch", err);
+    const char *classes = need(f, path, "classes", err), *input = need(f, path, "input", err);
+    const char *mean = fst_safetensors_meta(f, "normalise_mean"), *std = fst_safetensors_meta(f, "normalise_std");
+    const char *dropout = fst_safetensors_meta(f, "dropout");
+    int nmean = 0, nstd = 0;
+    if (!format || !arch || !classes || !input)
+        return FST_E_FORMAT;
+    if (strcmp(format, FST_MODEL_FORMAT))
+        return fst_fail(err, FST_E_FORMAT, "%s: format is \"%s\", \"%s\" is needed", path, format, FST_MODEL_FORMAT);
+    char *end;
+    errno = 0;
+    long n = strtol(classes, &end, 10);
+    if (*end || errno || n < 1 || n > 65536)
+        return fst_fail(err, FST_E_FORMAT, "%s: \"%s\" classes, 1 to 65536 are possible", path, classes);
+    c->classes = (int)n;
+    if (!parse_shape(input, &c->input))
+        return fst_fail(err, FST_E_FORMAT, "%s: the input \"%s\" is not a shape such as 1,28,28", path, input);
+    if (!parse_floats(mean ? mean : "", m->mean, &nmean) || !parse_floats(std ? std : "", m->std, &nstd) ||
+        nmean != nstd)
+        return fst_fail(err, FST_E_FORMAT, "%s: normalise_mean and normalise_std do not go together", path);
+    m->channels = nmean;
+    if (dropout && sscanf(dropout, "%lf,%lf", &c->dropout1, &c->dropout2) != 2)
+        return fst_fail(err, FST_E_FORMAT, "%s: dropout \"%s\" is not two numbers", path, dropout);
+    return FST_OK;
+}
+
+static fst_status read_class_names(const fst_safetensors *f, const char *path, fst_model *m, fst_error *err)
+{
+    const char *text = fst_safetensors_meta(f, "class_names");
+    json_t *list = text ? json_loads(text, 0, NULL) : NULL;
+    size_t n = json_array_size(list);
+    fst_status s = FST_OK;
+    if (n) {
+        char **names = n == (size_t)m->classes ? fst_calloc(n, sizeof *names) : NULL;
+        for (size_t i = 0; names && i < n; i++) {
+            names[i] = (char *)json_string_value(json_array_get(list, i));
+            if (!names[i])
+                s = FST_E_FORMAT;
+        }
+        if (!names || s)
+            s = fst_fail(err, FST_E_FORMAT, "%s: class_names is not a list of %d names", path, m->classes);
+        else
+            s = fst_model_set_class_names(m, names, (int)n, err);
+        fst_free(names);
+    }
+    json_decref(list);
+    return s;
+}
+
+/* Collects what does not fit, so that one message tells all of it. */
+static fst_status compare(const fst_safetensors *f, const char *path, const fst_tensor *want, size_t n, fst_error *err)
+{
+    char text[700] = "";
+    size_t at = 0, wrong = 0, found = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t k;
+        char a[64], b[64], line[300] = "";
+        if (!fst_safetensors_find(f, want[i].name, &k)) {
+            snprintf(line, sizeof line, "missing %s %s; ", want[i].name, fst_shape_text(&want[i].shape, a, sizeof a));
+        } else {
+            fst_tensor t = fst_safetensors_at(f, k);
+            found++;
+            /* PyTorch writes scalars with rank 0 */
+            if (fst_shape_count(&t.shape) != fst_shape_count(&want[i].shape) ||
+                (want[i].shape.rank && !fst_shape_equal(&t.shape, &want[i].shape)))
+                snprintf(line, sizeof line, "%s is %s, not %s; ", want[i].name, fst_shape_text(&t.shape, a, sizeof a),
+                         fst_shape_text(&want[i].shape, b, sizeof b));
+        }
+        if (line[0] && ++wrong <= 6 && at < sizeof text)
+            at += (size_t)snprintf(text + at, sizeof text - at, "%s", line);
+    }
+    for (size_t k = 0; k < fst_safetensors_count(f); k++) {
+        const char *name = fst_safetensors_at(f, k).name;
+        bool known = false;
+        for (size_t i = 0; !known && i < n; i++)
+            known = !strcmp(want[i].name, name);
+        if (!known && ++wrong <= 6 && at < sizeof text)
+            at += (size_t)snprintf(text + at, sizeof text - at, "extra %s; ", name);
+    }
+    if (!wrong)
+        return FST_OK;
+    return fst_fail(err, FST_E_MISMATCH, "%s: %zu tensors do not fit the network: %s%s", path, wrong, text,
+                    wrong > 6 ? "..." : "");
+}
+
+static fst_status read_tensors(const fst_safetensors *f, const char *path, fst_model *m, fst_error *err)
+{
+    size_t n = 0;
+    fst_tensor *want = new_list(m->graph, &m->state, &n);
+    if (!want)
+        return fst_fail_memory(err, sizeof *want);
+    fst_status s = compare(f, path, want, n, err);
+    for (size_t i = 0; !s && i < n; i++) {
+        size_t k = 0, count = (size_t)fst_shape_count(&want[i].shape);
+        (void)fst_safetensors_find(f, want[i].name, &k);
+        if (want[i].dtype == FST_F32)
+            s = fst_safetensors_read_f32(f, k, want[i].data, count, err);
+        else
+            s = fst_safetensors_read(f, k, want[i].data, count * fst_dtype_size(want[i].dtype), err);
+    }
+    fst_free(want);
+    return s;
+}
+
+fst_status fst_model_load(fst_model *m, const char *path, fst_error *err)
+{
+    fst_safetensors *f = NULL;
+    fst_model n = {0}, head = {0};
+    fst_model_config c = {0};
+    fst_status s = fst_safetensors_open(&f, path, err);
+    if (!s)
+        s = read_config(f, path, &head, &c, err);
+    if (!s)
+        s = fst_model_init(&n, fst_safetensors_meta(f, "arch"), &c, err);
+    if (!s) {
+        n.channels = head.channels;
+        memcpy(n.mean, head.mean, sizeof n.mean);
+        memcpy(n.std, head.std, sizeof n.std);
+        s = read_class_names(f, path, &n, err);
+    }
+    if (!s)
+        s = read_tensors(f, path, &n, err);
+    fst_safetensors_free(f);
+    if (s) {
+        fst_model_release(&n);
+        return s;
+    }
+    *m = n;
+    return FST_OK;
+}

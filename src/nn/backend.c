@@ -1,0 +1,41 @@
+/* The list of backends that this build has; the first is the default. */
+#include <string.h>
+
+#include "backend.h"
+
+static const struct fst_backend *const backends[] = {
+#ifdef FST_WITH_ONEDNN
+    &fst__backend_onednn,
+#endif
+    &fst__backend_reference,
+};
+
+static const char *const names[] = {
+#ifdef FST_WITH_ONEDNN
+    "onednn",
+#endif
+    "reference",
+    NULL,
+};
+
+const char *const *fst_backend_names(void)
+{
+    return names;
+}
+
+fst_status fst__backend_find(const char *name, const struct fst_backend **out, fst_error *err)
+{
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
+        if (!name || !strcmp(name, backends[i]->name)) {
+            *out = backends[i];
+            return FST_OK;
+        }
+    return fst_fail(err, FST_E_UNSUPPORTED, "no backend \"%s\" in this build; it has: %s%s%s", name, names[0],
+                    names[1] ? ", " : "", names[1] ? names[1] : "");
+}
+
+const char *fst_backend_describe(const char *name)
+{
+    const struct fst_backend *b = NULL;
+    return fst__backend_find(name, &b, NULL) ? "unknown" : b->describe();
+}

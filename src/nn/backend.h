@@ -1,0 +1,91 @@
+/*
+ * What a backend is: the maker of kernels. The plan asks it for the kernels of each node, tells it the
+ * layout that the node's input has, learns the layouts that the node wants and gives, and then only calls
+ * kernels with pointers. A backend context belongs to one plan and is used from one thread at a time.
+ */
+#ifndef FST_NN_BACKEND_H
+#define FST_NN_BACKEND_H
+
+#include "graph.h"
+
+/* Opaque to the plan; owned by the context, valid until it is closed. Gradients have the layout of
+ * the value whose gradient they are. */
+struct fst_layout;
+struct fst_context;
+
+/* The memory of one call. Pointers that a kernel has no use for may be NULL. */
+struct fst_op_args {
+    int64_t batch;
+    bool training, frozen; /* frozen: running statistics, no dropout */
+    const float *in;
+    float *out;
+    float *grad_out; /* backward; a kernel may change it in place */
+    float *grad_in;  /* backward; NULL when nobody wants it */
+    const float *param[FST_NODE_PARAMS];
+    float *grad_param[FST_NODE_PARAMS];
+    float *buffer[FST_NODE_BUFFERS];
+    int64_t *counter;
+    void *saved, *scratch;
+    const fst_draws *draws;
+};
+
+struct fst_kernel;
+typedef fst_status (*fst_kernel_fn)(struct fst_kernel *k, const struct fst_op_args *a, fst_error *err);
+struct fst_kernel {
+    fst_kernel_fn run;
+    const char *name;
+    bool compute, backward;
+};
+
+enum { FST_OP_KERNELS = 10 };
+
+struct fst_op_request {
+    const struct fst_node *node;
+    int64_t batch;
+    bool training, frozen;
+    bool relu;           /* a ReLU behind the op is to be computed by it */
+    bool relu_elsewhere; /* ... but its gradient is taken by the pooling behind it */
+    bool mask_output;    /* a pooling that takes the gradient of the ReLU before it: where its output is not
+                            above 0 its output's gradient is 0 (max and ReLU commute) */
+    bool want_grad_in;
+    const struct fst_layout *in;
+};
+
+struct fst_op {
+    const struct fst_layout *in, *out;
+    bool alias;            /* out is in, grad_in is grad_out: no kernels */
+    bool keep_in, keep_out; /* backward reads in, out */
+    size_t saved;           /* bytes that live from forward to backward */
+    size_t scratch;         /* bytes that live from one kernel of the op to the next */
+    struct fst_kernel *kernel[FST_OP_KERNELS]; /* forward ones first */
+    int kernels;
+};
+
+struct fst_backend {
+    const char *name;
+    const char *(*describe)(void);
+    fst_status (*open)(struct fst_context **out, int threads, fst_error *err);
+    void (*close)(struct fst_context *c); /* with all its layouts, ops and kernels */
+    /* Before a pass, on the thread that will run it. */
+    void (*enter)(struct fst_context *c);
+    /* The plain row-major layout of (batch, sample...). */
+    fst_status (*plain)(struct fst_context *c, int64_t batch, const fst_shape *sample, const struct fst_layout **out,
+                        fst_error *err);
+    bool (*equal)(const struct fst_layout *a, const struct fst_layout *b);
+    size_t (*bytes)(const struct fst_layout *l);
+    /* Fuses a ReLU behind this node? */
+    bool (*fuses_relu)(const struct fst_node *n);
+    fst_status (*op)(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err);
+    /* A kernel that copies in to out. */
+    fst_status (*reorder)(struct fst_context *c, const struct fst_layout *from, const struct fst_layout *to,
+                          struct fst_kernel **out, fst_error *err);
+};
+
+extern const struct fst_backend fst__backend_reference;
+#ifdef FST_WITH_ONEDNN
+extern const struct fst_backend fst__backend_onednn;
+#endif
+/* NULL name: the first. */
+fst_status fst__backend_find(const char *name, const struct fst_backend **out, fst_error *err);
+
+#endif

@@ -1,0 +1,177 @@
+/* The reference backend: the op files' own loops on plain layouts. Slow and obvious on purpose: it is
+ * the oracle of the fast backends, and it runs where no other does. */
+#include <string.h>
+
+#include "ops.h"
+
+struct fst_layout {
+    size_t bytes;
+    struct fst_layout *next;
+};
+
+struct kernel {
+    struct fst_kernel base; /* first: a struct fst_kernel * is a struct kernel * */
+    const struct fst_node *node;
+    size_t bytes; /* of a copy */
+    struct kernel *next;
+};
+
+struct fst_context {
+    struct fst_layout *layouts;
+    struct kernel *kernels;
+};
+
+static const char *describe(void)
+{
+    return "plain loops, sums in double";
+}
+
+static fst_status open_context(struct fst_context **out, int threads, fst_error *err)
+{
+    (void)threads;
+    *out = fst_calloc(1, sizeof **out);
+    return *out ? FST_OK : fst_fail_memory(err, sizeof **out);
+}
+
+static void close_context(struct fst_context *c)
+{
+    if (!c)
+        return;
+    while (c->layouts) {
+        struct fst_layout *l = c->layouts;
+        c->layouts = l->next;
+        fst_free(l);
+    }
+    while (c->kernels) {
+        struct kernel *k = c->kernels;
+        c->kernels = k->next;
+        fst_free(k);
+    }
+    fst_free(c);
+}
+
+static void enter(struct fst_context *c)
+{
+    (void)c;
+}
+
+static fst_status plain(struct fst_context *c, int64_t batch, const fst_shape *sample, const struct fst_layout **out,
+                        fst_error *err)
+{
+    struct fst_layout *l = fst_calloc(1, sizeof *l);
+    if (!l)
+        return fst_fail_memory(err, sizeof *l);
+    l->bytes = (size_t)(batch * fst_shape_count(sample)) * sizeof(float);
+    l->next = c->layouts;
+    c->layouts = l;
+    *out = l;
+    return FST_OK;
+}
+
+static bool equal(const struct fst_layout *a, const struct fst_layout *b)
+{
+    return a->bytes == b->bytes;
+}
+
+static size_t bytes(const struct fst_layout *l)
+{
+    return l->bytes;
+}
+
+static bool fuses_relu(const struct fst_node *n)
+{
+    (void)n;
+    return false;
+}
+
+static fst_status run_forward(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    const struct fst_node *n = ((struct kernel *)base)->node;
+    (void)err;
+    fst__op_types[n->kind]->forward(n, a);
+    return FST_OK;
+}
+
+static fst_status run_backward(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    const struct fst_node *n = ((struct kernel *)base)->node;
+    (void)err;
+    fst__op_types[n->kind]->backward(n, a);
+    return FST_OK;
+}
+
+static fst_status run_copy(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    (void)err;
+    memcpy(a->out, a->in, ((struct kernel *)base)->bytes);
+    return FST_OK;
+}
+
+static struct kernel *new_kernel(struct fst_context *c, fst_kernel_fn run, const char *name, bool backward)
+{
+    struct kernel *k = fst_calloc(1, sizeof *k);
+    if (!k)
+        return NULL;
+    k->base = (struct fst_kernel){run, name, true, backward};
+    k->next = c->kernels;
+    c->kernels = k;
+    return k;
+}
+
+static size_t scratch_bytes(const struct fst_op_request *r)
+{
+    const struct fst_node *n = r->node;
+    const fst_conv2d *c = &n->u.conv;
+    if (n->kind != FST_OP_CONV2D || !r->training)
+        return 0;
+    int64_t weights = c->out_channels * (n->in.dim[0] / c->groups) * c->kernel[0] * c->kernel[1];
+    return sizeof(double) * (size_t)(weights + c->out_channels + r->batch * fst_shape_count(&n->in));
+}
+
+static fst_status op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err)
+{
+    const struct fst_node *n = r->node;
+    const struct fst_op_type *t = fst__op_types[n->kind];
+    struct fst_op o = {.in = r->in};
+    if (n->kind == FST_OP_FLATTEN || (n->kind == FST_OP_DROPOUT && (!r->training || r->frozen))) {
+        o.alias = true;
+        o.out = r->in;
+        *out = o;
+        return FST_OK;
+    }
+    fst_status s = plain(c, r->batch, &n->out, &o.out, err);
+    if (s)
+        return s;
+    struct kernel *f = new_kernel(c, run_forward, t->name, false);
+    struct kernel *b = f && r->training ? new_kernel(c, run_backward, t->name, true) : NULL;
+    if (!f || (r->training && !b))
+        return fst_fail_memory(err, sizeof *f);
+    f->node = n;
+    o.kernel[o.kernels++] = &f->base;
+    if (b) {
+        b->node = n;
+        o.kernel[o.kernels++] = &b->base;
+    }
+    o.keep_in = o.keep_out = true;
+    o.saved = t->saved && (r->training || n->kind == FST_OP_BATCHNORM2D) ? t->saved(n, r->batch) : 0;
+    o.scratch = scratch_bytes(r);
+    *out = o;
+    return FST_OK;
+}
+
+static fst_status reorder(struct fst_context *c, const struct fst_layout *from, const struct fst_layout *to,
+                          struct fst_kernel **out, fst_error *err)
+{
+    struct kernel *k = new_kernel(c, run_copy, "copy", false);
+    (void)to;
+    if (!k)
+        return fst_fail_memory(err, sizeof *k);
+    k->base.compute = false;
+    k->bytes = from->bytes;
+    *out = &k->base;
+    return FST_OK;
+}
+
+const struct fst_backend fst__backend_reference = {
+    "reference", describe, open_context, close_context, enter, plain, equal, bytes, fuses_relu, op, reorder,
+};

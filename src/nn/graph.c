@@ -1,0 +1,382 @@
+/* Builds graphs: nodes, shapes, the layout of parameter and buffer spans. Computes nothing. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "graph.h"
+
+static fst_status shape_input(struct fst_node *n, fst_error *err)
+{
+    (void)err;
+    n->out = n->in;
+    return FST_OK;
+}
+
+static const struct fst_op_type op_input = {.name = "input", .shape = shape_input};
+
+const struct fst_op_type *const fst__op_types[FST_OP_KINDS] = {
+    [FST_OP_INPUT] = &op_input,
+    [FST_OP_CONV2D] = &fst__op_conv2d,
+    [FST_OP_LINEAR] = &fst__op_linear,
+    [FST_OP_RELU] = &fst__op_relu,
+    [FST_OP_MAXPOOL2D] = &fst__op_maxpool2d,
+    [FST_OP_FLATTEN] = &fst__op_flatten,
+    [FST_OP_DROPOUT] = &fst__op_dropout,
+    [FST_OP_BATCHNORM2D] = &fst__op_batchnorm2d,
+};
+
+fst_status fst_graph_new(fst_graph **out, fst_error *err)
+{
+    fst_graph *g = fst_calloc(1, sizeof *g);
+    if (!g)
+        return fst_fail_memory(err, sizeof *g);
+    g->output = -1;
+    *out = g;
+    return FST_OK;
+}
+
+void fst_graph_free(fst_graph *g)
+{
+    if (!g)
+        return;
+    fst_free(g->nodes);
+    fst_free(g->params);
+    fst_free(g->buffers);
+    fst_free(g->counters);
+    fst_free(g);
+}
+
+/* Makes room for one more element of `size` bytes; growth by doubling at powers of two. */
+static fst_status grow(void **array, size_t count, size_t size, fst_error *err)
+{
+    if (count & (count - 1) || (count == 0 && *array))
+        return FST_OK;
+    size_t capacity = count ? 2 * count : 1;
+    void *p = fst_realloc(*array, count * size, capacity * size);
+    if (!p)
+        return fst_fail_memory(err, capacity * size);
+    *array = p;
+    return FST_OK;
+}
+
+static fst_value broken(fst_graph *g, fst_status s)
+{
+    if (!g->status)
+        g->status = s;
+    return -1;
+}
+
+/* Appends a node; its shape rule runs. NULL once the graph is broken. */
+static struct fst_node *add(fst_graph *g, fst_op_kind kind, int input, const struct fst_node *attributes,
+                            const char *name)
+{
+    if (g->status)
+        return NULL;
+    if (g->finished) {
+        broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the graph is finished"));
+        return NULL;
+    }
+    if (kind != FST_OP_INPUT && (input < 0 || input >= g->count)) {
+        broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "%s \"%s\": there is no value %d", fst__op_types[kind]->name,
+                           name, input));
+        return NULL;
+    }
+    fst_status s = grow((void **)&g->nodes, (size_t)g->count, sizeof *g->nodes, &g->error);
+    if (s) {
+        broken(g, s);
+        return NULL;
+    }
+    struct fst_node *n = &g->nodes[g->count];
+    *n = *attributes;
+    n->kind = kind;
+    n->id = g->count;
+    n->input = kind == FST_OP_INPUT ? -1 : input;
+    n->counter = -1;
+    snprintf(n->name, sizeof n->name, "%s", name);
+    if (kind != FST_OP_INPUT)
+        n->in = g->nodes[input].out;
+    s = fst__op_types[kind]->shape(n, &g->error);
+    if (s) {
+        broken(g, fst_fail_in(&g->error, s, "%s \"%s\"", fst__op_types[kind]->name, name));
+        return NULL;
+    }
+    if (n->input >= 0)
+        g->nodes[n->input].consumers++;
+    g->count++;
+    return n;
+}
+
+static bool add_slot(fst_graph *g, struct fst_slot **slots, size_t *count, size_t *total, const char *node,
+                     const char *leaf, fst_shape shape, fst_init_rule init, int64_t fan_in)
+{
+    fst_status s = grow((void **)slots, *count, sizeof **slots, &g->error);
+    if (s) {
+        broken(g, s);
+        return false;
+    }
+    struct fst_slot *t = &(*slots)[*count];
+    *t = (struct fst_slot){.shape = shape, .offset = *total, .init = init, .fan_in = fan_in};
+    snprintf(t->name, sizeof t->name, "%.80s.%s", node, leaf);
+    t->count = (size_t)fst_shape_count(&shape);
+    *total += t->count;
+    (*count)++;
+    return true;
+}
+
+static bool add_param(fst_graph *g, struct fst_node *n, const char *leaf, fst_shape shape, fst_init_rule init,
+                      int64_t fan_in)
+{
+    if (!n->params)
+        n->first_param = (int)g->nparams;
+    n->params++;
+    return add_slot(g, &g->params, &g->nparams, &g->param_count, n->name, leaf, shape, init, fan_in);
+}
+
+static bool add_buffer(fst_graph *g, struct fst_node *n, const char *leaf, fst_shape shape, fst_init_rule init)
+{
+    if (!n->buffers)
+        n->first_buffer = (int)g->nbuffers;
+    n->buffers++;
+    return add_slot(g, &g->buffers, &g->nbuffers, &g->buffer_count, n->name, leaf, shape, init, 0);
+}
+
+static fst_value made(const fst_graph *g, const struct fst_node *n, bool ok)
+{
+    return n && ok && !g->status ? n->id : -1;
+}
+
+fst_value fst_graph_input(fst_graph *g, const fst_shape *sample)
+{
+    struct fst_node a = {.in = *sample};
+    if (!g->status && g->count)
+        return broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "a graph has one input, made first"));
+    if (!g->status && (sample->rank < 1 || sample->rank > 4 || fst_shape_count(sample) <= 0))
+        return broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the input needs 1 to 4 dimensions, all above 0"));
+    struct fst_node *n = add(g, FST_OP_INPUT, -1, &a, "input");
+    return made(g, n, true);
+}
+
+fst_value fst_graph_conv2d(fst_graph *g, fst_value x, const char *name, const fst_conv2d *o)
+{
+    struct fst_node a = {.u.conv = *o};
+    if (!a.u.conv.groups)
+        a.u.conv.groups = 1;
+    struct fst_node *n = add(g, FST_OP_CONV2D, x, &a, name);
+    if (!n)
+        return -1;
+    const fst_conv2d *c = &n->u.conv;
+    int64_t per_group = n->in.dim[0] / c->groups, fan_in = per_group * c->kernel[0] * c->kernel[1];
+    bool ok = add_param(g, n, "weight", FST_SHAPE(c->out_channels, per_group, c->kernel[0], c->kernel[1]),
+                        FST_INIT_UNIFORM, fan_in);
+    if (ok && c->bias)
+        ok = add_param(g, n, "bias", FST_SHAPE(c->out_channels), FST_INIT_UNIFORM, fan_in);
+    return made(g, n, ok);
+}
+
+fst_value fst_graph_linear(fst_graph *g, fst_value x, const char *name, int64_t out, bool bias)
+{
+    struct fst_node a = {.u.linear = {out, bias}};
+    struct fst_node *n = add(g, FST_OP_LINEAR, x, &a, name);
+    if (!n)
+        return -1;
+    int64_t in = n->in.dim[0];
+    bool ok = add_param(g, n, "weight", FST_SHAPE(out, in), FST_INIT_UNIFORM, in);
+    if (ok && bias)
+        ok = add_param(g, n, "bias", FST_SHAPE(out), FST_INIT_UNIFORM, in);
+    return made(g, n, ok);
+}
+
+fst_value fst_graph_relu(fst_graph *g, fst_value x)
+{
+    struct fst_node a = {0};
+    return made(g, add(g, FST_OP_RELU, x, &a, ""), true);
+}
+
+fst_value fst_graph_maxpool2d(fst_graph *g, fst_value x, int64_t kernel, int64_t stride, int64_t padding)
+{
+    struct fst_node a = {.u.pool = {kernel, stride, padding}};
+    return made(g, add(g, FST_OP_MAXPOOL2D, x, &a, ""), true);
+}
+
+fst_value fst_graph_flatten(fst_graph *g, fst_value x)
+{
+    struct fst_node a = {0};
+    return made(g, add(g, FST_OP_FLATTEN, x, &a, ""), true);
+}
+
+fst_value fst_graph_dropout(fst_graph *g, fst_value x, double p)
+{
+    struct fst_node a = {.u.dropout = {p}};
+    return made(g, add(g, FST_OP_DROPOUT, x, &a, ""), true);
+}
+
+fst_value fst_graph_batchnorm2d(fst_graph *g, fst_value x, const char *name, double eps, double momentum)
+{
+    struct fst_node a = {.u.norm = {eps, momentum}};
+    struct fst_node *n = add(g, FST_OP_BATCHNORM2D, x, &a, name);
+    if (!n)
+        return -1;
+    fst_shape c = FST_SHAPE(n->in.dim[0]);
+    bool ok = add_param(g, n, "weight", c, FST_INIT_ONE, 0) && add_param(g, n, "bias", c, FST_INIT_ZERO, 0) &&
+              add_buffer(g, n, "running_mean", c, FST_INIT_ZERO) && add_buffer(g, n, "running_var", c, FST_INIT_ONE);
+    fst_status s = grow((void **)&g->counters, g->ncounters, sizeof *g->counters, &g->error);
+    if (s)
+        return broken(g, s);
+    n->counter = (int)g->ncounters++;
+    snprintf(g->counters[n->counter], FST_NAME_MAX, "%.70s.num_batches_tracked", name);
+    return made(g, n, ok);
+}
+
+fst_status fst_graph_finish(fst_graph *g, fst_value output, fst_error *err)
+{
+    if (!g->status && (output < 0 || output >= g->count))
+        broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the output is not a value of this graph"));
+    for (int i = 0; !g->status && i < g->count; i++) {
+        int readers = g->nodes[i].consumers + (i == output);
+        if (readers != 1)
+            broken(g, fst_fail(&g->error, FST_E_UNSUPPORTED,
+                               "value %d (%s \"%s\") is read %d times; this engine runs chains, each value read once",
+                               i, fst__op_types[g->nodes[i].kind]->name, g->nodes[i].name, readers));
+    }
+    if (g->status) {
+        if (err)
+            *err = g->error;
+        return g->status;
+    }
+    g->output = output;
+    g->finished = true;
+    return FST_OK;
+}
+
+/* ---- what a graph tells --------------------------------------------------------------------- */
+
+static fst_param_info info(const struct fst_slot *s)
+{
+    return (fst_param_info){s->name, s->shape, s->offset, s->count};
+}
+
+size_t fst_graph_params(const fst_graph *g)
+{
+    return g->nparams;
+}
+
+fst_param_info fst_graph_param(const fst_graph *g, size_t i)
+{
+    return info(&g->params[i]);
+}
+
+size_t fst_graph_param_count(const fst_graph *g)
+{
+    return g->param_count;
+}
+
+size_t fst_graph_buffers(const fst_graph *g)
+{
+    return g->nbuffers;
+}
+
+fst_param_info fst_graph_buffer(const fst_graph *g, size_t i)
+{
+    return info(&g->buffers[i]);
+}
+
+size_t fst_graph_buffer_count(const fst_graph *g)
+{
+    return g->buffer_count;
+}
+
+size_t fst_graph_counters(const fst_graph *g)
+{
+    return g->ncounters;
+}
+
+const char *fst_graph_counter(const fst_graph *g, size_t i)
+{
+    return g->counters[i];
+}
+
+fst_shape fst_graph_input_shape(const fst_graph *g)
+{
+    return g->nodes[0].out;
+}
+
+fst_shape fst_graph_output_shape(const fst_graph *g)
+{
+    return g->nodes[g->output].out;
+}
+
+size_t fst_graph_layers(const fst_graph *g)
+{
+    return (size_t)g->count;
+}
+
+fst_layer_info fst_graph_layer(const fst_graph *g, size_t i)
+{
+    const struct fst_node *n = &g->nodes[i];
+    const struct fst_op_type *t = fst__op_types[n->kind];
+    fst_layer_info l = {t->name, n->params ? n->name : "", n->out, 0, t->flops ? t->flops(n) : 0};
+    for (int k = 0; k < n->params; k++)
+        l.params += g->params[n->first_param + k].count;
+    return l;
+}
+
+double fst_graph_flops(const fst_graph *g)
+{
+    double sum = 0;
+    for (int i = 0; i < g->count; i++)
+        sum += fst_graph_layer(g, (size_t)i).flops;
+    return sum;
+}
+
+/* ---- state ----------------------------------------------------------------------------------- */
+
+fst_status fst_state_init(fst_state *s, const fst_graph *g, fst_error *err)
+{
+    fst_state t = {.param_count = g->param_count, .buffer_count = g->buffer_count, .counter_count = g->ncounters};
+    t.params = fst_calloc(t.param_count + 1, sizeof *t.params);
+    t.buffers = fst_calloc(t.buffer_count + 1, sizeof *t.buffers);
+    t.counters = fst_calloc(t.counter_count + 1, sizeof *t.counters);
+    if (!t.params || !t.buffers || !t.counters) {
+        fst_state_release(&t);
+        return fst_fail_memory(err, (t.param_count + t.buffer_count) * sizeof(float));
+    }
+    for (size_t i = 0; i < g->nbuffers; i++)
+        for (size_t k = 0; k < g->buffers[i].count; k++)
+            t.buffers[g->buffers[i].offset + k] = g->buffers[i].init == FST_INIT_ONE;
+    *s = t;
+    return FST_OK;
+}
+
+void fst_state_release(fst_state *s)
+{
+    if (!s)
+        return;
+    fst_free(s->params);
+    fst_free(s->buffers);
+    fst_free(s->counters);
+    *s = (fst_state){0};
+}
+
+void fst_state_randomise(fst_state *s, const fst_graph *g, uint64_t seed)
+{
+    char purpose[FST_NAME_MAX + 8];
+    for (size_t i = 0; i < g->nparams; i++) {
+        const struct fst_slot *t = &g->params[i];
+        fst_rng r;
+        snprintf(purpose, sizeof purpose, "init.%s", t->name);
+        fst_rng_init(&r, seed, purpose, 0);
+        double bound = t->init == FST_INIT_UNIFORM ? 1.0 / sqrt((double)t->fan_in) : 0;
+        for (size_t k = 0; k < t->count; k++) {
+            float *p = &s->params[t->offset + k];
+            *p = t->init == FST_INIT_UNIFORM ? (float)((2 * fst_rng_uniform(&r) - 1) * bound)
+                                             : (float)(t->init == FST_INIT_ONE);
+        }
+    }
+}
+
+void fst_state_copy(fst_state *dst, const fst_state *src)
+{
+    memcpy(dst->params, src->params, src->param_count * sizeof(float));
+    memcpy(dst->buffers, src->buffers, src->buffer_count * sizeof(float));
+    memcpy(dst->counters, src->counters, src->counter_count * sizeof(int64_t));
+}

@@ -1,0 +1,95 @@
+/* The graph's inside, for the files of this folder. */
+#ifndef FST_NN_GRAPH_H
+#define FST_NN_GRAPH_H
+
+#include "fedstill/nn.h"
+
+enum { FST_NAME_MAX = 96, FST_NODE_PARAMS = 2, FST_NODE_BUFFERS = 2 };
+
+typedef enum fst_op_kind {
+    FST_OP_INPUT,
+    FST_OP_CONV2D,
+    FST_OP_LINEAR,
+    FST_OP_RELU,
+    FST_OP_MAXPOOL2D,
+    FST_OP_FLATTEN,
+    FST_OP_DROPOUT,
+    FST_OP_BATCHNORM2D,
+    FST_OP_KINDS
+} fst_op_kind;
+
+typedef enum fst_init_rule { FST_INIT_UNIFORM, FST_INIT_ONE, FST_INIT_ZERO } fst_init_rule;
+
+struct fst_slot { /* a tensor of the parameter or the buffer span */
+    char name[FST_NAME_MAX];
+    fst_shape shape;
+    size_t offset, count;
+    fst_init_rule init;
+    int64_t fan_in; /* of FST_INIT_UNIFORM */
+};
+
+struct fst_node {
+    fst_op_kind kind;
+    int id, input; /* input: the node whose output is read; -1 for FST_OP_INPUT */
+    int consumers;
+    char name[FST_NAME_MAX];
+    fst_shape in, out; /* of one sample */
+    union {
+        fst_conv2d conv;
+        struct {
+            int64_t out;
+            bool bias;
+        } linear;
+        struct {
+            int64_t kernel, stride, padding;
+        } pool;
+        struct {
+            double p;
+        } dropout;
+        struct {
+            double eps, momentum;
+        } norm;
+    } u;
+    int params, first_param; /* slots in graph->params */
+    int buffers, first_buffer;
+    int counter; /* index or -1 */
+};
+
+struct fst_graph {
+    fst_status status; /* the first error while building */
+    fst_error error;
+    struct fst_node *nodes;
+    int count, capacity, output;
+    bool finished;
+    struct fst_slot *params, *buffers;
+    size_t nparams, nbuffers, param_count, buffer_count;
+    char (*counters)[FST_NAME_MAX];
+    size_t ncounters;
+};
+
+/* What an op file tells about its kind. */
+struct fst_op_args;
+struct fst_op_type {
+    const char *name;
+    /* Fills node->out from node->in and the attributes, checking both. */
+    fst_status (*shape)(struct fst_node *n, fst_error *err);
+    /* Forward FLOPs of one sample. */
+    double (*flops)(const struct fst_node *n);
+    /* The reference kernels (see struct fst_op_args in backend.h): plain layouts, sums in double. */
+    void (*forward)(const struct fst_node *n, const struct fst_op_args *a);
+    void (*backward)(const struct fst_node *n, const struct fst_op_args *a);
+    /* Bytes of `saved` that forward leaves for backward, for a batch. */
+    size_t (*saved)(const struct fst_node *n, int64_t batch);
+};
+extern const struct fst_op_type *const fst__op_types[FST_OP_KINDS];
+extern const struct fst_op_type fst__op_conv2d, fst__op_linear, fst__op_relu, fst__op_maxpool2d, fst__op_flatten,
+    fst__op_dropout, fst__op_batchnorm2d;
+
+/* Hot loops are compiled for several instruction sets and chosen when the program starts. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(FST_NO_MULTIVERSION)
+#define FST_HOT __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FST_HOT
+#endif
+
+#endif

@@ -1,0 +1,209 @@
+/*
+ * Optimisers: one pass over the contiguous span that sums the gradient's parts, adds the proximal
+ * term, clips, and updates. The span is cut into blocks of a fixed size, so neither values nor the
+ * norm's summation depend on the number of threads.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "graph.h"
+
+enum { BLOCK = 8192, MAX_STACK_PARTS = 8 };
+
+fst_status fst_optim_init(fst_optim *o, const fst_optim_spec *spec, size_t count, fst_error *err)
+{
+    fst_optim n = {.spec = *spec, .count = count};
+    bool adaptive = spec->kind != FST_OPTIM_SGD;
+    if (!(spec->learning_rate >= 0) || !(spec->momentum >= 0) || !(spec->weight_decay >= 0) || !(spec->clip_norm >= 0))
+        return fst_fail(err, FST_E_ARGUMENT, "an optimiser's numbers must not be negative");
+    if (n.spec.beta1 == 0)
+        n.spec.beta1 = 0.9;
+    if (n.spec.beta2 == 0)
+        n.spec.beta2 = 0.999;
+    if (n.spec.eps == 0)
+        n.spec.eps = 1e-8;
+    if (adaptive || spec->momentum > 0)
+        n.moment1 = fst_calloc(count + 1, sizeof(float));
+    if (adaptive)
+        n.moment2 = fst_calloc(count + 1, sizeof(float));
+    if (((adaptive || spec->momentum > 0) && !n.moment1) || (adaptive && !n.moment2)) {
+        fst_optim_release(&n);
+        return fst_fail_memory(err, count * sizeof(float));
+    }
+    *o = n;
+    return FST_OK;
+}
+
+void fst_optim_reset(fst_optim *o)
+{
+    o->steps = 0;
+    if (o->moment1)
+        memset(o->moment1, 0, o->count * sizeof(float));
+    if (o->moment2)
+        memset(o->moment2, 0, o->count * sizeof(float));
+}
+
+void fst_optim_release(fst_optim *o)
+{
+    if (!o)
+        return;
+    fst_free(o->moment1);
+    fst_free(o->moment2);
+    *o = (fst_optim){0};
+}
+
+/* The numbers of one step, ready for the loops. */
+struct step {
+    fst_optim *o;
+    float *params;
+    const fst_optim_input *in;
+    float lr, decay, momentum, prox, scale; /* scale: of clipping */
+    float beta1, beta2, eps, correct1, correct2; /* correct: 1/(1 - beta^t), the second under its root */
+    bool summed; /* the parts already stand summed in part 0 */
+    double *squares; /* by block, when the norm is wanted */
+};
+
+FST_HOT static void sum_parts(float *restrict g, float *const *parts, size_t n, size_t at, size_t count)
+{
+    memcpy(g, parts[0] + at, count * sizeof *g);
+    for (size_t p = 1; p < n; p++) {
+        const float *restrict x = parts[p] + at;
+        for (size_t i = 0; i < count; i++)
+            g[i] += x[i];
+    }
+}
+
+FST_HOT static void add_prox(float *restrict g, const float *restrict w, const float *restrict anchor, float mu,
+                             size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        g[i] += mu * (w[i] - anchor[i]);
+}
+
+FST_HOT static void sgd(float *restrict w, float *restrict m, const float *restrict g, const struct step *s, bool first,
+                        bool nesterov, size_t count)
+{
+    float lr = s->lr, decay = s->decay, momentum = s->momentum, scale = s->scale;
+    if (!m) {
+        for (size_t i = 0; i < count; i++)
+            w[i] -= lr * (g[i] * scale + decay * w[i]);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        float d = g[i] * scale + decay * w[i];
+        m[i] = first ? d : momentum * m[i] + d;
+        w[i] -= lr * (nesterov ? d + momentum * m[i] : m[i]);
+    }
+}
+
+FST_HOT static void adam(float *restrict w, float *restrict m, float *restrict v, const float *restrict g,
+                         const struct step *s, float l2, float shrink, size_t count)
+{
+    float lr = s->lr * s->correct1, b1 = s->beta1, b2 = s->beta2, eps = s->eps, c2 = s->correct2, scale = s->scale;
+    float a1 = 1 - b1, a2 = 1 - b2;
+    for (size_t i = 0; i < count; i++) {
+        float x = w[i] * shrink, d = g[i] * scale + l2 * x;
+        m[i] = b1 * m[i] + a1 * d;
+        v[i] = b2 * v[i] + a2 * d * d;
+        w[i] = x - lr * m[i] / (sqrtf(v[i]) * c2 + eps);
+    }
+}
+
+static void gather(const struct step *s, float *g, size_t at, size_t count)
+{
+    sum_parts(g, s->in->grads, s->summed ? 1 : s->in->parts, at, count);
+    if (s->in->prox_mu > 0 && !s->summed)
+        add_prox(g, s->params + at, s->in->anchor + at, s->prox, count);
+}
+
+static size_t block_size(const struct step *s, size_t block)
+{
+    size_t at = block * BLOCK, left = s->o->count - at;
+    return left < BLOCK ? left : BLOCK;
+}
+
+static void update_block(void *ctx, int worker, size_t block)
+{
+    struct step *s = ctx;
+    size_t at = block * BLOCK, count = block_size(s, block);
+    _Alignas(64) float g[BLOCK];
+    fst_optim *o = s->o;
+    (void)worker;
+    gather(s, g, at, count);
+    if (o->spec.kind == FST_OPTIM_SGD)
+        sgd(s->params + at, o->moment1 ? o->moment1 + at : NULL, g, s, o->steps == 0, o->spec.nesterov, count);
+    else if (o->spec.kind == FST_OPTIM_ADAM)
+        adam(s->params + at, o->moment1 + at, o->moment2 + at, g, s, s->decay, 1, count);
+    else
+        adam(s->params + at, o->moment1 + at, o->moment2 + at, g, s, 0, 1 - s->lr * s->decay, count);
+}
+
+/* Leaves the summed gradient in part 0 and its square in squares[block]. */
+static void norm_block(void *ctx, int worker, size_t block)
+{
+    struct step *s = ctx;
+    size_t at = block * BLOCK, count = block_size(s, block);
+    _Alignas(64) float g[BLOCK];
+    double sum = 0;
+    (void)worker;
+    gather(s, g, at, count);
+    for (size_t i = 0; i < count; i++)
+        sum += (double)g[i] * (double)g[i];
+    memcpy(s->in->grads[0] + at, g, count * sizeof *g);
+    s->squares[block] = sum;
+}
+
+static void over_blocks(struct step *s, fst_job_fn fn, size_t blocks, fst_pool *pool)
+{
+    if (pool && blocks > 4) {
+        fst_pool_run(pool, fn, s, blocks);
+        return;
+    }
+    for (size_t b = 0; b < blocks; b++)
+        fn(s, 0, b);
+}
+
+/* The norm needs a double a block; they are kept behind part 0's own first element only while needed, so
+ * the caller pays no allocation: small spans use the stack, large ones sum in order on one thread. */
+static double gradient_norm(struct step *s, size_t blocks, fst_pool *pool)
+{
+    double squares[1024], total = 0;
+    for (size_t from = 0; from < blocks; from += 1024) {
+        size_t n = blocks - from < 1024 ? blocks - from : 1024;
+        s->squares = squares - from;
+        if (pool && from == 0 && n == blocks)
+            over_blocks(s, norm_block, n, pool);
+        else
+            for (size_t b = from; b < from + n; b++)
+                norm_block(s, 0, b);
+        for (size_t b = 0; b < n; b++)
+            total += squares[b];
+    }
+    s->squares = NULL;
+    s->summed = true;
+    return sqrt(total);
+}
+
+double fst_optim_step(fst_optim *o, float *params, const fst_optim_input *in, fst_pool *pool)
+{
+    const fst_optim_spec *p = &o->spec;
+    double t = (double)(o->steps + 1), norm = -1;
+    size_t blocks = (o->count + BLOCK - 1) / BLOCK;
+    struct step s = {.o = o, .params = params, .in = in, .scale = 1};
+    s.lr = (float)in->learning_rate;
+    s.decay = (float)p->weight_decay;
+    s.momentum = (float)p->momentum;
+    s.prox = (float)in->prox_mu;
+    s.beta1 = (float)p->beta1;
+    s.beta2 = (float)p->beta2;
+    s.eps = (float)p->eps;
+    s.correct1 = (float)(1 / (1 - pow(p->beta1, t)));
+    s.correct2 = (float)(1 / sqrt(1 - pow(p->beta2, t)));
+    if (p->clip_norm > 0 || in->want_norm)
+        norm = gradient_norm(&s, blocks, pool);
+    if (p->clip_norm > 0 && norm + 1e-6 > p->clip_norm)
+        s.scale = (float)(p->clip_norm / (norm + 1e-6));
+    over_blocks(&s, update_block, blocks, pool);
+    o->steps++;
+    return norm;
+}

@@ -1,0 +1,530 @@
+/*
+ * A plan: the kernels of a graph in their order, every buffer placed in one arena by its lifetime.
+ * Building allocates; running only calls kernels. It knows no arithmetic and no vendor.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend.h"
+
+enum { NOWHERE = -1, EXTERNAL = -2 }; /* region ids: no memory; the caller's x */
+
+struct region { /* memory needed from step `first` to step `last` */
+    size_t bytes, offset;
+    int first, last;
+};
+
+struct places { /* regions of one call's arguments */
+    int in, out, grad_out, grad_in, saved;
+};
+
+struct call { /* an op, or a reorder: its arguments and where they lie */
+    struct fst_op_args args;
+    struct places at;
+    const struct fst_node *node; /* NULL: a reorder */
+};
+
+struct step {
+    struct fst_kernel *kernel;
+    int call;
+};
+
+struct value { /* what is known of a node's output */
+    const struct fst_layout *layout;
+    int region, grad; /* grad: region of its gradient, in the same layout */
+};
+
+struct fst_plan {
+    const fst_graph *graph;
+    const struct fst_backend *backend;
+    struct fst_context *context;
+    fst_plan_options options;
+    struct region *regions;
+    int nregions;
+    struct call *calls;
+    int ncalls;
+    struct step *steps;
+    int nsteps, forward_steps;
+    int output, output_grad, input_grad;
+    size_t scratch_bytes; /* of the op that needs most: kernels run one after another and share it */
+    fst_arena arena;
+    unsigned char *base;
+    bool ran;
+};
+
+/* Scratch while building. */
+struct builder {
+    fst_plan *p;
+    struct value *values; /* by node */
+    struct fst_op *ops;   /* by node */
+    int *op_call;         /* by node: its call, -1 */
+    int *in_reorder;      /* by node: region of the reordered input, or NOWHERE */
+    bool *fused;          /* by node: a ReLU that its producer computes */
+    bool *needs;          /* by node: somebody wants the gradient of its output */
+    int time;
+};
+
+void fst_plan_free(fst_plan *p)
+{
+    if (!p)
+        return;
+    if (p->context)
+        p->backend->close(p->context);
+    fst_free(p->regions);
+    fst_free(p->calls);
+    fst_free(p->steps);
+    fst_arena_release(&p->arena);
+    fst_free(p);
+}
+
+static int new_region(struct builder *b, size_t bytes)
+{
+    fst_plan *p = b->p;
+    if (!bytes)
+        return NOWHERE;
+    p->regions[p->nregions] = (struct region){bytes, 0, b->time, b->time};
+    return p->nregions++;
+}
+
+static void use(struct builder *b, int region)
+{
+    if (region >= 0) {
+        struct region *r = &b->p->regions[region];
+        if (b->time < r->first)
+            r->first = b->time;
+        if (b->time > r->last)
+            r->last = b->time;
+    }
+}
+
+static int new_call(struct builder *b, const struct fst_node *node)
+{
+    struct call *c = &b->p->calls[b->p->ncalls];
+    *c = (struct call){.node = node, .at = {NOWHERE, NOWHERE, NOWHERE, NOWHERE, NOWHERE}};
+    c->args.batch = b->p->options.batch;
+    c->args.training = b->p->options.training;
+    c->args.frozen = b->p->options.frozen;
+    return b->p->ncalls++;
+}
+
+static void new_step(struct builder *b, struct fst_kernel *k, int call)
+{
+    b->p->steps[b->p->nsteps++] = (struct step){k, call};
+    b->time++;
+}
+
+static fst_status add_reorder(struct builder *b, const struct fst_layout *from, int source,
+                              const struct fst_layout *to, int target, fst_error *err)
+{
+    struct fst_kernel *k;
+    fst_status s = b->p->backend->reorder(b->p->context, from, to, &k, err);
+    if (s)
+        return s;
+    int c = new_call(b, NULL);
+    b->p->calls[c].at.in = source;
+    b->p->calls[c].at.out = target;
+    use(b, source);
+    use(b, target);
+    new_step(b, k, c);
+    return FST_OK;
+}
+
+/* The node that reads node i's output, NULL for the graph's output. */
+static const struct fst_node *reader(const fst_graph *g, int i)
+{
+    for (int k = i + 1; k < g->count; k++)
+        if (g->nodes[k].input == i)
+            return &g->nodes[k];
+    return NULL;
+}
+
+static void find_fusions(struct builder *b)
+{
+    const fst_graph *g = b->p->graph;
+    for (int i = 0; i < g->count; i++) {
+        const struct fst_node *next = reader(g, i);
+        if (next && next->kind == FST_OP_RELU && b->p->backend->fuses_relu(&g->nodes[i]))
+            b->fused[next->id] = true;
+        b->needs[i] = i == 0 ? b->p->options.input_grad : g->nodes[i].params > 0 || b->needs[g->nodes[i].input];
+    }
+}
+
+static struct fst_op_request request_of(const struct builder *b, const struct fst_node *n)
+{
+    const fst_graph *g = b->p->graph;
+    const struct fst_node *next = reader(g, n->id), *behind = NULL;
+    struct fst_op_request r = {.node = n,
+                               .batch = b->p->options.batch,
+                               .training = b->p->options.training,
+                               .frozen = b->p->options.frozen,
+                               .want_grad_in = b->needs[n->input],
+                               .in = b->values[n->input].layout};
+    if (next && b->fused[next->id]) {
+        r.relu = true;
+        behind = reader(g, next->id);
+    }
+    /* Only an op whose ReLU is a mask of its own hands that mask on; batch norm keeps it in its kernel. */
+    r.relu_elsewhere = behind && behind->kind == FST_OP_MAXPOOL2D && n->kind != FST_OP_BATCHNORM2D;
+    if (n->kind == FST_OP_MAXPOOL2D && b->fused[n->input])
+        r.mask_output = g->nodes[g->nodes[n->input].input].kind != FST_OP_BATCHNORM2D;
+    return r;
+}
+
+static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_error *err)
+{
+    fst_plan *p = b->p;
+    struct value *in = &b->values[n->input], *out = &b->values[n->id];
+    struct fst_op *op = &b->ops[n->id];
+    if (b->fused[n->id]) { /* its producer's output is already behind the ReLU */
+        *out = *in;
+        return FST_OK;
+    }
+    struct fst_op_request r = request_of(b, n);
+    fst_status s = p->backend->op(p->context, &r, op, err);
+    if (s)
+        return s;
+    int source = in->region;
+    if (!p->backend->equal(op->in, in->layout)) {
+        source = b->in_reorder[n->id] = new_region(b, p->backend->bytes(op->in));
+        s = add_reorder(b, in->layout, in->region, op->in, source, err);
+        if (s)
+            return s;
+    }
+    out->layout = op->out;
+    if (op->alias) {
+        out->region = source;
+        return FST_OK;
+    }
+    int c = b->op_call[n->id] = new_call(b, n);
+    struct places *at = &p->calls[c].at;
+    at->in = source;
+    at->out = out->region = new_region(b, p->backend->bytes(op->out));
+    at->saved = new_region(b, op->saved);
+    if (op->scratch > p->scratch_bytes)
+        p->scratch_bytes = op->scratch;
+    for (int k = 0; k < op->kernels; k++)
+        if (!op->kernel[k]->backward) {
+            use(b, at->in);
+            use(b, at->out);
+            use(b, at->saved);
+            new_step(b, op->kernel[k], c);
+        }
+    return FST_OK;
+}
+
+static fst_status build_forward(struct builder *b, fst_error *err)
+{
+    fst_plan *p = b->p;
+    const fst_graph *g = p->graph;
+    b->values[0].region = EXTERNAL;
+    fst_status s = p->backend->plain(p->context, p->options.batch, &g->nodes[0].out, &b->values[0].layout, err);
+    for (int i = 1; !s && i < g->count; i++) {
+        s = forward_node(b, &g->nodes[i], err);
+        if (s)
+            fst_fail_in(err, s, "%s \"%s\"", fst__op_types[g->nodes[i].kind]->name, g->nodes[i].name);
+    }
+    if (s)
+        return s;
+    const struct fst_layout *want;
+    struct value *out = &b->values[g->output];
+    s = p->backend->plain(p->context, p->options.batch, &g->nodes[g->output].out, &want, err);
+    if (s)
+        return s;
+    p->output = out->region;
+    if (out->region == EXTERNAL || !p->backend->equal(want, out->layout)) {
+        p->output = new_region(b, p->backend->bytes(want));
+        s = add_reorder(b, out->layout, out->region, want, p->output, err);
+    }
+    p->forward_steps = p->nsteps;
+    use(b, p->output); /* read by the loss at this time */
+    if (s || !p->options.training)
+        return s;
+    p->output_grad = out->grad = new_region(b, p->backend->bytes(want));
+    b->time++;
+    use(b, p->output);
+    if (!p->backend->equal(want, out->layout)) {
+        out->grad = new_region(b, p->backend->bytes(out->layout));
+        s = add_reorder(b, want, p->output_grad, out->layout, out->grad, err);
+    }
+    return s;
+}
+
+static fst_status backward_node(struct builder *b, const struct fst_node *n, fst_error *err)
+{
+    fst_plan *p = b->p;
+    struct value *in = &b->values[n->input], *out = &b->values[n->id];
+    struct fst_op *op = &b->ops[n->id];
+    if (b->fused[n->id]) {
+        in->grad = out->grad;
+        return FST_OK;
+    }
+    int grad_in = NOWHERE;
+    if (op->alias) {
+        grad_in = out->grad;
+    } else {
+        int c = b->op_call[n->id];
+        struct places *at = &p->calls[c].at;
+        at->grad_out = out->grad;
+        if (b->needs[n->input])
+            grad_in = at->grad_in = new_region(b, p->backend->bytes(op->in));
+        for (int k = 0; k < op->kernels; k++)
+            if (op->kernel[k]->backward) {
+                if (op->keep_in)
+                    use(b, at->in);
+                if (op->keep_out)
+                    use(b, at->out);
+                use(b, at->grad_out);
+                use(b, at->grad_in);
+                use(b, at->saved);
+                    new_step(b, op->kernel[k], c);
+            }
+    }
+    in->grad = grad_in;
+    if (grad_in < 0 || b->in_reorder[n->id] == NOWHERE)
+        return FST_OK;
+    in->grad = new_region(b, p->backend->bytes(in->layout));
+    return add_reorder(b, op->in, grad_in, in->layout, in->grad, err);
+}
+
+static fst_status build_backward(struct builder *b, fst_error *err)
+{
+    const fst_graph *g = b->p->graph;
+    for (int i = g->count - 1; i > 0; i--) {
+        if (!b->needs[i])
+            continue;
+        fst_status s = backward_node(b, &g->nodes[i], err);
+        if (s)
+            return s;
+    }
+    if (b->p->options.input_grad) {
+        b->p->input_grad = b->values[0].grad;
+        use(b, b->p->input_grad);
+    }
+    return FST_OK;
+}
+
+/* ---- placing ------------------------------------------------------------------------------- */
+
+static int larger_first(const void *a, const void *b)
+{
+    const struct region *x = *(const struct region *const *)a, *y = *(const struct region *const *)b;
+    if (x->bytes != y->bytes)
+        return x->bytes > y->bytes ? -1 : 1;
+    return x < y ? -1 : x > y;
+}
+
+/* Largest first, each at the lowest offset where nothing alive at the same time lies. */
+static fst_status place_regions(fst_plan *p, size_t *total, fst_error *err)
+{
+    struct region **order = fst_calloc((size_t)p->nregions + 1, sizeof *order);
+    if (!order)
+        return fst_fail_memory(err, (size_t)p->nregions * sizeof *order);
+    for (int i = 0; i < p->nregions; i++) {
+        order[i] = &p->regions[i];
+        order[i]->bytes = (order[i]->bytes + 63) / 64 * 64;
+    }
+    qsort(order, (size_t)p->nregions, sizeof *order, larger_first);
+    *total = 0;
+    for (int i = 0; i < p->nregions; i++) {
+        struct region *r = order[i];
+        bool moved = true;
+        while (moved) {
+            moved = false;
+            for (int k = 0; k < i; k++) {
+                const struct region *o = order[k];
+                bool together = o->first <= r->last && r->first <= o->last;
+                if (together && r->offset < o->offset + o->bytes && o->offset < r->offset + r->bytes) {
+                    r->offset = o->offset + o->bytes;
+                    moved = true;
+                }
+            }
+        }
+        if (r->offset + r->bytes > *total)
+            *total = r->offset + r->bytes;
+    }
+    fst_free(order);
+    return FST_OK;
+}
+
+static void *pointer(const fst_plan *p, int region)
+{
+    return region >= 0 ? p->base + p->regions[region].offset : NULL;
+}
+
+static fst_status take_memory(fst_plan *p, fst_error *err)
+{
+    size_t total = 0;
+    fst_status s = place_regions(p, &total, err);
+    if (!s)
+        s = fst_arena_init(&p->arena, total + p->scratch_bytes + 128, err);
+    if (s)
+        return s;
+    p->base = fst_arena_take(&p->arena, total);
+    void *scratch = fst_arena_take(&p->arena, p->scratch_bytes);
+    memset(p->base, 0, p->arena.used); /* padding of blocked layouts must be 0 */
+    for (int i = 0; i < p->ncalls; i++) {
+        struct call *c = &p->calls[i];
+        c->args.in = pointer(p, c->at.in);
+        c->args.out = pointer(p, c->at.out);
+        c->args.grad_out = pointer(p, c->at.grad_out);
+        c->args.grad_in = pointer(p, c->at.grad_in);
+        c->args.saved = pointer(p, c->at.saved);
+        c->args.scratch = scratch;
+    }
+    return FST_OK;
+}
+
+static fst_status build(struct builder *b, fst_error *err)
+{
+    fst_plan *p = b->p;
+    size_t n = (size_t)p->graph->count;
+    p->regions = fst_calloc(8 * n + 8, sizeof *p->regions);
+    p->calls = fst_calloc(3 * n + 4, sizeof *p->calls);
+    p->steps = fst_calloc((FST_OP_KERNELS + 2) * n + 4, sizeof *p->steps);
+    b->values = fst_calloc(n, sizeof *b->values);
+    b->ops = fst_calloc(n, sizeof *b->ops);
+    b->op_call = fst_calloc(n, sizeof *b->op_call);
+    b->in_reorder = fst_calloc(n, sizeof *b->in_reorder);
+    b->fused = fst_calloc(n, sizeof *b->fused);
+    b->needs = fst_calloc(n, sizeof *b->needs);
+    if (!p->regions || !p->calls || !p->steps || !b->values || !b->ops || !b->op_call || !b->in_reorder ||
+        !b->fused || !b->needs)
+        return fst_fail_memory(err, n * sizeof *b->ops);
+    for (size_t i = 0; i < n; i++)
+        b->op_call[i] = b->in_reorder[i] = b->values[i].grad = NOWHERE;
+    p->output_grad = p->input_grad = NOWHERE;
+    fst_status s = p->backend->open(&p->context, p->options.threads, err);
+    if (s)
+        return s;
+    p->backend->enter(p->context);
+    find_fusions(b);
+    s = build_forward(b, err);
+    if (!s && p->options.training)
+        s = build_backward(b, err);
+    return s ? s : take_memory(p, err);
+}
+
+fst_status fst_plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o, fst_error *err)
+{
+    if (!g->finished)
+        return fst_fail(err, FST_E_ARGUMENT, "the graph is not finished");
+    if (o->batch < 1 || o->batch > 1 << 20)
+        return fst_fail(err, FST_E_ARGUMENT, "a plan's batch is 1 to %d, not %lld", 1 << 20, (long long)o->batch);
+    fst_plan *p = fst_calloc(1, sizeof *p);
+    if (!p)
+        return fst_fail_memory(err, sizeof *p);
+    p->graph = g;
+    p->options = *o;
+    if (p->options.threads < 1)
+        p->options.threads = 1;
+    struct builder b = {.p = p};
+    fst_status s = fst__backend_find(o->backend, &p->backend, err);
+    if (!s)
+        s = build(&b, err);
+    fst_free(b.values);
+    fst_free(b.ops);
+    fst_free(b.op_call);
+    fst_free(b.in_reorder);
+    fst_free(b.fused);
+    fst_free(b.needs);
+    if (s) {
+        fst_plan_free(p);
+        return s;
+    }
+    *out = p;
+    return FST_OK;
+}
+
+/* ---- running ------------------------------------------------------------------------------- */
+
+static void bind_state(fst_plan *p, const fst_state *state, float *grads, const float *x, const fst_draws *draws)
+{
+    const fst_graph *g = p->graph;
+    for (int i = 0; i < p->ncalls; i++) {
+        struct call *c = &p->calls[i];
+        if (c->at.in == EXTERNAL && x)
+            c->args.in = x;
+        if (!c->node)
+            continue;
+        for (int k = 0; k < c->node->params; k++) {
+            size_t offset = g->params[c->node->first_param + k].offset;
+            c->args.param[k] = state->params + offset;
+            c->args.grad_param[k] = grads ? grads + offset : NULL;
+        }
+        for (int k = 0; k < c->node->buffers; k++)
+            c->args.buffer[k] = state->buffers + g->buffers[c->node->first_buffer + k].offset;
+        c->args.counter = c->node->counter >= 0 ? state->counters + c->node->counter : NULL;
+        if (x)
+            c->args.draws = draws;
+    }
+}
+
+static fst_status run_steps(fst_plan *p, int from, int to, fst_error *err)
+{
+    p->backend->enter(p->context);
+    for (int i = from; i < to; i++) {
+        fst_status s = p->steps[i].kernel->run(p->steps[i].kernel, &p->calls[p->steps[i].call].args, err);
+        if (s)
+            return s;
+    }
+    return FST_OK;
+}
+
+fst_status fst_plan_forward(fst_plan *p, fst_state *state, const float *x, const fst_draws *draws, const float **out,
+                            fst_error *err)
+{
+    bind_state(p, state, NULL, x, draws);
+    fst_status s = run_steps(p, 0, p->forward_steps, err);
+    p->ran = !s;
+    if (!s)
+        *out = pointer(p, p->output);
+    return s;
+}
+
+float *fst_plan_output_grad(fst_plan *p)
+{
+    return pointer(p, p->output_grad);
+}
+
+fst_status fst_plan_backward(fst_plan *p, const fst_state *state, float *grads, fst_error *err)
+{
+    if (!p->ran || !p->options.training)
+        return fst_fail(err, FST_E_ARGUMENT, "a backward pass needs a training plan and a forward pass before it");
+    bind_state(p, state, grads, NULL, NULL);
+    return run_steps(p, p->forward_steps, p->nsteps, err);
+}
+
+const float *fst_plan_input_grad(const fst_plan *p)
+{
+    return pointer(p, p->input_grad);
+}
+
+size_t fst_plan_arena_bytes(const fst_plan *p)
+{
+    return p->arena.size;
+}
+
+size_t fst_plan_kernels(const fst_plan *p)
+{
+    return (size_t)p->nsteps;
+}
+
+fst_kernel_info fst_plan_kernel(const fst_plan *p, size_t i)
+{
+    const struct step *s = &p->steps[i];
+    const struct fst_node *n = p->calls[s->call].node;
+    fst_kernel_info k = {.compute = s->kernel->compute, .backward = (int)i >= p->forward_steps};
+    if (n && n->params)
+        snprintf(k.name, sizeof k.name, "%.60s %.30s", n->name, s->kernel->name);
+    else
+        snprintf(k.name, sizeof k.name, "%.90s", s->kernel->name);
+    return k;
+}
+
+fst_status fst_plan_run_kernel(fst_plan *p, size_t i, fst_error *err)
+{
+    if (!p->ran)
+        return fst_fail(err, FST_E_ARGUMENT, "run a pass before its kernels");
+    return run_steps(p, (int)i, (int)i + 1, err);
+}

@@ -1,0 +1,329 @@
+/* Ops and models: a graph from attrs, filled, run forward and backward, compared. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "golden.h"
+
+/* Fills the spans from attrs[list]; prefix: what the graph's names have in front. */
+static void fill_slots(struct golden *g, const char *list, const char *prefix, const fst_graph *graph, bool buffers,
+                       float *span)
+{
+    size_t n = buffers ? fst_graph_buffers(graph) : fst_graph_params(graph);
+    for (size_t i = 0; i < n; i++) {
+        fst_param_info p = buffers ? fst_graph_buffer(graph, i) : fst_graph_param(graph, i);
+        struct spec s;
+        if (strncmp(p.name, prefix, strlen(prefix)) || !golden_find(g, list, p.name + strlen(prefix), &s)) {
+            golden_fail(g, "the case has no tensor for %s", p.name);
+            return;
+        }
+        if (s.count != p.count || !fst_shape_equal(&s.shape, &p.shape)) {
+            golden_fail(g, "%s has another shape", p.name);
+            return;
+        }
+        float *v = golden_fill(g, &s);
+        memcpy(span + p.offset, v, p.count * sizeof *v);
+        fst_free(v);
+    }
+}
+
+/* ---- ops -------------------------------------------------------------------------------------------- */
+
+static fst_value op_node(struct golden *g, fst_graph *graph, fst_value x, const char *op)
+{
+    struct spec weight, bias;
+    bool has_bias = golden_find(g, "params", "bias", &bias), has_weight = golden_find(g, "params", "weight", &weight);
+    int64_t stride = (int64_t)golden_number(g, "stride", 1), padding = (int64_t)golden_number(g, "padding", 0);
+    if (!strcmp(op, "conv2d") && has_weight) {
+        fst_conv2d c = {.out_channels = weight.shape.dim[0],
+                        .kernel = {weight.shape.dim[2], weight.shape.dim[3]},
+                        .stride = {stride, stride},
+                        .padding = {padding, padding},
+                        .groups = (int64_t)golden_number(g, "groups", 1),
+                        .bias = has_bias};
+        return fst_graph_conv2d(graph, x, "op", &c);
+    }
+    if (!strcmp(op, "linear") && has_weight)
+        return fst_graph_linear(graph, x, "op", weight.shape.dim[0], has_bias);
+    if (!strcmp(op, "relu"))
+        return fst_graph_relu(graph, x);
+    if (!strcmp(op, "maxpool2d"))
+        return fst_graph_maxpool2d(graph, x, (int64_t)golden_number(g, "kernel", 0), stride, padding);
+    if (!strcmp(op, "flatten"))
+        return fst_graph_flatten(graph, x);
+    if (!strcmp(op, "dropout"))
+        return fst_graph_dropout(graph, x, golden_number(g, "p", 0.5));
+    if (!strcmp(op, "batchnorm2d"))
+        return fst_graph_batchnorm2d(graph, x, "op", golden_number(g, "eps", 1e-5), golden_number(g, "momentum", 0.1));
+    return -1;
+}
+
+static bool op_known(const char *op)
+{
+    static const char *const known[] = {"conv2d", "linear", "relu", "maxpool2d", "flatten", "dropout", "batchnorm2d"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (!strcmp(op, known[i]))
+            return true;
+    return false;
+}
+
+static void op_gradients(struct golden *g, const fst_graph *graph, const fst_plan *plan, const float *grads,
+                         size_t input_count)
+{
+    double largest = golden_largest(g, "grad.");
+    golden_compare(g, "grad.input", fst_plan_input_grad(plan), input_count, 0);
+    for (size_t i = 0; i < fst_graph_params(graph); i++) {
+        fst_param_info p = fst_graph_param(graph, i);
+        char name[128];
+        snprintf(name, sizeof name, "grad.%s", p.name + strlen("op."));
+        golden_compare(g, name, grads + p.offset, p.count, largest * 1e-3);
+    }
+}
+
+static void op_run(struct golden *g, fst_graph *graph, const struct spec *input)
+{
+    fst_plan_options o = {.batch = input->shape.dim[0],
+                          .training = true,
+                          .input_grad = true,
+                          .frozen = !golden_number(g, "training", 1),
+                          .backend = g->backend};
+    fst_error err = {0};
+    fst_state state = {0};
+    fst_plan *plan = NULL;
+    const float *out;
+    struct spec gs;
+    if (fst_state_init(&state, graph, &err) || fst_plan_new(&plan, graph, &o, &err)) {
+        golden_fail(g, "%s", err.message);
+        fst_state_release(&state);
+        return;
+    }
+    fill_slots(g, "params", "op.", graph, false, state.params);
+    fill_slots(g, "buffers", "op.", graph, true, state.buffers);
+    float *x = golden_fill(g, input), *grads = fst_calloc(state.param_count + 1, sizeof *grads);
+    fst_shape os = fst_graph_output_shape(graph);
+    size_t n = (size_t)(o.batch * fst_shape_count(&os));
+    if (fst_plan_forward(plan, &state, x, NULL, &out, &err)) {
+        golden_fail(g, "%s", err.message);
+    } else if (golden_at(g, "grad_outputs", 0, &gs) && gs.count == n) {
+        golden_compare(g, "output", out, n, 0);
+        float *go = golden_fill(g, &gs);
+        memcpy(fst_plan_output_grad(plan), go, n * sizeof *go);
+        fst_free(go);
+        if (fst_plan_backward(plan, &state, grads, &err))
+            golden_fail(g, "%s", err.message);
+        op_gradients(g, graph, plan, grads, input->count);
+        for (size_t i = 0; i < fst_graph_buffers(graph); i++) {
+            fst_param_info p = fst_graph_buffer(graph, i);
+            char name[128];
+            snprintf(name, sizeof name, "after.%s", p.name + strlen("op."));
+            if (golden_has(g, name))
+                golden_compare(g, name, state.buffers + p.offset, p.count, 0);
+        }
+    } else {
+        golden_fail(g, "no grad_output of the output's size");
+    }
+    fst_free(x);
+    fst_free(grads);
+    fst_plan_free(plan);
+    fst_state_release(&state);
+}
+
+void golden_op(struct golden *g)
+{
+    const char *op = golden_text(g, "op", "");
+    struct spec input;
+    fst_graph *graph = NULL;
+    fst_error err = {0};
+    if (!op_known(op)) {
+        golden_skip(g, op);
+        return;
+    }
+    if (!golden_find(g, "inputs", "input", &input) || input.shape.rank < 2) {
+        golden_fail(g, "no input");
+        return;
+    }
+    fst_shape sample = {.rank = input.shape.rank - 1};
+    memcpy(sample.dim, input.shape.dim + 1, (size_t)sample.rank * sizeof *sample.dim);
+    if (fst_graph_new(&graph, &err))
+        return;
+    fst_value y = op_node(g, graph, fst_graph_input(graph, &sample), op);
+    if (fst_graph_finish(graph, y, &err))
+        golden_fail(g, "%s", err.message);
+    else
+        op_run(g, graph, &input);
+    fst_graph_free(graph);
+}
+
+/* ---- models --------------------------------------------------------------------------------------------- */
+
+enum { HEAD = 16, STEPS = 3 };
+
+struct exercise {
+    struct golden *g;
+    fst_model model;
+    fst_plan *eval, *train;
+    float *x, *grads, *first_grads, *moment;
+    int32_t *labels;
+    size_t batch;
+    double lr, momentum, loss[STEPS + 1];
+};
+
+static double norm(const float *v, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)v[i] * (double)v[i];
+    return sqrt(sum);
+}
+
+/* Norms and first elements of every slot against NORM and HEAD tensors; r is relative to the slot's own norm,
+ * which counts at least as `floor` of the largest. */
+static void compare_slots(struct exercise *e, const char *stem, bool buffers, const float *span, double r, double floor)
+{
+    struct golden *g = e->g;
+    const fst_graph *graph = e->model.graph;
+    char norm_name[64], head_name[64];
+    size_t n = buffers ? fst_graph_buffers(graph) : fst_graph_params(graph);
+    snprintf(norm_name, sizeof norm_name, "%s_norm", stem);
+    snprintf(head_name, sizeof head_name, "%s_head", stem);
+    double *norms = golden_want(g, norm_name, n), *heads = golden_want(g, head_name, n * HEAD), largest = 0;
+    for (size_t i = 0; norms && i < n; i++)
+        largest = fmax(largest, norms[i]);
+    for (size_t i = 0; norms && heads && i < n; i++) {
+        fst_param_info p = buffers ? fst_graph_buffer(graph, i) : fst_graph_param(graph, i);
+        double scale = fmax(norms[i], floor * largest), got = norm(span + p.offset, p.count);
+        if (!(fabs(got - norms[i]) <= r * scale))
+            golden_fail(g, "%s of %s: got %.9g, want %.9g", norm_name, p.name, got, norms[i]);
+        for (size_t k = 0; k < HEAD && k < p.count; k++)
+            if (!(fabs((double)span[p.offset + k] - heads[i * HEAD + k]) <= 1e-7 + r * scale))
+                golden_fail(g, "%s of %s[%zu]: got %.9g, want %.9g", head_name, p.name, k,
+                            (double)span[p.offset + k], heads[i * HEAD + k]);
+    }
+    fst_free(norms);
+    fst_free(heads);
+}
+
+static bool train_pass(struct exercise *e, int step, fst_error *err)
+{
+    const float *logits;
+    double rows[1024];
+    fst_loss ce = FST_LOSS_CROSS_ENTROPY;
+    if (fst_plan_forward(e->train, &e->model.state, e->x, NULL, &logits, err))
+        return false;
+    if (step == 0)
+        golden_compare(e->g, "train_logits", logits, e->batch * (size_t)e->model.classes, 0);
+    fst_loss_input in = {.logits = logits,
+                         .rows = e->batch,
+                         .classes = e->model.classes,
+                         .labels = e->labels,
+                         .divisor = (double)e->batch};
+    fst_loss_rows(&ce, &in, fst_plan_output_grad(e->train), rows, NULL, NULL);
+    e->loss[step] = 0;
+    for (size_t i = 0; i < e->batch; i++)
+        e->loss[step] += rows[i] / (double)e->batch;
+    return !fst_plan_backward(e->train, &e->model.state, e->grads, err);
+}
+
+static void exercise(struct exercise *e, fst_error *err)
+{
+    struct golden *g = e->g;
+    const float *logits;
+    fst_optim optim = {0};
+    fst_optim_spec spec = {.kind = FST_OPTIM_SGD, .learning_rate = e->lr, .momentum = e->momentum};
+    fst_status s = fst_plan_forward(e->eval, &e->model.state, e->x, NULL, &logits, err);
+    if (!s)
+        golden_compare(g, "eval_logits", logits, e->batch * (size_t)e->model.classes, 0);
+    if (!s)
+        s = fst_optim_init(&optim, &spec, e->model.state.param_count, err);
+    for (int step = 0; !s && step <= STEPS; step++) {
+        if (!train_pass(e, step, err)) {
+            s = err->status;
+            break;
+        }
+        if (step == 0) {
+            double r = fmax(1e-3, 20 * fmax(golden_f32(g, "grad_norm_max"), golden_f32(g, "grad_head_max")));
+            compare_slots(e, "grad", false, e->grads, r, 1e-3);
+            if (fst_graph_buffers(e->model.graph))
+                compare_slots(e, "buffer", true, e->model.state.buffers,
+                              fmax(1e-5, 20 * golden_f32(g, "buffer_norm")), 1e-3);
+        }
+        fst_optim_input in = {.grads = &e->grads, .parts = 1, .learning_rate = e->lr};
+        fst_optim_step(&optim, e->model.state.params, &in, NULL);
+    }
+    fst_optim_release(&optim);
+    double *want = s ? NULL : golden_want(g, "loss", STEPS + 1);
+    json_t *f32 = json_object_get(json_object_get(g->attrs, "f32"), "loss");
+    for (size_t i = 0; want && i <= STEPS; i++) {
+        double r = fmax(1e-5, 20 * json_number_value(json_array_get(f32, i)));
+        if (!(fabs(e->loss[i] - want[i]) <= 1e-7 + r * fabs(want[0])))
+            golden_fail(g, "loss[%zu]: got %.9g, want %.9g", i, e->loss[i], want[i]);
+    }
+    fst_free(want);
+    if (s)
+        golden_fail(g, "%s", err->message);
+}
+
+static bool model_known(const char *arch)
+{
+    for (size_t i = 0; i < fst_models(); i++)
+        if (!strcmp(fst_model_at(i).name, arch))
+            return true;
+    return false;
+}
+
+static fst_status model_setup(struct exercise *e, const char *arch, const struct spec *input, fst_error *err)
+{
+    struct golden *g = e->g;
+    json_t *config = json_object_get(g->attrs, "config"), *optimizer = json_object_get(g->attrs, "optimizer");
+    fst_model_config c = {.classes = (int)golden_number(g, "classes", 10), .dropout1 = -1, .dropout2 = -1};
+    (void)config; /* dropout is 0 in every case; classes stand in attrs */
+    c.input.rank = input->shape.rank - 1;
+    memcpy(c.input.dim, input->shape.dim + 1, (size_t)c.input.rank * sizeof *c.input.dim);
+    e->batch = (size_t)input->shape.dim[0];
+    e->lr = json_number_value(json_object_get(optimizer, "lr"));
+    e->momentum = json_number_value(json_object_get(optimizer, "momentum"));
+    fst_status s = fst_model_init(&e->model, arch, &c, err);
+    fst_plan_options o = {.batch = (int64_t)e->batch, .backend = g->backend};
+    if (!s)
+        s = fst_plan_new(&e->eval, e->model.graph, &o, err);
+    o.training = true;
+    if (!s)
+        s = fst_plan_new(&e->train, e->model.graph, &o, err);
+    return s;
+}
+
+void golden_model(struct golden *g)
+{
+    const char *arch = golden_text(g, "arch", "");
+    struct exercise e = {.g = g};
+    struct spec input, labels;
+    fst_error err = {0};
+    if (!model_known(arch)) {
+        golden_skip(g, arch);
+        return;
+    }
+    if (!golden_find(g, "inputs", "input", &input) || !golden_find(g, "inputs", "labels", &labels) ||
+        input.shape.rank < 2 || input.shape.dim[0] > 1024) {
+        golden_fail(g, "no inputs");
+        return;
+    }
+    if (model_setup(&e, arch, &input, &err)) {
+        golden_fail(g, "%s", err.message);
+    } else if ((double)e.model.state.param_count != golden_number(g, "param_count", 0)) {
+        golden_fail(g, "%zu parameters, %.0f expected", e.model.state.param_count, golden_number(g, "param_count", 0));
+    } else {
+        fill_slots(g, "params", "", e.model.graph, false, e.model.state.params);
+        fill_slots(g, "buffers", "", e.model.graph, true, e.model.state.buffers);
+        e.x = golden_fill(g, &input);
+        e.labels = golden_labels(g, &labels);
+        e.grads = fst_calloc(e.model.state.param_count + 1, sizeof *e.grads);
+        if (g->outcome == PASSED)
+            exercise(&e, &err);
+    }
+    fst_free(e.x);
+    fst_free(e.labels);
+    fst_free(e.grads);
+    fst_plan_free(e.eval);
+    fst_plan_free(e.train);
+    fst_model_release(&e.model);
+}
