@@ -51,9 +51,9 @@ FST_API void fst_fed_state_copy(fst_fed_state *dst, const fst_fed_view *src);
  *
  * Range:     every |x| must be below 2^31 and finite; one weight is 0 ... 2^31-1, the sum of the
  *            weights at most 2^32-1. Within that the sum cannot overflow.
- * Precision: an element is taken as a multiple of 2^-64. That is exact for 0 and for every
- *            |x| >= 2^-41; smaller ones (subnormals too) are rounded to the nearest multiple, which
- *            moves them by at most 2^-65. Products and sums after that are exact. The mean is
+ * Precision: an element is taken as a multiple of 2^-62. That is exact for 0 and for every
+ *            |x| >= 2^-39; smaller ones (subnormals too) are rounded to the nearest multiple, which
+ *            moves them by at most 2^-63. Products and sums after that are exact. The mean is
  *            rounded once, to the nearest float (ties to even): it is the correctly rounded mean of
  *            the elements as taken. A mean that is zero is +0.
  * Memory:    16 bytes an element. Adding and averaging do not allocate.
