@@ -251,7 +251,7 @@ typedef struct fst_fed_event {
     double now;      /* seconds since any origin, in every event; steps back are taken as standing still */
     uint32_t client; /* joined, update, folded, refused, lost */
     uint64_t round;  /* update, folded, refused, aggregated, published */
-    int64_t samples; /* update */
+    int64_t samples; /* update; folded: of the update that was folded */
 } fst_fed_event;
 
 typedef enum fst_fed_action_kind {

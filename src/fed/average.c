@@ -61,10 +61,11 @@ fst_status fst__average_fold(fst__average *a, const fst_update *u, fst_error *er
  * the compiler makes of it. */
 static void add_squares(double lane[LANES], const float *a, const float *b, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        double d = (double)a[i] - (double)b[i];
-        lane[i % LANES] += d * d;
-    }
+    for (size_t i = 0; i < n; i += LANES)
+        for (size_t j = 0; j < LANES && i + j < n; j++) {
+            double d = (double)a[i + j] - (double)b[i + j];
+            lane[j] += d * d;
+        }
 }
 
 fst_status fst__average_publish(const fst__average *a, fst_fed_state *global, double *step_norm, fst_error *err)
