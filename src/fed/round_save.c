@@ -196,6 +196,8 @@ static fst_status recount(fst_round_engine *e, fst_error *err)
         e->extended_from > v->selected || v->extensions > e->spec.max_extensions || v->round > e->spec.rounds ||
         over != (v->round == e->spec.rounds) || (v->phase == FST_PHASE_ANNOUNCE && v->selected))
         return contradiction(err);
+    if (v->phase == FST_PHASE_COLLECT && (v->target == 0 || v->selected < (e->spec.quorum ? e->spec.quorum : 1)))
+        return contradiction(err);
     return FST_OK;
 }
 
