@@ -32,9 +32,10 @@ struct simulation {
     struct slot *slot;           /* the cohort in the order of drawing; only the calling thread grows it */
     size_t nslots, slots, asked; /* in use, allocated, already trained */
 
-    pthread_mutex_t lock; /* guards what follows while the pool runs, the engine and the strategy */
-    size_t answered;      /* of the batch that runs */
-    size_t lost_slot[FST_REPORT_LOST];
+    pthread_mutex_t lock;              /* guards what follows while the pool runs, the engine and the strategy */
+    size_t answered;                   /* of the batch that runs */
+    size_t lost_slot[FST_REPORT_LOST]; /* of report.lost_first */
+    fst_status lost_status[FST_REPORT_LOST];
     fst_round_report report;
     fst_error failure; /* that ends the run; of the lowest slot that has one */
     size_t failure_slot;
@@ -47,7 +48,7 @@ struct simulation {
 /* ---- called by the workers, under the lock ---- */
 
 /* Keeps the messages of the first few slots, whichever comes first in time. */
-static void note_lost(struct simulation *s, size_t slot, const char *message)
+static void note_lost(struct simulation *s, size_t slot, fst_status why, const char *message)
 {
     fst_round_report *r = &s->report;
     uint32_t at = r->lost_named;
@@ -60,9 +61,11 @@ static void note_lost(struct simulation *s, size_t slot, const char *message)
         r->lost_named++;
     for (uint32_t i = r->lost_named - 1; i > at; i--) {
         s->lost_slot[i] = s->lost_slot[i - 1];
+        s->lost_status[i] = s->lost_status[i - 1];
         r->lost_first[i] = r->lost_first[i - 1];
     }
     s->lost_slot[at] = slot;
+    s->lost_status[at] = why;
     r->lost_first[at].client = s->slot[slot].client;
     snprintf(r->lost_first[at].message, sizeof r->lost_first[at].message, "%s", message);
 }
@@ -85,9 +88,9 @@ static void send(struct simulation *s, size_t slot, fst_fed_event_kind kind)
         end_run(s, slot, &err);
 }
 
-static void lose(struct simulation *s, size_t slot, const char *message)
+static void lose(struct simulation *s, size_t slot, const fst_error *why)
 {
-    note_lost(s, slot, message);
+    note_lost(s, slot, why->status, why->message);
     send(s, slot, FST_EVENT_REFUSED);
 }
 
@@ -101,7 +104,7 @@ static void fold(struct simulation *s, size_t slot, const fst_fed_state *update)
         s->slot[slot].folded = true;
         send(s, slot, FST_EVENT_FOLDED);
     } else if (st == FST_E_NUMERIC) {
-        lose(s, slot, err.message);
+        lose(s, slot, &err);
     } else {
         end_run(s, slot, &err);
     }
@@ -118,7 +121,7 @@ static void offer(struct simulation *s, size_t slot, const fst_fed_state *update
     if (a.kind == FST_ACTION_FOLD)
         fold(s, slot, update);
     else
-        note_lost(s, slot, fst_fed_why_text(a.why));
+        note_lost(s, slot, FST_E_ARGUMENT, fst_fed_why_text(a.why));
 }
 
 static void answer(struct simulation *s, size_t slot, fst_status trained, const fst_error *why,
@@ -135,7 +138,7 @@ static void answer(struct simulation *s, size_t slot, fst_status trained, const 
     s->slot[slot].loss = result->loss;
     s->slot[slot].accuracy = result->accuracy;
     if (trained)
-        lose(s, slot, why->message);
+        lose(s, slot, why);
     else
         offer(s, slot, update);
     /* What follows the last answer (closing, new announcements) is left to the calling thread. */
@@ -258,7 +261,8 @@ static fst_status run_failed(const struct simulation *s, const fst_fed_action *a
     uint32_t quorum = s->spec->quorum ? s->spec->quorum : 1;
     if (r->lost_named == 0)
         return fst_fail(err, FST_E_CONFIG, "round %llu: %s", (unsigned long long)a->round, fst_fed_why_text(a->why));
-    return fst_fail(err, FST_E_NUMERIC, "round %llu: %llu updates, the quorum is %u; %u clients failed, client %u: %s",
+    return fst_fail(err, s->lost_status[0],
+                    "round %llu: %llu updates, the quorum is %u; %u clients failed, client %u: %s",
                     (unsigned long long)a->round, (unsigned long long)a->count, (unsigned)quorum, (unsigned)r->lost,
                     (unsigned)r->lost_first[0].client, r->lost_first[0].message);
 }
@@ -355,7 +359,7 @@ static fst_status count_clients(const fst_simulate_spec *spec, uint32_t *active,
 static fst_status make_engine(struct simulation *s, fst_error *err)
 {
     const fst_simulate_spec *spec = s->spec;
-    uint32_t active;
+    uint32_t active = 0;
     fst_status st = count_clients(spec, &active, err);
     if (st)
         return st;
