@@ -59,8 +59,8 @@ FST_MUST FST_API fst_status fst_registry_figure(fst_registry *r, int64_t id, con
 FST_MUST FST_API fst_status fst_registry_figure_text(fst_registry *r, int64_t id, const char *stage, const char *key,
                                                      const char *text, fst_error *err);
 /* status: DONE, FAILED or STOPPED. message may be NULL. */
-FST_MUST FST_API fst_status fst_registry_finish(fst_registry *r, int64_t id, fst_run_status status,
-                                                const char *message, fst_error *err);
+FST_MUST FST_API fst_status fst_registry_finish(fst_registry *r, int64_t id, fst_run_status status, const char *message,
+                                                fst_error *err);
 
 /* A run as it is read back. Strings are never NULL and live until the callback returns. */
 typedef struct fst_run {
@@ -69,6 +69,7 @@ typedef struct fst_run {
     uint64_t seed;
     int64_t pid;
     int64_t started_ms, updated_ms, ended_ms; /* unix time; ended_ms is 0 while it has not ended */
+    double seconds;                           /* time worked, without the pauses before it was resumed */
     fst_run_status status;
     double last_accuracy, best_accuracy; /* of the figures named "accuracy"; NaN when there is none */
 } fst_run;
