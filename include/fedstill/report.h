@@ -34,8 +34,8 @@ FST_MUST FST_API fst_status fst_table_write(const fst_table *t, bool ascii, fst_
 
 /* ---- pictures ----------------------------------------------------------------------------- */
 
-/* A matrix (row-major) as shades of five steps, the largest value being the darkest: blank for zero,
- * " ░▒▓█" or " .:*#"; values that are negative or NaN show as '?'. Under it stands what the steps mean. row_names and
+/* A matrix (row-major) in five shades, " ░▒▓█" or " .:*#": blank for zero alone, then quarters of the largest
+ * value; what is negative or not finite shows as '?'. Under it stands what the shades mean. row_names and
  * column_names may be NULL (numbers are shown). */
 typedef struct fst_heat_map {
     const char *row_title, *column_title;
@@ -57,14 +57,16 @@ FST_MUST FST_API fst_status fst_report_bars(const fst_bar *bars, size_t n, size_
 
 /* ---- units -------------------------------------------------------------------------------- */
 
-/* Each writes into out and returns it. */
+/* Each writes into out and returns it. What is not finite is "-". */
 #define FST_HUMAN 32
-FST_API const char *fst_human_bytes(double bytes,
-                                    char out[FST_HUMAN]); /* "999 B", "1.2 kB", "34 MB" (powers of 1000) */
-FST_API const char *fst_human_count(double count, char out[FST_HUMAN]); /* "999", "12.3k", "4.5M" */
-FST_API const char *fst_human_seconds(double seconds,
-                                      char out[FST_HUMAN]); /* "1.2 ms", "3.4 s", "2 min 05 s", "3 h 07 min" */
-FST_API const char *fst_human_percent(double share, char out[FST_HUMAN]); /* 0.9871 is "98.71 %"; NaN is "-" */
+/* "999 B", "1.2 kB", "345 MB": powers of 1000. */
+FST_API const char *fst_human_bytes(double bytes, char out[FST_HUMAN]);
+/* "999", "12.3k", "4.5M". */
+FST_API const char *fst_human_count(double count, char out[FST_HUMAN]);
+/* "1.2 ms", "3.4 s", "2 min 05 s", "3 h 07 min". */
+FST_API const char *fst_human_seconds(double seconds, char out[FST_HUMAN]);
+/* 0.9871 is "98.71 %". */
+FST_API const char *fst_human_percent(double share, char out[FST_HUMAN]);
 /* Local time "2025-01-31 12:00:05"; 0 is "-". */
 FST_API const char *fst_human_time(int64_t unix_ms, char out[FST_HUMAN]);
 

@@ -191,6 +191,8 @@ fst_status fst_checkpoint_put_text(fst_checkpoint_writer *w, const char *key, co
     if (!strncmp(key, KEY_PREFIX, strlen(KEY_PREFIX)))
         return fst_fail(err, FST_E_ARGUMENT, "checkpoint: \"%s\": keys that start with " KEY_PREFIX " are reserved",
                         key);
+    if (w->npairs >= MAX_VALUES - 1)
+        return fst_fail(err, FST_E_LIMIT, "checkpoint: more than %d values", MAX_VALUES);
     return put_pair(w, key, value, err);
 }
 
