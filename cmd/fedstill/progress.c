@@ -1,6 +1,6 @@
 /* Progress and warnings on stderr. One bar at a time; it decides nothing and its speed is bounded, so it
  * can be called for every batch. */
-#define _DEFAULT_SOURCE
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -72,8 +72,8 @@ fst_status fst__repeat(fst_buf *out, const char *what, size_t n, fst_error *err)
 
 /* ---- units -------------------------------------------------------------------------------- */
 
-/* Three significant digits as far as they are behind the point: 1.23, 12.3, 123; whole numbers below
- * 1000 stay whole. */
+/* One decimal below 100, none above: 1.2, 12.3, 123; whole numbers below 1000 stay whole, and what is below 1
+ * keeps three digits. */
 static const char *scaled(double x, const char *const *units, size_t count, const char *gap, char out[FST_HUMAN])
 {
     size_t u = 0;
@@ -85,6 +85,10 @@ static const char *scaled(double x, const char *const *units, size_t count, cons
     while (u + 1 < count && a >= (u ? 999.5 : 1000)) {
         a /= 1000;
         u++;
+    }
+    if (u == 0 && a > 0 && a < 1) {
+        snprintf(out, FST_HUMAN, "%.3g%s%s", x, *units[0] ? gap : "", units[0]);
+        return out;
     }
     int decimals = u == 0 && a == floor(a) ? 0 : a >= 99.95 ? 0 : 1;
     snprintf(out, FST_HUMAN, "%s%.*f%s%s", x < 0 ? "-" : "", decimals, a, *units[u] ? gap : "", units[u]);

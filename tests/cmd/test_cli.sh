@@ -1,8 +1,9 @@
 #!/bin/bash
 # The program's command line from outside: exit status, messages for wrong usage, help, the manual page,
-# and `fedstill runs` with and without a registry. Needs $FEDSTILL, the program.
+# and `fedstill runs` with and without a registry. Needs $FEDSTILL, the program,
+# and $FEDSTILL_SOURCE, the sources.
 set -u
-: "${FEDSTILL:?the path of the program}"
+: "${FEDSTILL:?the path of the program}" "${FEDSTILL_SOURCE:?the source folder}"
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
 export FEDSTILL_HOME=$folder/home LC_ALL=C TERM=dumb
@@ -138,6 +139,39 @@ said err "runs.sqlite"
 said err "move it away"
 silent out
 rm "$FEDSTILL_HOME/runs.sqlite"
+
+# ---- a registry as schema 1 wrote it, which every later version must read
+cp "$FEDSTILL_SOURCE/tests/cmd/runs-schema1.sqlite" "$FEDSTILL_HOME/runs.sqlite"
+chmod u+w "$FEDSTILL_HOME/runs.sqlite"
+export TZ=UTC
+expect 0 runs
+cat >"$folder/wanted" <<'END'
+run  task   status  stage            started                duration  accuracy     best
+---  -----  ------  ---------------  -------------------  ----------  --------  -------
+  2  radar  failed  federated_train  2025-01-31 12:00:05  2 min 05 s         -        -
+  1  mnist  done    edge_kd          2025-01-31 12:00:05  2 min 05 s   98.00 %  98.71 %
+END
+checks=$((checks + 1))
+diff "$folder/wanted" "$folder/out" || { echo "FAILED: the table of runs"; failed=$((failed + 1)); }
+expect 0 runs --limit=1
+said out radar
+[ "$(wc -l <"$folder/out")" -eq 3 ] || { echo "FAILED: --limit=1 shows other than one run"; failed=$((failed + 1)); }
+for run in 1 mnist /data/mnist/output; do
+    expect 0 runs $run
+    said out "all stages"
+    said out "edge_kd         accuracy      0.98    0.98   0.9871"
+    said out "0123abcd"
+    silent err
+done
+expect 0 runs 2 --json
+said out '"status": "failed"'
+said out '"seed": "18446744073709551615"'
+said out '"accuracy": null'
+said out '"figures": []'
+expect 0 runs --json
+[ "$(grep -c '"id"' "$folder/out")" -eq 2 ] || { echo "FAILED: --json lists other than two runs"; failed=$((failed + 1)); }
+expect 2 runs sonar
+said err 'no run "sonar"'
 
 # ---- a registry that cannot be placed, and output that cannot be written
 (unset FEDSTILL_HOME XDG_STATE_HOME HOME && "$FEDSTILL" runs >"$folder/out" 2>"$folder/err")

@@ -166,7 +166,7 @@ static void test_bars(void **state)
     assert_int_equal(fst_report_bars(bars, 6, 8, 0, true, &out, NULL), FST_OK);
     assert_string_equal(out.data, "a     ######## 8\n"
                                   "long  #### four\n"
-                                  "tiny  # 0.0\n"
+                                  "tiny  # 0.001\n"
                                   "zero  0\n"
                                   "nan   -\n"
                                   "neg   -3\n");
@@ -199,6 +199,8 @@ static void test_units(void **state)
     check(fst_human_bytes, NAN, "-");
     check(fst_human_count, 12345, "12.3k");
     check(fst_human_count, 999, "999");
+    check(fst_human_count, 0.8765, "0.876");
+    check(fst_human_count, 1.25, "1.2");
     check(fst_human_count, 4.5e6, "4.5M");
     check(fst_human_count, INFINITY, "-");
     check(fst_human_seconds, 0, "0 s");
