@@ -196,6 +196,8 @@ static fst_status use_wal(fst_registry *r, fst_error *err)
     }
 }
 
+/* Only inside a transaction: between its three questions another process might create the schema, and the
+ * answers would not fit each other. */
 static fst_status check_identity(fst_registry *r, int64_t *version, fst_error *err)
 {
     int64_t application = 0, tables = 0;
@@ -239,7 +241,9 @@ static fst_status set_up(fst_registry *r, fst_error *err)
 {
     int64_t version = 0;
     sqlite3_busy_timeout(r->db, BUSY_MS);
-    fst_status s = check_identity(r, &version, err);
+    fst_status s = execute(r, err, "open it", "BEGIN", "");
+    if (!s)
+        s = end_transaction(r, check_identity(r, &version, err), err);
     if (!s)
         s = use_wal(r, err);
     if (!s)

@@ -2,6 +2,7 @@
 # The program's command line from outside: exit status, messages for wrong usage, help, the manual page,
 # and `fedstill runs` with and without a registry. Needs $FEDSTILL, the program,
 # and $FEDSTILL_SOURCE, the sources.
+# shellcheck disable=SC2086 # a command may be two words
 set -u
 : "${FEDSTILL:?the path of the program}" "${FEDSTILL_SOURCE:?the source folder}"
 folder=$(mktemp -d) || exit 1
@@ -116,7 +117,6 @@ said err 'unexpected argument "two"'
 expect 2 runs --limit=0 --help
 expect 0 runs --help --limit=0
 for form in "--limit=3" "--limit 3" "-n3" "-n 3" "-qn3" "-q --limit=3"; do
-    # shellcheck disable=SC2086 # words are wanted
     expect 0 runs $form
 done
 expect 2 runs -- --json

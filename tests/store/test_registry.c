@@ -264,8 +264,11 @@ static int write_many(int writer)
 {
     fst_registry *r = NULL;
     char output[64];
-    if (fst_registry_open(&r, scratch("many.sqlite"), NULL))
+    fst_error err = {0};
+    if (fst_registry_open(&r, scratch("many.sqlite"), &err)) {
+        print_error("%s\n", err.message); /* the exit status alone would not say why */
         return 1;
+    }
     for (int i = 0; i < RUNS_EACH; i++) {
         int64_t id = 0;
         snprintf(output, sizeof output, "/nowhere/%d-%d", writer, i);
