@@ -55,6 +55,12 @@ typedef struct fst_bar {
 FST_MUST FST_API fst_status fst_report_bars(const fst_bar *bars, size_t n, size_t width, double full, bool ascii,
                                             fst_buf *out, fst_error *err);
 
+/* ---- runs --------------------------------------------------------------------------------- */
+
+/* The table of a run's models, from its summary.json: accuracy, loss, parameters, time, bytes exchanged (both ways, of
+ * the step that made the model), file. */
+FST_MUST FST_API fst_status fst_report_summary(const char *path, bool ascii, fst_buf *out, fst_error *err);
+
 /* ---- units -------------------------------------------------------------------------------- */
 
 /* Each writes into out and returns it. What is not finite is "-". */
