@@ -17,10 +17,11 @@
  * takes further designated initialisers at its end, for instance `.required = true`,
  * `.aside = true` or `FST__PRESENT(struct task, has_seed)`.
  *
- * How defaults work: `fallback` is YAML text and goes through the same reader as a file (but the
- * environment is not filled in). Without one, a value that is not given is zero, NULL, an empty list;
- * a map that is not given is read as an empty map, so that its own defaults hold, unless it has a
- * `present` flag: then it stays zero. `key: null` is as good as no key.
+ * How defaults work: `fallback` is YAML text and goes through the same reader as a file. A number,
+ * bool or enum has a fallback, is required, or has a `present` flag, so that no made-up zero looks like
+ * a choice. Without any of these a string is NULL, a list empty, and a map is read as an empty map, so
+ * that its own defaults hold; with a `present` flag a map that is not given stays zero. `key: null` is
+ * as good as no key.
  */
 #ifndef FST_TASK_SCHEMA_H
 #define FST_TASK_SCHEMA_H
@@ -53,10 +54,10 @@ typedef struct fst__field {
     double min, max;           /* -INFINITY, INFINITY: no limit */
     const char *const *names;  /* of an enum, NULL-terminated */
     const fst__schema *table;  /* of a map */
-    size_t present;            /* offset of a bool, plus 1; 0: there is none */
+    size_t present;            /* offset of a bool that says whether the key was given, plus 1; 0: none */
     size_t count_at;           /* list: offset of its size_t count */
     size_t count_min, count_max;
-    size_t room;               /* list: bytes of the array in the struct; 0: an fst_alloc'd array */
+    size_t room; /* bytes of the array or struct in the struct; 0: a list that is an fst_alloc'd array */
 } fst__field;
 
 /* What a table's `check` says about a struct that is right field by field, but not as a whole. */
@@ -103,8 +104,8 @@ struct fst__schema {
      .offset = _Generic(((T *)0)->member, int: offsetof(T, member), unsigned: offsetof(T, member)), __VA_ARGS__}
 /* A struct inside the struct, with its own table. */
 #define FST__F_MAP(T, member, its_table, text, ...)                                                \
-    {.key = #member, .type = FST__TYPE_MAP, .offset = offsetof(T, member), .table = its_table, .help = text,         \
-     __VA_ARGS__}
+    {.key = #member, .type = FST__TYPE_MAP, .offset = offsetof(T, member), .room = sizeof(((T *)0)->member),         \
+     .table = its_table, .help = text, __VA_ARGS__}
 /* The same, but it may be missing: the bool `flag` says whether it is there. */
 #define FST__F_OPTIONAL(T, member, flag, its_table, text, ...)                                     \
     FST__F_MAP(T, member, its_table, text, FST__PRESENT(T, flag), __VA_ARGS__)
