@@ -531,7 +531,7 @@ static fst_status list_entry(const fst__node *list, const char *part, const char
 static fst_status follow(fst__tree *t, const char *const *parts, int n, const char *source, fst__node **at, int *done,
                          fst_error *err)
 {
-    fst__node *cur = t->root, *child;
+    fst__node *cur = t->root, *child = NULL;
     int i = 0;
     while (i < n && cur->kind != FST__SCALAR) {
         if (cur->kind == FST__MAP) {
