@@ -72,8 +72,11 @@ static void png_warned(png_structp png, png_const_charp message)
 
 static png_voidp png_take(png_structp png, png_alloc_size_t size)
 {
-    (void)png;
-    return fst_alloc(size);
+    struct png_input *in = png_get_mem_ptr(png);
+    void *p = fst_alloc(size);
+    if (!p)
+        in->picture->status = fst_fail_memory(in->picture->err, size);
+    return p;
 }
 
 static void png_give(png_structp png, png_voidp p)
@@ -105,6 +108,12 @@ static void png_to_rgba(struct png_input *in)
 static void png_run(struct png_input *in)
 {
     struct picture *p = in->picture;
+    in->png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, in, png_failed, png_warned, in, png_take, png_give);
+    in->info = in->png ? png_create_info_struct(in->png) : NULL;
+    if (!in->info) {
+        p->status = fst_fail_memory(p->err, 1024);
+        return;
+    }
     png_set_user_limits(in->png, 0x7FFFFFFF, 0x7FFFFFFF); /* picture_reserve limits their product */
     png_set_chunk_cache_max(in->png, PNG_MAX_CHUNKS);
     png_set_chunk_malloc_max(in->png, PNG_MAX_CHUNK_BYTES);
@@ -127,15 +136,16 @@ static void png_run(struct png_input *in)
     png_read_end(in->png, NULL);
 }
 
+static void png_guarded(struct png_input *in)
+{
+    if (!setjmp(in->jump))
+        png_run(in);
+}
+
 static void decode_png(struct picture *p, const unsigned char *data, size_t len)
 {
     struct png_input in = {.picture = p, .data = data, .len = len};
-    in.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &in, png_failed, png_warned, NULL, png_take, png_give);
-    in.info = in.png ? png_create_info_struct(in.png) : NULL;
-    if (!in.info)
-        p->status = fst_fail_memory(p->err, 1024);
-    else if (!setjmp(in.jump))
-        png_run(&in);
+    png_guarded(&in);
     png_destroy_read_struct(&in.png, &in.info, NULL);
     fst_free(in.rows);
 }
@@ -207,14 +217,19 @@ static void jpeg_run(struct jpeg_input *in, const unsigned char *data, size_t le
     jpeg_finish_decompress(&in->jpeg);
 }
 
+static void jpeg_guarded(struct jpeg_input *in, const unsigned char *data, size_t len)
+{
+    if (!setjmp(in->jump))
+        jpeg_run(in, data, len);
+}
+
 static void decode_jpeg(struct picture *p, const unsigned char *data, size_t len)
 {
     struct jpeg_input in = {.picture = p};
     in.jpeg.err = jpeg_std_error(&in.errors);
     in.errors.error_exit = jpeg_failed;
     in.errors.emit_message = jpeg_message;
-    if (!setjmp(in.jump))
-        jpeg_run(&in, data, len);
+    jpeg_guarded(&in, data, len);
     jpeg_destroy_decompress(&in.jpeg);
 }
 
