@@ -412,20 +412,22 @@ static fst_status read_list(struct reader *r, const fst__field *f, const fst__no
 {
     size_t size = fst__field_size(f);
     char *at = (char *)object + f->offset;
-    if (n->kind != FST__LIST || n->count < f->count_min || n->count > most_entries(f)) {
+    /* one number or word stands for the list that holds just it */
+    bool single = n->kind == FST__SCALAR && f->type != FST__TYPE_MAP;
+    size_t count = single ? 1 : n->count, i = 0;
+    if ((n->kind != FST__LIST && !single) || count < f->count_min || count > most_entries(f)) {
         complain_value(r, f, n, p, false);
         return FST_OK;
     }
-    if (!f->room && n->count) {
-        char *array = fst_calloc(n->count, size);
+    if (!f->room && count) {
+        char *array = fst_calloc(count, size);
         if (!array)
-            return fst_fail_memory(err, n->count * size);
+            return fst_fail_memory(err, count * size);
         memcpy(at, &array, sizeof array);
         at = array;
     }
-    *(size_t *)((char *)object + f->count_at) = n->count;
-    size_t i = 0;
-    for (const fst__node *c = n->first; c; c = c->next, i++) {
+    *(size_t *)((char *)object + f->count_at) = count;
+    for (const fst__node *c = single ? n : n->first; c; c = single ? NULL : c->next, i++) {
         struct path entry = {p, NULL, i};
         fst_status s = read_one(r, f, c, &entry, true, at + i * size, err);
         if (s)

@@ -93,7 +93,7 @@ static void put_quoted(struct writer *w, const char *text)
     while (*text && !w->status) {
         char code[16];
         const char *from = text;
-        int32_t c = fst__utf8_next(&text);
+        int32_t c = fst__yaml_code_point(&text);
         if (c < 0) {
             w->status = fst_fail(w->err, FST_E_ARGUMENT, "a text in the configuration is not valid UTF-8");
             return;

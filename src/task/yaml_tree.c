@@ -115,7 +115,7 @@ const char *fst__node_where(const fst__node *n, bool at_key, char *out, size_t s
 
 /* ---- text --------------------------------------------------------------------------------- */
 
-int32_t fst__utf8_next(const char **at)
+int32_t fst__yaml_code_point(const char **at)
 {
     const unsigned char *p = (const unsigned char *)*at;
     static const int32_t least[] = {0, 0x80, 0x800, 0x10000};
@@ -137,7 +137,7 @@ int32_t fst__utf8_next(const char **at)
 static bool is_utf8(const char *text)
 {
     while (*text)
-        if (fst__utf8_next(&text) < 0)
+        if (fst__yaml_code_point(&text) < 0)
             return false;
     return true;
 }
@@ -147,7 +147,7 @@ const char *fst__shown(const char *text, size_t most, char *out, size_t size)
     size_t n = 0, limit = most + 4 <= size ? most : size - 4;
     while (*text) {
         const char *from = text;
-        int32_t c = fst__utf8_next(&text);
+        int32_t c = fst__yaml_code_point(&text);
         bool hidden = c < 0x20 || (c >= 0x7f && c < 0xa0);
         if (c < 0)
             text++;

@@ -60,7 +60,7 @@ bool fst__node_is_null(const fst__node *n);
 const char *fst__node_where(const fst__node *n, bool at_key, char *out, size_t size);
 
 /* Decodes one code point of well-formed UTF-8 and moves *at on; -1 when it is not. */
-int32_t fst__utf8_next(const char **at);
+int32_t fst__yaml_code_point(const char **at);
 /* Text from outside made fit for a one-line message: control characters become '?', and what is
  * longer than `most` bytes ends in "...". Returns out, which holds `most` + 4 bytes or more. */
 const char *fst__shown(const char *text, size_t most, char *out, size_t size);
