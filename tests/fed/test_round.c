@@ -361,6 +361,19 @@ struct account {
     uint64_t to_fold;
 };
 
+/* Every round closes once before the next one opens. */
+static void observe_opened(struct account *k, uint64_t round)
+{
+    assert_false(k->open);
+    assert_true(round == (k->closes ? k->round + 1 : k->spec.first_round));
+    k->round = round;
+    k->open = true;
+    k->closed = k->aggregate = k->publish = false;
+    k->folded = 0;
+    memset(k->asked, 0, sizeof k->asked);
+    memset(k->in, 0, sizeof k->in);
+}
+
 static void observe(struct account *k, const fst_fed_event *ev, const fst_fed_action *a)
 {
     uint32_t quorum = k->spec.quorum ? k->spec.quorum : 1;
@@ -408,19 +421,8 @@ static void observe(struct account *k, const fst_fed_event *ev, const fst_fed_ac
     case FST_ACTION_FAILED:
         break;
     case FST_ACTION_LOG:
-        if (a->why != FST_WHY_OPENED)
-            break;
-        assert_false(k->open);
-        if (k->closes)
-            assert_true(a->round == k->round + 1); /* every round closes once before the next opens */
-        else
-            assert_true(a->round == k->spec.first_round);
-        k->round = a->round;
-        k->open = true;
-        k->closed = k->aggregate = k->publish = false;
-        k->folded = 0;
-        memset(k->asked, 0, sizeof k->asked);
-        memset(k->in, 0, sizeof k->in);
+        if (a->why == FST_WHY_OPENED)
+            observe_opened(k, a->round);
         break;
     }
     if (a->kind == FST_ACTION_FINISHED)
@@ -598,8 +600,13 @@ static void test_damaged_bytes(void **state)
         fst_round_engine *odd = NULL;
         if (i / 8 < saved.len - 8 && fst_round_restore(&odd, saved.data, saved.len, NULL) == FST_OK) {
             fst_fed_action a;
-            for (int k = 0; k < 20 && fst_round_next_action(odd, &a); k++)
-                assert_true(a.kind != FST_ACTION_ANNOUNCE || a.client < 7);
+            for (uint32_t k = 0; k < 40; k++) {
+                while (fst_round_next_action(odd, &a))
+                    assert_true((a.kind != FST_ACTION_ANNOUNCE && a.kind != FST_ACTION_FOLD) || a.client < 6);
+                fst_fed_event ev = {.kind = (fst_fed_event_kind)(k % 8), .client = k % 7, .samples = 1, .now = k};
+                ev.round = fst_round_look(odd).round;
+                ok(fst_round_event(odd, &ev, &err), &err);
+            }
             fst_round_free(odd);
         }
         memcpy(saved.data + saved.len - 8, &keep, 8);
