@@ -112,6 +112,33 @@ static void test_two_plain_rounds(void **state)
     fst_round_free(e);
 }
 
+/* A second copy that comes while the first is being folded, and answers that nobody waits for. */
+static void test_copies_and_stray_answers(void **state)
+{
+    (void)state;
+    fst_fed_action a;
+    fst_round_engine *e = engine_of(&(fst_round_spec){.clients = 2, .rounds = 1, .fraction = 1, .min_clients = 2});
+    join_all(e, 2);
+    fetch(e, FST_ACTION_LOG, NULL);
+    feed(e, (fst_fed_event){.kind = FST_EVENT_UPDATE, .client = 1, .samples = 3});
+    assert_int_equal(fetch(e, FST_ACTION_FOLD, NULL), 1);
+    assert_int_equal(discarded(e, 1, 0, 3), FST_WHY_DUPLICATE);
+    const fst_fed_event stray[] = {{.kind = FST_EVENT_FOLDED, .client = 0},
+                                   {.kind = FST_EVENT_FOLDED, .client = 1, .round = 1},
+                                   {.kind = FST_EVENT_REFUSED, .client = 2},
+                                   {.kind = FST_EVENT_AGGREGATED},
+                                   {.kind = FST_EVENT_PUBLISHED}};
+    fst_round_view before = fst_round_look(e);
+    for (size_t i = 0; i < sizeof stray / sizeof *stray; i++) {
+        feed(e, stray[i]);
+        assert_int_equal(fetch(e, FST_ACTION_LOG, &a), 1);
+        assert_int_equal(a.why, FST_WHY_IGNORED);
+    }
+    fst_round_view after = fst_round_look(e);
+    assert_true(before.folding == 1 && after.folding == 1 && after.folded == 0 && after.pending == before.pending);
+    fst_round_free(e);
+}
+
 static void test_late_lost_and_deadline(void **state)
 {
     (void)state;
@@ -650,6 +677,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_two_plain_rounds),
+        cmocka_unit_test(test_copies_and_stray_answers),
         cmocka_unit_test(test_late_lost_and_deadline),
         cmocka_unit_test(test_everyone_lost),
         cmocka_unit_test(test_extension_asks_others),

@@ -385,6 +385,110 @@ static void test_empty_spans(void **state)
     }
 }
 
+/* A strategy from outside that keeps a number and returns less than it is sent. */
+struct keeper {
+    fst_strategy base;
+    uint64_t rounds;
+};
+
+static fst_status keeper_init(fst_strategy *s, const fst_strategy_options *options, fst_error *err)
+{
+    (void)s;
+    return options->prox_mu < 0 ? fst_fail(err, FST_E_CONFIG, "no") : FST_OK;
+}
+
+static void keeper_sizes(const fst_strategy *s, fst_fed_size *down, fst_fed_size *up)
+{
+    (void)s;
+    (void)down;
+    up->buffers = 0;
+}
+
+static void keeper_begin(fst_strategy *s, uint64_t round)
+{
+    (void)round;
+    ((struct keeper *)s)->rounds++;
+}
+
+static fst_status keeper_fold(fst_strategy *s, const fst_update *u, fst_error *err)
+{
+    (void)s;
+    return u->samples == 13 ? fst_fail(err, FST_E_NUMERIC, "bad luck") : FST_OK;
+}
+
+static fst_status keeper_publish(fst_strategy *s, fst_fed_state *global, fst_publish_stats *stats, fst_error *err)
+{
+    (void)err;
+    global->counters[0] = (int64_t)((struct keeper *)s)->rounds;
+    stats->update_norm = 2;
+    return FST_OK;
+}
+
+static fst_status keeper_save(const fst_strategy *s, fst_buf *out, fst_error *err)
+{
+    return fst_buf_append(out, &((const struct keeper *)s)->rounds, 8, err);
+}
+
+static fst_status keeper_load(fst_strategy *s, const void *data, size_t len, fst_error *err)
+{
+    if (len != 8)
+        return fst_fail(err, FST_E_FORMAT, "8 bytes are needed, not %zu", len);
+    memcpy(&((struct keeper *)s)->rounds, data, 8);
+    return FST_OK;
+}
+
+static void test_strategy_from_outside(void **state)
+{
+    struct setting *t = *state;
+    static const fst_strategy_ops ops = {.name = "keeper",
+                                         .summary = "keeps a number",
+                                         .instance_bytes = sizeof(struct keeper),
+                                         .init = keeper_init,
+                                         .sizes = keeper_sizes,
+                                         .begin = keeper_begin,
+                                         .fold = keeper_fold,
+                                         .publish = keeper_publish,
+                                         .save = keeper_save,
+                                         .load = keeper_load};
+    fst_strategy *s = NULL, *again = NULL;
+    fst_fed_state global = random_state(1000);
+    fst_buf saved = {0};
+    fst_error err;
+    assert_int_equal(fst_strategy_new_ops(&s, &ops, &(fst_strategy_options){-1}, SIZE, &err), FST_E_CONFIG);
+    assert_null(s);
+    ok(fst_strategy_new_ops(&s, &ops, NULL, SIZE, &err), &err);
+    ok(fst_strategy_new_ops(&again, &ops, NULL, SIZE, &err), &err);
+    fst_strategy_begin(s, 0);
+    fst_strategy_begin(s, 1);
+    fst_update u = update_of(&t->client[0], 0, 1);
+    assert_int_equal(fst_strategy_fold(s, &u, &err), FST_E_MISMATCH); /* buffers are not to be sent */
+    u.state.size.buffers = 0;
+    u.samples = 13;
+    assert_int_equal(fst_strategy_fold(s, &u, &err), FST_E_NUMERIC);
+    assert_string_equal(err.message, "the update of client 0: bad luck");
+    u.samples = 14;
+    ok(fst_strategy_fold(s, &u, &err), &err);
+    ok(fst_strategy_save(s, &saved, &err), &err);
+    for (size_t i = 0; i < saved.len; i++) {
+        saved.data[i] ^= 4;
+        fst_status st = fst_strategy_load(again, saved.data, saved.len, &err);
+        assert_true(st == FST_E_FORMAT || st == FST_E_MISMATCH);
+        saved.data[i] ^= 4;
+    }
+    assert_int_equal(((struct keeper *)again)->rounds, 0);
+    ok(fst_strategy_load(again, saved.data, saved.len, &err), &err);
+    fst_strategy_begin(again, 1);
+    ok(fst_strategy_fold(again, &u, &err), &err);
+    fst_publish_stats stats;
+    ok(fst_strategy_publish(again, &global, &stats, &err), &err);
+    assert_int_equal(global.counters[0], 3);
+    assert_true(stats.update_norm == 2 && stats.updates == 1 && stats.samples == 14);
+    fst_buf_release(&saved);
+    fst_fed_state_release(&global);
+    fst_strategy_free(s);
+    fst_strategy_free(again);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -398,6 +502,7 @@ int main(void)
         cmocka_unit_test(test_counters_below_zero),
         cmocka_unit_test(test_options_and_names),
         cmocka_unit_test(test_empty_spans),
+        cmocka_unit_test(test_strategy_from_outside),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
