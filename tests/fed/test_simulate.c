@@ -34,9 +34,10 @@ struct run {
     int reports;
 };
 
-static void pause_a_little(uint32_t client, uint64_t round)
+/* The one that fails is also slow: with several workers, others that fail after it are ready before it. */
+static void pause_a_little(uint32_t client, uint64_t round, bool slow)
 {
-    struct timespec t = {0, (long)((client * 7919u + round * 104729u) % 5u) * 100000L};
+    struct timespec t = {0, (long)((client * 7919u + round * 104729u) % 5u) * 100000L + (slow ? 5000000L : 0)};
     nanosleep(&t, NULL);
 }
 
@@ -48,7 +49,7 @@ static fst_status train(void *ctx, int worker, uint32_t client, uint64_t round, 
     assert_true(worker >= 0 && worker < WORKERS);
     assert_int_equal(atomic_fetch_add(&r->inside[worker], 1), 0);
     atomic_fetch_add(&r->trained, 1);
-    pause_a_little(client, round);
+    pause_a_little(client, round, client == r->failing);
     fst_rng_init(&rng, round, "test.train", client);
     for (size_t i = 0; i < SIZE.params; i++) {
         assert_true(update->params[i] == global->params[i]);
