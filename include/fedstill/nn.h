@@ -270,6 +270,9 @@ FST_MUST FST_API fst_status fst_trainer_step(fst_trainer *t, fst_state *state, f
                                              const fst_step_input *in, fst_step_result *out, fst_error *err);
 FST_API int fst_trainer_threads(const fst_trainer *t);
 FST_API size_t fst_trainer_shard(const fst_trainer *t);
+/* Whether a model (large, or with batch statistics) trains with threads inside its kernels. Then what it learns
+ * depends, in its last bits, on the number of threads; for all others it does not. */
+FST_API bool fst_graph_trains_wide(const fst_graph *g);
 /* Sum of the times of a step's compute kernels, each run alone on all threads: the median of five rounds of
  * round_seconds. Call it behind a step. */
 FST_MUST FST_API fst_status fst_trainer_kernel_seconds(fst_trainer *t, double round_seconds, double *out, fst_error *err);

@@ -17,6 +17,7 @@ struct fst_trainer {
     int threads, plans_count;
     fst_plan **plans; /* by worker; one only when the batch is not cut */
     size_t batch, shard, shards;
+    bool wide; /* kernels share out their work: the bits depend on how many threads there are */
     int classes;
     size_t sample;      /* floats */
     float **grads;      /* by shard */
@@ -43,11 +44,16 @@ static bool has_batch_norm(const fst_graph *g)
     return false;
 }
 
+bool fst_graph_trains_wide(const fst_graph *g)
+{
+    return has_batch_norm(g) || g->param_count > MAX_SHARD_PARAMS;
+}
+
 /* Shards small enough that a shard's activations stay near the core, large enough that adding up
  * gradients stays cheap; never dependent on the number of threads. Measured in docs/rationale.md. */
 static size_t shard_rule(const fst_graph *g, const fst_trainer_options *o)
 {
-    if (has_batch_norm(g) || g->param_count > MAX_SHARD_PARAMS)
+    if (fst_graph_trains_wide(g))
         return o->batch_size;
     size_t shard = o->shard_size ? o->shard_size : AUTO_SHARD;
     if (shard >= o->batch_size)
@@ -107,7 +113,7 @@ static fst_plan_options plan_options(const fst_trainer *t, size_t rows, bool tra
 {
     return (fst_plan_options){.batch = (int64_t)rows,
                               .training = training,
-                              .threads = t->shards > 1 ? 1 : t->threads,
+                              .threads = t->shards > 1 || (training && !t->wide) ? 1 : t->threads,
                               .backend = t->backend};
 }
 
@@ -117,6 +123,7 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     t->batch = o->batch_size;
     t->backend = o->backend;
     t->whole = training && has_batch_norm(t->graph);
+    t->wide = training && fst_graph_trains_wide(t->graph);
     t->shard = training ? shard_rule(t->graph, o) : (o->shard_size ? o->shard_size : AUTO_SHARD);
     if (t->shard > t->batch)
         t->shard = t->batch;

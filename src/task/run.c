@@ -207,16 +207,43 @@ static void forget(const struct session *s, const bool chosen[4])
     }
 }
 
+/* `planned`: a step that is going to run counts as done. */
+static fst_status check_needs(const struct session *s, enum step step, const bool chosen[4], bool planned,
+                              fst_error *err)
+{
+    const struct task_file *f = &s->task->file;
+    for (enum step other = 0; step_wanted(f, step, chosen) && other < step; other++)
+        if (needs_step(f, step, other) && !s->done[other] && !(planned && step_wanted(f, other, chosen)))
+            return fst_fail(err, FST_E_CONFIG, "%s needs %s, which is missing or out of date: run stage %s first",
+                            fst__step_names[step], fst__step_names[other], fst__step_stages[other]);
+    return FST_OK;
+}
+
+/* Looks at the steps before the first that is asked for, so that what is missing is told before any work. */
+static fst_status check_all_needs(struct session *s, const bool chosen[4], fst_error *err)
+{
+    fst_status st = FST_OK;
+    enum step first = 0;
+    while (first < STEPS && !step_wanted(&s->task->file, first, chosen))
+        first++;
+    for (enum step step = 0; !st && step < first; step++)
+        st = one_step(s, step, chosen, err);
+    for (enum step step = first; !st && step < STEPS; step++)
+        st = check_needs(s, step, chosen, true, err);
+    return st;
+}
+
 static fst_status run_steps(struct session *s, const bool chosen[4], fst_error *err)
 {
     fst_status st = fst__check_stages(s, chosen, err);
+    if (!st)
+        st = check_all_needs(s, chosen, err);
     if (!st && s->options->fresh)
         forget(s, chosen);
     for (enum step step = 0; !st && step < STEPS; step++) {
-        for (enum step other = 0; !st && step_wanted(&s->task->file, step, chosen) && other < step; other++)
-            if (needs_step(&s->task->file, step, other) && !s->done[other])
-                st = fst_fail(err, FST_E_CONFIG, "%s needs %s, which is missing or out of date: run stage %s first",
-                              fst__step_names[step], fst__step_names[other], fst__step_stages[other]);
+        if (s->done[step])
+            continue;
+        st = check_needs(s, step, chosen, false, err);
         if (!st)
             st = one_step(s, step, chosen, err);
     }
