@@ -219,9 +219,9 @@ static fst_status make_folder(const char *path, fst_error *err)
         return fst_fail_errno(err, "cannot make folder %s", path);
     if (stat(path, &st))
         return fst_fail_errno(err, "cannot make folder %s: its name is taken by a broken link", path);
-    return S_ISDIR(st.st_mode)
-               ? FST_OK
-               : fst_fail(err, FST_E_IO, "cannot make folder %s: there is a file of this name", path);
+    if (!S_ISDIR(st.st_mode))
+        return fst_fail(err, FST_E_IO, "cannot make folder %s: there is a file of this name", path);
+    return FST_OK;
 }
 
 fst_status fst_make_folders(const char *path, fst_error *err)

@@ -150,8 +150,7 @@ static void drop_spent_checkpoint(const struct session *s, enum step step)
 {
     fst_checkpoint *k = NULL;
     char *path = fst__step_path(s, step, "checkpoint.safetensors");
-    bool spent =
-        path && fst_file_exists(path) && !fst_checkpoint_open(&k, path, s->fingerprints[step], NULL);
+    bool spent = path && fst_file_exists(path) && !fst_checkpoint_open(&k, path, s->fingerprints[step], NULL);
     fst_checkpoint_free(k);
     if (spent)
         unlink(path);

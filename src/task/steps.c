@@ -191,8 +191,8 @@ static fst_status check_model(const struct session *s, const char *stage, const 
 static fst_status check_init(const struct task_file *f, fst_error *err)
 {
     int init = f->stages.federated_train.init;
-    const char *own = fst__federated_model(f),
-               *from = init == 2 ? f->stages.cloud_pretrain.model : f->stages.edge_kd.training.model;
+    const char *own = fst__federated_model(f);
+    const char *from = init == 2 ? f->stages.cloud_pretrain.model : f->stages.edge_kd.training.model;
     if (init >= 3 || !strcmp(own, from))
         return FST_OK;
     return fst_fail(err, FST_E_CONFIG, "stages.federated_train trains %s, but init: %s is a %s: set model or init", own,

@@ -59,6 +59,7 @@ true_that() {
     "$@" || fail "$what"
 }
 
+# shellcheck disable=SC2034 # the scripts use it
 steps="cloud_pretrain cloud_kd edge_alone edge_kd federated_train"
 
 # ran STEP...: the last run made these steps anew, in this order, and no others.
