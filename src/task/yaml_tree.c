@@ -31,6 +31,7 @@ struct builder {
     bool is_override;
     yaml_parser_t parser;
     fst_buf expanded; /* scratch for the scalar at hand */
+    bool any;         /* does it hold a variable? */
     fst_error *err;
 };
 
@@ -265,10 +266,12 @@ static fst_status expand(struct builder *b, yaml_mark_t mark, const char *text)
 {
     char where[400];
     b->expanded.len = 0;
+    b->any = false;
     fst_status s = fst_buf_append(&b->expanded, "", 0, b->err);
     while (!s && *text) {
         if (text[0] == '$' && text[1] == '{') {
             text += 2;
+            b->any = true;
             s = expand_one(b, mark, &text);
         } else {
             size_t n = 1 + strcspn(text + 1, "$");
@@ -288,6 +291,7 @@ static fst_status build_scalar(struct builder *b, const yaml_event_t *e, fst__no
     if (s)
         return s;
     n->quoted = e->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
+    n->expanded = b->any;
     n->text = take_text(b->tree, b->expanded.data, b->expanded.len);
     b->tree->text_bytes += b->expanded.len;
     return n->text ? FST_OK : fst_fail_memory(b->err, b->expanded.len);
