@@ -11,7 +11,7 @@
 
 #include "yaml_tree.h"
 
-enum { BLOCK_BYTES = 16384, MAX_NAME = 256, MAX_SHOWN = 80 };
+enum { BLOCK_BYTES = 16384, MAX_NAME = 256, MAX_SHOWN = 80, MAX_DIRECTIVES = 64 };
 
 struct block {
     struct block *next;
@@ -455,6 +455,17 @@ static fst_status build_document(struct builder *b, int depth, fst__node **out)
     return s;
 }
 
+/* libyaml compares every %TAG line with all before it, so that a file of them would take minutes. */
+static bool too_many_directives(const char *text, size_t len)
+{
+    static const char tag[] = {'%', 'T', 'A', 'G'};
+    int count = 0;
+    for (const char *at = text, *end = text + len; (at = memchr(at, '%', (size_t)(end - at))); at++)
+        if ((size_t)(end - at) >= sizeof tag && !memcmp(at, tag, sizeof tag) && ++count > MAX_DIRECTIVES)
+            return true;
+    return false;
+}
+
 /* Reads a text into nodes of the tree; what they hold is not linked in yet. */
 static fst_status build(fst__tree *t, const char *source, bool is_override, const char *text, size_t len, int depth,
                         fst__node **out, fst_error *err)
@@ -462,8 +473,11 @@ static fst_status build(fst__tree *t, const char *source, bool is_override, cons
     struct builder b = {.tree = t, .source = source, .is_override = is_override, .err = err};
     if (len > FST__YAML_MAX_BYTES)
         return fst_fail(err, FST_E_LIMIT, "%s: %zu bytes, at most %d are read", source, len, FST__YAML_MAX_BYTES);
+    if (too_many_directives(text, len))
+        return fst_fail(err, FST_E_LIMIT, "%s: more than %d %%TAG directives; leave them out", source, MAX_DIRECTIVES);
     if (!yaml_parser_initialize(&b.parser))
         return fst_fail(err, FST_E_MEMORY, "%s: out of memory", source);
+    yaml_parser_set_encoding(&b.parser, YAML_UTF8_ENCODING);
     yaml_parser_set_input_string(&b.parser, (const unsigned char *)text, len);
     fst_status s = build_document(&b, depth, out);
     yaml_parser_delete(&b.parser);

@@ -391,6 +391,23 @@ static void test_limits(void **state)
     assert_int_equal(fst__tree_parse(&tree, "big", blanks, size, &err), FST_E_LIMIT);
     assert_string_equal(err.message, "big: 1048577 bytes, at most 1048576 are read");
     free(blanks);
+    fst_buf tags = {0};
+    for (int i = 0; i < 20000; i++)
+        assert_int_equal(fst_buf_printf(&tags, NULL, "%%TAG !t%d! x\n", i), FST_OK);
+    assert_int_equal(fst__tree_parse(&tree, "tags", tags.data, tags.len, &err), FST_E_LIMIT);
+    assert_string_equal(err.message, "tags: more than 64 %TAG directives; leave them out");
+    fst_buf_release(&tags);
+}
+
+static void test_encodings(void **state)
+{
+    (void)state;
+    struct task t = load("\xef\xbb\xbfname: \xe4\xb8\xad\n", NULL);
+    assert_string_equal(t.name, "\xe4\xb8\xad");
+    fst__schema_release(&schema, &t);
+    /* UTF-16 with its mark */
+    fst_error err;
+    assert_int_equal(fst__schema_load(&schema, "t.yaml", "\xff\xfe{\0}\0", 6, NULL, 0, &t, &err), FST_E_CONFIG);
 }
 
 static void test_environment(void **state)
@@ -776,6 +793,7 @@ int main(void)
         cmocka_unit_test(test_several_errors),
         cmocka_unit_test(test_yaml_errors),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_encodings),
         cmocka_unit_test(test_environment),
         cmocka_unit_test(test_environment_cannot_blow_up),
         cmocka_unit_test(test_overrides),
