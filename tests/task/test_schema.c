@@ -334,82 +334,6 @@ static void test_yaml_errors(void **state)
     assert_non_null(strstr(err.message, "at byte 6"));
 }
 
-/* "a: [[[[...]]]]" with that many lists. */
-static fst_status nested(int depth, fst_error *err)
-{
-    fst__tree *tree;
-    fst_buf b = {0};
-    assert_int_equal(fst_buf_printf(&b, NULL, "_: "), FST_OK); /* comments are bound by the limits too */
-    for (int i = 0; i < depth; i++)
-        assert_int_equal(fst_buf_append(&b, "[", 1, NULL), FST_OK);
-    for (int i = 0; i < depth; i++)
-        assert_int_equal(fst_buf_append(&b, "]", 1, NULL), FST_OK);
-    fst_status s = fst__tree_parse(&tree, "deep", b.data, b.len, err);
-    if (!s)
-        fst__tree_free(tree);
-    fst_buf_release(&b);
-    return s;
-}
-
-/* A list of that many numbers. */
-static fst_status many(int count, fst_error *err)
-{
-    fst__tree *tree;
-    fst_buf b = {0};
-    assert_int_equal(fst_buf_append(&b, "[", 1, NULL), FST_OK);
-    for (int i = 0; i < count; i++)
-        assert_int_equal(fst_buf_append(&b, "1,", 2, NULL), FST_OK);
-    assert_int_equal(fst_buf_append(&b, "]", 1, NULL), FST_OK);
-    fst_status s = fst__tree_parse(&tree, "many", b.data, b.len, err);
-    if (!s) {
-        assert_int_equal(fst__tree_root(tree)->count, count);
-        fst__tree_free(tree);
-    }
-    fst_buf_release(&b);
-    return s;
-}
-
-static void test_limits(void **state)
-{
-    (void)state;
-    fst_error err;
-    fst__tree *tree;
-    assert_int_equal(nested(31, &err), FST_OK); /* and the map around them */
-    assert_int_equal(nested(32, &err), FST_E_LIMIT);
-    assert_string_equal(err.message, "deep:1:35: more than 32 maps and lists inside each other");
-    assert_int_equal(nested(5000, &err), FST_E_LIMIT);
-    assert_int_equal(many(99999, &err), FST_OK); /* and the list itself */
-    assert_int_equal(many(100000, &err), FST_E_LIMIT);
-    assert_non_null(strstr(err.message, "more than 100000 keys and values"));
-    size_t size = (1 << 20) + 1;
-    char *blanks = malloc(size);
-    assert_non_null(blanks);
-    memset(blanks, ' ', size);
-    memcpy(blanks, "{}", 2);
-    assert_int_equal(fst__tree_parse(&tree, "big", blanks, size - 1, &err), FST_OK);
-    fst__tree_free(tree);
-    assert_int_equal(fst__tree_parse(&tree, "big", blanks, size, &err), FST_E_LIMIT);
-    assert_string_equal(err.message, "big: 1048577 bytes, at most 1048576 are read");
-    free(blanks);
-    fst_buf tags = {0};
-    for (int i = 0; i < 20000; i++)
-        assert_int_equal(fst_buf_printf(&tags, NULL, "%%TAG !t%d! x\n", i), FST_OK);
-    assert_int_equal(fst__tree_parse(&tree, "tags", tags.data, tags.len, &err), FST_E_LIMIT);
-    assert_string_equal(err.message, "tags: more than 64 %TAG directives; leave them out");
-    fst_buf_release(&tags);
-}
-
-static void test_encodings(void **state)
-{
-    (void)state;
-    struct task t = load("\xef\xbb\xbfname: \xe4\xb8\xad\n", NULL);
-    assert_string_equal(t.name, "\xe4\xb8\xad");
-    fst__schema_release(&schema, &t);
-    /* UTF-16 with its mark */
-    fst_error err;
-    assert_int_equal(fst__schema_load(&schema, "t.yaml", "\xff\xfe{\0}\0", 6, NULL, 0, &t, &err), FST_E_CONFIG);
-}
-
 static void test_environment(void **state)
 {
     (void)state;
@@ -448,26 +372,6 @@ static void test_environment(void **state)
                    "t.yaml:1:7: the environment variable FST_TEST_BAD is not valid UTF-8");
     assert_refused("name: ${FST_TEST_EMPTY}\n", NULL, FST_E_CONFIG,
                    "t.yaml:1:7: name: the value is missing; expected a text");
-}
-
-static void test_environment_cannot_blow_up(void **state)
-{
-    (void)state;
-    fst_error err;
-    fst__tree *tree;
-    fst_buf b = {0};
-    char *big = malloc(100001);
-    assert_non_null(big);
-    memset(big, 'x', 100000);
-    big[100000] = 0;
-    setenv("FST_TEST_BIG", big, 1);
-    for (int i = 0; i < 50; i++)
-        assert_int_equal(fst_buf_printf(&b, NULL, "- ${FST_TEST_BIG}\n"), FST_OK);
-    assert_int_equal(fst__tree_parse(&tree, "big", b.data, b.len, &err), FST_E_LIMIT);
-    assert_string_equal(err.message, "big:42:3: the texts are longer than 4194304 bytes together");
-    unsetenv("FST_TEST_BIG");
-    fst_buf_release(&b);
-    free(big);
 }
 
 static void test_overrides(void **state)
@@ -792,10 +696,7 @@ int main(void)
         cmocka_unit_test(test_missing_and_inconsistent),
         cmocka_unit_test(test_several_errors),
         cmocka_unit_test(test_yaml_errors),
-        cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_encodings),
         cmocka_unit_test(test_environment),
-        cmocka_unit_test(test_environment_cannot_blow_up),
         cmocka_unit_test(test_overrides),
         cmocka_unit_test(test_override_errors),
         cmocka_unit_test(test_there_and_back),
