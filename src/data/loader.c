@@ -128,10 +128,11 @@ static fst_status check(const fst_loader_spec *spec, fst_error *err)
         return fst_fail(err, FST_E_ARGUMENT, "%s: an empty subset has no batches", s->name);
     for (size_t i = 0; spec->subset && i < spec->subset_count; i++)
         if (spec->subset[i] >= s->count)
-            return fst_fail(err, FST_E_ARGUMENT, "%s: entry %zu of the subset is sample %lu, the last is %zu", s->name, i,
-                            (unsigned long)spec->subset[i], s->count - 1);
+            return fst_fail(err, FST_E_ARGUMENT, "%s: entry %zu of the subset is sample %lu, the last is %zu", s->name,
+                            i, (unsigned long)spec->subset[i], s->count - 1);
     if (spec->soft && spec->soft_width <= 0)
-        return fst_fail(err, FST_E_ARGUMENT, "%s: soft targets need a width above 0, not %d", s->name, spec->soft_width);
+        return fst_fail(err, FST_E_ARGUMENT, "%s: soft targets need a width above 0, not %d", s->name,
+                        spec->soft_width);
     return FST_OK;
 }
 
@@ -155,7 +156,8 @@ static fst_status reserve(fst_loader *l, size_t rows, fst_error *err)
         fits = add(&total, rows, row) && add(&total, rows, soft_row) && add(&total, rows, sizeof(int32_t)) &&
                add(&total, rows, sizeof(uint32_t));
     if (!fits)
-        return fst_fail(err, FST_E_LIMIT, "%s: batches of %zu samples do not fit any memory", l->spec.source->name, rows);
+        return fst_fail(err, FST_E_LIMIT, "%s: batches of %zu samples do not fit any memory", l->spec.source->name,
+                        rows);
     fst_status s = fst_arena_init(&l->arena, total, err);
     if (s)
         return s;
