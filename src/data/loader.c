@@ -72,12 +72,7 @@ static fst_status build(fst_loader *l, size_t batch, struct slot *slot, fst_erro
     return l->spec.soft ? l->spec.soft(l->spec.soft_ctx, slot->index, slot->rows, slot->soft, err) : FST_OK;
 }
 
-/* Makes batch l->built and counts it, or notes why not. */
-static void build_next(fst_loader *l, size_t batch, fst_status *status, fst_error *error)
-{
-    *status = build(l, batch, &l->slots[batch % l->nslots], error);
-}
-
+/* Counts the batch that was made, or keeps why it was not. */
 static void note(fst_loader *l, fst_status s, const fst_error *error)
 {
     if (s) {
@@ -103,11 +98,10 @@ static void *work(void *arg)
         if (l->stop)
             break;
         size_t batch = l->built;
-        fst_status s;
         fst_error error = {0};
         l->busy = true;
         pthread_mutex_unlock(&l->lock);
-        build_next(l, batch, &s, &error);
+        fst_status s = build(l, batch, &l->slots[batch % l->nslots], &error);
         pthread_mutex_lock(&l->lock);
         l->busy = false;
         note(l, s, &error);
@@ -258,15 +252,13 @@ fst_status fst_loader_start(fst_loader *l, uint64_t epoch, size_t first, fst_err
 static void await(fst_loader *l)
 {
     fst_error error = {0};
-    fst_status s;
     l->released = l->taken;
     if (l->threaded) {
         pthread_cond_signal(&l->wake);
         while (l->taken == l->built && !l->failed && l->taken < l->batches)
             pthread_cond_wait(&l->news, &l->lock);
     } else if (can_build(l)) {
-        build_next(l, l->built, &s, &error);
-        note(l, s, &error);
+        note(l, build(l, l->built, &l->slots[0], &error), &error);
     }
 }
 

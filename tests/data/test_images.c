@@ -159,7 +159,7 @@ static void prefixes_are_refused(void **state)
     for (int i = 0; i < 4; i++) {
         fst_buf file = {0};
         assert_ok(fst_file_read(in_work(names[i]), 1 << 20, &file, err));
-        /* The last two bytes of a JPEG are its end marker. */
+        /* the last ones lack only the end marker */
         for (size_t n = 0; n < file.len; n++) {
             unsigned char *exact = malloc(n ? n : 1), *out = NULL;
             fst_shape shape;
