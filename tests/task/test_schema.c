@@ -266,9 +266,10 @@ static void test_lists(void **state)
     assert_refused("name: x\nhidden: [1, 2, 3, 4, 5]", NULL, FST_E_CONFIG,
                    "t.yaml:2:9: hidden: 5 entries are not a list of at most 4 entries, each a whole number from 1 to "
                    "4096");
-    assert_refused("name: x\nhidden: many", NULL, FST_E_CONFIG, "\"many\" is not a whole number from 1 to 4096");
+    assert_refused("name: x\nhidden: many", NULL, FST_E_CONFIG,
+                   "t.yaml:2:9: hidden: \"many\" is not a whole number from 1 to 4096");
     assert_refused("name: x\nhidden: {a: 3}", NULL, FST_E_CONFIG,
-                   "hidden: a map is not a list of at most 4 entries, each a whole number from 1 to 4096");
+                   "t.yaml:2:9: hidden: a map is not a list of at most 4 entries, each a whole number from 1 to 4096");
     assert_refused("name: x\nhidden: [1, x]", NULL, FST_E_CONFIG,
                    "t.yaml:2:13: hidden[1]: \"x\" is not a whole number from 1 to 4096");
     assert_refused("name: x\nedge_kd: {model: m, betas: [0.5]}", NULL, FST_E_CONFIG,
