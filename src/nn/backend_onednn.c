@@ -33,6 +33,8 @@ struct kernel {
     int nargs;
     const struct fst_node *node; /* of kernels that are loops of ours */
     size_t elements;
+    struct fst_blocked_pool pool;
+    bool mask;
     struct kernel *next;
 };
 
@@ -650,6 +652,60 @@ static fst_status maxpool_backward(struct fst_context *c, const struct fst_op_re
     return finish(k, op, pd, 0, err);
 }
 
+/* Windows that do not overlap, channels in blocks: a loop of ours is several times faster than 2.6's kernel. */
+static struct fst_blocked_pool blocked_pool(const struct fst_node *n, const struct fst_op *op)
+{
+    size_t plane = (size_t)(n->in.dim[1] * n->in.dim[2]) * FST_POOL_BLOCK * sizeof(float);
+    return (struct fst_blocked_pool){.images = (int64_t)(bytes(op->in) / plane),
+                                     .height = n->in.dim[1],
+                                     .width = n->in.dim[2],
+                                     .out_height = n->out.dim[1],
+                                     .out_width = n->out.dim[2],
+                                     .kernel = n->u.pool.kernel};
+}
+
+static fst_status run_pool(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    (void)err;
+    fst__maxpool_blocked_forward(&((struct kernel *)base)->pool, a->in, a->out, a->saved);
+    return FST_OK;
+}
+
+static fst_status run_pool_backward(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    struct kernel *k = (struct kernel *)base;
+    (void)err;
+    fst__maxpool_blocked_backward(&k->pool, a->out, a->grad_out, a->saved, k->mask, a->grad_in);
+    return FST_OK;
+}
+
+static bool suits_blocked_pool(const struct fst_node *n, const struct fst_op *op)
+{
+    return n->u.pool.stride == n->u.pool.kernel && n->u.pool.padding == 0 && n->u.pool.kernel <= 15 &&
+           fdn_channel_block(FDN_MD(op->in->md)) == FST_POOL_BLOCK &&
+           fdn_channel_block(FDN_MD(op->out->md)) == FST_POOL_BLOCK;
+}
+
+static fst_status blocked_maxpool_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op,
+                                     fst_error *err)
+{
+    struct fst_blocked_pool pool = blocked_pool(r->node, op);
+    fst_status s = add_loop(c, op, "maxpool forward", false, run_pool, r->node, 0, err);
+    if (s)
+        return s;
+    c->kernels->pool = pool;
+    op->saved = bytes(op->out) / sizeof(float); /* a byte an output; inference ignores them */
+    if (!r->training || !r->want_grad_in)
+        return FST_OK;
+    op->keep_out = r->mask_output;
+    s = add_loop(c, op, "maxpool backward", true, run_pool_backward, r->node, 0, err);
+    if (s)
+        return s;
+    c->kernels->pool = pool;
+    c->kernels->mask = r->mask_output;
+    return FST_OK;
+}
+
 static fst_status maxpool_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)
 {
     const struct fst_node *n = r->node;
@@ -671,6 +727,10 @@ static fst_status maxpool_op(struct fst_context *c, const struct fst_op_request 
     if (ds)
         return failed(ds, "forward", err);
     s = queried(c, pd, dnnl_query_dst_md, &op->out, err);
+    if (!s && suits_blocked_pool(n, op)) {
+        dnnl_primitive_desc_destroy(pd);
+        return blocked_maxpool_op(c, r, op, err);
+    }
     if (!s && r->training)
         s = queried(c, pd, dnnl_query_workspace_md, &workspace, err);
     struct kernel *k = s ? NULL : new_kernel(c, op, "maxpool forward", false, err);
