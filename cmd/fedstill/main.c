@@ -1,0 +1,164 @@
+/* The program: a table of commands, and what is the same for all of them - finding one, errors, exit
+ * status. What a command does is in its own cmd_*.c. */
+#include <langinfo.h>
+#include <locale.h>
+#include <string.h>
+
+#include "opt.h"
+
+/* In the order of the help. A new command is declared in cmd.h and gets a line here. */
+static const struct command *const commands[] = {
+    &cmd_runs,
+    NULL,
+};
+
+bool output_is_utf8(void)
+{
+    return !strcmp(nl_langinfo(CODESET), "UTF-8");
+}
+
+/* Finds the command that argv[0] (and argv[1], where its name has two words) names; *words is what it took. */
+static const struct command *find_command(int argc, char *const *argv, int *words)
+{
+    char two[128] = "";
+    if (argc > 1)
+        snprintf(two, sizeof two, "%s %s", argv[0], argv[1]);
+    for (size_t i = 0; commands[i]; i++) {
+        *words = strchr(commands[i]->name, ' ') ? 2 : 1;
+        if (!strcmp(commands[i]->name, *words == 2 ? two : argv[0]))
+            return commands[i];
+    }
+    return NULL;
+}
+
+/* Whether name is "word something". */
+static bool in_group(const char *name, const char *word)
+{
+    size_t n = strlen(word);
+    return !strncmp(name, word, n) && name[n] == ' ';
+}
+
+static bool is_group(const char *word)
+{
+    for (size_t i = 0; commands[i]; i++)
+        if (in_group(commands[i]->name, word))
+            return true;
+    return false;
+}
+
+static void list_group(FILE *to, const char *word)
+{
+    fprintf(to, "Usage: fedstill %s COMMAND [OPTION ...] [ARGUMENT ...]\n\nCommands:\n", word);
+    for (size_t i = 0; commands[i]; i++)
+        if (in_group(commands[i]->name, word))
+            fprintf(to, "  %-20s  %s\n", commands[i]->name, commands[i]->summary);
+}
+
+static int unknown_command(int argc, char *const *argv)
+{
+    char word[128];
+    const char *names[64];
+    size_t n = 0;
+    bool group = is_group(argv[0]);
+    if (group && argc < 2) {
+        list_group(stderr, argv[0]);
+        return EXIT_USAGE;
+    }
+    snprintf(word, sizeof word, group ? "%s %s" : "%s", argv[0], group ? argv[1] : "");
+    for (size_t i = 0; commands[i] && n < sizeof names / sizeof *names; i++)
+        if (!group || in_group(commands[i]->name, argv[0]))
+            names[n++] = commands[i]->name;
+    const char *meant = nearest(word, names, n);
+    fprintf(stderr, "fedstill: unknown command \"%s\"", word);
+    if (meant)
+        fprintf(stderr, " (did you mean %s?)", meant);
+    fprintf(stderr, "\ntry \"fedstill %s%s--help\"\n", group ? argv[0] : "", group ? " " : "");
+    return EXIT_USAGE;
+}
+
+/* What was printed must have arrived: a full disk is a failure. */
+static int end_output(int status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    fprintf(stderr, "fedstill: cannot write to standard output\n");
+    return status ? status : EXIT_FAILED;
+}
+
+static int run_command(const struct command *c, int argc, char *const *argv)
+{
+    fst_error err = {0};
+    struct options *o = NULL;
+    fst_status s = options_parse(&o, c, argc, argv, &err);
+    if (s) {
+        fprintf(stderr, "fedstill %s: %s\n", c->name, err.message);
+        if (s == FST_E_ARGUMENT)
+            fprintf(stderr, "try \"fedstill %s --help\"\n", c->name);
+        return s == FST_E_ARGUMENT ? EXIT_USAGE : EXIT_FAILED;
+    }
+    if (option_flag(o, "help")) {
+        help_command(stdout, c);
+    } else {
+        progress_set_quiet(option_flag(o, "quiet"));
+        s = c->run(o, &err);
+        if (s)
+            fprintf(stderr, "fedstill %s: %s\n", c->name, err.message[0] ? err.message : fst_status_name(s));
+    }
+    options_free(o);
+    return s == FST_E_CONFIG ? EXIT_USAGE : s ? EXIT_FAILED : EXIT_DONE;
+}
+
+static int help(int argc, char *const *argv)
+{
+    int words;
+    if (argc < 1) {
+        help_overview(stdout, commands);
+        return EXIT_DONE;
+    }
+    const struct command *c = find_command(argc, argv, &words);
+    if (c)
+        help_command(stdout, c);
+    else if (argc == 1 && is_group(argv[0]))
+        list_group(stdout, argv[0]);
+    else
+        return unknown_command(argc, argv);
+    return EXIT_DONE;
+}
+
+/* argv without the program's name. */
+static int dispatch(int argc, char *const *argv)
+{
+    int words;
+    if (argc < 1) {
+        help_overview(stderr, commands);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[0], "--version") || !strcmp(argv[0], "-V")) {
+        printf("fedstill " FST_VERSION "\n");
+        return EXIT_DONE;
+    }
+    if (!strcmp(argv[0], "--man-page")) {
+        man_page(stdout, commands);
+        return EXIT_DONE;
+    }
+    if (!strcmp(argv[0], "help") || !strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))
+        return help(argc - 1, argv + 1);
+    if (argv[0][0] == '-') {
+        fprintf(stderr, "fedstill: unknown option %s\ntry \"fedstill --help\"\n", argv[0]);
+        return EXIT_USAGE;
+    }
+    const struct command *c = find_command(argc, argv, &words);
+    if (c)
+        return run_command(c, argc - words, argv + words);
+    if (argc == 2 && is_group(argv[0]) && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
+        return help(1, argv);
+    return unknown_command(argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    /* Characters only: numbers are read and written with a point everywhere. */
+    setlocale(LC_CTYPE, "");
+    fst_log_set(progress_log, NULL);
+    return end_output(dispatch(argc - 1, argv + 1));
+}

@@ -1,0 +1,50 @@
+/*
+ * fedstill/task.h - a task file, and running it: stages that leave artifacts, run again only when
+ * their inputs changed, and go on where they stopped.
+ */
+#ifndef FEDSTILL_TASK_H
+#define FEDSTILL_TASK_H
+
+#include <signal.h>
+
+#include "fedstill/base.h"
+
+typedef struct fst_task fst_task;
+
+/* path: a folder with task.yaml, or a file. sets: "key.path=value" overrides. FST_E_CONFIG for what is wrong in
+ * it, with file, line, key and accepted values. */
+FST_MUST FST_API fst_status fst_task_load(fst_task **out, const char *path, const char *const *sets, size_t nsets,
+                                          fst_error *err);
+FST_API void fst_task_free(fst_task *t);
+FST_API const char *fst_task_name(const fst_task *t);
+FST_API const char *fst_task_output(const fst_task *t); /* the folder that the program owns */
+/* The task with every default filled in, as YAML. */
+FST_MUST FST_API fst_status fst_task_dump(const fst_task *t, fst_buf *out, fst_error *err);
+/* The reference of the task file in Markdown. */
+FST_MUST FST_API fst_status fst_task_reference(fst_buf *out, fst_error *err);
+
+/* Who wants to watch. Any member may be NULL. All calls come from the thread that runs the task. */
+typedef struct fst_observer {
+    void *ctx;
+    void (*stage)(void *ctx, const char *stage, const char *state); /* "runs", "resumes", "up to date", "done" */
+    void (*begin)(void *ctx, const char *label, uint64_t total, const char *unit);
+    void (*update)(void *ctx, uint64_t done, const char *note);
+    void (*end)(void *ctx, const char *note);
+} fst_observer;
+
+typedef struct fst_task_options {
+    const char *mode;    /* "full_train" (default), "pretrain", "knowledge_distillation", "federated_learning" */
+    const char *stage;   /* only this one (what it needs must be up to date); NULL: by mode */
+    int workers;         /* clients trained at the same time; 0: CPUs */
+    int threads;         /* of central training and evaluation; 0: CPUs */
+    const char *backend; /* NULL: the default */
+    bool fresh;          /* forget what is there and start anew */
+    fst_observer observer;
+    const volatile sig_atomic_t *stop; /* becomes non-zero: write a checkpoint and return FST_E_CANCELLED */
+} fst_task_options;
+
+/* The output folder is locked; a second process is refused. */
+FST_MUST FST_API fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err);
+/* What a run would do: stages, samples, parameters, FLOPs, bytes over the network, memory. Touches nothing. */
+FST_MUST FST_API fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out, fst_error *err);
+#endif

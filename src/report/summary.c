@@ -1,0 +1,68 @@
+/* The closing table of a run, made from its summary.json. */
+#include <jansson.h>
+#include <math.h>
+
+#include "fedstill/report.h"
+
+enum { MAX_SUMMARY = 16 << 20 };
+
+static const struct {
+    const char *step, *title;
+} rows[] = {
+    {"cloud_pretrain", "teacher"},
+    {"edge_alone", "student alone (hard labels)"},
+    {"edge_kd", "student distilled"},
+    {"federated_train", "student federated"},
+};
+
+static double number(json_t *j, const char *key)
+{
+    json_t *v = json_object_get(j, key);
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+
+static fst_status model_row(fst_table *t, const char *title, json_t *j, fst_error *err)
+{
+    char accuracy[FST_HUMAN], parameters[FST_HUMAN], seconds[FST_HUMAN], bytes[FST_HUMAN];
+    const char *path = json_string_value(json_object_get(json_object_get(j, "model"), "path"));
+    double loss = number(j, "loss");
+    const char *cells[] = {fst_human_percent(number(j, "accuracy"), accuracy),
+                           fst_human_count(number(j, "parameters"), parameters),
+                           fst_human_seconds(number(j, "seconds"), seconds),
+                           fst_human_bytes(number(j, "bytes_up") + number(j, "bytes_down"), bytes),
+                           path ? path : "-"};
+    fst_status st = fst_table_cell(t, err, "%s", title);
+    for (size_t i = 0; !st && i < sizeof cells / sizeof *cells; i++) {
+        st = fst_table_cell(t, err, "%s", cells[i]);
+        if (!st && i == 0)
+            st = isfinite(loss) ? fst_table_cell(t, err, "%.4f", loss) : fst_table_cell(t, err, "-");
+    }
+    return st;
+}
+
+fst_status fst_report_summary(const char *path, bool ascii, fst_buf *out, fst_error *err)
+{
+    static const fst_column columns[] = {{"model", FST_LEFT},       {"accuracy", FST_RIGHT}, {"loss", FST_RIGHT},
+                                         {"parameters", FST_RIGHT}, {"time", FST_RIGHT},     {"exchanged", FST_RIGHT},
+                                         {"file", FST_LEFT}};
+    fst_buf text = {0};
+    fst_table *table = NULL;
+    json_error_t je = {0};
+    fst_status st = fst_file_read(path, MAX_SUMMARY, &text, err);
+    json_t *j = st ? NULL : json_loadb(text.data, text.len, 0, &je);
+    if (!st && !j)
+        st = fst_fail(err, FST_E_FORMAT, "%s:%d:%d: %s", path, je.line, je.column, je.text);
+    if (!st)
+        st = fst_table_new(&table, columns, sizeof columns / sizeof *columns, err);
+    for (size_t i = 0; !st && i < sizeof rows / sizeof *rows; i++) {
+        json_t *step = json_object_get(json_object_get(j, "stages"), rows[i].step);
+        if (step)
+            st = model_row(table, rows[i].title, step, err);
+    }
+    if (!st)
+        st = fst_table_write(table, ascii, out, err);
+    fst_table_free(table);
+    json_decref(j);
+    fst_buf_release(&text);
+    return st;
+}

@@ -1,0 +1,13 @@
+/* Small helpers that the report's files share. */
+#ifndef FST_REPORT_TEXT_H
+#define FST_REPORT_TEXT_H
+
+#include "fedstill/report.h"
+
+/* Decodes one character; a byte that is not UTF-8 is U+FFFD and one byte long. Returns the bytes taken. */
+size_t fst__utf8_next(const char *text, uint32_t *code);
+/* n blanks; n times `what`. */
+FST_MUST fst_status fst__pad(fst_buf *out, size_t n, fst_error *err);
+FST_MUST fst_status fst__repeat(fst_buf *out, const char *what, size_t n, fst_error *err);
+
+#endif

@@ -1,0 +1,155 @@
+/* What a run would do, told before it does it. Builds graphs and plans to ask them, and trains nothing. */
+#include <stdio.h>
+#include <string.h>
+
+#include "session.h"
+
+static const char *bytes_text(double n, char out[32])
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+    int u = 0;
+    for (; n >= 1000 && u < 4; u++)
+        n /= 1000;
+    snprintf(out, 32, u ? "%.1f %s" : "%.0f %s", n, units[u]);
+    return out;
+}
+
+/* Arena of one training plan of the model, times the plans that live at once, plus spans. */
+static fst_status training_memory(const fst_graph *g, size_t batch, int plans, double *out, fst_error *err)
+{
+    fst_plan *plan = NULL;
+    fst_trainer *trainer = NULL;
+    fst_trainer_options o = {.batch_size = batch, .threads = 1};
+    fst_status st = fst_trainer_new(&trainer, g, &o, err);
+    fst_plan_options po = {.batch = st ? 1 : (int64_t)fst_trainer_shard(trainer), .training = true};
+    if (!st)
+        st = fst_plan_new(&plan, g, &po, err);
+    if (!st) {
+        size_t shards = (batch + fst_trainer_shard(trainer) - 1) / fst_trainer_shard(trainer);
+        double alive = (double)(shards < (size_t)plans ? shards : (size_t)plans);
+        *out = alive * (double)fst_plan_arena_bytes(plan) +
+               (double)(3 + shards) * (double)fst_graph_param_count(g) * sizeof(float);
+    }
+    fst_plan_free(plan);
+    fst_trainer_free(trainer);
+    return st;
+}
+
+struct work {
+    const char *stage, *arch;
+    double samples; /* forward passes, or with training forward and backward */
+    bool training;
+    size_t batch;
+    int plans;
+    double bytes_up, bytes_down;
+};
+
+static fst_status tell(const struct session *s, const struct work *w, fst_buf *out, fst_error *err)
+{
+    char up[32], down[32], mem[32];
+    fst_model_config c = {.classes = s->train->classes, .input = s->train->shape};
+    fst_graph *g = NULL;
+    double memory = 0;
+    fst_status st = fst_model_graph(&g, w->arch, &c, err);
+    if (!st)
+        st = training_memory(g, w->batch, w->plans, &memory, err);
+    if (!st)
+        st = fst_buf_printf(out, err, "  %-16s %-20s %9zu parameters  %11.0f samples  %10.1f GFLOP  up %s  down %s  memory %s\n",
+                            w->stage, w->arch, fst_graph_param_count(g), w->samples,
+                            fst_graph_flops(g) * w->samples * (w->training ? 3 : 1) / 1e9, bytes_text(w->bytes_up, up),
+                            bytes_text(w->bytes_down, down), bytes_text(memory, mem));
+    fst_graph_free(g);
+    return st;
+}
+
+static fst_status state_bytes(const struct session *s, const char *arch, double *out, fst_error *err)
+{
+    fst_model_config c = {.classes = s->train->classes, .input = s->train->shape};
+    fst_graph *g = NULL;
+    fst_status st = fst_model_graph(&g, arch, &c, err);
+    if (!st)
+        *out = 4.0 * (double)(fst_graph_param_count(g) + fst_graph_buffer_count(g)) + 8.0 * (double)fst_graph_counters(g);
+    fst_graph_free(g);
+    return st;
+}
+
+static double soft_bytes(const struct session *s)
+{
+    const struct cloud_kd_section *k = &s->task->file.stages.cloud_kd;
+    double row = k->encoding == FST_SOFT_F32   ? 4.0 * s->train->classes
+                 : k->encoding == FST_SOFT_F16 ? 2.0 * s->train->classes
+                                               : 4.0 * (double)k->top_k;
+    return (double)s->learn * (row + 16);
+}
+
+static fst_status tell_federated(const struct session *s, fst_buf *out, fst_error *err)
+{
+    const struct task_file *f = &s->task->file;
+    const struct federated_section *t = &f->stages.federated_train;
+    double cohort = t->clients_per_round ? (double)t->clients_per_round : t->fraction * (double)f->clients.count, state = 0;
+    fst_status st = state_bytes(s, fst__federated_model(f), &state, err);
+    struct work w = {.stage = "federated_train",
+                     .arch = fst__federated_model(f),
+                     .samples = (double)s->train->count * cohort / (double)f->clients.count *
+                                (double)(t->rounds * t->local_epochs),
+                     .training = true,
+                     .batch = (size_t)t->batch_size,
+                     .plans = s->workers,
+                     .bytes_up = cohort * (double)t->rounds * state,
+                     .bytes_down = cohort * (double)t->rounds * state};
+    return st ? st : tell(s, &w, out, err);
+}
+
+static fst_status tell_stages(const struct session *s, const bool chosen[4], fst_buf *out, fst_error *err)
+{
+    const struct stages_section *f = &s->task->file.stages;
+    fst_status st = FST_OK;
+    if (chosen[0]) {
+        const struct training *t = &f->cloud_pretrain;
+        struct work w = {"cloud_pretrain", t->model, (double)s->learn * (double)t->epochs, true, (size_t)t->batch_size,
+                         s->threads, 0, 0};
+        st = tell(s, &w, out, err);
+    }
+    if (!st && chosen[1]) {
+        struct work w = {"cloud_kd", f->cloud_pretrain.model, (double)s->learn, false, 128, s->threads, 0, soft_bytes(s)};
+        st = tell(s, &w, out, err);
+    }
+    if (!st && chosen[2]) {
+        const struct training *t = &f->edge_kd.training;
+        struct work w = {"edge_kd", t->model, (double)s->learn * (double)t->epochs, true, (size_t)t->batch_size,
+                         s->threads, 0, f->edge_kd.kd_weight > 0 ? soft_bytes(s) : 0};
+        st = tell(s, &w, out, err);
+        if (!st && f->edge_kd.baseline) {
+            w.stage = "edge_alone";
+            w.bytes_down = 0;
+            st = tell(s, &w, out, err);
+        }
+    }
+    return !st && chosen[3] ? tell_federated(s, out, err) : st;
+}
+
+fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out, fst_error *err)
+{
+    struct session s = {.task = t, .options = o};
+    bool chosen[4];
+    int cpus = fst_cpu_count();
+    char shape[64];
+    s.backend = o->backend ? o->backend : fst_backend_names()[0];
+    s.threads = o->threads > 0 ? o->threads : cpus;
+    s.workers = o->workers > 0 ? o->workers : cpus;
+    fst_status st = fst__chosen_stages(t, o, chosen, err);
+    if (!st)
+        st = fst__session_open_data(&s, err);
+    if (!st)
+        st = fst_task_dump(t, out, err);
+    if (!st)
+        st = fst_buf_printf(out, err,
+                            "\n# The work ahead (what is up to date already is not done again):\n"
+                            "  data: %zu training samples, %zu for validation, %zu for testing, %s, %d classes\n",
+                            s.learn, s.validate, s.test->count,
+                            fst_shape_text(&s.train->shape, shape, sizeof shape), s.train->classes);
+    if (!st)
+        st = tell_stages(&s, chosen, out, err);
+    fst__session_close(&s);
+    return st;
+}

@@ -1,0 +1,395 @@
+/*
+ * federated_train: rounds over clients that live in this process. A worker owns one trainer, one
+ * optimiser and one loader, whichever client it plays; what a client does follows from (seed, round,
+ * client, global model) alone.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fedstill/fed.h"
+#include "session.h"
+
+struct worker {
+    fst_trainer *trainer;
+    fst_optim optim;
+};
+
+struct federation {
+    struct session *s;
+    const struct federated_section *section;
+    fst_model *model;
+    fst_partition partition;
+    int64_t *samples; /* by client */
+    struct worker *workers;
+    fst_strategy *strategy;
+    char *checkpoint;
+    uint64_t round, bytes_up, bytes_down;
+    double seconds_before, started, saved;
+};
+
+const char *fst__federated_model(const struct task_file *f)
+{
+    const struct federated_section *s = &f->stages.federated_train;
+    return s->model ? s->model : f->stages.edge_kd.training.model;
+}
+
+fst_partition_spec fst__partition_spec(const struct session *s)
+{
+    const struct clients_section *c = &s->task->file.clients;
+    return (fst_partition_spec){.kind = (fst_partition_kind)c->partition,
+                                .clients = (int)c->count,
+                                .alpha = c->alpha,
+                                .classes_per_client = (int)c->classes_per_client,
+                                .min_samples = (size_t)c->min_samples,
+                                .seed = (uint64_t)s->task->file.seed};
+}
+
+/* ---- a client --------------------------------------------------------------------------------------- */
+
+static fst_status client_step(struct federation *f, struct worker *w, fst_state *state, const fst_batch *b,
+                              const fst_train_hints *hints, const fst_fed_view *global, uint64_t seed,
+                              fst_step_result *r, fst_error *err)
+{
+    fst_step_input in = {.rows = b->rows,
+                         .x = b->x,
+                         .labels = b->labels,
+                         .loss = FST_LOSS_CROSS_ENTROPY,
+                         .learning_rate = f->section->optimizer.learning_rate,
+                         .prox_mu = hints->prox_mu,
+                         .anchor = global->params,
+                         .seed = seed,
+                         .step = w->optim.steps};
+    return fst_trainer_step(w->trainer, state, &w->optim, &in, r, err);
+}
+
+static fst_status train_client(void *ctx, int worker, uint32_t client, uint64_t round, const fst_train_hints *hints,
+                               const fst_fed_view *global, fst_fed_state *update, fst_train_result *result,
+                               fst_error *err)
+{
+    struct federation *f = ctx;
+    struct session *s = f->s;
+    struct worker *w = &f->workers[worker];
+    uint64_t seed = fst__step_seed(s, STEP_FEDERATE, "client", round << 32 | client);
+    fst_state state = {update->params,      update->buffers,      update->counters,
+                       update->size.params, update->size.buffers, update->size.counters};
+    fst_loader *loader = NULL;
+    fst_loader_spec ls = {.source = s->train,
+                          .subset = f->partition.index + f->partition.begin[client],
+                          .subset_count = f->partition.begin[client + 1] - f->partition.begin[client],
+                          .batch_size = (size_t)f->section->batch_size,
+                          .transform = s->transform,
+                          .augment = s->transform.crop_padding > 0 || s->transform.flip,
+                          .shuffle = true,
+                          .seed = seed};
+    double loss = 0;
+    size_t rows = 0, correct = 0;
+    fst_optim_reset(&w->optim);
+    fst_status st = fst_loader_new(&loader, &ls, err);
+    for (int64_t e = 0; !st && e < f->section->local_epochs; e++) {
+        st = fst_loader_start(loader, (uint64_t)e, 0, err);
+        for (fst_batch b = {.rows = 1}; !st && b.rows;) {
+            fst_step_result r = {0};
+            if (fst__session_stopped(s))
+                st = fst_fail(err, FST_E_CANCELLED, "federated_train: stopped");
+            if (!st)
+                st = fst_loader_next(loader, &b, err);
+            if (!st && b.rows)
+                st = client_step(f, w, &state, &b, hints, global, seed, &r, err);
+            loss += r.loss_sum;
+            correct += r.correct;
+            rows += st ? 0 : b.rows;
+        }
+    }
+    fst_loader_free(loader);
+    if (!st) {
+        result->loss = loss / (double)rows;
+        result->accuracy = (double)correct / (double)rows;
+    }
+    return st;
+}
+
+/* ---- checkpoints ------------------------------------------------------------------------------------- */
+
+static size_t tensors(const struct federation *f, fst_tensor *t)
+{
+    const fst_state *s = &f->model->state;
+    size_t n = 0;
+    t[n++] = (fst_tensor){"params", FST_F32, FST_SHAPE((int64_t)s->param_count), s->params};
+    t[n++] = (fst_tensor){"buffers", FST_F32, FST_SHAPE((int64_t)s->buffer_count), s->buffers};
+    t[n++] = (fst_tensor){"counters", FST_I64, FST_SHAPE((int64_t)s->counter_count), s->counters};
+    return n;
+}
+
+static fst_status put_state(struct federation *f, fst_checkpoint_writer *w, fst_buf *kept, fst_error *err)
+{
+    fst_tensor t[4];
+    size_t n = tensors(f, t);
+    fst_status st = fst_strategy_save(f->strategy, kept, err);
+    if (!st && kept->len)
+        t[n++] = (fst_tensor){"strategy", FST_U8, FST_SHAPE((int64_t)kept->len), kept->data};
+    if (!st)
+        st = fst_checkpoint_add_all(w, t, n, err);
+    if (!st)
+        st = fst_checkpoint_put_uint(w, "round", f->round, err);
+    if (!st)
+        st = fst_checkpoint_put_uint(w, "bytes_up", f->bytes_up, err);
+    if (!st)
+        st = fst_checkpoint_put_uint(w, "bytes_down", f->bytes_down, err);
+    if (!st)
+        st = fst_checkpoint_put_double(w, "seconds", f->seconds_before + fst_clock_seconds() - f->started, err);
+    return st;
+}
+
+static fst_status save(struct federation *f, fst_error *err)
+{
+    fst_checkpoint_writer *w = NULL;
+    fst_buf kept = {0};
+    fst_status st = fst_checkpoint_writer_new(&w, f->s->fingerprints[STEP_FEDERATE], err);
+    if (!st)
+        st = put_state(f, w, &kept, err);
+    if (!st)
+        st = fst_checkpoint_write(w, f->checkpoint, NULL, err);
+    fst_checkpoint_writer_free(w);
+    fst_buf_release(&kept);
+    f->saved = fst_clock_seconds();
+    return st ? fst_fail_in(err, st, "saving progress") : FST_OK;
+}
+
+static fst_status load_strategy(struct federation *f, const fst_checkpoint *k, fst_error *err)
+{
+    for (size_t i = 0; i < fst_checkpoint_count(k); i++) {
+        fst_tensor t = fst_checkpoint_at(k, i);
+        if (!strcmp(t.name, "strategy"))
+            return fst_strategy_load(f->strategy, t.data, (size_t)fst_shape_count(&t.shape), err);
+    }
+    return FST_OK;
+}
+
+static fst_status resume(struct federation *f, fst_error *err)
+{
+    fst_tensor t[3];
+    fst_checkpoint *k = NULL;
+    fst_error why = {0};
+    if (!fst_file_exists(f->checkpoint))
+        return FST_OK;
+    fst_status st = fst_checkpoint_open(&k, f->checkpoint, f->s->fingerprints[STEP_FEDERATE], &why);
+    if (st) {
+        fst_log(st == FST_E_MISMATCH ? FST_LOG_INFO : FST_LOG_WARN, "federated_train: starting anew: %s", why.message);
+        return FST_OK;
+    }
+    st = fst_checkpoint_load(k, t, tensors(f, t), err);
+    if (!st)
+        st = fst_checkpoint_uint(k, "round", &f->round, err);
+    if (!st)
+        st = fst_checkpoint_uint(k, "bytes_up", &f->bytes_up, err);
+    if (!st)
+        st = fst_checkpoint_uint(k, "bytes_down", &f->bytes_down, err);
+    if (!st)
+        st = fst_checkpoint_double(k, "seconds", &f->seconds_before, err);
+    if (!st)
+        st = load_strategy(f, k, err);
+    fst_checkpoint_free(k);
+    if (!st)
+        fst_log(FST_LOG_INFO, "federated_train: going on at round %llu", (unsigned long long)f->round + 1);
+    return st;
+}
+
+/* ---- rounds ----------------------------------------------------------------------------------------- */
+
+static void tell_round(struct federation *f, const fst_round_report *r, const struct score *score)
+{
+    fst_field fields[] = {FST_INT("round", (int64_t)r->round + 1),
+                          FST_INT("selected", r->selected),
+                          FST_INT("reported", r->reported),
+                          FST_INT("lost", r->lost),
+                          FST_BOOLEAN("aggregated", r->aggregated),
+                          FST_STRING("closed", fst_fed_why_text(r->why)),
+                          FST_INT("samples", (int64_t)r->samples),
+                          FST_DOUBLE("train_loss", r->loss),
+                          FST_DOUBLE("update_norm", r->update_norm),
+                          FST_INT("bytes_up", (int64_t)r->bytes_up),
+                          FST_INT("bytes_down", (int64_t)r->bytes_down),
+                          FST_DOUBLE("test_accuracy", score->accuracy),
+                          FST_DOUBLE("test_loss", score->loss),
+                          FST_DOUBLE("seconds", r->seconds)};
+    char note[96];
+    fst__emit(f->s, "round", fields, sizeof fields / sizeof *fields);
+    for (uint32_t i = 0; i < r->lost_named; i++) {
+        fst_field lost[] = {FST_INT("round", (int64_t)r->round + 1), FST_INT("client", r->lost_first[i].client),
+                            FST_STRING("reason", r->lost_first[i].message)};
+        fst__emit(f->s, "client_lost", lost, 3);
+        fst_log(FST_LOG_WARN, "round %llu: client %u was lost: %s", (unsigned long long)r->round + 1,
+                r->lost_first[i].client, r->lost_first[i].message);
+    }
+    snprintf(note, sizeof note, "loss %.4f  accuracy %.2f %%", r->loss, 100 * score->accuracy);
+    fst__watch_update(f->s, r->round + 1, note);
+}
+
+static fst_status round_done(void *ctx, const fst_fed_view *global, const fst_round_report *r, fst_error *err)
+{
+    struct federation *f = ctx;
+    const struct checkpoint_section *k = &f->s->task->file.checkpoint;
+    struct score score = {NAN, NAN, 0};
+    (void)global; /* it is the model's own state */
+    f->round = r->round + 1;
+    f->bytes_up += r->bytes_up;
+    f->bytes_down += r->bytes_down;
+    fst_status st = FST_OK;
+    if (f->round % (uint64_t)f->section->evaluate_every == 0)
+        st = fst__evaluate_test(f->s, f->model->graph, &f->model->state, &score, err);
+    if (!st)
+        tell_round(f, r, &score);
+    if (!st && (k->steps || fst_clock_seconds() - f->saved >= k->seconds || fst__session_stopped(f->s)))
+        st = save(f, err);
+    if (!st && fst__session_stopped(f->s))
+        st = fst_fail(err, FST_E_CANCELLED, "federated_train: stopped; progress is saved");
+    return st;
+}
+
+static fst_fed_state fed_state(const fst_state *s)
+{
+    return (fst_fed_state){s->params, s->buffers, s->counters, {s->param_count, s->buffer_count, s->counter_count}};
+}
+
+static fst_status rounds(struct federation *f, fst_error *err)
+{
+    struct session *s = f->s;
+    const struct federated_section *c = f->section;
+    fst_fed_state global = fed_state(&f->model->state);
+    fst_simulate_spec spec = {.seed = fst__step_seed(s, STEP_FEDERATE, "rounds", 0),
+                              .clients = (uint32_t)f->partition.clients,
+                              .samples = f->samples,
+                              .first_round = f->round,
+                              .rounds = (uint64_t)c->rounds,
+                              .cohort = (uint32_t)c->clients_per_round,
+                              .fraction = c->fraction,
+                              .quorum = (uint32_t)c->quorum,
+                              .workers = s->workers,
+                              .strategy = f->strategy,
+                              .ctx = f,
+                              .train = train_client,
+                              .round_done = round_done};
+    f->started = f->saved = fst_clock_seconds();
+    fst__watch_begin(s, "federated_train", (uint64_t)c->rounds, "rounds");
+    fst_status st = fst_simulate(&spec, &global, err);
+    fst_error ignored;
+    /* a run that was stopped inside a round keeps the rounds before it */
+    if (st == FST_E_CANCELLED && save(f, &ignored))
+        fst_log(FST_LOG_WARN, "%s", ignored.message);
+    fst__watch_end(s, st ? "stopped" : NULL);
+    return st;
+}
+
+/* ---- the step ----------------------------------------------------------------------------------------- */
+
+static fst_status make_partition(struct federation *f, struct record *r, fst_error *err)
+{
+    struct session *s = f->s;
+    fst_partition_spec spec = fst__partition_spec(s);
+    fst_status st = fst_partition_make(&f->partition, s->train, &spec, err);
+    if (st)
+        return fst_fail_in(err, st, "clients");
+    snprintf(r->extra, sizeof r->extra, "partition.safetensors");
+    char *path = fst__step_path(s, STEP_FEDERATE, r->extra);
+    f->samples = fst_calloc((size_t)f->partition.clients, sizeof *f->samples);
+    if (!path || !f->samples)
+        st = fst_fail_memory(err, (size_t)f->partition.clients * sizeof *f->samples);
+    for (int k = 0; !st && k < f->partition.clients; k++)
+        f->samples[k] = (int64_t)(f->partition.begin[k + 1] - f->partition.begin[k]);
+    if (!st)
+        st = fst_partition_write(&f->partition, path, r->extra_digest, err);
+    fst_free(path);
+    return st;
+}
+
+static fst_status first_model(struct federation *f, fst_error *err)
+{
+    static const enum step steps[] = {STEP_DISTIL, STEP_ALONE, STEP_PRETRAIN};
+    struct session *s = f->s;
+    fst_model from;
+    if (f->section->init >= 3) {
+        fst_state_randomise(&f->model->state, f->model->graph, fst__step_seed(s, STEP_FEDERATE, "init", 0));
+        return FST_OK;
+    }
+    fst_status st = fst__load_step_model(s, steps[f->section->init], &from, err);
+    if (st)
+        return st;
+    if (strcmp(from.arch, f->model->arch))
+        st = fst_fail(err, FST_E_CONFIG, "federated_train trains %s, but init: %s is a %s: set model or init",
+                      f->model->arch, fst__init_names[f->section->init], from.arch);
+    else
+        fst_state_copy(&f->model->state, &from.state);
+    fst_model_release(&from);
+    return st;
+}
+
+static fst_status make_workers(struct federation *f, fst_error *err)
+{
+    struct session *s = f->s;
+    fst_optim_spec os = fst__optim_spec(&f->section->optimizer, f->section->clip_norm);
+    fst_trainer_options o = {.batch_size = (size_t)f->section->batch_size, .threads = 1, .backend = s->backend};
+    f->workers = fst_calloc((size_t)s->workers, sizeof *f->workers);
+    if (!f->workers)
+        return fst_fail_memory(err, (size_t)s->workers * sizeof *f->workers);
+    fst_status st = FST_OK;
+    for (int i = 0; !st && i < s->workers; i++) {
+        st = fst_trainer_new(&f->workers[i].trainer, f->model->graph, &o, err);
+        if (!st)
+            st = fst_optim_init(&f->workers[i].optim, &os, f->model->state.param_count, err);
+    }
+    return st;
+}
+
+static fst_status prepare(struct federation *f, struct record *r, fst_error *err)
+{
+    fst_strategy_options so = {.prox_mu = f->section->prox_mu};
+    fst_fed_state global = fed_state(&f->model->state);
+    f->checkpoint = fst__step_path(f->s, STEP_FEDERATE, "checkpoint.safetensors");
+    fst_status st = f->checkpoint ? make_partition(f, r, err) : fst_fail_memory(err, 256);
+    if (!st)
+        st = first_model(f, err);
+    if (!st)
+        st = fst_strategy_new(&f->strategy, fst__strategy_names[f->section->strategy], &so, global.size, err);
+    if (!st)
+        st = make_workers(f, err);
+    return st ? st : resume(f, err);
+}
+
+static void release(struct federation *f)
+{
+    for (int i = 0; f->workers && i < f->s->workers; i++) {
+        fst_trainer_free(f->workers[i].trainer);
+        fst_optim_release(&f->workers[i].optim);
+    }
+    fst_free(f->workers);
+    fst_strategy_free(f->strategy);
+    fst_partition_release(&f->partition);
+    fst_free(f->samples);
+    fst_free(f->checkpoint);
+}
+
+fst_status fst__step_federate(struct session *s, struct record *r, fst_error *err)
+{
+    fst_model model;
+    struct federation f = {.s = s, .section = &s->task->file.stages.federated_train, .model = &model};
+    fst_status st = fst__new_model(s, fst__federated_model(&s->task->file), &model, err);
+    if (st)
+        return st;
+    st = prepare(&f, r, err);
+    if (!st)
+        st = rounds(&f, err);
+    if (!st) {
+        r->seconds = f.seconds_before + fst_clock_seconds() - f.started;
+        r->bytes_up = f.bytes_up;
+        r->bytes_down = f.bytes_down;
+        r->samples = (int64_t)s->train->count;
+        st = fst__save_model(s, STEP_FEDERATE, &model, r, err);
+    }
+    release(&f);
+    fst_runner_free(s->runner);
+    s->runner = NULL;
+    s->runner_graph = NULL;
+    fst_model_release(&model);
+    return st;
+}

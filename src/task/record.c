@@ -1,0 +1,201 @@
+/* Records of finished steps: a step is up to date when everything that its result depends on has the
+ * digest that the record names, and its files are what they were. */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "session.h"
+
+#define RECORD_FORMAT "fedstill-stage-1"
+enum { MAX_RECORD = 1 << 20 };
+
+/* ---- fingerprints -------------------------------------------------------------------------------- */
+
+static fst_status add_config(const struct session *s, const char *path, fst_buf *text, fst_error *err)
+{
+    const fst__schema *sub;
+    const void *object;
+    fst_status st = fst__schema_find(&fst__task_schema, &s->task->file, path, &sub, &object, err);
+    if (!st)
+        st = fst_buf_printf(text, err, "%s=", path);
+    if (!st)
+        st = fst__schema_json(sub, object, text, err);
+    return st ? st : fst_buf_append(text, "\n", 1, err);
+}
+
+static fst_status add_step(const struct session *s, enum step step, fst_buf *text, fst_error *err)
+{
+    return fst_buf_printf(text, err, "%s=%s\n", fst__step_names[step], s->records[step].digest);
+}
+
+/* Models with batch norm train with threads inside kernels, and their bits depend on how many. */
+static fst_status add_threads(const struct session *s, const char *arch, fst_buf *text, fst_error *err)
+{
+    fst_model_config c = {.classes = s->train->classes, .input = s->train->shape};
+    fst_graph *g = NULL;
+    fst_status st = fst_model_graph(&g, arch, &c, err);
+    if (!st && fst_graph_buffers(g))
+        st = fst_buf_printf(text, err, "threads=%d\n", s->threads);
+    fst_graph_free(g);
+    return st;
+}
+
+static enum step init_step(const struct task_file *f)
+{
+    static const enum step steps[] = {STEP_DISTIL, STEP_ALONE, STEP_PRETRAIN};
+    return f->stages.federated_train.init < 3 ? steps[f->stages.federated_train.init] : STEPS;
+}
+
+static fst_status add_inputs(const struct session *s, enum step step, fst_buf *text, fst_error *err)
+{
+    const struct task_file *f = &s->task->file;
+    fst_status st = FST_OK;
+    switch (step) {
+    case STEP_PRETRAIN:
+        st = add_config(s, "stages.cloud_pretrain", text, err);
+        return st ? st : add_threads(s, f->stages.cloud_pretrain.model, text, err);
+    case STEP_SOFT:
+        st = add_config(s, "stages.cloud_kd", text, err);
+        if (!st)
+            st = fst_buf_printf(text, err, "content=%s\n", fst_soft_content_name(fst__soft_spec(s).content));
+        return st ? st : add_step(s, STEP_PRETRAIN, text, err);
+    case STEP_ALONE:
+    case STEP_DISTIL:
+        st = add_config(s, "stages.edge_kd", text, err);
+        if (!st)
+            st = add_threads(s, f->stages.edge_kd.training.model, text, err);
+        if (!st && step == STEP_DISTIL && f->stages.edge_kd.kd_weight > 0)
+            st = add_step(s, STEP_SOFT, text, err);
+        return st;
+    default:
+        st = add_config(s, "stages.federated_train", text, err);
+        if (!st)
+            st = add_config(s, "clients", text, err);
+        if (!st)
+            st = fst_buf_printf(text, err, "model=%s\n", fst__federated_model(f));
+        if (!st && init_step(f) != STEPS)
+            st = add_step(s, init_step(f), text, err);
+        return st;
+    }
+}
+
+fst_status fst__fingerprint(const struct session *s, enum step step, char out[FST_DIGEST_HEX], fst_error *err)
+{
+    fst_buf text = {0};
+    fst_sha256 sha;
+    fst_status st = fst_buf_printf(&text, err, "%s\n%s\nseed=%lld\nbackend=%s\ntrain=%s\ntest=%s\n", RECORD_FORMAT,
+                                   fst__step_names[step], (long long)s->task->file.seed, s->backend, s->train->digest,
+                                   s->test->digest);
+    if (!st)
+        st = add_config(s, "data", &text, err);
+    if (!st)
+        st = add_inputs(s, step, &text, err);
+    if (!st) {
+        fst_sha256_init(&sha);
+        fst_sha256_update(&sha, text.data, text.len);
+        fst_sha256_final(&sha, out);
+    }
+    fst_buf_release(&text);
+    return st;
+}
+
+/* ---- records --------------------------------------------------------------------------------------- */
+
+static bool copy_text(char *out, size_t size, json_t *j)
+{
+    const char *text = json_string_value(j);
+    if (!text || strlen(text) >= size)
+        return false;
+    memcpy(out, text, strlen(text) + 1);
+    return true;
+}
+
+static double number(json_t *j)
+{
+    return json_is_number(j) ? json_number_value(j) : NAN;
+}
+
+static bool parse_record(json_t *j, struct record *r)
+{
+    struct record n = {0};
+    const char *format = json_string_value(json_object_get(j, "format"));
+    if (!format || strcmp(format, RECORD_FORMAT) ||
+        !copy_text(n.fingerprint, sizeof n.fingerprint, json_object_get(j, "fingerprint")) ||
+        !copy_text(n.artifact, sizeof n.artifact, json_object_get(j, "artifact")) ||
+        !copy_text(n.digest, sizeof n.digest, json_object_get(j, "digest")))
+        return false;
+    if (json_object_get(j, "extra") && (!copy_text(n.extra, sizeof n.extra, json_object_get(j, "extra")) ||
+                                        !copy_text(n.extra_digest, sizeof n.extra_digest,
+                                                   json_object_get(j, "extra_digest"))))
+        return false;
+    n.has_model = json_is_true(json_object_get(j, "has_model"));
+    n.accuracy = number(json_object_get(j, "accuracy"));
+    n.loss = number(json_object_get(j, "loss"));
+    n.seconds = number(json_object_get(j, "seconds"));
+    n.parameters = json_integer_value(json_object_get(j, "parameters"));
+    n.samples = json_integer_value(json_object_get(j, "samples"));
+    n.bytes_up = (uint64_t)json_integer_value(json_object_get(j, "bytes_up"));
+    n.bytes_down = (uint64_t)json_integer_value(json_object_get(j, "bytes_down"));
+    *r = n;
+    return true;
+}
+
+static bool unchanged(const struct session *s, enum step step, const char *name, const char *digest)
+{
+    char now[FST_DIGEST_HEX] = "";
+    char *path = fst__step_path(s, step, name);
+    /* a name from a file must stay inside the step's folder */
+    bool same = path && !strchr(name, '/') && !fst_sha256_file(path, now, NULL) && !strcmp(now, digest);
+    fst_free(path);
+    return same;
+}
+
+bool fst__record_current(const struct session *s, enum step step, const char *fingerprint, struct record *out)
+{
+    fst_buf text = {0};
+    struct record r;
+    char *path = fst__step_path(s, step, "stage.json");
+    bool ok = path && !fst_file_read(path, MAX_RECORD, &text, NULL);
+    json_t *j = ok ? json_loadb(text.data, text.len, 0, NULL) : NULL;
+    ok = j && parse_record(j, &r) && !strcmp(r.fingerprint, fingerprint) && unchanged(s, step, r.artifact, r.digest) &&
+         (!r.extra[0] || unchanged(s, step, r.extra, r.extra_digest));
+    json_decref(j);
+    fst_buf_release(&text);
+    fst_free(path);
+    if (ok)
+        *out = r;
+    return ok;
+}
+
+static void set_number(json_t *j, const char *key, double x)
+{
+    json_object_set_new(j, key, isfinite(x) ? json_real(x) : json_null());
+}
+
+fst_status fst__record_write(const struct session *s, enum step step, const struct record *r, fst_error *err)
+{
+    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "format", RECORD_FORMAT, "stage",
+                          fst__step_names[step], "fingerprint", r->fingerprint, "artifact", r->artifact, "digest",
+                          r->digest, "has_model", (int)r->has_model, "parameters", (json_int_t)r->parameters, "samples",
+                          (json_int_t)r->samples, "bytes_up", (json_int_t)r->bytes_up, "bytes_down",
+                          (json_int_t)r->bytes_down);
+    if (!j)
+        return fst_fail_memory(err, 4096);
+    set_number(j, "accuracy", r->accuracy);
+    set_number(j, "loss", r->loss);
+    set_number(j, "seconds", r->seconds);
+    if (r->extra[0]) {
+        json_object_set_new(j, "extra", json_string(r->extra));
+        json_object_set_new(j, "extra_digest", json_string(r->extra_digest));
+    }
+    char *text = json_dumps(j, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+    char *path = fst__step_path(s, step, "stage.json");
+    fst_status st =
+        text && path ? fst_file_write(path, text, strlen(text), err) : fst_fail_memory(err, 4096);
+    free(text);
+    fst_free(path);
+    json_decref(j);
+    return st;
+}

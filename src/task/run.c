@@ -1,0 +1,269 @@
+/* Runs a task: which steps, in which order, which are up to date; registry and events. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "session.h"
+
+static const struct {
+    const char *name;
+    bool stages[4]; /* cloud_pretrain, cloud_kd, edge_kd, federated_train */
+} modes[] = {
+    {"full_train", {true, true, true, true}},
+    {"pretrain", {true, false, false, false}},
+    {"knowledge_distillation", {false, true, true, false}},
+    {"federated_learning", {false, false, false, true}},
+};
+
+static const char *const stage_names[] = {"cloud_pretrain", "cloud_kd", "edge_kd", "federated_train"};
+
+static int stage_index(const char *name)
+{
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(stage_names[i], name))
+            return i;
+    return -1;
+}
+
+static bool stage_in_task(const struct task_file *f, int stage)
+{
+    const bool has[] = {f->stages.has_cloud_pretrain, f->stages.has_cloud_kd, f->stages.has_edge_kd,
+                        f->stages.has_federated_train};
+    return has[stage];
+}
+
+fst_status fst__chosen_stages(const fst_task *t, const fst_task_options *o, bool chosen[4], fst_error *err)
+{
+    const char *mode = o->mode ? o->mode : "full_train";
+    size_t m = 0, count = sizeof modes / sizeof *modes;
+    while (m < count && strcmp(modes[m].name, mode))
+        m++;
+    if (m == count)
+        return fst_fail(err, FST_E_CONFIG,
+                        "no mode \"%s\"; there are full_train, pretrain, knowledge_distillation, federated_learning",
+                        mode);
+    for (int i = 0; i < 4; i++)
+        chosen[i] = modes[m].stages[i] && stage_in_task(&t->file, i);
+    if (o->stage) {
+        int only = stage_index(o->stage);
+        if (only < 0)
+            return fst_fail(err, FST_E_CONFIG,
+                            "no stage \"%s\"; there are cloud_pretrain, cloud_kd, edge_kd, federated_train", o->stage);
+        if (!stage_in_task(&t->file, only))
+            return fst_fail(err, FST_E_CONFIG, "%s has no stage %s", t->path, o->stage);
+        for (int i = 0; i < 4; i++)
+            chosen[i] = i == only;
+    }
+    if (!chosen[0] && !chosen[1] && !chosen[2] && !chosen[3])
+        return fst_fail(err, FST_E_CONFIG, "%s has none of the stages of mode %s", t->path, mode);
+    return FST_OK;
+}
+
+/* ---- one step ----------------------------------------------------------------------------------------- */
+
+static bool step_wanted(const struct task_file *f, enum step step, const bool chosen[4])
+{
+    int stage = stage_index(fst__step_stages[step]);
+    return chosen[stage] && (step != STEP_ALONE || f->stages.edge_kd.baseline);
+}
+
+/* The step's figures for the registry; a registry that fails is left alone from then on. */
+static void register_figures(struct session *s, enum step step, const struct record *r)
+{
+    const struct {
+        const char *key;
+        double value;
+        bool model;
+    } figures[] = {{"accuracy", r->accuracy, true},
+                   {"loss", r->loss, true},
+                   {"parameters", (double)r->parameters, true},
+                   {"seconds", r->seconds, false},
+                   {"bytes_up", (double)r->bytes_up, false},
+                   {"bytes_down", (double)r->bytes_down, false}};
+    fst_error e = {0};
+    fst_status st = FST_OK;
+    for (size_t i = 0; s->registry && !st && i < sizeof figures / sizeof *figures; i++)
+        if (r->has_model || !figures[i].model)
+            st = fst_registry_figure(s->registry, s->run, fst__step_names[step], figures[i].key, figures[i].value, &e);
+    if (s->registry && !st)
+        st = fst_registry_figure_text(s->registry, s->run, fst__step_names[step], "digest", r->digest, &e);
+    if (st)
+        fst_log(FST_LOG_WARN, "the run registry: %s", e.message);
+}
+
+static void tell_stage(struct session *s, enum step step, const char *state)
+{
+    const fst_observer *o = &s->options->observer;
+    fst_error e = {0};
+    fst_field f[] = {FST_STRING("state", state)};
+    fst_events_stage(s->events, fst__step_names[step]);
+    fst__emit(s, "stage", f, 1);
+    if (o->stage)
+        o->stage(o->ctx, fst__step_names[step], state);
+    if (s->registry && fst_registry_stage(s->registry, s->run, fst__step_names[step], state, &e))
+        fst_log(FST_LOG_WARN, "the run registry: %s", e.message);
+}
+
+static fst_status run_step(struct session *s, enum step step, fst_error *err)
+{
+    typedef fst_status (*runner)(struct session *, struct record *, fst_error *);
+    static const runner runners[STEPS] = {fst__step_pretrain, fst__step_soft, fst__step_alone, fst__step_distil,
+                                          fst__step_federate};
+    struct record r = {0};
+    char *folder = fst__step_path(s, step, "");
+    fst_status st = folder ? fst_make_folders(folder, err) : fst_fail_memory(err, 256);
+    fst_free(folder);
+    if (st)
+        return st;
+    memcpy(r.fingerprint, s->fingerprints[step], sizeof r.fingerprint);
+    tell_stage(s, step, "runs");
+    st = runners[step](s, &r, err);
+    if (!st)
+        st = fst__record_write(s, step, &r, err);
+    if (st)
+        return st;
+    char *checkpoint = fst__step_path(s, step, "checkpoint.safetensors");
+    if (checkpoint)
+        unlink(checkpoint); /* the record has taken its place */
+    fst_free(checkpoint);
+    s->records[step] = r;
+    s->done[step] = true;
+    fst_field f[] = {FST_DOUBLE("accuracy", r.has_model ? r.accuracy : __builtin_nan("")),
+                     FST_DOUBLE("loss", r.has_model ? r.loss : __builtin_nan("")), FST_DOUBLE("seconds", r.seconds),
+                     FST_STRING("digest", r.digest)};
+    fst__emit(s, "result", f, 4);
+    register_figures(s, step, &r);
+    tell_stage(s, step, "done");
+    return fst__summary_write(s, err);
+}
+
+static void forget(const struct session *s, enum step step)
+{
+    static const char *const files[] = {"stage.json", "checkpoint.safetensors"};
+    for (size_t i = 0; i < 2; i++) {
+        char *path = fst__step_path(s, step, files[i]);
+        if (path)
+            unlink(path);
+        fst_free(path);
+    }
+}
+
+static fst_status one_step(struct session *s, enum step step, const bool chosen[4], fst_error *err)
+{
+    const struct task_file *f = &s->task->file;
+    bool wanted = step_wanted(f, step, chosen);
+    if (!stage_in_task(f, stage_index(fst__step_stages[step])) || (step == STEP_ALONE && !f->stages.edge_kd.baseline))
+        return FST_OK;
+    fst_status st = fst__fingerprint(s, step, s->fingerprints[step], err);
+    if (st)
+        return st;
+    if (wanted && s->options->fresh)
+        forget(s, step);
+    if (fst__record_current(s, step, s->fingerprints[step], &s->records[step])) {
+        s->done[step] = true;
+        if (wanted) {
+            tell_stage(s, step, "up to date");
+            register_figures(s, step, &s->records[step]);
+        }
+        return wanted ? fst__summary_write(s, err) : FST_OK;
+    }
+    return wanted ? run_step(s, step, err) : FST_OK;
+}
+
+/* The steps that a step reads. */
+static bool needs_step(const struct task_file *f, enum step step, enum step other)
+{
+    switch (step) {
+    case STEP_SOFT:
+        return other == STEP_PRETRAIN;
+    case STEP_DISTIL:
+        return other == STEP_SOFT && f->stages.edge_kd.kd_weight > 0;
+    case STEP_FEDERATE:
+        return (other == STEP_DISTIL && f->stages.federated_train.init == 0) ||
+               (other == STEP_ALONE && f->stages.federated_train.init == 1) ||
+               (other == STEP_PRETRAIN && f->stages.federated_train.init == 2);
+    default:
+        return false;
+    }
+}
+
+static fst_status run_steps(struct session *s, fst_error *err)
+{
+    bool chosen[4];
+    fst_status st = fst__chosen_stages(s->task, s->options, chosen, err);
+    for (enum step step = 0; !st && step < STEPS; step++) {
+        for (enum step other = 0; !st && step_wanted(&s->task->file, step, chosen) && other < step; other++)
+            if (needs_step(&s->task->file, step, other) && !s->done[other])
+                st = fst_fail(err, FST_E_CONFIG, "%s needs %s, which is missing or out of date: run stage %s first",
+                              fst__step_names[step], fst__step_names[other], fst__step_stages[other]);
+        if (!st)
+            st = one_step(s, step, chosen, err);
+    }
+    return st;
+}
+
+/* ---- the run -------------------------------------------------------------------------------------------- */
+
+static void open_books(struct session *s)
+{
+    fst_error e = {0};
+    bool resumed;
+    char *path = fst_path_join(s->task->output, "events.jsonl");
+    fst_run_start start = {.task = s->task->file.name,
+                           .task_path = s->task->path,
+                           .output = s->task->output,
+                           .seed = (uint64_t)s->task->file.seed,
+                           .fresh = s->options->fresh};
+    fst_status st = fst_registry_open(&s->registry, NULL, &e);
+    if (!st)
+        st = fst_registry_begin(s->registry, &start, &s->run, &resumed, &e);
+    if (st) {
+        fst_log(FST_LOG_WARN, "this run will not be listed by `fedstill runs`: %s", e.message);
+        fst_registry_free(s->registry);
+        s->registry = NULL;
+    }
+    if (!path || fst_events_open(&s->events, path, s->run, &e))
+        fst_log(FST_LOG_WARN, "no events are written: %s", e.message);
+    fst_free(path);
+}
+
+static void close_books(struct session *s, fst_status st, const fst_error *why)
+{
+    fst_error e = {0};
+    fst_run_status status = !st ? FST_RUN_DONE : st == FST_E_CANCELLED ? FST_RUN_STOPPED : FST_RUN_FAILED;
+    fst_field f[] = {FST_STRING("status", fst_run_status_name(status)), FST_STRING("message", st ? why->message : "")};
+    fst_events_stage(s->events, NULL);
+    fst__emit(s, "run", f, 2);
+    if (s->registry && fst_registry_finish(s->registry, s->run, status, st ? why->message : NULL, &e))
+        fst_log(FST_LOG_WARN, "the run registry: %s", e.message);
+}
+
+fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err)
+{
+    fst_error own = {0};
+    struct session s = {.task = t, .options = o};
+    int lock = -1, cpus = fst_cpu_count();
+    s.backend = o->backend ? o->backend : fst_backend_names()[0];
+    s.threads = o->threads > 0 ? o->threads : cpus;
+    s.workers = o->workers > 0 ? o->workers : cpus;
+    bool chosen[4];
+    fst_status st = fst__chosen_stages(t, o, chosen, &own);
+    if (!st)
+        st = fst_make_folders(t->output, &own);
+    char *path = fst_path_join(t->output, "lock");
+    if (!st)
+        st = path ? fst_file_lock(&lock, path, &own) : fst_fail_memory(&own, 256);
+    fst_free(path);
+    if (!st) {
+        open_books(&s);
+        st = fst__session_open_data(&s, &own);
+        if (!st)
+            st = run_steps(&s, &own);
+        close_books(&s, st, &own);
+    }
+    fst__session_close(&s);
+    fst_file_unlock(lock);
+    if (st && err)
+        *err = own;
+    return st;
+}

@@ -1,0 +1,112 @@
+/* A running task, and what its steps share: data, records of finished steps, evaluation, checkpoints. */
+#ifndef FST_TASK_SESSION_H
+#define FST_TASK_SESSION_H
+
+#include "fedstill/models.h"
+#include "fedstill/store.h"
+#include "task_file.h"
+
+/* A step makes one artifact. edge_alone is the part of the stage edge_kd that trains the baseline. */
+enum step { STEP_PRETRAIN, STEP_SOFT, STEP_ALONE, STEP_DISTIL, STEP_FEDERATE, STEPS };
+extern const char *const fst__step_names[STEPS];  /* folders under output/ */
+extern const char *const fst__step_stages[STEPS]; /* the stage that a step belongs to */
+
+/* What a finished step left: output/STEP/stage.json. */
+struct record {
+    char fingerprint[FST_DIGEST_HEX]; /* of everything that the result depends on */
+    char artifact[256];               /* file name inside the step's folder */
+    char digest[FST_DIGEST_HEX];      /* of the artifact */
+    char extra[256], extra_digest[FST_DIGEST_HEX]; /* a second file (the partition); "" for none */
+    bool has_model;                   /* the artifact is a model, so accuracy, loss and parameters hold */
+    double accuracy, loss, seconds;
+    int64_t parameters, samples;
+    uint64_t bytes_up, bytes_down;
+};
+
+struct session {
+    const fst_task *task;
+    const fst_task_options *options;
+    const char *backend; /* never NULL */
+    int threads, workers;
+    fst_source *train, *test; /* test may be NULL */
+    fst_transform transform;
+    uint32_t *order;          /* training samples: first those to learn from, then those of validation */
+    size_t learn, validate;
+    fst_runner *runner;       /* of the model that was evaluated last */
+    const fst_graph *runner_graph;
+    fst_registry *registry;   /* NULL: it could not be opened, which was said */
+    fst_events *events;
+    int64_t run;
+    struct record records[STEPS];
+    bool done[STEPS];         /* records[] holds a step that is up to date */
+    char fingerprints[STEPS][FST_DIGEST_HEX];
+};
+
+/* ---- session.c ---- */
+/* Opens and checks the data, shares out validation. */
+fst_status fst__session_open_data(struct session *s, fst_error *err);
+void fst__session_close(struct session *s);
+bool fst__session_stopped(const struct session *s);
+/* output/STEP/NAME; new memory. */
+char *fst__step_path(const struct session *s, enum step step, const char *name);
+/* A seed for one purpose of a step, drawn from the task's. */
+uint64_t fst__step_seed(const struct session *s, enum step step, const char *purpose, uint64_t index);
+void fst__watch_begin(const struct session *s, const char *label, uint64_t total, const char *unit);
+void fst__watch_update(const struct session *s, uint64_t done, const char *note);
+void fst__watch_end(const struct session *s, const char *note);
+/* Events never stop a run: a failure is logged once. */
+void fst__emit(struct session *s, const char *event, const fst_field *fields, size_t n);
+
+struct score {
+    double accuracy, loss; /* NaN when there was nothing to measure on */
+    size_t samples;
+};
+/* Mean cross entropy and accuracy of a model over a source (subset NULL: all). */
+fst_status fst__evaluate(struct session *s, const fst_graph *graph, const fst_state *state, const fst_source *source,
+                         const uint32_t *subset, size_t count, struct score *out, fst_error *err);
+/* The same over the test samples. */
+fst_status fst__evaluate_test(struct session *s, const fst_graph *graph, const fst_state *state, struct score *out,
+                              fst_error *err);
+/* A network that fits the data, with normalisation and class names of the data. */
+fst_status fst__new_model(const struct session *s, const char *arch, fst_model *out, fst_error *err);
+/* Saves with provenance and fills the record's model figures. */
+fst_status fst__save_model(struct session *s, enum step step, const fst_model *m, struct record *r, fst_error *err);
+/* The model of a step that is up to date. */
+fst_status fst__load_step_model(const struct session *s, enum step step, fst_model *out, fst_error *err);
+
+/* ---- record.c ---- */
+fst_status fst__fingerprint(const struct session *s, enum step step, char out[FST_DIGEST_HEX], fst_error *err);
+/* Whether the step's record has this fingerprint and its files are there unchanged. */
+bool fst__record_current(const struct session *s, enum step step, const char *fingerprint, struct record *out);
+fst_status fst__record_write(const struct session *s, enum step step, const struct record *r, fst_error *err);
+
+/* ---- train.c ---- */
+struct lesson { /* supervised training of one model */
+    enum step step;
+    const char *label;
+    const struct training *training;
+    fst_loss loss;
+    const fst_soft_binding *soft; /* NULL: hard labels only */
+};
+fst_status fst__train(struct session *s, const struct lesson *l, fst_model *model, double *seconds, fst_error *err);
+fst_optim_spec fst__optim_spec(const struct optimizer_section *o, double clip_norm);
+
+/* ---- steps ---- */
+fst_status fst__step_pretrain(struct session *s, struct record *r, fst_error *err);
+fst_status fst__step_soft(struct session *s, struct record *r, fst_error *err);
+fst_status fst__step_alone(struct session *s, struct record *r, fst_error *err);
+fst_status fst__step_distil(struct session *s, struct record *r, fst_error *err);
+fst_status fst__step_federate(struct session *s, struct record *r, fst_error *err);
+/* What edge_kd needs of soft labels. */
+fst_soft_spec fst__soft_spec(const struct session *s);
+const char *fst__federated_model(const struct task_file *f);
+fst_partition_spec fst__partition_spec(const struct session *s);
+
+/* ---- run.c ---- */
+/* Which of the four stages, in their order, the options ask for. */
+fst_status fst__chosen_stages(const fst_task *t, const fst_task_options *o, bool chosen[4], fst_error *err);
+
+/* ---- summary.c ---- */
+fst_status fst__summary_write(const struct session *s, fst_error *err);
+
+#endif

@@ -1,0 +1,177 @@
+/* The steps at the cloud and of one student: pretrain, soften, student alone, distil. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "session.h"
+
+static fst_loss hard_loss(const struct training *t)
+{
+    fst_loss l = FST_LOSS_CROSS_ENTROPY;
+    l.label_smoothing = t->label_smoothing;
+    return l;
+}
+
+static fst_status learn(struct session *s, const struct lesson *l, struct record *r, fst_error *err)
+{
+    fst_model m;
+    fst_status st = fst__new_model(s, l->training->model, &m, err);
+    if (st)
+        return st;
+    st = fst__train(s, l, &m, &r->seconds, err);
+    if (!st)
+        st = fst__save_model(s, l->step, &m, r, err);
+    r->samples = (int64_t)s->learn;
+    /* the runner refers to this model's graph */
+    fst_runner_free(s->runner);
+    s->runner = NULL;
+    s->runner_graph = NULL;
+    fst_model_release(&m);
+    return st;
+}
+
+fst_status fst__step_pretrain(struct session *s, struct record *r, fst_error *err)
+{
+    const struct training *t = &s->task->file.stages.cloud_pretrain;
+    struct lesson l = {.step = STEP_PRETRAIN, .label = "cloud_pretrain", .training = t, .loss = hard_loss(t)};
+    return learn(s, &l, r, err);
+}
+
+fst_status fst__step_alone(struct session *s, struct record *r, fst_error *err)
+{
+    const struct training *t = &s->task->file.stages.edge_kd.training;
+    struct lesson l = {.step = STEP_ALONE, .label = "edge_alone", .training = t, .loss = hard_loss(t)};
+    return learn(s, &l, r, err);
+}
+
+/* ---- soft labels ----------------------------------------------------------------------------------- */
+
+fst_soft_spec fst__soft_spec(const struct session *s)
+{
+    const struct stages_section *f = &s->task->file.stages;
+    const struct cloud_kd_section *k = &f->cloud_kd;
+    bool logits = k->content == 2 || (k->content == 0 && f->has_edge_kd && f->edge_kd.kd_loss == FST_KD_MSE_LOGITS);
+    fst_soft_spec spec = {.content = logits ? FST_SOFT_LOGITS : FST_SOFT_PROBABILITIES,
+                          .temperature = k->temperature,
+                          .encoding = (fst_soft_encoding)k->encoding,
+                          .top_k = (int)k->top_k};
+    memcpy(spec.teacher_digest, s->records[STEP_PRETRAIN].digest, sizeof spec.teacher_digest);
+    return spec;
+}
+
+static void soft_progress(void *ctx, size_t done, size_t total)
+{
+    (void)total;
+    fst__watch_update(ctx, done, NULL);
+}
+
+static fst_status soften(struct session *s, const fst_model *teacher, fst_soft_labels *labels, fst_error *err)
+{
+    fst_runner *runner = NULL;
+    fst_trainer_options o = {.batch_size = 512, .threads = s->threads, .backend = s->backend};
+    fst_status st = fst_runner_new(&runner, teacher->graph, &o, err);
+    fst_soft_spec spec = fst__soft_spec(s);
+    fst_soft_make how = {.source = s->train,
+                         .subset = s->order,
+                         .subset_count = s->learn,
+                         .transform = s->transform,
+                         .teacher = runner,
+                         .teacher_state = &teacher->state,
+                         .classes = teacher->classes,
+                         .progress = soft_progress,
+                         .ctx = s};
+    fst__watch_begin(s, "cloud_kd", s->learn, "samples");
+    if (!st)
+        st = fst_soft_labels_make(labels, &spec, &how, err);
+    fst__watch_end(s, NULL);
+    fst_runner_free(runner);
+    return st;
+}
+
+static uint64_t file_bytes(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) ? 0 : (uint64_t)info.st_size;
+}
+
+fst_status fst__step_soft(struct session *s, struct record *r, fst_error *err)
+{
+    fst_model teacher;
+    fst_soft_labels labels = {0};
+    double start = fst_clock_seconds();
+    fst_status st = fst__load_step_model(s, STEP_PRETRAIN, &teacher, err);
+    if (st)
+        return st;
+    snprintf(r->artifact, sizeof r->artifact, "soft_labels.safetensors");
+    char *path = fst__step_path(s, STEP_SOFT, r->artifact);
+    st = path ? soften(s, &teacher, &labels, err) : fst_fail_memory(err, 256);
+    if (!st)
+        st = fst_soft_labels_write(&labels, path, r->digest, err);
+    if (!st) {
+        r->samples = (int64_t)labels.samples;
+        r->accuracy = r->loss = NAN;
+        r->bytes_down = file_bytes(path); /* what an edge fetches */
+        r->seconds = fst_clock_seconds() - start;
+    }
+    fst_free(path);
+    fst_soft_labels_release(&labels);
+    fst_model_release(&teacher);
+    return st;
+}
+
+/* ---- the student ----------------------------------------------------------------------------------- */
+
+/* What the student's loss expects the soft labels to be: its own settings, not the labels'. */
+static fst_soft_spec expected(const struct session *s)
+{
+    const struct edge_kd_section *e = &s->task->file.stages.edge_kd;
+    fst_soft_spec spec = fst__soft_spec(s);
+    spec.content = e->kd_loss == FST_KD_MSE_LOGITS ? FST_SOFT_LOGITS : FST_SOFT_PROBABILITIES;
+    if (e->kd_loss == FST_KD_MSE_PROBABILITIES)
+        spec.temperature = 1;
+    else if (e->temperature > 0)
+        spec.temperature = e->temperature;
+    return spec;
+}
+
+static fst_status distil(struct session *s, struct record *r, fst_error *err)
+{
+    const struct edge_kd_section *e = &s->task->file.stages.edge_kd;
+    fst_soft_labels labels = {0};
+    fst_soft_spec want = expected(s);
+    char *path = fst__step_path(s, STEP_SOFT, s->records[STEP_SOFT].artifact);
+    uint32_t *rows = fst_calloc(s->train->count, sizeof *rows);
+    fst_status st = path && rows ? fst_soft_labels_read(&labels, path, err)
+                                 : fst_fail_memory(err, s->train->count * sizeof *rows);
+    if (!st)
+        st = fst_soft_labels_bind(&labels, &want, s->train, s->order, s->learn, rows, err);
+    if (!st) {
+        fst_soft_binding binding = {&labels, rows};
+        struct lesson l = {.step = STEP_DISTIL,
+                           .label = "edge_kd",
+                           .training = &e->training,
+                           .loss = {.ce_weight = e->ce_weight,
+                                    .kd_weight = e->kd_weight,
+                                    .temperature = want.temperature,
+                                    .kd_form = (fst_kd_form)e->kd_loss,
+                                    .label_smoothing = e->training.label_smoothing},
+                           .soft = &binding};
+        st = learn(s, &l, r, err);
+        r->bytes_down = file_bytes(path);
+    }
+    fst_free(path);
+    fst_free(rows);
+    fst_soft_labels_release(&labels);
+    return st;
+}
+
+fst_status fst__step_distil(struct session *s, struct record *r, fst_error *err)
+{
+    const struct edge_kd_section *e = &s->task->file.stages.edge_kd;
+    if (e->kd_weight > 0)
+        return distil(s, r, err);
+    struct lesson l = {.step = STEP_DISTIL, .label = "edge_kd", .training = &e->training, .loss = hard_loss(&e->training)};
+    l.loss.ce_weight = e->ce_weight;
+    return learn(s, &l, r, err);
+}

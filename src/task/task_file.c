@@ -1,0 +1,291 @@
+/* The task file's tables: keys, limits, defaults, one line of help each. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "task_file.h"
+
+#define MANY INT64_C(1000000000)
+
+const char *const fst__data_sources[] = {"auto", "idx", "cifar10", "folder", "array", NULL};
+static const char *const partitions[] = {"iid", "dirichlet", "shards", "quantity", NULL};
+static const char *const optimizers[] = {"sgd", "adam", "adamw", NULL};
+static const char *const schedules[] = {"constant", "cosine", "multistep", "step", "warmup_cosine", NULL};
+static const char *const contents[] = {"auto", "probabilities", "logits", NULL};
+static const char *const encodings[] = {"f32", "f16", "top_k", NULL};
+static const char *const kd_losses[] = {"kl", "cross_entropy", "mse_logits", "mse_probabilities", NULL};
+const char *const fst__strategy_names[] = {"fedavg", "fedprox", NULL};
+const char *const fst__init_names[] = {"edge_kd", "edge_alone", "cloud_pretrain", "random", NULL};
+
+/* ---- data ------------------------------------------------------------------------------------ */
+
+static const fst__field normalise_fields[] = {
+    FST__F_DOUBLES(struct normalise_section, mean, mean_count, FST_MAX_CHANNELS, -1e6, 1e6, NULL,
+                   "subtracted, one value or one a channel (of values scaled to 0 ... 1)", .key = "mean",
+                   .required = true),
+    FST__F_DOUBLES(struct normalise_section, std, std_count, FST_MAX_CHANNELS, 1e-9, 1e6, NULL,
+                   "divided by, one value or one a channel", .key = "std", .required = true),
+};
+
+static bool check_normalise(const void *object, fst__complaint *c)
+{
+    const struct normalise_section *n = object;
+    if (n->mean_count == n->std_count && n->mean_count > 0)
+        return true;
+    c->key = "std";
+    snprintf(c->text, sizeof c->text, "must have as many values as mean (%zu), and at least one", n->mean_count);
+    return false;
+}
+
+static const fst__schema normalise_schema =
+    FST__SCHEMA(struct normalise_section, normalise_fields, .check = check_normalise);
+
+static const fst__field data_fields[] = {
+    FST__F_ENUM(struct data_section, source, fst__data_sources, "auto", "format of what stands at path"),
+    FST__F_STRING(struct data_section, path, NULL, "file or folder; relative to the task's folder", .required = true,
+                  .aside = true),
+    FST__F_STRING(struct data_section, x, NULL, "array: name of the samples (default x)"),
+    FST__F_STRING(struct data_section, y, NULL, "array: name of the labels (default y)"),
+    FST__F_INT(struct data_section, classes, 0, FST_MAX_CLASSES, "0", "number of classes; 0: as the data show"),
+    FST__F_INT(struct data_section, channels, 0, 3, "0", "folder: 1 or 3; 0: 3"),
+    FST__F_INT(struct data_section, height, 0, 65535, "0", "folder: height of the images; 0: as the first"),
+    FST__F_INT(struct data_section, width, 0, 65535, "0", "folder: width of the images; 0: as the first"),
+    FST__F_INT(struct data_section, limit, 0, MANY, "0", "use only the first so many training samples; 0: all"),
+    FST__F_INT(struct data_section, test_limit, 0, MANY, "0", "use only the first so many test samples; 0: all"),
+    FST__F_DOUBLE(struct data_section, validation, 0, 0.9, "0",
+                  "share of the training samples kept apart to choose the best epoch"),
+    FST__F_OPTIONAL(struct data_section, normalise, has_normalise, &normalise_schema,
+                    "mean and standard deviation; missing: as they are"),
+    FST__F_INT(struct data_section, crop_padding, 0, 64, "0", "training: zero-pad by so much and crop at random"),
+    FST__F_BOOL(struct data_section, flip, "false", "training: mirror left-right at random"),
+};
+static const fst__schema data_schema = FST__SCHEMA(struct data_section, data_fields);
+
+static const fst__field clients_fields[] = {
+    FST__F_INT(struct clients_section, count, 1, 1000000, "10", "number of clients"),
+    FST__F_ENUM(struct clients_section, partition, partitions, "iid", "how samples are dealt to clients"),
+    FST__F_ABOVE(struct clients_section, alpha, 0, 1e6, "0.5", "dirichlet, quantity: small is uneven"),
+    FST__F_INT(struct clients_section, classes_per_client, 1, FST_MAX_CLASSES, "2", "shards: classes a client"),
+    FST__F_INT(struct clients_section, min_samples, 1, MANY, "1", "fewest samples of a client"),
+};
+static const fst__schema clients_schema = FST__SCHEMA(struct clients_section, clients_fields);
+
+/* ---- training -------------------------------------------------------------------------------- */
+
+static const fst__field optimizer_fields[] = {
+    FST__F_ENUM(struct optimizer_section, name, optimizers, "adam", "update rule"),
+    FST__F_ABOVE(struct optimizer_section, learning_rate, 0, 1000, "0.001", "step size"),
+    FST__F_DOUBLE(struct optimizer_section, weight_decay, 0, 10, "0", "L2 for sgd and adam, decoupled for adamw"),
+    FST__F_DOUBLE(struct optimizer_section, momentum, 0, 0.9999, "0", "sgd"),
+    FST__F_BOOL(struct optimizer_section, nesterov, "false", "sgd: Nesterov's momentum"),
+    FST__F_ABOVE(struct optimizer_section, beta1, 0, 0.999999, "0.9", "adam, adamw"),
+    FST__F_ABOVE(struct optimizer_section, beta2, 0, 0.999999, "0.999", "adam, adamw"),
+    FST__F_ABOVE(struct optimizer_section, eps, 0, 1, "1e-8", "adam, adamw"),
+};
+static const fst__schema optimizer_schema =
+    FST__SCHEMA(struct optimizer_section, optimizer_fields, .shorthand = "name");
+
+static const fst__field schedule_fields[] = {
+    FST__F_ENUM(struct schedule_section, name, schedules, "constant", "how the rate changes over the epochs"),
+    FST__F_DOUBLE(struct schedule_section, eta_min, 0, 1000, "0", "cosine: the lowest rate"),
+    FST__F_ABOVE(struct schedule_section, gamma, 0, 1, "0.1", "multistep, step: the factor"),
+    FST__F_INT(struct schedule_section, warmup, 0, MANY, "5", "warmup_cosine: epochs of rising"),
+    FST__F_INT(struct schedule_section, step_size, 1, MANY, "30", "step: epochs between two steps"),
+    FST__F_INTS(struct schedule_section, milestones, milestone_count, FST_MAX_MILESTONES, 1, MANY, NULL,
+                "multistep: epochs", .key = "milestones"),
+};
+static const fst__schema schedule_schema = FST__SCHEMA(struct schedule_section, schedule_fields, .shorthand = "name");
+
+/* `at` reaches the struct training inside a stage's struct. */
+#define TRAINING_FIELDS(default_epochs)                                                                                \
+    FST__F_STRING(struct training, model, NULL, "network, as `fedstill model list` names it", .required = true),       \
+        FST__F_INT(struct training, epochs, 1, 1000000, default_epochs, "passes over the data"),                       \
+        FST__F_INT(struct training, batch_size, 1, 65536, "128", "samples a step"),                                    \
+        FST__F_MAP(struct training, optimizer, &optimizer_schema, "update rule and its numbers"),                      \
+        FST__F_MAP(struct training, schedule, &schedule_schema, "learning rate by epoch"),                             \
+        FST__F_DOUBLE(struct training, clip_norm, 0, 1e6, "0", "largest norm of the gradient; 0: no limit"),           \
+        FST__F_DOUBLE(struct training, label_smoothing, 0, 0.999, "0", "of the hard labels")
+
+static const fst__field pretrain_fields[] = {TRAINING_FIELDS("5")};
+static const fst__schema pretrain_schema = FST__SCHEMA(struct training, pretrain_fields);
+
+static const fst__field cloud_kd_fields[] = {
+    FST__F_ABOVE(struct cloud_kd_section, temperature, 0, 1000, "4", "of the teacher's softmax"),
+    FST__F_ENUM(struct cloud_kd_section, content, contents, "auto", "what is kept; auto: what edge_kd.kd_loss needs"),
+    FST__F_ENUM(struct cloud_kd_section, encoding, encodings, "f32", "how it is kept"),
+    FST__F_INT(struct cloud_kd_section, top_k, 1, FST_MAX_CLASSES, "5", "top_k: classes kept a sample"),
+};
+static const fst__schema cloud_kd_schema = FST__SCHEMA(struct cloud_kd_section, cloud_kd_fields);
+
+static const fst__field edge_kd_fields[] = {
+    TRAINING_FIELDS("5"),
+    FST__F_DOUBLE(struct edge_kd_section, temperature, 0, 1000, "0", "of both softmaxes; 0: cloud_kd's"),
+    FST__F_DOUBLE(struct edge_kd_section, ce_weight, 0, 1e6, "0.3", "weight of the hard labels' cross entropy"),
+    FST__F_DOUBLE(struct edge_kd_section, kd_weight, 0, 1e6, "0.7", "weight of the distillation loss"),
+    FST__F_ENUM(struct edge_kd_section, kd_loss, kd_losses, "kl", "distillation loss"),
+    FST__F_BOOL(struct edge_kd_section, baseline, "false",
+                "also train the student alone: same epochs, hard labels only"),
+};
+/* The shared fields' offsets are those of struct training, which must therefore come first. */
+_Static_assert(offsetof(struct edge_kd_section, training) == 0, "training comes first");
+static const fst__schema edge_kd_schema = FST__SCHEMA(struct edge_kd_section, edge_kd_fields);
+
+static const fst__field federated_fields[] = {
+    FST__F_STRING(struct federated_section, model, NULL, "network; missing: edge_kd's"),
+    FST__F_ENUM(struct federated_section, strategy, fst__strategy_names, "fedavg", "what is sent and how it is joined"),
+    FST__F_INT(struct federated_section, rounds, 1, 1000000, "10", "rounds"),
+    FST__F_INT(struct federated_section, local_epochs, 1, 100000, "1", "epochs of a client in a round"),
+    FST__F_INT(struct federated_section, batch_size, 1, 65536, "32", "samples a step"),
+    FST__F_INT(struct federated_section, clients_per_round, 0, 1000000, "0", "drawn for a round; 0: by fraction"),
+    FST__F_ABOVE(struct federated_section, fraction, 0, 1, "1", "share of the clients drawn for a round"),
+    FST__F_INT(struct federated_section, quorum, 0, 1000000, "0", "fewest updates of a round; 0: one"),
+    FST__F_DOUBLE(struct federated_section, prox_mu, 0, 1e6, "0.01", "fedprox: pull towards the global model"),
+    FST__F_DOUBLE(struct federated_section, clip_norm, 0, 1e6, "0", "largest norm of a gradient; 0: no limit"),
+    FST__F_MAP(struct federated_section, optimizer, &optimizer_schema, "of the clients; fresh in every round"),
+    FST__F_ENUM(struct federated_section, init, fst__init_names, "edge_kd", "the model that the rounds start from"),
+    FST__F_INT(struct federated_section, evaluate_every, 1, 1000000, "1", "rounds between two evaluations"),
+};
+static const fst__schema federated_schema = FST__SCHEMA(struct federated_section, federated_fields);
+
+/* ---- the whole -------------------------------------------------------------------------------- */
+
+static const fst__field stages_fields[] = {
+    FST__F_OPTIONAL(struct stages_section, cloud_pretrain, has_cloud_pretrain, &pretrain_schema,
+                    "the teacher, on all training data"),
+    FST__F_OPTIONAL(struct stages_section, cloud_kd, has_cloud_kd, &cloud_kd_schema, "the teacher's soft labels"),
+    FST__F_OPTIONAL(struct stages_section, edge_kd, has_edge_kd, &edge_kd_schema,
+                    "the student, from soft and hard labels"),
+    FST__F_OPTIONAL(struct stages_section, federated_train, has_federated_train, &federated_schema,
+                    "rounds over the clients' own data"),
+};
+
+static bool check_stages(const void *object, fst__complaint *c)
+{
+    const struct stages_section *s = object;
+    const char *why = NULL;
+    if (s->has_cloud_kd && !s->has_cloud_pretrain)
+        c->key = "cloud_kd", why = "needs the stage cloud_pretrain (the teacher)";
+    else if (s->has_edge_kd && s->edge_kd.kd_weight > 0 && !s->has_cloud_kd)
+        c->key = "edge_kd", why = "needs the stage cloud_kd (the soft labels), or kd_weight: 0";
+    else if (s->has_edge_kd && s->edge_kd.kd_weight == 0 && s->edge_kd.ce_weight == 0)
+        c->key = "edge_kd", why = "ce_weight and kd_weight are both 0: nothing to learn from";
+    else if (s->has_edge_kd && s->has_cloud_kd && s->edge_kd.temperature != 0 &&
+             s->edge_kd.temperature != s->cloud_kd.temperature && s->edge_kd.kd_loss < FST_KD_MSE_LOGITS)
+        c->key = "edge_kd", why = "its temperature differs from cloud_kd's: soft labels and student need the same one";
+    else if (s->has_edge_kd && s->has_cloud_kd && s->edge_kd.kd_loss == FST_KD_MSE_PROBABILITIES &&
+             s->cloud_kd.temperature != 1)
+        c->key = "cloud_kd", why = "edge_kd.kd_loss mse_probabilities compares at temperature 1: set temperature: 1";
+    else if (s->has_federated_train && !s->federated_train.model && !s->has_edge_kd)
+        c->key = "federated_train", why = "needs a model, or the stage edge_kd to take it from";
+    else if (s->has_federated_train && s->federated_train.init == 1 && !(s->has_edge_kd && s->edge_kd.baseline))
+        c->key = "federated_train", why = "init: edge_alone needs edge_kd.baseline: true";
+    else if (s->has_federated_train && s->federated_train.init == 0 && !s->has_edge_kd)
+        c->key = "federated_train", why = "init: edge_kd needs that stage; or set init: random";
+    else if (s->has_federated_train && s->federated_train.init == 2 && !s->has_cloud_pretrain)
+        c->key = "federated_train", why = "init: cloud_pretrain needs that stage; or set init: random";
+    if (why)
+        snprintf(c->text, sizeof c->text, "%s", why);
+    return !why;
+}
+
+static const fst__schema stages_schema = FST__SCHEMA(struct stages_section, stages_fields, .check = check_stages);
+
+static const fst__field checkpoint_fields[] = {
+    FST__F_DOUBLE(struct checkpoint_section, seconds, 0, 1e6, "15", "between two checkpoints; 0: after every step",
+                  .aside = true),
+    FST__F_INT(struct checkpoint_section, steps, 0, MANY, "0", "also after so many steps; 0: by time only",
+               .aside = true),
+};
+static const fst__schema checkpoint_schema = FST__SCHEMA(struct checkpoint_section, checkpoint_fields);
+
+static const fst__field task_fields[] = {
+    FST__F_STRING(struct task_file, name, NULL, "what the task is called in reports", .required = true),
+    FST__F_STRING(struct task_file, output, "output", "folder that the program owns; relative to the task's",
+                  .aside = true),
+    FST__F_INT(struct task_file, seed, 0, INT64_MAX, "0", "of every random stream"),
+    FST__F_MAP(struct task_file, data, &data_schema, "the samples", .required = true),
+    FST__F_MAP(struct task_file, clients, &clients_schema, "how many clients, and who has which samples"),
+    FST__F_MAP(struct task_file, checkpoint, &checkpoint_schema, "how often progress is saved", .aside = true),
+    FST__F_MAP(struct task_file, stages, &stages_schema, "what is done; stages that are missing are not",
+               .required = true),
+};
+const fst__schema fst__task_schema = FST__SCHEMA(struct task_file, task_fields);
+
+/* ---- loading ----------------------------------------------------------------------------------- */
+
+static fst_status find_file(const char *path, fst_task *t, fst_error *err)
+{
+    struct stat st;
+    if (stat(path, &st))
+        return fst_fail(err, FST_E_CONFIG, "%s: no such task folder or file", path);
+    if (S_ISDIR(st.st_mode)) {
+        t->folder = fst_strdup(path);
+        t->path = fst_path_join(path, "task.yaml");
+    } else {
+        const char *slash = strrchr(path, '/');
+        t->path = fst_strdup(path);
+        t->folder = fst_strdup(slash ? path : ".");
+        if (t->folder && slash)
+            t->folder[slash == path ? 1 : slash - path] = 0;
+    }
+    if (!t->folder || !t->path)
+        return fst_fail_memory(err, strlen(path));
+    if (!fst_file_exists(t->path))
+        return fst_fail(err, FST_E_CONFIG, "%s: no task.yaml in this folder", path);
+    return FST_OK;
+}
+
+fst_status fst_task_load(fst_task **out, const char *path, const char *const *sets, size_t nsets, fst_error *err)
+{
+    fst_buf text = {0};
+    fst_task *t = fst_calloc(1, sizeof *t);
+    if (!t)
+        return fst_fail_memory(err, sizeof *t);
+    fst_status s = find_file(path, t, err);
+    if (!s)
+        s = fst_file_read(t->path, FST__YAML_MAX_BYTES, &text, err);
+    if (!s)
+        s = fst__schema_load(&fst__task_schema, t->path, text.data ? text.data : "", text.len, sets, nsets, &t->file,
+                             err);
+    if (!s && !(t->output = fst_path_join(t->folder, t->file.output)))
+        s = fst_fail_memory(err, strlen(t->folder));
+    fst_buf_release(&text);
+    if (s) {
+        fst_task_free(t);
+        return s;
+    }
+    *out = t;
+    return FST_OK;
+}
+
+void fst_task_free(fst_task *t)
+{
+    if (!t)
+        return;
+    fst__schema_release(&fst__task_schema, &t->file);
+    fst_free(t->folder);
+    fst_free(t->path);
+    fst_free(t->output);
+    fst_free(t);
+}
+
+const char *fst_task_name(const fst_task *t)
+{
+    return t->file.name;
+}
+
+const char *fst_task_output(const fst_task *t)
+{
+    return t->output;
+}
+
+fst_status fst_task_dump(const fst_task *t, fst_buf *out, fst_error *err)
+{
+    return fst__schema_dump(&fst__task_schema, &t->file, out, err);
+}
+
+fst_status fst_task_reference(fst_buf *out, fst_error *err)
+{
+    return fst__schema_reference(&fst__task_schema, "Task file", 1, out, err);
+}

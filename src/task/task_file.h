@@ -1,0 +1,112 @@
+/* The task file as C structs; the tables that fill them are in task_file.c. Lengths are in samples, epochs
+ * and rounds; paths are relative to the task's folder. */
+#ifndef FST_TASK_FILE_H
+#define FST_TASK_FILE_H
+
+#include "fedstill/data.h"
+#include "fedstill/distill.h"
+#include "fedstill/nn.h"
+#include "fedstill/task.h"
+#include "schema.h"
+
+struct normalise_section {
+    double mean[FST_MAX_CHANNELS], std[FST_MAX_CHANNELS];
+    size_t mean_count, std_count;
+};
+
+struct data_section {
+    int source; /* index in data_sources: 0 is "auto" */
+    char *path, *x, *y;
+    int64_t classes, channels, height, width, limit, test_limit;
+    double validation; /* share of the training samples */
+    bool has_normalise;
+    struct normalise_section normalise;
+    int64_t crop_padding;
+    bool flip;
+};
+
+struct clients_section {
+    int64_t count;
+    int partition; /* fst_partition_kind */
+    double alpha;
+    int64_t classes_per_client, min_samples;
+};
+
+struct optimizer_section {
+    int name; /* fst_optim_kind */
+    double learning_rate, weight_decay, momentum, beta1, beta2, eps;
+    bool nesterov;
+};
+
+struct schedule_section {
+    int name; /* fst_schedule_kind */
+    double eta_min, gamma;
+    int64_t warmup, step_size;
+    int64_t milestones[FST_MAX_MILESTONES];
+    size_t milestone_count;
+};
+
+/* What all supervised stages share. */
+struct training {
+    char *model;
+    int64_t epochs, batch_size;
+    struct optimizer_section optimizer;
+    struct schedule_section schedule;
+    double clip_norm, label_smoothing;
+};
+
+struct cloud_kd_section {
+    double temperature;
+    int content;  /* index in contents: "auto", "probabilities", "logits" */
+    int encoding; /* fst_soft_encoding */
+    int64_t top_k;
+};
+
+struct edge_kd_section {
+    struct training training;
+    double temperature, ce_weight, kd_weight; /* temperature 0: that of cloud_kd */
+    int kd_loss;                              /* fst_kd_form */
+    bool baseline;                            /* also train a student on hard labels alone */
+};
+
+struct federated_section {
+    char *model; /* NULL: edge_kd's */
+    int strategy; /* index in strategy_names */
+    int64_t rounds, local_epochs, batch_size, clients_per_round, quorum;
+    double fraction, prox_mu, clip_norm;
+    struct optimizer_section optimizer;
+    int init; /* index in init_names */
+    int64_t evaluate_every;
+};
+
+struct stages_section {
+    bool has_cloud_pretrain, has_cloud_kd, has_edge_kd, has_federated_train;
+    struct training cloud_pretrain;
+    struct cloud_kd_section cloud_kd;
+    struct edge_kd_section edge_kd;
+    struct federated_section federated_train;
+};
+
+struct checkpoint_section {
+    double seconds;
+    int64_t steps;
+};
+
+struct task_file {
+    char *name, *output;
+    int64_t seed;
+    struct data_section data;
+    struct clients_section clients;
+    struct checkpoint_section checkpoint;
+    struct stages_section stages;
+};
+
+extern const char *const fst__data_sources[], *const fst__strategy_names[], *const fst__init_names[];
+extern const fst__schema fst__task_schema;
+
+struct fst_task {
+    struct task_file file;
+    char *folder, *path, *output; /* absolute or as given; output joined to folder */
+};
+
+#endif

@@ -1,0 +1,337 @@
+/*
+ * Supervised training of one model: epochs over the training samples, a checkpoint now and then, going
+ * on from it bit for bit. The best epoch is kept when there are validation samples, else the last; test
+ * samples are never looked at here.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "session.h"
+
+struct course {
+    struct session *s;
+    const struct lesson *lesson;
+    fst_model *model;
+    fst_trainer *trainer;
+    fst_loader *loader;
+    fst_optim optim;
+    fst_state best;
+    double best_accuracy; /* below 0: none yet */
+    int64_t best_epoch;
+    char *checkpoint; /* path */
+    /* where we are */
+    int64_t epoch;
+    size_t batch, rows, correct;
+    double loss_sum, seconds_before, started, saved;
+    int64_t steps_since_save;
+};
+
+fst_optim_spec fst__optim_spec(const struct optimizer_section *o, double clip_norm)
+{
+    return (fst_optim_spec){.kind = (fst_optim_kind)o->name,
+                            .learning_rate = o->learning_rate,
+                            .weight_decay = o->weight_decay,
+                            .momentum = o->momentum,
+                            .nesterov = o->nesterov,
+                            .beta1 = o->beta1,
+                            .beta2 = o->beta2,
+                            .eps = o->eps,
+                            .clip_norm = clip_norm};
+}
+
+static fst_schedule schedule_of(const struct training *t)
+{
+    fst_schedule s = {.kind = (fst_schedule_kind)t->schedule.name,
+                      .eta_min = t->schedule.eta_min,
+                      .gamma = t->schedule.gamma,
+                      .total = t->epochs,
+                      .warmup = t->schedule.warmup,
+                      .step_size = t->schedule.step_size,
+                      .milestone_count = (int)t->schedule.milestone_count};
+    memcpy(s.milestones, t->schedule.milestones, sizeof s.milestones);
+    return s;
+}
+
+/* ---- checkpoints ---------------------------------------------------------------------------------- */
+
+enum { MAX_TENSORS = 8 };
+
+static size_t course_tensors(struct course *c, fst_tensor *t)
+{
+    size_t n = 0;
+    const fst_state *s = &c->model->state, *b = &c->best;
+    int64_t p = (int64_t)s->param_count, f = (int64_t)s->buffer_count, k = (int64_t)s->counter_count;
+    t[n++] = (fst_tensor){"params", FST_F32, FST_SHAPE(p), s->params};
+    t[n++] = (fst_tensor){"buffers", FST_F32, FST_SHAPE(f), s->buffers};
+    t[n++] = (fst_tensor){"counters", FST_I64, FST_SHAPE(k), s->counters};
+    if (c->optim.moment1)
+        t[n++] = (fst_tensor){"moment1", FST_F32, FST_SHAPE(p), c->optim.moment1};
+    if (c->optim.moment2)
+        t[n++] = (fst_tensor){"moment2", FST_F32, FST_SHAPE(p), c->optim.moment2};
+    if (b->params) {
+        t[n++] = (fst_tensor){"best.params", FST_F32, FST_SHAPE(p), b->params};
+        t[n++] = (fst_tensor){"best.buffers", FST_F32, FST_SHAPE(f), b->buffers};
+        t[n++] = (fst_tensor){"best.counters", FST_I64, FST_SHAPE(k), b->counters};
+    }
+    return n;
+}
+
+static fst_status put_values(struct course *c, fst_checkpoint_writer *w, fst_error *err)
+{
+    fst_status st = fst_checkpoint_put_int(w, "epoch", c->epoch, err);
+    if (!st)
+        st = fst_checkpoint_put_uint(w, "batch", c->batch, err);
+    if (!st)
+        st = fst_checkpoint_put_uint(w, "steps", c->optim.steps, err);
+    if (!st)
+        st = fst_checkpoint_put_uint(w, "rows", c->rows, err);
+    if (!st)
+        st = fst_checkpoint_put_uint(w, "correct", c->correct, err);
+    if (!st)
+        st = fst_checkpoint_put_double(w, "loss_sum", c->loss_sum, err);
+    if (!st)
+        st = fst_checkpoint_put_double(w, "best_accuracy", c->best_accuracy, err);
+    if (!st)
+        st = fst_checkpoint_put_int(w, "best_epoch", c->best_epoch, err);
+    if (!st)
+        st = fst_checkpoint_put_double(w, "seconds", c->seconds_before + fst_clock_seconds() - c->started, err);
+    return st;
+}
+
+static fst_status save(struct course *c, fst_error *err)
+{
+    fst_tensor t[MAX_TENSORS];
+    fst_checkpoint_writer *w = NULL;
+    fst_status st = fst_checkpoint_writer_new(&w, c->s->fingerprints[c->lesson->step], err);
+    if (!st)
+        st = fst_checkpoint_add_all(w, t, course_tensors(c, t), err);
+    if (!st)
+        st = put_values(c, w, err);
+    if (!st)
+        st = fst_checkpoint_write(w, c->checkpoint, NULL, err);
+    fst_checkpoint_writer_free(w);
+    c->saved = fst_clock_seconds();
+    c->steps_since_save = 0;
+    return st ? fst_fail_in(err, st, "saving progress") : FST_OK;
+}
+
+static fst_status get_values(struct course *c, const fst_checkpoint *k, fst_error *err)
+{
+    uint64_t batch = 0, steps = 0, rows = 0, correct = 0;
+    fst_status st = fst_checkpoint_int(k, "epoch", &c->epoch, err);
+    if (!st)
+        st = fst_checkpoint_uint(k, "batch", &batch, err);
+    if (!st)
+        st = fst_checkpoint_uint(k, "steps", &steps, err);
+    if (!st)
+        st = fst_checkpoint_uint(k, "rows", &rows, err);
+    if (!st)
+        st = fst_checkpoint_uint(k, "correct", &correct, err);
+    if (!st)
+        st = fst_checkpoint_double(k, "loss_sum", &c->loss_sum, err);
+    if (!st)
+        st = fst_checkpoint_double(k, "best_accuracy", &c->best_accuracy, err);
+    if (!st)
+        st = fst_checkpoint_int(k, "best_epoch", &c->best_epoch, err);
+    if (!st)
+        st = fst_checkpoint_double(k, "seconds", &c->seconds_before, err);
+    c->batch = (size_t)batch;
+    c->optim.steps = steps;
+    c->rows = (size_t)rows;
+    c->correct = (size_t)correct;
+    return st;
+}
+
+/* Goes on from the checkpoint when there is a sound one of exactly these inputs. */
+static fst_status resume(struct course *c, bool *resumed, fst_error *err)
+{
+    fst_tensor t[MAX_TENSORS];
+    fst_checkpoint *k = NULL;
+    fst_error why = {0};
+    *resumed = false;
+    if (!fst_file_exists(c->checkpoint))
+        return FST_OK;
+    fst_status st = fst_checkpoint_open(&k, c->checkpoint, c->s->fingerprints[c->lesson->step], &why);
+    if (st == FST_E_MISMATCH)
+        fst_log(FST_LOG_INFO, "%s: settings or inputs changed since the last checkpoint; starting anew",
+                c->lesson->label);
+    else if (st)
+        fst_log(FST_LOG_WARN, "%s; starting anew", why.message);
+    if (st)
+        return FST_OK;
+    st = fst_checkpoint_load(k, t, course_tensors(c, t), err);
+    if (!st)
+        st = get_values(c, k, err);
+    fst_checkpoint_free(k);
+    *resumed = !st;
+    return st;
+}
+
+static bool save_due(const struct course *c)
+{
+    const struct checkpoint_section *k = &c->s->task->file.checkpoint;
+    return (k->steps && c->steps_since_save >= k->steps) || fst_clock_seconds() - c->saved >= k->seconds;
+}
+
+/* ---- training -------------------------------------------------------------------------------------- */
+
+static fst_status one_step(struct course *c, const fst_batch *b, double rate, fst_error *err)
+{
+    const struct lesson *l = c->lesson;
+    fst_step_result r;
+    fst_step_input in = {.rows = b->rows,
+                         .x = b->x,
+                         .labels = b->labels,
+                         .soft = b->soft,
+                         .loss = l->loss,
+                         .learning_rate = rate,
+                         .seed = fst__step_seed(c->s, l->step, "dropout", 0),
+                         .step = c->optim.steps};
+    fst_status st = fst_trainer_step(c->trainer, &c->model->state, &c->optim, &in, &r, err);
+    if (st)
+        return fst_fail_in(err, st, "%s: epoch %lld of %lld, step %zu of %zu (the last good state is in %s)", l->label,
+                           (long long)c->epoch + 1, (long long)l->training->epochs, c->batch + 1,
+                           fst_loader_batches(c->loader), c->checkpoint);
+    c->loss_sum += r.loss_sum;
+    c->correct += r.correct;
+    c->rows += b->rows;
+    c->batch++;
+    c->steps_since_save++;
+    return FST_OK;
+}
+
+static void watch(struct course *c)
+{
+    char note[96];
+    snprintf(note, sizeof note, "epoch %lld/%lld  loss %.4f  accuracy %.2f %%", (long long)c->epoch + 1,
+             (long long)c->lesson->training->epochs, c->loss_sum / (double)c->rows,
+             100.0 * (double)c->correct / (double)c->rows);
+    fst__watch_update(c->s, (uint64_t)c->epoch * c->s->learn + c->rows, note);
+}
+
+static fst_status pause_if_asked(struct course *c, fst_error *err)
+{
+    if (fst__session_stopped(c->s)) {
+        fst_status st = save(c, err);
+        return st ? st : fst_fail(err, FST_E_CANCELLED, "%s: stopped; progress is saved", c->lesson->label);
+    }
+    return save_due(c) ? save(c, err) : FST_OK;
+}
+
+static fst_status one_epoch(struct course *c, fst_error *err)
+{
+    const struct training *t = c->lesson->training;
+    fst_schedule schedule = schedule_of(t);
+    double rate = fst_schedule_rate(&schedule, t->optimizer.learning_rate, c->epoch);
+    fst_status st = fst_loader_start(c->loader, (uint64_t)c->epoch, c->batch, err);
+    while (!st) {
+        fst_batch b;
+        st = fst_loader_next(c->loader, &b, err);
+        if (st || !b.rows)
+            break;
+        st = one_step(c, &b, rate, err);
+        if (!st) {
+            watch(c);
+            st = pause_if_asked(c, err);
+        }
+    }
+    return st;
+}
+
+static fst_status close_epoch(struct course *c, fst_error *err)
+{
+    struct session *s = c->s;
+    double accuracy = (double)c->correct / (double)c->rows, loss = c->loss_sum / (double)c->rows;
+    struct score v = {NAN, NAN, 0};
+    if (s->validate) {
+        fst_status st = fst__evaluate(s, c->model->graph, &c->model->state, s->train, s->order + s->learn, s->validate,
+                                      &v, err);
+        if (st)
+            return st;
+        if (v.accuracy > c->best_accuracy) {
+            c->best_accuracy = v.accuracy;
+            c->best_epoch = c->epoch;
+            fst_state_copy(&c->best, &c->model->state);
+        }
+    }
+    fst_field f[] = {FST_INT("epoch", c->epoch + 1), FST_DOUBLE("loss", loss), FST_DOUBLE("accuracy", accuracy),
+                     FST_DOUBLE("validation_loss", v.loss), FST_DOUBLE("validation_accuracy", v.accuracy),
+                     FST_DOUBLE("seconds", c->seconds_before + fst_clock_seconds() - c->started)};
+    fst__emit(s, "epoch", f, sizeof f / sizeof *f);
+    c->epoch++;
+    c->batch = c->rows = c->correct = 0;
+    c->loss_sum = 0;
+    return FST_OK;
+}
+
+static fst_status prepare(struct course *c, fst_error *err)
+{
+    struct session *s = c->s;
+    const struct training *t = c->lesson->training;
+    fst_trainer_options to = {.batch_size = (size_t)t->batch_size, .threads = s->threads, .backend = s->backend};
+    fst_optim_spec os = fst__optim_spec(&t->optimizer, t->clip_norm);
+    fst_loader_spec ls = {.source = s->train,
+                          .subset = s->order,
+                          .subset_count = s->learn,
+                          .batch_size = (size_t)t->batch_size,
+                          .transform = s->transform,
+                          .augment = s->transform.crop_padding > 0 || s->transform.flip,
+                          .shuffle = true,
+                          .seed = fst__step_seed(s, c->lesson->step, "loader", 0),
+                          .background = true};
+    if (c->lesson->soft) {
+        ls.soft = fst_soft_fetch;
+        ls.soft_ctx = (void *)c->lesson->soft;
+        ls.soft_width = c->model->classes;
+    }
+    c->checkpoint = fst__step_path(s, c->lesson->step, "checkpoint.safetensors");
+    fst_status st = c->checkpoint ? FST_OK : fst_fail_memory(err, 256);
+    if (!st)
+        st = fst_trainer_new(&c->trainer, c->model->graph, &to, err);
+    if (!st)
+        st = fst_optim_init(&c->optim, &os, c->model->state.param_count, err);
+    if (!st && s->validate)
+        st = fst_state_init(&c->best, c->model->graph, err);
+    if (!st)
+        st = fst_loader_new(&c->loader, &ls, err);
+    return st;
+}
+
+static fst_status teach(struct course *c, fst_error *err)
+{
+    const struct training *t = c->lesson->training;
+    bool resumed;
+    fst_state_randomise(&c->model->state, c->model->graph, fst__step_seed(c->s, c->lesson->step, "init", 0));
+    fst_status st = resume(c, &resumed, err);
+    c->started = c->saved = fst_clock_seconds();
+    if (!st && resumed)
+        fst_log(FST_LOG_INFO, "%s: going on at epoch %lld, step %zu", c->lesson->label, (long long)c->epoch + 1,
+                c->batch + 1);
+    fst__watch_begin(c->s, c->lesson->label, (uint64_t)t->epochs * c->s->learn, "samples");
+    while (!st && c->epoch < t->epochs) {
+        st = one_epoch(c, err);
+        if (!st)
+            st = close_epoch(c, err);
+    }
+    if (!st && c->best.params && c->best_epoch >= 0)
+        fst_state_copy(&c->model->state, &c->best);
+    return st;
+}
+
+fst_status fst__train(struct session *s, const struct lesson *l, fst_model *model, double *seconds, fst_error *err)
+{
+    struct course c = {.s = s, .lesson = l, .model = model, .best_accuracy = -1, .best_epoch = -1};
+    fst_status st = prepare(&c, err);
+    if (!st) {
+        st = teach(&c, err);
+        fst__watch_end(s, st ? "stopped" : NULL);
+        *seconds = c.seconds_before + fst_clock_seconds() - c.started;
+    }
+    fst_loader_free(c.loader);
+    fst_trainer_free(c.trainer);
+    fst_optim_release(&c.optim);
+    fst_state_release(&c.best);
+    fst_free(c.checkpoint);
+    return st;
+}

@@ -1,0 +1,213 @@
+/* Arrays of samples: names, splits, types, and labels that are none. */
+#define _GNU_SOURCE
+#include <math.h>
+#include <zip.h>
+
+#include "files.h"
+
+enum { N = 4 };
+
+static const float values[N * 2] = {0, 1, -2, 0.5f, 4, -0.25f, 1, 3};
+static const unsigned char bytes[N * 2] = {0, 1, 2, 3, 4, 5, 6, 255};
+static const int64_t classes[N] = {0, 2, 1, 0};
+
+static fst_tensor samples(const char *name)
+{
+    return (fst_tensor){name, FST_F32, FST_SHAPE(N, 2), (void *)(uintptr_t)values};
+}
+
+static fst_tensor labels(const char *name)
+{
+    return (fst_tensor){name, FST_I64, FST_SHAPE(N), (void *)(uintptr_t)classes};
+}
+
+static void put_tensors(const char *name, const fst_tensor *t, size_t n)
+{
+    assert_ok(fst_safetensors_write(in_work(name), NULL, 0, t, n, NULL, err));
+}
+
+/* An npz of the npy files named, with `deflate` or stored. */
+static void put_npz(const char *name, const char *const *members, size_t n)
+{
+    int code;
+    zip_t *z = zip_open(in_work(name), ZIP_CREATE | ZIP_TRUNCATE, &code);
+    assert_non_null(z);
+    for (size_t i = 0; i < n; i++) {
+        zip_source_t *f = zip_source_file(z, in_work(members[i]), 0, -1);
+        zip_int64_t at = zip_file_add(z, members[i], f, 0);
+        assert_true(at >= 0);
+        assert_int_equal(zip_set_file_compression(z, (zip_uint64_t)at, i % 2 ? ZIP_CM_STORE : ZIP_CM_DEFLATE, 9), 0);
+    }
+    assert_int_equal(zip_close(z), 0);
+}
+
+static fst_status open_array(fst_source **s, const char *name, const char *split, fst_error *err)
+{
+    return fst_source_open(s, &(fst_source_spec){.format = "array", .path = in_work(name), .split = split}, err);
+}
+
+static void check_values(const char *name, const fst_tensor *x)
+{
+    fst_source *s = NULL;
+    put_tensors(name, (fst_tensor[]){*x, labels("y")}, 2);
+    assert_ok(open_array(&s, name, NULL, err));
+    assert_int_equal(s->dtype, FST_F32);
+    for (size_t i = 0; i < N; i++) {
+        float raw[2];
+        assert_ok(s->v->get(s, i, raw, err));
+        assert_memory_equal(raw, values + 2 * i, sizeof raw);
+    }
+    fst_source_close(s);
+}
+
+static void other_floats_are_converted(void **state)
+{
+    double wide[N * 2];
+    uint16_t half[N * 2], brain[N * 2];
+    (void)state;
+    for (size_t i = 0; i < N * 2; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], 4);
+        wide[i] = (double)values[i];
+        half[i] = fst_f16_from_f32(values[i]);
+        brain[i] = (uint16_t)(bits >> 16); /* these values have few bits: nothing is cut */
+    }
+    check_values("f64.safetensors", &(fst_tensor){"x", FST_F64, FST_SHAPE(N, 2), wide});
+    check_values("f16.safetensors", &(fst_tensor){"x", FST_F16, FST_SHAPE(N, 2), half});
+    check_values("bf16.safetensors", &(fst_tensor){"x", FST_BF16, FST_SHAPE(N, 2), brain});
+}
+
+static void npz_and_npy_convert_too(void **state)
+{
+    static const char *const members[] = {"x.npy", "y.npy"};
+    double wide[N * 2];
+    uint16_t half[N * 2];
+    fst_source *s = NULL;
+    (void)state;
+    for (size_t i = 0; i < N * 2; i++) {
+        wide[i] = (double)values[i];
+        half[i] = fst_f16_from_f32(values[i]);
+    }
+    fst_tensor y = labels("y"), x[2] = {{"x", FST_F64, FST_SHAPE(N, 2), wide}, {"x", FST_F16, FST_SHAPE(N, 2), half}};
+    assert_ok(fst_npy_write(in_work("y.npy"), &y, err));
+    for (int i = 0; i < 2; i++) {
+        assert_ok(fst_npy_write(in_work("x.npy"), &x[i], err));
+        put_npz("both.npz", members, 2);
+        assert_ok(open_array(&s, "both.npz", NULL, err));
+        float raw[2];
+        assert_ok(s->v->get(s, 3, raw, err));
+        assert_memory_equal(raw, values + 6, sizeof raw);
+        fst_source_close(s);
+        s = NULL;
+        assert_fails(open_array(&s, "both.npz", "test", err), FST_E_FORMAT, "no array \"x_test\" in it");
+    }
+}
+
+static void every_integer_is_a_label(void **state)
+{
+    static const fst_dtype types[] = {FST_U8,  FST_I8,  FST_U16, FST_I16, FST_U32,
+                                      FST_I32, FST_U64, FST_I64, FST_BOOL};
+    (void)state;
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        unsigned char raw[N * 8] = {0};
+        fst_source *s = NULL;
+        size_t size = fst_dtype_size(types[t]);
+        for (size_t i = 0; i < N; i++)
+            raw[i * size] = i == 2; /* little-endian: the first byte carries the value */
+        fst_tensor y = {"y", types[t], t % 2 ? FST_SHAPE(N, 1) : FST_SHAPE(N), raw};
+        put_tensors("int.safetensors", (fst_tensor[]){samples("x"), y}, 2);
+        assert_ok(open_array(&s, "int.safetensors", NULL, err));
+        assert_int_equal(s->classes, 2);
+        assert_int_equal(s->labels[1], 0);
+        assert_int_equal(s->labels[2], 1);
+        fst_source_close(s);
+    }
+}
+
+static void splits_and_names(void **state)
+{
+    fst_source *s = NULL;
+    (void)state;
+    put_tensors("one.safetensors", (fst_tensor[]){samples("x"), labels("y")}, 2);
+    assert_fails(open_array(&s, "one.safetensors", "test", err), FST_E_FORMAT, "no array \"x_test\" in it");
+    put_tensors("two.safetensors",
+                (fst_tensor[]){samples("x_train"), labels("y_train"), {"x_test", FST_U8, FST_SHAPE(N, 2), (void *)(uintptr_t)bytes},
+                               labels("y_test")}, 4);
+    assert_ok(open_array(&s, "two.safetensors", "train", err));
+    assert_int_equal(s->dtype, FST_F32);
+    fst_source_close(s);
+    assert_ok(open_array(&s, "two.safetensors", "test", err));
+    assert_int_equal(s->dtype, FST_U8);
+    fst_source_close(s);
+    assert_ok(fst_make_folders(in_work("dir"), err));
+    put_tensors("dir/train.safetensors", (fst_tensor[]){samples("x"), labels("y")}, 2);
+    put_tensors("dir/test.safetensors", (fst_tensor[]){samples("x"), labels("y")}, 2);
+    assert_ok(open_array(&s, "dir", "test", err));
+    fst_source_close(s);
+    put_tensors("own.safetensors", (fst_tensor[]){samples("signal"), labels("kind")}, 2);
+    assert_ok(fst_source_open(&s, &(fst_source_spec){.path = in_work("own.safetensors"), .x = "signal", .y = "kind"},
+                              err));
+    fst_source_close(s);
+    s = NULL;
+    assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("own.safetensors"), .x = "signal"}, err),
+                 FST_E_FORMAT, "\"y_train\" or \"y\"");
+    assert_fails(open_array(&s, "own.hdf5", NULL, err), FST_E_FORMAT, ".safetensors, .npz or .npy");
+}
+
+static void numbers_have_one_element(void **state)
+{
+    fst_tensor x = {"x", FST_F32, FST_SHAPE(N), (void *)(uintptr_t)values};
+    fst_source *s = NULL;
+    (void)state;
+    put_tensors("flat.safetensors", (fst_tensor[]){x, labels("y")}, 2);
+    assert_ok(open_array(&s, "flat.safetensors", NULL, err));
+    assert_true(fst_shape_equal(&s->shape, &FST_SHAPE(1)));
+    fst_source_close(s);
+}
+
+static void check_refused(const fst_tensor *x, const fst_tensor *y, fst_status want, const char *text)
+{
+    fst_source *s = NULL;
+    put_tensors("bad.safetensors", (fst_tensor[]){*x, *y}, 2);
+    assert_fails(open_array(&s, "bad.safetensors", NULL, err), want, text);
+    assert_null(s);
+}
+
+static void bad_arrays_are_refused(void **state)
+{
+    static const int64_t low[N] = {0, -1, 0, 0}, high[N] = {0, 0, 0, FST_MAX_CLASSES};
+    static const uint64_t vast[N] = {0, UINT64_MAX, 0, 0};
+    static const float bad[N * 2] = {0, 0, 0, NAN};
+    fst_tensor x = samples("x"), y = labels("y"), t;
+    (void)state;
+    t = (fst_tensor){"y", FST_I64, FST_SHAPE(N), (void *)(uintptr_t)low};
+    check_refused(&x, &t, FST_E_FORMAT, "sample 1 has label -1, labels must be 0 ... 65535");
+    t.data = (void *)(uintptr_t)high;
+    check_refused(&x, &t, FST_E_FORMAT, "sample 3 has label 65536");
+    t = (fst_tensor){"y", FST_U64, FST_SHAPE(N), (void *)(uintptr_t)vast};
+    check_refused(&x, &t, FST_E_FORMAT, "sample 1 has label 9223372036854775807");
+    t = (fst_tensor){"y", FST_F32, FST_SHAPE(N), (void *)(uintptr_t)values};
+    check_refused(&x, &t, FST_E_FORMAT, "integers are needed");
+    t = (fst_tensor){"y", FST_I64, FST_SHAPE(2, 2), (void *)(uintptr_t)classes};
+    check_refused(&x, &t, FST_E_FORMAT, "labels of shape (2, 2)");
+    t = (fst_tensor){"y", FST_I64, FST_SHAPE(N - 1), (void *)(uintptr_t)classes};
+    check_refused(&x, &t, FST_E_MISMATCH, "do not fit 3 labels");
+    t = (fst_tensor){"x", FST_I16, FST_SHAPE(N, 2), (void *)(uintptr_t)values};
+    check_refused(&t, &y, FST_E_FORMAT, "samples are I16");
+    t = (fst_tensor){"x", FST_F32, FST_SHAPE(N, 2), (void *)(uintptr_t)bad};
+    check_refused(&t, &y, FST_E_NUMERIC, "sample 1, element 1 is");
+    t = (fst_tensor){"x", FST_F32, FST_SHAPE(N, 0), (void *)(uintptr_t)values};
+    check_refused(&t, &y, FST_E_FORMAT, "holds nothing");
+    t = (fst_tensor){"x", FST_F32, (fst_shape){0}, (void *)(uintptr_t)values};
+    check_refused(&t, &y, FST_E_MISMATCH, "do not fit");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(other_floats_are_converted), cmocka_unit_test(npz_and_npy_convert_too),
+        cmocka_unit_test(every_integer_is_a_label),   cmocka_unit_test(splits_and_names),
+        cmocka_unit_test(numbers_have_one_element),   cmocka_unit_test(bad_arrays_are_refused),
+    };
+    return cmocka_run_group_tests(tests, make_work_folder, remove_work_folder);
+}
