@@ -8,6 +8,7 @@
 
 /* In the order of the help. A new command is declared in cmd.h and gets a line here. */
 static const struct command *const commands[] = {
+    &cmd_run,
     &cmd_runs,
     NULL,
 };

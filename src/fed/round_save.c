@@ -96,7 +96,7 @@ static void spec_fields(struct stream *s, fst_round_spec *p)
     u32(s, &p->max_extensions);
 }
 
-static void action_fields(struct stream *s, fst_fed_action *a)
+static void action_fields(struct stream *s, fst_fed_action *a, uint32_t clients)
 {
     a->kind = (fst_fed_action_kind)choice(s, (uint32_t)a->kind, FST_ACTION_LOG + 1);
     a->why = (fst_fed_why)choice(s, (uint32_t)a->why, FST_WHY_COUNT);
@@ -104,6 +104,9 @@ static void action_fields(struct stream *s, fst_fed_action *a)
     u64(s, &a->round);
     u64(s, &a->count);
     f64(s, &a->at);
+    bool acts_on_client = a->kind == FST_ACTION_ANNOUNCE || a->kind == FST_ACTION_FOLD;
+    if (!s->status && acts_on_client && a->client >= clients)
+        s->status = fst_fail(s->err, FST_E_FORMAT, "a saved round holds an action for a client that there is not");
 }
 
 /* Counts that follow from the clients' bytes are not written, so that they cannot contradict them. */
@@ -130,7 +133,7 @@ static void engine_fields(struct stream *s, fst_round_engine *e)
         u32(s, &e->order[i]);
     uint32_t waiting = choice(s, e->queued - e->fetched, QUEUE + 1);
     for (uint32_t i = 0; !s->status && i < waiting; i++)
-        action_fields(s, &e->queue[s->out ? e->fetched + i : i]);
+        action_fields(s, &e->queue[s->out ? e->fetched + i : i], e->spec.clients);
     if (!s->out) {
         e->queued = waiting;
         e->fetched = 0;

@@ -22,10 +22,10 @@ const char *const fst__init_names[] = {"edge_kd", "edge_alone", "cloud_pretrain"
 
 static const fst__field normalise_fields[] = {
     FST__F_DOUBLES(struct normalise_section, mean, mean_count, FST_MAX_CHANNELS, -1e6, 1e6, NULL,
-                   "subtracted, one value or one a channel (of values scaled to 0 ... 1)", .key = "mean",
+                   "subtracted, one value or one a channel (of values scaled to 0 ... 1)",
                    .required = true),
     FST__F_DOUBLES(struct normalise_section, std, std_count, FST_MAX_CHANNELS, 1e-9, 1e6, NULL,
-                   "divided by, one value or one a channel", .key = "std", .required = true),
+                   "divided by, one value or one a channel", .required = true),
 };
 
 static bool check_normalise(const void *object, fst__complaint *c)
@@ -93,7 +93,7 @@ static const fst__field schedule_fields[] = {
     FST__F_INT(struct schedule_section, warmup, 0, MANY, "5", "warmup_cosine: epochs of rising"),
     FST__F_INT(struct schedule_section, step_size, 1, MANY, "30", "step: epochs between two steps"),
     FST__F_INTS(struct schedule_section, milestones, milestone_count, FST_MAX_MILESTONES, 1, MANY, NULL,
-                "multistep: epochs", .key = "milestones"),
+                "multistep: epochs"),
 };
 static const fst__schema schedule_schema = FST__SCHEMA(struct schedule_section, schedule_fields, .shorthand = "name");
 

@@ -1,0 +1,179 @@
+/* fedstill run: a task's stages in this process. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd.h"
+#include "fedstill/report.h"
+#include "fedstill/task.h"
+
+static const char *const mode_names[] = {"full_train", "pretrain", "knowledge_distillation", "federated_learning",
+                                         NULL};
+static const char *const stage_names[] = {"cloud_pretrain", "cloud_kd", "edge_kd", "federated_train", NULL};
+static const char *const devices[] = {"cpu", NULL};
+
+static const struct option_spec options[] = {
+    {.name = "mode",
+     .letter = 'm',
+     .argument = "MODE",
+     .type = OPTION_STRING,
+     .fallback = "full_train",
+     .choices = mode_names,
+     .help = "Which of the task's stages to run."},
+    {.name = "stage",
+     .letter = 's',
+     .argument = "STAGE",
+     .type = OPTION_STRING,
+     .choices = stage_names,
+     .help = "Run this stage only; what it reads must be up to date."},
+    {.name = "set",
+     .argument = "KEY=VALUE",
+     .type = OPTION_LIST,
+     .help = "Override a key of the task file, for instance stages.edge_kd.epochs=10. May be given several times."},
+    {.name = "workers",
+     .letter = 'w',
+     .argument = "N",
+     .type = OPTION_INT,
+     .min = 1,
+     .max = 1024,
+     .help = "Clients trained at the same time (default: the CPUs). The result does not depend on it."},
+    {.name = "threads",
+     .letter = 't',
+     .argument = "N",
+     .type = OPTION_INT,
+     .min = 1,
+     .max = 1024,
+     .help = "Threads of central training and evaluation (default: the CPUs)."},
+    {.name = "backend",
+     .argument = "NAME",
+     .type = OPTION_STRING,
+     .help = "onednn, or reference (slow; the oracle of the tests)."},
+    {.name = "device", .argument = "NAME", .type = OPTION_STRING, .fallback = "cpu", .choices = devices,
+     .help = "Where to compute."},
+    {.name = "fresh", .type = OPTION_FLAG, .help = "Run the stages anew, whatever is there."},
+    {.name = "dry-run",
+     .letter = 'n',
+     .type = OPTION_FLAG,
+     .help = "Print the task with all defaults and the work ahead; write nothing."},
+    {.name = "json", .type = OPTION_FLAG, .help = "Print summary.json at the end instead of the table."},
+    {0},
+};
+
+static const struct operand_spec operands[] = {
+    {"TASK", 1, 1, "A folder with task.yaml, or a task file."},
+    {0},
+};
+
+static const char *const examples[] = {
+    "fedstill run tasks/mnist",
+    "Runs the stages that are not up to date, and ends with a table of the models.",
+    "fedstill run tasks/mnist --set seed=7 --set output=output-7",
+    "The same with another seed, beside the first.",
+    NULL,
+};
+
+static volatile sig_atomic_t stop;
+
+static void on_signal(int number)
+{
+    (void)number;
+    stop = 1;
+    /* a second one ends the program at once: progress is safe in any case */
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+}
+
+static void on_stage(void *ctx, const char *stage, const char *state)
+{
+    bool quiet = *(const bool *)ctx;
+    if (!quiet && strcmp(state, "runs"))
+        fprintf(stderr, "%s: %s\n", stage, state);
+}
+
+static void on_begin(void *ctx, const char *label, uint64_t total, const char *unit)
+{
+    (void)ctx;
+    progress_begin(label, total, unit);
+}
+
+static void on_update(void *ctx, uint64_t done, const char *note)
+{
+    (void)ctx;
+    progress_update(done, note);
+}
+
+static void on_end(void *ctx, const char *note)
+{
+    (void)ctx;
+    progress_end(note);
+}
+
+static fst_status print_result(const fst_task *task, bool json, fst_error *err)
+{
+    fst_buf out = {0};
+    char *path = fst_path_join(fst_task_output(task), "summary.json");
+    fst_status s = path ? FST_OK : fst_fail_memory(err, 256);
+    if (!s)
+        s = json ? fst_file_read(path, 1 << 24, &out, err) : fst_report_summary(path, !output_is_utf8(), &out, err);
+    if (!s)
+        fwrite(out.data, 1, out.len, stdout);
+    if (!s && !json)
+        printf("\n%s: models, summary.json and events.jsonl are in %s\n", fst_task_name(task), fst_task_output(task));
+    fst_buf_release(&out);
+    fst_free(path);
+    return s;
+}
+
+static fst_status dry_run(fst_task *task, const fst_task_options *o, fst_error *err)
+{
+    fst_buf out = {0};
+    fst_status s = fst_task_dry_run(task, o, &out, err);
+    if (!s)
+        fwrite(out.data, 1, out.len, stdout);
+    fst_buf_release(&out);
+    return s;
+}
+
+static fst_status run(const struct options *o, fst_error *err)
+{
+    size_t nsets;
+    const char *const *sets = option_list(o, "set", &nsets);
+    bool quiet = option_flag(o, "quiet");
+    fst_task *task = NULL;
+    fst_task_options to = {.mode = option_string(o, "mode"),
+                           .stage = option_string(o, "stage"),
+                           .workers = (int)option_int(o, "workers"),
+                           .threads = (int)option_int(o, "threads"),
+                           .backend = option_string(o, "backend"),
+                           .fresh = option_flag(o, "fresh"),
+                           .observer = {&quiet, on_stage, on_begin, on_update, on_end},
+                           .stop = &stop};
+    fst_status s = fst_task_load(&task, operand(o, 0), sets, nsets, err);
+    if (!s && option_flag(o, "dry-run")) {
+        s = dry_run(task, &to, err);
+    } else if (!s) {
+        signal(SIGINT, on_signal);
+        signal(SIGTERM, on_signal);
+        s = fst_task_run(task, &to, err);
+        if (!s)
+            s = print_result(task, option_flag(o, "json"), err);
+        else if (s == FST_E_CANCELLED)
+            s = fst_fail_in(err, s, "run the same command again to go on");
+    }
+    fst_task_free(task);
+    return s;
+}
+
+const struct command cmd_run = {
+    .name = "run",
+    .summary = "Run a task: pretrain, soften, distil, federate",
+    .description =
+        "Runs the stages of a task that are not up to date and goes on where an earlier run stopped, even when that "
+        "was killed. A stage is up to date when its settings, its data and the artifacts that it reads have the "
+        "digests that its record names.\n\nThe result is the same bit for bit for any number of workers and however "
+        "often the run was interrupted.",
+    .options = options,
+    .operands = operands,
+    .examples = examples,
+    .run = run,
+};

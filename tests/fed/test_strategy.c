@@ -1,0 +1,508 @@
+/* What every strategy must do, run over the whole registry; then what is particular to one. A new
+ * built-in strategy is covered by being registered. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "fedstill/fed.h"
+
+enum { CLIENTS = 7 };
+static const fst_fed_size SIZE = {2500, 37, 3};
+static const int64_t SAMPLES[CLIENTS] = {600, 150, 37, 1, 9999, 42, 7};
+
+static void ok(fst_status s, const fst_error *e)
+{
+    if (s)
+        fail_msg("%s", e->message);
+}
+
+static fst_strategy *make(size_t i)
+{
+    fst_strategy *s = NULL;
+    fst_error err;
+    ok(fst_strategy_new(&s, fst_strategy_at(i)->name, &(fst_strategy_options){.prox_mu = 0.1}, SIZE, &err), &err);
+    return s;
+}
+
+static fst_fed_state random_state(uint64_t index)
+{
+    fst_fed_state s;
+    fst_error err;
+    fst_rng r;
+    ok(fst_fed_state_init(&s, SIZE, &err), &err);
+    fst_rng_init(&r, 11, "test.state", index);
+    for (size_t i = 0; i < SIZE.params; i++)
+        s.params[i] = (float)fst_rng_normal(&r);
+    for (size_t i = 0; i < SIZE.buffers; i++)
+        s.buffers[i] = (float)fst_rng_uniform(&r);
+    for (size_t i = 0; i < SIZE.counters; i++)
+        s.counters[i] = (int64_t)fst_rng_below(&r, 1000) - 500;
+    return s;
+}
+
+static fst_update update_of(const fst_fed_state *s, uint32_t client, uint64_t round)
+{
+    return (fst_update){client, round, SAMPLES[client], fst_fed_state_view(s)};
+}
+
+static void assert_same_state(const fst_fed_state *a, const fst_fed_state *b)
+{
+    assert_memory_equal(a->params, b->params, 4 * SIZE.params);
+    assert_memory_equal(a->buffers, b->buffers, 4 * SIZE.buffers);
+    assert_memory_equal(a->counters, b->counters, 8 * SIZE.counters);
+}
+
+/* Runs one round over the clients in `order`. */
+static fst_publish_stats one_round(fst_strategy *s, uint64_t round, const fst_fed_state *client, const uint32_t *order,
+                                   size_t n, fst_fed_state *global)
+{
+    fst_publish_stats stats;
+    fst_error err;
+    fst_strategy_begin(s, round);
+    for (size_t k = 0; k < n; k++) {
+        fst_update u = update_of(&client[order[k]], order[k], round);
+        ok(fst_strategy_fold(s, &u, &err), &err);
+    }
+    ok(fst_strategy_publish(s, global, &stats, &err), &err);
+    return stats;
+}
+
+struct setting {
+    fst_fed_state client[CLIENTS], start;
+};
+
+static int set_up(void **state)
+{
+    static struct setting t;
+    for (uint32_t c = 0; c < CLIENTS; c++)
+        t.client[c] = random_state(c);
+    t.start = random_state(1000);
+    *state = &t;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct setting *t = *state;
+    for (uint32_t c = 0; c < CLIENTS; c++)
+        fst_fed_state_release(&t->client[c]);
+    fst_fed_state_release(&t->start);
+    return 0;
+}
+
+/* ---- conformance ---- */
+
+static void same_model_comes_back(size_t which, struct setting *t)
+{
+    fst_strategy *s = make(which);
+    fst_fed_state same[CLIENTS], global = random_state(1000);
+    for (int c = 0; c < CLIENTS; c++)
+        same[c] = t->client[3];
+    fst_publish_stats stats = one_round(s, 0, same, (uint32_t[]){0, 1, 2, 3, 4, 5, 6}, CLIENTS, &global);
+    assert_same_state(&global, &t->client[3]);
+    assert_int_equal(stats.updates, CLIENTS);
+    assert_int_equal(stats.samples, 600 + 150 + 37 + 1 + 9999 + 42 + 7);
+    double square = 0;
+    for (size_t i = 0; i < SIZE.params; i++)
+        square += pow((double)t->client[3].params[i] - (double)t->start.params[i], 2);
+    assert_true(fabs(stats.update_norm - sqrt(square)) < 1e-12 * sqrt(square));
+    fst_fed_state_release(&global);
+    fst_strategy_free(s);
+}
+
+/* Three rounds, as server state must not depend on the order either; fewer clients in later rounds. */
+static void order_does_not_matter(size_t which, struct setting *t)
+{
+    fst_fed_state first = random_state(1000);
+    fst_rng r;
+    fst_rng_init(&r, 1, "test.order", which);
+    for (int trial = 0; trial < 10; trial++) {
+        fst_strategy *s = make(which);
+        fst_fed_state global = random_state(1000);
+        for (uint64_t round = 0; round < 3; round++) {
+            uint32_t order[CLIENTS] = {0, 1, 2, 3, 4, 5, 6};
+            size_t n = CLIENTS - round;
+            if (trial)
+                fst_rng_shuffle_u32(&r, order, n);
+            (void)one_round(s, round, t->client, order, n, &global);
+        }
+        if (trial)
+            assert_same_state(&first, &global);
+        else
+            fst_fed_state_copy(&first, &(fst_fed_view){global.params, global.buffers, global.counters, SIZE});
+        fst_fed_state_release(&global);
+        fst_strategy_free(s);
+    }
+    fst_fed_state_release(&first);
+}
+
+static void refused_leaves_no_trace(size_t which, struct setting *t)
+{
+    const uint32_t order[] = {0, 2, 5};
+    fst_error err;
+    fst_strategy *clean = make(which), *tried = make(which);
+    fst_fed_state want = random_state(1000), got = random_state(1000), bad = random_state(4);
+    (void)one_round(clean, 4, t->client, order, 3, &want);
+    fst_strategy_begin(tried, 4);
+    for (int k = 0; k < 3; k++) {
+        float *spoilt[] = {&bad.params[SIZE.params - 1], &bad.buffers[SIZE.buffers - 1], &bad.params[0]};
+        const float with[] = {NAN, INFINITY, -3e9f};
+        float keep = *spoilt[k];
+        *spoilt[k] = with[k];
+        fst_update u = update_of(&bad, 4, 4);
+        assert_int_equal(fst_strategy_fold(tried, &u, &err), FST_E_NUMERIC);
+        assert_non_null(strstr(err.message, "client 4"));
+        *spoilt[k] = keep;
+        u = update_of(&t->client[order[k]], order[k], 4);
+        ok(fst_strategy_fold(tried, &u, &err), &err);
+    }
+    fst_update u = update_of(&bad, 4, 3);
+    assert_int_equal(fst_strategy_fold(tried, &u, &err), FST_E_MISMATCH); /* of another round */
+    u = update_of(&bad, 4, 4);
+    u.samples = 0;
+    assert_int_equal(fst_strategy_fold(tried, &u, &err), FST_E_ARGUMENT);
+    u = update_of(&bad, 4, 4);
+    u.state.size.params--;
+    assert_int_equal(fst_strategy_fold(tried, &u, &err), FST_E_MISMATCH);
+    ok(fst_strategy_publish(tried, &got, NULL, &err), &err);
+    assert_same_state(&want, &got);
+    assert_int_equal(fst_strategy_fold(tried, &u, &err), FST_E_ARGUMENT); /* no round is open */
+    fst_fed_state_release(&want);
+    fst_fed_state_release(&got);
+    fst_fed_state_release(&bad);
+    fst_strategy_free(clean);
+    fst_strategy_free(tried);
+}
+
+static void nothing_folded_nothing_published(size_t which, struct setting *t)
+{
+    fst_error err;
+    fst_strategy *s = make(which);
+    fst_fed_state global = random_state(1000);
+    assert_int_equal(fst_strategy_publish(s, &global, NULL, &err), FST_E_ARGUMENT);
+    fst_strategy_begin(s, 0);
+    assert_int_equal(fst_strategy_publish(s, &global, NULL, &err), FST_E_ARGUMENT);
+    fst_update u = update_of(&t->client[0], 0, 0);
+    ok(fst_strategy_fold(s, &u, &err), &err);
+    fst_strategy_begin(s, 1); /* forgets it */
+    assert_int_equal(fst_strategy_publish(s, &global, NULL, &err), FST_E_ARGUMENT);
+    assert_same_state(&global, &t->start);
+    fst_fed_state_release(&global);
+    fst_strategy_free(s);
+}
+
+/* Saved after a round and loaded into a fresh instance, the next rounds go the same way. */
+static void saving_continues(size_t which, struct setting *t)
+{
+    const uint32_t order[] = {6, 1, 4};
+    fst_error err;
+    fst_buf saved = {0};
+    fst_strategy *s = make(which), *again = make(which);
+    fst_fed_state a = random_state(1000), b = random_state(1000);
+    (void)one_round(s, 0, t->client, order, 2, &a);
+    ok(fst_strategy_save(s, &saved, &err), &err);
+    for (size_t n = 0; n < saved.len; n++)
+        assert_int_equal(fst_strategy_load(again, saved.data, n, &err), FST_E_FORMAT);
+    saved.data[saved.len / 2] ^= 1;
+    assert_int_not_equal(fst_strategy_load(again, saved.data, saved.len, &err), FST_OK);
+    saved.data[saved.len / 2] ^= 1;
+    ok(fst_strategy_load(again, saved.data, saved.len, &err), &err);
+    fst_fed_state_copy(&b, &(fst_fed_view){a.params, a.buffers, a.counters, SIZE});
+    for (uint64_t round = 1; round < 3; round++) {
+        (void)one_round(s, round, t->client, order, 3, &a);
+        (void)one_round(again, round, t->client, order, 3, &b);
+    }
+    assert_same_state(&a, &b);
+    for (size_t i = 0; fst_strategy_at(i); i++) {
+        fst_strategy *other = make(i);
+        if (i != which)
+            assert_int_equal(fst_strategy_load(other, saved.data, saved.len, &err), FST_E_MISMATCH);
+        fst_strategy_free(other);
+    }
+    fst_buf_release(&saved);
+    fst_fed_state_release(&a);
+    fst_fed_state_release(&b);
+    fst_strategy_free(s);
+    fst_strategy_free(again);
+}
+
+static void steady_state_takes_no_memory(size_t which, struct setting *t)
+{
+    fst_strategy *s = NULL;
+    fst_fed_state global = random_state(1000);
+    fst_error err;
+    fst_status st = FST_E_MEMORY;
+    for (uint64_t n = 1; st == FST_E_MEMORY && n < 100; n++) {
+        fst_alloc_fail_at(n);
+        st = fst_strategy_new(&s, fst_strategy_at(which)->name, NULL, SIZE, &err);
+        fst_alloc_fail_at(0);
+        assert_true((st == FST_OK) == (s != NULL));
+    }
+    assert_int_equal(st, FST_OK);
+    uint64_t before = fst_alloc_count();
+    for (uint64_t round = 0; round < 5; round++)
+        (void)one_round(s, round, t->client, (uint32_t[]){0, 1, 2}, 3, &global);
+    assert_true(fst_alloc_count() == before);
+    fst_fed_state_release(&global);
+    fst_strategy_free(s);
+}
+
+static void for_all(struct setting *t, void (*check)(size_t, struct setting *))
+{
+    size_t n = 0;
+    for (; fst_strategy_at(n); n++)
+        check(n, t);
+    assert_true(n >= 2);
+}
+
+static void test_same_model(void **state)
+{
+    for_all(*state, same_model_comes_back);
+}
+
+static void test_order(void **state)
+{
+    for_all(*state, order_does_not_matter);
+}
+
+static void test_refusal(void **state)
+{
+    for_all(*state, refused_leaves_no_trace);
+}
+
+static void test_nothing(void **state)
+{
+    for_all(*state, nothing_folded_nothing_published);
+}
+
+static void test_saving(void **state)
+{
+    for_all(*state, saving_continues);
+}
+
+static void test_memory(void **state)
+{
+    for_all(*state, steady_state_takes_no_memory);
+}
+
+/* ---- the averaging ones ---- */
+
+/* Against a long double mean over those that reported, with their samples as weights. */
+static void test_weighted_mean_of_those_that_reported(void **state)
+{
+    struct setting *t = *state;
+    const char *names[] = {"fedavg", "fedprox"};
+    const uint32_t who[] = {4, 1, 6};
+    for (int k = 0; k < 2; k++) {
+        fst_strategy *s = NULL;
+        fst_error err;
+        fst_fed_state global = random_state(1000);
+        ok(fst_strategy_new(&s, names[k], NULL, SIZE, &err), &err);
+        (void)one_round(s, 0, t->client, who, 3, &global);
+        for (size_t i = 0; i < SIZE.params + SIZE.buffers; i++) {
+            bool p = i < SIZE.params;
+            size_t j = p ? i : i - SIZE.params;
+            long double sum = 0;
+            for (int c = 0; c < 3; c++)
+                sum += (long double)SAMPLES[who[c]] * (p ? t->client[who[c]].params : t->client[who[c]].buffers)[j];
+            assert_true((p ? global.params : global.buffers)[j] == (float)(sum / (9999 + 150 + 7)));
+        }
+        for (size_t i = 0; i < SIZE.counters; i++) {
+            int64_t a = t->client[4].counters[i], b = t->client[1].counters[i], c = t->client[6].counters[i];
+            int64_t most = a > b ? a : b;
+            assert_int_equal(global.counters[i], most > c ? most : c);
+        }
+        fst_fed_state_release(&global);
+        fst_strategy_free(s);
+    }
+}
+
+static void test_counters_below_zero(void **state)
+{
+    struct setting *t = *state;
+    fst_strategy *s = make(0);
+    fst_fed_state client[1] = {random_state(0)}, global = random_state(1000);
+    (void)t;
+    for (size_t i = 0; i < SIZE.counters; i++)
+        client[0].counters[i] = INT64_MIN + (int64_t)i;
+    (void)one_round(s, 0, client, (uint32_t[]){0}, 1, &global);
+    assert_same_state(&global, &client[0]);
+    fst_fed_state_release(&client[0]);
+    fst_fed_state_release(&global);
+    fst_strategy_free(s);
+}
+
+static void test_options_and_names(void **state)
+{
+    (void)state;
+    fst_strategy *s = NULL;
+    fst_error err;
+    assert_int_equal(fst_strategy_new(&s, "fedavgg", NULL, SIZE, &err), FST_E_CONFIG);
+    assert_string_equal(err.message, "unknown strategy \"fedavgg\"; known are fedavg, fedprox");
+    const double wrong[] = {-0.1, NAN, INFINITY};
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(fst_strategy_new(&s, "fedprox", &(fst_strategy_options){wrong[i]}, SIZE, &err), FST_E_CONFIG);
+    assert_null(s);
+    ok(fst_strategy_new(&s, "fedprox", &(fst_strategy_options){0.25}, SIZE, &err), &err);
+    assert_true(fst_strategy_hints(s, 3, 5).prox_mu == 0.25);
+    fst_fed_size down, up;
+    fst_strategy_sizes(s, &down, &up);
+    assert_true(fst_fed_size_equal(down, SIZE) && fst_fed_size_equal(up, SIZE));
+    assert_true(fst_fed_size_bytes(down) == 4 * 2537 + 8 * 3);
+    fst_strategy_free(s);
+    ok(fst_strategy_new(&s, "fedavg", &(fst_strategy_options){0.25}, SIZE, &err), &err);
+    assert_true(fst_strategy_hints(s, 3, 5).prox_mu == 0);
+    fst_strategy_free(s);
+    fst_strategy_free(NULL);
+    assert_ptr_equal(fst_strategy_find("fedprox"), fst_strategy_at(1));
+    assert_null(fst_strategy_find("FedAvg"));
+}
+
+/* A model may have no buffers, no counters, even no parameters. */
+static void test_empty_spans(void **state)
+{
+    (void)state;
+    const fst_fed_size sizes[] = {{5, 0, 0}, {0, 5, 0}, {0, 0, 5}, {0, 0, 0}};
+    for (int k = 0; k < 4; k++) {
+        fst_strategy *s = NULL;
+        fst_error err;
+        fst_fed_state global, client;
+        ok(fst_strategy_new(&s, "fedavg", NULL, sizes[k], &err), &err);
+        ok(fst_fed_state_init(&global, sizes[k], &err), &err);
+        ok(fst_fed_state_init(&client, sizes[k], &err), &err);
+        fst_strategy_begin(s, 0);
+        fst_update u = {0, 0, 3, fst_fed_state_view(&client)};
+        ok(fst_strategy_fold(s, &u, &err), &err);
+        ok(fst_strategy_publish(s, &global, NULL, &err), &err);
+        fst_fed_state_release(&global);
+        fst_fed_state_release(&client);
+        fst_strategy_free(s);
+    }
+}
+
+/* A strategy from outside that keeps a number and returns less than it is sent. */
+struct keeper {
+    fst_strategy base;
+    uint64_t rounds;
+};
+
+static fst_status keeper_init(fst_strategy *s, const fst_strategy_options *options, fst_error *err)
+{
+    (void)s;
+    return options->prox_mu < 0 ? fst_fail(err, FST_E_CONFIG, "no") : FST_OK;
+}
+
+static void keeper_sizes(const fst_strategy *s, fst_fed_size *down, fst_fed_size *up)
+{
+    (void)s;
+    (void)down;
+    up->buffers = 0;
+}
+
+static void keeper_begin(fst_strategy *s, uint64_t round)
+{
+    (void)round;
+    ((struct keeper *)s)->rounds++;
+}
+
+static fst_status keeper_fold(fst_strategy *s, const fst_update *u, fst_error *err)
+{
+    (void)s;
+    return u->samples == 13 ? fst_fail(err, FST_E_NUMERIC, "bad luck") : FST_OK;
+}
+
+static fst_status keeper_publish(fst_strategy *s, fst_fed_state *global, fst_publish_stats *stats, fst_error *err)
+{
+    (void)err;
+    global->counters[0] = (int64_t)((struct keeper *)s)->rounds;
+    stats->update_norm = 2;
+    return FST_OK;
+}
+
+static fst_status keeper_save(const fst_strategy *s, fst_buf *out, fst_error *err)
+{
+    return fst_buf_append(out, &((const struct keeper *)s)->rounds, 8, err);
+}
+
+static fst_status keeper_load(fst_strategy *s, const void *data, size_t len, fst_error *err)
+{
+    if (len != 8)
+        return fst_fail(err, FST_E_FORMAT, "8 bytes are needed, not %zu", len);
+    memcpy(&((struct keeper *)s)->rounds, data, 8);
+    return FST_OK;
+}
+
+static void test_strategy_from_outside(void **state)
+{
+    struct setting *t = *state;
+    static const fst_strategy_ops ops = {.name = "keeper",
+                                         .summary = "keeps a number",
+                                         .instance_bytes = sizeof(struct keeper),
+                                         .init = keeper_init,
+                                         .sizes = keeper_sizes,
+                                         .begin = keeper_begin,
+                                         .fold = keeper_fold,
+                                         .publish = keeper_publish,
+                                         .save = keeper_save,
+                                         .load = keeper_load};
+    fst_strategy *s = NULL, *again = NULL;
+    fst_fed_state global = random_state(1000);
+    fst_buf saved = {0};
+    fst_error err;
+    assert_int_equal(fst_strategy_new_ops(&s, &ops, &(fst_strategy_options){-1}, SIZE, &err), FST_E_CONFIG);
+    assert_null(s);
+    ok(fst_strategy_new_ops(&s, &ops, NULL, SIZE, &err), &err);
+    ok(fst_strategy_new_ops(&again, &ops, NULL, SIZE, &err), &err);
+    fst_strategy_begin(s, 0);
+    fst_strategy_begin(s, 1);
+    fst_update u = update_of(&t->client[0], 0, 1);
+    assert_int_equal(fst_strategy_fold(s, &u, &err), FST_E_MISMATCH); /* buffers are not to be sent */
+    u.state.size.buffers = 0;
+    u.samples = 13;
+    assert_int_equal(fst_strategy_fold(s, &u, &err), FST_E_NUMERIC);
+    assert_string_equal(err.message, "the update of client 0: bad luck");
+    u.samples = 14;
+    ok(fst_strategy_fold(s, &u, &err), &err);
+    ok(fst_strategy_save(s, &saved, &err), &err);
+    for (size_t i = 0; i < saved.len; i++) {
+        saved.data[i] ^= 4;
+        fst_status st = fst_strategy_load(again, saved.data, saved.len, &err);
+        assert_true(st == FST_E_FORMAT || st == FST_E_MISMATCH);
+        saved.data[i] ^= 4;
+    }
+    assert_int_equal(((struct keeper *)again)->rounds, 0);
+    ok(fst_strategy_load(again, saved.data, saved.len, &err), &err);
+    fst_strategy_begin(again, 1);
+    ok(fst_strategy_fold(again, &u, &err), &err);
+    fst_publish_stats stats;
+    ok(fst_strategy_publish(again, &global, &stats, &err), &err);
+    assert_int_equal(global.counters[0], 3);
+    assert_true(stats.update_norm == 2 && stats.updates == 1 && stats.samples == 14);
+    fst_buf_release(&saved);
+    fst_fed_state_release(&global);
+    fst_strategy_free(s);
+    fst_strategy_free(again);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_model),
+        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_refusal),
+        cmocka_unit_test(test_nothing),
+        cmocka_unit_test(test_saving),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_weighted_mean_of_those_that_reported),
+        cmocka_unit_test(test_counters_below_zero),
+        cmocka_unit_test(test_options_and_names),
+        cmocka_unit_test(test_empty_spans),
+        cmocka_unit_test(test_strategy_from_outside),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
