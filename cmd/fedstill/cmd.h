@@ -79,6 +79,7 @@ struct command {
     fst_status (*run)(const struct options *o, fst_error *err);
 };
 
+extern const struct command cmd_bench;
 extern const struct command cmd_run;
 extern const struct command cmd_runs;
 

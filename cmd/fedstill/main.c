@@ -10,6 +10,7 @@
 static const struct command *const commands[] = {
     &cmd_run,
     &cmd_runs,
+    &cmd_bench,
     NULL,
 };
 

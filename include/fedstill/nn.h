@@ -233,8 +233,10 @@ FST_API double fst_schedule_rate(const fst_schedule *s, double base, int64_t epo
  * Training steps on several threads. A batch is cut into shards of a size that depends on model and
  * batch alone; each shard runs on one thread with single-threaded kernels and has gradients of its own,
  * which are added in the order of the shards: the bits do not depend on the number of threads. Models
- * with batch norm need the whole batch at once: they have one shard and use the threads inside kernels.
+ * with batch norm need the whole batch at once, and for very large ones gradients a shard would cost too
+ * much memory: they have one shard and use the threads inside kernels, and their bits depend on how many.
  */
+FST_API bool fst_graph_sharded(const fst_graph *g); /* false: the bits depend on the number of threads */
 typedef struct fst_trainer_options {
     size_t batch_size;
     int threads;         /* 0: all CPUs */

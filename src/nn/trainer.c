@@ -9,7 +9,7 @@
 
 #include "graph.h"
 
-enum { AUTO_SHARD = 32, MAX_SHARD_PARAMS = 4 << 20 };
+enum { AUTO_SHARD = 32, MAX_SHARD_PARAMS = 8 << 20 };
 
 struct fst_trainer {
     const fst_graph *graph;
@@ -43,18 +43,25 @@ static bool has_batch_norm(const fst_graph *g)
     return false;
 }
 
+bool fst_graph_sharded(const fst_graph *g)
+{
+    return !has_batch_norm(g) && g->param_count <= MAX_SHARD_PARAMS;
+}
+
 /* Shards small enough that a shard's activations stay near the core, large enough that adding up
- * gradients stays cheap; never dependent on the number of threads. Measured in docs/rationale.md. */
+ * gradients stays cheap, at least two so that two cores have work; never dependent on the number of
+ * threads. Measured in docs/rationale.md. */
 static size_t shard_rule(const fst_graph *g, const fst_trainer_options *o)
 {
-    if (has_batch_norm(g) || g->param_count > MAX_SHARD_PARAMS)
-        return o->batch_size;
-    size_t shard = o->shard_size ? o->shard_size : AUTO_SHARD;
-    if (shard >= o->batch_size)
-        return o->batch_size;
-    /* equal shards: the last one would otherwise be mostly padding */
-    size_t count = (o->batch_size + shard - 1) / shard;
-    return (o->batch_size + count - 1) / count;
+    size_t batch = o->batch_size;
+    if (!fst_graph_sharded(g))
+        return batch;
+    if (o->shard_size)
+        return o->shard_size < batch ? o->shard_size : batch;
+    size_t count = (batch + AUTO_SHARD - 1) / AUTO_SHARD;
+    if (count < 2 && batch > 1)
+        count = 2;
+    return (batch + count - 1) / count; /* equal shards: the last one would otherwise be mostly padding */
 }
 
 void fst_trainer_free(fst_trainer *t)
@@ -105,9 +112,11 @@ static fst_status allocate(fst_trainer *t, fst_error *err)
 
 static fst_plan_options plan_options(const fst_trainer *t, size_t rows, bool training)
 {
+    /* A single shard of a sharded model has one thread too: more would change its bits. */
+    bool inside = training ? !fst_graph_sharded(t->graph) : t->shards == 1;
     return (fst_plan_options){.batch = (int64_t)rows,
                               .training = training,
-                              .threads = t->shards > 1 ? 1 : t->threads,
+                              .threads = inside ? t->threads : 1,
                               .backend = t->backend};
 }
 

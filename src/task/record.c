@@ -30,13 +30,13 @@ static fst_status add_step(const struct session *s, enum step step, fst_buf *tex
     return fst_buf_printf(text, err, "%s=%s\n", fst__step_names[step], s->records[step].digest);
 }
 
-/* Models with batch norm train with threads inside kernels, and their bits depend on how many. */
+/* Models that are not cut into shards train with threads inside kernels, and their bits depend on how many. */
 static fst_status add_threads(const struct session *s, const char *arch, fst_buf *text, fst_error *err)
 {
     fst_model_config c = {.classes = s->train->classes, .input = s->train->shape};
     fst_graph *g = NULL;
     fst_status st = fst_model_graph(&g, arch, &c, err);
-    if (!st && fst_graph_buffers(g))
+    if (!st && !fst_graph_sharded(g))
         st = fst_buf_printf(text, err, "threads=%d\n", s->threads);
     fst_graph_free(g);
     return st;
