@@ -36,7 +36,7 @@ said '| fast | 4000 | 500 | default | 8.00 | 1.20 | 100 | 411 | - | - |'
 said '| whole | 1 | 200 | channels-last | 4.00 | - | 50 | 411 | 0.250 | 1.00 |'
 said 'Geometric mean of the ratios: 3.63 (3 of 3 workloads)' # the cube root of 48
 holds "three passes of three workloads" test "$(wc -l <"$scratch/fedstill.calls")" -eq 9
-holds "they take turns" test "$(sed -n 4p "$scratch/fedstill.calls")" = "bench slow --threads 1 --precision f32 --json"
+holds "they take turns" test "$(sed -n 4p "$scratch/fedstill.calls")" = "bench slow --threads 1 --precision f32 --seconds 2 --json"
 
 rm "$scratch/fedstill.calls"
 expect 1 "$compare" --program "$scratch/fedstill" --passes 1 --raw "$scratch/raw" fast unknown
@@ -48,6 +48,7 @@ holds "every measurement is kept" test "$(grep -c '^fast' "$scratch/raw")" -eq 3
 expect 2 "$compare" --program "$scratch/none" fast
 said 'is not there'
 expect 2 "$compare" --program "$scratch/fedstill" --passes none fast
+expect 2 "$compare" --program "$scratch/fedstill" --seconds long fast
 expect 2 "$compare" --program "$scratch/fedstill" --precision f64 fast
 expect 2 "$compare" --program "$scratch/fedstill" --peer "$scratch/none" fast
 said 'no peer'
