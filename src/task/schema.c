@@ -435,7 +435,7 @@ static fst_status read_list(struct reader *r, const fst__field *f, const fst__no
     *(size_t *)((char *)object + f->count_at) = count;
     for (const fst__node *c = single ? n : n->first; c; c = single ? NULL : c->next, i++) {
         struct path entry = {p, NULL, i};
-        fst_status s = read_one(r, f, c, &entry, true, at + i * size, err);
+        fst_status s = read_one(r, f, c, single ? p : &entry, true, at + i * size, err);
         if (s)
             return s;
     }
