@@ -1,0 +1,210 @@
+/*
+ * CIFAR-10, the binary version: records of one label byte and 3072 bytes of a 32 x 32 image, channel
+ * by channel. The Python version (pickles) is refused: a pickle is a program, not a file of data.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "formats.h"
+
+static const fst_source_vtable vtable = {"cifar10", fst__held_get, fst__held_close};
+
+enum { PIXELS = 3 * 32 * 32, RECORD = 1 + PIXELS, CLASSES = 10, BATCHES = 5, RECORDS_A_BLOCK = 32 };
+enum { NAMES_MAX_BYTES = 65536 };
+#define UNPACKED "cifar-10-batches-bin" /* the folder that the archive unpacks into */
+
+static bool probe(const char *path)
+{
+    return fst__has(path, "data_batch_1.bin") || fst__has(path, "test_batch.bin") ||
+           fst__has(path, UNPACKED "/data_batch_1.bin");
+}
+
+/* Whole records in one file. */
+static fst_status records(const fst__reader *r, uint64_t *n, fst_error *err)
+{
+    if (r->compressed)
+        return fst_fail(err, FST_E_FORMAT, "%s: is compressed; unpack it", r->name);
+    if (r->size == 0 || r->size % RECORD)
+        return fst_fail(err, FST_E_FORMAT, "%s: %llu bytes are not whole records of %d: cut off, or not CIFAR-10",
+                        r->name, (unsigned long long)r->size, RECORD);
+    *n = r->size / RECORD;
+    return FST_OK;
+}
+
+/* Copies records of one file to samples `at` and following, until `end`. */
+static fst_status read_file(fst__held *h, fst__reader *r, unsigned char *block, size_t *at, size_t end, fst_error *err)
+{
+    uint64_t left = r->size / RECORD;
+    while (left && *at < end) {
+        size_t n = left < RECORDS_A_BLOCK ? (size_t)left : RECORDS_A_BLOCK;
+        n = n < end - *at ? n : end - *at;
+        fst_status s = fst__reader_exact(r, block, n * RECORD, "a block of records", err);
+        if (s)
+            return s;
+        for (size_t i = 0; i < n; i++) {
+            h->own_labels[*at] = block[i * RECORD];
+            memcpy(h->own_data + *at * PIXELS, block + i * RECORD + 1, PIXELS);
+            ++*at;
+        }
+        left -= n;
+    }
+    return FST_OK;
+}
+
+static fst_status read_files(fst__held *h, fst__reader *files, size_t n, size_t limit, fst_error *err)
+{
+    uint64_t total = 0, one = 0;
+    fst_status s = FST_OK;
+    for (size_t i = 0; !s && i < n; i++) {
+        s = records(&files[i], &one, err);
+        total += one;
+    }
+    if (!s)
+        s = fst__held_reserve(h, FST_U8, &FST_SHAPE(3, 32, 32), fst__limited(total, limit), err);
+    if (s)
+        return s;
+    size_t count = h->base.count, at = 0;
+    unsigned char *block = fst_alloc(RECORDS_A_BLOCK * RECORD);
+    h->own_labels = fst_alloc(count * sizeof *h->own_labels);
+    if (!block || !h->own_labels)
+        s = fst_fail_memory(err, count * sizeof *h->own_labels);
+    for (size_t i = 0; !s && i < n; i++)
+        s = read_file(h, &files[i], block, &at, count, err);
+    fst_free(block);
+    return s;
+}
+
+fst_status fst__cifar10_read(fst_source **out, const char *name, fst__reader *files, size_t n, size_t limit,
+                             fst_error *err)
+{
+    fst__held *h = NULL;
+    fst_status s = fst__held_new(&h, &vtable, name, err);
+    if (s)
+        return s;
+    s = read_files(h, files, n, limit, err);
+    if (!s)
+        s = fst__held_finish(h, h->own_labels, h->base.count, CLASSES, out, err);
+    if (s)
+        fst__held_close(&h->base);
+    return s;
+}
+
+/* The next line that is not empty, without blanks at its end; NULL behind the last. */
+static const char *next_line(const char **at, const char *end, size_t *len)
+{
+    while (*at < end) {
+        const char *line = *at, *stop = memchr(line, '\n', (size_t)(end - line));
+        stop = stop ? stop : end;
+        *at = stop < end ? stop + 1 : end;
+        while (stop > line && (stop[-1] == '\r' || stop[-1] == ' '))
+            stop--;
+        if (stop > line) {
+            *len = (size_t)(stop - line);
+            return line;
+        }
+    }
+    return NULL;
+}
+
+fst_status fst__cifar10_names(char ***out, const char *name, const char *text, size_t len, fst_error *err)
+{
+    char **names = fst_calloc(1, CLASSES * sizeof *names + len + CLASSES);
+    if (!names)
+        return fst_fail_memory(err, len);
+    char *strings = (char *)(names + CLASSES);
+    const char *at = text, *line;
+    size_t n = 0, count = 0;
+    while ((line = next_line(&at, text + len, &n))) {
+        if (count < CLASSES) {
+            names[count] = strings;
+            memcpy(strings, line, n);
+            strings += n + 1;
+        }
+        count++;
+    }
+    if (count != CLASSES) {
+        fst_free(names);
+        return fst_fail(err, FST_E_FORMAT, "%s: names %zu classes, CIFAR-10 has %d", name, count, CLASSES);
+    }
+    *out = names;
+    return FST_OK;
+}
+
+static fst_status class_names(fst_source *s, const char *folder, fst_error *err)
+{
+    fst_buf text = {0};
+    if (!fst__has(folder, "batches.meta.txt"))
+        return FST_OK;
+    char *path = fst_path_join(folder, "batches.meta.txt");
+    if (!path)
+        return fst_fail_memory(err, strlen(folder));
+    fst_status st = fst_file_read(path, NAMES_MAX_BYTES, &text, err);
+    if (!st)
+        st = fst__cifar10_names(&s->class_names, path, text.data, text.len, err);
+    fst_buf_release(&text);
+    fst_free(path);
+    return st;
+}
+
+static fst_status open_file(char **path, fst__reader *r, const char *folder, const char *file, fst_error *err)
+{
+    char python[32];
+    snprintf(python, sizeof python, "%.*s", (int)(strlen(file) - 4), file);
+    if (!fst__has(folder, file) && fst__has(folder, python))
+        return fst_fail(err, FST_E_FORMAT,
+                        "%s: this is the Python version of CIFAR-10; the binary version (%s) is needed", folder, file);
+    *path = fst_path_join(folder, file);
+    if (!*path)
+        return fst_fail_memory(err, strlen(folder));
+    return fst__reader_open(r, *path, err);
+}
+
+/* Opens the split's files one by one; with a limit the later ones may be missing. */
+static fst_status open_files(char **paths, fst__reader *files, size_t *n, const char *folder,
+                             const fst_source_spec *spec, fst_error *err)
+{
+    bool test = !strcmp(spec->split, "test");
+    uint64_t total = 0;
+    for (int i = 0; i < (test ? 1 : BATCHES); i++) {
+        char file[32];
+        snprintf(file, sizeof file, test ? "test_batch.bin" : "data_batch_%d.bin", i + 1);
+        fst_status s = open_file(&paths[i], &files[i], folder, file, err);
+        if (s)
+            return s;
+        ++*n;
+        total += files[i].size / RECORD;
+        if (spec->limit && total >= spec->limit)
+            break;
+    }
+    return FST_OK;
+}
+
+static fst_status open_cifar10(fst_source **out, const fst_source_spec *spec, fst_error *err)
+{
+    char *paths[BATCHES] = {0};
+    fst__reader files[BATCHES] = {{.fd = -1}, {.fd = -1}, {.fd = -1}, {.fd = -1}, {.fd = -1}};
+    size_t n = 0;
+    fst_source *source = NULL;
+    if (spec->classes && spec->classes != CLASSES)
+        return fst_fail(err, FST_E_CONFIG, "%s: CIFAR-10 has %d classes, not %d", spec->path, CLASSES, spec->classes);
+    char *folder = fst_path_join(spec->path, fst__has(spec->path, UNPACKED) ? UNPACKED : "");
+    fst_status s = folder ? FST_OK : fst_fail_memory(err, strlen(spec->path));
+    if (!s)
+        s = open_files(paths, files, &n, folder, spec, err);
+    if (!s)
+        s = fst__cifar10_read(&source, spec->path, files, n, spec->limit, err);
+    if (!s)
+        s = class_names(source, folder, err);
+    if (s)
+        fst_source_close(source);
+    else
+        *out = source;
+    for (int i = 0; i < BATCHES; i++) {
+        fst__reader_close(&files[i]);
+        fst_free(paths[i]);
+    }
+    fst_free(folder);
+    return s;
+}
+
+const fst__format fst__format_cifar10 = {"cifar10", probe, open_cifar10};

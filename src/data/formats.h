@@ -1,0 +1,92 @@
+/*
+ * formats.h - what the formats of this layer share: the table that fst_source_open walks, the reader
+ * that yields plain and gzip files alike, and the source whose samples lie in one block of memory.
+ * Private to src/data, its tests and its fuzz targets.
+ */
+#ifndef FEDSTILL_DATA_FORMATS_H
+#define FEDSTILL_DATA_FORMATS_H
+
+#include <zlib.h>
+
+#include "fedstill/data.h"
+
+/* ---- the table of formats ----------------------------------------------------------------- */
+
+typedef struct fst__format {
+    const char *name;
+    bool (*probe)(const char *path); /* does what stands at path look like this format? */
+    /* spec->split is set, spec->path is not NULL. */
+    fst_status (*open)(fst_source **out, const fst_source_spec *spec, fst_error *err);
+} fst__format;
+
+extern const fst__format fst__format_idx, fst__format_cifar10, fst__format_array, fst__format_folder;
+
+bool fst__is_folder(const char *path);
+/* Is there a file or folder `name` in `folder`? */
+bool fst__has(const char *folder, const char *name);
+bool fst__ends_with(const char *s, const char *suffix); /* ignores case */
+
+/* ---- reader ------------------------------------------------------------------------------- */
+
+/* Yields the bytes of a file or of memory from front to back; gzip is recognised by its first
+ * bytes and inflated on the way. Holds one small block, never the whole. */
+typedef struct fst__reader {
+    const char *name; /* borrowed, for messages */
+    int fd;           /* -1: over memory */
+    const unsigned char *memory;
+    uint64_t size, at; /* stored bytes, and how many of them were consumed */
+    bool compressed, started, ended;
+    z_stream z;
+    unsigned char *block;
+} fst__reader;
+
+FST_MUST fst_status fst__reader_open(fst__reader *r, const char *path, fst_error *err);
+FST_MUST fst_status fst__reader_open_memory(fst__reader *r, const char *name, const void *data, size_t len,
+                                            fst_error *err);
+/* No more bytes than this can come out, whatever a header promises. */
+uint64_t fst__reader_most(const fst__reader *r);
+/* Reads exactly len bytes; fewer are an error that says how many `what` has. */
+FST_MUST fst_status fst__reader_exact(fst__reader *r, void *dst, size_t len, const char *what, fst_error *err);
+/* Fails when bytes follow. */
+FST_MUST fst_status fst__reader_finish(fst__reader *r, fst_error *err);
+void fst__reader_close(fst__reader *r);
+
+/* ---- sources in memory -------------------------------------------------------------------- */
+
+typedef struct fst__held {
+    fst_source base;
+    const unsigned char *data; /* count raw samples: own_data, or the caller's */
+    unsigned char *own_data;
+    int32_t *own_labels;
+} fst__held;
+
+fst_status fst__held_get(const fst_source *s, size_t i, void *dst, fst_error *err);
+void fst__held_close(fst_source *s);
+FST_MUST fst_status fst__held_new(fst__held **out, const fst_source_vtable *v, const char *name, fst_error *err);
+/* Sets dtype, shape and count after checking them against the limits; *bytes is the size of all samples. */
+FST_MUST fst_status fst__held_describe(fst__held *h, fst_dtype dtype, const fst_shape *shape, uint64_t count,
+                                       size_t *bytes, fst_error *err);
+/* Describes and allocates own_data. */
+FST_MUST fst_status fst__held_reserve(fst__held *h, fst_dtype dtype, const fst_shape *shape, uint64_t count,
+                                      fst_error *err);
+/* Checks `nlabels` labels (at least base.count; those behind it only count for the number of classes), sets
+ * classes (`wanted`, or as many as the labels show when that is 0) and the digest, and hands h out. On failure
+ * h is still the caller's. */
+FST_MUST fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t nlabels, int wanted,
+                                     fst_source **out, fst_error *err);
+/* The digest of data.h, computed through get. */
+FST_MUST fst_status fst__source_digest(const fst_source *s, char hex[FST_DIGEST_HEX], fst_error *err);
+/* min(count, limit), limit 0 meaning none. */
+uint64_t fst__limited(uint64_t count, size_t limit);
+
+/* ---- parsers that the tests and fuzz targets call over memory ------------------------------ */
+
+FST_MUST fst_status fst__idx_read(fst_source **out, const char *name, fst__reader *images, fst__reader *labels,
+                                  int classes, size_t limit, fst_error *err);
+/* Reads n readers of CIFAR-10 records one after the other. */
+FST_MUST fst_status fst__cifar10_read(fst_source **out, const char *name, fst__reader *files, size_t n,
+                                      size_t limit, fst_error *err);
+/* Ten names, one a line, into one block behind the pointers. */
+FST_MUST fst_status fst__cifar10_names(char ***out, const char *name, const char *text, size_t len, fst_error *err);
+
+#endif

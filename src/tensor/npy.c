@@ -1,0 +1,623 @@
+/*
+ * NumPy's npy and npz. The header is a Python literal; only the one dictionary that NumPy writes is
+ * understood, by a parser of its own that looks at nothing else. Pickles (object arrays) are refused.
+ * Data goes from the file straight into the array; only Fortran order takes a second copy.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zip.h>
+
+#include "npy_private.h"
+
+enum { MAX_HEADER = 65536, MAX_MEMBERS = 1 << 20, DEFLATE_MOST = 1032 };
+
+/* Where the bytes come from: exactly one of the three. */
+struct input {
+    const char *name;
+    uint64_t left; /* bytes that are still to come */
+    const unsigned char *memory;
+    zip_file_t *member;
+    int fd;
+};
+
+struct header {
+    fst_dtype dtype;
+    fst_shape shape;
+    bool fortran, swap;
+};
+
+void fst_array_release(fst_array *a)
+{
+    if (!a)
+        return;
+    fst_free(a->name);
+    fst_free(a->data);
+    *a = (fst_array){0};
+}
+
+static fst_status input_read(struct input *in, void *dst, size_t len, const char *what, fst_error *err)
+{
+    unsigned char *p = dst;
+    if (len > in->left)
+        return fst_fail(err, FST_E_FORMAT, "%s: cut off: %s needs %zu bytes, %llu are there", in->name, what, len,
+                        (unsigned long long)in->left);
+    in->left -= len;
+    if (in->memory) {
+        memcpy(dst, in->memory, len);
+        in->memory += len;
+        return FST_OK;
+    }
+    while (len) {
+        int64_t n = in->member ? zip_fread(in->member, p, len) : read(in->fd, p, len);
+        if (n < 0 && !in->member && errno == EINTR)
+            continue;
+        if (n < 0 && in->member)
+            return fst_fail(err, FST_E_FORMAT, "%s: damaged: %s", in->name, zip_file_strerror(in->member));
+        if (n < 0)
+            return fst_fail_errno(err, "%s", in->name);
+        if (n == 0)
+            return fst_fail(err, FST_E_FORMAT, "%s: cut off while %s was read", in->name, what);
+        p += n;
+        len -= (size_t)n;
+    }
+    return FST_OK;
+}
+
+/* ---- the header's dictionary ---------------------------------------------------------------- */
+
+/* A position in the text, which ends with a NUL. */
+struct text {
+    const char *name, *p;
+};
+
+static void blanks(struct text *t)
+{
+    while (*t->p == ' ' || *t->p == '\t' || *t->p == '\n' || *t->p == '\r')
+        t->p++;
+}
+
+static bool accept(struct text *t, const char *word)
+{
+    size_t n = strlen(word);
+    blanks(t);
+    if (strncmp(t->p, word, n))
+        return false;
+    t->p += n;
+    return true;
+}
+
+static fst_status bad(const struct text *t, const char *what, fst_error *err)
+{
+    return fst_fail(err, FST_E_FORMAT, "%s: the npy header is wrong: %s at \"%.24s\"", t->name, what, t->p);
+}
+
+/* 'abc' or "abc", without escapes, at most size - 1 characters. */
+static bool quoted(struct text *t, char *out, size_t size)
+{
+    size_t n = 0;
+    blanks(t);
+    char quote = *t->p;
+    if (quote != '\'' && quote != '"')
+        return false;
+    t->p++;
+    while (*t->p && *t->p != quote && *t->p != '\\' && n + 1 < size)
+        out[n++] = *t->p++;
+    out[n] = 0;
+    if (*t->p != quote)
+        return false;
+    t->p++;
+    return true;
+}
+
+static fst_status parse_type(struct text *t, struct header *h, fst_error *err)
+{
+    static const struct {
+        char name[3];
+        fst_dtype dtype;
+    } kinds[] = {{"f4", FST_F32}, {"f8", FST_F64}, {"f2", FST_F16}, {"u1", FST_U8},  {"i1", FST_I8},  {"u2", FST_U16},
+                 {"i2", FST_I16}, {"u4", FST_U32}, {"i4", FST_I32}, {"u8", FST_U64}, {"i8", FST_I64}, {"b1", FST_BOOL}};
+    char type[16];
+    blanks(t);
+    if (*t->p == '[')
+        return fst_fail(err, FST_E_UNSUPPORTED, "%s: a structured array; save each field as an array", t->name);
+    if (!quoted(t, type, sizeof type) || !strchr("<>|=", type[0]) || !type[0])
+        return bad(t, "descr must be a type such as '<f4'", err);
+    if (type[1] == 'O')
+        return fst_fail(err, FST_E_UNSUPPORTED, "%s: an object array (a pickle); save it with a number type", t->name);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (!strcmp(type + 1, kinds[i].name)) {
+            h->dtype = kinds[i].dtype;
+            bool wide = fst_dtype_size(h->dtype) > 1;
+            if (wide && type[0] == '|')
+                return bad(t, "a type of several bytes needs a byte order", err);
+            h->swap = wide && type[0] == '>';
+            return FST_OK;
+        }
+    return fst_fail(err, FST_E_UNSUPPORTED,
+                    "%s: elements of type '%s' are not read; use bool, int, uint or float of 1 to 8 bytes", t->name,
+                    type);
+}
+
+static fst_status parse_order(struct text *t, struct header *h, fst_error *err)
+{
+    if (accept(t, "True"))
+        h->fortran = true;
+    else if (accept(t, "False"))
+        h->fortran = false;
+    else
+        return bad(t, "fortran_order must be True or False", err);
+    return FST_OK;
+}
+
+static bool number(struct text *t, int64_t *out)
+{
+    int64_t v = 0;
+    blanks(t);
+    if (*t->p < '0' || *t->p > '9')
+        return false;
+    while (*t->p >= '0' && *t->p <= '9')
+        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, *t->p++ - '0', &v))
+            return false;
+    if (*t->p == 'L') /* Python 2 wrote its long integers so */
+        t->p++;
+    *out = v;
+    return true;
+}
+
+static fst_status parse_shape(struct text *t, struct header *h, fst_error *err)
+{
+    if (!accept(t, "("))
+        return bad(t, "shape must be a tuple", err);
+    h->shape.rank = 0;
+    bool comma = true;
+    while (!accept(t, ")")) {
+        if (!comma || h->shape.rank == FST_MAX_RANK)
+            return bad(t, comma ? "shape has too many dimensions" : "a comma or ) is missing", err);
+        if (!number(t, &h->shape.dim[h->shape.rank]))
+            return bad(t, "a dimension is not a whole number", err);
+        h->shape.rank++;
+        comma = accept(t, ",");
+    }
+    if (h->shape.rank == 1 && !comma)
+        return bad(t, "a tuple of one needs its comma", err);
+    return FST_OK;
+}
+
+static fst_status parse_dictionary(struct text *t, struct header *h, fst_error *err)
+{
+    static const char *const keys[] = {"descr", "fortran_order", "shape"};
+    static fst_status (*const parsers[])(struct text *, struct header *, fst_error *) = {parse_type, parse_order,
+                                                                                         parse_shape};
+    char key[16];
+    unsigned seen = 0;
+    bool comma = true;
+    if (!accept(t, "{"))
+        return bad(t, "a dictionary is expected", err);
+    while (!accept(t, "}")) {
+        if (!comma || !quoted(t, key, sizeof key) || !accept(t, ":"))
+            return bad(t, "a key is expected", err);
+        unsigned k = 0;
+        while (k < 3 && strcmp(key, keys[k]))
+            k++;
+        if (k == 3 || seen & 1u << k)
+            return fst_fail(err, FST_E_FORMAT, "%s: the npy header is wrong: key '%s' is %s", t->name, key,
+                            k == 3 ? "unknown" : "there twice");
+        seen |= 1u << k;
+        fst_status s = parsers[k](t, h, err);
+        if (s)
+            return s;
+        comma = accept(t, ",");
+    }
+    blanks(t);
+    if (*t->p)
+        return bad(t, "something follows the dictionary", err);
+    if (seen != 7)
+        return fst_fail(err, FST_E_FORMAT, "%s: the npy header is wrong: descr, fortran_order and shape are needed",
+                        t->name);
+    return FST_OK;
+}
+
+static fst_status read_header(struct input *in, struct header *h, fst_error *err)
+{
+    unsigned char head[12];
+    fst_status s = input_read(in, head, 8, "the npy header", err);
+    if (s)
+        return s;
+    if (memcmp(head, "\x93NUMPY", 6))
+        return fst_fail(err, FST_E_FORMAT, "%s: not an npy file: it does not begin with \\x93NUMPY", in->name);
+    if (head[6] < 1 || head[6] > 3 || head[7] != 0)
+        return fst_fail(err, FST_E_UNSUPPORTED, "%s: npy version %d.%d, versions 1.0 to 3.0 are read", in->name,
+                        head[6], head[7]);
+    size_t width = head[6] == 1 ? 2 : 4;
+    s = input_read(in, head + 8, width, "the npy header", err);
+    if (s)
+        return s;
+    uint32_t len = (uint32_t)head[8] | (uint32_t)head[9] << 8;
+    if (width == 4)
+        len |= (uint32_t)head[10] << 16 | (uint32_t)head[11] << 24;
+    if (len > MAX_HEADER)
+        return fst_fail(err, FST_E_LIMIT, "%s: an npy header of %lu bytes, at most %d are read", in->name,
+                        (unsigned long)len, MAX_HEADER);
+    char *text = fst_alloc(len + 1u);
+    if (!text)
+        return fst_fail_memory(err, len);
+    s = input_read(in, text, len, "the npy header", err);
+    text[s ? 0 : len] = 0;
+    if (!s && memchr(text, 0, len))
+        s = fst_fail(err, FST_E_FORMAT, "%s: the npy header holds a NUL", in->name);
+    if (!s)
+        s = parse_dictionary(&(struct text){in->name, text}, h, err);
+    fst_free(text);
+    return s;
+}
+
+/* ---- the data ------------------------------------------------------------------------------- */
+
+static void swap_bytes(unsigned char *p, size_t count, size_t size)
+{
+    for (size_t i = 0; i < count; i++, p += size)
+        for (size_t k = 0; k < size / 2; k++) {
+            unsigned char t = p[k];
+            p[k] = p[size - 1 - k];
+            p[size - 1 - k] = t;
+        }
+}
+
+/* Copies the array in C order; the index counts up, last dimension first, and the source follows it. */
+static void from_fortran(unsigned char *dst, const unsigned char *src, const fst_shape *s, size_t count, size_t size)
+{
+    int64_t at[FST_MAX_RANK] = {0}, stride[FST_MAX_RANK];
+    int64_t from = 0, step = 1;
+    for (int d = 0; d < s->rank; d++) {
+        stride[d] = step;
+        step *= s->dim[d];
+    }
+    for (size_t i = 0; i < count; i++) {
+        memcpy(dst + i * size, src + (size_t)from * size, size);
+        for (int d = s->rank - 1; d >= 0; d--) {
+            from += stride[d];
+            if (++at[d] < s->dim[d])
+                break;
+            from -= stride[d] * s->dim[d];
+            at[d] = 0;
+        }
+    }
+}
+
+static fst_status to_c_order(unsigned char **data, const struct header *h, size_t count, fst_error *err)
+{
+    size_t size = fst_dtype_size(h->dtype);
+    if (!h->fortran || h->shape.rank < 2)
+        return FST_OK;
+    unsigned char *sorted = fst_alloc(count * size);
+    if (!sorted)
+        return fst_fail_memory(err, count * size);
+    from_fortran(sorted, *data, &h->shape, count, size);
+    fst_free(*data);
+    *data = sorted;
+    return FST_OK;
+}
+
+static fst_status data_size(const struct input *in, const struct header *h, size_t max_bytes, size_t *bytes,
+                            fst_error *err)
+{
+    char text[256];
+    int64_t count = fst_shape_count(&h->shape), want;
+    fst_shape_text(&h->shape, text, sizeof text);
+    if (count < 0 || __builtin_mul_overflow(count, (int64_t)fst_dtype_size(h->dtype), &want))
+        return fst_fail(err, FST_E_FORMAT, "%s: shape %s is larger than any memory", in->name, text);
+    if ((uint64_t)want != in->left)
+        return fst_fail(err, FST_E_FORMAT, "%s: %s of shape %s needs %lld bytes of data, %llu are there", in->name,
+                        fst_dtype_name(h->dtype), text, (long long)want, (unsigned long long)in->left);
+    if ((uint64_t)want > max_bytes)
+        return fst_fail(err, FST_E_LIMIT, "%s: an array of %lld bytes, at most %zu are read here", in->name,
+                        (long long)want, max_bytes);
+    *bytes = (size_t)want;
+    return FST_OK;
+}
+
+/* Reads the whole array; `name` becomes its name. */
+static fst_status read_array(fst_array *out, struct input *in, const char *name, size_t max_bytes, fst_error *err)
+{
+    struct header h = {0};
+    size_t bytes = 0;
+    fst_status s = read_header(in, &h, err);
+    if (!s)
+        s = data_size(in, &h, max_bytes, &bytes, err);
+    if (s)
+        return s;
+    size_t count = bytes / fst_dtype_size(h.dtype);
+    char *own_name = fst_strdup(name);
+    unsigned char *data = fst_alloc(bytes);
+    if (!own_name || !data)
+        s = fst_fail_memory(err, bytes);
+    if (!s)
+        s = input_read(in, data, bytes, "the data", err);
+    if (!s && h.swap)
+        swap_bytes(data, count, fst_dtype_size(h.dtype));
+    if (!s)
+        s = to_c_order(&data, &h, count, err);
+    if (s) {
+        fst_free(own_name);
+        fst_free(data);
+        return s;
+    }
+    *out = (fst_array){own_name, h.dtype, h.shape, data};
+    return FST_OK;
+}
+
+fst_status fst_npy_parse(fst_array *out, const char *name, const void *data, size_t len, size_t max_bytes,
+                         fst_error *err)
+{
+    static const unsigned char nothing[1];
+    struct input in = {.name = name, .left = len, .memory = len ? data : nothing, .fd = -1};
+    return read_array(out, &in, "", max_bytes, err);
+}
+
+fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_error *err)
+{
+    struct input in = {.name = path, .fd = open(path, O_RDONLY | O_CLOEXEC)};
+    struct stat st;
+    fst_status s;
+    if (in.fd < 0)
+        return fst_fail_errno(err, "%s", path);
+    if (fstat(in.fd, &st)) {
+        s = fst_fail_errno(err, "%s", path);
+    } else if (!S_ISREG(st.st_mode)) {
+        s = fst_fail(err, FST_E_IO, "%s: not a file", path);
+    } else {
+        in.left = (uint64_t)st.st_size;
+        s = read_array(out, &in, "", max_bytes, err);
+    }
+    close(in.fd);
+    return s;
+}
+
+/* ---- writing -------------------------------------------------------------------------------- */
+
+static const char *npy_type(fst_dtype t)
+{
+    static const char *const names[FST_DTYPE_COUNT] = {
+        [FST_F32] = "<f4", [FST_F64] = "<f8", [FST_F16] = "<f2", [FST_U8] = "|u1",  [FST_I8] = "|i1",  [FST_U16] = "<u2",
+        [FST_I16] = "<i2", [FST_U32] = "<u4", [FST_I32] = "<i4", [FST_U64] = "<u8", [FST_I64] = "<i8", [FST_BOOL] = "|b1"};
+    return (size_t)t < FST_DTYPE_COUNT ? names[t] : NULL;
+}
+
+/* Magic, version and dictionary, padded so that the data begins at a multiple of 64. */
+static fst_status write_header(fst_buf *b, const fst_tensor *t, fst_error *err)
+{
+    static const unsigned char magic[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, 0, 0};
+    fst_status s = fst_buf_append(b, magic, sizeof magic, err);
+    if (!s)
+        s = fst_buf_printf(b, err, "{'descr': '%s', 'fortran_order': False, 'shape': (", npy_type(t->dtype));
+    for (int i = 0; !s && i < t->shape.rank; i++)
+        s = fst_buf_printf(b, err, "%lld%s", (long long)t->shape.dim[i],
+                           t->shape.rank == 1 ? "," : i + 1 < t->shape.rank ? ", " : "");
+    if (!s)
+        s = fst_buf_printf(b, err, "), }");
+    size_t total = (b->len + 1 + 63) / 64 * 64;
+    if (!s)
+        s = fst_buf_printf(b, err, "%*s\n", (int)(total - b->len - 1), "");
+    if (!s) {
+        size_t len = b->len - sizeof magic; /* at most 8 dimensions: far below 65536 */
+        b->data[8] = (char)(len & 255);
+        b->data[9] = (char)(len >> 8);
+    }
+    return s;
+}
+
+fst_status fst_npy_write(const char *path, const fst_tensor *t, fst_error *err)
+{
+    int64_t count = fst_shape_count(&t->shape);
+    fst_buf head = {0};
+    fst_atomic_file f = {0};
+    if (!npy_type(t->dtype))
+        return fst_fail(err, FST_E_UNSUPPORTED, "%s: npy has no type for %s", path, fst_dtype_name(t->dtype));
+    if (count < 0)
+        return fst_fail(err, FST_E_ARGUMENT, "%s: the array's shape is not one", path);
+    fst_status s = write_header(&head, t, err);
+    if (!s)
+        s = fst_atomic_open(&f, path, err);
+    if (!s)
+        s = fst_atomic_write(&f, head.data, head.len, err);
+    if (!s)
+        s = fst_atomic_write(&f, t->data, (size_t)count * fst_dtype_size(t->dtype), err);
+    if (!s)
+        s = fst_atomic_commit(&f, err);
+    fst_atomic_abort(&f);
+    fst_buf_release(&head);
+    return s;
+}
+
+/* ---- npz ------------------------------------------------------------------------------------ */
+
+static fst_status zip_refused(const char *name, int code, int system, fst_error *err)
+{
+    zip_error_t e;
+    zip_error_init_with_code(&e, code);
+    e.sys_err = system;
+    fst_status kind = code == ZIP_ER_OPEN || code == ZIP_ER_NOENT || code == ZIP_ER_READ ? FST_E_IO : FST_E_FORMAT;
+    fst_status s = fst_fail(err, kind, "%s: not a readable npz (zip) file: %s", name, zip_error_strerror(&e));
+    zip_error_fini(&e);
+    return s;
+}
+
+static fst_status archive_open(zip_t **out, const char *path, fst_error *err)
+{
+    int code = 0;
+    zip_t *z = zip_open(path, ZIP_RDONLY, &code);
+    if (!z)
+        return zip_refused(path, code, errno, err);
+    *out = z;
+    return FST_OK;
+}
+
+static fst_status archive_open_memory(zip_t **out, const char *name, const void *data, size_t len, fst_error *err)
+{
+    zip_error_t e;
+    zip_error_init(&e);
+    zip_source_t *source = zip_source_buffer_create(data, len, 0, &e);
+    zip_t *z = source ? zip_open_from_source(source, ZIP_RDONLY, &e) : NULL;
+    fst_status s = z ? FST_OK : zip_refused(name, zip_error_code_zip(&e), zip_error_code_system(&e), err);
+    if (!z && source)
+        zip_source_free(source);
+    zip_error_fini(&e);
+    if (z)
+        *out = z;
+    return s;
+}
+
+/* A directory entry may promise anything; deflate cannot keep more than 1032:1. */
+static bool plausible(const zip_stat_t *st)
+{
+    const zip_uint64_t need = ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE | ZIP_STAT_COMP_METHOD;
+    if ((st->valid & need) != need)
+        return false;
+    if (st->comp_method == ZIP_CM_STORE)
+        return st->size == st->comp_size;
+    return st->comp_size > UINT64_MAX / DEFLATE_MOST || st->size <= st->comp_size * DEFLATE_MOST;
+}
+
+/* Reading up to the end makes the library compare the checksum. */
+static fst_status check_end(struct input *in, fst_error *err)
+{
+    char extra;
+    zip_int64_t n = zip_fread(in->member, &extra, 1);
+    if (n == 0)
+        return FST_OK;
+    if (n < 0)
+        return fst_fail(err, FST_E_FORMAT, "%s: damaged: %s", in->name, zip_file_strerror(in->member));
+    return fst_fail(err, FST_E_FORMAT, "%s: longer than the archive's directory says", in->name);
+}
+
+static fst_status read_member(fst_array *out, zip_t *z, zip_uint64_t index, const char *label, const char *member,
+                              size_t max_bytes, fst_error *err)
+{
+    zip_stat_t st;
+    fst_array a = {0};
+    if (zip_stat_index(z, index, 0, &st) || !plausible(&st))
+        return fst_fail(err, FST_E_FORMAT, "%s: the archive's directory promises what it cannot hold", label);
+    if (st.comp_method != ZIP_CM_STORE && st.comp_method != ZIP_CM_DEFLATE)
+        return fst_fail(err, FST_E_UNSUPPORTED, "%s: compression method %d, only stored and deflated are read", label,
+                        (int)st.comp_method);
+    struct input in = {.name = label, .left = st.size, .member = zip_fopen_index(z, index, 0), .fd = -1};
+    if (!in.member)
+        return fst_fail(err, FST_E_FORMAT, "%s: %s", label, zip_strerror(z));
+    fst_status s = read_array(&a, &in, member, max_bytes, err);
+    if (!s)
+        s = check_end(&in, err);
+    zip_fclose(in.member);
+    if (s)
+        fst_array_release(&a);
+    else
+        *out = a;
+    return s;
+}
+
+static fst_status archive_read(fst_array *out, zip_t *z, const char *name, const char *member, size_t max_bytes,
+                               fst_error *err)
+{
+    fst_buf file = {0}, label = {0};
+    fst_status s = fst_buf_printf(&file, err, "%s.npy", member);
+    if (!s)
+        s = fst_buf_printf(&label, err, "%s[%s]", name, member);
+    if (!s) {
+        zip_int64_t index = zip_name_locate(z, file.data, 0);
+        s = index < 0 ? fst_fail(err, FST_E_FORMAT, "%s: there is no array \"%s\" in it", name, member)
+                      : read_member(out, z, (zip_uint64_t)index, label.data, member, max_bytes, err);
+    }
+    fst_buf_release(&file);
+    fst_buf_release(&label);
+    return s;
+}
+
+fst_status fst_npz_read(fst_array *out, const char *path, const char *member, size_t max_bytes, fst_error *err)
+{
+    zip_t *z = NULL;
+    fst_status s = archive_open(&z, path, err);
+    if (s)
+        return s;
+    s = archive_read(out, z, path, member, max_bytes, err);
+    zip_discard(z);
+    return s;
+}
+
+fst_status fst__npz_read_memory(fst_array *out, const char *name, const void *data, size_t len, const char *member,
+                                size_t max_bytes, fst_error *err)
+{
+    zip_t *z = NULL;
+    fst_status s = archive_open_memory(&z, name, data, len, err);
+    if (s)
+        return s;
+    s = archive_read(out, z, name, member, max_bytes, err);
+    zip_discard(z);
+    return s;
+}
+
+/* The length of the array's name when entry i is an array, else 0. */
+static size_t array_name(zip_t *z, zip_uint64_t i, const char **name)
+{
+    const char *n = zip_get_name(z, i, 0);
+    size_t len = n ? strlen(n) : 0;
+    if (len < 5 || strcmp(n + len - 4, ".npy"))
+        return 0;
+    *name = n;
+    return len - 4;
+}
+
+static fst_status archive_list(zip_t *z, const char *label, char ***names, size_t *count, fst_error *err)
+{
+    zip_int64_t entries = zip_get_num_entries(z, 0);
+    size_t bytes = 0, n = 0, len;
+    const char *name = NULL;
+    if (entries < 0 || entries > MAX_MEMBERS)
+        return fst_fail(err, FST_E_LIMIT, "%s: %lld members, at most %d are read", label, (long long)entries,
+                        MAX_MEMBERS);
+    for (zip_int64_t i = 0; i < entries; i++)
+        if ((len = array_name(z, (zip_uint64_t)i, &name))) {
+            bytes += sizeof(char *) + len + 1;
+            n++;
+        }
+    char **list = fst_alloc(bytes);
+    if (!list)
+        return fst_fail_memory(err, bytes);
+    char *text = (char *)(list + n);
+    size_t k = 0;
+    for (zip_int64_t i = 0; i < entries; i++)
+        if ((len = array_name(z, (zip_uint64_t)i, &name))) {
+            list[k++] = memcpy(text, name, len);
+            text[len] = 0;
+            text += len + 1;
+        }
+    *names = list;
+    *count = n;
+    return FST_OK;
+}
+
+fst_status fst_npz_list(const char *path, char ***names, size_t *count, fst_error *err)
+{
+    zip_t *z = NULL;
+    fst_status s = archive_open(&z, path, err);
+    if (s)
+        return s;
+    s = archive_list(z, path, names, count, err);
+    zip_discard(z);
+    return s;
+}
+
+fst_status fst__npz_list_memory(const char *name, const void *data, size_t len, char ***names, size_t *count,
+                                fst_error *err)
+{
+    zip_t *z = NULL;
+    fst_status s = archive_open_memory(&z, name, data, len, err);
+    if (s)
+        return s;
+    s = archive_list(z, name, names, count, err);
+    zip_discard(z);
+    return s;
+}
