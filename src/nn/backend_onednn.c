@@ -333,6 +333,10 @@ static fst_status new_reorder(struct fst_context *c, struct fst_op *op, const ch
     fst_status st = bind(k, DNNL_ARG_FROM, from, f, 0, err);
     if (!st)
         st = bind(k, DNNL_ARG_TO, to, t, 0, err);
+    if (st) {
+        dnnl_primitive_desc_destroy(pd);
+        return st;
+    }
     if (out)
         *out = k;
     /* Reorders between float layouts need no scratchpad; if one ever does, it lies behind the target. */
