@@ -459,6 +459,11 @@ void fst_runner_free(fst_runner *r)
     fst_free(r);
 }
 
+const fst_graph *fst_runner_graph(const fst_runner *r)
+{
+    return r->t->graph;
+}
+
 static void infer_job(void *ctx, int worker, size_t job)
 {
     fst_runner *r = ctx;
