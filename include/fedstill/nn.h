@@ -285,6 +285,7 @@ typedef struct fst_runner fst_runner;
 FST_MUST FST_API fst_status fst_runner_new(fst_runner **out, const fst_graph *g, const fst_trainer_options *o,
                                            fst_error *err);
 FST_API void fst_runner_free(fst_runner *r);
+FST_API const fst_graph *fst_runner_graph(const fst_runner *r);
 /* logits: rows x classes. */
 FST_MUST FST_API fst_status fst_runner_logits(fst_runner *r, const fst_state *state, const float *x, size_t rows,
                                               float *logits, fst_error *err);

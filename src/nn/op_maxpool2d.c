@@ -9,6 +9,8 @@ static fst_status shape(struct fst_node *n, fst_error *err)
     int64_t k = n->u.pool.kernel, s = n->u.pool.stride, p = n->u.pool.padding;
     if (n->in.rank != 3)
         return fst_fail(err, FST_E_ARGUMENT, "needs (channels, height, width), got rank %d", n->in.rank);
+    if (k > FST_WINDOW_MAX || s > FST_WINDOW_MAX || p > FST_WINDOW_MAX)
+        return fst_fail(err, FST_E_LIMIT, "kernel, stride and padding are at most %d", FST_WINDOW_MAX);
     if (k < 1 || s < 1 || p < 0 || 2 * p > k)
         return fst_fail(err, FST_E_ARGUMENT, "kernel %lld, stride %lld, padding %lld: padding is at most half the kernel",
                         (long long)k, (long long)s, (long long)p);
