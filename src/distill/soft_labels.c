@@ -483,10 +483,11 @@ void fst_soft_labels_row(const fst_soft_labels *s, uint32_t row, float *out)
     for (size_t k = 0; k < width; k++)
         mass += (double)fst_f32_from_f16(s->f16[at + k]);
     double rest = mass < 1 && n > width ? (1 - mass) / (double)(n - width) : 0;
+    double scale = rest > 0 || !(mass > 0) ? 1 : 1 / mass; /* no tail to take up what rounding added or took */
     for (size_t j = 0; j < n; j++)
         out[j] = (float)rest;
     for (size_t k = 0; k < width; k++)
-        out[s->top_class[at + k]] = fst_f32_from_f16(s->f16[at + k]);
+        out[s->top_class[at + k]] = (float)(scale * (double)fst_f32_from_f16(s->f16[at + k]));
 }
 
 fst_status fst_soft_fetch(void *binding, const uint32_t *index, size_t rows, float *soft, fst_error *err)
