@@ -169,7 +169,11 @@ FST_MUST FST_API fst_status fst_atomic_commit(fst_atomic_file *f, fst_error *err
 FST_API void fst_atomic_abort(fst_atomic_file *f);
 FST_MUST FST_API fst_status fst_file_write(const char *path, const void *data, size_t len, fst_error *err);
 
-/* mkdir -p. */
+/* Removes temporary files of fst_atomic_open that killed processes left in the folder. The caller knows that no
+ * other process writes there now (it holds the folder's lock). What cannot be removed stays. */
+FST_API void fst_atomic_sweep(const char *folder);
+
+/* mkdir -p; a new folder's name is on disk when this returns. */
 FST_MUST FST_API fst_status fst_make_folders(const char *path, fst_error *err);
 FST_API bool fst_file_exists(const char *path);
 /* "a/b" from "a" and "b"; an absolute b stands alone. NULL when out of memory. Free with fst_free. */

@@ -1,5 +1,6 @@
 /* Files that are whole or absent, folders, locks. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -9,6 +10,8 @@
 #include <unistd.h>
 
 #include "fedstill/base.h"
+
+#define TEMPORARY ".tmp."
 
 static ssize_t read_some(int fd, void *p, size_t n)
 {
@@ -76,7 +79,7 @@ fst_status fst_atomic_open(fst_atomic_file *f, const char *path, fst_error *err)
 {
     fst_atomic_file a = {.fd = -1};
     fst_buf name = {0};
-    fst_status s = fst_buf_printf(&name, err, "%s.tmp.%ld", path, (long)getpid());
+    fst_status s = fst_buf_printf(&name, err, "%s" TEMPORARY "%ld", path, (long)getpid());
     if (s)
         return s;
     a.temporary = name.data;
@@ -180,6 +183,47 @@ fst_status fst_file_write(const char *path, const void *data, size_t len, fst_er
     return s;
 }
 
+/* NAME.tmp.PID, as fst_atomic_open makes them, of another process. */
+static bool is_left_over(const char *name)
+{
+    char own[32];
+    const char *at = NULL;
+    for (const char *p = strstr(name, TEMPORARY); p; p = strstr(p + 1, TEMPORARY))
+        at = p;
+    if (!at || at == name)
+        return false;
+    at += strlen(TEMPORARY);
+    snprintf(own, sizeof own, "%ld", (long)getpid());
+    return *at && at[strspn(at, "0123456789")] == 0 && strcmp(at, own) != 0;
+}
+
+void fst_atomic_sweep(const char *folder)
+{
+    DIR *d = opendir(folder);
+    if (!d)
+        return;
+    for (struct dirent *e = readdir(d); e; e = readdir(d))
+        if (is_left_over(e->d_name))
+            (void)!unlinkat(dirfd(d), e->d_name, 0); /* a folder of that name is refused */
+    closedir(d);
+}
+
+static fst_status make_folder(const char *path, fst_error *err)
+{
+    struct stat st;
+    if (!mkdir(path, 0777)) {
+        sync_folder_of(path);
+        return FST_OK;
+    }
+    if (errno != EEXIST)
+        return fst_fail_errno(err, "cannot make folder %s", path);
+    if (stat(path, &st))
+        return fst_fail_errno(err, "cannot make folder %s: its name is taken by a broken link", path);
+    return S_ISDIR(st.st_mode)
+               ? FST_OK
+               : fst_fail(err, FST_E_IO, "cannot make folder %s: there is a file of this name", path);
+}
+
 fst_status fst_make_folders(const char *path, fst_error *err)
 {
     char *copy = fst_strdup(path);
@@ -191,9 +235,7 @@ fst_status fst_make_folders(const char *path, fst_error *err)
             continue;
         char c = *p;
         *p = 0;
-        struct stat st;
-        if (mkdir(copy, 0777) && (errno != EEXIST || stat(copy, &st) || !S_ISDIR(st.st_mode)))
-            s = fst_fail_errno(err, "cannot make folder %s", copy);
+        s = make_folder(copy, err);
         *p = c;
         if (!c)
             break;

@@ -141,6 +141,8 @@ fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out
     if (!st)
         st = fst__session_open_data(&s, err);
     if (!st)
+        st = fst__check_stages(&s, chosen, err);
+    if (!st)
         st = fst_task_dump(t, out, err);
     if (!st)
         st = fst_buf_printf(out, err,

@@ -25,6 +25,7 @@ struct federation {
     fst_strategy *strategy;
     char *checkpoint;
     uint64_t round, bytes_up, bytes_down;
+    uint64_t saved_round; /* the checkpoint holds the state after so many rounds; 0: there is none */
     double seconds_before, started, saved;
 };
 
@@ -94,8 +95,12 @@ static fst_status train_client(void *ctx, int worker, uint32_t client, uint64_t 
                 st = fst_fail(err, FST_E_CANCELLED, "federated_train: stopped");
             if (!st)
                 st = fst_loader_next(loader, &b, err);
-            if (!st && b.rows)
+            if (!st && b.rows) {
                 st = client_step(f, w, &state, &b, hints, global, seed, &r, err);
+                if (st)
+                    st = fst_fail_in(err, st, "epoch %lld of %lld, step %llu", (long long)e + 1,
+                                     (long long)f->section->local_epochs, (unsigned long long)w->optim.steps + 1);
+            }
             loss += r.loss_sum;
             correct += r.correct;
             rows += st ? 0 : b.rows;
@@ -153,7 +158,10 @@ static fst_status save(struct federation *f, fst_error *err)
     fst_checkpoint_writer_free(w);
     fst_buf_release(&kept);
     f->saved = fst_clock_seconds();
-    return st ? fst_fail_in(err, st, "saving progress") : FST_OK;
+    if (st)
+        return fst_fail_in(err, st, "federated_train: saving progress");
+    f->saved_round = f->round;
+    return FST_OK;
 }
 
 static fst_status load_strategy(struct federation *f, const fst_checkpoint *k, fst_error *err)
@@ -166,9 +174,34 @@ static fst_status load_strategy(struct federation *f, const fst_checkpoint *k, f
     return FST_OK;
 }
 
-static fst_status resume(struct federation *f, fst_error *err)
+/* Outputs are untouched on failure, but for the strategy, which checks its bytes before it takes them. */
+static fst_status take(struct federation *f, const fst_checkpoint *k, fst_error *err)
 {
     fst_tensor t[3];
+    struct federation n = *f;
+    fst_status st = fst_checkpoint_uint(k, "round", &n.round, err);
+    if (!st)
+        st = fst_checkpoint_uint(k, "bytes_up", &n.bytes_up, err);
+    if (!st)
+        st = fst_checkpoint_uint(k, "bytes_down", &n.bytes_down, err);
+    if (!st)
+        st = fst_checkpoint_double(k, "seconds", &n.seconds_before, err);
+    if (!st && n.round > (uint64_t)f->section->rounds)
+        st = fst_fail(err, FST_E_MISMATCH, "%s: its round is not of this training", f->checkpoint);
+    if (!st)
+        st = load_strategy(f, k, err);
+    if (!st)
+        st = fst_checkpoint_load(k, t, tensors(f, t), err);
+    if (st)
+        return st;
+    n.saved_round = n.round;
+    *f = n;
+    return FST_OK;
+}
+
+/* Goes on from the checkpoint when there is a sound one of exactly these inputs. */
+static fst_status resume(struct federation *f, fst_error *err)
+{
     fst_checkpoint *k = NULL;
     fst_error why = {0};
     if (!fst_file_exists(f->checkpoint))
@@ -178,21 +211,12 @@ static fst_status resume(struct federation *f, fst_error *err)
         fst_log(st == FST_E_MISMATCH ? FST_LOG_INFO : FST_LOG_WARN, "federated_train: starting anew: %s", why.message);
         return FST_OK;
     }
-    st = fst_checkpoint_load(k, t, tensors(f, t), err);
-    if (!st)
-        st = fst_checkpoint_uint(k, "round", &f->round, err);
-    if (!st)
-        st = fst_checkpoint_uint(k, "bytes_up", &f->bytes_up, err);
-    if (!st)
-        st = fst_checkpoint_uint(k, "bytes_down", &f->bytes_down, err);
-    if (!st)
-        st = fst_checkpoint_double(k, "seconds", &f->seconds_before, err);
-    if (!st)
-        st = load_strategy(f, k, err);
+    st = take(f, k, err);
     fst_checkpoint_free(k);
-    if (!st)
-        fst_log(FST_LOG_INFO, "federated_train: going on at round %llu", (unsigned long long)f->round + 1);
-    return st;
+    if (st)
+        return fst_fail_in(err, st, "federated_train cannot go on; --fresh starts over");
+    fst_log(FST_LOG_INFO, "federated_train: going on at round %llu", (unsigned long long)f->round + 1);
+    return FST_OK;
 }
 
 /* ---- rounds ----------------------------------------------------------------------------------------- */
@@ -247,6 +271,20 @@ static fst_status round_done(void *ctx, const fst_fed_view *global, const fst_ro
     return st;
 }
 
+/* Whatever ended the run inside a round, the rounds before it are kept. */
+static fst_status keep_rounds(struct federation *f, fst_status st, fst_error *err)
+{
+    fst_error why = {0};
+    if (f->round > f->saved_round && save(f, &why))
+        fst_log(FST_LOG_WARN, "%s", why.message);
+    if (st == FST_E_CANCELLED)
+        return st;
+    if (!f->saved_round)
+        return fst_fail_in(err, st, "federated_train");
+    return fst_fail_in(err, st, "federated_train (the last good state, after round %llu, is in %s)",
+                       (unsigned long long)f->saved_round, f->checkpoint);
+}
+
 static fst_fed_state fed_state(const fst_state *s)
 {
     return (fst_fed_state){s->params, s->buffers, s->counters, {s->param_count, s->buffer_count, s->counter_count}};
@@ -273,32 +311,36 @@ static fst_status rounds(struct federation *f, fst_error *err)
     f->started = f->saved = fst_clock_seconds();
     fst__watch_begin(s, "federated_train", (uint64_t)c->rounds, "rounds");
     fst_status st = fst_simulate(&spec, &global, err);
-    fst_error ignored;
-    /* a run that was stopped inside a round keeps the rounds before it */
-    if (st == FST_E_CANCELLED && save(f, &ignored))
-        fst_log(FST_LOG_WARN, "%s", ignored.message);
+    if (st)
+        st = keep_rounds(f, st, err);
     fst__watch_end(s, st ? "stopped" : NULL);
     return st;
 }
 
 /* ---- the step ----------------------------------------------------------------------------------------- */
 
-static fst_status make_partition(struct federation *f, struct record *r, fst_error *err)
+static fst_status make_partition(struct federation *f, fst_error *err)
 {
     struct session *s = f->s;
     fst_partition_spec spec = fst__partition_spec(s);
     fst_status st = fst_partition_make(&f->partition, s->train, &spec, err);
     if (st)
         return fst_fail_in(err, st, "clients");
-    snprintf(r->extra, sizeof r->extra, "partition.safetensors");
-    char *path = fst__step_path(s, STEP_FEDERATE, r->extra);
     f->samples = fst_calloc((size_t)f->partition.clients, sizeof *f->samples);
-    if (!path || !f->samples)
-        st = fst_fail_memory(err, (size_t)f->partition.clients * sizeof *f->samples);
-    for (int k = 0; !st && k < f->partition.clients; k++)
+    if (!f->samples)
+        return fst_fail_memory(err, (size_t)f->partition.clients * sizeof *f->samples);
+    for (int k = 0; k < f->partition.clients; k++)
         f->samples[k] = (int64_t)(f->partition.begin[k + 1] - f->partition.begin[k]);
-    if (!st)
-        st = fst_partition_write(&f->partition, path, r->extra_digest, err);
+    return FST_OK;
+}
+
+/* Beside the model and as late, so that a run that fails leaves the files of the last one that did not. */
+static fst_status write_partition(const struct federation *f, struct record *r, fst_error *err)
+{
+    snprintf(r->extra, sizeof r->extra, "partition.safetensors");
+    char *path = fst__step_path(f->s, STEP_FEDERATE, r->extra);
+    fst_status st =
+        path ? fst_partition_write(&f->partition, path, r->extra_digest, err) : fst_fail_memory(err, sizeof r->extra);
     fst_free(path);
     return st;
 }
@@ -343,12 +385,12 @@ static fst_status make_workers(struct federation *f, fst_error *err)
     return st;
 }
 
-static fst_status prepare(struct federation *f, struct record *r, fst_error *err)
+static fst_status prepare(struct federation *f, fst_error *err)
 {
     fst_strategy_options so = {.prox_mu = f->section->prox_mu};
     fst_fed_state global = fed_state(&f->model->state);
     f->checkpoint = fst__step_path(f->s, STEP_FEDERATE, "checkpoint.safetensors");
-    fst_status st = f->checkpoint ? make_partition(f, r, err) : fst_fail_memory(err, 256);
+    fst_status st = f->checkpoint ? make_partition(f, err) : fst_fail_memory(err, 256);
     if (!st)
         st = first_model(f, err);
     if (!st)
@@ -378,7 +420,7 @@ fst_status fst__step_federate(struct session *s, struct record *r, fst_error *er
     fst_status st = fst__new_model(s, fst__federated_model(&s->task->file), &model, err);
     if (st)
         return st;
-    st = prepare(&f, r, err);
+    st = prepare(&f, err);
     if (!st)
         st = rounds(&f, err);
     if (!st) {
@@ -387,6 +429,8 @@ fst_status fst__step_federate(struct session *s, struct record *r, fst_error *er
         r->bytes_down = f.bytes_down;
         r->samples = (int64_t)s->train->count;
         st = fst__save_model(s, STEP_FEDERATE, &model, r, err);
+        if (!st)
+            st = write_partition(&f, r, err);
     }
     release(&f);
     fst_runner_free(s->runner);

@@ -25,11 +25,6 @@ static fst_status add_config(const struct session *s, const char *path, fst_buf 
     return st ? st : fst_buf_append(text, "\n", 1, err);
 }
 
-static fst_status add_step(const struct session *s, enum step step, fst_buf *text, fst_error *err)
-{
-    return fst_buf_printf(text, err, "%s=%s\n", fst__step_names[step], s->records[step].digest);
-}
-
 /* Models that are not cut into shards train with threads inside kernels, and their bits depend on how many. */
 static fst_status add_threads(const struct session *s, const char *arch, fst_buf *text, fst_error *err)
 {
@@ -40,6 +35,22 @@ static fst_status add_threads(const struct session *s, const char *arch, fst_buf
         st = fst_buf_printf(text, err, "threads=%d\n", s->threads);
     fst_graph_free(g);
     return st;
+}
+
+/* A baseline depends on how the student is trained, not on how it is distilled. */
+static fst_status add_training(const struct session *s, const struct training *t, fst_buf *text, fst_error *err)
+{
+    fst_status st = fst_buf_printf(text, err, "training=");
+    if (!st)
+        st = fst__schema_json(&fst__training_schema, t, text, err);
+    if (!st)
+        st = fst_buf_append(text, "\n", 1, err);
+    return st ? st : add_threads(s, t->model, text, err);
+}
+
+static fst_status add_step(const struct session *s, enum step step, fst_buf *text, fst_error *err)
+{
+    return fst_buf_printf(text, err, "%s=%s\n", fst__step_names[step], s->records[step].digest);
 }
 
 static enum step init_step(const struct task_file *f)
@@ -62,11 +73,12 @@ static fst_status add_inputs(const struct session *s, enum step step, fst_buf *t
             st = fst_buf_printf(text, err, "content=%s\n", fst_soft_content_name(fst__soft_spec(s).content));
         return st ? st : add_step(s, STEP_PRETRAIN, text, err);
     case STEP_ALONE:
+        return add_training(s, &f->stages.edge_kd.training, text, err);
     case STEP_DISTIL:
         st = add_config(s, "stages.edge_kd", text, err);
         if (!st)
             st = add_threads(s, f->stages.edge_kd.training.model, text, err);
-        if (!st && step == STEP_DISTIL && f->stages.edge_kd.kd_weight > 0)
+        if (!st && f->stages.edge_kd.kd_weight > 0)
             st = add_step(s, STEP_SOFT, text, err);
         return st;
     default:

@@ -104,12 +104,22 @@ static void tell_stage(struct session *s, enum step step, const char *state)
         fst_log(FST_LOG_WARN, "the run registry: %s", e.message);
 }
 
+static void remove_file(const struct session *s, enum step step, const char *name)
+{
+    char *path = fst__step_path(s, step, name);
+    if (path)
+        unlink(path);
+    fst_free(path);
+}
+
 static fst_status run_step(struct session *s, enum step step, fst_error *err)
 {
     typedef fst_status (*runner)(struct session *, struct record *, fst_error *);
     static const runner runners[STEPS] = {fst__step_pretrain, fst__step_soft, fst__step_alone, fst__step_distil,
                                           fst__step_federate};
     struct record r = {0};
+    if (fst__session_stopped(s))
+        return fst_fail(err, FST_E_CANCELLED, "stopped before %s", fst__step_names[step]);
     char *folder = fst__step_path(s, step, "");
     fst_status st = folder ? fst_make_folders(folder, err) : fst_fail_memory(err, 256);
     fst_free(folder);
@@ -122,10 +132,7 @@ static fst_status run_step(struct session *s, enum step step, fst_error *err)
         st = fst__record_write(s, step, &r, err);
     if (st)
         return st;
-    char *checkpoint = fst__step_path(s, step, "checkpoint.safetensors");
-    if (checkpoint)
-        unlink(checkpoint); /* the record has taken its place */
-    fst_free(checkpoint);
+    remove_file(s, step, "checkpoint.safetensors"); /* the record has taken its place */
     s->records[step] = r;
     s->done[step] = true;
     fst_field f[] = {FST_DOUBLE("accuracy", r.has_model ? r.accuracy : __builtin_nan("")),
@@ -137,15 +144,18 @@ static fst_status run_step(struct session *s, enum step step, fst_error *err)
     return fst__summary_write(s, err);
 }
 
-static void forget(const struct session *s, enum step step)
+/* A run that was killed between its record and this leaves a checkpoint that nobody will want again. One of
+ * other settings may be wanted when these come back, and stays. */
+static void drop_spent_checkpoint(const struct session *s, enum step step)
 {
-    static const char *const files[] = {"stage.json", "checkpoint.safetensors"};
-    for (size_t i = 0; i < 2; i++) {
-        char *path = fst__step_path(s, step, files[i]);
-        if (path)
-            unlink(path);
-        fst_free(path);
-    }
+    fst_checkpoint *k = NULL;
+    char *path = fst__step_path(s, step, "checkpoint.safetensors");
+    bool spent =
+        path && fst_file_exists(path) && !fst_checkpoint_open(&k, path, s->fingerprints[step], NULL);
+    fst_checkpoint_free(k);
+    if (spent)
+        unlink(path);
+    fst_free(path);
 }
 
 static fst_status one_step(struct session *s, enum step step, const bool chosen[4], fst_error *err)
@@ -157,15 +167,14 @@ static fst_status one_step(struct session *s, enum step step, const bool chosen[
     fst_status st = fst__fingerprint(s, step, s->fingerprints[step], err);
     if (st)
         return st;
-    if (wanted && s->options->fresh)
-        forget(s, step);
     if (fst__record_current(s, step, s->fingerprints[step], &s->records[step])) {
         s->done[step] = true;
         if (wanted) {
             tell_stage(s, step, "up to date");
             register_figures(s, step, &s->records[step]);
         }
-        return wanted ? fst__summary_write(s, err) : FST_OK;
+        drop_spent_checkpoint(s, step);
+        return FST_OK;
     }
     return wanted ? run_step(s, step, err) : FST_OK;
 }
@@ -187,19 +196,59 @@ static bool needs_step(const struct task_file *f, enum step step, enum step othe
     }
 }
 
-static fst_status run_steps(struct session *s, fst_error *err)
+/* --fresh: all at once and before anything runs, so that a run that is killed does not mix old and new. */
+static void forget(const struct session *s, const bool chosen[4])
 {
-    bool chosen[4];
-    fst_status st = fst__chosen_stages(s->task, s->options, chosen, err);
+    for (enum step step = 0; step < STEPS; step++) {
+        if (!step_wanted(&s->task->file, step, chosen))
+            continue;
+        remove_file(s, step, "stage.json");
+        remove_file(s, step, "checkpoint.safetensors");
+    }
+}
+
+/* `planned`: a step that is going to run counts as done. */
+static fst_status check_needs(const struct session *s, enum step step, const bool chosen[4], bool planned,
+                              fst_error *err)
+{
+    const struct task_file *f = &s->task->file;
+    for (enum step other = 0; step_wanted(f, step, chosen) && other < step; other++)
+        if (needs_step(f, step, other) && !s->done[other] && !(planned && step_wanted(f, other, chosen)))
+            return fst_fail(err, FST_E_CONFIG, "%s needs %s, which is missing or out of date: run stage %s first",
+                            fst__step_names[step], fst__step_names[other], fst__step_stages[other]);
+    return FST_OK;
+}
+
+/* Looks at the steps before the first that is asked for, so that what is missing is told before any work. */
+static fst_status check_all_needs(struct session *s, const bool chosen[4], fst_error *err)
+{
+    fst_status st = FST_OK;
+    enum step first = 0;
+    while (first < STEPS && !step_wanted(&s->task->file, first, chosen))
+        first++;
+    for (enum step step = 0; !st && step < first; step++)
+        st = one_step(s, step, chosen, err);
+    for (enum step step = first; !st && step < STEPS; step++)
+        st = check_needs(s, step, chosen, true, err);
+    return st;
+}
+
+static fst_status run_steps(struct session *s, const bool chosen[4], fst_error *err)
+{
+    fst_status st = fst__check_stages(s, chosen, err);
+    if (!st)
+        st = check_all_needs(s, chosen, err);
+    if (!st && s->options->fresh)
+        forget(s, chosen);
     for (enum step step = 0; !st && step < STEPS; step++) {
-        for (enum step other = 0; !st && step_wanted(&s->task->file, step, chosen) && other < step; other++)
-            if (needs_step(&s->task->file, step, other) && !s->done[other])
-                st = fst_fail(err, FST_E_CONFIG, "%s needs %s, which is missing or out of date: run stage %s first",
-                              fst__step_names[step], fst__step_names[other], fst__step_stages[other]);
+        if (s->done[step])
+            continue;
+        st = check_needs(s, step, chosen, false, err);
         if (!st)
             st = one_step(s, step, chosen, err);
     }
-    return st;
+    /* again: steps behind the last that ran may be up to date and belong into it */
+    return st ? st : fst__summary_write(s, err);
 }
 
 /* ---- the run -------------------------------------------------------------------------------------------- */
@@ -238,6 +287,18 @@ static void close_books(struct session *s, fst_status st, const fst_error *why)
         fst_log(FST_LOG_WARN, "the run registry: %s", e.message);
 }
 
+/* The lock is held: whoever left temporary files here is gone. */
+static void sweep(const struct session *s)
+{
+    fst_atomic_sweep(s->task->output);
+    for (enum step step = 0; step < STEPS; step++) {
+        char *folder = fst__step_path(s, step, "");
+        if (folder)
+            fst_atomic_sweep(folder);
+        fst_free(folder);
+    }
+}
+
 fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err)
 {
     fst_error own = {0};
@@ -255,10 +316,11 @@ fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err)
         st = path ? fst_file_lock(&lock, path, &own) : fst_fail_memory(&own, 256);
     fst_free(path);
     if (!st) {
+        sweep(&s);
         open_books(&s);
         st = fst__session_open_data(&s, &own);
         if (!st)
-            st = run_steps(&s, &own);
+            st = run_steps(&s, chosen, &own);
         close_books(&s, st, &own);
     }
     fst__session_close(&s);

@@ -263,13 +263,36 @@ fst_status fst__new_model(const struct session *s, const char *arch, fst_model *
     return st;
 }
 
+static bool all_finite(const float *x, size_t n)
+{
+    const uint32_t exponent = 0x7F800000u; /* all ones: infinity or NaN */
+    uint32_t bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bad |= (bits & exponent) == exponent;
+    }
+    return !bad;
+}
+
+fst_status fst__state_sound(const fst_state *state, fst_error *err)
+{
+    if (all_finite(state->params, state->param_count) && all_finite(state->buffers, state->buffer_count))
+        return FST_OK;
+    return fst_fail(err, FST_E_NUMERIC, "a parameter of the model is no longer a finite number");
+}
+
 fst_status fst__save_model(struct session *s, enum step step, const fst_model *m, struct record *r, fst_error *err)
 {
     char accuracy[32], seed[32];
     struct score score;
-    fst_status st = fst__evaluate_test(s, m->graph, &m->state, &score, err);
+    fst_status st = fst__state_sound(&m->state, err);
+    if (!st)
+        st = fst__evaluate_test(s, m->graph, &m->state, &score, err);
+    if (!st && !isfinite(score.loss))
+        st = fst_fail(err, FST_E_NUMERIC, "the loss over the test samples is not a finite number (%g)", score.loss);
     if (st)
-        return st;
+        return fst_fail_in(err, st, "%s: the model is not saved", fst__step_names[step]);
     snprintf(r->artifact, sizeof r->artifact, "model.safetensors");
     r->has_model = true;
     r->accuracy = score.accuracy;

@@ -69,6 +69,8 @@ fst_status fst__evaluate_test(struct session *s, const fst_graph *graph, const f
                               fst_error *err);
 /* A network that fits the data, with normalisation and class names of the data. */
 fst_status fst__new_model(const struct session *s, const char *arch, fst_model *out, fst_error *err);
+/* FST_E_NUMERIC when a parameter or buffer is no finite number: such a model is neither saved nor gone on from. */
+fst_status fst__state_sound(const fst_state *state, fst_error *err);
 /* Saves with provenance and fills the record's model figures. */
 fst_status fst__save_model(struct session *s, enum step step, const fst_model *m, struct record *r, fst_error *err);
 /* The model of a step that is up to date. */
@@ -92,6 +94,8 @@ fst_status fst__train(struct session *s, const struct lesson *l, fst_model *mode
 fst_optim_spec fst__optim_spec(const struct optimizer_section *o, double clip_norm);
 
 /* ---- steps ---- */
+/* What can be told about the chosen stages before the first of them starts: networks and clients. */
+fst_status fst__check_stages(const struct session *s, const bool chosen[4], fst_error *err);
 fst_status fst__step_pretrain(struct session *s, struct record *r, fst_error *err);
 fst_status fst__step_soft(struct session *s, struct record *r, fst_error *err);
 fst_status fst__step_alone(struct session *s, struct record *r, fst_error *err);

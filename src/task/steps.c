@@ -175,3 +175,50 @@ fst_status fst__step_distil(struct session *s, struct record *r, fst_error *err)
     l.loss.ce_weight = e->ce_weight;
     return learn(s, &l, r, err);
 }
+
+/* ---- what can be told beforehand --------------------------------------------------------------------- */
+
+static fst_status check_model(const struct session *s, const char *stage, const char *arch, fst_error *err)
+{
+    fst_model_config c = {.classes = s->train->classes, .input = s->train->shape};
+    fst_graph *g = NULL;
+    fst_status st = fst_model_graph(&g, arch, &c, err);
+    fst_graph_free(g);
+    return st ? fst_fail_in(err, st, "stages.%s.model", stage) : FST_OK;
+}
+
+/* The model that the rounds start from must be the one that they train. */
+static fst_status check_init(const struct task_file *f, fst_error *err)
+{
+    int init = f->stages.federated_train.init;
+    const char *own = fst__federated_model(f),
+               *from = init == 2 ? f->stages.cloud_pretrain.model : f->stages.edge_kd.training.model;
+    if (init >= 3 || !strcmp(own, from))
+        return FST_OK;
+    return fst_fail(err, FST_E_CONFIG, "stages.federated_train trains %s, but init: %s is a %s: set model or init", own,
+                    fst__init_names[init], from);
+}
+
+static fst_status check_clients(const struct session *s, fst_error *err)
+{
+    fst_partition p = {0};
+    fst_partition_spec spec = fst__partition_spec(s);
+    fst_status st = fst_partition_make(&p, s->train, &spec, err);
+    fst_partition_release(&p);
+    return st ? fst_fail_in(err, st, "clients") : FST_OK;
+}
+
+fst_status fst__check_stages(const struct session *s, const bool chosen[4], fst_error *err)
+{
+    const struct task_file *f = &s->task->file;
+    fst_status st = FST_OK;
+    if (chosen[0])
+        st = check_model(s, "cloud_pretrain", f->stages.cloud_pretrain.model, err);
+    if (!st && chosen[2])
+        st = check_model(s, "edge_kd", f->stages.edge_kd.training.model, err);
+    if (!st && chosen[3])
+        st = check_model(s, "federated_train", fst__federated_model(f), err);
+    if (!st && chosen[3])
+        st = check_init(f, err);
+    return !st && chosen[3] ? check_clients(s, err) : st;
+}

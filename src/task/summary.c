@@ -30,6 +30,16 @@ static json_t *step_json(const struct session *s, enum step step)
     return j;
 }
 
+/* A file that says the same already is left alone. */
+static fst_status write_changed(const char *path, const char *text, fst_error *err)
+{
+    fst_buf old = {0};
+    size_t n = strlen(text);
+    bool same = !fst_file_read(path, n, &old, NULL) && old.len == n && !memcmp(old.data, text, n);
+    fst_buf_release(&old);
+    return same ? FST_OK : fst_file_write(path, text, n, err);
+}
+
 fst_status fst__summary_write(const struct session *s, fst_error *err)
 {
     json_t *stages = json_object();
@@ -43,7 +53,7 @@ fst_status fst__summary_write(const struct session *s, fst_error *err)
                           (json_int_t)s->test->count, "stages", stages);
     char *text = j ? json_dumps(j, JSON_INDENT(2) | JSON_PRESERVE_ORDER) : NULL;
     char *path = fst_path_join(s->task->output, "summary.json");
-    fst_status st = text && path ? fst_file_write(path, text, strlen(text), err) : fst_fail_memory(err, 4096);
+    fst_status st = text && path ? write_changed(path, text, err) : fst_fail_memory(err, 4096);
     free(text);
     fst_free(path);
     json_decref(j);

@@ -108,7 +108,7 @@ static const fst__schema schedule_schema = FST__SCHEMA(struct schedule_section, 
         FST__F_DOUBLE(struct training, label_smoothing, 0, 0.999, "0", "of the hard labels")
 
 static const fst__field pretrain_fields[] = {TRAINING_FIELDS("5")};
-static const fst__schema pretrain_schema = FST__SCHEMA(struct training, pretrain_fields);
+const fst__schema fst__training_schema = FST__SCHEMA(struct training, pretrain_fields);
 
 static const fst__field cloud_kd_fields[] = {
     FST__F_ABOVE(struct cloud_kd_section, temperature, 0, 1000, "4", "of the teacher's softmax"),
@@ -125,7 +125,7 @@ static const fst__field edge_kd_fields[] = {
     FST__F_DOUBLE(struct edge_kd_section, kd_weight, 0, 1e6, "0.7", "weight of the distillation loss"),
     FST__F_ENUM(struct edge_kd_section, kd_loss, kd_losses, "kl", "distillation loss"),
     FST__F_BOOL(struct edge_kd_section, baseline, "false",
-                "also train the student alone: same epochs, hard labels only"),
+                "also train the student alone: same epochs, hard labels only", .aside = true),
 };
 /* The shared fields' offsets are those of struct training, which must therefore come first. */
 _Static_assert(offsetof(struct edge_kd_section, training) == 0, "training comes first");
@@ -144,14 +144,15 @@ static const fst__field federated_fields[] = {
     FST__F_DOUBLE(struct federated_section, clip_norm, 0, 1e6, "0", "largest norm of a gradient; 0: no limit"),
     FST__F_MAP(struct federated_section, optimizer, &optimizer_schema, "of the clients; fresh in every round"),
     FST__F_ENUM(struct federated_section, init, fst__init_names, "edge_kd", "the model that the rounds start from"),
-    FST__F_INT(struct federated_section, evaluate_every, 1, 1000000, "1", "rounds between two evaluations"),
+    FST__F_INT(struct federated_section, evaluate_every, 1, 1000000, "1", "rounds between two evaluations",
+               .aside = true),
 };
 static const fst__schema federated_schema = FST__SCHEMA(struct federated_section, federated_fields);
 
 /* ---- the whole -------------------------------------------------------------------------------- */
 
 static const fst__field stages_fields[] = {
-    FST__F_OPTIONAL(struct stages_section, cloud_pretrain, has_cloud_pretrain, &pretrain_schema,
+    FST__F_OPTIONAL(struct stages_section, cloud_pretrain, has_cloud_pretrain, &fst__training_schema,
                     "the teacher, on all training data"),
     FST__F_OPTIONAL(struct stages_section, cloud_kd, has_cloud_kd, &cloud_kd_schema, "the teacher's soft labels"),
     FST__F_OPTIONAL(struct stages_section, edge_kd, has_edge_kd, &edge_kd_schema,
@@ -245,6 +246,10 @@ fst_status fst_task_load(fst_task **out, const char *path, const char *const *se
     fst_status s = find_file(path, t, err);
     if (!s)
         s = fst_file_read(t->path, FST__YAML_MAX_BYTES, &text, err);
+    if (s == FST_E_LIMIT) {
+        (void)fst_fail_in(err, s, "too large for a task file");
+        s = FST_E_CONFIG;
+    }
     if (!s)
         s = fst__schema_load(&fst__task_schema, t->path, text.data ? text.data : "", text.len, sets, nsets, &t->file,
                              err);

@@ -102,7 +102,7 @@ struct task_file {
 };
 
 extern const char *const fst__data_sources[], *const fst__strategy_names[], *const fst__init_names[];
-extern const fst__schema fst__task_schema;
+extern const fst__schema fst__task_schema, fst__training_schema; /* the latter of struct training alone */
 
 struct fst_task {
     struct task_file file;

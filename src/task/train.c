@@ -20,6 +20,7 @@ struct course {
     double best_accuracy; /* below 0: none yet */
     int64_t best_epoch;
     char *checkpoint; /* path */
+    bool saved_once;  /* it is there, and of this course */
     /* where we are */
     int64_t epoch;
     size_t batch, rows, correct;
@@ -99,11 +100,27 @@ static fst_status put_values(struct course *c, fst_checkpoint_writer *w, fst_err
     return st;
 }
 
+/* Puts before a message where the course was, and what is left of it. c->batch steps of the epoch are done. */
+static fst_status explain(const struct course *c, fst_status st, fst_error *err)
+{
+    const struct lesson *l = c->lesson;
+    size_t steps = fst_loader_batches(c->loader), at = c->batch < steps ? c->batch + 1 : steps;
+    if (c->saved_once)
+        return fst_fail_in(err, st, "%s: epoch %lld of %lld, step %zu of %zu (the last good state is in %s)", l->label,
+                           (long long)c->epoch + 1, (long long)l->training->epochs, at, steps, c->checkpoint);
+    return fst_fail_in(err, st, "%s: epoch %lld of %lld, step %zu of %zu (no checkpoint had been saved before)",
+                       l->label, (long long)c->epoch + 1, (long long)l->training->epochs, at, steps);
+}
+
 static fst_status save(struct course *c, fst_error *err)
 {
     fst_tensor t[MAX_TENSORS];
     fst_checkpoint_writer *w = NULL;
-    fst_status st = fst_checkpoint_writer_new(&w, c->s->fingerprints[c->lesson->step], err);
+    /* a spoilt state must not take the place of the last good one */
+    fst_status st = fst__state_sound(&c->model->state, err);
+    if (st)
+        return explain(c, st, err);
+    st = fst_checkpoint_writer_new(&w, c->s->fingerprints[c->lesson->step], err);
     if (!st)
         st = fst_checkpoint_add_all(w, t, course_tensors(c, t), err);
     if (!st)
@@ -113,59 +130,69 @@ static fst_status save(struct course *c, fst_error *err)
     fst_checkpoint_writer_free(w);
     c->saved = fst_clock_seconds();
     c->steps_since_save = 0;
-    return st ? fst_fail_in(err, st, "saving progress") : FST_OK;
+    c->saved_once = c->saved_once || !st;
+    return st ? fst_fail_in(err, st, "%s: saving progress", c->lesson->label) : FST_OK;
 }
 
+/* Outputs are untouched on failure. */
 static fst_status get_values(struct course *c, const fst_checkpoint *k, fst_error *err)
 {
-    uint64_t batch = 0, steps = 0, rows = 0, correct = 0;
-    fst_status st = fst_checkpoint_int(k, "epoch", &c->epoch, err);
+    struct course n = *c;
+    uint64_t batch = 0, rows = 0, correct = 0;
+    fst_status st = fst_checkpoint_int(k, "epoch", &n.epoch, err);
     if (!st)
         st = fst_checkpoint_uint(k, "batch", &batch, err);
     if (!st)
-        st = fst_checkpoint_uint(k, "steps", &steps, err);
+        st = fst_checkpoint_uint(k, "steps", &n.optim.steps, err);
     if (!st)
         st = fst_checkpoint_uint(k, "rows", &rows, err);
     if (!st)
         st = fst_checkpoint_uint(k, "correct", &correct, err);
     if (!st)
-        st = fst_checkpoint_double(k, "loss_sum", &c->loss_sum, err);
+        st = fst_checkpoint_double(k, "loss_sum", &n.loss_sum, err);
     if (!st)
-        st = fst_checkpoint_double(k, "best_accuracy", &c->best_accuracy, err);
+        st = fst_checkpoint_double(k, "best_accuracy", &n.best_accuracy, err);
     if (!st)
-        st = fst_checkpoint_int(k, "best_epoch", &c->best_epoch, err);
+        st = fst_checkpoint_int(k, "best_epoch", &n.best_epoch, err);
     if (!st)
-        st = fst_checkpoint_double(k, "seconds", &c->seconds_before, err);
-    c->batch = (size_t)batch;
-    c->optim.steps = steps;
-    c->rows = (size_t)rows;
-    c->correct = (size_t)correct;
-    return st;
+        st = fst_checkpoint_double(k, "seconds", &n.seconds_before, err);
+    if (!st && (n.epoch < 0 || n.epoch > c->lesson->training->epochs || batch > fst_loader_batches(c->loader)))
+        st = fst_fail(err, FST_E_MISMATCH, "%s: its epoch and step are not of this training", c->checkpoint);
+    if (st)
+        return st;
+    n.batch = (size_t)batch;
+    n.rows = (size_t)rows;
+    n.correct = (size_t)correct;
+    *c = n;
+    return FST_OK;
 }
 
-/* Goes on from the checkpoint when there is a sound one of exactly these inputs. */
-static fst_status resume(struct course *c, bool *resumed, fst_error *err)
+/* Goes on from the checkpoint when there is a sound one of exactly these inputs; nothing changes otherwise. */
+static bool resume(struct course *c)
 {
     fst_tensor t[MAX_TENSORS];
+    struct course before = *c;
     fst_checkpoint *k = NULL;
     fst_error why = {0};
-    *resumed = false;
     if (!fst_file_exists(c->checkpoint))
-        return FST_OK;
+        return false;
     fst_status st = fst_checkpoint_open(&k, c->checkpoint, c->s->fingerprints[c->lesson->step], &why);
-    if (st == FST_E_MISMATCH)
+    if (st == FST_E_MISMATCH) {
         fst_log(FST_LOG_INFO, "%s: settings or inputs changed since the last checkpoint; starting anew",
                 c->lesson->label);
-    else if (st)
-        fst_log(FST_LOG_WARN, "%s; starting anew", why.message);
-    if (st)
-        return FST_OK;
-    st = fst_checkpoint_load(k, t, course_tensors(c, t), err);
+        return false;
+    }
     if (!st)
-        st = get_values(c, k, err);
+        st = get_values(c, k, &why);
+    if (!st)
+        st = fst_checkpoint_load(k, t, course_tensors(c, t), &why);
     fst_checkpoint_free(k);
-    *resumed = !st;
-    return st;
+    if (st) {
+        *c = before;
+        fst_log(FST_LOG_WARN, "%s; starting anew", why.message);
+    }
+    c->saved_once = !st;
+    return !st;
 }
 
 static bool save_due(const struct course *c)
@@ -190,9 +217,7 @@ static fst_status one_step(struct course *c, const fst_batch *b, double rate, fs
                          .step = c->optim.steps};
     fst_status st = fst_trainer_step(c->trainer, &c->model->state, &c->optim, &in, &r, err);
     if (st)
-        return fst_fail_in(err, st, "%s: epoch %lld of %lld, step %zu of %zu (the last good state is in %s)", l->label,
-                           (long long)c->epoch + 1, (long long)l->training->epochs, c->batch + 1,
-                           fst_loader_batches(c->loader), c->checkpoint);
+        return explain(c, st, err);
     c->loss_sum += r.loss_sum;
     c->correct += r.correct;
     c->rows += b->rows;
@@ -244,8 +269,12 @@ static fst_status close_epoch(struct course *c, fst_error *err)
     struct session *s = c->s;
     double accuracy = (double)c->correct / (double)c->rows, loss = c->loss_sum / (double)c->rows;
     struct score v = {NAN, NAN, 0};
+    /* kernels can hide a NaN from the loss: max(NaN, 0) may be 0 */
+    fst_status st = fst__state_sound(&c->model->state, err);
+    if (st)
+        return explain(c, st, err);
     if (s->validate) {
-        fst_status st = fst__evaluate(s, c->model->graph, &c->model->state, s->train, s->order + s->learn, s->validate,
+        st = fst__evaluate(s, c->model->graph, &c->model->state, s->train, s->order + s->learn, s->validate,
                                       &v, err);
         if (st)
             return st;
@@ -301,11 +330,11 @@ static fst_status prepare(struct course *c, fst_error *err)
 static fst_status teach(struct course *c, fst_error *err)
 {
     const struct training *t = c->lesson->training;
-    bool resumed;
+    fst_status st = FST_OK;
     fst_state_randomise(&c->model->state, c->model->graph, fst__step_seed(c->s, c->lesson->step, "init", 0));
-    fst_status st = resume(c, &resumed, err);
+    bool resumed = resume(c);
     c->started = c->saved = fst_clock_seconds();
-    if (!st && resumed)
+    if (resumed)
         fst_log(FST_LOG_INFO, "%s: going on at epoch %lld, step %zu", c->lesson->label, (long long)c->epoch + 1,
                 c->batch + 1);
     fst__watch_begin(c->s, c->lesson->label, (uint64_t)t->epochs * c->s->learn, "samples");
