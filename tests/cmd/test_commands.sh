@@ -3,6 +3,7 @@
 # expected number can be worked out by hand. Needs $FEDSTILL, the program, and $FEDSTILL_SOURCE, the sources.
 set -u
 : "${FEDSTILL:?the path of the program}" "${FEDSTILL_SOURCE:?the source folder}"
+[ -x "$FEDSTILL" ] || { echo "no program $FEDSTILL"; exit 1; }
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
 export FEDSTILL_HOME=$folder/home LC_ALL=C TERM=dumb
@@ -436,6 +437,33 @@ expect 1 data info "$folder/cut.safetensors"
 expect 1 data split "$data" --clients 2 --partition iid --output "$folder/no/such/folder/x"
 LC_ALL=C.UTF-8 "$FEDSTILL" data info "$split" >"$folder/out" && last="data info in UTF-8" && said out "│"
 LC_ALL=C.UTF-8 "$FEDSTILL" data info "$split" --ascii >"$folder/out" && last="data info --ascii" && unsaid out "│"
+
+# ---- many classes: columns are shared, counts become pictures
+mkdir "$folder/many"
+for name in train test; do
+    # shellcheck disable=SC2046
+    bytes $(seq 0 59) $(seq 0 59) | npy "$folder/many/y_$name.npy" '|u1' '(120,)'
+    head -c 480 /dev/zero | npy "$folder/many/x_$name.npy" '|u1' '(120, 1, 2, 2)'
+done
+expect 0 data info "$folder/many"
+row "29 - 2 1.67 % ##############################"
+said out "30 more classes are not shown"
+expect 0 data split "$folder/many" --clients 2 --partition iid --output "$folder/many.part" -q
+row "client samples classes"
+row "all 120 60"
+said out "classes, 2 a column"
+zeros='"fc.bias":{"dtype":"F32","shape":[60],"data_offsets":[0,240]},'
+zeros+='"fc.weight":{"dtype":"F32","shape":[60,4],"data_offsets":[240,1200]}'
+head -c 1200 /dev/zero | safetensors "$folder/zeros.safetensors" "{$(meta 60 '[]'),$zeros}"
+# every logit is equal: the first class wins, and the cross entropy is the logarithm of 60
+expect 0 eval "$folder/zeros.safetensors" "$folder/many" --confusion -q
+row "accuracy 1.67 % (2 of 120 samples)"
+row "cross entropy 4.09434"
+said out "mistakes: "
+[ "$(grep -cE '^ *[0-9]+\|## +\|$' "$folder/out")" -eq 59 ] || fail "59 classes should be taken for the first"
+expect 0 predict "$folder/zeros.safetensors" "$here/corner-2x2.png" --top 2
+said out "1.67 %"
+row "1 - 1.67 % #"
 
 # ---- a full disk
 if [ -w /dev/full ]; then
