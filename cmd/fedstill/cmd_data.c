@@ -458,7 +458,7 @@ static fst_status partition_info(fst_buf *out, const struct options *o, fst_erro
     struct look look = look_of(o);
     fst_status s = fst_partition_read(&p, operand(o, 0), err);
     if (!s)
-        s = option_flag(o, "json") ? add_json(out, partition_json(&p, operand(o, 0)), true, err)
+        s = option_flag(o, "json") ? add_json(out, partition_json(&p, operand(o, 0)), false, err)
                                    : add_partition(out, &p, operand(o, 0), &look, err);
     fst_partition_release(&p);
     return s;

@@ -285,7 +285,7 @@ static fst_status confusion_rows(const struct eval *e, fst_table *t, fst_error *
 
 static fst_status confusion_table(const struct eval *e, fst_buf *out, fst_error *err)
 {
-    char titles[TABLE_CLASSES][8];
+    char titles[TABLE_CLASSES][24];
     fst_column columns[TABLE_CLASSES + 1] = {{"true", FST_RIGHT}};
     fst_table *t = NULL;
     for (size_t i = 0; i < e->classes; i++) {

@@ -39,7 +39,7 @@ fst_status bar_cell(fst_table *t, double share, size_t width, bool ascii, fst_er
 
 fst_status add_json(fst_buf *out, json_t *j, bool indent, fst_error *err)
 {
-    size_t form = JSON_REAL_PRECISION(17) | (indent ? JSON_INDENT(2) : JSON_COMPACT);
+    size_t form = JSON_REAL_PRECISION(10) | (indent ? JSON_INDENT(2) : JSON_COMPACT);
     char *text = j ? json_dumps(j, form) : NULL;
     fst_status s = text ? fst_buf_printf(out, err, "%s\n", text) : fst_fail_memory(err, 1);
     free(text);
