@@ -2,6 +2,7 @@
  * status. What a command does is in its own cmd_*.c. */
 #include <langinfo.h>
 #include <locale.h>
+#include <signal.h>
 #include <string.h>
 
 #include "opt.h"
@@ -167,6 +168,8 @@ int main(int argc, char **argv)
 {
     /* Characters only: numbers are read and written with a point everywhere. */
     setlocale(LC_CTYPE, "");
+    /* A file that reached its limit is an error like a full disk, not the end. */
+    signal(SIGXFSZ, SIG_IGN);
     fst_log_set(progress_log, NULL);
     return end_output(dispatch(argc - 1, argv + 1));
 }
