@@ -303,10 +303,10 @@ static fst_status build_chain(fst_graph **out, fst_error *err)
 /* One step and one inference from nothing. */
 static fst_status whole_life(const char *backend, bool norm_free, fst_error *err)
 {
-    float x[6 * 3 * 8 * 8], logits[6 * 10];
-    const int32_t labels[6] = {0, 1, 2, 0, 1, 2};
+    float x[4 * 3 * 8 * 8], logits[4 * 10];
+    const int32_t labels[4] = {0, 1, 2, 0};
     const fst_optim_spec spec = {.kind = FST_OPTIM_ADAM, .learning_rate = 0.1};
-    fst_trainer_options o = {.batch_size = 6, .threads = 2, .shard_size = 3, .backend = backend};
+    fst_trainer_options o = {.batch_size = 4, .threads = 2, .shard_size = 2, .backend = backend};
     const fst_model_config config = {.classes = 3, .input = FST_SHAPE(3, 8, 8)};
     fst_graph *g = NULL;
     fst_state state = {0};
@@ -314,7 +314,7 @@ static fst_status whole_life(const char *backend, bool norm_free, fst_error *err
     fst_trainer *t = NULL;
     fst_runner *r = NULL;
     fst_step_result result;
-    fill_normal(x, 6 * 3 * 8 * 8, 1, "test.x", 1);
+    fill_normal(x, 4 * 3 * 8 * 8, 1, "test.x", 1);
     fst_status s = norm_free ? fst_model_graph(&g, "pfl_cifar", &config, err) : build_chain(&g, err);
     if (!s)
         s = fst_state_init(&state, g, err);
@@ -322,7 +322,7 @@ static fst_status whole_life(const char *backend, bool norm_free, fst_error *err
         s = fst_optim_init(&optim, &spec, state.param_count, err);
     if (!s)
         s = fst_trainer_new(&t, g, &o, err);
-    for (size_t rows = 6; !s && rows > 3; rows--) { /* with batch norm, smaller batches build plans */
+    for (size_t rows = 4; !s && rows > 2; rows--) { /* with batch norm, smaller batches build plans */
         fst_step_input in = {
             .rows = rows, .x = x, .labels = labels, .loss = FST_LOSS_CROSS_ENTROPY, .learning_rate = 0.1};
         s = fst_trainer_step(t, &state, &optim, &in, &result, err);
@@ -330,7 +330,7 @@ static fst_status whole_life(const char *backend, bool norm_free, fst_error *err
     if (!s)
         s = fst_runner_new(&r, g, &o, err);
     if (!s)
-        s = fst_runner_logits(r, &state, x, 6, logits, err);
+        s = fst_runner_logits(r, &state, x, 4, logits, err);
     fst_runner_free(r);
     fst_trainer_free(t);
     fst_optim_release(&optim);
