@@ -12,7 +12,8 @@ static void read_all(const fst_safetensors *f)
         size_t count = (size_t)fst_shape_count(&t.shape), bytes = count * fst_dtype_size(t.dtype);
         void *raw = fst_alloc(bytes);
         float *x = fst_alloc(count * sizeof *x);
-        if (raw && x && (fst_safetensors_read(f, i, raw, bytes, &err) || fst_safetensors_read_f32(f, i, x, count, &err)))
+        if (raw && x &&
+            (fst_safetensors_read(f, i, raw, bytes, &err) || fst_safetensors_read_f32(f, i, x, count, &err)))
             __builtin_trap();
         fst_free(raw);
         fst_free(x);

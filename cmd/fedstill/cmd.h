@@ -79,8 +79,15 @@ struct command {
     fst_status (*run)(const struct options *o, fst_error *err);
 };
 
+extern const struct command cmd_bench;
 extern const struct command cmd_run;
 extern const struct command cmd_runs;
+extern const struct command cmd_model_list;
+extern const struct command cmd_model_info;
+extern const struct command cmd_eval;
+extern const struct command cmd_predict;
+extern const struct command cmd_data_info;
+extern const struct command cmd_data_split;
 
 /* ---- progress and warnings (progress.c) --------------------------------------------------- */
 

@@ -11,6 +11,13 @@
 static const struct command *const commands[] = {
     &cmd_run,
     &cmd_runs,
+    &cmd_eval,
+    &cmd_predict,
+    &cmd_model_list,
+    &cmd_model_info,
+    &cmd_data_info,
+    &cmd_data_split,
+    &cmd_bench,
     NULL,
 };
 

@@ -22,7 +22,7 @@ typedef struct fst_source fst_source;
  * the others from one thread. Neither may block on anything but local files.
  */
 typedef struct fst_source_vtable {
-    const char *format; /* "idx", "cifar10", "folder", "array" */
+    const char *format; /* "idx", "cifar10", "folder", "array", "memory" */
     /* Copies sample i's raw elements (dtype and shape as the source says) to dst. */
     fst_status (*get)(const fst_source *s, size_t i, void *dst, fst_error *err);
     void (*close)(fst_source *s); /* frees what the format holds and s itself; takes half-built ones */
@@ -38,23 +38,33 @@ struct fst_source {
     int classes;         /* > 0 */
     char **class_names;  /* classes entries, or NULL */
     const int32_t *labels; /* count entries, each 0 ... classes-1; never NULL */
-    char digest[FST_DIGEST_HEX]; /* SHA-256 over dtype, shape, labels and all raw samples in order */
+    /* SHA-256 over "DTYPE SHAPE COUNT\n" (as in "U8 (1, 28, 28) 60000\n"), the labels (little-endian, 4 bytes
+     * each) and all raw samples in order. Equal data have equal digests, whatever files they came from. */
+    char digest[FST_DIGEST_HEX];
 };
 
-/* What to open. Paths of formats: idx: a folder with the four usual files (plain or .gz);
- * cifar10: a folder with data_batch_*.bin and test_batch.bin; folder: a folder that holds one
- * folder a class with PNG or JPEG files, or train/ and test/ (or val/) with such folders;
- * array: a .safetensors, .npz with tensors/members `x` and `y` (names can be given) or `x` from an .npy
- * beside a labels .npy. */
+/*
+ * What to open. Paths by format:
+ *  - idx: a folder with the four usual files, plain or .gz (train-images-idx3-ubyte or
+ *    train-images.idx3-ubyte, train-labels-..., t10k-...);
+ *  - cifar10: a folder with data_batch_1.bin ... data_batch_5.bin and test_batch.bin, or the folder
+ *    that holds cifar-10-batches-bin; names of classes from batches.meta.txt where it is there;
+ *  - folder: one folder a class with PNG or JPEG files, or train/ and test/ (or val/) with such
+ *    folders; the classes are those of train/ for both splits;
+ *  - array: a .safetensors or .npz file, a folder with SPLIT.safetensors, SPLIT.npz or npy files, or an .npy
+ *    file of samples beside one of labels. Arrays are looked for as x_SPLIT and y_SPLIT, then as x and
+ *    y; the latter not for a test split, unless the names were given or the file is the split's own.
+ *    Samples are U8 or floats of any width (kept as F32), labels any integers.
+ */
 typedef struct fst_source_spec {
     const char *format; /* NULL: guessed from what stands at path */
     const char *path;
     const char *split;    /* "train" or "test"; NULL means "train" */
-    const char *x, *y;    /* array: names of samples and labels ("x", "y"; "x_test" etc. may be tried for test) */
+    const char *x, *y;    /* array: names of samples and labels, NULL: "x" and "y" */
     int classes;          /* 0: as many as the labels show (idx, array), or the class folders */
     int image_channels;   /* folder: 1 or 3 (0: 3) */
     int image_height, image_width; /* folder: 0: as the first image; other sizes are an error that says so */
-    size_t limit;         /* > 0: only the first `limit` samples */
+    size_t limit;         /* > 0: only the first `limit` samples; classes are those of all */
 } fst_source_spec;
 
 FST_MUST FST_API fst_status fst_source_open(fst_source **out, const fst_source_spec *spec, fst_error *err);
@@ -63,7 +73,8 @@ FST_API void fst_source_close(fst_source *s);
 FST_API const char *const *fst_source_formats(void);
 /* Bytes of one raw sample. */
 FST_API size_t fst_source_sample_bytes(const fst_source *s);
-/* Wraps arrays that the caller keeps alive (tests, generators). x: count raw samples. */
+/* Wraps arrays that the caller keeps alive (tests, generators). x: count raw samples. classes 0: as many as
+ * the labels show. */
 FST_MUST FST_API fst_status fst_source_from_memory(fst_source **out, const char *name, fst_dtype dtype,
                                                    const fst_shape *shape, size_t count, const void *x,
                                                    const int32_t *labels, int classes, fst_error *err);
@@ -72,8 +83,9 @@ FST_MUST FST_API fst_status fst_source_from_memory(fst_source **out, const char 
 FST_MUST FST_API fst_status fst_source_key(const fst_source *s, size_t i, fst_hash128 *out, fst_error *err);
 
 /* Decodes one PNG or JPEG held in memory to (channels, height, width) u8; *out via fst_alloc.
- * Grey <-> colour conversion as wanted by channels (1 or 3; 0: as the file has it); alpha is dropped over
- * black; 16 bits become 8. height, width may be limited by max_pixels before anything is allocated. */
+ * Grey <-> colour conversion as wanted by channels (1 or 3; 0: as the file has it), grey being ITU-R 601 luma;
+ * transparency is laid over black; 16 bits become 8. Images of more than max_pixels (0: 2^28) are refused before
+ * anything is allocated for them, cut off or damaged ones always. */
 FST_MUST FST_API fst_status fst_image_decode(unsigned char **out, fst_shape *shape, const char *name,
                                              const void *data, size_t len, int channels, size_t max_pixels,
                                              fst_error *err);
@@ -85,7 +97,8 @@ typedef struct fst_transform {
     /* u8 samples are scaled to 0 ... 1 first; then (x - mean) / std by channel (the first dimension). */
     int channels;                /* entries used of mean, std: 0 (none), 1 (for all), or the sample's channels */
     float mean[FST_MAX_CHANNELS], std[FST_MAX_CHANNELS];
-    int crop_padding;            /* > 0: zero-pad (before normalisation) by so much, then crop at random; 3-D samples */
+    int crop_padding;            /* > 0: zero-pad (before normalisation) by so much, then crop at random; 3-D samples,
+                                  * less than height and width */
     bool flip;                   /* mirror left-right with probability 1/2; 3-D samples */
 } fst_transform;
 
@@ -107,9 +120,10 @@ typedef struct fst_loader_spec {
     size_t subset_count;
     size_t batch_size;
     fst_transform transform;
-    bool augment;       /* apply crop and flip (training) or not */
+    bool augment;       /* apply crop and flip (training) or not; stream (seed, "batch.augment", epoch * source's
+                         * count + sample): the same image whatever batch it comes in */
     bool shuffle;       /* order from stream (seed, "batch.order", epoch) */
-    bool drop_last;
+    bool drop_last;     /* leave out a last batch that is not full; a loader of few samples then has no batches */
     uint64_t seed;
     bool background;    /* assemble the next batches on a thread of its own while the caller computes */
     fst_soft_fn soft;
@@ -124,11 +138,13 @@ FST_API size_t fst_loader_batches(const fst_loader *l); /* batches an epoch */
 /* Starts epoch `epoch` at batch `first` (0 from the start; a resumed run continues in the middle).
  * What a batch holds depends on (seed, epoch, batch number) alone. Also ends an unfinished epoch. */
 FST_MUST FST_API fst_status fst_loader_start(fst_loader *l, uint64_t epoch, size_t first, fst_error *err);
-/* The next batch, valid until the next call; out->rows == 0 at the end of the epoch. */
+/* The next batch, valid until the next call; out->rows == 0 at the end of the epoch. A batch that could not be made
+ * gives its error here, in its place among the batches, until an epoch is started again. Does not allocate. */
 FST_MUST FST_API fst_status fst_loader_next(fst_loader *l, fst_batch *out, fst_error *err);
 FST_API void fst_loader_free(fst_loader *l);
 
-/* Computes mean and std (per channel, u8 scaled to 0 ... 1) over a source. */
+/* Computes mean and std over a source: per channel (the first dimension, when that is at most
+ * FST_MAX_CHANNELS; else one for all), u8 scaled to 0 ... 1. A channel that never changes gets std 1. */
 FST_MUST FST_API fst_status fst_source_statistics(const fst_source *s, fst_transform *out, fst_error *err);
 
 /* ---- partitions ---------------------------------------------------------------------------- */
@@ -145,7 +161,8 @@ typedef struct fst_partition_spec {
     int clients;
     double alpha;             /* dirichlet, quantity */
     int classes_per_client;   /* shards */
-    size_t min_samples;       /* every client gets at least so many (default 1); an error when impossible */
+    size_t min_samples;       /* every client gets at least so many (default 1); an error when impossible. Shares
+                               * are drawn again a few times, then samples are moved from the largest clients */
     uint64_t seed;            /* streams "partition..." */
 } fst_partition_spec;
 

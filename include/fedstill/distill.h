@@ -59,6 +59,9 @@ FST_API void fst_soft_labels_release(fst_soft_labels *s);
 FST_MUST FST_API fst_status fst_soft_labels_write(const fst_soft_labels *s, const char *path,
                                                   char digest[FST_DIGEST_HEX], fst_error *err);
 FST_MUST FST_API fst_status fst_soft_labels_read(fst_soft_labels *out, const char *path, fst_error *err);
+/* The same over bytes; `name` is used in messages. */
+FST_MUST FST_API fst_status fst_soft_labels_parse(fst_soft_labels *out, const char *name, const void *data, size_t len,
+                                                  fst_error *err);
 
 /* Checks content, temperature, teacher and data (an empty digest in `expect` is not compared) and finds the row of
  * every sample of the subset: rows has source->count entries, FST_SOFT_NONE where the subset does not reach. */

@@ -57,5 +57,8 @@ FST_MUST FST_API fst_status fst_model_save(const fst_model *m, const char *path,
 /* Reads a model file: every tensor there once with its shape, or an error that names missing, extra and
  * misshaped ones. */
 FST_MUST FST_API fst_status fst_model_load(fst_model *m, const char *path, fst_error *err);
+/* The same over bytes; `name` is used in messages. */
+FST_MUST FST_API fst_status fst_model_load_memory(fst_model *m, const char *name, const void *data, size_t len,
+                                                  fst_error *err);
 
 #endif

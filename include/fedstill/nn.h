@@ -233,8 +233,10 @@ FST_API double fst_schedule_rate(const fst_schedule *s, double base, int64_t epo
  * Training steps on several threads. A batch is cut into shards of a size that depends on model and
  * batch alone; each shard runs on one thread with single-threaded kernels and has gradients of its own,
  * which are added in the order of the shards: the bits do not depend on the number of threads. Models
- * with batch norm need the whole batch at once: they have one shard and use the threads inside kernels.
+ * with batch norm need the whole batch at once, and for very large ones gradients a shard would cost too
+ * much memory: they have one shard and use the threads inside kernels, and their bits depend on how many.
  */
+FST_API bool fst_graph_sharded(const fst_graph *g); /* false: the bits depend on the number of threads */
 typedef struct fst_trainer_options {
     size_t batch_size;
     int threads;         /* 0: all CPUs */
@@ -270,9 +272,6 @@ FST_MUST FST_API fst_status fst_trainer_step(fst_trainer *t, fst_state *state, f
                                              const fst_step_input *in, fst_step_result *out, fst_error *err);
 FST_API int fst_trainer_threads(const fst_trainer *t);
 FST_API size_t fst_trainer_shard(const fst_trainer *t);
-/* Whether a model (large, or with batch statistics) trains with threads inside its kernels. Then what it learns
- * depends, in its last bits, on the number of threads; for all others it does not. */
-FST_API bool fst_graph_trains_wide(const fst_graph *g);
 /* Sum of the times of a step's compute kernels, each run alone on all threads: the median of five rounds of
  * round_seconds. Call it behind a step. */
 FST_MUST FST_API fst_status fst_trainer_kernel_seconds(fst_trainer *t, double round_seconds, double *out, fst_error *err);
@@ -286,6 +285,7 @@ typedef struct fst_runner fst_runner;
 FST_MUST FST_API fst_status fst_runner_new(fst_runner **out, const fst_graph *g, const fst_trainer_options *o,
                                            fst_error *err);
 FST_API void fst_runner_free(fst_runner *r);
+FST_API const fst_graph *fst_runner_graph(const fst_runner *r);
 /* logits: rows x classes. */
 FST_MUST FST_API fst_status fst_runner_logits(fst_runner *r, const fst_state *state, const float *x, size_t rows,
                                               float *logits, fst_error *err);

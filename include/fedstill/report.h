@@ -54,6 +54,8 @@ typedef struct fst_bar {
 } fst_bar;
 FST_MUST FST_API fst_status fst_report_bars(const fst_bar *bars, size_t n, size_t width, double full, bool ascii,
                                             fst_buf *out, fst_error *err);
+/* One such bar alone, without name or line end, for a cell of a table: `share` 1 is the full width. */
+FST_MUST FST_API fst_status fst_report_bar(double share, size_t width, bool ascii, fst_buf *out, fst_error *err);
 
 /* ---- runs --------------------------------------------------------------------------------- */
 

@@ -21,8 +21,8 @@ struct store {
     fst_safetensors *file;
     char **names; /* NPZ */
     size_t count;
-    bool one_split;          /* the file's own name says the split: names in it need not */
-    char only_x[NAME_SIZE];  /* the specification named one .npy file: this one holds the samples */
+    bool one_split;         /* the file's own name says the split: names in it need not */
+    char only_x[NAME_SIZE]; /* the specification named one .npy file: this one holds the samples */
 };
 
 static void store_close(struct store *st)
@@ -49,11 +49,11 @@ static bool store_has(const struct store *st, const char *name)
 
 static bool probe(const char *path)
 {
-    static const char *const inside[] = {"train.safetensors", "train.npz", "x.npy", "x_train.npy",
+    static const char *const inside[] = {"train.safetensors", "train.npz", "x.npy",     "x_train.npy",
                                          "test.safetensors",  "test.npz",  "x_test.npy"};
     if (!fst__is_folder(path))
-        return fst_file_exists(path) && (fst__ends_with(path, ".safetensors") || fst__ends_with(path, ".npz") ||
-                                         fst__ends_with(path, ".npy"));
+        return fst_file_exists(path) &&
+               (fst__ends_with(path, ".safetensors") || fst__ends_with(path, ".npz") || fst__ends_with(path, ".npy"));
     for (size_t i = 0; i < sizeof inside / sizeof *inside; i++)
         if (fst__has(path, inside[i]))
             return true;
@@ -82,7 +82,8 @@ static fst_status locate_npy(struct store *st, const char *path, fst_error *err)
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     size_t len = strlen(name) - strlen(".npy"), folder = (size_t)(name - path);
     if (len == 0 || len >= sizeof st->only_x)
-        return fst_fail(err, FST_E_ARGUMENT, "%s: a name of 1 to %d letters before .npy is needed", path, NAME_SIZE - 1);
+        return fst_fail(err, FST_E_ARGUMENT, "%s: a name of 1 to %d letters before .npy is needed", path,
+                        NAME_SIZE - 1);
     st->kind = NPY;
     memcpy(st->only_x, name, len);
     st->path = fst_strdup(folder ? path : ".");
@@ -147,8 +148,8 @@ static fst_status read_tensor(const struct store *st, const char *name, bool sam
     size_t count = (size_t)fst_shape_count(&t.shape), bytes;
     /* count fits the file, but as floats it may not fit a size */
     if (__builtin_mul_overflow(count, fst_dtype_size(dtype), &bytes) || bytes > FST_SOURCE_MAX_BYTES)
-        return fst_fail(err, FST_E_LIMIT, "%s: tensor \"%s\" is larger than the %zu MB a source may hold", st->path, name,
-                        FST_SOURCE_MAX_BYTES >> 20);
+        return fst_fail(err, FST_E_LIMIT, "%s: tensor \"%s\" is larger than the %zu MB a source may hold", st->path,
+                        name, FST_SOURCE_MAX_BYTES >> 20);
     void *data = fst_alloc(bytes);
     if (!data)
         return fst_fail_memory(err, bytes);
@@ -256,9 +257,8 @@ static fst_status take_labels(fst__held *h, const fst_array *y, size_t *count, i
     for (size_t i = 0; i < n; i++) {
         int64_t v = integer_at(y, i);
         if (v < 0 || v > top)
-            return fst_fail(err, FST_E_FORMAT,
-                            "%s: sample %zu has label %" PRId64 ", labels must be 0 ... %" PRId64, h->base.name, i, v,
-                            top);
+            return fst_fail(err, FST_E_FORMAT, "%s: sample %zu has label %" PRId64 ", labels must be 0 ... %" PRId64,
+                            h->base.name, i, v, top);
         h->own_labels[i] = (int32_t)v;
     }
     *count = n;

@@ -212,8 +212,8 @@ static fst_status keep_image(struct job *j, const char *path, int label, fst_err
         s = first_image(j, &shape, err);
     if (!s && !fst_shape_equal(&shape, want))
         s = fst_fail(err, FST_E_MISMATCH,
-                     "%s: %lld x %lld pixels (height x width), %lld x %lld are expected; scale all images to one size", path,
-                     (long long)shape.dim[1], (long long)shape.dim[2], (long long)want->dim[1],
+                     "%s: %lld x %lld pixels (height x width), %lld x %lld are expected; scale all images to one size",
+                     path, (long long)shape.dim[1], (long long)shape.dim[2], (long long)want->dim[1],
                      (long long)want->dim[2]);
     if (!s) {
         size_t bytes = fst_source_sample_bytes(&j->held->base);

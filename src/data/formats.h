@@ -72,8 +72,8 @@ FST_MUST fst_status fst__held_reserve(fst__held *h, fst_dtype dtype, const fst_s
 /* Checks `nlabels` labels (at least base.count; those behind it only count for the number of classes), sets
  * classes (`wanted`, or as many as the labels show when that is 0) and the digest, and hands h out. On failure
  * h is still the caller's. */
-FST_MUST fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t nlabels, int wanted,
-                                     fst_source **out, fst_error *err);
+FST_MUST fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t nlabels, int wanted, fst_source **out,
+                                     fst_error *err);
 /* The digest of data.h, computed through get. */
 FST_MUST fst_status fst__source_digest(const fst_source *s, char hex[FST_DIGEST_HEX], fst_error *err);
 /* min(count, limit), limit 0 meaning none. */
@@ -84,8 +84,8 @@ uint64_t fst__limited(uint64_t count, size_t limit);
 FST_MUST fst_status fst__idx_read(fst_source **out, const char *name, fst__reader *images, fst__reader *labels,
                                   int classes, size_t limit, fst_error *err);
 /* Reads n readers of CIFAR-10 records one after the other. */
-FST_MUST fst_status fst__cifar10_read(fst_source **out, const char *name, fst__reader *files, size_t n,
-                                      size_t limit, fst_error *err);
+FST_MUST fst_status fst__cifar10_read(fst_source **out, const char *name, fst__reader *files, size_t n, size_t limit,
+                                      fst_error *err);
 /* Ten names, one a line, into one block behind the pointers. */
 FST_MUST fst_status fst__cifar10_names(char ***out, const char *name, const char *text, size_t len, fst_error *err);
 

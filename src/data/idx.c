@@ -93,8 +93,8 @@ static fst_status header(fst__reader *r, fst_shape *shape, int low, int high, fs
         return fst_fail(err, FST_E_FORMAT, "%s: dimensions %s hold nothing", r->name,
                         fst_shape_text(shape, text, sizeof text));
     if ((uint64_t)count > fst__reader_most(r))
-        return fst_fail(err, FST_E_FORMAT, "%s: dimensions %s promise more than a file of %llu bytes can hold",
-                        r->name, fst_shape_text(shape, text, sizeof text), (unsigned long long)r->size);
+        return fst_fail(err, FST_E_FORMAT, "%s: dimensions %s promise more than a file of %llu bytes can hold", r->name,
+                        fst_shape_text(shape, text, sizeof text), (unsigned long long)r->size);
     return FST_OK;
 }
 

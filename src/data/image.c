@@ -60,7 +60,8 @@ static void png_failed(png_structp png, png_const_charp message)
 {
     struct png_input *in = png_get_error_ptr(png);
     if (!in->picture->status)
-        in->picture->status = fst_fail(in->picture->err, FST_E_FORMAT, "%s: damaged PNG: %s", in->picture->name, message);
+        in->picture->status =
+            fst_fail(in->picture->err, FST_E_FORMAT, "%s: damaged PNG: %s", in->picture->name, message);
     longjmp(in->jump, 1);
 }
 
@@ -185,8 +186,8 @@ static void jpeg_progress(j_common_ptr c)
     struct jpeg_input *in = (struct jpeg_input *)c->err;
     if (in->jpeg.input_scan_number <= MAX_JPEG_SCANS)
         return;
-    in->picture->status = fst_fail(in->picture->err, FST_E_LIMIT, "%s: a JPEG of more than %d scans", in->picture->name,
-                                   MAX_JPEG_SCANS);
+    in->picture->status =
+        fst_fail(in->picture->err, FST_E_LIMIT, "%s: a JPEG of more than %d scans", in->picture->name, MAX_JPEG_SCANS);
     longjmp(in->jump, 1);
 }
 
@@ -200,8 +201,9 @@ static void jpeg_run(struct jpeg_input *in, const unsigned char *data, size_t le
     jpeg_mem_src(&in->jpeg, data, len);
     jpeg_read_header(&in->jpeg, TRUE);
     if (in->jpeg.num_components != 1 && in->jpeg.num_components != 3) {
-        p->status = fst_fail(p->err, FST_E_UNSUPPORTED, "%s: a JPEG of %d colour components, only grey and RGB are read",
-                             p->name, in->jpeg.num_components);
+        p->status =
+            fst_fail(p->err, FST_E_UNSUPPORTED, "%s: a JPEG of %d colour components, only grey and RGB are read",
+                     p->name, in->jpeg.num_components);
         return;
     }
     p->grey = in->jpeg.num_components == 1;

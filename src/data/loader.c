@@ -72,12 +72,7 @@ static fst_status build(fst_loader *l, size_t batch, struct slot *slot, fst_erro
     return l->spec.soft ? l->spec.soft(l->spec.soft_ctx, slot->index, slot->rows, slot->soft, err) : FST_OK;
 }
 
-/* Makes batch l->built and counts it, or notes why not. */
-static void build_next(fst_loader *l, size_t batch, fst_status *status, fst_error *error)
-{
-    *status = build(l, batch, &l->slots[batch % l->nslots], error);
-}
-
+/* Counts the batch that was made, or keeps why it was not. */
 static void note(fst_loader *l, fst_status s, const fst_error *error)
 {
     if (s) {
@@ -103,11 +98,10 @@ static void *work(void *arg)
         if (l->stop)
             break;
         size_t batch = l->built;
-        fst_status s;
         fst_error error = {0};
         l->busy = true;
         pthread_mutex_unlock(&l->lock);
-        build_next(l, batch, &s, &error);
+        fst_status s = build(l, batch, &l->slots[batch % l->nslots], &error);
         pthread_mutex_lock(&l->lock);
         l->busy = false;
         note(l, s, &error);
@@ -128,10 +122,11 @@ static fst_status check(const fst_loader_spec *spec, fst_error *err)
         return fst_fail(err, FST_E_ARGUMENT, "%s: an empty subset has no batches", s->name);
     for (size_t i = 0; spec->subset && i < spec->subset_count; i++)
         if (spec->subset[i] >= s->count)
-            return fst_fail(err, FST_E_ARGUMENT, "%s: entry %zu of the subset is sample %lu, the last is %zu", s->name, i,
-                            (unsigned long)spec->subset[i], s->count - 1);
+            return fst_fail(err, FST_E_ARGUMENT, "%s: entry %zu of the subset is sample %lu, the last is %zu", s->name,
+                            i, (unsigned long)spec->subset[i], s->count - 1);
     if (spec->soft && spec->soft_width <= 0)
-        return fst_fail(err, FST_E_ARGUMENT, "%s: soft targets need a width above 0, not %d", s->name, spec->soft_width);
+        return fst_fail(err, FST_E_ARGUMENT, "%s: soft targets need a width above 0, not %d", s->name,
+                        spec->soft_width);
     return FST_OK;
 }
 
@@ -155,7 +150,8 @@ static fst_status reserve(fst_loader *l, size_t rows, fst_error *err)
         fits = add(&total, rows, row) && add(&total, rows, soft_row) && add(&total, rows, sizeof(int32_t)) &&
                add(&total, rows, sizeof(uint32_t));
     if (!fits)
-        return fst_fail(err, FST_E_LIMIT, "%s: batches of %zu samples do not fit any memory", l->spec.source->name, rows);
+        return fst_fail(err, FST_E_LIMIT, "%s: batches of %zu samples do not fit any memory", l->spec.source->name,
+                        rows);
     fst_status s = fst_arena_init(&l->arena, total, err);
     if (s)
         return s;
@@ -256,15 +252,13 @@ fst_status fst_loader_start(fst_loader *l, uint64_t epoch, size_t first, fst_err
 static void await(fst_loader *l)
 {
     fst_error error = {0};
-    fst_status s;
     l->released = l->taken;
     if (l->threaded) {
         pthread_cond_signal(&l->wake);
         while (l->taken == l->built && !l->failed && l->taken < l->batches)
             pthread_cond_wait(&l->news, &l->lock);
     } else if (can_build(l)) {
-        build_next(l, l->built, &s, &error);
-        note(l, s, &error);
+        note(l, build(l, l->built, &l->slots[0], &error), &error);
     }
 }
 

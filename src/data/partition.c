@@ -73,12 +73,12 @@ struct work {
     const fst_source *source;
     const fst_partition_spec *spec;
     size_t clients, classes, samples, least;
-    int32_t *owner;     /* samples */
-    uint32_t *deck;     /* samples: shuffled, or sorted by label */
-    size_t *class_at;   /* classes + 1: where each class begins in the deck once that is sorted by label */
-    size_t *sizes;      /* clients */
-    double *share;      /* clients */
-    int64_t *counts;    /* clients x classes */
+    int32_t *owner;   /* samples */
+    uint32_t *deck;   /* samples: shuffled, or sorted by label */
+    size_t *class_at; /* classes + 1: where each class begins in the deck once that is sorted by label */
+    size_t *sizes;    /* clients */
+    double *share;    /* clients */
+    int64_t *counts;  /* clients x classes */
 };
 
 static void shuffle(struct work *w, const char *purpose, uint64_t index, uint32_t *a, size_t n)
@@ -288,9 +288,8 @@ static fst_status check(const fst_source *s, const fst_partition_spec *spec, siz
         return fst_fail(err, FST_E_ARGUMENT, "%s: unknown kind of partition (%d)", s->name, (int)spec->kind);
     if (spec->clients < 1 || spec->clients > FST__PARTITION_MAX_CLIENTS ||
         (size_t)spec->clients * (size_t)s->classes > FST__PARTITION_MAX_CELLS)
-        return fst_fail(err, FST_E_CONFIG,
-                        "%s: %d clients; 1 to %d are possible, and clients x classes up to %zu", s->name, spec->clients,
-                        FST__PARTITION_MAX_CLIENTS, FST__PARTITION_MAX_CELLS);
+        return fst_fail(err, FST_E_CONFIG, "%s: %d clients; 1 to %d are possible, and clients x classes up to %zu",
+                        s->name, spec->clients, FST__PARTITION_MAX_CLIENTS, FST__PARTITION_MAX_CELLS);
     bool drawn = spec->kind == FST_PARTITION_DIRICHLET || spec->kind == FST_PARTITION_QUANTITY;
     if (drawn && !(spec->alpha >= 1e-6 && spec->alpha <= 1e6))
         return fst_fail(err, FST_E_CONFIG, "%s: alpha must be 1e-6 ... 1e6, not %g", s->name, spec->alpha);
@@ -340,8 +339,8 @@ static void describe(char *out, size_t size, const fst_partition_spec *spec)
 
 static fst_status finish(fst_partition *out, const struct work *w, fst_error *err)
 {
-    fst_partition p = {.clients = (int)w->clients, .classes = (int)w->classes, .samples = w->samples,
-                       .seed = w->spec->seed};
+    fst_partition p = {
+        .clients = (int)w->clients, .classes = (int)w->classes, .samples = w->samples, .seed = w->spec->seed};
     fst_status s = fst__partition_reserve(&p, err);
     if (s) {
         fst_partition_release(&p);
@@ -360,8 +359,12 @@ fst_status fst_partition_make(fst_partition *out, const fst_source *s, const fst
 {
     static fst_status (*const makers[KINDS])(struct work *, fst_error *) = {make_iid, make_dirichlet, make_shards,
                                                                             make_quantity};
-    struct work w = {.source = s, .spec = spec, .clients = (size_t)spec->clients, .classes = (size_t)s->classes,
-                     .samples = s->count, .least = spec->min_samples ? spec->min_samples : 1};
+    struct work w = {.source = s,
+                     .spec = spec,
+                     .clients = (size_t)spec->clients,
+                     .classes = (size_t)s->classes,
+                     .samples = s->count,
+                     .least = spec->min_samples ? spec->min_samples : 1};
     fst_status st = check(s, spec, w.least, err);
     if (st)
         return st;

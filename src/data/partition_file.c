@@ -22,8 +22,7 @@ fst_status fst_partition_write(const fst_partition *p, const char *path, char di
         for (size_t i = p->begin[k]; i < p->begin[k + 1]; i++)
             owner[p->index[i]] = k;
     snprintf(seed, sizeof seed, "%" PRIu64, p->seed);
-    fst_pair meta[] = {
-        {"format", FORMAT}, {"method", p->method}, {"seed", seed}, {"data_digest", p->data_digest}};
+    fst_pair meta[] = {{"format", FORMAT}, {"method", p->method}, {"seed", seed}, {"data_digest", p->data_digest}};
     fst_tensor tensors[] = {{"client", FST_I32, FST_SHAPE((int64_t)p->samples), owner},
                             {"counts", FST_I64, FST_SHAPE(p->clients, p->classes), p->counts}};
     fst_status s = fst_safetensors_write(path, meta, sizeof meta / sizeof *meta, tensors,
@@ -88,8 +87,8 @@ static fst_status check_owners(const fst_partition *p, const int32_t *owner, con
 {
     for (size_t i = 0; i < p->samples; i++)
         if (owner[i] < -1 || owner[i] >= p->clients)
-            return fst_fail(err, FST_E_FORMAT, "%s: sample %zu belongs to client %d, there are 0 ... %d (or -1)", name, i,
-                            (int)owner[i], p->clients - 1);
+            return fst_fail(err, FST_E_FORMAT, "%s: sample %zu belongs to client %d, there are 0 ... %d (or -1)", name,
+                            i, (int)owner[i], p->clients - 1);
     return FST_OK;
 }
 

@@ -19,8 +19,8 @@ static fst_status check_numbers(const fst_transform *t, const fst_source *s, fst
     if ((t->crop_padding || t->flip) && s->shape.rank != 3)
         return fst_fail(err, FST_E_CONFIG, "%s: crop and flip need samples (channels, height, width), these are %s",
                         s->name, fst_shape_text(&s->shape, text, sizeof text));
-    if (t->crop_padding && (t->crop_padding < 0 || t->crop_padding >= s->shape.dim[1] ||
-                            t->crop_padding >= s->shape.dim[2]))
+    if (t->crop_padding &&
+        (t->crop_padding < 0 || t->crop_padding >= s->shape.dim[1] || t->crop_padding >= s->shape.dim[2]))
         return fst_fail(err, FST_E_CONFIG, "%s: a crop padding of %d does not fit images of shape %s", s->name,
                         t->crop_padding, fst_shape_text(&s->shape, text, sizeof text));
     return FST_OK;
@@ -144,32 +144,82 @@ void fst__transformer_apply(const fst__transformer *t, const void *raw, float *d
 struct sums {
     size_t channels, plane;
     double mean[FST_MAX_CHANNELS], square[FST_MAX_CHANNELS];
+    uint64_t seen[FST_MAX_CHANNELS][256]; /* u8: how often each value occurs */
 };
 
-static double element(const fst_source *s, const void *raw, size_t i)
+static void count_bytes(struct sums *k, const unsigned char *raw)
 {
-    return s->dtype == FST_U8 ? ((const unsigned char *)raw)[i] / 255.0 : (double)((const float *)raw)[i];
+    for (size_t c = 0; c < k->channels; c++)
+        for (size_t i = c * k->plane; i < (c + 1) * k->plane; i++)
+            k->seen[c][raw[i]]++;
 }
 
-/* Two passes, the second around the mean of the first, so that large offsets do not eat the variance. */
-static fst_status pass(const fst_source *s, void *raw, struct sums *k, bool second, fst_error *err)
+static void add_floats(struct sums *k, const float *raw, bool squares)
 {
-    double n = (double)k->plane * (double)s->count, total[FST_MAX_CHANNELS] = {0};
+    for (size_t c = 0; c < k->channels; c++) {
+        double sum = 0, mean = k->mean[c];
+        for (size_t i = c * k->plane; i < (c + 1) * k->plane; i++)
+            sum += squares ? ((double)raw[i] - mean) * ((double)raw[i] - mean) : (double)raw[i];
+        *(squares ? &k->square[c] : &k->mean[c]) += sum;
+    }
+}
+
+/* All samples once. Floats need it twice, the second time around the mean of the first, so that a large offset does
+ * not eat the variance. */
+static fst_status pass(const fst_source *s, void *raw, struct sums *k, bool squares, fst_error *err)
+{
     for (size_t i = 0; i < s->count; i++) {
         fst_status st = s->v->get(s, i, raw, err);
         if (st)
             return st;
-        for (size_t c = 0; c < k->channels; c++) {
-            double sum = 0, mean = k->mean[c];
-            for (size_t e = c * k->plane; e < (c + 1) * k->plane; e++) {
-                double v = element(s, raw, e);
-                sum += second ? (v - mean) * (v - mean) : v;
-            }
-            total[c] += sum;
-        }
+        if (s->dtype == FST_U8)
+            count_bytes(k, raw);
+        else
+            add_floats(k, raw, squares);
+    }
+    return FST_OK;
+}
+
+static void from_counts(struct sums *k, double n)
+{
+    for (size_t c = 0; c < k->channels; c++) {
+        for (int v = 0; v < 256; v++)
+            k->mean[c] += (double)k->seen[c][v] * v / 255.0;
+        k->mean[c] /= n;
+        for (int v = 0; v < 256; v++)
+            k->square[c] += (double)k->seen[c][v] * (v / 255.0 - k->mean[c]) * (v / 255.0 - k->mean[c]);
+    }
+}
+
+static fst_status sum_up(const fst_source *s, void *raw, struct sums *k, fst_error *err)
+{
+    double n = (double)k->plane * (double)s->count;
+    fst_status st = pass(s, raw, k, false, err);
+    if (st)
+        return st;
+    if (s->dtype == FST_U8) {
+        from_counts(k, n);
+    } else {
+        for (size_t c = 0; c < k->channels; c++)
+            k->mean[c] /= n;
+        st = pass(s, raw, k, true, err);
     }
     for (size_t c = 0; c < k->channels; c++)
-        *(second ? &k->square[c] : &k->mean[c]) = total[c] / n;
+        k->square[c] /= n;
+    return st;
+}
+
+static fst_status to_transform(fst_transform *out, const fst_source *s, const struct sums *k, fst_error *err)
+{
+    fst_transform t = {.channels = (int)k->channels};
+    for (size_t c = 0; c < k->channels; c++) {
+        t.mean[c] = (float)k->mean[c];
+        /* a channel that never changes is only shifted */
+        t.std[c] = k->square[c] > 0 ? (float)sqrt(k->square[c]) : 1.0f;
+        if (!isfinite(t.mean[c]) || !isfinite(t.std[c]) || !(t.std[c] > 0))
+            return fst_fail(err, FST_E_NUMERIC, "%s: channel %zu has no finite mean and deviation", s->name, c);
+    }
+    *out = t;
     return FST_OK;
 }
 
@@ -177,25 +227,17 @@ fst_status fst_source_statistics(const fst_source *s, fst_transform *out, fst_er
 {
     size_t bytes = fst_source_sample_bytes(s), elements = (size_t)fst_shape_count(&s->shape);
     bool single = s->shape.rank == 0 || s->shape.dim[0] > FST_MAX_CHANNELS;
-    struct sums k = {.channels = single ? 1 : (size_t)s->shape.dim[0]};
-    k.plane = elements / k.channels;
+    struct sums *k = fst_calloc(1, sizeof *k);
     void *raw = fst_alloc(bytes);
-    if (!raw)
-        return fst_fail_memory(err, bytes);
-    fst_status st = pass(s, raw, &k, false, err);
-    if (!st)
-        st = pass(s, raw, &k, true, err);
-    fst_free(raw);
-    if (st)
-        return st;
-    fst_transform t = {.channels = (int)k.channels};
-    for (size_t c = 0; c < k.channels; c++) {
-        t.mean[c] = (float)k.mean[c];
-        /* a channel that never changes is only shifted */
-        t.std[c] = k.square[c] > 0 ? (float)sqrt(k.square[c]) : 1.0f;
-        if (!isfinite(t.mean[c]) || !isfinite(t.std[c]) || !(t.std[c] > 0))
-            return fst_fail(err, FST_E_NUMERIC, "%s: channel %zu has no finite mean and deviation", s->name, c);
+    fst_status st = k && raw ? FST_OK : fst_fail_memory(err, bytes + sizeof *k);
+    if (!st) {
+        k->channels = single ? 1 : (size_t)s->shape.dim[0];
+        k->plane = elements / k->channels;
+        st = sum_up(s, raw, k, err);
     }
-    *out = t;
-    return FST_OK;
+    if (!st)
+        st = to_transform(out, s, k, err);
+    fst_free(raw);
+    fst_free(k);
+    return st;
 }

@@ -8,7 +8,7 @@
 typedef struct fst__transformer {
     fst_dtype dtype;
     size_t elements;
-    size_t channels, plane; /* normalisation: `channels` runs of `plane` elements */
+    size_t channels, plane;      /* normalisation: `channels` runs of `plane` elements */
     size_t depth, height, width; /* of 3-D samples: for crop and flip */
     int crop_padding;
     bool flip;

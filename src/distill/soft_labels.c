@@ -7,7 +7,7 @@
 #include "fedstill/distill.h"
 
 #define FORMAT "fedstill-soft-labels-1"
-enum { MAKE_BATCH = 512, MAX_SAMPLES = 1 << 30 };
+enum { MAKE_BATCH = 512, MAX_SAMPLES = 1 << 30, MAX_COMPARED = 64 };
 
 const char *fst_soft_content_name(fst_soft_content c)
 {
@@ -111,6 +111,27 @@ static void encode_row(fst_soft_labels *s, size_t row, const float *v)
     }
 }
 
+static fst_status check_how(const fst_soft_make *how, fst_error *err)
+{
+    const fst_graph *g = fst_runner_graph(how->teacher);
+    fst_shape in = fst_graph_input_shape(g), out = fst_graph_output_shape(g);
+    char a[64], b[64];
+    if (!fst_shape_equal(&in, &how->source->shape))
+        return fst_fail(err, FST_E_MISMATCH, "the teacher takes %s, the samples of %s are %s",
+                        fst_shape_text(&in, a, sizeof a), how->source->name,
+                        fst_shape_text(&how->source->shape, b, sizeof b));
+    if (how->classes < 1 || fst_shape_count(&out) != how->classes)
+        return fst_fail(err, FST_E_MISMATCH, "the teacher has %lld classes, not %d", (long long)fst_shape_count(&out),
+                        how->classes);
+    if (how->subset && !how->subset_count)
+        return fst_fail(err, FST_E_ARGUMENT, "no samples to make soft labels for");
+    for (size_t i = 0; how->subset && i < how->subset_count; i++)
+        if (how->subset[i] >= how->source->count)
+            return fst_fail(err, FST_E_ARGUMENT, "there is no sample %u, %s has %zu", how->subset[i],
+                            how->source->name, how->source->count);
+    return FST_OK;
+}
+
 static fst_status sort_samples(const fst_soft_make *how, size_t total, struct keyed *list, size_t *different,
                                fst_error *err)
 {
@@ -177,6 +198,8 @@ fst_status fst_soft_labels_make(fst_soft_labels *out, const fst_soft_spec *spec,
     size_t total = how->subset ? how->subset_count : how->source->count;
     fst_soft_labels s = {.spec = *spec, .classes = how->classes};
     fst_status st = check_spec(spec, how->classes, err);
+    if (!st)
+        st = check_how(how, err);
     if (st)
         return st;
     memcpy(s.spec.data_digest, how->source->digest, sizeof s.spec.data_digest);
@@ -264,7 +287,7 @@ static fst_status parse_head(const fst_safetensors *f, const char *path, fst_sof
     s->spec.temperature = strtod(v[3], &end);
     bool known = !strcmp(v[1], fst_soft_content_name(s->spec.content)) &&
                  !strcmp(v[2], fst_soft_encoding_name(s->spec.encoding));
-    if (!known || *end || !parse_int(v[4], FST_MAX_CLASSES, &s->classes) || s->classes < 1 ||
+    if (!known || end == v[3] || *end || !parse_int(v[4], FST_MAX_CLASSES, &s->classes) || s->classes < 1 ||
         !parse_int(v[5], FST_MAX_CLASSES, &s->spec.top_k) || strlen(v[6]) >= FST_DIGEST_HEX ||
         strlen(v[7]) >= FST_DIGEST_HEX)
         return fst_fail(err, FST_E_FORMAT, "%s: the metadata holds values that soft labels cannot have", path);
@@ -289,6 +312,28 @@ static fst_status read_tensor(const fst_safetensors *f, const char *path, const 
     return fst_safetensors_read(f, i, dst, (size_t)fst_shape_count(&shape) * fst_dtype_size(type), err);
 }
 
+/* Numbers that a teacher cannot have given would be learnt by every student. */
+static fst_status check_values(const fst_soft_labels *s, const char *path, fst_error *err)
+{
+    bool probabilities = s->spec.content == FST_SOFT_PROBABILITIES;
+    size_t width = row_width(s), n = s->samples * width;
+    for (size_t i = 0; i < n; i++) {
+        float v = s->f32 ? s->f32[i] : fst_f32_from_f16(s->f16[i]);
+        if (!isfinite(v) || (probabilities && !(v >= 0 && v <= 1)))
+            return fst_fail(err, FST_E_FORMAT, "%s: sample %zu holds %g, which is no %s", path, i / width, (double)v,
+                            probabilities ? "probability" : "finite number");
+    }
+    for (size_t i = 0; s->top_class && i < n; i++) {
+        if (s->top_class[i] >= s->classes)
+            return fst_fail(err, FST_E_FORMAT, "%s: class %u of %d", path, s->top_class[i], s->classes);
+        for (size_t k = i / width * width; k < i && width <= MAX_COMPARED; k++)
+            if (s->top_class[k] == s->top_class[i])
+                return fst_fail(err, FST_E_FORMAT, "%s: sample %zu names class %u twice", path, i / width,
+                                s->top_class[i]);
+    }
+    return FST_OK;
+}
+
 static fst_status read_body(const fst_safetensors *f, const char *path, fst_soft_labels *s, fst_error *err)
 {
     size_t i;
@@ -301,8 +346,12 @@ static fst_status read_body(const fst_safetensors *f, const char *path, fst_soft
     int64_t n = keys.dim[0], width = (int64_t)row_width(s);
     bool f32 = s->spec.encoding == FST_SOFT_F32;
     /* the value tensor must be there in full before memory is taken by the number of samples */
-    if (!fst_safetensors_find(f, "value", &i) || fst_safetensors_at(f, i).shape.dim[0] != n)
-        return fst_fail(err, FST_E_FORMAT, "%s: \"value\" does not have a row for each key", path);
+    fst_tensor value = {0};
+    if (fst_safetensors_find(f, "value", &i))
+        value = fst_safetensors_at(f, i);
+    if (value.shape.rank != 2 || value.shape.dim[0] != n || value.shape.dim[1] != width)
+        return fst_fail(err, FST_E_FORMAT, "%s: \"value\" does not have a row of %lld for each of %lld keys", path,
+                        (long long)width, (long long)n);
     fst_status st = allocate(s, err);
     if (!st)
         st = read_tensor(f, path, "key", FST_U64, keys, s->keys, err);
@@ -314,9 +363,16 @@ static fst_status read_body(const fst_safetensors *f, const char *path, fst_soft
     for (size_t k = 1; !st && k < s->samples; k++)
         if (compare_keys(&s->keys[k - 1], &s->keys[k]) >= 0)
             st = fst_fail(err, FST_E_FORMAT, "%s: keys are not in rising order", path);
-    for (size_t k = 0; !st && s->top_class && k < s->samples * (size_t)width; k++)
-        if (s->top_class[k] >= s->classes)
-            st = fst_fail(err, FST_E_FORMAT, "%s: class %u of %d", path, s->top_class[k], s->classes);
+    return st ? st : check_values(s, path, err);
+}
+
+static fst_status read_open(fst_soft_labels *s, const char *path, const fst_safetensors *f, fst_error *err)
+{
+    fst_status st = parse_head(f, path, s, err);
+    if (!st)
+        st = read_body(f, path, s, err);
+    if (st)
+        fst_soft_labels_release(s);
     return st;
 }
 
@@ -326,16 +382,24 @@ fst_status fst_soft_labels_read(fst_soft_labels *out, const char *path, fst_erro
     fst_soft_labels s = {0};
     fst_status st = fst_safetensors_open(&f, path, err);
     if (!st)
-        st = parse_head(f, path, &s, err);
-    if (!st)
-        st = read_body(f, path, &s, err);
+        st = read_open(&s, path, f, err);
     fst_safetensors_free(f);
-    if (st) {
-        fst_soft_labels_release(&s);
-        return st;
-    }
-    *out = s;
-    return FST_OK;
+    if (!st)
+        *out = s;
+    return st;
+}
+
+fst_status fst_soft_labels_parse(fst_soft_labels *out, const char *name, const void *data, size_t len, fst_error *err)
+{
+    fst_safetensors *f = NULL;
+    fst_soft_labels s = {0};
+    fst_status st = fst_safetensors_open_memory(&f, name, data, len, err);
+    if (!st)
+        st = read_open(&s, name, f, err);
+    fst_safetensors_free(f);
+    if (!st)
+        *out = s;
+    return st;
 }
 
 /* ---- use ------------------------------------------------------------------------------------------- */
@@ -382,9 +446,13 @@ fst_status fst_soft_labels_bind(const fst_soft_labels *s, const fst_soft_spec *e
     fst_status st = check_expected(s, expect, source, err);
     if (st)
         return st;
+    size_t n = subset ? subset_count : source->count;
+    for (size_t i = 0; i < n; i++)
+        if (subset && subset[i] >= source->count)
+            return fst_fail(err, FST_E_ARGUMENT, "there is no sample %u, %s has %zu", subset[i], source->name,
+                            source->count);
     for (size_t i = 0; i < source->count; i++)
         rows[i] = FST_SOFT_NONE;
-    size_t n = subset ? subset_count : source->count;
     for (size_t i = 0; i < n; i++) {
         uint32_t at = subset ? subset[i] : (uint32_t)i;
         fst_hash128 key;
@@ -415,10 +483,11 @@ void fst_soft_labels_row(const fst_soft_labels *s, uint32_t row, float *out)
     for (size_t k = 0; k < width; k++)
         mass += (double)fst_f32_from_f16(s->f16[at + k]);
     double rest = mass < 1 && n > width ? (1 - mass) / (double)(n - width) : 0;
+    double scale = rest > 0 || !(mass > 0) ? 1 : 1 / mass; /* no tail to take up what rounding added or took */
     for (size_t j = 0; j < n; j++)
         out[j] = (float)rest;
     for (size_t k = 0; k < width; k++)
-        out[s->top_class[at + k]] = fst_f32_from_f16(s->f16[at + k]);
+        out[s->top_class[at + k]] = (float)(scale * (double)fst_f32_from_f16(s->f16[at + k]));
 }
 
 fst_status fst_soft_fetch(void *binding, const uint32_t *index, size_t rows, float *soft, fst_error *err)

@@ -7,7 +7,8 @@
 
 #include "fedstill/models.h"
 
-fst_status fst_model_init(fst_model *m, const char *arch, const fst_model_config *config, fst_error *err)
+/* Everything of a model but its state. */
+static fst_status init_network(fst_model *m, const char *arch, const fst_model_config *config, fst_error *err)
 {
     fst_model n = {.channels = 0};
     if (strlen(arch) >= sizeof n.arch)
@@ -20,9 +21,18 @@ fst_status fst_model_init(fst_model *m, const char *arch, const fst_model_config
     n.config.input = fst_graph_input_shape(n.graph);
     fst_shape out = fst_graph_output_shape(n.graph);
     n.classes = n.config.classes = (int)fst_shape_count(&out);
-    s = fst_state_init(&n.state, n.graph, err);
+    *m = n;
+    return FST_OK;
+}
+
+fst_status fst_model_init(fst_model *m, const char *arch, const fst_model_config *config, fst_error *err)
+{
+    fst_model n = {.channels = 0};
+    fst_status s = init_network(&n, arch, config, err);
+    if (!s)
+        s = fst_state_init(&n.state, n.graph, err);
     if (s) {
-        fst_graph_free(n.graph);
+        fst_model_release(&n);
         return s;
     }
     *m = n;
@@ -62,20 +72,20 @@ fst_status fst_model_set_class_names(fst_model *m, char *const *names, int count
     return FST_OK;
 }
 
-/* The tensors of a state in one list; names belong to the graph. */
+/* The tensors of a state in one list; names belong to the graph. Without a state only their descriptions. */
 static size_t list_tensors(const fst_graph *g, const fst_state *s, fst_tensor *out)
 {
     size_t n = 0;
     for (size_t i = 0; i < fst_graph_params(g); i++) {
         fst_param_info p = fst_graph_param(g, i);
-        out[n++] = (fst_tensor){p.name, FST_F32, p.shape, s->params + p.offset};
+        out[n++] = (fst_tensor){p.name, FST_F32, p.shape, s ? s->params + p.offset : NULL};
     }
     for (size_t i = 0; i < fst_graph_buffers(g); i++) {
         fst_param_info p = fst_graph_buffer(g, i);
-        out[n++] = (fst_tensor){p.name, FST_F32, p.shape, s->buffers + p.offset};
+        out[n++] = (fst_tensor){p.name, FST_F32, p.shape, s ? s->buffers + p.offset : NULL};
     }
     for (size_t i = 0; i < fst_graph_counters(g); i++)
-        out[n++] = (fst_tensor){fst_graph_counter(g, i), FST_I64, {0}, s->counters + i};
+        out[n++] = (fst_tensor){fst_graph_counter(g, i), FST_I64, {0}, s ? s->counters + i : NULL};
     return n;
 }
 
@@ -98,14 +108,20 @@ static void put_floats(char *out, size_t size, const float *v, int n)
         at += (size_t)snprintf(out + at, size - at, i ? ",%.9g" : "%.9g", (double)v[i]);
 }
 
-static char *names_json(const fst_model *m)
+static fst_status names_json(const fst_model *m, char **out, fst_error *err)
 {
     json_t *list = json_array();
-    for (int i = 0; m->class_names && i < m->classes; i++)
-        json_array_append_new(list, json_string(m->class_names[i]));
-    char *text = json_dumps(list, JSON_COMPACT);
+    fst_status s = FST_OK;
+    for (int i = 0; !s && m->class_names && i < m->classes; i++)
+        if (json_array_append_new(list, json_string(m->class_names[i])))
+            s = fst_fail(err, FST_E_ARGUMENT, "the name of class %d is not UTF-8", i);
+    char *text = s ? NULL : json_dumps(list, JSON_COMPACT);
     json_decref(list);
-    return text;
+    if (!s && !text)
+        s = fst_fail_memory(err, 16);
+    if (!s)
+        *out = text;
+    return s;
 }
 
 enum { OWN_PAIRS = 8, LINE = FST_MODEL_CHANNELS * 16 };
@@ -122,12 +138,14 @@ fst_status fst_model_save(const fst_model *m, const char *path, const fst_pair *
     snprintf(dropout, sizeof dropout, "%.17g,%.17g", m->config.dropout1, m->config.dropout2);
     put_floats(mean, sizeof mean, m->mean, m->channels);
     put_floats(std, sizeof std, m->std, m->channels);
-    char *names = names_json(m);
+    char *names = NULL;
+    fst_status s = names_json(m, &names, err);
+    if (s)
+        return s;
     fst_tensor *tensors = new_list(m->graph, &m->state, &ntensors);
     fst_pair *meta = fst_calloc(OWN_PAIRS + nmore, sizeof *meta);
-    fst_status s = FST_OK;
-    if (!names || !tensors || !meta) {
-        s = fst_fail_memory(err, ntensors * sizeof *tensors);
+    if (!tensors || !meta) {
+        s = fst_fail_memory(err, (OWN_PAIRS + nmore) * sizeof *meta);
     } else {
         meta[n++] = (fst_pair){"format", FST_MODEL_FORMAT};
         meta[n++] = (fst_pair){"arch", m->arch};
@@ -206,7 +224,7 @@ static fst_status read_config(const fst_safetensors *f, const char *path, fst_mo
     char *end;
     errno = 0;
     long n = strtol(classes, &end, 10);
-    if (*end || errno || n < 1 || n > 65536)
+    if (end == classes || *end || errno || n < 1 || n > 65536)
         return fst_fail(err, FST_E_FORMAT, "%s: \"%s\" classes, 1 to 65536 are possible", path, classes);
     c->classes = (int)n;
     if (!parse_shape(input, &c->input))
@@ -215,8 +233,16 @@ static fst_status read_config(const fst_safetensors *f, const char *path, fst_mo
         nmean != nstd)
         return fst_fail(err, FST_E_FORMAT, "%s: normalise_mean and normalise_std do not go together", path);
     m->channels = nmean;
+    for (int i = 0; i < nmean; i++)
+        if (!(m->std[i] > 0))
+            return fst_fail(err, FST_E_FORMAT, "%s: normalise_std \"%s\" must be above 0", path, std);
+    if (nmean > 1 && nmean != c->input.dim[0])
+        return fst_fail(err, FST_E_FORMAT, "%s: normalise_mean has %d entries for an input of %lld channels", path,
+                        nmean, (long long)c->input.dim[0]);
     if (dropout && sscanf(dropout, "%lf,%lf", &c->dropout1, &c->dropout2) != 2)
         return fst_fail(err, FST_E_FORMAT, "%s: dropout \"%s\" is not two numbers", path, dropout);
+    if (!(c->dropout1 < 1) || !(c->dropout2 < 1)) /* negative means none */
+        return fst_fail(err, FST_E_FORMAT, "%s: dropout \"%s\" must be below 1", path, dropout);
     return FST_OK;
 }
 
@@ -226,6 +252,8 @@ static fst_status read_class_names(const fst_safetensors *f, const char *path, f
     json_t *list = text ? json_loads(text, 0, NULL) : NULL;
     size_t n = json_array_size(list);
     fst_status s = FST_OK;
+    if (text && !json_is_array(list))
+        s = fst_fail(err, FST_E_FORMAT, "%s: class_names is not a list of %d names", path, m->classes);
     if (n) {
         char **names = n == (size_t)m->classes ? fst_calloc(n, sizeof *names) : NULL;
         for (size_t i = 0; names && i < n; i++) {
@@ -244,7 +272,8 @@ static fst_status read_class_names(const fst_safetensors *f, const char *path, f
 }
 
 /* Collects what does not fit, so that one message tells all of it. */
-static fst_status compare(const fst_safetensors *f, const char *path, const fst_tensor *want, size_t n, fst_error *err)
+static fst_status compare_tensors(const fst_safetensors *f, const char *path, const fst_tensor *want, size_t n,
+                                  fst_error *err)
 {
     char text[700] = "";
     size_t at = 0, wrong = 0, found = 0;
@@ -257,8 +286,10 @@ static fst_status compare(const fst_safetensors *f, const char *path, const fst_
             fst_tensor t = fst_safetensors_at(f, k);
             found++;
             /* PyTorch writes scalars with rank 0 */
-            if (fst_shape_count(&t.shape) != fst_shape_count(&want[i].shape) ||
-                (want[i].shape.rank && !fst_shape_equal(&t.shape, &want[i].shape)))
+            if (want[i].dtype == FST_I64 && t.dtype != FST_I64)
+                snprintf(line, sizeof line, "%s is %s, not I64; ", want[i].name, fst_dtype_name(t.dtype));
+            else if (fst_shape_count(&t.shape) != fst_shape_count(&want[i].shape) ||
+                     (want[i].shape.rank && !fst_shape_equal(&t.shape, &want[i].shape)))
                 snprintf(line, sizeof line, "%s is %s, not %s; ", want[i].name, fst_shape_text(&t.shape, a, sizeof a),
                          fst_shape_text(&want[i].shape, b, sizeof b));
         }
@@ -271,7 +302,7 @@ static fst_status compare(const fst_safetensors *f, const char *path, const fst_
         for (size_t i = 0; !known && i < n; i++)
             known = !strcmp(want[i].name, name);
         if (!known && ++wrong <= 6 && at < sizeof text)
-            at += (size_t)snprintf(text + at, sizeof text - at, "extra %s; ", name);
+            at += (size_t)snprintf(text + at, sizeof text - at, "extra %.100s; ", name);
     }
     if (!wrong)
         return FST_OK;
@@ -279,13 +310,11 @@ static fst_status compare(const fst_safetensors *f, const char *path, const fst_
                     wrong > 6 ? "..." : "");
 }
 
-static fst_status read_tensors(const fst_safetensors *f, const char *path, fst_model *m, fst_error *err)
+static fst_status read_tensors(const fst_safetensors *f, fst_model *m, fst_error *err)
 {
     size_t n = 0;
     fst_tensor *want = new_list(m->graph, &m->state, &n);
-    if (!want)
-        return fst_fail_memory(err, sizeof *want);
-    fst_status s = compare(f, path, want, n, err);
+    fst_status s = want ? FST_OK : fst_fail_memory(err, sizeof *want);
     for (size_t i = 0; !s && i < n; i++) {
         size_t k = 0, count = (size_t)fst_shape_count(&want[i].shape);
         (void)fst_safetensors_find(f, want[i].name, &k);
@@ -298,16 +327,29 @@ static fst_status read_tensors(const fst_safetensors *f, const char *path, fst_m
     return s;
 }
 
-fst_status fst_model_load(fst_model *m, const char *path, fst_error *err)
+/* Before memory is taken by what the metadata says, the file must hold as much. */
+static fst_status compare(const fst_safetensors *f, const char *path, const fst_graph *g, fst_error *err)
 {
-    fst_safetensors *f = NULL;
+    size_t n = 0;
+    fst_tensor *want = new_list(g, NULL, &n);
+    fst_status s = want ? compare_tensors(f, path, want, n, err) : fst_fail_memory(err, sizeof *want);
+    fst_free(want);
+    return s;
+}
+
+static fst_status load(fst_model *m, const char *path, const fst_safetensors *f, fst_error *err)
+{
     fst_model n = {0}, head = {0};
     fst_model_config c = {0};
-    fst_status s = fst_safetensors_open(&f, path, err);
+    fst_status s = read_config(f, path, &head, &c, err);
+    if (s)
+        return s;
+    s = init_network(&n, fst_safetensors_meta(f, "arch"), &c, err);
+    if (s)
+        return fst_fail_in(err, s, "%s", path);
+    s = compare(f, path, n.graph, err);
     if (!s)
-        s = read_config(f, path, &head, &c, err);
-    if (!s)
-        s = fst_model_init(&n, fst_safetensors_meta(f, "arch"), &c, err);
+        s = fst_state_init(&n.state, n.graph, err);
     if (!s) {
         n.channels = head.channels;
         memcpy(n.mean, head.mean, sizeof n.mean);
@@ -315,12 +357,31 @@ fst_status fst_model_load(fst_model *m, const char *path, fst_error *err)
         s = read_class_names(f, path, &n, err);
     }
     if (!s)
-        s = read_tensors(f, path, &n, err);
-    fst_safetensors_free(f);
+        s = read_tensors(f, &n, err);
     if (s) {
         fst_model_release(&n);
         return s;
     }
     *m = n;
     return FST_OK;
+}
+
+fst_status fst_model_load(fst_model *m, const char *path, fst_error *err)
+{
+    fst_safetensors *f = NULL;
+    fst_status s = fst_safetensors_open(&f, path, err);
+    if (!s)
+        s = load(m, path, f, err);
+    fst_safetensors_free(f);
+    return s;
+}
+
+fst_status fst_model_load_memory(fst_model *m, const char *name, const void *data, size_t len, fst_error *err)
+{
+    fst_safetensors *f = NULL;
+    fst_status s = fst_safetensors_open_memory(&f, name, data, len, err);
+    if (!s)
+        s = load(m, name, f, err);
+    fst_safetensors_free(f);
+    return s;
 }

@@ -5,6 +5,10 @@
 
 #include "graph.h"
 
+enum { MAX_NODE_NAME = 70 };
+/* Sizes of plans are sums of a few of these times a batch of at most 2^20; they stay far from 2^63. */
+#define MAX_VALUES ((int64_t)1 << 32)
+
 static fst_status shape_input(struct fst_node *n, fst_error *err)
 {
     (void)err;
@@ -59,6 +63,20 @@ static fst_status grow(void **array, size_t count, size_t size, fst_error *err)
     return FST_OK;
 }
 
+/* Names become keys of files, so they are whole and different. */
+static fst_status check_name(const fst_graph *g, fst_op_kind kind, const char *name, fst_error *err)
+{
+    bool named = kind == FST_OP_CONV2D || kind == FST_OP_LINEAR || kind == FST_OP_BATCHNORM2D;
+    if (!named)
+        return FST_OK;
+    if (!name[0] || strlen(name) > MAX_NODE_NAME)
+        return fst_fail(err, FST_E_ARGUMENT, "a name has 1 to %d characters", MAX_NODE_NAME);
+    for (int i = 1; i < g->count; i++)
+        if (!strcmp(g->nodes[i].name, name))
+            return fst_fail(err, FST_E_ARGUMENT, "the name is taken");
+    return FST_OK;
+}
+
 static fst_value broken(fst_graph *g, fst_status s)
 {
     if (!g->status)
@@ -95,9 +113,13 @@ static struct fst_node *add(fst_graph *g, fst_op_kind kind, int input, const str
     snprintf(n->name, sizeof n->name, "%s", name);
     if (kind != FST_OP_INPUT)
         n->in = g->nodes[input].out;
-    s = fst__op_types[kind]->shape(n, &g->error);
+    s = check_name(g, kind, name, &g->error);
+    if (!s)
+        s = fst__op_types[kind]->shape(n, &g->error);
+    if (!s && (fst_shape_count(&n->out) < 1 || fst_shape_count(&n->out) > MAX_VALUES))
+        s = fst_fail(&g->error, FST_E_LIMIT, "an output of more than %lld values a sample", (long long)MAX_VALUES);
     if (s) {
-        broken(g, fst_fail_in(&g->error, s, "%s \"%s\"", fst__op_types[kind]->name, name));
+        broken(g, fst_fail_in(&g->error, s, "%s \"%.80s\"", fst__op_types[kind]->name, name));
         return NULL;
     }
     if (n->input >= 0)
@@ -109,7 +131,11 @@ static struct fst_node *add(fst_graph *g, fst_op_kind kind, int input, const str
 static bool add_slot(fst_graph *g, struct fst_slot **slots, size_t *count, size_t *total, const char *node,
                      const char *leaf, fst_shape shape, fst_init_rule init, int64_t fan_in)
 {
+    int64_t values = fst_shape_count(&shape);
     fst_status s = grow((void **)slots, *count, sizeof **slots, &g->error);
+    if (!s && (values < 1 || values > MAX_VALUES))
+        s = fst_fail(&g->error, FST_E_LIMIT, "\"%.80s\": %s of more than %lld values", node, leaf,
+                     (long long)MAX_VALUES);
     if (s) {
         broken(g, s);
         return false;
@@ -117,7 +143,7 @@ static bool add_slot(fst_graph *g, struct fst_slot **slots, size_t *count, size_
     struct fst_slot *t = &(*slots)[*count];
     *t = (struct fst_slot){.shape = shape, .offset = *total, .init = init, .fan_in = fan_in};
     snprintf(t->name, sizeof t->name, "%.80s.%s", node, leaf);
-    t->count = (size_t)fst_shape_count(&shape);
+    t->count = (size_t)values;
     *total += t->count;
     (*count)++;
     return true;

@@ -5,6 +5,7 @@
 #include "fedstill/nn.h"
 
 enum { FST_NAME_MAX = 96, FST_NODE_PARAMS = 2, FST_NODE_BUFFERS = 2 };
+enum { FST_WINDOW_MAX = 1 << 14 }; /* kernel, stride, padding: products of them stay far from 2^63 */
 
 typedef enum fst_op_kind {
     FST_OP_INPUT,

@@ -7,6 +7,7 @@
 #define FST_NN_ONEDNN_COMPAT_H
 
 #include <dnnl.h>
+#include <stdbool.h>
 
 #if DNNL_VERSION_MAJOR >= 3
 typedef const_dnnl_memory_desc_t fdn_md; /* how a descriptor is passed */
@@ -52,6 +53,31 @@ static inline void fdn_md_destroy(fdn_md_store *md)
 #else
     (void)md;
 #endif
+}
+
+/* How many channels lie next to each other, 0 when the layout is not (n, c / block, h, w, block). */
+static inline int64_t fdn_channel_block(fdn_md md)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    int blocks = 0;
+    dnnl_dims_t *sizes_at, *which_at, *strides_at, *dims_at;
+    if (dnnl_memory_desc_query(md, dnnl_query_inner_nblks_s32, &blocks) || blocks != 1 ||
+        dnnl_memory_desc_query(md, dnnl_query_inner_blks, &sizes_at) ||
+        dnnl_memory_desc_query(md, dnnl_query_inner_idxs, &which_at) ||
+        dnnl_memory_desc_query(md, dnnl_query_strides, &strides_at) ||
+        dnnl_memory_desc_query(md, dnnl_query_padded_dims, &dims_at))
+        return 0;
+    const dnnl_dim_t *sizes = *sizes_at, *which = *which_at, *strides = *strides_at, *dims = *dims_at;
+#else
+    if (md->format_kind != dnnl_blocked || md->format_desc.blocking.inner_nblks != 1)
+        return 0;
+    const dnnl_dim_t *sizes = md->format_desc.blocking.inner_blks, *which = md->format_desc.blocking.inner_idxs;
+    const dnnl_dim_t *strides = md->format_desc.blocking.strides, *dims = md->padded_dims;
+#endif
+    int64_t block = sizes[0], plane = dims[2] * dims[3] * block;
+    bool dense = which[0] == 1 && strides[3] == block && strides[2] == dims[3] * block && strides[1] == plane &&
+                 strides[0] == dims[1] / block * plane;
+    return dense ? block : 0;
 }
 
 static inline dnnl_status_t fdn_append_relu(dnnl_post_ops_t ops)

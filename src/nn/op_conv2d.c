@@ -13,6 +13,8 @@ static fst_status shape(struct fst_node *n, fst_error *err)
     for (int i = 0; i < 2; i++) {
         if (c->kernel[i] < 1 || c->stride[i] < 1 || c->padding[i] < 0)
             return fst_fail(err, FST_E_ARGUMENT, "kernel and stride must be above 0, padding not below");
+        if (c->kernel[i] > FST_WINDOW_MAX || c->stride[i] > FST_WINDOW_MAX || c->padding[i] > FST_WINDOW_MAX)
+            return fst_fail(err, FST_E_LIMIT, "kernel, stride and padding are at most %d", FST_WINDOW_MAX);
         int64_t span = n->in.dim[1 + i] + 2 * c->padding[i] - c->kernel[i];
         if (span < 0)
             return fst_fail(err, FST_E_ARGUMENT, "a kernel of %lld does not fit an input of %lld",

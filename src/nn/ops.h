@@ -7,6 +7,16 @@
 void fst__relu_forward(const float *x, float *y, size_t n);
 /* g becomes 0 where y is not above 0. */
 void fst__relu_mask(const float *y, float *g, size_t n);
+/* Max pooling whose windows do not overlap (stride = kernel, no padding) over images whose channels lie in blocks of
+ * `block` next to each other: (images, height, width, block). at: for each output, which element of its window won. */
+struct fst_blocked_pool {
+    int64_t images, height, width, out_height, out_width, kernel;
+};
+enum { FST_POOL_BLOCK = 16 };
+void fst__maxpool_blocked_forward(const struct fst_blocked_pool *p, const float *in, float *out, unsigned char *at);
+/* mask: where out is not above 0 the gradient is 0 (of a ReLU before the pooling). */
+void fst__maxpool_blocked_backward(const struct fst_blocked_pool *p, const float *out, const float *grad_out,
+                                   const unsigned char *at, bool mask, float *grad_in);
 /* running = (1 - momentum) running + momentum batch, the variance made unbiased from `n` values. */
 void fst__batchnorm_update(const struct fst_node *node, const struct fst_op_args *a, const float *mean,
                            const float *var);

@@ -8,7 +8,7 @@
 
 #include "graph.h"
 
-enum { BLOCK = 8192, MAX_STACK_PARTS = 8 };
+enum { BLOCK = 8192 };
 
 fst_status fst_optim_init(fst_optim *o, const fst_optim_spec *spec, size_t count, fst_error *err)
 {
@@ -16,6 +16,8 @@ fst_status fst_optim_init(fst_optim *o, const fst_optim_spec *spec, size_t count
     bool adaptive = spec->kind != FST_OPTIM_SGD;
     if (!(spec->learning_rate >= 0) || !(spec->momentum >= 0) || !(spec->weight_decay >= 0) || !(spec->clip_norm >= 0))
         return fst_fail(err, FST_E_ARGUMENT, "an optimiser's numbers must not be negative");
+    if (!(spec->beta1 >= 0 && spec->beta1 < 1) || !(spec->beta2 >= 0 && spec->beta2 < 1) || !(spec->eps >= 0))
+        return fst_fail(err, FST_E_ARGUMENT, "beta1 and beta2 must be in [0, 1), eps not below 0");
     if (n.spec.beta1 == 0)
         n.spec.beta1 = 0.9;
     if (n.spec.beta2 == 0)
@@ -60,7 +62,8 @@ struct step {
     float lr, decay, momentum, prox, scale; /* scale: of clipping */
     float beta1, beta2, eps, correct1, correct2; /* correct: 1/(1 - beta^t), the second under its root */
     bool summed; /* the parts already stand summed in part 0 */
-    double *squares; /* by block, when the norm is wanted */
+    double *squares; /* of blocks from first_block on, when the norm is wanted */
+    size_t first_block;
 };
 
 FST_HOT static void sum_parts(float *restrict g, float *const *parts, size_t n, size_t at, size_t count)
@@ -142,6 +145,7 @@ static void update_block(void *ctx, int worker, size_t block)
 static void norm_block(void *ctx, int worker, size_t block)
 {
     struct step *s = ctx;
+    block += s->first_block;
     size_t at = block * BLOCK, count = block_size(s, block);
     _Alignas(64) float g[BLOCK];
     double sum = 0;
@@ -150,7 +154,7 @@ static void norm_block(void *ctx, int worker, size_t block)
     for (size_t i = 0; i < count; i++)
         sum += (double)g[i] * (double)g[i];
     memcpy(s->in->grads[0] + at, g, count * sizeof *g);
-    s->squares[block] = sum;
+    s->squares[block - s->first_block] = sum;
 }
 
 static void over_blocks(struct step *s, fst_job_fn fn, size_t blocks, fst_pool *pool)
@@ -163,23 +167,21 @@ static void over_blocks(struct step *s, fst_job_fn fn, size_t blocks, fst_pool *
         fn(s, 0, b);
 }
 
-/* The norm needs a double a block; they are kept behind part 0's own first element only while needed, so
- * the caller pays no allocation: small spans use the stack, large ones sum in order on one thread. */
+/* The norm needs a double a block: so many on the stack at a time, added up in the order of the blocks. */
 static double gradient_norm(struct step *s, size_t blocks, fst_pool *pool)
 {
-    double squares[1024], total = 0;
-    for (size_t from = 0; from < blocks; from += 1024) {
-        size_t n = blocks - from < 1024 ? blocks - from : 1024;
-        s->squares = squares - from;
-        if (pool && from == 0 && n == blocks)
-            over_blocks(s, norm_block, n, pool);
-        else
-            for (size_t b = from; b < from + n; b++)
-                norm_block(s, 0, b);
+    enum { AT_ONCE = 1024 };
+    double squares[AT_ONCE], total = 0;
+    s->squares = squares;
+    for (size_t from = 0; from < blocks; from += AT_ONCE) {
+        size_t n = blocks - from < AT_ONCE ? blocks - from : AT_ONCE;
+        s->first_block = from;
+        over_blocks(s, norm_block, n, pool);
         for (size_t b = 0; b < n; b++)
             total += squares[b];
     }
     s->squares = NULL;
+    s->first_block = 0;
     s->summed = true;
     return sqrt(total);
 }

@@ -50,6 +50,7 @@ struct fst_plan {
     size_t scratch_bytes; /* of the op that needs most: kernels run one after another and share it */
     fst_arena arena;
     unsigned char *base;
+    fst_draws draws; /* of the last pass: kernels may run again behind it */
     bool ran;
 };
 
@@ -441,6 +442,8 @@ fst_status fst_plan_new(fst_plan **out, const fst_graph *g, const fst_plan_optio
 static void bind_state(fst_plan *p, const fst_state *state, float *grads, const float *x, const fst_draws *draws)
 {
     const fst_graph *g = p->graph;
+    if (x)
+        p->draws = draws ? *draws : (fst_draws){0};
     for (int i = 0; i < p->ncalls; i++) {
         struct call *c = &p->calls[i];
         if (c->at.in == EXTERNAL && x)
@@ -455,8 +458,7 @@ static void bind_state(fst_plan *p, const fst_state *state, float *grads, const 
         for (int k = 0; k < c->node->buffers; k++)
             c->args.buffer[k] = state->buffers + g->buffers[c->node->first_buffer + k].offset;
         c->args.counter = c->node->counter >= 0 ? state->counters + c->node->counter : NULL;
-        if (x)
-            c->args.draws = draws;
+        c->args.draws = &p->draws;
     }
 }
 

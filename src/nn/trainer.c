@@ -9,7 +9,7 @@
 
 #include "graph.h"
 
-enum { AUTO_SHARD = 32, MAX_SHARD_PARAMS = 4 << 20 };
+enum { MIN_SHARD = 8, AUTO_SHARD = 32, MAX_SHARD_PARAMS = 8 << 20 };
 
 struct fst_trainer {
     const fst_graph *graph;
@@ -17,7 +17,6 @@ struct fst_trainer {
     int threads, plans_count;
     fst_plan **plans; /* by worker; one only when the batch is not cut */
     size_t batch, shard, shards;
-    bool wide; /* kernels share out their work: the bits depend on how many threads there are */
     int classes;
     size_t sample;      /* floats */
     float **grads;      /* by shard */
@@ -33,7 +32,10 @@ struct fst_trainer {
     fst_plan *odd;
     size_t odd_rows;
     const char *backend;
-    bool whole; /* batch statistics: the batch is one shard, never padded */
+    bool whole;  /* batch statistics: the batch is one shard, never padded */
+    bool inside; /* one shard by rule: the threads work inside kernels */
+    float *kept; /* whole: running statistics before the step, */
+    int64_t *kept_counters; /* to be put back when it fails */
 };
 
 static bool has_batch_norm(const fst_graph *g)
@@ -44,18 +46,22 @@ static bool has_batch_norm(const fst_graph *g)
     return false;
 }
 
-bool fst_graph_trains_wide(const fst_graph *g)
+bool fst_graph_sharded(const fst_graph *g)
 {
-    return has_batch_norm(g) || g->param_count > MAX_SHARD_PARAMS;
+    return !has_batch_norm(g) && g->param_count <= MAX_SHARD_PARAMS;
 }
 
 /* Shards small enough that a shard's activations stay near the core, large enough that adding up
- * gradients stays cheap; never dependent on the number of threads. Measured in docs/rationale.md. */
+ * gradients stays cheap; a small batch still gives work to four threads. Never dependent on the number of
+ * threads. Measured in docs/rationale.md. */
 static size_t shard_rule(const fst_graph *g, const fst_trainer_options *o)
 {
-    if (fst_graph_trains_wide(g))
+    if (!fst_graph_sharded(g))
         return o->batch_size;
-    size_t shard = o->shard_size ? o->shard_size : AUTO_SHARD;
+    size_t quarter = (o->batch_size + 3) / 4;
+    size_t shard = quarter < MIN_SHARD ? MIN_SHARD : quarter < AUTO_SHARD ? quarter : AUTO_SHARD;
+    if (o->shard_size)
+        shard = o->shard_size;
     if (shard >= o->batch_size)
         return o->batch_size;
     /* equal shards: the last one would otherwise be mostly padding */
@@ -77,6 +83,8 @@ void fst_trainer_free(fst_trainer *t)
     fst_free(t->plans);
     fst_free(t->grads);
     fst_free(t->rest);
+    fst_free(t->kept);
+    fst_free(t->kept_counters);
     fst_free(t->row_loss);
     fst_free(t->correct);
     fst_free(t->status);
@@ -96,6 +104,12 @@ static fst_status allocate(fst_trainer *t, fst_error *err)
     t->errors = fst_calloc(t->shards, sizeof *t->errors);
     if (!t->plans || !t->rest || !t->grads || !t->row_loss || !t->correct || !t->status || !t->errors)
         return fst_fail_memory(err, t->batch * sizeof *t->row_loss);
+    if (t->whole) {
+        t->kept = fst_calloc(t->graph->buffer_count + 1, sizeof *t->kept);
+        t->kept_counters = fst_calloc(t->graph->ncounters + 1, sizeof *t->kept_counters);
+        if (!t->kept || !t->kept_counters)
+            return fst_fail_memory(err, t->graph->buffer_count * sizeof *t->kept);
+    }
     for (size_t i = 0; i < t->shards; i++) {
         t->grads[i] = fst_calloc(t->graph->param_count + 1, sizeof(float));
         if (!t->grads[i])
@@ -113,7 +127,7 @@ static fst_plan_options plan_options(const fst_trainer *t, size_t rows, bool tra
 {
     return (fst_plan_options){.batch = (int64_t)rows,
                               .training = training,
-                              .threads = t->shards > 1 || (training && !t->wide) ? 1 : t->threads,
+                              .threads = t->inside ? t->threads : 1, /* sums inside kernels depend on it */
                               .backend = t->backend};
 }
 
@@ -123,11 +137,11 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     t->batch = o->batch_size;
     t->backend = o->backend;
     t->whole = training && has_batch_norm(t->graph);
-    t->wide = training && fst_graph_trains_wide(t->graph);
     t->shard = training ? shard_rule(t->graph, o) : (o->shard_size ? o->shard_size : AUTO_SHARD);
     if (t->shard > t->batch)
         t->shard = t->batch;
     t->shards = (t->batch + t->shard - 1) / t->shard;
+    t->inside = training ? !fst_graph_sharded(t->graph) : t->shards == 1;
     fst_shape in = fst_graph_input_shape(t->graph), out = fst_graph_output_shape(t->graph);
     t->sample = (size_t)fst_shape_count(&in);
     t->classes = (int)fst_shape_count(&out);
@@ -145,6 +159,8 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
 static fst_status new_trainer(fst_trainer **out, const fst_graph *g, const fst_trainer_options *o, bool training,
                               fst_error *err)
 {
+    if (!g->finished)
+        return fst_fail(err, FST_E_ARGUMENT, "the graph is not finished");
     if (o->batch_size < 1 || o->batch_size > 1 << 20)
         return fst_fail(err, FST_E_ARGUMENT, "the batch size must be 1 to %d, not %zu", 1 << 20, o->batch_size);
     fst_trainer *t = fst_calloc(1, sizeof *t);
@@ -184,6 +200,18 @@ static size_t best_class(const float *z, int n)
     return (size_t)best;
 }
 
+/* All-ones exponents are infinities and NaN. A ReLU turns a NaN into 0, so the loss alone may not show it. */
+FST_HOT static bool all_finite(const float *v, size_t n)
+{
+    uint32_t bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &v[i], sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return !bad;
+}
+
 /* Forward, loss, backward of `rows` rows from `first` on a plan of at least as many. */
 static fst_status run_shard(fst_trainer *t, fst_plan *plan, size_t plan_rows, const float *x, size_t first, size_t rows,
                             size_t shard, fst_error *err)
@@ -199,15 +227,18 @@ static fst_status run_shard(fst_trainer *t, fst_plan *plan, size_t plan_rows, co
     fst_loss_input li = {.logits = logits,
                          .rows = rows,
                          .classes = t->classes,
-                         .labels = in->labels + first,
+                         .labels = in->labels ? in->labels + first : NULL,
                          .soft = in->soft ? in->soft + first * classes : NULL,
                          .divisor = (double)in->rows};
     fst_loss_rows(&in->loss, &li, grad, t->row_loss + first, NULL, NULL);
     memset(grad + rows * classes, 0, (plan_rows - rows) * classes * sizeof *grad);
     t->correct[shard] = 0;
-    for (size_t r = 0; r < rows; r++)
+    for (size_t r = 0; in->labels && r < rows; r++)
         t->correct[shard] += best_class(logits + r * classes, t->classes) == (size_t)in->labels[first + r];
-    return fst_plan_backward(plan, t->state, t->grads[shard], err);
+    s = fst_plan_backward(plan, t->state, t->grads[shard], err);
+    if (!s && !all_finite(t->grads[shard], t->graph->param_count))
+        s = fst_fail(err, FST_E_NUMERIC, "the gradients of this step are not all finite numbers");
+    return s;
 }
 
 static void shard_job(void *ctx, int worker, size_t shard)
@@ -247,8 +278,11 @@ static fst_status run_whole(fst_trainer *t, fst_error *err)
 
 static fst_status run_shards(fst_trainer *t, size_t shards, fst_error *err)
 {
-    if (t->whole)
+    if (t->whole) {
+        memcpy(t->kept, t->state->buffers, t->graph->buffer_count * sizeof *t->kept);
+        memcpy(t->kept_counters, t->state->counters, t->graph->ncounters * sizeof *t->kept_counters);
         return run_whole(t, err);
+    }
     fst_pool_run(t->pool, shard_job, t, shards);
     for (size_t i = 0; i < shards; i++)
         if (t->status[i]) {
@@ -259,26 +293,53 @@ static fst_status run_shards(fst_trainer *t, size_t shards, fst_error *err)
     return FST_OK;
 }
 
-fst_status fst_trainer_step(fst_trainer *t, fst_state *state, fst_optim *optim, const fst_step_input *in,
-                            fst_step_result *out, fst_error *err)
+/* A failed step leaves the running statistics as they were. */
+static void put_back(fst_trainer *t)
+{
+    if (!t->whole)
+        return;
+    memcpy(t->state->buffers, t->kept, t->graph->buffer_count * sizeof *t->kept);
+    memcpy(t->state->counters, t->kept_counters, t->graph->ncounters * sizeof *t->kept_counters);
+}
+
+static fst_status check_input(const fst_trainer *t, const fst_step_input *in, fst_error *err)
 {
     if (in->rows < 1 || in->rows > t->batch)
         return fst_fail(err, FST_E_ARGUMENT, "a step takes 1 to %zu rows, not %zu", t->batch, in->rows);
     if (in->loss.kd_weight != 0 && !in->soft)
         return fst_fail(err, FST_E_ARGUMENT, "a distillation loss needs soft targets");
+    if (in->loss.ce_weight != 0 && !in->labels)
+        return fst_fail(err, FST_E_ARGUMENT, "a cross entropy needs labels");
+    if (in->prox_mu > 0 && !in->anchor)
+        return fst_fail(err, FST_E_ARGUMENT, "a proximal term needs an anchor");
+    for (size_t r = 0; in->labels && r < in->rows; r++)
+        if (in->labels[r] < 0 || in->labels[r] >= t->classes)
+            return fst_fail(err, FST_E_MISMATCH, "row %zu has label %d, the model's classes are 0 to %d", r,
+                            (int)in->labels[r], t->classes - 1);
+    return FST_OK;
+}
+
+fst_status fst_trainer_step(fst_trainer *t, fst_state *state, fst_optim *optim, const fst_step_input *in,
+                            fst_step_result *out, fst_error *err)
+{
+    fst_status s = check_input(t, in, err);
+    if (s)
+        return s;
     size_t shards = (in->rows + t->shard - 1) / t->shard;
     t->state = state;
     t->in = in;
-    fst_status s = run_shards(t, shards, err);
-    if (s)
-        return s;
+    s = run_shards(t, shards, err);
     fst_step_result r = {0};
-    for (size_t i = 0; i < in->rows; i++)
+    for (size_t i = 0; !s && i < in->rows; i++)
         r.loss_sum += t->row_loss[i];
-    for (size_t i = 0; i < shards; i++)
+    for (size_t i = 0; !s && i < shards; i++)
         r.correct += t->correct[i];
-    if (!isfinite(r.loss_sum))
-        return fst_fail(err, FST_E_NUMERIC, "the loss is not a finite number (%g)", r.loss_sum / (double)in->rows);
+    if (!s && !isfinite(r.loss_sum))
+        s = fst_fail(err, FST_E_NUMERIC, "the loss is not a finite number (%g)", r.loss_sum / (double)in->rows);
+    if (s) {
+        put_back(t);
+        return s;
+    }
     fst_optim_input oi = {.grads = t->grads,
                           .parts = shards,
                           .learning_rate = in->learning_rate,
@@ -396,6 +457,11 @@ void fst_runner_free(fst_runner *r)
         return;
     fst_trainer_free(r->t);
     fst_free(r);
+}
+
+const fst_graph *fst_runner_graph(const fst_runner *r)
+{
+    return r->t->graph;
 }
 
 static void infer_job(void *ctx, int worker, size_t job)

@@ -146,6 +146,12 @@ static fst_status draw_bar(double share, size_t width, bool ascii, fst_buf *out,
     return s || ascii ? s : fst__repeat(out, eighths[length % units], 1, err);
 }
 
+fst_status fst_report_bar(double share, size_t width, bool ascii, fst_buf *out, fst_error *err)
+{
+    size_t before = out->len;
+    return undo(out, before, draw_bar(isfinite(share) && share < 1 ? share : share >= 1, width, ascii, out, err));
+}
+
 static fst_status bar_line(const fst_bar *bar, size_t margin, size_t width, double full, bool ascii, fst_buf *out,
                            fst_error *err)
 {

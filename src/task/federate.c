@@ -370,7 +370,9 @@ static fst_status make_workers(struct federation *f, fst_error *err)
 {
     struct session *s = f->s;
     fst_optim_spec os = fst__optim_spec(&f->section->optimizer, f->section->clip_norm);
-    fst_trainer_options o = {.batch_size = (size_t)f->section->batch_size, .threads = 1, .backend = s->backend};
+    /* a client is one core's work: one shard */
+    size_t batch = (size_t)f->section->batch_size;
+    fst_trainer_options o = {.batch_size = batch, .shard_size = batch, .threads = 1, .backend = s->backend};
     f->workers = fst_calloc((size_t)s->workers, sizeof *f->workers);
     if (!f->workers)
         return fst_fail_memory(err, (size_t)s->workers * sizeof *f->workers);

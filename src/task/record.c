@@ -25,13 +25,13 @@ static fst_status add_config(const struct session *s, const char *path, fst_buf 
     return st ? st : fst_buf_append(text, "\n", 1, err);
 }
 
-/* Some models train with threads inside kernels, and their bits depend on how many. */
+/* Models that are not cut into shards train with threads inside kernels, and their bits depend on how many. */
 static fst_status add_threads(const struct session *s, const char *arch, fst_buf *text, fst_error *err)
 {
     fst_model_config c = {.classes = s->train->classes, .input = s->train->shape};
     fst_graph *g = NULL;
     fst_status st = fst_model_graph(&g, arch, &c, err);
-    if (!st && fst_graph_trains_wide(g))
+    if (!st && !fst_graph_sharded(g))
         st = fst_buf_printf(text, err, "threads=%d\n", s->threads);
     fst_graph_free(g);
     return st;

@@ -227,6 +227,12 @@ static void complain_unknown(struct reader *r, const fst__schema *s, const fst__
     complain(r, child, true, &p, "unknown key; %saccepted: %s", guess_text(best, guess, sizeof guess), listed);
 }
 
+/* Quotes make a text, except where they are there only for the braces of "${NAME}". */
+static bool is_text(const fst__node *n)
+{
+    return n->quoted && !n->expanded;
+}
+
 static void complain_value(struct reader *r, const fst__field *f, const fst__node *n, const struct path *p, bool entry)
 {
     char accepts[MAX_LISTED], shown[MAX_SHOWN + 4], guess[80];
@@ -257,7 +263,7 @@ static void complain_value(struct reader *r, const fst__field *f, const fst__nod
     guess_text(best, guess, sizeof guess);
     if (best)
         guess[strlen(guess) - 1] = 0;
-    complain(r, n, false, p, "\"%s\"%s is not %s%s%s", shown, n->quoted && number ? " in quotes is a text, it" : "",
+    complain(r, n, false, p, "\"%s\"%s is not %s%s%s", shown, is_text(n) && number ? " in quotes is a text, it" : "",
              accepts, best ? "; " : "", guess);
 }
 
@@ -321,7 +327,7 @@ static bool parse_double(const char *text, double *out)
 static bool read_int(const fst__field *f, const fst__node *n, void *at)
 {
     int64_t v;
-    if (n->quoted || !parse_int(n->text, &v) || v < f->int_min || v > f->int_max)
+    if (is_text(n) || !parse_int(n->text, &v) || v < f->int_min || v > f->int_max)
         return false;
     *(int64_t *)at = v;
     return true;
@@ -330,7 +336,7 @@ static bool read_int(const fst__field *f, const fst__node *n, void *at)
 static bool read_double(const fst__field *f, const fst__node *n, void *at)
 {
     double v;
-    if (n->quoted || !parse_double(n->text, &v) || v < f->min || v > f->max || (f->exclusive && v == f->min))
+    if (is_text(n) || !parse_double(n->text, &v) || v < f->min || v > f->max || (f->exclusive && v == f->min))
         return false;
     *(double *)at = v;
     return true;
@@ -340,7 +346,7 @@ static bool read_bool(const fst__node *n, void *at)
 {
     bool yes = !strcmp(n->text, "true") || !strcmp(n->text, "True") || !strcmp(n->text, "TRUE");
     bool no = !strcmp(n->text, "false") || !strcmp(n->text, "False") || !strcmp(n->text, "FALSE");
-    if (n->quoted || (!yes && !no))
+    if (is_text(n) || (!yes && !no))
         return false;
     *(bool *)at = yes;
     return true;
@@ -429,7 +435,7 @@ static fst_status read_list(struct reader *r, const fst__field *f, const fst__no
     *(size_t *)((char *)object + f->count_at) = count;
     for (const fst__node *c = single ? n : n->first; c; c = single ? NULL : c->next, i++) {
         struct path entry = {p, NULL, i};
-        fst_status s = read_one(r, f, c, &entry, true, at + i * size, err);
+        fst_status s = read_one(r, f, c, single ? p : &entry, true, at + i * size, err);
         if (s)
             return s;
     }

@@ -53,7 +53,10 @@ const char *fst__number_text(double x, char *out, size_t size)
         before = uselocale(plain);
     if (x == 0)
         x = 0; /* -0 means the same */
-    for (int digits = 1; digits <= 17; digits++) {
+    bool whole = x == floor(x) && fabs(x) < 1e16;
+    if (whole)
+        snprintf(out, size, "%.0f", x); /* 100, not 1e+02 */
+    for (int digits = 1; digits <= 17 && !whole; digits++) {
         snprintf(out, size, "%.*g", digits, x);
         if (strtod(out, NULL) == x)
             break;

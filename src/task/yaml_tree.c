@@ -11,7 +11,7 @@
 
 #include "yaml_tree.h"
 
-enum { BLOCK_BYTES = 16384, MAX_NAME = 256, MAX_SHOWN = 80 };
+enum { BLOCK_BYTES = 16384, MAX_NAME = 256, MAX_SHOWN = 80, MAX_DIRECTIVES = 64 };
 
 struct block {
     struct block *next;
@@ -31,6 +31,7 @@ struct builder {
     bool is_override;
     yaml_parser_t parser;
     fst_buf expanded; /* scratch for the scalar at hand */
+    bool any;         /* does it hold a variable? */
     fst_error *err;
 };
 
@@ -265,10 +266,12 @@ static fst_status expand(struct builder *b, yaml_mark_t mark, const char *text)
 {
     char where[400];
     b->expanded.len = 0;
+    b->any = false;
     fst_status s = fst_buf_append(&b->expanded, "", 0, b->err);
     while (!s && *text) {
         if (text[0] == '$' && text[1] == '{') {
             text += 2;
+            b->any = true;
             s = expand_one(b, mark, &text);
         } else {
             size_t n = 1 + strcspn(text + 1, "$");
@@ -288,6 +291,7 @@ static fst_status build_scalar(struct builder *b, const yaml_event_t *e, fst__no
     if (s)
         return s;
     n->quoted = e->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
+    n->expanded = b->any;
     n->text = take_text(b->tree, b->expanded.data, b->expanded.len);
     b->tree->text_bytes += b->expanded.len;
     return n->text ? FST_OK : fst_fail_memory(b->err, b->expanded.len);
@@ -451,6 +455,17 @@ static fst_status build_document(struct builder *b, int depth, fst__node **out)
     return s;
 }
 
+/* libyaml compares every %TAG line with all before it, so that a file of them would take minutes. */
+static bool too_many_directives(const char *text, size_t len)
+{
+    static const char tag[] = {'%', 'T', 'A', 'G'};
+    int count = 0;
+    for (const char *at = text, *end = text + len; (at = memchr(at, '%', (size_t)(end - at))); at++)
+        if ((size_t)(end - at) >= sizeof tag && !memcmp(at, tag, sizeof tag) && ++count > MAX_DIRECTIVES)
+            return true;
+    return false;
+}
+
 /* Reads a text into nodes of the tree; what they hold is not linked in yet. */
 static fst_status build(fst__tree *t, const char *source, bool is_override, const char *text, size_t len, int depth,
                         fst__node **out, fst_error *err)
@@ -458,8 +473,11 @@ static fst_status build(fst__tree *t, const char *source, bool is_override, cons
     struct builder b = {.tree = t, .source = source, .is_override = is_override, .err = err};
     if (len > FST__YAML_MAX_BYTES)
         return fst_fail(err, FST_E_LIMIT, "%s: %zu bytes, at most %d are read", source, len, FST__YAML_MAX_BYTES);
+    if (too_many_directives(text, len))
+        return fst_fail(err, FST_E_LIMIT, "%s: more than %d %%TAG directives; leave them out", source, MAX_DIRECTIVES);
     if (!yaml_parser_initialize(&b.parser))
         return fst_fail(err, FST_E_MEMORY, "%s: out of memory", source);
+    yaml_parser_set_encoding(&b.parser, YAML_UTF8_ENCODING);
     yaml_parser_set_input_string(&b.parser, (const unsigned char *)text, len);
     fst_status s = build_document(&b, depth, out);
     yaml_parser_delete(&b.parser);

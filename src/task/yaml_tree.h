@@ -2,12 +2,13 @@
  * yaml_tree.h - a YAML text (so JSON too) as a tree of nodes that know where they stand.
  *
  * Only the part of YAML that a configuration needs: one document of maps, lists and scalars. Anchors,
- * aliases, tags, keys that are not plain text, and keys given twice are refused. Types are not guessed here: a
- * scalar is its text and whether it was quoted; the schema decides what it must be.
+ * aliases, tags, keys that are not text, and keys given twice are refused. Types are not guessed here:
+ * a scalar is its text and whether it was quoted; the schema decides what it must be.
  *
  *  - Keys that begin with `_` are comments: they and what is under them are dropped.
  *  - `${NAME}` in a scalar becomes the environment variable, `${NAME:-text}` falls back to text when
- *    the variable is unset or empty (text reaches to the next `}`), `$$` is a dollar sign.
+ *    the variable is unset or empty (text reaches to the next `}`), `$$` is a dollar sign. Within
+ *    YAML's own [...] and {...} such a scalar needs quotes, because of its braces; `expanded` tells.
  *  - Strings hold no NUL and are valid UTF-8.
  */
 #ifndef FST_TASK_YAML_TREE_H
@@ -16,10 +17,10 @@
 #include "fedstill/base.h"
 
 enum {
-    FST__YAML_MAX_BYTES = 1 << 20,      /* of the text, and of one override */
-    FST__YAML_MAX_DEPTH = 32,           /* maps and lists inside each other */
-    FST__YAML_MAX_NODES = 100000,       /* of the whole tree with its overrides */
-    FST__YAML_MAX_EXPANDED = 4 << 20    /* bytes of all scalars after the environment is filled in */
+    FST__YAML_MAX_BYTES = 1 << 20,   /* of the text, and of one override */
+    FST__YAML_MAX_DEPTH = 32,        /* maps and lists inside each other */
+    FST__YAML_MAX_NODES = 100000,    /* of the whole tree with its overrides */
+    FST__YAML_MAX_EXPANDED = 4 << 20 /* bytes of all scalars after the environment is filled in */
 };
 
 typedef enum fst__node_kind { FST__SCALAR, FST__LIST, FST__MAP } fst__node_kind;
@@ -27,6 +28,7 @@ typedef enum fst__node_kind { FST__SCALAR, FST__LIST, FST__MAP } fst__node_kind;
 typedef struct fst__node {
     fst__node_kind kind;
     bool quoted;             /* scalar: written in quotes or as a block; never null then */
+    bool expanded;           /* scalar: something came from the environment */
     const char *text;        /* scalar */
     const char *key;         /* when the parent is a map */
     int line, column;        /* of the value, from 1; line 0: it came from an override */

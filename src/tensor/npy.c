@@ -383,8 +383,9 @@ fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_
 static const char *npy_type(fst_dtype t)
 {
     static const char *const names[FST_DTYPE_COUNT] = {
-        [FST_F32] = "<f4", [FST_F64] = "<f8", [FST_F16] = "<f2", [FST_U8] = "|u1",  [FST_I8] = "|i1",  [FST_U16] = "<u2",
-        [FST_I16] = "<i2", [FST_U32] = "<u4", [FST_I32] = "<i4", [FST_U64] = "<u8", [FST_I64] = "<i8", [FST_BOOL] = "|b1"};
+        [FST_F32] = "<f4", [FST_F64] = "<f8", [FST_F16] = "<f2", [FST_U8] = "|u1",
+        [FST_I8] = "|i1",  [FST_U16] = "<u2", [FST_I16] = "<i2", [FST_U32] = "<u4",
+        [FST_I32] = "<i4", [FST_U64] = "<u8", [FST_I64] = "<i8", [FST_BOOL] = "|b1"};
     return (size_t)t < FST_DTYPE_COUNT ? names[t] : NULL;
 }
 
@@ -397,7 +398,9 @@ static fst_status write_header(fst_buf *b, const fst_tensor *t, fst_error *err)
         s = fst_buf_printf(b, err, "{'descr': '%s', 'fortran_order': False, 'shape': (", npy_type(t->dtype));
     for (int i = 0; !s && i < t->shape.rank; i++)
         s = fst_buf_printf(b, err, "%lld%s", (long long)t->shape.dim[i],
-                           t->shape.rank == 1 ? "," : i + 1 < t->shape.rank ? ", " : "");
+                           t->shape.rank == 1      ? ","
+                           : i + 1 < t->shape.rank ? ", "
+                                                   : "");
     if (!s)
         s = fst_buf_printf(b, err, "), }");
     size_t total = (b->len + 1 + 63) / 64 * 64;

@@ -57,11 +57,11 @@ for word in help --help -h; do
 done
 expect 2 --nonsense
 said err "unknown option --nonsense"
-expect 2 rusn
-said err 'unknown command "rusn"'
+expect 2 runss
+said err 'unknown command "runss"'
 said err "did you mean runs?"
 silent out
-expect 2 help rusn
+expect 2 help runss
 said err "did you mean runs?"
 expect 2 xylophone
 said err 'unknown command "xylophone"'

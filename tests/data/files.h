@@ -102,22 +102,22 @@ static inline void put_png(const char *name, int channels, unsigned width, unsig
 }
 
 /* The call must fail with `want`, and its message must hold `text`. */
-#define assert_fails(call, want, text)                                                                              \
-    do {                                                                                                            \
-        fst_error err_ = {0};                                                                                       \
-        fst_error *err = &err_;                                                                                     \
-        fst_status got_ = (call);                                                                                   \
-        if (got_ != (want) || !strstr(err_.message, (text)))                                                        \
-            fail_msg("status %s, \"%s\"; wanted %s with \"%s\"", fst_status_name(got_), err_.message,               \
-                     fst_status_name(want), (text));                                                                \
+#define assert_fails(call, want, text)                                                                \
+    do {                                                                                              \
+        fst_error err_ = {0};                                                                         \
+        fst_error *err = &err_;                                                                       \
+        fst_status got_ = (call);                                                                     \
+        if (got_ != (want) || !strstr(err_.message, (text)))                                          \
+            fail_msg("status %s, \"%s\"; wanted %s with \"%s\"", fst_status_name(got_), err_.message, \
+                     fst_status_name(want), (text));                                                  \
     } while (0)
 
-#define assert_ok(call)                                                                                             \
-    do {                                                                                                            \
-        fst_error err_ = {0};                                                                                       \
-        fst_error *err = &err_;                                                                                     \
-        if ((call) != FST_OK)                                                                                       \
-            fail_msg("%s", err_.message);                                                                           \
+#define assert_ok(call)                   \
+    do {                                  \
+        fst_error err_ = {0};             \
+        fst_error *err = &err_;           \
+        if ((call) != FST_OK)             \
+            fail_msg("%s", err_.message); \
     } while (0)
 
 #endif

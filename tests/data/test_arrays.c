@@ -105,8 +105,7 @@ static void npz_and_npy_convert_too(void **state)
 
 static void every_integer_is_a_label(void **state)
 {
-    static const fst_dtype types[] = {FST_U8,  FST_I8,  FST_U16, FST_I16, FST_U32,
-                                      FST_I32, FST_U64, FST_I64, FST_BOOL};
+    static const fst_dtype types[] = {FST_U8, FST_I8, FST_U16, FST_I16, FST_U32, FST_I32, FST_U64, FST_I64, FST_BOOL};
     (void)state;
     for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
         unsigned char raw[N * 8] = {0};
@@ -131,8 +130,11 @@ static void splits_and_names(void **state)
     put_tensors("one.safetensors", (fst_tensor[]){samples("x"), labels("y")}, 2);
     assert_fails(open_array(&s, "one.safetensors", "test", err), FST_E_FORMAT, "no array \"x_test\" in it");
     put_tensors("two.safetensors",
-                (fst_tensor[]){samples("x_train"), labels("y_train"), {"x_test", FST_U8, FST_SHAPE(N, 2), (void *)(uintptr_t)bytes},
-                               labels("y_test")}, 4);
+                (fst_tensor[]){samples("x_train"),
+                               labels("y_train"),
+                               {"x_test", FST_U8, FST_SHAPE(N, 2), (void *)(uintptr_t)bytes},
+                               labels("y_test")},
+                4);
     assert_ok(open_array(&s, "two.safetensors", "train", err));
     assert_int_equal(s->dtype, FST_F32);
     fst_source_close(s);
@@ -145,8 +147,8 @@ static void splits_and_names(void **state)
     assert_ok(open_array(&s, "dir", "test", err));
     fst_source_close(s);
     put_tensors("own.safetensors", (fst_tensor[]){samples("signal"), labels("kind")}, 2);
-    assert_ok(fst_source_open(&s, &(fst_source_spec){.path = in_work("own.safetensors"), .x = "signal", .y = "kind"},
-                              err));
+    assert_ok(
+        fst_source_open(&s, &(fst_source_spec){.path = in_work("own.safetensors"), .x = "signal", .y = "kind"}, err));
     fst_source_close(s);
     s = NULL;
     assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("own.safetensors"), .x = "signal"}, err),

@@ -105,7 +105,7 @@ static void pickles_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(batches_follow_each_other), cmocka_unit_test(names_are_read),
+        cmocka_unit_test(batches_follow_each_other),  cmocka_unit_test(names_are_read),
         cmocka_unit_test(missing_batches_are_missed), cmocka_unit_test(damage_is_refused),
         cmocka_unit_test(pickles_are_refused),
     };

@@ -47,10 +47,9 @@ static void grey_png(void **state)
 static void colour_png(void **state)
 {
     /* red, green, blue, white, black, (10, 20, 30) */
-    static const unsigned char rgb[3 * W * H] = {255, 0,   0,   0, 255, 0, 0,  0,  255,
-                                                 255, 255, 255, 0, 0,   0, 10, 20, 30};
-    static const unsigned char planes[3 * W * H] = {255, 0, 0, 255, 0, 10, 0,  255, 0, 255, 0, 20,
-                                                    0,   0, 255, 255, 0, 30};
+    static const unsigned char rgb[3 * W * H] = {255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 10, 20, 30};
+    static const unsigned char planes[3 * W * H] = {255, 0, 0,  255, 0, 10,  0,   255, 0,
+                                                    255, 0, 20, 0,   0, 255, 255, 0,   30};
     /* 0.299 R + 0.587 G + 0.114 B, rounded: 76.2, 149.7, 29.1, 255, 0, 18.2 */
     static const unsigned char grey[W * H] = {76, 150, 29, 255, 0, 18};
     (void)state;
@@ -160,7 +159,7 @@ static void prefixes_are_refused(void **state)
     for (int i = 0; i < 4; i++) {
         fst_buf file = {0};
         assert_ok(fst_file_read(in_work(names[i]), 1 << 20, &file, err));
-        /* The last two bytes of a JPEG are its end marker. */
+        /* the last ones lack only the end marker */
         for (size_t n = 0; n < file.len; n++) {
             unsigned char *exact = malloc(n ? n : 1), *out = NULL;
             fst_shape shape;
@@ -266,11 +265,16 @@ static void bad_folders_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(grey_png),          cmocka_unit_test(colour_png),
-        cmocka_unit_test(alpha_goes_over_black), cmocka_unit_test(rare_pngs),
-        cmocka_unit_test(jpegs),             cmocka_unit_test(prefixes_are_refused),
-        cmocka_unit_test(limits_come_first), cmocka_unit_test(splits_share_classes),
-        cmocka_unit_test(sizes_must_agree),  cmocka_unit_test(bad_folders_are_refused),
+        cmocka_unit_test(grey_png),
+        cmocka_unit_test(colour_png),
+        cmocka_unit_test(alpha_goes_over_black),
+        cmocka_unit_test(rare_pngs),
+        cmocka_unit_test(jpegs),
+        cmocka_unit_test(prefixes_are_refused),
+        cmocka_unit_test(limits_come_first),
+        cmocka_unit_test(splits_share_classes),
+        cmocka_unit_test(sizes_must_agree),
+        cmocka_unit_test(bad_folders_are_refused),
     };
     return cmocka_run_group_tests(tests, make_work_folder, remove_work_folder);
 }

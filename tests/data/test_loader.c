@@ -18,7 +18,8 @@ static int make_source(void **state)
         pixels[i] = (unsigned char)(i * 31 + i / ELEMENTS);
     for (int i = 0; i < N; i++)
         labels[i] = i % CLASSES;
-    return (int)fst_source_from_memory(&source, "pixels", FST_U8, &FST_SHAPE(C, H, W), N, pixels, labels, CLASSES, NULL);
+    return (int)fst_source_from_memory(&source, "pixels", FST_U8, &FST_SHAPE(C, H, W), N, pixels, labels, CLASSES,
+                                       NULL);
 }
 
 static int close_source(void **state)
@@ -116,13 +117,13 @@ static void order_is_a_function_of_seed_and_epoch(void **state)
 
 static fst_loader_spec augmented(bool background)
 {
-    return (fst_loader_spec){.batch_size = 8,
-                             .shuffle = true,
-                             .augment = true,
-                             .seed = 11,
-                             .background = background,
-                             .transform = {.channels = 2, .mean = {0.5f, 0.25f}, .std = {0.5f, 2}, .crop_padding = 2,
-                                           .flip = true}};
+    return (fst_loader_spec){
+        .batch_size = 8,
+        .shuffle = true,
+        .augment = true,
+        .seed = 11,
+        .background = background,
+        .transform = {.channels = 2, .mean = {0.5f, 0.25f}, .std = {0.5f, 2}, .crop_padding = 2, .flip = true}};
 }
 
 static void background_equals_foreground(void **state)
@@ -326,8 +327,12 @@ static void soft_targets_come_along(void **state)
     (void)state;
     for (int k = 0; k < 2; k++) {
         struct soft_context c = {SIZE_MAX, 0};
-        fst_loader *l = loader((fst_loader_spec){.batch_size = 10, .shuffle = true, .background = k, .soft = fill_soft,
-                                                 .soft_ctx = &c, .soft_width = CLASSES});
+        fst_loader *l = loader((fst_loader_spec){.batch_size = 10,
+                                                 .shuffle = true,
+                                                 .background = k,
+                                                 .soft = fill_soft,
+                                                 .soft_ctx = &c,
+                                                 .soft_width = CLASSES});
         fst_batch b;
         size_t rows = 0;
         assert_ok(fst_loader_start(l, 0, 0, err));
@@ -356,8 +361,8 @@ static void errors_arrive_in_their_place(void **state)
     (void)state;
     for (int k = 0; k < 2; k++) {
         struct soft_context c = {4, 0};
-        fst_loader *l = loader((fst_loader_spec){.batch_size = 10, .background = k, .soft = fill_soft, .soft_ctx = &c,
-                                                 .soft_width = CLASSES});
+        fst_loader *l = loader((fst_loader_spec){
+            .batch_size = 10, .background = k, .soft = fill_soft, .soft_ctx = &c, .soft_width = CLASSES});
         fst_batch b = {0}, before;
         assert_ok(fst_loader_start(l, 0, 0, err));
         for (int i = 0; i < 4; i++)
@@ -442,8 +447,8 @@ static void floats_are_normalised(void **state)
     fst_source *s = NULL;
     (void)state;
     assert_ok(fst_source_from_memory(&s, "f", FST_F32, &FST_SHAPE(C, H, W), 2, x, labels, 2, err));
-    fst_loader *l = loader((fst_loader_spec){.source = s, .batch_size = 2,
-                                             .transform = {.channels = 1, .mean = {1}, .std = {0.5f}}});
+    fst_loader *l = loader(
+        (fst_loader_spec){.source = s, .batch_size = 2, .transform = {.channels = 1, .mean = {1}, .std = {0.5f}}});
     run(&one, l, 0, 0);
     assert_true(one.x[0][0] == 0 && one.x[0][1] == 2 && one.x[0][2] == 4 && one.x[1][0] == -2);
     fst_loader_free(l);

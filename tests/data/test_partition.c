@@ -70,8 +70,11 @@ static void all_kinds_cover_all_samples(void **state)
         for (int clients = 1; clients <= 40; clients += 13)
             for (uint64_t seed = 0; seed < 4; seed++) {
                 fst_partition p = {0};
-                make(&p, (fst_partition_spec){.kind = (fst_partition_kind)kind, .clients = clients, .alpha = 0.1,
-                                              .classes_per_client = 3, .seed = seed});
+                make(&p, (fst_partition_spec){.kind = (fst_partition_kind)kind,
+                                              .clients = clients,
+                                              .alpha = 0.1,
+                                              .classes_per_client = 3,
+                                              .seed = seed});
                 check(&p, clients, 1);
                 assert_int_equal(p.seed, seed);
                 fst_partition_release(&p);
@@ -89,8 +92,8 @@ static void seeds_decide(void **state)
     (void)state;
     for (int kind = 0; kind < 4; kind++) {
         fst_partition a = {0}, b = {0}, c = {0};
-        fst_partition_spec spec = {.kind = (fst_partition_kind)kind, .clients = 10, .alpha = 0.5,
-                                   .classes_per_client = 2, .seed = 1};
+        fst_partition_spec spec = {
+            .kind = (fst_partition_kind)kind, .clients = 10, .alpha = 0.5, .classes_per_client = 2, .seed = 1};
         make(&a, spec);
         make(&b, spec);
         spec.seed = 2;
@@ -217,7 +220,8 @@ static void impossible_wishes_are_refused(void **state)
         {{.kind = FST_PARTITION_SHARDS, .clients = 10}, "classes_per_client must be"},
         {{.kind = FST_PARTITION_SHARDS, .clients = 100, .classes_per_client = 21}, "cannot be cut"},
         {{.kind = FST_PARTITION_SHARDS, .clients = 30, .classes_per_client = 1, .min_samples = 66}, NULL},
-        {{.kind = FST_PARTITION_SHARDS, .clients = 300, .classes_per_client = 4, .min_samples = 6}, "shards leave client"},
+        {{.kind = FST_PARTITION_SHARDS, .clients = 300, .classes_per_client = 4, .min_samples = 6},
+         "shards leave client"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -231,8 +235,9 @@ static void impossible_wishes_are_refused(void **state)
         assert_int_equal(p.clients, 77);
     }
     fst_partition p = {0};
-    assert_fails(fst_partition_make(&p, source, &(fst_partition_spec){.kind = (fst_partition_kind)9, .clients = 1}, err),
-                 FST_E_ARGUMENT, "unknown kind");
+    assert_fails(
+        fst_partition_make(&p, source, &(fst_partition_spec){.kind = (fst_partition_kind)9, .clients = 1}, err),
+        FST_E_ARGUMENT, "unknown kind");
 }
 
 static void kinds_have_names(void **state)
@@ -273,8 +278,14 @@ static void samples_may_belong_to_nobody(void **state)
     static uint32_t index[2] = {1, 3};
     static size_t begin[3] = {0, 1, 2};
     static int64_t counts[4] = {1, 0, 0, 1};
-    fst_partition p = {.clients = 2, .classes = 2, .samples = 5, .index = index, .begin = begin, .counts = counts,
-                       .method = "by hand", .seed = 1},
+    fst_partition p = {.clients = 2,
+                       .classes = 2,
+                       .samples = 5,
+                       .index = index,
+                       .begin = begin,
+                       .counts = counts,
+                       .method = "by hand",
+                       .seed = 1},
                   back = {0};
     (void)state;
     memset(p.data_digest, 'a', 64);
@@ -386,7 +397,8 @@ static void memory_may_run_out(void **state)
     for (int kind = 0; kind < 4; kind++)
         for (uint64_t n = 1;; n++) {
             fst_partition p = {0};
-            fst_partition_spec spec = {.kind = (fst_partition_kind)kind, .clients = 3, .alpha = 1, .classes_per_client = 2};
+            fst_partition_spec spec = {
+                .kind = (fst_partition_kind)kind, .clients = 3, .alpha = 1, .classes_per_client = 2};
             fst_alloc_fail_at(n);
             fst_status s = fst_partition_make(&p, source, &spec, NULL);
             fst_alloc_fail_at(0);

@@ -197,7 +197,7 @@ static void test_everyone_lost(void **state)
 static void test_extension_asks_others(void **state)
 {
     (void)state;
-    fst_fed_action a;
+    fst_fed_action a = {0};
     fst_round_spec spec = {.clients = 5,
                            .rounds = 1,
                            .cohort = 2,

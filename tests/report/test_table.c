@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <cmocka.h>
@@ -177,6 +178,27 @@ static void test_bars(void **state)
     fst_buf_release(&out);
 }
 
+static void test_one_bar(void **state)
+{
+    (void)state;
+    static const struct {
+        double share;
+        const char *ascii, *utf8;
+    } cases[] = {{0, "", ""},  {0.5, "##", "██"}, {0.4, "##", "█▋"}, {1, "####", "████"},       {7, "####", "████"},
+                 {-1, "", ""}, {NAN, "", ""},     {1e-9, "#", "▏"},  {INFINITY, "####", "████"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fst_buf out = {0};
+        assert_int_equal(fst_buf_append(&out, "|", 1, NULL), FST_OK);
+        assert_int_equal(fst_report_bar(cases[i].share, 4, true, &out, NULL), FST_OK);
+        assert_int_equal(fst_buf_append(&out, "|", 1, NULL), FST_OK);
+        assert_int_equal(fst_report_bar(cases[i].share, 4, false, &out, NULL), FST_OK);
+        char wanted[64];
+        snprintf(wanted, sizeof wanted, "|%s|%s", cases[i].ascii, cases[i].utf8);
+        assert_string_equal(out.data, wanted);
+        fst_buf_release(&out);
+    }
+}
+
 typedef const char *(*format_fn)(double, char[FST_HUMAN]);
 
 static void check(format_fn fn, double x, const char *wanted)
@@ -236,6 +258,7 @@ int main(void)
         cmocka_unit_test(test_heat_map_with_many_columns),
         cmocka_unit_test(test_all_zero_heat_map),
         cmocka_unit_test(test_bars),
+        cmocka_unit_test(test_one_bar),
         cmocka_unit_test(test_units),
         cmocka_unit_test(test_time),
     };

@@ -79,11 +79,12 @@ static void check(struct file f, fst_dtype dtype, const fst_shape *shape, const 
 
 static void refused(struct file f, fst_status want, const char *text)
 {
-    fst_array a = {.name = (char *)(uintptr_t)"untouched"};
+    fst_array a = {.name = (char *)(uintptr_t) "untouched"};
     fst_error e = {0};
     fst_status s = parse(&a, &f, &e);
     if (s != want || !strstr(e.message, text))
-        fail_msg("status %s, \"%s\"; wanted %s with \"%s\"", fst_status_name(s), e.message, fst_status_name(want), text);
+        fail_msg("status %s, \"%s\"; wanted %s with \"%s\"", fst_status_name(s), e.message, fst_status_name(want),
+                 text);
     assert_string_equal(a.name, "untouched");
 }
 
@@ -166,7 +167,8 @@ static void bad_headers_are_refused(void **state)
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,", 4, FST_E_FORMAT, "not a whole number"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1), }", 4, FST_E_FORMAT, "too many"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }", 4, FST_E_FORMAT, "whole"},
-        {"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4), }", 4, FST_E_FORMAT, "any memory"},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4), }", 4, FST_E_FORMAT,
+         "any memory"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", 4, FST_E_FORMAT, "needs 8 bytes of data, 4 are"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", 5, FST_E_FORMAT, "needs 4 bytes of data, 5 are"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), } x", 4, FST_E_FORMAT, "something follows"},

@@ -122,10 +122,17 @@ static void every_number_becomes_a_float(void **state)
         fst_dtype dtype;
         void *data;
         float want;
-    } cases[] = {{FST_F64, &f64, -2.5f},     {FST_F16, &f16, -2.5f}, {FST_BF16, &bf16, -2.5f},
-                 {FST_I8, &i8, -3},          {FST_U16, &u16, 65535}, {FST_I16, &i16, -4},
-                 {FST_U32, &u32, 16777216.0f}, {FST_I32, &i32, -5},  {FST_U64, &u64, 9223372036854775808.0f},
-                 {FST_I64, &i64[1], 77},     {FST_BOOL, &one, 1}};
+    } cases[] = {{FST_F64, &f64, -2.5f},
+                 {FST_F16, &f16, -2.5f},
+                 {FST_BF16, &bf16, -2.5f},
+                 {FST_I8, &i8, -3},
+                 {FST_U16, &u16, 65535},
+                 {FST_I16, &i16, -4},
+                 {FST_U32, &u32, 16777216.0f},
+                 {FST_I32, &i32, -5},
+                 {FST_U64, &u64, 9223372036854775808.0f},
+                 {FST_I64, &i64[1], 77},
+                 {FST_BOOL, &one, 1}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         fst_safetensors *f = NULL;
@@ -194,9 +201,11 @@ static void bad_headers_are_refused(void **state)
         {"{\"x\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,4]}}", 4, "do not fit"},
         {"{\"x\":{\"dtype\":\"F32\",\"shape\":[4611686018427387905],\"data_offsets\":[0,4]}}", 4, "do not fit"},
         {"{\"x\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[0,3]},"
-         "\"y\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[2,4]}}", 4, "overlap"},
+         "\"y\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[2,4]}}",
+         4, "overlap"},
         {"{\"x\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-         "\"x\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2, "not a JSON object"},
+         "\"x\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}",
+         2, "not a JSON object"},
         {"{\"__metadata__\":[]}", 0, "__metadata__ is not"},
         {"{\"__metadata__\":{\"a\":1}}", 0, "entry \"a\" is not a string"},
     };

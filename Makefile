@@ -1,0 +1,80 @@
+# The front door; CMakeLists.txt says how things are built, scripts/ does the work.
+#
+#   make demo        build, find MNIST (or fetch it), run tasks/mnist from teacher to federation
+#   make check       optimised build and tests, then the same under address and undefined sanitizers
+#   make check-full  more: thread sanitizer, valgrind, fuzzing, many kills
+#   make fixtures    golden cases over $FEDSTILL_FIXTURES (default: tests/fixtures)
+#   make bench       speed of every workload; WORKLOADS="mnist_teacher ..." picks some
+#   make install     program, library, headers, manual page; PREFIX (/usr/local), DESTDIR
+#   make fuzz        every fuzz target for FUZZ_SECONDS (60)
+#   make format      clang-format over the sources
+#   make clean       removes the build folders
+
+BUILD ?= build
+PREFIX ?= /usr/local
+DESTDIR ?=
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 60
+KILLS ?= 200
+WORKLOADS ?=
+FEDSTILL_FIXTURES ?= tests/fixtures
+# Tests run in folders of their own.
+override FEDSTILL_FIXTURES := $(abspath $(FEDSTILL_FIXTURES))
+
+export JOBS FUZZ_SECONDS FEDSTILL_FIXTURES
+
+STRICT = -DFEDSTILL_WERROR=ON
+ASAN = $(STRICT) -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG="-O1 -g" -DFEDSTILL_SANITIZE=address,undefined
+TSAN = $(STRICT) -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG="-O1 -g" -DFEDSTILL_SANITIZE=thread -DFEDSTILL_ONEDNN=OFF
+FUZZ = $(STRICT) -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG="-O1 -g" -DFEDSTILL_FUZZ=ON -DCMAKE_C_COMPILER=clang
+
+all: deps
+	scripts/build $(BUILD)
+
+demo: deps
+	scripts/build $(BUILD) --target fedstill-cli
+	scripts/demo $(BUILD)/fedstill
+
+check: deps
+	scripts/build $(BUILD) $(STRICT)
+	scripts/run-tests $(BUILD)
+	scripts/build build-asan $(ASAN)
+	scripts/run-tests build-asan
+
+check-full: check
+	scripts/install-deps --full
+	scripts/build build-tsan $(TSAN)
+	scripts/run-tests build-tsan -E '^(golden|fuzz|tools)/'
+	scripts/run-valgrind $(BUILD)
+	scripts/build build-fuzz $(FUZZ)
+	scripts/run-fuzz build-fuzz
+	FEDSTILL_KILLS=$(KILLS) scripts/run-tests $(BUILD) -R kill
+
+fixtures: deps
+	scripts/build $(BUILD) --target run_fixtures
+	$(BUILD)/tests/run_fixtures $(FEDSTILL_FIXTURES)
+
+bench: deps
+	scripts/build $(BUILD) --target fedstill-cli
+	$(BUILD)/fedstill bench $(WORKLOADS)
+
+install: deps
+	scripts/build $(BUILD)
+	DESTDIR=$(DESTDIR) cmake --install $(BUILD) --prefix $(PREFIX)
+	scripts/install-man $(BUILD)/fedstill $(DESTDIR)$(PREFIX)/share/man/man1
+
+fuzz:
+	scripts/install-deps --full
+	scripts/build build-fuzz $(FUZZ)
+	scripts/run-fuzz build-fuzz
+
+format:
+	find src cmd include tests fuzz -name '*.[ch]' -exec clang-format -i {} +
+
+clean:
+	rm -rf $(BUILD) build-asan build-tsan build-fuzz
+
+deps:
+	@scripts/install-deps
+
+.PHONY: all demo check check-full fixtures bench install fuzz format clean deps

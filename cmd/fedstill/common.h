@@ -1,0 +1,42 @@
+/* What several commands need when they load models and data and write results: nothing here decides what a
+ * command does. Results are gathered in a fst_buf and written at the end, so that stdout gets a whole one or none. */
+#ifndef FEDSTILL_COMMON_H
+#define FEDSTILL_COMMON_H
+
+#include <jansson.h>
+
+#include "cmd.h"
+#include "fedstill/data.h"
+#include "fedstill/models.h"
+#include "fedstill/report.h"
+
+/* ---- results ------------------------------------------------------------------------------ */
+
+/* "name           text\n"; control characters become blanks. */
+FST_MUST fst_status add_field(fst_buf *out, fst_error *err, const char *name, const char *fmt, ...) FST_PRINTF(4, 5);
+/* A table cell with a bar of at most `width` characters. */
+FST_MUST fst_status bar_cell(fst_table *t, double share, size_t width, bool ascii, fst_error *err);
+/* JSON on one line or indented. Takes j over; NULL is taken for lack of memory. */
+FST_MUST fst_status add_json(fst_buf *out, json_t *j, bool indent, fst_error *err);
+/* Text of any bytes: what is not ASCII becomes '?' where it is not UTF-8. NULL gives null. */
+json_t *text_json(const char *text);
+json_t *number_json(double x); /* null for what is not finite */
+json_t *shape_json(const fst_shape *s);
+json_t *floats_json(const float *v, int n);
+json_t *texts_json(char *const *texts, int n); /* null for NULL */
+/* Writes `out` to stdout unless s is an error; releases it and returns s. */
+FST_MUST fst_status finish_output(fst_buf *out, fst_status s);
+
+/* ---- models and data ------------------------------------------------------------------------ */
+
+/* fst_model_load for a file that somebody named: also checks its normalisation, and a network that this version
+ * does not know is the file's fault, not one of usage. */
+FST_MUST fst_status load_model(fst_model *m, const char *path, fst_error *err);
+/* What samples go through before they reach the model. */
+fst_transform model_transform(const fst_model *m);
+/* Equal apart from dimensions of 1: (28, 28) goes where (1, 28, 28) is needed. */
+bool shapes_fit(const fst_shape *a, const fst_shape *b);
+/* The model's name of a class; NULL when it has none. */
+const char *class_name(const fst_model *m, int class);
+
+#endif

@@ -1,0 +1,417 @@
+/* Every op and every loss against finite differences of the function itself. */
+#include "nn/support.h"
+
+/*
+ * The loss of a case is sum(c * y) with fixed c, added up in double. Inputs are odd multiples of 0.05 in a
+ * random order, all different, so that no step reaches the kink of a ReLU or a tie of a pooling. Ops are
+ * linear or smooth within a step; the five-point rule leaves an error of the fourth order.
+ */
+enum { MAX_VALUES = 4096 };
+
+struct probe {
+    const char *backend;
+    fst_graph *graph;
+    fst_plan *plan;
+    fst_state state, work; /* work: what a pass may change */
+    float *x, *c, *grads;
+    size_t inputs, outputs;
+};
+
+typedef fst_value (*builder)(fst_graph *g, fst_value x);
+
+static void fill_apart(float *v, size_t n, uint64_t seed)
+{
+    uint32_t order[MAX_VALUES];
+    fst_rng r;
+    assert_true(n <= MAX_VALUES);
+    for (size_t i = 0; i < n; i++)
+        order[i] = (uint32_t)i;
+    fst_rng_init(&r, seed, "test.apart", 0);
+    fst_rng_shuffle_u32(&r, order, n);
+    for (size_t i = 0; i < n; i++)
+        v[i] = (float)(0.05 + 0.1 * ((double)order[i] - (double)(n / 2)));
+}
+
+static void open_probe(struct probe *p, const char *backend, builder build, fst_shape input, int64_t batch, bool frozen,
+                       float scale)
+{
+    *p = (struct probe){.backend = backend};
+    fst_plan_options o = {
+        .batch = batch, .training = true, .input_grad = true, .frozen = frozen, .backend = p->backend};
+    assert_ok(fst_graph_new(&p->graph, err));
+    assert_ok(fst_graph_finish(p->graph, build(p->graph, fst_graph_input(p->graph, &input)), err));
+    assert_ok(fst_state_init(&p->state, p->graph, err));
+    assert_ok(fst_state_init(&p->work, p->graph, err));
+    assert_ok(fst_plan_new(&p->plan, p->graph, &o, err));
+    fill_state(&p->state, p->graph, 7);
+    p->inputs = (size_t)batch * sample_floats(p->graph);
+    p->outputs = (size_t)batch * output_floats(p->graph);
+    p->x = new_floats(p->inputs);
+    p->c = new_floats(p->outputs);
+    p->grads = new_floats(p->state.param_count);
+    fill_apart(p->x, p->inputs, 3);
+    for (size_t i = 0; i < p->inputs; i++)
+        p->x[i] *= scale;
+    fill_normal(p->c, p->outputs, 5, "test.coefficients", 1);
+}
+
+static void close_probe(struct probe *p)
+{
+    fst_plan_free(p->plan);
+    fst_graph_free(p->graph);
+    fst_state_release(&p->state);
+    fst_state_release(&p->work);
+    free(p->x);
+    free(p->c);
+    free(p->grads);
+}
+
+static double loss_at(struct probe *p)
+{
+    static const fst_draws draws = {.seed = 11, .step = 3};
+    const float *y;
+    double sum = 0;
+    fst_state_copy(&p->work, &p->state);
+    assert_ok(fst_plan_forward(p->plan, &p->work, p->x, &draws, &y, err));
+    for (size_t i = 0; i < p->outputs; i++)
+        sum += (double)p->c[i] * (double)y[i];
+    return sum;
+}
+
+static double slope(struct probe *p, float *at, double h)
+{
+    static const double step[4] = {-2, -1, 1, 2}, factor[4] = {1, -8, 8, -1};
+    float was = *at;
+    double sum = 0;
+    for (int i = 0; i < 4; i++) {
+        *at = (float)((double)was + step[i] * h);
+        sum += factor[i] * loss_at(p);
+    }
+    *at = was;
+    return sum / (12 * h);
+}
+
+static void compare(struct probe *p, const char *what, float *values, const float *grad, size_t n, double h)
+{
+    double largest = 0, slopes[MAX_VALUES];
+    assert_true(n <= MAX_VALUES);
+    for (size_t i = 0; i < n; i++) {
+        slopes[i] = slope(p, &values[i], h);
+        largest = fmax(largest, fabs(slopes[i]));
+    }
+    for (size_t i = 0; i < n; i++)
+        if (!(fabs((double)grad[i] - slopes[i]) <= 1e-3 * largest + 1e-3))
+            fail_msg("%s: gradient of %s [%zu] is %g, the slope is %g", p->backend, what, i, (double)grad[i],
+                     slopes[i]);
+}
+
+/* h: the step for parameters and, times scale, for inputs. */
+static void check(builder build, fst_shape input, int64_t batch, bool frozen, float scale, double h)
+{
+    for (const char *const *b = fst_backend_names(); *b; b++) {
+        struct probe p;
+        open_probe(&p, *b, build, input, batch, frozen, scale);
+        (void)loss_at(&p);
+        memcpy(fst_plan_output_grad(p.plan), p.c, p.outputs * sizeof *p.c);
+        assert_ok(fst_plan_backward(p.plan, &p.work, p.grads, err));
+        float *grad_in = new_floats(p.inputs);
+        memcpy(grad_in, fst_plan_input_grad(p.plan), p.inputs * sizeof *grad_in);
+        compare(&p, "the input", p.x, grad_in, p.inputs, h * (double)scale);
+        for (size_t i = 0; i < fst_graph_params(p.graph); i++) {
+            fst_param_info q = fst_graph_param(p.graph, i);
+            compare(&p, q.name, p.state.params + q.offset, p.grads + q.offset, q.count, h);
+        }
+        free(grad_in);
+        close_probe(&p);
+    }
+}
+
+/* ---- ops ------------------------------------------------------------------------------------------- */
+
+static fst_value conv(fst_graph *g, fst_value x, fst_conv2d c)
+{
+    return fst_graph_conv2d(g, x, "op", &c);
+}
+
+static fst_value conv_3x3(fst_graph *g, fst_value x)
+{
+    return conv(g, x, (fst_conv2d){.out_channels = 4, .kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}, .bias = true});
+}
+
+static fst_value conv_strided(fst_graph *g, fst_value x)
+{
+    return conv(g, x, (fst_conv2d){.out_channels = 3, .kernel = {3, 3}, .stride = {2, 2}, .padding = {1, 1}});
+}
+
+static fst_value conv_rectangular(fst_graph *g, fst_value x)
+{
+    return conv(g, x, (fst_conv2d){.out_channels = 2, .kernel = {1, 3}, .stride = {2, 1}, .padding = {0, 2}, .bias = true});
+}
+
+static fst_value conv_tall(fst_graph *g, fst_value x)
+{
+    return conv(g, x, (fst_conv2d){.out_channels = 5, .kernel = {4, 1}, .stride = {1, 3}, .padding = {1, 0}});
+}
+
+static fst_value conv_groups(fst_graph *g, fst_value x)
+{
+    return conv(g, x, (fst_conv2d){.out_channels = 6, .kernel = {3, 3}, .stride = {1, 1}, .groups = 2, .bias = true});
+}
+
+static fst_value conv_depthwise(fst_graph *g, fst_value x)
+{
+    return conv(g, x,
+                (fst_conv2d){.out_channels = 4, .kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}, .groups = 4});
+}
+
+static fst_value conv_1x1(fst_graph *g, fst_value x)
+{
+    return conv(g, x, (fst_conv2d){.out_channels = 17, .kernel = {1, 1}, .stride = {1, 1}, .bias = true});
+}
+
+static void convolution(void **state)
+{
+    (void)state;
+    check(conv_3x3, FST_SHAPE(3, 5, 4), 2, false, 0.1f, 0.25);
+    check(conv_strided, FST_SHAPE(2, 6, 5), 2, false, 0.1f, 0.25);
+    check(conv_rectangular, FST_SHAPE(3, 4, 5), 2, false, 0.1f, 0.25);
+    check(conv_tall, FST_SHAPE(1, 5, 7), 3, false, 0.1f, 0.25);
+    check(conv_groups, FST_SHAPE(4, 4, 4), 2, false, 0.1f, 0.25);
+    check(conv_depthwise, FST_SHAPE(4, 4, 3), 2, false, 0.1f, 0.25);
+    check(conv_1x1, FST_SHAPE(5, 1, 1), 3, false, 0.1f, 0.25);
+}
+
+static fst_value linear_bias(fst_graph *g, fst_value x)
+{
+    return fst_graph_linear(g, x, "op", 5, true);
+}
+
+static fst_value linear_plain(fst_graph *g, fst_value x)
+{
+    return fst_graph_linear(g, x, "op", 3, false);
+}
+
+static fst_value flatten_linear(fst_graph *g, fst_value x)
+{
+    return fst_graph_linear(g, fst_graph_flatten(g, x), "op", 4, true);
+}
+
+static void linear(void **state)
+{
+    (void)state;
+    check(linear_bias, FST_SHAPE(7), 3, false, 0.1f, 0.25);
+    check(linear_plain, FST_SHAPE(1), 2, false, 0.1f, 0.25);
+    check(flatten_linear, FST_SHAPE(2, 3, 2), 2, false, 0.1f, 0.25);
+}
+
+static fst_value relu_only(fst_graph *g, fst_value x)
+{
+    return fst_graph_relu(g, x);
+}
+
+static void relu(void **state)
+{
+    (void)state;
+    check(relu_only, FST_SHAPE(3, 4, 5), 2, false, 1, 0.01);
+    check(relu_only, FST_SHAPE(9), 3, false, 1, 0.01);
+}
+
+static fst_value pool_2_2(fst_graph *g, fst_value x)
+{
+    return fst_graph_maxpool2d(g, x, 2, 2, 0);
+}
+
+static fst_value pool_3_2_1(fst_graph *g, fst_value x)
+{
+    return fst_graph_maxpool2d(g, x, 3, 2, 1);
+}
+
+static fst_value pool_overlapping(fst_graph *g, fst_value x)
+{
+    return fst_graph_maxpool2d(g, x, 3, 1, 1);
+}
+
+static fst_value relu_pool(fst_graph *g, fst_value x)
+{
+    return fst_graph_maxpool2d(g, fst_graph_relu(g, x), 2, 2, 0);
+}
+
+static void pooling(void **state)
+{
+    (void)state;
+    check(pool_2_2, FST_SHAPE(3, 5, 4), 2, false, 1, 0.01);
+    check(pool_3_2_1, FST_SHAPE(2, 6, 7), 2, false, 1, 0.01);
+    check(pool_overlapping, FST_SHAPE(3, 4, 4), 2, false, 1, 0.01);
+    check(relu_pool, FST_SHAPE(3, 4, 4), 2, false, 1, 0.01);
+}
+
+static fst_value flatten_only(fst_graph *g, fst_value x)
+{
+    return fst_graph_flatten(g, x);
+}
+
+static fst_value dropout_half(fst_graph *g, fst_value x)
+{
+    return fst_graph_dropout(g, x, 0.5);
+}
+
+static void flatten_and_dropout(void **state)
+{
+    (void)state;
+    check(flatten_only, FST_SHAPE(2, 3, 4), 2, false, 0.1f, 0.25);
+    check(dropout_half, FST_SHAPE(40), 3, false, 0.1f, 0.25);
+    check(dropout_half, FST_SHAPE(3, 4, 5), 2, true, 0.1f, 0.25); /* frozen: the identity */
+}
+
+static fst_value norm(fst_graph *g, fst_value x)
+{
+    return fst_graph_batchnorm2d(g, x, "op", 1e-3, 0.1);
+}
+
+static void batch_norm(void **state)
+{
+    (void)state;
+    check(norm, FST_SHAPE(3, 3, 4), 3, false, 0.1f, 0.1);
+    check(norm, FST_SHAPE(5, 1, 1), 6, false, 0.1f, 0.1);
+    check(norm, FST_SHAPE(3, 3, 4), 3, true, 0.1f, 0.1);
+    check(norm, FST_SHAPE(2, 2, 2), 1, true, 0.1f, 0.1);
+}
+
+/* ---- losses ---------------------------------------------------------------------------------------- */
+
+enum { ROWS = 4, CLASSES = 5 };
+
+struct loss_case {
+    float logits[ROWS * CLASSES], soft[ROWS * CLASSES], weight[ROWS], grad[ROWS * CLASSES];
+    int32_t labels[ROWS];
+    fst_loss_input in;
+};
+
+static void open_case(struct loss_case *c, const fst_loss *l, bool weighted, double divisor)
+{
+    fill_normal(c->logits, ROWS * CLASSES, 1, "test.logits", 2);
+    fill_normal(c->soft, ROWS * CLASSES, 2, "test.soft", 2);
+    fill_labels(c->labels, ROWS, CLASSES, 3);
+    if (l->kd_form != FST_KD_MSE_LOGITS)
+        fst_soften(c->soft, ROWS, CLASSES, l->kd_form == FST_KD_MSE_PROBABILITIES ? 1 : l->temperature, c->soft);
+    for (int i = 0; i < ROWS; i++)
+        c->weight[i] = 0.5f + (float)i;
+    c->in = (fst_loss_input){.logits = c->logits,
+                             .rows = ROWS,
+                             .classes = CLASSES,
+                             .labels = l->ce_weight != 0 ? c->labels : NULL,
+                             .soft = l->kd_weight != 0 ? c->soft : NULL,
+                             .weight = weighted ? c->weight : NULL,
+                             .divisor = divisor};
+}
+
+static double total(const fst_loss *l, const struct loss_case *c)
+{
+    float grad[ROWS * CLASSES];
+    double rows[ROWS], sum = 0;
+    fst_loss_rows(l, &c->in, grad, rows, NULL, NULL);
+    for (int i = 0; i < ROWS; i++)
+        sum += rows[i];
+    return sum / c->in.divisor;
+}
+
+static void check_loss(fst_loss l, bool weighted, double divisor)
+{
+    static const double step[4] = {-2, -1, 1, 2}, factor[4] = {1, -8, 8, -1};
+    struct loss_case c;
+    double rows[ROWS], ce[ROWS], kd[ROWS], h = 1.0 / 64; /* a power of two: exact in float */
+    open_case(&c, &l, weighted, divisor);
+    for (size_t i = 0; i < ROWS * CLASSES; i++) /* ... when the logits are multiples of it as well */
+        c.logits[i] = (float)(round((double)c.logits[i] / h) * h);
+    fst_loss_rows(&l, &c.in, c.grad, rows, ce, kd);
+    for (int i = 0; i < ROWS; i++)
+        assert_true(fabs(rows[i] - (l.ce_weight * ce[i] + l.kd_weight * kd[i])) < 1e-12);
+    for (size_t i = 0; i < ROWS * CLASSES; i++) {
+        float was = c.logits[i];
+        double sum = 0;
+        for (int k = 0; k < 4; k++) {
+            c.logits[i] = (float)((double)was + step[k] * h);
+            sum += factor[k] * total(&l, &c);
+        }
+        c.logits[i] = was;
+        if (!(fabs(sum / (12 * h) - (double)c.grad[i]) < 2e-6))
+            fail_msg("%s, ce %g, kd %g: gradient [%zu] is %.9g, the slope is %.9g", fst_kd_form_name(l.kd_form),
+                     l.ce_weight, l.kd_weight, i, (double)c.grad[i], sum / (12 * h));
+    }
+}
+
+static void cross_entropy(void **state)
+{
+    (void)state;
+    check_loss(FST_LOSS_CROSS_ENTROPY, false, ROWS);
+    check_loss(FST_LOSS_CROSS_ENTROPY, true, ROWS);
+    check_loss(FST_LOSS_CROSS_ENTROPY, true, 0.5 + 1.5 + 2.5 + 3.5);
+    check_loss((fst_loss){.ce_weight = 0.7, .temperature = 1, .label_smoothing = 0.1}, false, ROWS);
+    check_loss((fst_loss){.ce_weight = 1, .temperature = 1, .label_smoothing = 1}, true, 3);
+}
+
+static void distillation(void **state)
+{
+    (void)state;
+    for (int form = FST_KD_KL; form <= FST_KD_MSE_PROBABILITIES; form++)
+        for (int t = 1; t <= 8; t *= 2) {
+            fst_loss l = {.kd_weight = 1, .temperature = t, .kd_form = (fst_kd_form)form};
+            check_loss(l, false, ROWS);
+            l.ce_weight = 0.3;
+            l.kd_weight = 0.7;
+            l.label_smoothing = 0.05;
+            check_loss(l, true, 7);
+        }
+}
+
+/* KL is 0 at the teacher's own logits and its gradient vanishes; H(q, p) keeps q's entropy and no gradient. */
+static void students_like_their_teacher(void **state)
+{
+    float z[CLASSES] = {1, -2, 0.5f, 3, 0}, q[CLASSES], grad[CLASSES];
+    double row, entropy = 0;
+    (void)state;
+    fst_soften(z, 1, CLASSES, 4, q);
+    for (int i = 0; i < CLASSES; i++)
+        entropy -= (double)q[i] * log((double)q[i]);
+    for (int form = FST_KD_KL; form <= FST_KD_CROSS_ENTROPY; form++) {
+        fst_loss l = {.kd_weight = 1, .temperature = 4, .kd_form = (fst_kd_form)form};
+        fst_loss_input in = {.logits = z, .rows = 1, .classes = CLASSES, .soft = q, .divisor = 1};
+        fst_loss_rows(&l, &in, grad, &row, NULL, NULL);
+        assert_true(fabs(row - (form == FST_KD_KL ? 0 : 16 * entropy)) < 1e-5);
+        for (int i = 0; i < CLASSES; i++)
+            assert_true(fabs((double)grad[i]) < 1e-6);
+    }
+}
+
+static void extreme_logits_stay_finite(void **state)
+{
+    float z[CLASSES] = {1e4f, -1e4f, 0, 1e4f, 1}, q[CLASSES] = {0, 1, 0, 0, 0}, grad[CLASSES];
+    int32_t label = 1;
+    (void)state;
+    for (int form = FST_KD_KL; form <= FST_KD_MSE_PROBABILITIES; form++) {
+        fst_loss l = {.ce_weight = 1, .kd_weight = 1, .temperature = 1, .kd_form = (fst_kd_form)form};
+        fst_loss_input in = {.logits = z, .rows = 1, .classes = CLASSES, .labels = &label, .soft = q, .divisor = 1};
+        double row;
+        fst_loss_rows(&l, &in, grad, &row, NULL, NULL);
+        assert_true(isfinite(row) && row > 1e4);
+        for (int i = 0; i < CLASSES; i++)
+            assert_true(isfinite(grad[i]));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(convolution),
+        cmocka_unit_test(linear),
+        cmocka_unit_test(relu),
+        cmocka_unit_test(pooling),
+        cmocka_unit_test(flatten_and_dropout),
+        cmocka_unit_test(batch_norm),
+        cmocka_unit_test(cross_entropy),
+        cmocka_unit_test(distillation),
+        cmocka_unit_test(students_like_their_teacher),
+        cmocka_unit_test(extreme_logits_stay_finite),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
