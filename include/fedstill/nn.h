@@ -273,7 +273,7 @@ FST_MUST FST_API fst_status fst_trainer_step(fst_trainer *t, fst_state *state, f
 FST_API int fst_trainer_threads(const fst_trainer *t);
 FST_API size_t fst_trainer_shard(const fst_trainer *t);
 /* Sum of the times of a step's compute kernels, each run alone on all threads: the median of five rounds of
- * round_seconds. Call it behind a step. */
+ * round_seconds. Call it behind a step, while that step's state is there. */
 FST_MUST FST_API fst_status fst_trainer_kernel_seconds(fst_trainer *t, double round_seconds, double *out, fst_error *err);
 /* Calls visit for every kernel with its seconds a step, as above. */
 typedef void (*fst_kernel_visit)(void *ctx, const fst_kernel_info *info, double seconds);

@@ -394,9 +394,24 @@ static double kernel_seconds(fst_trainer *t, size_t kernel, double round_seconds
     return seconds[ROUNDS / 2] * (double)turns;
 }
 
+/* A pass of every plan, with memory of its own: in a step one worker may have run all the shards. */
+static void warm_plan(void *ctx, int worker, size_t job)
+{
+    fst_trainer *t = ctx;
+    const float *out;
+    (void)worker;
+    t->status[job] = fst_plan_forward(t->plans[job], t->state, t->rest[job], NULL, &out, &t->errors[job]);
+    if (!t->status[job])
+        t->status[job] = fst_plan_backward(t->plans[job], t->state, t->grads[job], &t->errors[job]);
+}
+
 fst_status fst_trainer_profile(fst_trainer *t, double round_seconds, fst_kernel_visit visit, void *ctx, fst_error *err)
 {
     size_t n = fst_plan_kernels(t->plans[0]);
+    if (!t->state)
+        return fst_fail(err, FST_E_ARGUMENT, "run a step before its profile");
+    if (!t->whole)
+        fst_pool_run(t->pool, warm_plan, t, (size_t)t->plans_count);
     for (size_t i = 0; i < n; i++) {
         fst_kernel_info k = fst_plan_kernel(t->plans[0], i);
         t->status[0] = FST_OK;

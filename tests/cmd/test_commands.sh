@@ -207,7 +207,7 @@ expect 1 model info "$folder/odd.safetensors"
 said err 'no model "sphinx"'
 weights | safetensors "$folder/odd.safetensors" "{$(meta 3 '[]' | sed 's/"normalise_std":"0.5"/"normalise_std":"0"/'),$tensors}"
 expect 1 predict "$folder/odd.safetensors" "$here/corner-2x2.png"
-said err "std must be above 0"
+said err 'normalise_std "0" must be above 0'
 weights | safetensors "$folder/odd.safetensors" "{$tensors}"
 expect 1 eval "$folder/odd.safetensors" "$data"
 said err "not a fedstill model"
