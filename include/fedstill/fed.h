@@ -90,10 +90,80 @@ FST_MUST FST_API fst_status fst_accumulator_mean_range(const fst_accumulator *a,
 /* All of them: out has a->count elements. */
 FST_MUST FST_API fst_status fst_accumulator_mean(const fst_accumulator *a, float *out, fst_error *err);
 
+/* ---- server optimisers -------------------------------------------------------------------- */
+
+/*
+ * FedOpt (Reddi et al., Adaptive federated optimization, ICLR 2021; FedAvgM: Hsu et al. 2019): the server takes the
+ * clients' mean step d = mean - x as a gradient that points the right way. Moments are kept in float, arithmetic is in
+ * double, element by element: nothing depends on threads.
+ *   momentum  m = momentum m + d;               x += lr m
+ *   others    m = beta1 m + (1 - beta1) d;      x += lr m / (sqrt(v) + tau), without bias correction
+ *     adagrad  v += d^2
+ *     adam     v = beta2 v + (1 - beta2) d^2
+ *     yogi     v -= (1 - beta2) d^2 sign(v - d^2)
+ */
+typedef enum fst_server_kind { FST_SERVER_MOMENTUM, FST_SERVER_ADAGRAD, FST_SERVER_ADAM, FST_SERVER_YOGI } fst_server_kind;
+FST_API const char *fst_server_kind_name(fst_server_kind k); /* "momentum", "adagrad", ... */
+
+typedef struct fst_server_spec {
+    fst_server_kind kind;
+    double learning_rate;       /* > 0 */
+    double momentum;            /* momentum: [0, 1) */
+    double beta1, beta2;        /* [0, 1); adagrad: the paper's beta1 is 0, beta2 is not used */
+    double tau;                 /* > 0: how adaptive; small is more */
+    double v_init;              /* v before the first step, >= 0; 0 means tau^2 */
+} fst_server_spec;
+
+typedef struct fst_server_optim {
+    fst_server_spec spec;
+    size_t count;
+    float *m, *v; /* count each; v is NULL for momentum */
+} fst_server_optim;
+
+FST_MUST FST_API fst_status fst_server_optim_init(fst_server_optim *o, const fst_server_spec *spec, size_t count,
+                                                  fst_error *err);
+FST_API void fst_server_optim_release(fst_server_optim *o);
+/* Moves x[0 ... n-1], which are elements first ... first+n-1 of the span, by delta. A step of the whole span is any
+ * number of such calls that cover each element once. */
+FST_API void fst_server_optim_step(fst_server_optim *o, size_t first, size_t n, const double *delta, float *x);
+
+/* ---- robust aggregation ------------------------------------------------------------------- */
+
+/*
+ * Rules that bear some clients sending nonsense. Unlike strategies they need all updates at the same time:
+ * memory is O(clients x model), by nature. Each takes n client states of one size and fills *out, of that size too;
+ * parameters and buffers are treated alike, of counters the largest is taken. Nothing depends on the order of the clients,
+ * bit for bit. Weights by samples are left out but in the geometric median: a client that lies may lie about them.
+ * FST_E_NUMERIC names a client with NaN or infinity; FST_E_MISMATCH one of another size.
+ */
+/* Of each coordinate; of an even number the mean of the middle two. Yin et al., ICML 2018. */
+FST_MUST FST_API fst_status fst_robust_median(const fst_fed_view *client, size_t n, fst_fed_state *out, fst_error *err);
+/* Mean of each coordinate without its floor(trim n) smallest and as many largest values, 0 <= trim < 0.5. Yin et al. */
+FST_MUST FST_API fst_status fst_robust_trimmed_mean(const fst_fed_view *client, size_t n, double trim,
+                                                    fst_fed_state *out, fst_error *err);
+/*
+ * Krum (m 1) and multi-Krum (Blanchard et al., NeurIPS 2017). A client's score is the sum of its n-f-2 smallest squared
+ * distances to the others; the mean of the m best, 1 <= m <= n-f, is the result. Bears f liars of n >= 2f+3
+ * (FST_E_ARGUMENT below that). chosen (m numbers, best first) and score (n) may be NULL. Equal scores are decided by
+ * the contents.
+ */
+FST_MUST FST_API fst_status fst_robust_krum(const fst_fed_view *client, size_t n, size_t f, size_t m, fst_fed_state *out,
+                                            size_t *chosen, double *score, fst_error *err);
+/* Weiszfeld's iteration for the point of the least weighted sum of distances: from the weighted mean, `iterations` times
+ * z = sum(r x)/sum(r), r = weight/max(|x - z|, eps). weight NULL: 1 each. Pillutla et al., IEEE TSP 2022. */
+FST_MUST FST_API fst_status fst_robust_geometric_median(const fst_fed_view *client, const double *weight, size_t n,
+                                                        int iterations, double eps, fst_fed_state *out, fst_error *err);
+
 /* ---- strategies --------------------------------------------------------------------------- */
 
 typedef struct fst_strategy_options {
     double prox_mu; /* fedprox: weight of mu/2 |w - w_global|^2 in the clients' loss; >= 0 */
+    /* fedavgm, fedadagrad, fedadam, fedyogi: the server's step, see fst_server_spec; 0 means the value in brackets */
+    double server_learning_rate; /* [1 for fedavgm, else 0.1] */
+    double server_momentum;      /* fedavgm [0.9] */
+    double server_beta1;         /* fedadam, fedyogi [0.9] */
+    double server_beta2;         /* fedadam, fedyogi [0.99] */
+    double server_tau;           /* fedadagrad, fedadam, fedyogi [0.001] */
 } fst_strategy_options;
 
 /* What a client is told besides the state it starts from. */
@@ -131,6 +201,8 @@ typedef struct fst_strategy_ops {
     const char *name;      /* "fedavg" */
     const char *summary;   /* one line for people */
     size_t instance_bytes; /* of the struct that starts with fst_strategy */
+    bool averages;         /* what is published is the clients' weighted mean and nothing else: when all return
+                            * the same model, that model comes out */
     /* Checks the options (FST_E_CONFIG) and allocates. On failure `release` follows. */
     fst_status (*init)(fst_strategy *s, const fst_strategy_options *options, fst_error *err);
     void (*release)(fst_strategy *s);
@@ -160,7 +232,7 @@ struct fst_strategy {
     bool open; /* between begin and publish */
 };
 
-/* The built-in ones: "fedavg", "fedprox". NULL behind the last. */
+/* The built-in ones: "fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi". NULL behind the last. */
 FST_API const fst_strategy_ops *fst_strategy_at(size_t i);
 FST_API const fst_strategy_ops *fst_strategy_find(const char *name);
 

@@ -142,19 +142,35 @@ FST_MUST FST_API fst_status fst_plan_run_kernel(fst_plan *p, size_t i, fst_error
 
 /* ---- losses ------------------------------------------------------------------------------- */
 
-/* Hinton, Vinyals, Dean 2015: ce_weight CE(labels) + kd_weight T^2 KL(q || softmax(z/T)), mean over the batch. */
+/*
+ * ce_weight CE(labels) + kd_weight D, mean over the batch; D says how the student is compared with its teacher.
+ * T is the temperature, p = softmax(z/T), q the teacher's; targets take no gradient.
+ */
 typedef enum fst_kd_form {
-    FST_KD_KL,               /* soft: the teacher's probabilities at the temperature */
-    FST_KD_CROSS_ENTROPY,    /* the same with H(q, p) for KL: equal gradient, a floor above 0 */
-    FST_KD_MSE_LOGITS,       /* soft: the teacher's logits; mean over batch and classes */
-    FST_KD_MSE_PROBABILITIES /* soft: the teacher's probabilities at temperature 1 */
+    FST_KD_KL,                /* T^2 KL(q || p); soft: the teacher's probabilities at the temperature.
+                               * Hinton, Vinyals, Dean 2015 */
+    FST_KD_CROSS_ENTROPY,     /* the same with H(q, p) for KL: equal gradient, a floor above 0 */
+    FST_KD_MSE_LOGITS,        /* soft: the teacher's logits; mean over batch and classes */
+    FST_KD_MSE_PROBABILITIES, /* soft: the teacher's probabilities at temperature 1 */
+    FST_KD_STANDARDISED,      /* as FST_KD_KL, but every row of logits, the student's and the teacher's, goes through
+                               * (z - mean)/(1e-7 + std) first (std with n-1); soft: the teacher's logits.
+                               * Sun et al., Logit standardization in knowledge distillation, CVPR 2024 */
+    FST_KD_DKD,               /* T^2 (tckd_weight TCKD + nckd_weight NCKD): KL of (p_y, 1 - p_y), and KL over the
+                               * classes that are not the label; soft: logits; needs labels.
+                               * Zhao et al., Decoupled knowledge distillation, CVPR 2022 */
+    FST_KD_NTD                /* T^2 KL over the classes that are not the label; soft: logits; needs labels.
+                               * Lee et al., Preservation of the global knowledge by not-true distillation in
+                               * federated learning (FedNTD), NeurIPS 2022 */
 } fst_kd_form;
 FST_API const char *fst_kd_form_name(fst_kd_form f); /* "kl", "cross_entropy", "mse_logits", ... */
+FST_API bool fst_kd_takes_logits(fst_kd_form f);     /* soft holds logits, not probabilities */
+FST_API bool fst_kd_needs_labels(fst_kd_form f);
 
 typedef struct fst_loss {
     double ce_weight, kd_weight, temperature;
     fst_kd_form kd_form;
     double label_smoothing;
+    double tckd_weight, nckd_weight; /* FST_KD_DKD: the paper's alpha and beta; its values are 1 and 8 */
 } fst_loss;
 #define FST_LOSS_CROSS_ENTROPY ((fst_loss){.ce_weight = 1.0, .temperature = 1.0})
 
@@ -162,7 +178,7 @@ typedef struct fst_loss_input {
     const float *logits; /* rows x classes */
     size_t rows;
     int classes;
-    const int32_t *labels; /* may be NULL with ce_weight 0 */
+    const int32_t *labels; /* may be NULL with ce_weight 0 when the form needs none */
     const float *soft;     /* rows x classes; may be NULL with kd_weight 0 */
     const float *weight;   /* rows: weights of the cross entropy, NULL: 1 */
     double divisor;        /* what the sums are divided by: the batch size, or the sum of weights */
@@ -171,6 +187,8 @@ typedef struct fst_loss_input {
  * divided; ce and kd parts (rows each, unweighted by ce_weight, kd_weight; kd with T^2) may be NULL. */
 FST_API void fst_loss_rows(const fst_loss *l, const fst_loss_input *in, float *grad, double *row_loss, double *row_ce,
                            double *row_kd);
+/* log softmax(z / T) of one row, finite for finite logits. */
+FST_API void fst_log_softmax(const float *logits, int classes, double temperature, double *out);
 /* softmax(z / T) of each row. */
 FST_API void fst_soften(const float *logits, size_t rows, int classes, double temperature, float *out);
 

@@ -5,7 +5,7 @@
 
 #include "fed_private.h"
 
-enum { BLOCK = 1024, LANES = 8 };
+enum { BLOCK = 1024 };
 
 fst_status fst__average_init(fst__average *a, fst_fed_size size, fst_error *err)
 {
@@ -57,31 +57,25 @@ fst_status fst__average_fold(fst__average *a, const fst_update *u, fst_error *er
     return FST_OK;
 }
 
-/* Squares of the differences go to lanes by position, so that the sum has one order whatever vectors
- * the compiler makes of it. */
-static void add_squares(double lane[LANES], const float *a, const float *b, size_t n)
+void fst__add_squares(double lane[FST__LANES], const float *a, const float *b, size_t n)
 {
-    for (size_t i = 0; i < n; i += LANES)
-        for (size_t j = 0; j < LANES && i + j < n; j++) {
+    for (size_t i = 0; i < n; i += FST__LANES)
+        for (size_t j = 0; j < FST__LANES && i + j < n; j++) {
             double d = (double)a[i + j] - (double)b[i + j];
             lane[j] += d * d;
         }
 }
 
-fst_status fst__average_publish(const fst__average *a, fst_fed_state *global, double *step_norm, fst_error *err)
+double fst__sum_lanes(const double lane[FST__LANES])
 {
-    float mean[BLOCK];
-    double lane[LANES] = {0}, sum = 0;
-    if (!a->any)
-        return fst_fail(err, FST_E_ARGUMENT, "nothing was folded: there is no mean to publish");
-    for (size_t at = 0; at < a->params.count; at += BLOCK) {
-        size_t n = a->params.count - at < BLOCK ? a->params.count - at : BLOCK;
-        fst_status s = fst_accumulator_mean_range(&a->params, at, n, mean, err);
-        if (s)
-            return s; /* only ever at the first block: the arguments of the others are as good */
-        add_squares(lane, mean, global->params + at, n);
-        memcpy(global->params + at, mean, n * sizeof *mean);
-    }
+    double sum = 0;
+    for (int i = 0; i < FST__LANES; i++)
+        sum += lane[i];
+    return sum;
+}
+
+fst_status fst__average_publish_rest(const fst__average *a, fst_fed_state *global, fst_error *err)
+{
     if (a->buffers.count) {
         fst_status s = fst_accumulator_mean(&a->buffers, global->buffers, err);
         if (s)
@@ -89,8 +83,23 @@ fst_status fst__average_publish(const fst__average *a, fst_fed_state *global, do
     }
     if (a->ncounters)
         memcpy(global->counters, a->counters, a->ncounters * sizeof *a->counters);
-    for (int i = 0; i < LANES; i++)
-        sum += lane[i];
-    *step_norm = sqrt(sum);
     return FST_OK;
+}
+
+fst_status fst__average_publish(const fst__average *a, fst_fed_state *global, double *step_norm, fst_error *err)
+{
+    float mean[BLOCK];
+    double lane[FST__LANES] = {0};
+    if (!a->any)
+        return fst_fail(err, FST_E_ARGUMENT, "nothing was folded: there is no mean to publish");
+    for (size_t at = 0; at < a->params.count; at += BLOCK) {
+        size_t n = a->params.count - at < BLOCK ? a->params.count - at : BLOCK;
+        fst_status s = fst_accumulator_mean_range(&a->params, at, n, mean, err);
+        if (s)
+            return s; /* only ever at the first block: the arguments of the others are as good */
+        fst__add_squares(lane, mean, global->params + at, n);
+        memcpy(global->params + at, mean, n * sizeof *mean);
+    }
+    *step_norm = sqrt(fst__sum_lanes(lane));
+    return fst__average_publish_rest(a, global, err);
 }

@@ -24,7 +24,14 @@ FST_MUST fst_status fst__average_fold(fst__average *a, const fst_update *u, fst_
 /* global becomes the mean; *step_norm the length of params' step. */
 FST_MUST fst_status fst__average_publish(const fst__average *a, fst_fed_state *global, double *step_norm,
                                          fst_error *err);
+/* The same for all that is not trained: buffers become the mean, counters the largest. */
+FST_MUST fst_status fst__average_publish_rest(const fst__average *a, fst_fed_state *global, fst_error *err);
+/* lane[i mod FST__LANES] += (a[i] - b[i])^2: a sum with one order, whatever vectors the compiler makes of it. */
+enum { FST__LANES = 8 };
+void fst__add_squares(double lane[FST__LANES], const float *a, const float *b, size_t n);
+double fst__sum_lanes(const double lane[FST__LANES]);
 
-extern const fst_strategy_ops fst__strategy_fedavg, fst__strategy_fedprox;
+extern const fst_strategy_ops fst__strategy_fedavg, fst__strategy_fedprox, fst__strategy_fedavgm,
+    fst__strategy_fedadagrad, fst__strategy_fedadam, fst__strategy_fedyogi;
 
 #endif

@@ -38,6 +38,7 @@ const fst_strategy_ops fst__strategy_fedavg = {
     .name = "fedavg",
     .summary = "mean of the clients' models, weighted by samples",
     .instance_bytes = sizeof(struct fedavg),
+    .averages = true,
     .init = fedavg_init,
     .release = fedavg_release,
     .begin = fedavg_begin,

@@ -51,6 +51,7 @@ const fst_strategy_ops fst__strategy_fedprox = {
     .name = "fedprox",
     .summary = "fedavg with a proximal term in the clients' loss (prox_mu)",
     .instance_bytes = sizeof(struct fedprox),
+    .averages = true,
     .init = fedprox_init,
     .release = fedprox_release,
     .hints = fedprox_hints,

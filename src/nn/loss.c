@@ -5,42 +5,49 @@
 #include <math.h>
 #include <string.h>
 
-#include "fedstill/nn.h"
+#include "loss.h"
 
 const char *fst_kd_form_name(fst_kd_form f)
 {
-    static const char *const names[] = {"kl", "cross_entropy", "mse_logits", "mse_probabilities"};
+    static const char *const names[] = {"kl",           "cross_entropy", "mse_logits", "mse_probabilities",
+                                        "standardised", "dkd",           "ntd"};
     return (size_t)f < sizeof names / sizeof *names ? names[f] : "?";
 }
 
-/* max and log(sum exp(z/t - max/t)) of a row: log p_j = (z_j - max)/t - lse. */
-static double log_sum(const float *z, int n, double t, double *max)
+bool fst_kd_takes_logits(fst_kd_form f)
 {
-    double m = (double)z[0], sum = 0;
-    for (int j = 1; j < n; j++)
-        m = (double)z[j] > m ? (double)z[j] : m;
-    for (int j = 0; j < n; j++)
-        sum += exp(((double)z[j] - m) / t);
-    *max = m;
-    return log(sum);
+    return f == FST_KD_MSE_LOGITS || f == FST_KD_STANDARDISED || f == FST_KD_DKD || f == FST_KD_NTD;
+}
+
+bool fst_kd_needs_labels(fst_kd_form f)
+{
+    return f == FST_KD_DKD || f == FST_KD_NTD;
+}
+
+void fst_log_softmax(const float *logits, int classes, double temperature, double *out)
+{
+    fst__norm norm = fst__norm_of(logits, classes, -1, temperature);
+    for (int j = 0; j < classes; j++)
+        out[j] = fst__log_p(&norm, logits[j]);
 }
 
 void fst_soften(const float *logits, size_t rows, int classes, double temperature, float *out)
 {
     for (size_t r = 0; r < rows; r++) {
         const float *z = logits + r * (size_t)classes;
-        double max, lse = log_sum(z, classes, temperature, &max);
+        fst__norm norm = fst__norm_of(z, classes, -1, temperature);
         for (int j = 0; j < classes; j++)
-            out[r * (size_t)classes + (size_t)j] = (float)exp(((double)z[j] - max) / temperature - lse);
+            out[r * (size_t)classes + (size_t)j] = (float)exp(fst__log_p(&norm, z[j]));
     }
 }
 
 /* (1-e) onehot + e/K as the target; adds scale times the gradient, returns the row's loss. */
 static double cross_entropy(const float *z, int n, int32_t label, double smoothing, double scale, float *grad)
 {
-    double max, lse = log_sum(z, n, 1.0, &max), loss = 0;
+    fst__norm norm = fst__norm_of(z, n, -1, 1.0);
+    double loss = 0;
     for (int j = 0; j < n; j++) {
-        double lp = (double)z[j] - max - lse;
+        double lp = fst__log_p(&norm, z[j]);
         double target = (j == label ? 1 - smoothing : 0) + smoothing / n;
         if (target > 0)
             loss -= target * lp;
@@ -51,11 +58,12 @@ static double cross_entropy(const float *z, int n, int32_t label, double smoothi
 
 static double tempered(const float *z, const float *q, int n, double t, bool kl, double scale, float *grad)
 {
-    double max, lse = log_sum(z, n, t, &max), loss = 0, mass = 0;
+    fst__norm norm = fst__norm_of(z, n, -1, t);
+    double loss = 0, mass = 0;
     for (int j = 0; j < n; j++)
         mass += (double)q[j];
     for (int j = 0; j < n; j++) {
-        double lp = ((double)z[j] - max) / t - lse, qj = (double)q[j];
+        double lp = fst__log_p(&norm, z[j]), qj = (double)q[j];
         if (qj > 0)
             loss += qj * ((kl ? log(qj) : 0) - lp);
         grad[j] += (float)(scale * t * (mass * exp(lp) - qj));
@@ -76,28 +84,37 @@ static double mse_logits(const float *z, const float *q, int n, double scale, fl
 
 static double mse_probabilities(const float *z, const float *q, int n, double scale, float *grad)
 {
-    double max, lse = log_sum(z, n, 1.0, &max), loss = 0, dot = 0;
+    fst__norm norm = fst__norm_of(z, n, -1, 1.0);
+    double loss = 0, dot = 0;
     for (int j = 0; j < n; j++) {
-        double p = exp((double)z[j] - max - lse), d = p - (double)q[j];
+        double p = exp(fst__log_p(&norm, z[j])), d = p - (double)q[j];
         loss += d * d / n;
         dot += 2 * d / n * p;
     }
     for (int j = 0; j < n; j++) {
-        double p = exp((double)z[j] - max - lse), d = p - (double)q[j];
+        double p = exp(fst__log_p(&norm, z[j])), d = p - (double)q[j];
         grad[j] += (float)(scale * p * (2 * d / n - dot));
     }
     return loss;
 }
 
-static double distil(const fst_loss *l, const float *z, const float *q, int n, double scale, float *grad)
+/* The row's distillation loss; label is -1 when the batch has none. */
+static double distil(const fst_loss *l, const float *z, const float *q, int n, int32_t label, double scale, float *grad)
 {
+    double t = l->temperature;
     switch (l->kd_form) {
     case FST_KD_MSE_LOGITS:
         return mse_logits(z, q, n, scale, grad);
     case FST_KD_MSE_PROBABILITIES:
         return mse_probabilities(z, q, n, scale, grad);
+    case FST_KD_STANDARDISED:
+        return fst__loss_standardised(z, q, n, t, scale, grad);
+    case FST_KD_DKD:
+        return fst__loss_dkd(l, z, q, n, label, scale, grad);
+    case FST_KD_NTD:
+        return fst__loss_ntd(z, q, n, label, t, scale, grad);
     default:
-        return tempered(z, q, n, l->temperature, l->kd_form == FST_KD_KL, scale, grad);
+        return tempered(z, q, n, t, l->kd_form == FST_KD_KL, scale, grad);
     }
 }
 
@@ -113,7 +130,8 @@ void fst_loss_rows(const fst_loss *l, const fst_loss_input *in, float *grad, dou
             ce = w * cross_entropy(z, in->classes, in->labels[r], l->label_smoothing,
                                    w * l->ce_weight / in->divisor, grad + r * n);
         if (l->kd_weight != 0)
-            kd = distil(l, z, in->soft + r * n, in->classes, l->kd_weight / in->divisor, grad + r * n);
+            kd = distil(l, z, in->soft + r * n, in->classes, in->labels ? in->labels[r] : -1,
+                        l->kd_weight / in->divisor, grad + r * n);
         row_loss[r] = l->ce_weight * ce + l->kd_weight * kd;
         if (row_ce)
             row_ce[r] = ce;

@@ -310,6 +310,9 @@ static fst_status check_input(const fst_trainer *t, const fst_step_input *in, fs
         return fst_fail(err, FST_E_ARGUMENT, "a distillation loss needs soft targets");
     if (in->loss.ce_weight != 0 && !in->labels)
         return fst_fail(err, FST_E_ARGUMENT, "a cross entropy needs labels");
+    if (in->loss.kd_weight != 0 && fst_kd_needs_labels(in->loss.kd_form) && !in->labels)
+        return fst_fail(err, FST_E_ARGUMENT, "the distillation loss %s needs labels",
+                        fst_kd_form_name(in->loss.kd_form));
     if (in->prox_mu > 0 && !in->anchor)
         return fst_fail(err, FST_E_ARGUMENT, "a proximal term needs an anchor");
     for (size_t r = 0; in->labels && r < in->rows; r++)
