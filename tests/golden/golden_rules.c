@@ -1,95 +1,10 @@
-/* Losses, optimisers, schedules. */
+/* Optimisers, of clients and servers, and schedules. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "fedstill/fed.h"
 #include "golden.h"
-
-/* ---- losses ----------------------------------------------------------------------------------- */
-
-static bool loss_of(const struct golden *g, fst_loss *l)
-{
-    const char *name = golden_text(g, "loss", "");
-    *l = (fst_loss){.temperature = golden_number(g, "temperature", 1),
-                    .label_smoothing = golden_number(g, "label_smoothing", 0)};
-    if (!strcmp(name, "cross_entropy")) {
-        l->ce_weight = 1;
-    } else if (!strcmp(name, "kd")) {
-        l->ce_weight = golden_number(g, "ce_weight", 0);
-        l->kd_weight = golden_number(g, "kd_weight", 0);
-        l->kd_form = strcmp(golden_text(g, "form", "kl"), "kl") ? FST_KD_CROSS_ENTROPY : FST_KD_KL;
-    } else if (!strcmp(name, "mse_logits") || !strcmp(name, "mse_probabilities")) {
-        l->kd_weight = 1;
-        l->kd_form = !strcmp(name, "mse_logits") ? FST_KD_MSE_LOGITS : FST_KD_MSE_PROBABILITIES;
-    } else {
-        return false;
-    }
-    return true;
-}
-
-static float *soft_targets(struct golden *g, const fst_loss *l, const float *student, size_t rows, int classes)
-{
-    struct spec t;
-    float *z = NULL, *q;
-    if (l->kd_weight == 0)
-        return NULL;
-    if (golden_find(g, "inputs", "teacher", &t))
-        z = golden_fill(g, &t);
-    else if (strcmp(golden_text(g, "teacher", ""), "student"))
-        golden_fail(g, "no teacher");
-    q = fst_calloc(rows * (size_t)classes, sizeof *q);
-    if (l->kd_form == FST_KD_MSE_LOGITS)
-        memcpy(q, z ? z : student, rows * (size_t)classes * sizeof *q);
-    else
-        fst_soften(z ? z : student, rows, classes, l->kd_form == FST_KD_MSE_PROBABILITIES ? 1 : l->temperature, q);
-    fst_free(z);
-    return q;
-}
-
-void golden_loss(struct golden *g)
-{
-    struct spec s, labels, weight;
-    fst_loss l;
-    if (!loss_of(g, &l)) {
-        golden_skip(g, golden_text(g, "loss", "?"));
-        return;
-    }
-    if (!golden_find(g, "inputs", "student", &s) || s.shape.rank != 2) {
-        golden_fail(g, "no student");
-        return;
-    }
-    size_t rows = (size_t)s.shape.dim[0];
-    int classes = (int)s.shape.dim[1];
-    float *z = golden_fill(g, &s), *grad = fst_calloc(s.count, sizeof *grad), *w = NULL;
-    float *soft = soft_targets(g, &l, z, rows, classes);
-    int32_t *y = golden_find(g, "inputs", "labels", &labels) ? golden_labels(g, &labels) : NULL;
-    double *row = fst_calloc(3 * rows, sizeof *row), sum[3] = {0}, divisor = (double)rows;
-    if (golden_find(g, "inputs", "sample_weight", &weight)) {
-        w = golden_fill(g, &weight);
-        if (!strcmp(golden_text(g, "divide_by", ""), "sum_of_weights")) {
-            divisor = 0;
-            for (size_t i = 0; i < rows; i++)
-                divisor += (double)w[i];
-        }
-    }
-    fst_loss_input in = {z, rows, classes, y, soft, w, divisor};
-    fst_loss_rows(&l, &in, grad, row, row + rows, row + 2 * rows);
-    for (size_t k = 0; k < 3; k++)
-        for (size_t i = 0; i < rows; i++)
-            sum[k] += row[k * rows + i] / divisor;
-    golden_compare_double(g, "loss", &sum[0], 1, 0);
-    if (golden_has(g, "ce") && l.ce_weight != 0)
-        golden_compare_double(g, "ce", &sum[1], 1, 0);
-    if (golden_has(g, "kd"))
-        golden_compare_double(g, "kd", &sum[2], 1, 0);
-    golden_compare(g, "grad.student", grad, s.count, 0);
-    fst_free(z);
-    fst_free(grad);
-    fst_free(w);
-    fst_free(soft);
-    fst_free(y);
-    fst_free(row);
-}
 
 /* ---- optimisers ------------------------------------------------------------------------------- */
 
@@ -116,31 +31,86 @@ static bool optim_of(const struct golden *g, fst_optim_spec *o)
     return true;
 }
 
-static void optim_step(struct golden *g, fst_optim *optim, float *params, float *grads, int step)
+static bool server_of(const struct golden *g, fst_server_spec *o)
+{
+    const char *name = golden_text(g, "optimizer", "");
+    *o = (fst_server_spec){.learning_rate = golden_number(g, "lr", 0),
+                           .beta1 = golden_number(g, "beta1", 0),
+                           .beta2 = golden_number(g, "beta2", 0),
+                           .tau = golden_number(g, "tau", 0),
+                           .v_init = golden_number(g, "v_init", 0)};
+    for (int k = FST_SERVER_ADAGRAD; k <= FST_SERVER_YOGI; k++) {
+        char full[64];
+        snprintf(full, sizeof full, "server_%s", fst_server_kind_name((fst_server_kind)k));
+        o->kind = (fst_server_kind)k;
+        if (!strcmp(name, full))
+            return true;
+    }
+    return false;
+}
+
+/* The spans of a case, and whichever optimiser works on them. */
+struct course {
+    float *params, *grads;
+    size_t count;
+    fst_optim optim;
+    fst_server_optim server;
+    bool at_server;
+};
+
+static void read_gradients(struct golden *g, const struct course *c, int step)
 {
     struct spec p, s;
     size_t at = 0;
     char name[160];
     for (size_t i = 0; golden_at(g, "params", i, &p); i++) {
         snprintf(name, sizeof name, "grad%d.%s", step, p.name);
-        if (!golden_find(g, "gradients", name, &s)) {
+        if (!golden_find(g, "gradients", name, &s) || s.count != p.count) {
             golden_fail(g, "no %s", name);
             return;
         }
         float *v = golden_fill(g, &s);
-        memcpy(grads + at, v, s.count * sizeof *v);
+        memcpy(c->grads + at, v, s.count * sizeof *v);
         at += s.count;
         fst_free(v);
     }
-    fst_optim_input in = {.grads = &grads, .parts = 1, .learning_rate = optim->spec.learning_rate};
-    double norm = fst_optim_step(optim, params, &in, NULL);
+}
+
+static void client_step(struct golden *g, struct course *c, int step)
+{
+    char name[160];
+    fst_optim_input in = {.grads = &c->grads, .parts = 1, .learning_rate = c->optim.spec.learning_rate};
+    double norm = fst_optim_step(&c->optim, c->params, &in, NULL);
     snprintf(name, sizeof name, "total_norm%d", step);
     if (golden_has(g, name))
         golden_compare_double(g, name, &norm, 1, 0);
-    at = 0;
+}
+
+/* In two parts, as a caller that works in blocks does. */
+static void server_step(struct course *c)
+{
+    size_t half = c->count / 2;
+    double *delta = fst_calloc(c->count, sizeof *delta);
+    for (size_t i = 0; i < c->count; i++)
+        delta[i] = (double)c->grads[i];
+    fst_server_optim_step(&c->server, half, c->count - half, delta + half, c->params + half);
+    fst_server_optim_step(&c->server, 0, half, delta, c->params);
+    fst_free(delta);
+}
+
+static void optim_step(struct golden *g, struct course *c, int step)
+{
+    struct spec p;
+    size_t at = 0;
+    char name[160];
+    read_gradients(g, c, step);
+    if (c->at_server)
+        server_step(c);
+    else
+        client_step(g, c, step);
     for (size_t i = 0; golden_at(g, "params", i, &p); i++) {
         snprintf(name, sizeof name, "step%d.%s", step, p.name);
-        golden_compare(g, name, params + at, p.count, 0);
+        golden_compare(g, name, c->params + at, p.count, 0);
         at += p.count;
     }
 }
@@ -148,34 +118,38 @@ static void optim_step(struct golden *g, fst_optim *optim, float *params, float 
 void golden_optim(struct golden *g)
 {
     fst_optim_spec spec;
-    fst_optim optim;
+    fst_server_spec server;
+    struct course c = {0};
     struct spec p;
-    size_t count = 0, at = 0;
-    if (!optim_of(g, &spec)) {
+    size_t at = 0;
+    fst_error err = {0};
+    c.at_server = server_of(g, &server);
+    if (!c.at_server && !optim_of(g, &spec)) {
         golden_skip(g, golden_text(g, "optimizer", "?"));
         return;
     }
     for (size_t i = 0; golden_at(g, "params", i, &p); i++)
-        count += p.count;
-    float *params = fst_calloc(count + 1, sizeof *params), *grads = fst_calloc(count + 1, sizeof *grads);
+        c.count += p.count;
+    c.params = fst_calloc(c.count + 1, sizeof *c.params);
+    c.grads = fst_calloc(c.count + 1, sizeof *c.grads);
     for (size_t i = 0; golden_at(g, "params", i, &p); i++) {
         float *v = golden_fill(g, &p);
-        memcpy(params + at, v, p.count * sizeof *v);
+        memcpy(c.params + at, v, p.count * sizeof *v);
         at += p.count;
         fst_free(v);
     }
     int steps = (int)golden_number(g, "steps", 0);
-    if (!count || steps < 1)
+    if (!c.count || steps < 1)
         golden_fail(g, "nothing to do");
-    else if (fst_optim_init(&optim, &spec, count, NULL))
-        golden_fail(g, "the optimiser refuses its numbers");
-    else {
-        for (int k = 1; k <= steps; k++)
-            optim_step(g, &optim, params, grads, k);
-        fst_optim_release(&optim);
-    }
-    fst_free(params);
-    fst_free(grads);
+    else if (c.at_server ? fst_server_optim_init(&c.server, &server, c.count, &err)
+                         : fst_optim_init(&c.optim, &spec, c.count, &err))
+        golden_fail(g, "%s", err.message);
+    for (int k = 1; k <= steps && g->outcome == PASSED; k++)
+        optim_step(g, &c, k);
+    fst_optim_release(&c.optim);
+    fst_server_optim_release(&c.server);
+    fst_free(c.params);
+    fst_free(c.grads);
 }
 
 /* ---- schedules -------------------------------------------------------------------------------- */
