@@ -21,6 +21,14 @@ static void ok(fst_status s, const fst_error *e)
         fail_msg("%s", e->message);
 }
 
+static size_t strategies(void)
+{
+    size_t n = 0;
+    while (fst_strategy_at(n))
+        n++;
+    return n;
+}
+
 static fst_strategy *make(size_t i)
 {
     fst_strategy *s = NULL;
@@ -97,6 +105,16 @@ static int tear_down(void **state)
 
 /* ---- conformance ---- */
 
+static double distance(const float *a, const float *b, size_t n)
+{
+    double square = 0;
+    for (size_t i = 0; i < n; i++)
+        square += pow((double)a[i] - (double)b[i], 2);
+    return sqrt(square);
+}
+
+/* When all clients agree on a model, an average is that model. A server that optimises takes a step towards it with
+ * every parameter, and still averages what is not trained. */
 static void same_model_comes_back(size_t which, struct setting *t)
 {
     fst_strategy *s = make(which);
@@ -104,13 +122,36 @@ static void same_model_comes_back(size_t which, struct setting *t)
     for (int c = 0; c < CLIENTS; c++)
         same[c] = t->client[3];
     fst_publish_stats stats = one_round(s, 0, same, (uint32_t[]){0, 1, 2, 3, 4, 5, 6}, CLIENTS, &global);
-    assert_same_state(&global, &t->client[3]);
+    if (fst_strategy_at(which)->averages) {
+        assert_same_state(&global, &t->client[3]);
+    } else {
+        assert_memory_equal(global.buffers, t->client[3].buffers, 4 * SIZE.buffers);
+        assert_memory_equal(global.counters, t->client[3].counters, 8 * SIZE.counters);
+        for (size_t i = 0; i < SIZE.params; i++) {
+            float wanted = t->client[3].params[i] - t->start.params[i], went = global.params[i] - t->start.params[i];
+            assert_true(wanted > 0 ? went > 0 : went < 0);
+        }
+    }
     assert_int_equal(stats.updates, CLIENTS);
     assert_int_equal(stats.samples, 600 + 150 + 37 + 1 + 9999 + 42 + 7);
-    double square = 0;
-    for (size_t i = 0; i < SIZE.params; i++)
-        square += pow((double)t->client[3].params[i] - (double)t->start.params[i], 2);
-    assert_true(fabs(stats.update_norm - sqrt(square)) < 1e-12 * sqrt(square));
+    double length = distance(global.params, t->start.params, SIZE.params);
+    assert_true(fabs(stats.update_norm - length) < 1e-12 * length);
+    fst_fed_state_release(&global);
+    fst_strategy_free(s);
+}
+
+/* Clients that return what they got move nothing, in whichever round it is, as long as nothing moved before. */
+static void unchanged_stays_unchanged(size_t which, struct setting *t)
+{
+    fst_strategy *s = make(which);
+    fst_fed_state same[CLIENTS], global = random_state(1000);
+    for (int c = 0; c < CLIENTS; c++)
+        same[c] = t->start;
+    for (uint64_t round = 0; round < 3; round++) {
+        fst_publish_stats stats = one_round(s, round, same, (uint32_t[]){3, 1, 2}, 3, &global);
+        assert_same_state(&global, &t->start);
+        assert_true(stats.update_norm == 0);
+    }
     fst_fed_state_release(&global);
     fst_strategy_free(s);
 }
@@ -265,6 +306,11 @@ static void test_same_model(void **state)
     for_all(*state, same_model_comes_back);
 }
 
+static void test_unchanged(void **state)
+{
+    for_all(*state, unchanged_stays_unchanged);
+}
+
 static void test_order(void **state)
 {
     for_all(*state, order_does_not_matter);
@@ -343,19 +389,20 @@ static void test_options_and_names(void **state)
     fst_strategy *s = NULL;
     fst_error err;
     assert_int_equal(fst_strategy_new(&s, "fedavgg", NULL, SIZE, &err), FST_E_CONFIG);
-    assert_string_equal(err.message, "unknown strategy \"fedavgg\"; known are fedavg, fedprox");
+    assert_string_equal(err.message, "unknown strategy \"fedavgg\"; known are fedavg, fedprox, fedavgm, "
+                                     "fedadagrad, fedadam, fedyogi");
     const double wrong[] = {-0.1, NAN, INFINITY};
     for (int i = 0; i < 3; i++)
-        assert_int_equal(fst_strategy_new(&s, "fedprox", &(fst_strategy_options){wrong[i]}, SIZE, &err), FST_E_CONFIG);
+        assert_int_equal(fst_strategy_new(&s, "fedprox", &(fst_strategy_options){.prox_mu = wrong[i]}, SIZE, &err), FST_E_CONFIG);
     assert_null(s);
-    ok(fst_strategy_new(&s, "fedprox", &(fst_strategy_options){0.25}, SIZE, &err), &err);
+    ok(fst_strategy_new(&s, "fedprox", &(fst_strategy_options){.prox_mu = 0.25}, SIZE, &err), &err);
     assert_true(fst_strategy_hints(s, 3, 5).prox_mu == 0.25);
     fst_fed_size down, up;
     fst_strategy_sizes(s, &down, &up);
     assert_true(fst_fed_size_equal(down, SIZE) && fst_fed_size_equal(up, SIZE));
     assert_true(fst_fed_size_bytes(down) == 4 * 2537 + 8 * 3);
     fst_strategy_free(s);
-    ok(fst_strategy_new(&s, "fedavg", &(fst_strategy_options){0.25}, SIZE, &err), &err);
+    ok(fst_strategy_new(&s, "fedavg", &(fst_strategy_options){.prox_mu = 0.25}, SIZE, &err), &err);
     assert_true(fst_strategy_hints(s, 3, 5).prox_mu == 0);
     fst_strategy_free(s);
     fst_strategy_free(NULL);
@@ -363,22 +410,141 @@ static void test_options_and_names(void **state)
     assert_null(fst_strategy_find("FedAvg"));
 }
 
+/* ---- the optimising ones ---- */
+
+static const char *const optimising[] = {"fedavgm", "fedadagrad", "fedadam", "fedyogi"};
+enum { OPTIMISING = 4 };
+
+/* Two rounds of one client against the papers' formulas, written out a second time in long double. */
+static void test_server_steps(void **state)
+{
+    struct setting *t = *state;
+    const fst_strategy_options o = {.server_learning_rate = 0.25,
+                                    .server_momentum = 0.5,
+                                    .server_beta1 = 0.75,
+                                    .server_beta2 = 0.875,
+                                    .server_tau = 0.125};
+    for (int k = 0; k < OPTIMISING; k++) {
+        fst_strategy *s = NULL;
+        fst_error err;
+        fst_fed_state global = random_state(1000);
+        ok(fst_strategy_new(&s, optimising[k], &o, SIZE, &err), &err);
+        for (uint64_t round = 0; round < 2; round++)
+            (void)one_round(s, round, t->client, (uint32_t[]){(uint32_t)round}, 1, &global);
+        for (size_t i = 0; i < SIZE.params; i++) {
+            long double x = t->start.params[i], m = 0, v = 0.125L * 0.125L;
+            for (int round = 0; round < 2; round++) {
+                long double d = t->client[round].params[i] - x, b1 = k == 1 ? 0 : 0.75L, q = d * d;
+                if (k == 0) {
+                    m = 0.5L * m + d;
+                    x += 0.25L * m;
+                    continue;
+                }
+                m = b1 * m + (1 - b1) * d;
+                v = k == 1 ? v + q : k == 2 ? 0.875L * v + 0.125L * q : v - 0.125L * q * ((v > q) - (v < q));
+                x += 0.25L * m / (sqrtl(v) + 0.125L);
+            }
+            assert_true(fabsl(global.params[i] - x) < 2e-6L * (1 + fabsl(x)));
+        }
+        assert_memory_equal(global.buffers, t->client[1].buffers, 4 * SIZE.buffers);
+        fst_fed_state_release(&global);
+        fst_strategy_free(s);
+    }
+}
+
+/* Momentum goes on when the clients do not; what is saved is what is needed for that. */
+static void test_momentum_lasts(void **state)
+{
+    struct setting *t = *state;
+    fst_error err;
+    for (int k = 0; k < OPTIMISING; k++) {
+        if (k == 1) /* Adagrad has no momentum */
+            continue;
+        fst_strategy *s = NULL, *fresh = NULL;
+        fst_fed_state global = random_state(1000), stays = random_state(1000), echo = random_state(1000);
+        ok(fst_strategy_new(&s, optimising[k], NULL, SIZE, &err), &err);
+        ok(fst_strategy_new(&fresh, optimising[k], NULL, SIZE, &err), &err);
+        (void)one_round(s, 0, t->client, (uint32_t[]){0}, 1, &global);
+        fst_fed_view now = fst_fed_state_view(&global);
+        fst_fed_state_copy(&echo, &now);
+        fst_fed_state_copy(&stays, &now);
+        assert_true(one_round(s, 1, &echo, (uint32_t[]){0}, 1, &global).update_norm > 1e-3);
+        assert_true(one_round(fresh, 1, &echo, (uint32_t[]){0}, 1, &stays).update_norm == 0);
+        fst_fed_state_release(&global);
+        fst_fed_state_release(&stays);
+        fst_fed_state_release(&echo);
+        fst_strategy_free(s);
+        fst_strategy_free(fresh);
+    }
+}
+
+static void test_wrong_server_options(void **state)
+{
+    (void)state;
+    const struct {
+        int first, last;
+        fst_strategy_options o;
+        const char *says;
+    } wrong[] = {{0, 3, {.server_learning_rate = -1}, "learning rate"},
+                 {0, 3, {.server_learning_rate = NAN}, "learning rate"},
+                 {0, 3, {.server_learning_rate = INFINITY}, "learning rate"},
+                 {0, 0, {.server_momentum = 1}, "momentum"},
+                 {0, 0, {.server_momentum = -0.5}, "momentum"},
+                 {2, 3, {.server_beta1 = 1}, "beta1"},
+                 {2, 3, {.server_beta2 = 1.5}, "beta2"},
+                 {1, 3, {.server_tau = -1e-3}, "tau"},
+                 {1, 3, {.server_tau = NAN}, "tau"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        for (int k = wrong[i].first; k <= wrong[i].last; k++) {
+            fst_strategy *s = NULL;
+            fst_error err;
+            assert_int_equal(fst_strategy_new(&s, optimising[k], &wrong[i].o, SIZE, &err), FST_E_CONFIG);
+            assert_non_null(strstr(err.message, wrong[i].says));
+            assert_non_null(strstr(err.message, optimising[k]));
+            assert_null(s);
+        }
+}
+
+/* Sound in its envelope, but no moments: NaN, or a second moment below 0. */
+static void test_wrong_moments(void **state)
+{
+    (void)state;
+    const fst_fed_size one = {1, 0, 0};
+    fst_strategy *s = NULL;
+    fst_error err;
+    ok(fst_strategy_new(&s, "fedadam", NULL, one, &err), &err);
+    const float bodies[][2] = {{NAN, 1}, {0, -1}, {0, INFINITY}, {0.5f, 0.25f}};
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(s->ops->load(s, bodies[i], sizeof bodies[i], &err), i < 3 ? FST_E_FORMAT : FST_OK);
+    assert_int_equal(s->ops->load(s, bodies[3], 4, &err), FST_E_FORMAT);
+    fst_buf saved = {0};
+    ok(s->ops->save(s, &saved, &err), &err);
+    assert_int_equal(saved.len, sizeof bodies[3]);
+    assert_memory_equal(saved.data, bodies[3], sizeof bodies[3]);
+    fst_buf_release(&saved);
+    fst_strategy_free(s);
+}
+
 /* A model may have no buffers, no counters, even no parameters. */
 static void test_empty_spans(void **state)
 {
     (void)state;
     const fst_fed_size sizes[] = {{5, 0, 0}, {0, 5, 0}, {0, 0, 5}, {0, 0, 0}};
-    for (int k = 0; k < 4; k++) {
+    for (size_t k = 0; k < 4 * strategies(); k++) {
         fst_strategy *s = NULL;
         fst_error err;
         fst_fed_state global, client;
-        ok(fst_strategy_new(&s, "fedavg", NULL, sizes[k], &err), &err);
-        ok(fst_fed_state_init(&global, sizes[k], &err), &err);
-        ok(fst_fed_state_init(&client, sizes[k], &err), &err);
+        fst_buf saved = {0};
+        ok(fst_strategy_new(&s, fst_strategy_at(k / 4)->name, NULL, sizes[k % 4], &err), &err);
+        ok(fst_fed_state_init(&global, sizes[k % 4], &err), &err);
+        ok(fst_fed_state_init(&client, sizes[k % 4], &err), &err);
         fst_strategy_begin(s, 0);
         fst_update u = {0, 0, 3, fst_fed_state_view(&client)};
         ok(fst_strategy_fold(s, &u, &err), &err);
         ok(fst_strategy_publish(s, &global, NULL, &err), &err);
+        ok(fst_strategy_save(s, &saved, &err), &err);
+        ok(fst_strategy_load(s, saved.data, saved.len, &err), &err);
+        fst_buf_release(&saved);
         fst_fed_state_release(&global);
         fst_fed_state_release(&client);
         fst_strategy_free(s);
@@ -454,7 +620,7 @@ static void test_strategy_from_outside(void **state)
     fst_fed_state global = random_state(1000);
     fst_buf saved = {0};
     fst_error err;
-    assert_int_equal(fst_strategy_new_ops(&s, &ops, &(fst_strategy_options){-1}, SIZE, &err), FST_E_CONFIG);
+    assert_int_equal(fst_strategy_new_ops(&s, &ops, &(fst_strategy_options){.prox_mu = -1}, SIZE, &err), FST_E_CONFIG);
     assert_null(s);
     ok(fst_strategy_new_ops(&s, &ops, NULL, SIZE, &err), &err);
     ok(fst_strategy_new_ops(&again, &ops, NULL, SIZE, &err), &err);
@@ -493,6 +659,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_model),
+        cmocka_unit_test(test_unchanged),
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_refusal),
         cmocka_unit_test(test_nothing),
@@ -501,6 +668,10 @@ int main(void)
         cmocka_unit_test(test_weighted_mean_of_those_that_reported),
         cmocka_unit_test(test_counters_below_zero),
         cmocka_unit_test(test_options_and_names),
+        cmocka_unit_test(test_server_steps),
+        cmocka_unit_test(test_momentum_lasts),
+        cmocka_unit_test(test_wrong_server_options),
+        cmocka_unit_test(test_wrong_moments),
         cmocka_unit_test(test_empty_spans),
         cmocka_unit_test(test_strategy_from_outside),
     };

@@ -292,14 +292,14 @@ static void open_case(struct loss_case *c, const fst_loss *l, bool weighted, dou
     fill_normal(c->logits, ROWS * CLASSES, 1, "test.logits", 2);
     fill_normal(c->soft, ROWS * CLASSES, 2, "test.soft", 2);
     fill_labels(c->labels, ROWS, CLASSES, 3);
-    if (l->kd_form != FST_KD_MSE_LOGITS)
+    if (!fst_kd_takes_logits(l->kd_form))
         fst_soften(c->soft, ROWS, CLASSES, l->kd_form == FST_KD_MSE_PROBABILITIES ? 1 : l->temperature, c->soft);
     for (int i = 0; i < ROWS; i++)
         c->weight[i] = 0.5f + (float)i;
     c->in = (fst_loss_input){.logits = c->logits,
                              .rows = ROWS,
                              .classes = CLASSES,
-                             .labels = l->ce_weight != 0 ? c->labels : NULL,
+                             .labels = l->ce_weight != 0 || fst_kd_needs_labels(l->kd_form) ? c->labels : NULL,
                              .soft = l->kd_weight != 0 ? c->soft : NULL,
                              .weight = weighted ? c->weight : NULL,
                              .divisor = divisor};
@@ -353,9 +353,11 @@ static void cross_entropy(void **state)
 static void distillation(void **state)
 {
     (void)state;
-    for (int form = FST_KD_KL; form <= FST_KD_MSE_PROBABILITIES; form++)
+    for (int form = FST_KD_KL; form <= FST_KD_NTD; form++)
         for (int t = 1; t <= 8; t *= 2) {
             fst_loss l = {.kd_weight = 1, .temperature = t, .kd_form = (fst_kd_form)form};
+            l.tckd_weight = 1;
+            l.nckd_weight = 2;
             check_loss(l, false, ROWS);
             l.ce_weight = 0.3;
             l.kd_weight = 0.7;
@@ -383,13 +385,141 @@ static void students_like_their_teacher(void **state)
     }
 }
 
+/* Both parts of DKD alone; NCKD is what FedNTD calls its loss. */
+static void decoupled_parts(void **state)
+{
+    fst_loss l = {.kd_weight = 1, .temperature = 3, .kd_form = FST_KD_DKD, .tckd_weight = 1};
+    struct loss_case c;
+    float other[ROWS * CLASSES];
+    double dkd[ROWS], ntd[ROWS];
+    (void)state;
+    check_loss(l, false, ROWS);
+    l.tckd_weight = 0;
+    l.nckd_weight = 1;
+    check_loss(l, false, ROWS);
+    open_case(&c, &l, false, ROWS);
+    fst_loss_rows(&l, &c.in, c.grad, dkd, NULL, NULL);
+    l.kd_form = FST_KD_NTD;
+    fst_loss_rows(&l, &c.in, other, ntd, NULL, NULL);
+    assert_memory_equal(c.grad, other, sizeof other);
+    assert_memory_equal(dkd, ntd, sizeof ntd);
+    for (int r = 0; r < ROWS; r++) /* the label's own logit takes no part */
+        assert_true(other[r * CLASSES + c.labels[r]] == 0);
+}
+
+/* KL(q || p) = TCKD + (1 - q_y) NCKD (equation 5 of the paper), a row at a time. */
+static void decoupled_parts_make_up_the_whole(void **state)
+{
+    fst_loss whole = {.kd_weight = 1, .temperature = 2, .kd_form = FST_KD_KL}, part = whole;
+    struct loss_case c, k;
+    double rows[ROWS], kl[ROWS], grad[ROWS * CLASSES];
+    float one[ROWS * CLASSES];
+    (void)state;
+    part.kd_form = FST_KD_DKD;
+    part.tckd_weight = 1;
+    open_case(&c, &part, false, 1);
+    open_case(&k, &whole, false, 1);
+    fst_loss_rows(&whole, &k.in, k.grad, kl, NULL, NULL);
+    for (int r = 0; r < ROWS; r++) {
+        fst_loss_input in = c.in;
+        in.rows = 1;
+        in.logits += r * CLASSES;
+        in.soft += r * CLASSES;
+        in.labels += r;
+        part.nckd_weight = 1 - (double)k.soft[r * CLASSES + c.labels[r]];
+        fst_loss_rows(&part, &in, one, &rows[r], NULL, NULL);
+        for (int j = 0; j < CLASSES; j++)
+            grad[r * CLASSES + j] = (double)one[j];
+        assert_true(fabs(rows[r] - kl[r]) < 1e-5 * (1 + kl[r]));
+    }
+    for (int i = 0; i < ROWS * CLASSES; i++)
+        assert_true(fabs(grad[i] - (double)k.grad[i]) < 1e-6);
+}
+
+/* Shifting and scaling a row's logits, the student's or the teacher's, changes nothing. */
+static void standardised_logits_have_no_scale(void **state)
+{
+    const float student[CLASSES] = {1, -2, 0.5f, 3, 0}, teacher[CLASSES] = {-1, 2, 0, 4, 0.25f};
+    float z[CLASSES], q[CLASSES], grad[CLASSES];
+    fst_loss l = {.kd_weight = 1, .temperature = 2, .kd_form = FST_KD_STANDARDISED};
+    fst_loss_input in = {.logits = z, .rows = 1, .classes = CLASSES, .soft = q, .divisor = 1};
+    double first = 0;
+    (void)state;
+    for (int k = 0; k < 4; k++) {
+        double row, sum = 0, along = 0;
+        for (int j = 0; j < CLASSES; j++) {
+            z[j] = student[j] * (k & 1 ? 64 : 1) + (k & 1 ? 1000 : 0);
+            q[j] = teacher[j] * (k & 2 ? 0.125f : 1) - (k & 2 ? 32 : 0);
+        }
+        fst_loss_rows(&l, &in, grad, &row, NULL, NULL);
+        first = k ? first : row;
+        assert_true(row > 0.01 && fabs(row - first) < 1e-5 * first); /* 1e-7 beside std is what is left */
+        for (int j = 0; j < CLASSES; j++) {
+            sum += (double)grad[j];
+            along += (double)grad[j] * (double)z[j];
+        }
+        assert_true(fabs(sum) < 1e-6 && fabs(along) < 1e-4);
+    }
+}
+
+/* A flat row has no standard deviation to differentiate: it is left alone. */
+static void flat_rows_are_left_alone(void **state)
+{
+    const float flat[] = {0, 0.1f, -1e4f, 3e38f};
+    (void)state;
+    for (size_t k = 0; k < sizeof flat / sizeof *flat; k++) {
+        float z[CLASSES], q[CLASSES] = {1, 2, 3, 4, 5}, grad[CLASSES];
+        double row;
+        fst_loss l = {.kd_weight = 1, .temperature = 2, .kd_form = FST_KD_STANDARDISED};
+        fst_loss_input in = {.logits = z, .rows = 1, .classes = CLASSES, .soft = q, .divisor = 1};
+        for (int j = 0; j < CLASSES; j++)
+            z[j] = flat[k];
+        fst_loss_rows(&l, &in, grad, &row, NULL, NULL);
+        assert_true(isfinite(row) && row > 0);
+        for (int j = 0; j < CLASSES; j++)
+            assert_true(grad[j] == 0);
+        in.logits = q; /* and a flat teacher is a target like another: as mean and std of the student's row do not
+                        * count, what is left of going to the middle is to bend the row */
+        in.soft = z;
+        fst_loss_rows(&l, &in, grad, &row, NULL, NULL);
+        assert_true(isfinite(row) && row > 0 && grad[0] > 0 && grad[2] < 0 && grad[4] > 0);
+    }
+}
+
+/* With one class there is nothing to tell apart. */
+static void one_class(void **state)
+{
+    const float z = 3, q = -2;
+    const int32_t label = 0;
+    (void)state;
+    for (int form = FST_KD_STANDARDISED; form <= FST_KD_NTD; form++) {
+        float grad = 1;
+        double row = 1;
+        fst_loss l = {.kd_weight = 1, .temperature = 2, .kd_form = (fst_kd_form)form, .tckd_weight = 1, .nckd_weight = 1};
+        fst_loss_input in = {.logits = &z, .rows = 1, .classes = 1, .labels = &label, .soft = &q, .divisor = 1};
+        fst_loss_rows(&l, &in, &grad, &row, NULL, NULL);
+        assert_true(row == 0 && grad == 0);
+    }
+}
+
+static void forms_have_names(void **state)
+{
+    (void)state;
+    assert_string_equal(fst_kd_form_name(FST_KD_STANDARDISED), "standardised");
+    assert_string_equal(fst_kd_form_name(FST_KD_DKD), "dkd");
+    assert_string_equal(fst_kd_form_name(FST_KD_NTD), "ntd");
+    assert_false(fst_kd_takes_logits(FST_KD_KL) || fst_kd_takes_logits(FST_KD_MSE_PROBABILITIES));
+    assert_true(fst_kd_takes_logits(FST_KD_MSE_LOGITS) && !fst_kd_needs_labels(FST_KD_STANDARDISED));
+}
+
 static void extreme_logits_stay_finite(void **state)
 {
     float z[CLASSES] = {1e4f, -1e4f, 0, 1e4f, 1}, q[CLASSES] = {0, 1, 0, 0, 0}, grad[CLASSES];
     int32_t label = 1;
     (void)state;
-    for (int form = FST_KD_KL; form <= FST_KD_MSE_PROBABILITIES; form++) {
+    for (int form = FST_KD_KL; form <= FST_KD_NTD; form++) {
         fst_loss l = {.ce_weight = 1, .kd_weight = 1, .temperature = 1, .kd_form = (fst_kd_form)form};
+        l.tckd_weight = l.nckd_weight = 1;
         fst_loss_input in = {.logits = z, .rows = 1, .classes = CLASSES, .labels = &label, .soft = q, .divisor = 1};
         double row;
         fst_loss_rows(&l, &in, grad, &row, NULL, NULL);
@@ -411,6 +541,12 @@ int main(void)
         cmocka_unit_test(cross_entropy),
         cmocka_unit_test(distillation),
         cmocka_unit_test(students_like_their_teacher),
+        cmocka_unit_test(decoupled_parts),
+        cmocka_unit_test(decoupled_parts_make_up_the_whole),
+        cmocka_unit_test(standardised_logits_have_no_scale),
+        cmocka_unit_test(flat_rows_are_left_alone),
+        cmocka_unit_test(one_class),
+        cmocka_unit_test(forms_have_names),
         cmocka_unit_test(extreme_logits_stay_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
