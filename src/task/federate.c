@@ -387,7 +387,13 @@ static fst_status make_workers(struct federation *f, fst_error *err)
 
 static fst_status prepare(struct federation *f, fst_error *err)
 {
-    fst_strategy_options so = {.prox_mu = f->section->prox_mu};
+    const struct server_section *server = &f->section->server;
+    fst_strategy_options so = {.prox_mu = f->section->prox_mu,
+                               .server_learning_rate = server->learning_rate,
+                               .server_momentum = server->momentum,
+                               .server_beta1 = server->beta1,
+                               .server_beta2 = server->beta2,
+                               .server_tau = server->tau};
     fst_fed_state global = fed_state(&f->model->state);
     f->checkpoint = fst__step_path(f->s, STEP_FEDERATE, "checkpoint.safetensors");
     fst_status st = f->checkpoint ? make_partition(f, err) : fst_fail_memory(err, 256);

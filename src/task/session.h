@@ -88,6 +88,7 @@ struct lesson { /* supervised training of one model */
     const char *label;
     const struct training *training;
     fst_loss loss;
+    int64_t kd_warmup;            /* kd_weight rises linearly over so many epochs: its whole in the last of them */
     const fst_soft_binding *soft; /* NULL: hard labels only */
 };
 fst_status fst__train(struct session *s, const struct lesson *l, fst_model *model, double *seconds, fst_error *err);

@@ -51,7 +51,8 @@ fst_soft_spec fst__soft_spec(const struct session *s)
 {
     const struct stages_section *f = &s->task->file.stages;
     const struct cloud_kd_section *k = &f->cloud_kd;
-    bool logits = k->content == 2 || (k->content == 0 && f->has_edge_kd && f->edge_kd.kd_loss == FST_KD_MSE_LOGITS);
+    bool wanted = f->has_edge_kd && fst_kd_takes_logits((fst_kd_form)f->edge_kd.kd_loss);
+    bool logits = k->content == 2 || (k->content == 0 && wanted);
     fst_soft_spec spec = {.content = logits ? FST_SOFT_LOGITS : FST_SOFT_PROBABILITIES,
                           .temperature = k->temperature,
                           .encoding = (fst_soft_encoding)k->encoding,
@@ -127,7 +128,7 @@ static fst_soft_spec expected(const struct session *s)
 {
     const struct edge_kd_section *e = &s->task->file.stages.edge_kd;
     fst_soft_spec spec = fst__soft_spec(s);
-    spec.content = e->kd_loss == FST_KD_MSE_LOGITS ? FST_SOFT_LOGITS : FST_SOFT_PROBABILITIES;
+    spec.content = fst_kd_takes_logits((fst_kd_form)e->kd_loss) ? FST_SOFT_LOGITS : FST_SOFT_PROBABILITIES;
     if (e->kd_loss == FST_KD_MSE_PROBABILITIES)
         spec.temperature = 1;
     else if (e->temperature > 0)
@@ -155,7 +156,10 @@ static fst_status distil(struct session *s, struct record *r, fst_error *err)
                                     .kd_weight = e->kd_weight,
                                     .temperature = want.temperature,
                                     .kd_form = (fst_kd_form)e->kd_loss,
-                                    .label_smoothing = e->training.label_smoothing},
+                                    .label_smoothing = e->training.label_smoothing,
+                                    .tckd_weight = e->dkd.alpha,
+                                    .nckd_weight = e->dkd.beta},
+                           .kd_warmup = e->kd_loss == FST_KD_DKD ? e->dkd.warmup_epochs : 0,
                            .soft = &binding};
         st = learn(s, &l, r, err);
         r->bytes_down = file_bytes(path);

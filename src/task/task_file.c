@@ -14,8 +14,10 @@ static const char *const optimizers[] = {"sgd", "adam", "adamw", NULL};
 static const char *const schedules[] = {"constant", "cosine", "multistep", "step", "warmup_cosine", NULL};
 static const char *const contents[] = {"auto", "probabilities", "logits", NULL};
 static const char *const encodings[] = {"f32", "f16", "top_k", NULL};
-static const char *const kd_losses[] = {"kl", "cross_entropy", "mse_logits", "mse_probabilities", NULL};
-const char *const fst__strategy_names[] = {"fedavg", "fedprox", NULL};
+static const char *const kd_losses[] = {"kl",           "cross_entropy", "mse_logits", "mse_probabilities",
+                                        "standardised", "dkd",           NULL};
+const char *const fst__strategy_names[] = {"fedavg",     "fedprox", "fedavgm", "fedadagrad",
+                                           "fedadam", "fedyogi", NULL};
 const char *const fst__init_names[] = {"edge_kd", "edge_alone", "cloud_pretrain", "random", NULL};
 
 /* ---- data ------------------------------------------------------------------------------------ */
@@ -118,18 +120,48 @@ static const fst__field cloud_kd_fields[] = {
 };
 static const fst__schema cloud_kd_schema = FST__SCHEMA(struct cloud_kd_section, cloud_kd_fields);
 
+static const fst__field dkd_fields[] = {
+    FST__F_DOUBLE(struct dkd_section, alpha, 0, 1e6, "1", "weight of the label against all others (TCKD)"),
+    FST__F_DOUBLE(struct dkd_section, beta, 0, 1e6, "8", "weight of the others among themselves (NCKD)"),
+    FST__F_INT(struct dkd_section, warmup_epochs, 0, MANY, "0",
+               "kd_weight rises linearly over so many epochs; the paper has 20 of 240"),
+};
+
+static bool check_dkd(const void *object, fst__complaint *c)
+{
+    const struct dkd_section *d = object;
+    if (d->alpha > 0 || d->beta > 0)
+        return true;
+    c->key = "beta";
+    snprintf(c->text, sizeof c->text, "is 0, as alpha is: nothing is left of the loss");
+    return false;
+}
+
+static const fst__schema dkd_schema = FST__SCHEMA(struct dkd_section, dkd_fields, .check = check_dkd);
+
 static const fst__field edge_kd_fields[] = {
     TRAINING_FIELDS("5"),
     FST__F_DOUBLE(struct edge_kd_section, temperature, 0, 1000, "0", "of both softmaxes; 0: cloud_kd's"),
     FST__F_DOUBLE(struct edge_kd_section, ce_weight, 0, 1e6, "0.3", "weight of the hard labels' cross entropy"),
     FST__F_DOUBLE(struct edge_kd_section, kd_weight, 0, 1e6, "0.7", "weight of the distillation loss"),
-    FST__F_ENUM(struct edge_kd_section, kd_loss, kd_losses, "kl", "distillation loss"),
+    FST__F_ENUM(struct edge_kd_section, kd_loss, kd_losses, "kl",
+                "distillation loss; mse_logits, standardised and dkd take the teacher's logits"),
+    FST__F_MAP(struct edge_kd_section, dkd, &dkd_schema, "kd_loss dkd: its parts"),
     FST__F_BOOL(struct edge_kd_section, baseline, "false",
                 "also train the student alone: same epochs, hard labels only", .aside = true),
 };
 /* The shared fields' offsets are those of struct training, which must therefore come first. */
 _Static_assert(offsetof(struct edge_kd_section, training) == 0, "training comes first");
 static const fst__schema edge_kd_schema = FST__SCHEMA(struct edge_kd_section, edge_kd_fields);
+
+static const fst__field server_fields[] = {
+    FST__F_DOUBLE(struct server_section, learning_rate, 0, 1000, "0", "step size; 0: 1 for fedavgm, 0.1 for the others"),
+    FST__F_ABOVE(struct server_section, momentum, 0, 0.9999, "0.9", "fedavgm"),
+    FST__F_ABOVE(struct server_section, beta1, 0, 0.999999, "0.9", "fedadam, fedyogi"),
+    FST__F_ABOVE(struct server_section, beta2, 0, 0.999999, "0.99", "fedadam, fedyogi"),
+    FST__F_ABOVE(struct server_section, tau, 0, 1000, "0.001", "fedadagrad, fedadam, fedyogi: small is more adaptive"),
+};
+static const fst__schema server_schema = FST__SCHEMA(struct server_section, server_fields);
 
 static const fst__field federated_fields[] = {
     FST__F_STRING(struct federated_section, model, NULL, "network; missing: edge_kd's"),
@@ -141,6 +173,8 @@ static const fst__field federated_fields[] = {
     FST__F_ABOVE(struct federated_section, fraction, 0, 1, "1", "share of the clients drawn for a round"),
     FST__F_INT(struct federated_section, quorum, 0, 1000000, "0", "fewest updates of a round; 0: one"),
     FST__F_DOUBLE(struct federated_section, prox_mu, 0, 1e6, "0.01", "fedprox: pull towards the global model"),
+    FST__F_MAP(struct federated_section, server, &server_schema,
+               "fedavgm, fedadagrad, fedadam, fedyogi: the server's optimiser"),
     FST__F_DOUBLE(struct federated_section, clip_norm, 0, 1e6, "0", "largest norm of a gradient; 0: no limit"),
     FST__F_MAP(struct federated_section, optimizer, &optimizer_schema, "of the clients; fresh in every round"),
     FST__F_ENUM(struct federated_section, init, fst__init_names, "edge_kd", "the model that the rounds start from"),

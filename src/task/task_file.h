@@ -62,11 +62,21 @@ struct cloud_kd_section {
     int64_t top_k;
 };
 
+struct dkd_section {
+    double alpha, beta; /* the paper's names; fst_loss has tckd_weight and nckd_weight */
+    int64_t warmup_epochs;
+};
+
 struct edge_kd_section {
     struct training training;
     double temperature, ce_weight, kd_weight; /* temperature 0: that of cloud_kd */
     int kd_loss;                              /* fst_kd_form */
+    struct dkd_section dkd;
     bool baseline;                            /* also train a student on hard labels alone */
+};
+
+struct server_section {
+    double learning_rate, momentum, beta1, beta2, tau; /* learning_rate 0: the strategy's own */
 };
 
 struct federated_section {
@@ -74,6 +84,7 @@ struct federated_section {
     int strategy; /* index in strategy_names */
     int64_t rounds, local_epochs, batch_size, clients_per_round, quorum;
     double fraction, prox_mu, clip_norm;
+    struct server_section server;
     struct optimizer_section optimizer;
     int init; /* index in init_names */
     int64_t evaluate_every;

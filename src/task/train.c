@@ -203,6 +203,14 @@ static bool save_due(const struct course *c)
 
 /* ---- training -------------------------------------------------------------------------------------- */
 
+static fst_loss loss_of(const struct course *c)
+{
+    fst_loss l = c->lesson->loss;
+    if (c->epoch + 1 < c->lesson->kd_warmup)
+        l.kd_weight *= (double)(c->epoch + 1) / (double)c->lesson->kd_warmup;
+    return l;
+}
+
 static fst_status one_step(struct course *c, const fst_batch *b, double rate, fst_error *err)
 {
     const struct lesson *l = c->lesson;
@@ -211,7 +219,7 @@ static fst_status one_step(struct course *c, const fst_batch *b, double rate, fs
                          .x = b->x,
                          .labels = b->labels,
                          .soft = b->soft,
-                         .loss = l->loss,
+                         .loss = loss_of(c),
                          .learning_rate = rate,
                          .seed = fst__step_seed(c->s, l->step, "dropout", 0),
                          .step = c->optim.steps};

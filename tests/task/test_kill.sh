@@ -17,7 +17,8 @@ clean_up() {
 
 "$helper" data "$folder/data" 500 100 || exit 1
 mkdir "$task"
-# Everything that a checkpoint holds is in use: moments, dropout, validation's best epoch, augmentation.
+# Everything that a checkpoint holds is in use: moments of clients and server, dropout, validation's best
+# epoch, augmentation.
 cat >"$task/task.yaml" <<END
 name: tiny
 seed: 11
@@ -32,7 +33,7 @@ stages:
   cloud_pretrain:  {model: mnist_teacher, epochs: 2, batch_size: 50, schedule: cosine}
   cloud_kd:        {temperature: 4.0}
   edge_kd:         {model: mnist_student, epochs: 3, batch_size: 40, baseline: true, optimizer: {name: sgd, learning_rate: 0.05, momentum: 0.9}}
-  federated_train: {strategy: fedprox, rounds: 40, batch_size: 8, fraction: 0.5, optimizer: {name: sgd, learning_rate: 0.02, momentum: 0.5}}
+  federated_train: {strategy: fedadam, server: {learning_rate: 0.01}, rounds: 40, batch_size: 8, fraction: 0.5, optimizer: {name: sgd, learning_rate: 0.02, momentum: 0.5}}
 END
 
 expect 0 run "$task" --set output=reference

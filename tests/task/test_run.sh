@@ -92,7 +92,7 @@ same "runs listed" "$(grep -c tiny "$folder/out")" 1
 said out done
 
 # ---- the result does not depend on threads and workers, whatever the size of a batch
-for strategy in fedavg fedprox; do
+for strategy in fedavg fedyogi fedprox; do
     mkdir "$folder/$strategy"
     write_task "$folder/$strategy/task.yaml" $strategy
     for batch in 64 10; do
@@ -119,6 +119,17 @@ expect 0 run "$task" --set seed=6 --set output=seed-6
 digests "$task/seed-6" >"$folder/now"
 true_that "another seed gives the same bits" [ "$(grep -cxFf "$folder/reference" "$folder/now")" -eq 0 ]
 
+# ---- decoupled distillation: logits are kept for it, and its weight rises over the epochs of the warm-up
+student() { # WARMUP: accuracy and loss of the student distilled; its file records the settings
+    expect 0 run "$task" --set output=dkd --set stages.edge_kd.kd_loss=dkd --set stages.edge_kd.dkd.warmup_epochs=$1
+    "$helper" json "$task/dkd/summary.json" stages.edge_kd.accuracy
+    "$helper" json "$task/dkd/summary.json" stages.edge_kd.loss
+}
+without=$(student 0)
+same "a warm-up of one epoch is none" "$(student 1)" "$without"
+true_that "a warm-up of two epochs does nothing" [ "$(student 2)" != "$without" ]
+rm -rf "$task/dkd"
+
 # ---- what runs again, and what does not. Each case starts from the finished run.
 cp -a "$output" "$folder/finished"
 restore() { rm -rf "$output" && cp -a "$folder/finished" "$output"; }
@@ -133,6 +144,7 @@ again ""
 again "cloud_kd edge_kd federated_train" --set stages.cloud_kd.temperature=2
 again "edge_kd federated_train" --set stages.edge_kd.kd_weight=0.5
 again "edge_alone edge_kd federated_train" --set stages.edge_kd.epochs=1
+again "cloud_kd edge_kd federated_train" --set stages.edge_kd.kd_loss=standardised
 again "federated_train" --set stages.federated_train.rounds=2
 again "federated_train" --set clients.alpha=5
 again "federated_train" --set stages.federated_train.strategy=fedprox
