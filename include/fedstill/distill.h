@@ -93,8 +93,8 @@ typedef enum fst_ensemble {
     FST_ENSEMBLE_ENTROPY,            /* w_k = (1 - H_k/sum H)/(K-1): the certain count more; 1/K if all H are 0.
                                       * After Kwon et al., Adaptive knowledge distillation based on entropy,
                                       * ICASSP 2020 */
-    FST_ENSEMBLE_CONFIDENCE          /* w_k = (1 - softmax_k(CE(z_k, y)))/(K-1): those that are right count more; needs
-                                      * labels. Zhang, Chen, Wang, Confidence-aware multi-teacher knowledge
+    FST_ENSEMBLE_CONFIDENCE          /* w_k = (1 - softmax_k(CE(z_k, y)))/(K-1): those that are right count more;
+                                      * needs labels. Zhang, Chen, Wang, Confidence-aware multi-teacher knowledge
                                       * distillation (CA-MKD), ICASSP 2022 */
 } fst_ensemble;
 FST_API const char *fst_ensemble_name(fst_ensemble e); /* "mean_probabilities", "mean_logits", ... */
@@ -113,8 +113,9 @@ FST_MUST FST_API fst_status fst_teachers_weights(fst_ensemble how, const fst_tea
  * the single losses KL(q_k || p) exceeds KL(q || p), for any student p: both have the same gradient. */
 FST_MUST FST_API fst_status fst_teachers_target(fst_ensemble how, const fst_teachers *t, double temperature,
                                                 float *target, double *spread, fst_error *err);
-/* Deep mutual learning (Zhang et al., CVPR 2018): the mean probabilities, at temperature 1, of all but `self`; at least
- * two peers. Network `self` learns CE + KL(target || p); with spread that is CE + mean over the others of KL(p_j || p). */
+/* Deep mutual learning (Zhang et al., CVPR 2018): the mean probabilities, at temperature 1, of all but `self`; at
+ * least two peers. Network `self` learns CE + KL(target || p); with spread that is CE + mean over the others of
+ * KL(p_j || p). */
 FST_MUST FST_API fst_status fst_peers_target(const fst_teachers *peers, size_t self, float *target, double *spread,
                                              fst_error *err);
 
@@ -125,20 +126,21 @@ FST_MUST FST_API fst_status fst_peers_target(const fst_teachers *peers, size_t s
  * holds, and learns CE + gamma H(F_y, p), where F is the mean over the *other* clients. Counts and means show
  * which labels a client holds.
  */
-/* mean: classes x classes, row l the mean of softmax(logits) over the rows of label l (0 without one); count: classes. */
+/* mean: classes x classes, row l the mean of softmax(logits) over the rows of label l (0 without one);
+ * count: classes. */
 FST_MUST FST_API fst_status fst_fd_label_means(const float *logits, const int32_t *labels, size_t rows, int classes,
                                                float *mean, int64_t *count, fst_error *err);
 /* out: classes x classes; row l the unweighted mean over the clients but `client` that hold label l, 0 when there is
  * none. client >= clients: over all. Added in the order of the clients. */
 FST_MUST FST_API fst_status fst_fd_leave_one_out(const float *const *mean, const int64_t *const *count, size_t clients,
                                                  int classes, size_t client, float *out, fst_error *err);
-/* target: rows x classes, the row of each label, for FST_KD_CROSS_ENTROPY at temperature 1 with kd_weight gamma. A row of
- * zeros adds neither loss nor gradient. */
+/* target: rows x classes, the row of each label, for FST_KD_CROSS_ENTROPY at temperature 1 with kd_weight gamma. A
+ * row of zeros adds neither loss nor gradient. */
 FST_MUST FST_API fst_status fst_fd_target(const float *by_label, const int32_t *labels, size_t rows, int classes,
                                           float *target, fst_error *err);
 
-/* DS-FL (Itahara et al., IEEE TMC 2023): clients send probabilities of public samples; their unweighted mean is sharpened
- * and everybody learns H(q, p) at temperature 1. */
+/* DS-FL (Itahara et al., IEEE TMC 2023): clients send probabilities of public samples; their unweighted mean is
+ * sharpened and everybody learns H(q, p) at temperature 1. */
 typedef enum fst_sharpen {
     FST_SHARPEN_ERA,         /* softmax(mean / value): entropy reduction; the paper's temperature is 0.1 */
     FST_SHARPEN_ENHANCED_ERA /* mean^value, renormalised: keeps what softmax flattens when there are many classes */
@@ -149,7 +151,7 @@ FST_MUST FST_API fst_status fst_dsfl_mean(const float *const *probabilities, siz
                                           float *out, fst_error *err);
 /* value > 0; mean and target may be the same array. FST_E_NUMERIC for a row without mass or with what is no
  * probability. */
-FST_MUST FST_API fst_status fst_dsfl_sharpen(fst_sharpen how, double value, const float *mean, size_t rows, int classes,
-                                             float *target, fst_error *err);
+FST_MUST FST_API fst_status fst_dsfl_sharpen(fst_sharpen how, double value, const float *mean, size_t rows,
+                                             int classes, float *target, fst_error *err);
 
 #endif

@@ -102,7 +102,12 @@ FST_MUST FST_API fst_status fst_accumulator_mean(const fst_accumulator *a, float
  *     adam     v = beta2 v + (1 - beta2) d^2
  *     yogi     v -= (1 - beta2) d^2 sign(v - d^2)
  */
-typedef enum fst_server_kind { FST_SERVER_MOMENTUM, FST_SERVER_ADAGRAD, FST_SERVER_ADAM, FST_SERVER_YOGI } fst_server_kind;
+typedef enum fst_server_kind {
+    FST_SERVER_MOMENTUM,
+    FST_SERVER_ADAGRAD,
+    FST_SERVER_ADAM,
+    FST_SERVER_YOGI
+} fst_server_kind;
 FST_API const char *fst_server_kind_name(fst_server_kind k); /* "momentum", "adagrad", ... */
 
 typedef struct fst_server_spec {
@@ -123,7 +128,7 @@ typedef struct fst_server_optim {
 FST_MUST FST_API fst_status fst_server_optim_init(fst_server_optim *o, const fst_server_spec *spec, size_t count,
                                                   fst_error *err);
 FST_API void fst_server_optim_release(fst_server_optim *o);
-/* Moves x[0 ... n-1], which are elements first ... first+n-1 of the span, by delta. A step of the whole span is any
+/* Moves x[0 ... n-1], which are elements first ... first+n-1 of the span, along delta. A step of the whole span is any
  * number of such calls that cover each element once. */
 FST_API void fst_server_optim_step(fst_server_optim *o, size_t first, size_t n, const double *delta, float *x);
 
@@ -131,13 +136,15 @@ FST_API void fst_server_optim_step(fst_server_optim *o, size_t first, size_t n, 
 
 /*
  * Rules that bear some clients sending nonsense. Unlike strategies they need all updates at the same time:
- * memory is O(clients x model), by nature. Each takes n client states of one size and fills *out, of that size too;
- * parameters and buffers are treated alike, of counters the largest is taken. Nothing depends on the order of the clients,
- * bit for bit. Weights by samples are left out but in the geometric median: a client that lies may lie about them.
+ * memory is O(clients x model), by nature. Each takes n client states of one size and fills *out, of that size
+ * too; parameters and buffers are treated alike, of counters the largest is taken. Nothing depends on the order of
+ * the clients, bit for bit. Weights by samples are left out but in the geometric median: a client that lies may
+ * lie about them.
  * FST_E_NUMERIC names a client with NaN or infinity; FST_E_MISMATCH one of another size.
  */
 /* Of each coordinate; of an even number the mean of the middle two. Yin et al., ICML 2018. */
-FST_MUST FST_API fst_status fst_robust_median(const fst_fed_view *client, size_t n, fst_fed_state *out, fst_error *err);
+FST_MUST FST_API fst_status fst_robust_median(const fst_fed_view *client, size_t n, fst_fed_state *out,
+                                              fst_error *err);
 /* Mean of each coordinate without its floor(trim n) smallest and as many largest values, 0 <= trim < 0.5. Yin et al. */
 FST_MUST FST_API fst_status fst_robust_trimmed_mean(const fst_fed_view *client, size_t n, double trim,
                                                     fst_fed_state *out, fst_error *err);
@@ -147,10 +154,10 @@ FST_MUST FST_API fst_status fst_robust_trimmed_mean(const fst_fed_view *client, 
  * (FST_E_ARGUMENT below that). chosen (m numbers, best first) and score (n) may be NULL. Equal scores are decided by
  * the contents.
  */
-FST_MUST FST_API fst_status fst_robust_krum(const fst_fed_view *client, size_t n, size_t f, size_t m, fst_fed_state *out,
-                                            size_t *chosen, double *score, fst_error *err);
-/* Weiszfeld's iteration for the point of the least weighted sum of distances: from the weighted mean, `iterations` times
- * z = sum(r x)/sum(r), r = weight/max(|x - z|, eps). weight NULL: 1 each. Pillutla et al., IEEE TSP 2022. */
+FST_MUST FST_API fst_status fst_robust_krum(const fst_fed_view *client, size_t n, size_t f, size_t m,
+                                            fst_fed_state *out, size_t *chosen, double *score, fst_error *err);
+/* Weiszfeld's iteration for the point of the least weighted sum of distances: from the weighted mean, `iterations`
+ * times z = sum(r x)/sum(r), r = weight/max(|x - z|, eps). weight NULL: 1 each. Pillutla et al., IEEE TSP 2022. */
 FST_MUST FST_API fst_status fst_robust_geometric_median(const fst_fed_view *client, const double *weight, size_t n,
                                                         int iterations, double eps, fst_fed_state *out, fst_error *err);
 

@@ -58,8 +58,8 @@ fst_status fst_dsfl_sharpen(fst_sharpen how, double value, const float *mean, si
 {
     size_t n = (size_t)classes;
     if (classes < 1 || !(value > 0) || isinf(value))
-        return fst_fail(err, FST_E_ARGUMENT, "sharpening %d classes by %g; at least one and a number above 0 are needed",
-                        classes, value);
+        return fst_fail(err, FST_E_ARGUMENT,
+                        "sharpening %d classes by %g; at least one and a number above 0 are needed", classes, value);
     fst_status st = check_rows(mean, rows, n, err);
     if (!st && how == FST_SHARPEN_ERA)
         fst_soften(mean, rows, classes, value, target);

@@ -4,8 +4,10 @@
 
 #include "fed_private.h"
 
-static const fst_strategy_ops *const registry[] = {&fst__strategy_fedavg,     &fst__strategy_fedprox, &fst__strategy_fedavgm,
-                                                  &fst__strategy_fedadagrad, &fst__strategy_fedadam, &fst__strategy_fedyogi};
+static const fst_strategy_ops *const registry[] = {
+    &fst__strategy_fedavg,     &fst__strategy_fedprox, &fst__strategy_fedavgm,
+    &fst__strategy_fedadagrad, &fst__strategy_fedadam, &fst__strategy_fedyogi,
+};
 enum { REGISTERED = sizeof registry / sizeof *registry };
 
 const fst_strategy_ops *fst_strategy_at(size_t i)

@@ -146,7 +146,7 @@ static const fst__field edge_kd_fields[] = {
     FST__F_DOUBLE(struct edge_kd_section, kd_weight, 0, 1e6, "0.7", "weight of the distillation loss"),
     FST__F_ENUM(struct edge_kd_section, kd_loss, kd_losses, "kl",
                 "distillation loss; mse_logits, standardised and dkd take the teacher's logits"),
-    FST__F_MAP(struct edge_kd_section, dkd, &dkd_schema, "kd_loss dkd: its parts"),
+    FST__F_MAP(struct edge_kd_section, dkd, &dkd_schema, "kd_loss dkd: the weights of its parts"),
     FST__F_BOOL(struct edge_kd_section, baseline, "false",
                 "also train the student alone: same epochs, hard labels only", .aside = true),
 };
@@ -155,7 +155,8 @@ _Static_assert(offsetof(struct edge_kd_section, training) == 0, "training comes 
 static const fst__schema edge_kd_schema = FST__SCHEMA(struct edge_kd_section, edge_kd_fields);
 
 static const fst__field server_fields[] = {
-    FST__F_DOUBLE(struct server_section, learning_rate, 0, 1000, "0", "step size; 0: 1 for fedavgm, 0.1 for the others"),
+    FST__F_DOUBLE(struct server_section, learning_rate, 0, 1000, "0",
+                  "step size; 0: 1 for fedavgm, 0.1 for the others"),
     FST__F_ABOVE(struct server_section, momentum, 0, 0.9999, "0.9", "fedavgm"),
     FST__F_ABOVE(struct server_section, beta1, 0, 0.999999, "0.9", "fedadam, fedyogi"),
     FST__F_ABOVE(struct server_section, beta2, 0, 0.999999, "0.99", "fedadam, fedyogi"),

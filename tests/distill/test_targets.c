@@ -64,8 +64,7 @@ static void targets_stand_for_weighted_losses(void **state)
     for (int k = 0; k < 6; k++) {
         double t = k < 3 ? 1 : 4, loss = 0;
         fst_loss l = {.kd_weight = 1, .temperature = t};
-        fst_loss_input in = {
-            .logits = student, .rows = ROWS, .classes = CLASSES, .soft = target, .divisor = ROWS};
+        fst_loss_input in = {.logits = student, .rows = ROWS, .classes = CLASSES, .soft = target, .divisor = ROWS};
         assert_ok(fst_teachers_weights(how[k % 3], &v.t, weights, err));
         assert_ok(fst_teachers_target(how[k % 3], &v.t, t, target, spread, err));
         fst_loss_rows(&l, &in, grad, row, NULL, NULL);
@@ -168,7 +167,8 @@ static void wrong_teachers(void **state)
     double spread[ROWS];
     (void)state;
     open_voices(&v);
-    assert_fails(fst_teachers_target(FST_ENSEMBLE_ENTROPY, &v.t, 0, target, spread, err), FST_E_ARGUMENT, "temperature");
+    assert_fails(fst_teachers_target(FST_ENSEMBLE_ENTROPY, &v.t, 0, target, spread, err), FST_E_ARGUMENT,
+                 "temperature");
     v.z[1][6] = NAN;
     assert_fails(fst_teachers_target(FST_ENSEMBLE_ENTROPY, &v.t, 1, target, spread, err), FST_E_NUMERIC,
                  "teacher 1, row 1");

@@ -121,7 +121,8 @@ static void test_median(void **state)
     }
     ok(fst_robust_median(c.view, 2, &c.out, &err), &err); /* even: between the middle two */
     for (size_t i = 0; i < VALUES; i++)
-        assert_true(fabs((double)result(&c, i) - ((double)value(&c.view[0], i) + (double)value(&c.view[1], i)) / 2) < 1e-7);
+        assert_true(fabs((double)result(&c, i) - ((double)value(&c.view[0], i) + (double)value(&c.view[1], i)) / 2) <
+                    1e-7);
     assert_int_equal(c.out.counters[0], -5);
     leave(&c);
 }
@@ -337,14 +338,10 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_median),
-        cmocka_unit_test(test_trimmed_mean),
-        cmocka_unit_test(test_krum_on_a_line),
-        cmocka_unit_test(test_geometric_median),
-        cmocka_unit_test(test_order),
-        cmocka_unit_test(test_liars_do_not_count),
-        cmocka_unit_test(test_agreement),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_median),         cmocka_unit_test(test_trimmed_mean),
+        cmocka_unit_test(test_krum_on_a_line), cmocka_unit_test(test_geometric_median),
+        cmocka_unit_test(test_order),          cmocka_unit_test(test_liars_do_not_count),
+        cmocka_unit_test(test_agreement),      cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

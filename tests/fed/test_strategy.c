@@ -393,7 +393,8 @@ static void test_options_and_names(void **state)
                                      "fedadagrad, fedadam, fedyogi");
     const double wrong[] = {-0.1, NAN, INFINITY};
     for (int i = 0; i < 3; i++)
-        assert_int_equal(fst_strategy_new(&s, "fedprox", &(fst_strategy_options){.prox_mu = wrong[i]}, SIZE, &err), FST_E_CONFIG);
+        assert_int_equal(fst_strategy_new(&s, "fedprox", &(fst_strategy_options){.prox_mu = wrong[i]}, SIZE, &err),
+                         FST_E_CONFIG);
     assert_null(s);
     ok(fst_strategy_new(&s, "fedprox", &(fst_strategy_options){.prox_mu = 0.25}, SIZE, &err), &err);
     assert_true(fst_strategy_hints(s, 3, 5).prox_mu == 0.25);

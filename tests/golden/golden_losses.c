@@ -195,7 +195,11 @@ static bool open_voices(struct golden *g, const char *prefix, size_t first, size
                         struct voices *v)
 {
     *v = (struct voices){.count = 0};
-    for (size_t k = first; k < end && v->count < MAX_VOICES; k++) {
+    if (end > first + MAX_VOICES) {
+        golden_fail(g, "%zu of %s; this program takes %d", end - first, prefix, MAX_VOICES);
+        return false;
+    }
+    for (size_t k = first; k < end; k++) {
         struct spec s;
         char name[64];
         snprintf(name, sizeof name, "%s%zu", prefix, k);
@@ -329,8 +333,8 @@ static void fd_statistics(struct golden *g, const struct pupil *p, const struct 
         }
         int32_t *labels = c ? golden_labels(g, &s) : p->labels;
         check_status(g,
-                     fst_fd_label_means(c ? v->logits[c - 1] : p->logits, labels, p->rows, p->classes, mean[0] + c * n * n,
-                                        count[0] + c * n, &err),
+                     fst_fd_label_means(c ? v->logits[c - 1] : p->logits, labels, p->rows, p->classes,
+                                        mean[0] + c * n * n, count[0] + c * n, &err),
                      &err);
         mean[c] = mean[0] + c * n * n;
         count[c] = count[0] + c * n;
@@ -412,8 +416,8 @@ static void dsfl(struct golden *g)
         check_status(g, fst_dsfl_mean((const float *const *)v.logits, v.count, p.rows, p.classes, mean, &err), &err);
         check_status(g,
                      fst_dsfl_sharpen(era ? FST_SHARPEN_ERA : FST_SHARPEN_ENHANCED_ERA,
-                                      golden_number(g, era ? "temperature" : "beta", 0), mean, p.rows, p.classes, target,
-                                      &err),
+                                      golden_number(g, era ? "temperature" : "beta", 0), mean, p.rows, p.classes,
+                                      target, &err),
                      &err);
         struct sums s = run_loss(&p, &l, target, NULL, (double)p.rows);
         golden_compare_double(g, "loss", &s.loss, 1, 0);
