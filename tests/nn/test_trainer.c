@@ -390,7 +390,15 @@ static void wrong_steps_are_refused(void **state)
     s.in.rows = BATCH;
     s.in.loss.kd_weight = 1;
     assert_fails(fst_trainer_step(s.trainer, &s.state, &s.optim, &s.in, &r, err), FST_E_ARGUMENT, "soft targets");
-    s.in.loss.kd_weight = 0;
+    float soft[BATCH * CLASSES] = {0};
+    const int32_t *labels = s.in.labels;
+    s.in.soft = soft;
+    s.in.labels = NULL;
+    s.in.loss = (fst_loss){.kd_weight = 1, .temperature = 1, .kd_form = FST_KD_NTD};
+    assert_fails(fst_trainer_step(s.trainer, &s.state, &s.optim, &s.in, &r, err), FST_E_ARGUMENT, "ntd needs labels");
+    s.in.labels = labels;
+    s.in.soft = NULL;
+    s.in.loss = FST_LOSS_CROSS_ENTROPY;
     s.in.prox_mu = 0.1;
     assert_fails(fst_trainer_step(s.trainer, &s.state, &s.optim, &s.in, &r, err), FST_E_ARGUMENT, "anchor");
     s.in.prox_mu = 0;
