@@ -233,8 +233,9 @@ FST_API double fst_schedule_rate(const fst_schedule *s, double base, int64_t epo
  * Training steps on several threads. A batch is cut into shards of a size that depends on model and
  * batch alone; each shard runs on one thread with single-threaded kernels and has gradients of its own,
  * which are added in the order of the shards: the bits do not depend on the number of threads. Models
- * with batch norm need the whole batch at once, and for very large ones gradients a shard would cost too
- * much memory: they have one shard and use the threads inside kernels, and their bits depend on how many.
+ * with batch norm need the whole batch at once, and gradients of very large ones are kept once only: they have
+ * one shard and use the threads inside kernels, whose sums are the same for one number of threads but may be
+ * rounded otherwise for another. With threads 1 everything is the same everywhere.
  */
 FST_API bool fst_graph_sharded(const fst_graph *g); /* false: the bits depend on the number of threads */
 typedef struct fst_trainer_options {
@@ -247,7 +248,7 @@ typedef struct fst_trainer_options {
 typedef struct fst_step_input {
     size_t rows;           /* 1 ... batch_size */
     const float *x;
-    const int32_t *labels;
+    const int32_t *labels; /* NULL only with ce_weight 0; nothing is counted as correct then */
     const float *soft;     /* rows x classes or NULL */
     fst_loss loss;
     double learning_rate;
@@ -266,8 +267,8 @@ typedef struct fst_trainer fst_trainer;
 FST_MUST FST_API fst_status fst_trainer_new(fst_trainer **out, const fst_graph *g, const fst_trainer_options *o,
                                             fst_error *err);
 FST_API void fst_trainer_free(fst_trainer *t);
-/* One step: forward, loss, backward, optimiser. FST_E_NUMERIC when the loss is not finite: parameters are
- * then untouched. */
+/* One step: forward, loss, backward, optimiser. FST_E_NUMERIC when the loss or a gradient is not finite. A step
+ * that fails leaves state and optimiser as they were. */
 FST_MUST FST_API fst_status fst_trainer_step(fst_trainer *t, fst_state *state, fst_optim *optim,
                                              const fst_step_input *in, fst_step_result *out, fst_error *err);
 FST_API int fst_trainer_threads(const fst_trainer *t);

@@ -91,8 +91,7 @@ static size_t list_tensors(const fst_graph *g, const fst_state *s, fst_tensor *o
 
 static fst_tensor *new_list(const fst_graph *g, const fst_state *s, size_t *n)
 {
-    fst_tensor *list =
-        fst_calloc(fst_graph_params(g) + fst_graph_buffers(g) + fst_graph_counters(g) + 1, sizeof *list);
+    fst_tensor *list = fst_calloc(fst_graph_params(g) + fst_graph_buffers(g) + fst_graph_counters(g) + 1, sizeof *list);
     if (list)
         *n = list_tensors(g, s, list);
     return list;

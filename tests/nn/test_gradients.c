@@ -135,7 +135,8 @@ static fst_value conv(fst_graph *g, fst_value x, fst_conv2d c)
 
 static fst_value conv_3x3(fst_graph *g, fst_value x)
 {
-    return conv(g, x, (fst_conv2d){.out_channels = 4, .kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}, .bias = true});
+    return conv(g, x,
+                (fst_conv2d){.out_channels = 4, .kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}, .bias = true});
 }
 
 static fst_value conv_strided(fst_graph *g, fst_value x)
@@ -145,7 +146,8 @@ static fst_value conv_strided(fst_graph *g, fst_value x)
 
 static fst_value conv_rectangular(fst_graph *g, fst_value x)
 {
-    return conv(g, x, (fst_conv2d){.out_channels = 2, .kernel = {1, 3}, .stride = {2, 1}, .padding = {0, 2}, .bias = true});
+    return conv(g, x,
+                (fst_conv2d){.out_channels = 2, .kernel = {1, 3}, .stride = {2, 1}, .padding = {0, 2}, .bias = true});
 }
 
 static fst_value conv_tall(fst_graph *g, fst_value x)

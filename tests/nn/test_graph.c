@@ -307,7 +307,7 @@ static fst_status whole_life(const char *backend, bool norm_free, fst_error *err
     const int32_t labels[4] = {0, 1, 2, 0};
     const fst_optim_spec spec = {.kind = FST_OPTIM_ADAM, .learning_rate = 0.1};
     fst_trainer_options o = {.batch_size = 4, .threads = 2, .shard_size = 2, .backend = backend};
-    const fst_model_config config = {.classes = 3, .input = FST_SHAPE(3, 8, 8)};
+    const fst_model_config config = {.classes = 3, .input = FST_SHAPE(3, 6, 6)};
     fst_graph *g = NULL;
     fst_state state = {0};
     fst_optim optim = {0};
@@ -370,9 +370,12 @@ static void any_allocation_may_fail(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shapes_are_checked), cmocka_unit_test(inputs_are_checked),
-        cmocka_unit_test(errors_stick),       cmocka_unit_test(only_chains),
-        cmocka_unit_test(finished_graphs_stay), cmocka_unit_test(spans_are_whole),
+        cmocka_unit_test(shapes_are_checked),
+        cmocka_unit_test(inputs_are_checked),
+        cmocka_unit_test(errors_stick),
+        cmocka_unit_test(only_chains),
+        cmocka_unit_test(finished_graphs_stay),
+        cmocka_unit_test(spans_are_whole),
         cmocka_unit_test(any_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
