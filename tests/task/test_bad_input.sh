@@ -272,7 +272,7 @@ huge() { printf -- '--set stages.%s.optimizer.%s ' $1 name=sgd $1 learning_rate=
 diverging="--set stages.cloud_pretrain.epochs=50 --set stages.cloud_pretrain.batch_size=16 $(huge cloud_pretrain)"
 diverges cloud_pretrain $diverging
 said err "epoch 1 of 50, step "
-said err "the loss is not a finite number"
+said err "finite number"
 checkpoint=$task/output/cloud_pretrain/checkpoint.safetensors
 said err "the last good state is in $checkpoint"
 true_that "the checkpoint that the message names is not there" [ -s "$checkpoint" ]
@@ -291,7 +291,7 @@ true_that "the stages before are not kept" [ -s "$task/output/cloud_kd/soft_labe
 diverges federated_train $(huge federated_train) --set stages.federated_train.local_epochs=9
 said err "round 0"
 said err "step "
-said err "not a finite number"
+said err "finite number"
 true_that "the stages before are not kept" [ -s "$task/output/edge_kd/model.safetensors" ]
 expect 0 run "$task"
 
