@@ -39,6 +39,23 @@ FST_API fst_value fst_graph_relu(fst_graph *g, fst_value x);
 /* Pads with -infinity; output sizes round down; of equal maxima the first in row-major order wins. */
 FST_API fst_value fst_graph_maxpool2d(fst_graph *g, fst_value x, int64_t kernel, int64_t stride, int64_t padding);
 FST_API fst_value fst_graph_flatten(fst_graph *g, fst_value x);
+/* The same values, row-major, as another shape of as many elements. */
+FST_API fst_value fst_graph_reshape(fst_graph *g, fst_value x, const fst_shape *sample);
+FST_API fst_value fst_graph_relu6(fst_graph *g, fst_value x);     /* min(max(x, 0), 6); gradient 0 at 0 and 6 */
+FST_API fst_value fst_graph_sigmoid(fst_graph *g, fst_value x);
+FST_API fst_value fst_graph_gelu_tanh(fst_graph *g, fst_value x); /* Hendrycks and Gimpel 2016, the tanh form */
+FST_API fst_value fst_graph_softmax(fst_graph *g, fst_value x);   /* over the last dimension */
+FST_API fst_value fst_graph_add(fst_graph *g, fst_value x, fst_value y); /* of equal shape */
+/* 1 to 4 values along the first dimension (channels); the others must agree. */
+FST_API fst_value fst_graph_concat(fst_graph *g, const fst_value *x, int count);
+/* Output sizes round down. count_padding: the divisor is the window's size, else the elements inside the image. */
+FST_API fst_value fst_graph_avgpool2d(fst_graph *g, fst_value x, const int64_t kernel[2], const int64_t stride[2],
+                                      const int64_t padding[2], bool count_padding);
+FST_API fst_value fst_graph_global_avgpool(fst_graph *g, fst_value x); /* (C, H, W) -> (C) */
+/* Wu and He 2018: over the channels of a group and all positions; NAME.weight, NAME.bias (C). */
+FST_API fst_value fst_graph_groupnorm(fst_graph *g, fst_value x, const char *name, int64_t groups, double eps);
+/* Ba, Kiros, Hinton 2016: over the last dimension; NAME.weight, NAME.bias of its size. */
+FST_API fst_value fst_graph_layernorm(fst_graph *g, fst_value x, const char *name, double eps);
 /* Zeroes with probability p and scales the rest by 1/(1-p) in training; the identity in inference. */
 FST_API fst_value fst_graph_dropout(fst_graph *g, fst_value x, double p);
 /* Ioffe and Szegedy 2015. Parameters NAME.weight, NAME.bias (C); buffers NAME.running_mean,

@@ -47,6 +47,27 @@ static fst_value op_node(struct golden *g, fst_graph *graph, fst_value x, const 
         return fst_graph_linear(graph, x, "op", weight.shape.dim[0], has_bias);
     if (!strcmp(op, "relu"))
         return fst_graph_relu(graph, x);
+    if (!strcmp(op, "relu6"))
+        return fst_graph_relu6(graph, x);
+    if (!strcmp(op, "sigmoid"))
+        return fst_graph_sigmoid(graph, x);
+    if (!strcmp(op, "gelu_tanh"))
+        return fst_graph_gelu_tanh(graph, x);
+    if (!strcmp(op, "softmax"))
+        return fst_graph_softmax(graph, x);
+    if (!strcmp(op, "global_avgpool"))
+        return fst_graph_global_avgpool(graph, x);
+    if (!strcmp(op, "groupnorm"))
+        return fst_graph_groupnorm(graph, x, "op", (int64_t)golden_number(g, "groups", 1), golden_number(g, "eps", 1e-5));
+    if (!strcmp(op, "layernorm"))
+        return fst_graph_layernorm(graph, x, "op", golden_number(g, "eps", 1e-5));
+    if (!strcmp(op, "add") && json_object_get(g->attrs, "operands"))
+        return fst_graph_add(graph, x, x);
+    if (!strcmp(op, "avgpool2d")) {
+        int64_t k = (int64_t)golden_number(g, "kernel", 0);
+        return fst_graph_avgpool2d(graph, x, (int64_t[]){k, k}, (int64_t[]){stride, stride},
+                                   (int64_t[]){padding, padding}, golden_number(g, "count_include_pad", 1) != 0);
+    }
     if (!strcmp(op, "maxpool2d"))
         return fst_graph_maxpool2d(graph, x, (int64_t)golden_number(g, "kernel", 0), stride, padding);
     if (!strcmp(op, "flatten"))
@@ -60,7 +81,9 @@ static fst_value op_node(struct golden *g, fst_graph *graph, fst_value x, const 
 
 static bool op_known(const char *op)
 {
-    static const char *const known[] = {"conv2d", "linear", "relu", "maxpool2d", "flatten", "dropout", "batchnorm2d"};
+    static const char *const known[] = {"conv2d", "linear", "relu", "maxpool2d", "flatten", "dropout", "batchnorm2d",
+                                        "relu6", "sigmoid", "gelu_tanh", "softmax", "global_avgpool", "groupnorm", "layernorm",
+                                        "add", "avgpool2d"};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (!strcmp(op, known[i]))
             return true;
@@ -134,7 +157,7 @@ void golden_op(struct golden *g)
     struct spec input;
     fst_graph *graph = NULL;
     fst_error err = {0};
-    if (!op_known(op)) {
+    if (!op_known(op) || (!strcmp(op, "add") && !json_object_get(g->attrs, "operands"))) {
         golden_skip(g, op);
         return;
     }
