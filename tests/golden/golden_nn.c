@@ -299,7 +299,13 @@ static fst_status model_setup(struct exercise *e, const char *arch, const struct
     struct golden *g = e->g;
     json_t *config = json_object_get(g->attrs, "config"), *optimizer = json_object_get(g->attrs, "optimizer");
     fst_model_config c = {.classes = (int)golden_number(g, "classes", 10), .dropout1 = -1, .dropout2 = -1};
-    (void)config; /* dropout is 0 in every case; classes stand in attrs */
+    /* dropout is 0 in every case; classes stand in attrs */
+    const char *stem = json_string_value(json_object_get(config, "stem"));
+    json_t *strides = json_object_get(config, "stage_strides");
+    c.stem = stem && !strcmp(stem, "cifar") ? FST_STEM_CIFAR : FST_STEM_IMAGENET;
+    c.stem_stride = (int)json_integer_value(json_object_get(config, "stem_stride"));
+    for (size_t i = 0; i < json_array_size(strides) && i < FST_STAGES; i++)
+        c.stage_strides[i] = (int)json_integer_value(json_array_get(strides, i));
     c.input.rank = input->shape.rank - 1;
     memcpy(c.input.dim, input->shape.dim + 1, (size_t)c.input.rank * sizeof *c.input.dim);
     e->batch = (size_t)input->shape.dim[0];
