@@ -67,7 +67,7 @@ static fst_value mobilenet_v2(fst_graph *g, fst_value x, const fst_model_config 
 {
     static const struct {
         int expand, out, count, stride;
-    } plan[FST_STAGES] = {{1, 16, 1, 1},  {6, 24, 2, 2},  {6, 32, 3, 2}, {6, 64, 4, 2},
+    } plan[FST_STAGES] = {{1, 16, 1, 1}, {6, 24, 2, 2},  {6, 32, 3, 2}, {6, 64, 4, 2},
                           {6, 96, 3, 1}, {6, 160, 3, 2}, {6, 320, 1, 1}};
     int number = 1;
     int64_t in = widened(32, c->width), last = widened(1280, c->width > 1 ? c->width : 1);
@@ -87,6 +87,7 @@ static fst_value mobilenet_v2(fst_graph *g, fst_value x, const fst_model_config 
 }
 
 const struct fst_zoo_entry fst__zoo_mobilenet[] = {
-    {{"mobilenet_v2", "MobileNetV2; options width, stem_stride, stage_strides", {3, {3, 224, 224}}, 1000, 0.2, 0}, mobilenet_v2},
+    {{"mobilenet_v2", "MobileNetV2; options width, stem_stride, stage_strides", {3, {3, 224, 224}}, 1000, 0.2, 0},
+     mobilenet_v2},
     {{0}, NULL},
 };

@@ -55,11 +55,11 @@ struct fst_op_request {
 
 struct fst_op {
     const struct fst_layout *in, *out, *more[FST_NODE_MORE];
-    bool alias;            /* out is in, grad_in is grad_out: no kernels */
-    bool moves_grad;       /* grad_in is grad_out, perhaps changed in place */
-    bool keep_in, keep_out; /* backward reads in, out */
-    size_t saved;           /* bytes that live from forward to backward */
-    size_t scratch;         /* bytes that live from one kernel of the op to the next */
+    bool alias;                                /* out is in, grad_in is grad_out: no kernels */
+    bool moves_grad;                           /* grad_in is grad_out, perhaps changed in place */
+    bool keep_in, keep_out;                    /* backward reads in, out */
+    size_t saved;                              /* bytes that live from forward to backward */
+    size_t scratch;                            /* bytes that live from one kernel of the op to the next */
     struct fst_kernel *kernel[FST_OP_KERNELS]; /* forward ones first */
     int kernels;
 };

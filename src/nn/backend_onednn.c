@@ -329,6 +329,6 @@ static bool fuses_relu(const struct fst_node *n)
 }
 
 const struct fst_backend fst__backend_onednn = {
-    "onednn",  describe,  open_context, close_context, enter,   fdn_plain,
+    "onednn",  describe,  open_context, close_context, enter,          fdn_plain,
     fdn_equal, fdn_bytes, fuses_relu,   fdn_op,        fdn_accumulate, reorder,
 };

@@ -125,14 +125,14 @@ static struct kernel *new_kernel(struct fst_context *c, fst_kernel_fn run, const
     return k;
 }
 
+/* A convolution sums a plane at a time in double. */
 static size_t scratch_bytes(const struct fst_op_request *r)
 {
     const struct fst_node *n = r->node;
-    const fst_conv2d *c = &n->u.conv;
-    if (n->kind != FST_OP_CONV2D || !r->training)
+    if (n->kind != FST_OP_CONV2D)
         return 0;
-    int64_t weights = c->out_channels * (n->in.dim[0] / c->groups) * c->kernel[0] * c->kernel[1];
-    return sizeof(double) * (size_t)(weights + c->out_channels + r->batch * fst_shape_count(&n->in));
+    int64_t in = n->in.dim[1] * n->in.dim[2], out = n->out.dim[1] * n->out.dim[2];
+    return sizeof(double) * (size_t)(in > out ? in : out);
 }
 
 static fst_status op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err)

@@ -298,10 +298,8 @@ fst_value fst_graph_concat(fst_graph *g, const fst_value *x, int count)
 fst_value fst_graph_avgpool2d(fst_graph *g, fst_value x, const int64_t kernel[2], const int64_t stride[2],
                               const int64_t padding[2], bool count_padding)
 {
-    struct fst_node a = {.u.average = {{kernel[0], kernel[1]},
-                                       {stride[0], stride[1]},
-                                       {padding[0], padding[1]},
-                                       count_padding}};
+    struct fst_node a = {
+        .u.average = {{kernel[0], kernel[1]}, {stride[0], stride[1]}, {padding[0], padding[1]}, count_padding}};
     return made(g, add(g, FST_OP_AVGPOOL2D, x, &a, ""), true);
 }
 
@@ -309,7 +307,9 @@ fst_value fst_graph_global_avgpool(fst_graph *g, fst_value x)
 {
     static const int64_t none[2] = {0, 0};
     if (g->status || x < 0 || x >= g->count || g->nodes[x].out.rank != 3)
-        return g->status ? -1 : broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "global_avgpool: needs (channels, height, width)"));
+        return g->status
+                   ? -1
+                   : broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "global_avgpool: needs (channels, height, width)"));
     int64_t window[2] = {g->nodes[x].out.dim[1], g->nodes[x].out.dim[2]};
     return fst_graph_flatten(g, fst_graph_avgpool2d(g, x, window, window, none, true));
 }

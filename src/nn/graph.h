@@ -103,8 +103,8 @@ struct fst_op_type {
 };
 extern const struct fst_op_type *const fst__op_types[FST_OP_KINDS];
 extern const struct fst_op_type fst__op_conv2d, fst__op_linear, fst__op_relu, fst__op_maxpool2d, fst__op_flatten,
-    fst__op_dropout, fst__op_batchnorm2d, fst__op_add, fst__op_concat, fst__op_avgpool2d, fst__op_relu6, fst__op_sigmoid,
-    fst__op_gelu_tanh, fst__op_softmax, fst__op_groupnorm, fst__op_layernorm;
+    fst__op_dropout, fst__op_batchnorm2d, fst__op_add, fst__op_concat, fst__op_avgpool2d, fst__op_relu6,
+    fst__op_sigmoid, fst__op_gelu_tanh, fst__op_softmax, fst__op_groupnorm, fst__op_layernorm;
 
 /* Hot loops are compiled for several instruction sets and chosen when the program starts. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(FST_NO_MULTIVERSION)

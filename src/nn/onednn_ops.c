@@ -283,7 +283,8 @@ static fst_status maxpool_backward(struct fst_context *c, const struct fst_op_re
     fst_status s = add_mask(c, r, op, err);
     if (s)
         return s;
-    dnnl_status_t ds = fdn_pool_backward(&pd, c->engine, dnnl_pooling_max, FDN_MD(op->in->md), FDN_MD(op->out->md), w, hint, c->attr);
+    dnnl_status_t ds =
+        fdn_pool_backward(&pd, c->engine, dnnl_pooling_max, FDN_MD(op->in->md), FDN_MD(op->out->md), w, hint, c->attr);
     if (ds)
         return fdn_failed(ds, "backward", err);
     struct kernel *k = fdn_new_kernel(c, op, "maxpool backward", true, err);
@@ -370,8 +371,8 @@ static fst_status maxpool_op(struct fst_context *c, const struct fst_op_request 
     fst_status s = fdn_sample_layout(c, r->batch, &n->out, true, &dst, err);
     if (s)
         return s;
-    dnnl_status_t ds = fdn_pool_forward(&pd, c->engine, r->training ? dnnl_forward_training : dnnl_forward_inference, dnnl_pooling_max,
-                                           FDN_MD(op->in->md), FDN_MD(dst->md), &w, c->attr);
+    dnnl_status_t ds = fdn_pool_forward(&pd, c->engine, r->training ? dnnl_forward_training : dnnl_forward_inference,
+                                        dnnl_pooling_max, FDN_MD(op->in->md), FDN_MD(dst->md), &w, c->attr);
     if (ds)
         return fdn_failed(ds, "forward", err);
     s = fdn_queried(c, pd, dnnl_query_dst_md, &op->out, err);
@@ -440,9 +441,8 @@ static fst_status avgpool_op(struct fst_context *c, const struct fst_op_request 
     fst_status s = fdn_sample_layout(c, r->batch, &n->out, true, &dst, err);
     if (s)
         return s;
-    dnnl_status_t ds =
-        fdn_pool_forward(&pd, c->engine, r->training ? dnnl_forward_training : dnnl_forward_inference, alg,
-                         FDN_MD(op->in->md), FDN_MD(dst->md), &w, c->attr);
+    dnnl_status_t ds = fdn_pool_forward(&pd, c->engine, r->training ? dnnl_forward_training : dnnl_forward_inference,
+                                        alg, FDN_MD(op->in->md), FDN_MD(dst->md), &w, c->attr);
     if (ds)
         return fdn_failed(ds, "forward", err);
     s = fdn_queried(c, pd, dnnl_query_dst_md, &op->out, err);
@@ -720,8 +720,10 @@ fst_status fdn_op(struct fst_context *c, const struct fst_op_request *r, struct 
     static const maker makers[FST_OP_KINDS] = {
         [FST_OP_CONV2D] = weighted_op,   [FST_OP_LINEAR] = weighted_op, [FST_OP_RELU] = relu_op,
         [FST_OP_MAXPOOL2D] = maxpool_op, [FST_OP_FLATTEN] = flatten_op, [FST_OP_DROPOUT] = dropout_op,
-        [FST_OP_BATCHNORM2D] = norm_op, [FST_OP_ADD] = add_op, [FST_OP_CONCAT] = plain_op, [FST_OP_AVGPOOL2D] = avgpool_op,
-        [FST_OP_RELU6] = relu6_op, [FST_OP_SIGMOID] = plain_op, [FST_OP_GELU_TANH] = plain_op, [FST_OP_SOFTMAX] = plain_op, [FST_OP_GROUPNORM] = plain_op, [FST_OP_LAYERNORM] = plain_op,
+        [FST_OP_BATCHNORM2D] = norm_op,  [FST_OP_ADD] = add_op,         [FST_OP_CONCAT] = plain_op,
+        [FST_OP_AVGPOOL2D] = avgpool_op, [FST_OP_RELU6] = relu6_op,     [FST_OP_SIGMOID] = plain_op,
+        [FST_OP_GELU_TANH] = plain_op,   [FST_OP_SOFTMAX] = plain_op,   [FST_OP_GROUPNORM] = plain_op,
+        [FST_OP_LAYERNORM] = plain_op,
     };
     struct fst_op o = {0};
     fst_status s = makers[r->node->kind](c, r, &o, err);

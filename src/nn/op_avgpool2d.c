@@ -9,8 +9,9 @@ static fst_status shape(struct fst_node *n, fst_error *err)
     for (int i = 0; i < 2; i++) {
         int64_t k = n->u.average.kernel[i], s = n->u.average.stride[i], p = n->u.average.padding[i];
         if (k < 1 || s < 1 || p < 0 || p > k / 2)
-            return fst_fail(err, FST_E_ARGUMENT, "kernel %lld, stride %lld, padding %lld: padding is at most half the kernel",
-                            (long long)k, (long long)s, (long long)p);
+            return fst_fail(err, FST_E_ARGUMENT,
+                            "kernel %lld, stride %lld, padding %lld: padding is at most half the kernel", (long long)k,
+                            (long long)s, (long long)p);
         if (k > n->in.dim[1 + i] + 2 * p)
             return fst_fail(err, FST_E_ARGUMENT, "a window of %lld does not fit an input of %lld", (long long)k,
                             (long long)n->in.dim[1 + i]);

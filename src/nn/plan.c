@@ -103,7 +103,9 @@ static void use(struct builder *b, int region)
 static int new_call(struct builder *b, const struct fst_node *node)
 {
     struct call *c = &b->p->calls[b->p->ncalls];
-    *c = (struct call){.node = node, .at = {NOWHERE, NOWHERE, NOWHERE, NOWHERE, NOWHERE, {NOWHERE, NOWHERE, NOWHERE}, {NOWHERE, NOWHERE, NOWHERE}}};
+    *c = (struct call){
+        .node = node,
+        .at = {NOWHERE, NOWHERE, NOWHERE, NOWHERE, NOWHERE, {NOWHERE, NOWHERE, NOWHERE}, {NOWHERE, NOWHERE, NOWHERE}}};
     c->args.batch = b->p->options.batch;
     c->args.training = b->p->options.training;
     c->args.frozen = b->p->options.frozen;
@@ -116,8 +118,8 @@ static void new_step(struct builder *b, struct fst_kernel *k, int call)
     b->time++;
 }
 
-static fst_status add_reorder(struct builder *b, const struct fst_layout *from, int source,
-                              const struct fst_layout *to, int target, fst_error *err)
+static fst_status add_reorder(struct builder *b, const struct fst_layout *from, int source, const struct fst_layout *to,
+                              int target, fst_error *err)
 {
     struct fst_kernel *k;
     fst_status s = b->p->backend->reorder(b->p->context, from, to, &k, err);
@@ -471,8 +473,8 @@ static fst_status build(struct builder *b, fst_error *err)
     b->in_reorder = fst_calloc(NODE_INPUTS * n, sizeof *b->in_reorder);
     b->fused = fst_calloc(n, sizeof *b->fused);
     b->needs = fst_calloc(n, sizeof *b->needs);
-    if (!p->regions || !p->calls || !p->steps || !b->values || !b->ops || !b->op_call || !b->in_reorder ||
-        !b->fused || !b->needs)
+    if (!p->regions || !p->calls || !p->steps || !b->values || !b->ops || !b->op_call || !b->in_reorder || !b->fused ||
+        !b->needs)
         return fst_fail_memory(err, n * sizeof *b->ops);
     for (size_t i = 0; i < n; i++)
         b->op_call[i] = b->values[i].grad = NOWHERE;

@@ -58,7 +58,8 @@ static fst_value op_node(struct golden *g, fst_graph *graph, fst_value x, const 
     if (!strcmp(op, "global_avgpool"))
         return fst_graph_global_avgpool(graph, x);
     if (!strcmp(op, "groupnorm"))
-        return fst_graph_groupnorm(graph, x, "op", (int64_t)golden_number(g, "groups", 1), golden_number(g, "eps", 1e-5));
+        return fst_graph_groupnorm(graph, x, "op", (int64_t)golden_number(g, "groups", 1),
+                                   golden_number(g, "eps", 1e-5));
     if (!strcmp(op, "layernorm"))
         return fst_graph_layernorm(graph, x, "op", golden_number(g, "eps", 1e-5));
     if (!strcmp(op, "add") && json_object_get(g->attrs, "operands"))
@@ -81,9 +82,9 @@ static fst_value op_node(struct golden *g, fst_graph *graph, fst_value x, const 
 
 static bool op_known(const char *op)
 {
-    static const char *const known[] = {"conv2d", "linear", "relu", "maxpool2d", "flatten", "dropout", "batchnorm2d",
-                                        "relu6", "sigmoid", "gelu_tanh", "softmax", "global_avgpool", "groupnorm", "layernorm",
-                                        "add", "avgpool2d"};
+    static const char *const known[] = {"conv2d",      "linear",    "relu",    "maxpool2d", "flatten", "dropout",
+                                        "batchnorm2d", "relu6",     "sigmoid", "gelu_tanh", "softmax", "global_avgpool",
+                                        "groupnorm",   "layernorm", "add",     "avgpool2d"};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (!strcmp(op, known[i]))
             return true;
@@ -219,8 +220,8 @@ static void compare_slots(struct exercise *e, const char *stem, bool buffers, co
             golden_fail(g, "%s of %s: got %.9g, want %.9g", norm_name, p.name, got, norms[i]);
         for (size_t k = 0; k < HEAD && k < p.count; k++)
             if (!(fabs((double)span[p.offset + k] - heads[i * HEAD + k]) <= 1e-7 + r * scale))
-                golden_fail(g, "%s of %s[%zu]: got %.9g, want %.9g", head_name, p.name, k,
-                            (double)span[p.offset + k], heads[i * HEAD + k]);
+                golden_fail(g, "%s of %s[%zu]: got %.9g, want %.9g", head_name, p.name, k, (double)span[p.offset + k],
+                            heads[i * HEAD + k]);
     }
     fst_free(norms);
     fst_free(heads);
@@ -267,8 +268,8 @@ static void exercise(struct exercise *e, fst_error *err)
             double r = fmax(1e-3, 20 * fmax(golden_f32(g, "grad_norm_max"), golden_f32(g, "grad_head_max")));
             compare_slots(e, "grad", false, e->grads, r, 1e-3);
             if (fst_graph_buffers(e->model.graph))
-                compare_slots(e, "buffer", true, e->model.state.buffers,
-                              fmax(1e-5, 20 * golden_f32(g, "buffer_norm")), 1e-3);
+                compare_slots(e, "buffer", true, e->model.state.buffers, fmax(1e-5, 20 * golden_f32(g, "buffer_norm")),
+                              1e-3);
         }
         fst_optim_input in = {.grads = &e->grads, .parts = 1, .learning_rate = e->lr};
         fst_optim_step(&optim, e->model.state.params, &in, NULL);
