@@ -7,6 +7,7 @@
 #   make bench       speed of every workload; WORKLOADS="mnist_teacher ..." picks some
 #   make install     program, library, headers, manual page; PREFIX (/usr/local), DESTDIR
 #   make fuzz        every fuzz target for FUZZ_SECONDS (60)
+#   make docs        docs/task-file.md, from the tables that read task files
 #   make format      clang-format over the sources
 #   make clean       removes the build folders
 
@@ -68,6 +69,10 @@ fuzz:
 	scripts/build build-fuzz $(FUZZ)
 	scripts/run-fuzz build-fuzz
 
+docs: deps
+	scripts/build $(BUILD) --target fedstill-cli
+	$(BUILD)/fedstill --task-reference >docs/task-file.md
+
 format:
 	find src cmd include tests fuzz -name '*.[ch]' -exec clang-format -i {} +
 
@@ -77,4 +82,4 @@ clean:
 deps:
 	@scripts/install-deps
 
-.PHONY: all demo check check-full fixtures bench install fuzz format clean deps
+.PHONY: all demo check check-full fixtures bench install fuzz docs format clean deps

@@ -20,17 +20,43 @@ struct workload {
     bool cached;                        /* its soft labels are made before the clock starts */
     size_t batch;
     fst_optim_spec optim;
+    fst_model_config config;
 };
 
-#define ADAM {.kind = FST_OPTIM_ADAM, .learning_rate = 1e-3}
-#define SGD {.kind = FST_OPTIM_SGD, .learning_rate = 0.01}
+#define ADAM                                          \
+    {                                                 \
+        .kind = FST_OPTIM_ADAM, .learning_rate = 1e-3 \
+    }
+#define SGD                                          \
+    {                                                \
+        .kind = FST_OPTIM_SGD, .learning_rate = 0.01 \
+    }
+#define MOMENTUM                                                      \
+    {                                                                 \
+        .kind = FST_OPTIM_SGD, .learning_rate = 0.01, .momentum = 0.9 \
+    }
+#define NO_OPTIONS \
+    {              \
+        0          \
+    }
+#define CIFAR_100 .classes = 100, .input = {3, {3, 32, 32}}
 
 static const struct workload workloads[] = {
-    {"mnist_teacher", "mnist_teacher", NULL, false, 128, ADAM},
-    {"mnist_student_kd_online", "mnist_student", "mnist_teacher", false, 128, ADAM},
-    {"mnist_student_kd_cached", "mnist_student", "mnist_teacher", true, 128, ADAM},
-    {"cifar_teacher", "cifar_teacher", NULL, false, 64, SGD},
-    {"pfl_cifar", "pfl_cifar", NULL, false, 10, SGD},
+    {"mnist_teacher", "mnist_teacher", NULL, false, 128, ADAM, NO_OPTIONS},
+    {"mnist_student_kd_online", "mnist_student", "mnist_teacher", false, 128, ADAM, NO_OPTIONS},
+    {"mnist_student_kd_cached", "mnist_student", "mnist_teacher", true, 128, ADAM, NO_OPTIONS},
+    {"cifar_teacher", "cifar_teacher", NULL, false, 64, SGD, NO_OPTIONS},
+    {"pfl_cifar", "pfl_cifar", NULL, false, 10, SGD, NO_OPTIONS},
+    {"resnet20", "resnet20", NULL, false, 128, MOMENTUM, NO_OPTIONS},
+    {"real_resnet20_link11_h", "real_resnet20_link11_h", NULL, false, 32, ADAM, NO_OPTIONS},
+    {"mobilenet_v2_cifar",
+     "mobilenet_v2",
+     NULL,
+     false,
+     64,
+     MOMENTUM,
+     {CIFAR_100, .stem_stride = 1, .stage_strides = {1, 2, 2, 2, 1, 1, 1}}},
+    {"resnet50_cifar", "resnet50", NULL, false, 16, MOMENTUM, {CIFAR_100, .stem = FST_STEM_CIFAR}},
 };
 enum { WORKLOADS = sizeof workloads / sizeof *workloads };
 static const char federated_name[] = "fl_mnist_lr";
@@ -45,8 +71,13 @@ static const struct option_spec options[] = {
      .min = 1,
      .max = 1024,
      .help = "Threads (default: the CPUs)."},
-    {.name = "precision", .letter = 'p', .argument = "P", .type = OPTION_STRING, .fallback = "f32",
-     .choices = precisions, .help = "Arithmetic of activations and weights."},
+    {.name = "precision",
+     .letter = 'p',
+     .argument = "P",
+     .type = OPTION_STRING,
+     .fallback = "f32",
+     .choices = precisions,
+     .help = "Arithmetic of activations and weights."},
     {.name = "seconds",
      .argument = "S",
      .type = OPTION_DOUBLE,
@@ -68,7 +99,8 @@ static const struct option_spec options[] = {
 
 static const struct operand_spec operands[] = {
     {"WORKLOAD", 0, -1,
-     "mnist_teacher, mnist_student_kd_online, mnist_student_kd_cached, cifar_teacher, pfl_cifar, fl_mnist_lr; all when "
+     "mnist_teacher, mnist_student_kd_online, mnist_student_kd_cached, cifar_teacher, pfl_cifar, resnet20, "
+     "real_resnet20_link11_h, mobilenet_v2_cifar, resnet50_cifar, fl_mnist_lr; all when "
      "none is given."},
     {0},
 };
@@ -130,7 +162,7 @@ static fst_status setup(struct bench *b, fst_error *err)
 {
     const char *backend = option_string(b->o, "backend");
     fst_trainer_options to = {b->w->batch, b->threads, (size_t)option_int(b->o, "shard"), backend};
-    fst_status s = fst_model_init(&b->model, b->w->model, NULL, err);
+    fst_status s = fst_model_init(&b->model, b->w->model, &b->w->config, err);
     if (s)
         return s;
     fst_shape in = fst_graph_input_shape(b->model.graph);
@@ -432,7 +464,8 @@ const struct command cmd_bench = {
     .summary = "Measure training speed on this machine",
     .description =
         "Trains on synthetic data in memory. Kernels are the sum of the compute kernels of a step, each run alone: the "
-        "step's lower bound. For fl_mnist_lr (1000 clients of 60 samples, 10 a round, 100 rounds, batches of 10) the time "
+        "step's lower bound. For fl_mnist_lr (1000 clients of 60 samples, 10 a round, 100 rounds, batches of 10) the "
+        "time "
         "of the whole run is given too.\n\nPeak memory is the process': measure one workload at a time to compare it.",
     .options = options,
     .operands = operands,

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "fedstill/task.h"
 #include "opt.h"
 
 /* In the order of the help. A new command is declared in cmd.h and gets a line here. */
@@ -134,6 +135,19 @@ static int help(int argc, char *const *argv)
     return EXIT_DONE;
 }
 
+static int task_reference(void)
+{
+    fst_buf out = {0};
+    fst_error err = {0};
+    fst_status st = fst_task_reference(&out, &err);
+    if (st)
+        fprintf(stderr, "fedstill: %s\n", err.message);
+    else
+        fwrite(out.data, 1, out.len, stdout);
+    fst_buf_release(&out);
+    return st ? EXIT_FAILED : EXIT_DONE;
+}
+
 /* argv without the program's name. */
 static int dispatch(int argc, char *const *argv)
 {
@@ -150,6 +164,8 @@ static int dispatch(int argc, char *const *argv)
         man_page(stdout, commands);
         return EXIT_DONE;
     }
+    if (!strcmp(argv[0], "--task-reference")) /* for docs/task-file.md */
+        return task_reference();
     if (!strcmp(argv[0], "help") || !strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))
         return help(argc - 1, argv + 1);
     if (argv[0][0] == '-') {

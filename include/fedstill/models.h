@@ -6,17 +6,28 @@
 
 #include "fedstill/nn.h"
 
+typedef enum fst_stem {
+    FST_STEM_IMAGENET, /* 7x7 convolution of stride 2 and max pooling */
+    FST_STEM_CIFAR     /* 3x3 convolution of stride 1 */
+} fst_stem;
+enum { FST_STAGES = 7 };
+
 /* Options of a network; 0 stands for the network's default. */
 typedef struct fst_model_config {
-    int classes;               /* outputs */
-    fst_shape input;           /* rank 0: the default */
-    double dropout1, dropout2; /* pfl_cifar; negative: 0 */
+    int classes;                                /* outputs */
+    fst_shape input;                            /* rank 0: the default */
+    double dropout1, dropout2;                  /* pfl_cifar, mobilenet_v2; negative: 0 */
+    fst_stem stem;                              /* resnet50 */
+    int hidden;                                 /* real_resnet20_link11_h: width of its first linear layer (1000) */
+    double width;                               /* mobilenet_v2: multiplies its channels (1) */
+    int stem_stride, stage_strides[FST_STAGES]; /* mobilenet_v2; the strides all or none */
 } fst_model_config;
 
 typedef struct fst_model_info {
     const char *name, *summary;
     fst_shape input; /* default */
     int classes;
+    double dropout1, dropout2; /* defaults */
 } fst_model_info;
 
 FST_API size_t fst_models(void);
@@ -28,8 +39,8 @@ FST_MUST FST_API fst_status fst_model_graph(fst_graph **out, const char *name, c
 /* ---- model files ------------------------------------------------------------------------------
  *
  * safetensors with PyTorch's state_dict names. __metadata__ (all strings): format "fedstill-model-1", arch,
- * classes, input "1,28,28", normalise_mean and normalise_std "0.1307" (by comma), class_names (a JSON list),
- * stage, and whatever else the writer adds as provenance.
+ * classes, input "1,28,28", options ("stem=cifar hidden=500"), normalise_mean and normalise_std "0.1307" (by comma),
+ * class_names (a JSON list), stage, and whatever else the writer adds as provenance.
  */
 #define FST_MODEL_FORMAT "fedstill-model-1"
 enum { FST_MODEL_CHANNELS = 64 };

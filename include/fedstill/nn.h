@@ -39,6 +39,23 @@ FST_API fst_value fst_graph_relu(fst_graph *g, fst_value x);
 /* Pads with -infinity; output sizes round down; of equal maxima the first in row-major order wins. */
 FST_API fst_value fst_graph_maxpool2d(fst_graph *g, fst_value x, int64_t kernel, int64_t stride, int64_t padding);
 FST_API fst_value fst_graph_flatten(fst_graph *g, fst_value x);
+/* The same values, row-major, as another shape of as many elements. */
+FST_API fst_value fst_graph_reshape(fst_graph *g, fst_value x, const fst_shape *sample);
+FST_API fst_value fst_graph_relu6(fst_graph *g, fst_value x);     /* min(max(x, 0), 6); gradient 0 at 0 and 6 */
+FST_API fst_value fst_graph_sigmoid(fst_graph *g, fst_value x);
+FST_API fst_value fst_graph_gelu_tanh(fst_graph *g, fst_value x); /* Hendrycks and Gimpel 2016, the tanh form */
+FST_API fst_value fst_graph_softmax(fst_graph *g, fst_value x);   /* over the last dimension */
+FST_API fst_value fst_graph_add(fst_graph *g, fst_value x, fst_value y); /* of equal shape */
+/* 1 to 4 values along the first dimension (channels); the others must agree. */
+FST_API fst_value fst_graph_concat(fst_graph *g, const fst_value *x, int count);
+/* Output sizes round down. count_padding: the divisor is the window's size, else the elements inside the image. */
+FST_API fst_value fst_graph_avgpool2d(fst_graph *g, fst_value x, const int64_t kernel[2], const int64_t stride[2],
+                                      const int64_t padding[2], bool count_padding);
+FST_API fst_value fst_graph_global_avgpool(fst_graph *g, fst_value x); /* (C, H, W) -> (C) */
+/* Wu and He 2018: over the channels of a group and all positions; NAME.weight, NAME.bias (C). */
+FST_API fst_value fst_graph_groupnorm(fst_graph *g, fst_value x, const char *name, int64_t groups, double eps);
+/* Ba, Kiros, Hinton 2016: over the last dimension; NAME.weight, NAME.bias of its size. */
+FST_API fst_value fst_graph_layernorm(fst_graph *g, fst_value x, const char *name, double eps);
 /* Zeroes with probability p and scales the rest by 1/(1-p) in training; the identity in inference. */
 FST_API fst_value fst_graph_dropout(fst_graph *g, fst_value x, double p);
 /* Ioffe and Szegedy 2015. Parameters NAME.weight, NAME.bias (C); buffers NAME.running_mean,
@@ -251,8 +268,9 @@ FST_API double fst_schedule_rate(const fst_schedule *s, double base, int64_t epo
  * Training steps on several threads. A batch is cut into shards of a size that depends on model and
  * batch alone; each shard runs on one thread with single-threaded kernels and has gradients of its own,
  * which are added in the order of the shards: the bits do not depend on the number of threads. Models
- * with batch norm need the whole batch at once, and for very large ones gradients a shard would cost too
- * much memory: they have one shard and use the threads inside kernels, and their bits depend on how many.
+ * with batch norm need the whole batch at once, and gradients of very large ones are kept once only: they have
+ * one shard and use the threads inside kernels, whose sums are the same for one number of threads but may be
+ * rounded otherwise for another. With threads 1 everything is the same everywhere.
  */
 FST_API bool fst_graph_sharded(const fst_graph *g); /* false: the bits depend on the number of threads */
 typedef struct fst_trainer_options {
@@ -265,7 +283,7 @@ typedef struct fst_trainer_options {
 typedef struct fst_step_input {
     size_t rows;           /* 1 ... batch_size */
     const float *x;
-    const int32_t *labels;
+    const int32_t *labels; /* NULL only with ce_weight 0; nothing is counted as correct then */
     const float *soft;     /* rows x classes or NULL */
     fst_loss loss;
     double learning_rate;
@@ -284,8 +302,8 @@ typedef struct fst_trainer fst_trainer;
 FST_MUST FST_API fst_status fst_trainer_new(fst_trainer **out, const fst_graph *g, const fst_trainer_options *o,
                                             fst_error *err);
 FST_API void fst_trainer_free(fst_trainer *t);
-/* One step: forward, loss, backward, optimiser. FST_E_NUMERIC when the loss is not finite: parameters are
- * then untouched. */
+/* One step: forward, loss, backward, optimiser. FST_E_NUMERIC when the loss or a gradient is not finite. A step
+ * that fails leaves state and optimiser as they were. */
 FST_MUST FST_API fst_status fst_trainer_step(fst_trainer *t, fst_state *state, fst_optim *optim,
                                              const fst_step_input *in, fst_step_result *out, fst_error *err);
 FST_API int fst_trainer_threads(const fst_trainer *t);

@@ -127,8 +127,8 @@ static fst_status check_how(const fst_soft_make *how, fst_error *err)
         return fst_fail(err, FST_E_ARGUMENT, "no samples to make soft labels for");
     for (size_t i = 0; how->subset && i < how->subset_count; i++)
         if (how->subset[i] >= how->source->count)
-            return fst_fail(err, FST_E_ARGUMENT, "there is no sample %u, %s has %zu", how->subset[i],
-                            how->source->name, how->source->count);
+            return fst_fail(err, FST_E_ARGUMENT, "there is no sample %u, %s has %zu", how->subset[i], how->source->name,
+                            how->source->count);
     return FST_OK;
 }
 
@@ -419,7 +419,8 @@ static fst_status check_expected(const fst_soft_labels *s, const fst_soft_spec *
                         "the soft labels are another teacher's (digest %.12s..., the teacher here has %.12s...)",
                         s->spec.teacher_digest, e->teacher_digest);
     if (strcmp(source->digest, s->spec.data_digest))
-        return fst_fail(err, FST_E_MISMATCH, "the soft labels were made for other data (digest %.12s..., %s has %.12s...)",
+        return fst_fail(err, FST_E_MISMATCH,
+                        "the soft labels were made for other data (digest %.12s..., %s has %.12s...)",
                         s->spec.data_digest, source->name, source->digest);
     if (s->classes != source->classes)
         return fst_fail(err, FST_E_MISMATCH, "the soft labels have %d classes, %s has %d", s->classes, source->name,

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fedstill/models.h"
+#include "zoo.h"
 
 /* Everything of a model but its state. */
 static fst_status init_network(fst_model *m, const char *arch, const fst_model_config *config, fst_error *err)
@@ -91,8 +91,7 @@ static size_t list_tensors(const fst_graph *g, const fst_state *s, fst_tensor *o
 
 static fst_tensor *new_list(const fst_graph *g, const fst_state *s, size_t *n)
 {
-    fst_tensor *list =
-        fst_calloc(fst_graph_params(g) + fst_graph_buffers(g) + fst_graph_counters(g) + 1, sizeof *list);
+    fst_tensor *list = fst_calloc(fst_graph_params(g) + fst_graph_buffers(g) + fst_graph_counters(g) + 1, sizeof *list);
     if (list)
         *n = list_tensors(g, s, list);
     return list;
@@ -124,17 +123,18 @@ static fst_status names_json(const fst_model *m, char **out, fst_error *err)
     return s;
 }
 
-enum { OWN_PAIRS = 8, LINE = FST_MODEL_CHANNELS * 16 };
+enum { OWN_PAIRS = 9, LINE = FST_MODEL_CHANNELS * 16 };
 
 fst_status fst_model_save(const fst_model *m, const char *path, const fst_pair *more, size_t nmore,
                           char digest[FST_DIGEST_HEX], fst_error *err)
 {
-    char classes[16], input[128] = "", mean[LINE], std[LINE], dropout[64];
+    char classes[16], input[128] = "", mean[LINE], std[LINE], dropout[64], options[FST_OPTIONS_TEXT];
     size_t ntensors = 0, n = 0, at = 0;
     const fst_shape *in = &m->config.input;
     for (int i = 0; i < in->rank; i++)
         at += (size_t)snprintf(input + at, sizeof input - at, i ? ",%lld" : "%lld", (long long)in->dim[i]);
     snprintf(classes, sizeof classes, "%d", m->classes);
+    fst__options_text(&m->config, options);
     snprintf(dropout, sizeof dropout, "%.17g,%.17g", m->config.dropout1, m->config.dropout2);
     put_floats(mean, sizeof mean, m->mean, m->channels);
     put_floats(std, sizeof std, m->std, m->channels);
@@ -152,6 +152,7 @@ fst_status fst_model_save(const fst_model *m, const char *path, const fst_pair *
         meta[n++] = (fst_pair){"classes", classes};
         meta[n++] = (fst_pair){"input", input};
         meta[n++] = (fst_pair){"dropout", dropout};
+        meta[n++] = (fst_pair){"options", options};
         meta[n++] = (fst_pair){"normalise_mean", mean};
         meta[n++] = (fst_pair){"normalise_std", std};
         meta[n++] = (fst_pair){"class_names", names};
@@ -215,7 +216,7 @@ static fst_status read_config(const fst_safetensors *f, const char *path, fst_mo
     const char *format = need(f, path, "format", err), *arch = need(f, path, "arch", err);
     const char *classes = need(f, path, "classes", err), *input = need(f, path, "input", err);
     const char *mean = fst_safetensors_meta(f, "normalise_mean"), *std = fst_safetensors_meta(f, "normalise_std");
-    const char *dropout = fst_safetensors_meta(f, "dropout");
+    const char *dropout = fst_safetensors_meta(f, "dropout"), *options = fst_safetensors_meta(f, "options");
     int nmean = 0, nstd = 0;
     if (!format || !arch || !classes || !input)
         return FST_E_FORMAT;
@@ -239,6 +240,8 @@ static fst_status read_config(const fst_safetensors *f, const char *path, fst_mo
     if (nmean > 1 && nmean != c->input.dim[0])
         return fst_fail(err, FST_E_FORMAT, "%s: normalise_mean has %d entries for an input of %lld channels", path,
                         nmean, (long long)c->input.dim[0]);
+    if (options && !fst__options_parse(options, c))
+        return fst_fail(err, FST_E_FORMAT, "%s: the network's options \"%.100s\" are not known here", path, options);
     if (dropout && sscanf(dropout, "%lf,%lf", &c->dropout1, &c->dropout2) != 2)
         return fst_fail(err, FST_E_FORMAT, "%s: dropout \"%s\" is not two numbers", path, dropout);
     if (!(c->dropout1 < 1) || !(c->dropout2 < 1)) /* negative means none */

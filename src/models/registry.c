@@ -3,7 +3,7 @@
 
 #include "zoo.h"
 
-static const struct fst_zoo_entry *const families[] = {fst__zoo_small};
+static const struct fst_zoo_entry *const families[] = {fst__zoo_small, fst__zoo_resnet, fst__zoo_mobilenet};
 
 static const struct fst_zoo_entry *entry_at(size_t i)
 {
@@ -30,7 +30,7 @@ fst_model_info fst_model_at(size_t i)
 
 static fst_status unknown(const char *name, fst_error *err)
 {
-    char list[512] = "";
+    char list[1024] = "";
     for (size_t i = 0; entry_at(i); i++) {
         if (i)
             strncat(list, ", ", sizeof list - strlen(list) - 1);
@@ -52,8 +52,8 @@ fst_status fst_model_graph(fst_graph **out, const char *name, const fst_model_co
         c.classes = e->info.classes;
     if (!c.input.rank)
         c.input = e->info.input;
-    c.dropout1 = c.dropout1 < 0 ? 0 : c.dropout1 > 0 ? c.dropout1 : 0.25;
-    c.dropout2 = c.dropout2 < 0 ? 0 : c.dropout2 > 0 ? c.dropout2 : 0.5;
+    c.dropout1 = c.dropout1 < 0 ? 0 : c.dropout1 > 0 ? c.dropout1 : e->info.dropout1;
+    c.dropout2 = c.dropout2 < 0 ? 0 : c.dropout2 > 0 ? c.dropout2 : e->info.dropout2;
     if (c.classes < 1 || c.classes > 65536)
         return fst_fail(err, FST_E_CONFIG, "model %s: classes must be 1 to 65536, not %d", name, c.classes);
     fst_graph *g = NULL;

@@ -69,12 +69,13 @@ static fst_value logistic_regression(fst_graph *g, fst_value x, const fst_model_
 }
 
 const struct fst_zoo_entry fst__zoo_small[] = {
-    {{"mnist_teacher", "two 3x3 convolutions 32, 64, two linear layers", {3, {1, 28, 28}}, 10}, mnist_teacher},
-    {{"mnist_student", "two 3x3 convolutions 16, 32, two linear layers", {3, {1, 28, 28}}, 10}, mnist_student},
-    {{"cifar_teacher", "two 3x3 convolutions 64, 128, two linear layers", {3, {3, 32, 32}}, 10}, cifar_teacher},
-    {{"cifar_student", "two 3x3 convolutions 32, 64, two linear layers", {3, {3, 32, 32}}, 10}, cifar_student},
-    {{"fedgen_mnist", "FedGen's MNIST network: strided convolutions, batch norm", {3, {1, 28, 28}}, 10}, fedgen_mnist},
-    {{"pfl_cifar", "the simulators' CIFAR network, with dropout", {3, {3, 32, 32}}, 10}, pfl_cifar},
-    {{"logistic_regression", "one linear layer", {3, {1, 28, 28}}, 10}, logistic_regression},
+    {{"mnist_teacher", "two 3x3 convolutions 32, 64, two linear layers", {3, {1, 28, 28}}, 10, 0, 0}, mnist_teacher},
+    {{"mnist_student", "two 3x3 convolutions 16, 32, two linear layers", {3, {1, 28, 28}}, 10, 0, 0}, mnist_student},
+    {{"cifar_teacher", "two 3x3 convolutions 64, 128, two linear layers", {3, {3, 32, 32}}, 10, 0, 0}, cifar_teacher},
+    {{"cifar_student", "two 3x3 convolutions 32, 64, two linear layers", {3, {3, 32, 32}}, 10, 0, 0}, cifar_student},
+    {{"fedgen_mnist", "FedGen's MNIST network: strided convolutions, batch norm", {3, {1, 28, 28}}, 10, 0, 0},
+     fedgen_mnist},
+    {{"pfl_cifar", "the simulators' CIFAR network, with dropout", {3, {3, 32, 32}}, 10, 0.25, 0.5}, pfl_cifar},
+    {{"logistic_regression", "one linear layer", {3, {1, 28, 28}}, 10, 0, 0}, logistic_regression},
     {{0}, NULL},
 };

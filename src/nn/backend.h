@@ -17,10 +17,11 @@ struct fst_context;
 struct fst_op_args {
     int64_t batch;
     bool training, frozen; /* frozen: running statistics, no dropout */
-    const float *in;
+    const float *in, *more_in[FST_NODE_MORE];
     float *out;
     float *grad_out; /* backward; a kernel may change it in place */
     float *grad_in;  /* backward; NULL when nobody wants it */
+    float *more_grad_in[FST_NODE_MORE];
     const float *param[FST_NODE_PARAMS];
     float *grad_param[FST_NODE_PARAMS];
     float *buffer[FST_NODE_BUFFERS];
@@ -48,15 +49,17 @@ struct fst_op_request {
     bool mask_output;    /* a pooling that takes the gradient of the ReLU before it: where its output is not
                             above 0 its output's gradient is 0 (max and ReLU commute) */
     bool want_grad_in;
-    const struct fst_layout *in;
+    bool want_more[FST_NODE_MORE];
+    const struct fst_layout *in, *more[FST_NODE_MORE];
 };
 
 struct fst_op {
-    const struct fst_layout *in, *out;
-    bool alias;            /* out is in, grad_in is grad_out: no kernels */
-    bool keep_in, keep_out; /* backward reads in, out */
-    size_t saved;           /* bytes that live from forward to backward */
-    size_t scratch;         /* bytes that live from one kernel of the op to the next */
+    const struct fst_layout *in, *out, *more[FST_NODE_MORE];
+    bool alias;                                /* out is in, grad_in is grad_out: no kernels */
+    bool moves_grad;                           /* grad_in is grad_out, perhaps changed in place */
+    bool keep_in, keep_out;                    /* backward reads in, out */
+    size_t saved;                              /* bytes that live from forward to backward */
+    size_t scratch;                            /* bytes that live from one kernel of the op to the next */
     struct fst_kernel *kernel[FST_OP_KERNELS]; /* forward ones first */
     int kernels;
 };
@@ -76,6 +79,9 @@ struct fst_backend {
     /* Fuses a ReLU behind this node? */
     bool (*fuses_relu)(const struct fst_node *n);
     fst_status (*op)(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err);
+    /* out += in, both in that layout. */
+    fst_status (*accumulate)(struct fst_context *c, const struct fst_layout *l, struct fst_kernel **out,
+                             fst_error *err);
     /* A kernel that copies in to out. */
     fst_status (*reorder)(struct fst_context *c, const struct fst_layout *from, const struct fst_layout *to,
                           struct fst_kernel **out, fst_error *err);

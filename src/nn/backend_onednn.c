@@ -324,10 +324,11 @@ static fst_status reorder(struct fst_context *c, const struct fst_layout *from, 
 
 static bool fuses_relu(const struct fst_node *n)
 {
-    return n->kind == FST_OP_CONV2D || n->kind == FST_OP_LINEAR || n->kind == FST_OP_BATCHNORM2D;
+    return n->kind == FST_OP_CONV2D || n->kind == FST_OP_LINEAR || n->kind == FST_OP_BATCHNORM2D ||
+           n->kind == FST_OP_ADD;
 }
 
 const struct fst_backend fst__backend_onednn = {
-    "onednn",  describe,  open_context, close_context, enter,   fdn_plain,
-    fdn_equal, fdn_bytes, fuses_relu,   fdn_op,        reorder,
+    "onednn",  describe,  open_context, close_context, enter,          fdn_plain,
+    fdn_equal, fdn_bytes, fuses_relu,   fdn_op,        fdn_accumulate, reorder,
 };

@@ -107,6 +107,13 @@ static fst_status run_copy(struct fst_kernel *base, const struct fst_op_args *a,
     return FST_OK;
 }
 
+static fst_status run_accumulate(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    (void)err;
+    fst__accumulate(a->in, a->out, ((struct kernel *)base)->bytes / sizeof(float));
+    return FST_OK;
+}
+
 static struct kernel *new_kernel(struct fst_context *c, fst_kernel_fn run, const char *name, bool backward)
 {
     struct kernel *k = fst_calloc(1, sizeof *k);
@@ -118,28 +125,29 @@ static struct kernel *new_kernel(struct fst_context *c, fst_kernel_fn run, const
     return k;
 }
 
+/* A convolution sums a plane at a time in double. */
 static size_t scratch_bytes(const struct fst_op_request *r)
 {
     const struct fst_node *n = r->node;
-    const fst_conv2d *c = &n->u.conv;
-    if (n->kind != FST_OP_CONV2D || !r->training)
+    if (n->kind != FST_OP_CONV2D)
         return 0;
-    int64_t weights = c->out_channels * (n->in.dim[0] / c->groups) * c->kernel[0] * c->kernel[1];
-    return sizeof(double) * (size_t)(weights + c->out_channels + r->batch * fst_shape_count(&n->in));
+    int64_t in = n->in.dim[1] * n->in.dim[2], out = n->out.dim[1] * n->out.dim[2];
+    return sizeof(double) * (size_t)(in > out ? in : out);
 }
 
 static fst_status op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err)
 {
     const struct fst_node *n = r->node;
     const struct fst_op_type *t = fst__op_types[n->kind];
-    struct fst_op o = {.in = r->in};
-    if (n->kind == FST_OP_FLATTEN || (n->kind == FST_OP_DROPOUT && (!r->training || r->frozen))) {
+    struct fst_op o = {.in = r->in, .moves_grad = n->kind == FST_OP_ADD};
+    for (int j = 0; j < n->nmore; j++)
+        o.more[j] = r->more[j];
+    fst_status s = plain(c, r->batch, &n->out, &o.out, err);
+    if (!s && (n->kind == FST_OP_FLATTEN || (n->kind == FST_OP_DROPOUT && (!r->training || r->frozen)))) {
         o.alias = true;
-        o.out = r->in;
         *out = o;
         return FST_OK;
     }
-    fst_status s = plain(c, r->batch, &n->out, &o.out, err);
     if (s)
         return s;
     struct kernel *f = new_kernel(c, run_forward, t->name, false);
@@ -159,6 +167,16 @@ static fst_status op(struct fst_context *c, const struct fst_op_request *r, stru
     return FST_OK;
 }
 
+static fst_status accumulate(struct fst_context *c, const struct fst_layout *l, struct fst_kernel **out, fst_error *err)
+{
+    struct kernel *k = new_kernel(c, run_accumulate, "accumulate", true);
+    if (!k)
+        return fst_fail_memory(err, sizeof *k);
+    k->bytes = l->bytes;
+    *out = &k->base;
+    return FST_OK;
+}
+
 static fst_status reorder(struct fst_context *c, const struct fst_layout *from, const struct fst_layout *to,
                           struct fst_kernel **out, fst_error *err)
 {
@@ -173,5 +191,5 @@ static fst_status reorder(struct fst_context *c, const struct fst_layout *from, 
 }
 
 const struct fst_backend fst__backend_reference = {
-    "reference", describe, open_context, close_context, enter, plain, equal, bytes, fuses_relu, op, reorder,
+    "reference", describe, open_context, close_context, enter, plain, equal, bytes, fuses_relu, op, accumulate, reorder,
 };

@@ -27,6 +27,15 @@ const struct fst_op_type *const fst__op_types[FST_OP_KINDS] = {
     [FST_OP_FLATTEN] = &fst__op_flatten,
     [FST_OP_DROPOUT] = &fst__op_dropout,
     [FST_OP_BATCHNORM2D] = &fst__op_batchnorm2d,
+    [FST_OP_ADD] = &fst__op_add,
+    [FST_OP_CONCAT] = &fst__op_concat,
+    [FST_OP_AVGPOOL2D] = &fst__op_avgpool2d,
+    [FST_OP_RELU6] = &fst__op_relu6,
+    [FST_OP_SIGMOID] = &fst__op_sigmoid,
+    [FST_OP_GELU_TANH] = &fst__op_gelu_tanh,
+    [FST_OP_SOFTMAX] = &fst__op_softmax,
+    [FST_OP_GROUPNORM] = &fst__op_groupnorm,
+    [FST_OP_LAYERNORM] = &fst__op_layernorm,
 };
 
 fst_status fst_graph_new(fst_graph **out, fst_error *err)
@@ -113,6 +122,8 @@ static struct fst_node *add(fst_graph *g, fst_op_kind kind, int input, const str
     snprintf(n->name, sizeof n->name, "%s", name);
     if (kind != FST_OP_INPUT)
         n->in = g->nodes[input].out;
+    for (int j = 0; j < n->nmore; j++)
+        n->more_in[j] = g->nodes[n->more[j]].out;
     s = check_name(g, kind, name, &g->error);
     if (!s)
         s = fst__op_types[kind]->shape(n, &g->error);
@@ -124,6 +135,8 @@ static struct fst_node *add(fst_graph *g, fst_op_kind kind, int input, const str
     }
     if (n->input >= 0)
         g->nodes[n->input].consumers++;
+    for (int j = 0; j < n->nmore; j++)
+        g->nodes[n->more[j]].consumers++;
     g->count++;
     return n;
 }
@@ -224,6 +237,83 @@ fst_value fst_graph_maxpool2d(fst_graph *g, fst_value x, int64_t kernel, int64_t
     return made(g, add(g, FST_OP_MAXPOOL2D, x, &a, ""), true);
 }
 
+fst_value fst_graph_reshape(fst_graph *g, fst_value x, const fst_shape *sample)
+{
+    struct fst_node a = {.u.reshape = {*sample}};
+    return made(g, add(g, FST_OP_FLATTEN, x, &a, ""), true);
+}
+
+static fst_value simple(fst_graph *g, fst_op_kind kind, fst_value x)
+{
+    struct fst_node a = {0};
+    return made(g, add(g, kind, x, &a, ""), true);
+}
+
+fst_value fst_graph_relu6(fst_graph *g, fst_value x)
+{
+    return simple(g, FST_OP_RELU6, x);
+}
+
+fst_value fst_graph_sigmoid(fst_graph *g, fst_value x)
+{
+    return simple(g, FST_OP_SIGMOID, x);
+}
+
+fst_value fst_graph_gelu_tanh(fst_graph *g, fst_value x)
+{
+    return simple(g, FST_OP_GELU_TANH, x);
+}
+
+fst_value fst_graph_softmax(fst_graph *g, fst_value x)
+{
+    return simple(g, FST_OP_SOFTMAX, x);
+}
+
+/* Several inputs: all must be values of this graph. */
+static fst_value join(fst_graph *g, fst_op_kind kind, const fst_value *x, int count)
+{
+    struct fst_node a = {.nmore = count - 1};
+    const char *name = fst__op_types[kind]->name;
+    if (!g->status && (count < 1 || count > 1 + FST_NODE_MORE))
+        return broken(g, fst_fail(&g->error, FST_E_UNSUPPORTED, "%s takes 1 to %d inputs, not %d", name,
+                                  1 + FST_NODE_MORE, count));
+    for (int j = 1; !g->status && j < count; j++) {
+        if (x[j] < 0 || x[j] >= g->count)
+            return broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "%s: there is no value %d", name, x[j]));
+        a.more[j - 1] = x[j];
+    }
+    return g->status ? -1 : made(g, add(g, kind, x[0], &a, ""), true);
+}
+
+fst_value fst_graph_add(fst_graph *g, fst_value x, fst_value y)
+{
+    return join(g, FST_OP_ADD, (fst_value[]){x, y}, 2);
+}
+
+fst_value fst_graph_concat(fst_graph *g, const fst_value *x, int count)
+{
+    return join(g, FST_OP_CONCAT, x, count);
+}
+
+fst_value fst_graph_avgpool2d(fst_graph *g, fst_value x, const int64_t kernel[2], const int64_t stride[2],
+                              const int64_t padding[2], bool count_padding)
+{
+    struct fst_node a = {
+        .u.average = {{kernel[0], kernel[1]}, {stride[0], stride[1]}, {padding[0], padding[1]}, count_padding}};
+    return made(g, add(g, FST_OP_AVGPOOL2D, x, &a, ""), true);
+}
+
+fst_value fst_graph_global_avgpool(fst_graph *g, fst_value x)
+{
+    static const int64_t none[2] = {0, 0};
+    if (g->status || x < 0 || x >= g->count || g->nodes[x].out.rank != 3)
+        return g->status
+                   ? -1
+                   : broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "global_avgpool: needs (channels, height, width)"));
+    int64_t window[2] = {g->nodes[x].out.dim[1], g->nodes[x].out.dim[2]};
+    return fst_graph_flatten(g, fst_graph_avgpool2d(g, x, window, window, none, true));
+}
+
 fst_value fst_graph_flatten(fst_graph *g, fst_value x)
 {
     struct fst_node a = {0};
@@ -253,16 +343,36 @@ fst_value fst_graph_batchnorm2d(fst_graph *g, fst_value x, const char *name, dou
     return made(g, n, ok);
 }
 
+/* Scale and shift of `count` elements. */
+static fst_value scaled(fst_graph *g, struct fst_node *n, int64_t count)
+{
+    return made(g, n,
+                n && add_param(g, n, "weight", FST_SHAPE(count), FST_INIT_ONE, 0) &&
+                    add_param(g, n, "bias", FST_SHAPE(count), FST_INIT_ZERO, 0));
+}
+
+fst_value fst_graph_groupnorm(fst_graph *g, fst_value x, const char *name, int64_t groups, double eps)
+{
+    struct fst_node a = {.u.norm = {.eps = eps, .groups = groups}};
+    struct fst_node *n = add(g, FST_OP_GROUPNORM, x, &a, name);
+    return scaled(g, n, n ? n->in.dim[0] : 0);
+}
+
+fst_value fst_graph_layernorm(fst_graph *g, fst_value x, const char *name, double eps)
+{
+    struct fst_node a = {.u.norm = {.eps = eps}};
+    struct fst_node *n = add(g, FST_OP_LAYERNORM, x, &a, name);
+    return scaled(g, n, n ? n->in.dim[n->in.rank - 1] : 0);
+}
+
 fst_status fst_graph_finish(fst_graph *g, fst_value output, fst_error *err)
 {
     if (!g->status && (output < 0 || output >= g->count))
         broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the output is not a value of this graph"));
     for (int i = 0; !g->status && i < g->count; i++) {
-        int readers = g->nodes[i].consumers + (i == output);
-        if (readers != 1)
-            broken(g, fst_fail(&g->error, FST_E_UNSUPPORTED,
-                               "value %d (%s \"%s\") is read %d times; this engine runs chains, each value read once",
-                               i, fst__op_types[g->nodes[i].kind]->name, g->nodes[i].name, readers));
+        if (g->nodes[i].consumers == 0 && i != output)
+            broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "value %d (%s \"%s\") is not read by anything", i,
+                               fst__op_types[g->nodes[i].kind]->name, g->nodes[i].name));
     }
     if (g->status) {
         if (err)

@@ -4,7 +4,7 @@
 
 #include "fedstill/nn.h"
 
-enum { FST_NAME_MAX = 96, FST_NODE_PARAMS = 2, FST_NODE_BUFFERS = 2 };
+enum { FST_NAME_MAX = 96, FST_NODE_PARAMS = 2, FST_NODE_BUFFERS = 2, FST_NODE_MORE = 3 };
 enum { FST_WINDOW_MAX = 1 << 14 }; /* kernel, stride, padding: products of them stay far from 2^63 */
 
 typedef enum fst_op_kind {
@@ -16,6 +16,15 @@ typedef enum fst_op_kind {
     FST_OP_FLATTEN,
     FST_OP_DROPOUT,
     FST_OP_BATCHNORM2D,
+    FST_OP_ADD,
+    FST_OP_CONCAT,
+    FST_OP_AVGPOOL2D,
+    FST_OP_RELU6,
+    FST_OP_SIGMOID,
+    FST_OP_GELU_TANH,
+    FST_OP_SOFTMAX,
+    FST_OP_GROUPNORM,
+    FST_OP_LAYERNORM,
     FST_OP_KINDS
 } fst_op_kind;
 
@@ -34,7 +43,9 @@ struct fst_node {
     int id, input; /* input: the node whose output is read; -1 for FST_OP_INPUT */
     int consumers;
     char name[FST_NAME_MAX];
-    fst_shape in, out; /* of one sample */
+    int more[FST_NODE_MORE], nmore; /* further inputs (add, concat) */
+    fst_shape in, out;              /* of one sample; in: of the first input */
+    fst_shape more_in[FST_NODE_MORE];
     union {
         fst_conv2d conv;
         struct {
@@ -45,10 +56,18 @@ struct fst_node {
             int64_t kernel, stride, padding;
         } pool;
         struct {
+            int64_t kernel[2], stride[2], padding[2];
+            bool count_padding; /* the divisor is always the window's size */
+        } average;
+        struct {
+            fst_shape out;
+        } reshape; /* flatten */
+        struct {
             double p;
         } dropout;
         struct {
             double eps, momentum;
+            int64_t groups; /* groupnorm */
         } norm;
     } u;
     int params, first_param; /* slots in graph->params */
@@ -84,7 +103,8 @@ struct fst_op_type {
 };
 extern const struct fst_op_type *const fst__op_types[FST_OP_KINDS];
 extern const struct fst_op_type fst__op_conv2d, fst__op_linear, fst__op_relu, fst__op_maxpool2d, fst__op_flatten,
-    fst__op_dropout, fst__op_batchnorm2d;
+    fst__op_dropout, fst__op_batchnorm2d, fst__op_add, fst__op_concat, fst__op_avgpool2d, fst__op_relu6,
+    fst__op_sigmoid, fst__op_gelu_tanh, fst__op_softmax, fst__op_groupnorm, fst__op_layernorm;
 
 /* Hot loops are compiled for several instruction sets and chosen when the program starts. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(FST_NO_MULTIVERSION)

@@ -127,8 +127,8 @@ void fst_loss_rows(const fst_loss *l, const fst_loss_input *in, float *grad, dou
         const float *z = in->logits + r * n;
         double w = in->weight ? (double)in->weight[r] : 1, ce = 0, kd = 0;
         if (l->ce_weight != 0)
-            ce = w * cross_entropy(z, in->classes, in->labels[r], l->label_smoothing,
-                                   w * l->ce_weight / in->divisor, grad + r * n);
+            ce = w * cross_entropy(z, in->classes, in->labels[r], l->label_smoothing, w * l->ce_weight / in->divisor,
+                                   grad + r * n);
         if (l->kd_weight != 0)
             kd = distil(l, z, in->soft + r * n, in->classes, in->labels ? in->labels[r] : -1,
                         l->kd_weight / in->divisor, grad + r * n);

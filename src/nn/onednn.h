@@ -61,6 +61,7 @@ fst_status fdn_finish(struct kernel *k, struct fst_op *op, dnnl_primitive_desc_t
 fst_status fdn_new_reorder(struct fst_context *c, struct fst_op *op, const char *name, bool backward,
                            const struct fst_layout *from, enum field f, const struct fst_layout *to, enum field t,
                            struct kernel **out, fst_error *err);
+fst_status fdn_accumulate(struct fst_context *c, const struct fst_layout *l, struct fst_kernel **out, fst_error *err);
 /* The kernels of one node. */
 fst_status fdn_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err);
 

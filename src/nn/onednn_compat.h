@@ -131,9 +131,8 @@ static inline dnnl_status_t fdn_conv_backward_weights(dnnl_primitive_desc_t *pd,
                                                                    w->padding, w->padding, hint, attr);
 #else
     dnnl_convolution_desc_t d;
-    dnnl_status_t s = dnnl_convolution_backward_weights_desc_init(&d, dnnl_convolution_direct, src, diff_weights,
-                                                                  diff_bias, diff_dst, w->strides, w->padding,
-                                                                  w->padding);
+    dnnl_status_t s = dnnl_convolution_backward_weights_desc_init(
+        &d, dnnl_convolution_direct, src, diff_weights, diff_bias, diff_dst, w->strides, w->padding, w->padding);
     return s ? s : dnnl_primitive_desc_create(pd, &d, attr, e, hint);
 #endif
 }
@@ -179,32 +178,32 @@ static inline dnnl_status_t fdn_linear_backward_weights(dnnl_primitive_desc_t *p
 #endif
 }
 
-static inline dnnl_status_t fdn_maxpool_forward(dnnl_primitive_desc_t *pd, dnnl_engine_t e, dnnl_prop_kind_t prop,
-                                                fdn_md src, fdn_md dst, const struct fdn_window *w,
-                                                const_dnnl_primitive_attr_t attr)
+static inline dnnl_status_t fdn_pool_forward(dnnl_primitive_desc_t *pd, dnnl_engine_t e, dnnl_prop_kind_t prop,
+                                             dnnl_alg_kind_t alg, fdn_md src, fdn_md dst, const struct fdn_window *w,
+                                             const_dnnl_primitive_attr_t attr)
 {
 #if DNNL_VERSION_MAJOR >= 3
-    return dnnl_pooling_forward_primitive_desc_create(pd, e, prop, dnnl_pooling_max, src, dst, w->strides, w->kernel,
-                                                      w->dilation, w->padding, w->padding, attr);
+    return dnnl_pooling_forward_primitive_desc_create(pd, e, prop, alg, src, dst, w->strides, w->kernel, w->dilation,
+                                                      w->padding, w->padding, attr);
 #else
     dnnl_pooling_desc_t d;
-    dnnl_status_t s = dnnl_pooling_forward_desc_init(&d, prop, dnnl_pooling_max, src, dst, w->strides, w->kernel,
-                                                     w->padding, w->padding);
+    dnnl_status_t s =
+        dnnl_pooling_forward_desc_init(&d, prop, alg, src, dst, w->strides, w->kernel, w->padding, w->padding);
     return s ? s : dnnl_primitive_desc_create(pd, &d, attr, e, NULL);
 #endif
 }
 
-static inline dnnl_status_t fdn_maxpool_backward(dnnl_primitive_desc_t *pd, dnnl_engine_t e, fdn_md diff_src,
-                                                 fdn_md diff_dst, const struct fdn_window *w,
-                                                 const_dnnl_primitive_desc_t hint, const_dnnl_primitive_attr_t attr)
+static inline dnnl_status_t fdn_pool_backward(dnnl_primitive_desc_t *pd, dnnl_engine_t e, dnnl_alg_kind_t alg,
+                                              fdn_md diff_src, fdn_md diff_dst, const struct fdn_window *w,
+                                              const_dnnl_primitive_desc_t hint, const_dnnl_primitive_attr_t attr)
 {
 #if DNNL_VERSION_MAJOR >= 3
-    return dnnl_pooling_backward_primitive_desc_create(pd, e, dnnl_pooling_max, diff_src, diff_dst, w->strides,
-                                                       w->kernel, w->dilation, w->padding, w->padding, hint, attr);
+    return dnnl_pooling_backward_primitive_desc_create(pd, e, alg, diff_src, diff_dst, w->strides, w->kernel,
+                                                       w->dilation, w->padding, w->padding, hint, attr);
 #else
     dnnl_pooling_desc_t d;
-    dnnl_status_t s = dnnl_pooling_backward_desc_init(&d, dnnl_pooling_max, diff_src, diff_dst, w->strides, w->kernel,
-                                                      w->padding, w->padding);
+    dnnl_status_t s =
+        dnnl_pooling_backward_desc_init(&d, alg, diff_src, diff_dst, w->strides, w->kernel, w->padding, w->padding);
     return s ? s : dnnl_primitive_desc_create(pd, &d, attr, e, hint);
 #endif
 }

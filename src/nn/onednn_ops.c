@@ -283,7 +283,8 @@ static fst_status maxpool_backward(struct fst_context *c, const struct fst_op_re
     fst_status s = add_mask(c, r, op, err);
     if (s)
         return s;
-    dnnl_status_t ds = fdn_maxpool_backward(&pd, c->engine, FDN_MD(op->in->md), FDN_MD(op->out->md), w, hint, c->attr);
+    dnnl_status_t ds =
+        fdn_pool_backward(&pd, c->engine, dnnl_pooling_max, FDN_MD(op->in->md), FDN_MD(op->out->md), w, hint, c->attr);
     if (ds)
         return fdn_failed(ds, "backward", err);
     struct kernel *k = fdn_new_kernel(c, op, "maxpool backward", true, err);
@@ -370,8 +371,8 @@ static fst_status maxpool_op(struct fst_context *c, const struct fst_op_request 
     fst_status s = fdn_sample_layout(c, r->batch, &n->out, true, &dst, err);
     if (s)
         return s;
-    dnnl_status_t ds = fdn_maxpool_forward(&pd, c->engine, r->training ? dnnl_forward_training : dnnl_forward_inference,
-                                           FDN_MD(op->in->md), FDN_MD(dst->md), &w, c->attr);
+    dnnl_status_t ds = fdn_pool_forward(&pd, c->engine, r->training ? dnnl_forward_training : dnnl_forward_inference,
+                                        dnnl_pooling_max, FDN_MD(op->in->md), FDN_MD(dst->md), &w, c->attr);
     if (ds)
         return fdn_failed(ds, "forward", err);
     s = fdn_queried(c, pd, dnnl_query_dst_md, &op->out, err);
@@ -398,6 +399,66 @@ static fst_status maxpool_op(struct fst_context *c, const struct fst_op_request 
     }
     if (!s && r->training && r->want_grad_in)
         s = maxpool_backward(c, r, op, &w, pd, workspace, err);
+    dnnl_primitive_desc_destroy(pd);
+    return s;
+}
+
+static fst_status avgpool_backward(struct fst_context *c, struct fst_op *op, dnnl_alg_kind_t alg,
+                                   const struct fdn_window *w, const_dnnl_primitive_desc_t hint, fst_error *err)
+{
+    dnnl_primitive_desc_t pd;
+    dnnl_status_t ds =
+        fdn_pool_backward(&pd, c->engine, alg, FDN_MD(op->in->md), FDN_MD(op->out->md), w, hint, c->attr);
+    if (ds)
+        return fdn_failed(ds, "backward", err);
+    struct kernel *k = fdn_new_kernel(c, op, "avgpool backward", true, err);
+    fst_status s = k ? FST_OK : FST_E_MEMORY;
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_DIFF_DST, op->out, GRAD_OUT, 0, err);
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_DIFF_SRC, op->in, GRAD_IN, 0, err);
+    if (s) {
+        dnnl_primitive_desc_destroy(pd);
+        return s;
+    }
+    return fdn_finish(k, op, pd, 0, err);
+}
+
+static fst_status avgpool_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)
+{
+    const struct fst_node *n = r->node;
+    const struct fst_layout *dst;
+    struct fdn_window w = {0};
+    dnnl_primitive_desc_t pd = NULL, copy;
+    dnnl_alg_kind_t alg =
+        n->u.average.count_padding ? dnnl_pooling_avg_include_padding : dnnl_pooling_avg_exclude_padding;
+    for (int i = 0; i < 2; i++) {
+        w.kernel[i] = n->u.average.kernel[i];
+        w.strides[i] = n->u.average.stride[i];
+        w.padding[i] = n->u.average.padding[i];
+    }
+    op->in = r->in;
+    fst_status s = fdn_sample_layout(c, r->batch, &n->out, true, &dst, err);
+    if (s)
+        return s;
+    dnnl_status_t ds = fdn_pool_forward(&pd, c->engine, r->training ? dnnl_forward_training : dnnl_forward_inference,
+                                        alg, FDN_MD(op->in->md), FDN_MD(dst->md), &w, c->attr);
+    if (ds)
+        return fdn_failed(ds, "forward", err);
+    s = fdn_queried(c, pd, dnnl_query_dst_md, &op->out, err);
+    struct kernel *k = s ? NULL : fdn_new_kernel(c, op, "avgpool forward", false, err);
+    if (!s && !k)
+        s = FST_E_MEMORY;
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_SRC, op->in, IN, 0, err);
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_DST, op->out, OUT, 0, err);
+    if (!s) {
+        ds = dnnl_primitive_desc_clone(&copy, pd);
+        s = ds ? fdn_failed(ds, "forward", err) : fdn_finish(k, op, copy, 0, err);
+    }
+    if (!s && r->training && r->want_grad_in)
+        s = avgpool_backward(c, op, alg, &w, pd, err);
     dnnl_primitive_desc_destroy(pd);
     return s;
 }
@@ -532,6 +593,102 @@ static fst_status relu_op(struct fst_context *c, const struct fst_op_request *r,
     return add_loop(c, op, "relu backward", true, run_relu_backward, r->node, elements, err);
 }
 
+static fst_status run_relu6(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    (void)err;
+    fst__relu6_forward(a->in, a->out, ((struct kernel *)base)->elements);
+    return FST_OK;
+}
+
+static fst_status run_relu6_backward(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    (void)err;
+    fst__relu6_mask(a->out, a->grad_out, ((struct kernel *)base)->elements);
+    return FST_OK;
+}
+
+static fst_status relu6_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)
+{
+    size_t elements = fdn_bytes(r->in) / sizeof(float);
+    op->in = op->out = r->in;
+    op->moves_grad = op->keep_out = true;
+    fst_status s = add_loop(c, op, "relu6 forward", false, run_relu6, r->node, elements, err);
+    return s || !r->training ? s : add_loop(c, op, "relu6 backward", true, run_relu6_backward, r->node, elements, err);
+}
+
+static fst_status run_add(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    struct kernel *k = (struct kernel *)base;
+    (void)err;
+    fst__add(a->in, a->more_in[0], a->out, k->mask, k->elements);
+    return FST_OK;
+}
+
+static fst_status run_add_backward(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    struct kernel *k = (struct kernel *)base;
+    (void)err;
+    if (k->mask)
+        fst__relu_mask(a->out, a->grad_out, k->elements);
+    if (a->more_grad_in[0])
+        memcpy(a->more_grad_in[0], a->grad_out, k->elements * sizeof(float));
+    return FST_OK;
+}
+
+static fst_status add_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)
+{
+    size_t elements = fdn_bytes(r->in) / sizeof(float);
+    bool mask = r->relu && !r->relu_elsewhere;
+    op->in = op->out = op->more[0] = r->in;
+    op->moves_grad = true;
+    fst_status s = add_loop(c, op, "add forward", false, run_add, r->node, elements, err);
+    if (s)
+        return s;
+    c->kernels->mask = r->relu;
+    if (!r->training || (!mask && !r->want_more[0]))
+        return FST_OK;
+    op->keep_out = mask;
+    s = add_loop(c, op, "add backward", true, run_add_backward, r->node, elements, err);
+    if (!s)
+        c->kernels->mask = mask;
+    return s;
+}
+
+static fst_status run_accumulate(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    (void)err;
+    fst__accumulate(a->in, a->out, ((struct kernel *)base)->elements);
+    return FST_OK;
+}
+
+fst_status fdn_accumulate(struct fst_context *c, const struct fst_layout *l, struct fst_kernel **out, fst_error *err)
+{
+    struct fst_op none = {0};
+    fst_status s = add_loop(c, &none, "accumulate", true, run_accumulate, NULL, fdn_bytes(l) / sizeof(float), err);
+    if (!s)
+        *out = none.kernel[0];
+    return s;
+}
+
+/* Ops for which oneDNN has no kernel that fits: the op file's own loops on plain layouts. */
+static fst_status plain_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)
+{
+    const struct fst_node *n = r->node;
+    const struct fst_op_type *t = fst__op_types[n->kind];
+    op->keep_in = op->keep_out = true;
+    op->saved = t->saved && r->training ? t->saved(n, r->batch) : 0;
+    fst_status s = fdn_plain(c, r->batch, &n->in, &op->in, err);
+    for (int j = 0; !s && j < n->nmore; j++)
+        s = fdn_plain(c, r->batch, &n->more_in[j], &op->more[j], err);
+    if (!s)
+        s = fdn_plain(c, r->batch, &n->out, &op->out, err);
+    if (!s)
+        s = add_loop(c, op, t->name, false, run_plain_forward, n, 0, err);
+    if (!s && r->training)
+        s = add_loop(c, op, t->name, true, run_plain_backward, n, 0, err);
+    return s;
+}
+
 static fst_status flatten_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)
 {
     op->alias = true;
@@ -563,7 +720,10 @@ fst_status fdn_op(struct fst_context *c, const struct fst_op_request *r, struct 
     static const maker makers[FST_OP_KINDS] = {
         [FST_OP_CONV2D] = weighted_op,   [FST_OP_LINEAR] = weighted_op, [FST_OP_RELU] = relu_op,
         [FST_OP_MAXPOOL2D] = maxpool_op, [FST_OP_FLATTEN] = flatten_op, [FST_OP_DROPOUT] = dropout_op,
-        [FST_OP_BATCHNORM2D] = norm_op,
+        [FST_OP_BATCHNORM2D] = norm_op,  [FST_OP_ADD] = add_op,         [FST_OP_CONCAT] = plain_op,
+        [FST_OP_AVGPOOL2D] = avgpool_op, [FST_OP_RELU6] = relu6_op,     [FST_OP_SIGMOID] = plain_op,
+        [FST_OP_GELU_TANH] = plain_op,   [FST_OP_SOFTMAX] = plain_op,   [FST_OP_GROUPNORM] = plain_op,
+        [FST_OP_LAYERNORM] = plain_op,
     };
     struct fst_op o = {0};
     fst_status s = makers[r->node->kind](c, r, &o, err);

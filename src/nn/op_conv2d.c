@@ -31,76 +31,150 @@ static double flops(const struct fst_node *n)
     return outputs * (2.0 * (double)(n->in.dim[0] / c->groups * c->kernel[0] * c->kernel[1]) + (c->bias ? 1 : 0));
 }
 
-/* Where one output element reads: the kernel's first row and column on the input. */
-struct window {
-    int64_t b, o, y, x, iy, ix, group_in, group; /* group_in: input channels of a group */
+/* One tap of the kernel: where on the output it reads inside the input, and where it reads there. */
+struct tap {
+    int64_t y0, y1, x0, x1; /* output rows and columns, from ... up to, not with */
+    int64_t iy, ix;         /* input row and column of output row 0, column 0 */
 };
 
-static struct window window_at(const struct fst_node *n, int64_t index)
+/* Outputs from *from up to *to read at index o * stride + shift inside 0 ... size-1. */
+static void valid_range(int64_t shift, int64_t stride, int64_t size, int64_t outputs, int64_t *from, int64_t *to)
 {
-    const fst_conv2d *c = &n->u.conv;
-    struct window w;
-    w.x = index % n->out.dim[2];
-    index /= n->out.dim[2];
-    w.y = index % n->out.dim[1];
-    index /= n->out.dim[1];
-    w.o = index % c->out_channels;
-    w.b = index / c->out_channels;
-    w.iy = w.y * c->stride[0] - c->padding[0];
-    w.ix = w.x * c->stride[1] - c->padding[1];
-    w.group_in = n->in.dim[0] / c->groups;
-    w.group = w.o / (c->out_channels / c->groups);
-    return w;
+    int64_t last = size - 1 - shift;
+    *from = shift >= 0 ? 0 : (-shift + stride - 1) / stride;
+    *to = last < 0 ? 0 : last / stride + 1;
+    if (*to > outputs)
+        *to = outputs;
+    if (*from > *to)
+        *from = *to;
 }
 
-/* Calls body with (ii: input index, wi: weight index) for every tap of the window inside the input. */
-#define FOR_TAPS(n, w, ii, wi, body)                                                                                   \
-    for (int64_t ci_ = 0; ci_ < (w).group_in; ci_++)                                                                   \
-        for (int64_t ky_ = 0; ky_ < (n)->u.conv.kernel[0]; ky_++)                                                      \
-            for (int64_t kx_ = 0; kx_ < (n)->u.conv.kernel[1]; kx_++) {                                                \
-                int64_t y_ = (w).iy + ky_, x_ = (w).ix + kx_;                                                          \
-                if (y_ < 0 || x_ < 0 || y_ >= (n)->in.dim[1] || x_ >= (n)->in.dim[2])                                  \
-                    continue;                                                                                          \
-                int64_t ii = (((w).b * (n)->in.dim[0] + (w).group * (w).group_in + ci_) * (n)->in.dim[1] + y_) *       \
-                                 (n)->in.dim[2] +                                                                      \
-                             x_;                                                                                       \
-                int64_t wi = (((w).o * (w).group_in + ci_) * (n)->u.conv.kernel[0] + ky_) * (n)->u.conv.kernel[1] +    \
-                             kx_;                                                                                      \
-                body;                                                                                                  \
-            }
+static struct tap tap_at(const struct fst_node *n, int64_t ky, int64_t kx)
+{
+    const fst_conv2d *c = &n->u.conv;
+    struct tap t = {.iy = ky - c->padding[0], .ix = kx - c->padding[1]};
+    valid_range(t.iy, c->stride[0], n->in.dim[1], n->out.dim[1], &t.y0, &t.y1);
+    valid_range(t.ix, c->stride[1], n->in.dim[2], n->out.dim[2], &t.x0, &t.x1);
+    return t;
+}
+
+/* out += w * in over the outputs of a tap; planes of doubles and floats. */
+static void tap_forward(const struct fst_node *n, const struct tap *t, double w, const float *restrict in,
+                        double *restrict out)
+{
+    int64_t sy = n->u.conv.stride[0], sx = n->u.conv.stride[1];
+    for (int64_t y = t->y0; y < t->y1; y++) {
+        const float *row = in + (y * sy + t->iy) * n->in.dim[2] + t->ix;
+        double *o = out + y * n->out.dim[2];
+        if (sx == 1) /* a loop that the compiler makes vectors of */
+            for (int64_t x = t->x0; x < t->x1; x++)
+                o[x] += w * (double)row[x];
+        else
+            for (int64_t x = t->x0; x < t->x1; x++)
+                o[x] += w * (double)row[x * sx];
+    }
+}
+
+static double tap_dot(const struct fst_node *n, const struct tap *t, const float *restrict in, const float *restrict g)
+{
+    int64_t sy = n->u.conv.stride[0], sx = n->u.conv.stride[1];
+    double sum = 0;
+    for (int64_t y = t->y0; y < t->y1; y++) {
+        const float *row = in + (y * sy + t->iy) * n->in.dim[2] + t->ix, *o = g + y * n->out.dim[2];
+        for (int64_t x = t->x0; x < t->x1; x++)
+            sum += (double)o[x] * (double)row[x * sx];
+    }
+    return sum;
+}
+
+static void tap_backward(const struct fst_node *n, const struct tap *t, double w, const float *restrict g,
+                         double *restrict in)
+{
+    int64_t sy = n->u.conv.stride[0], sx = n->u.conv.stride[1];
+    for (int64_t y = t->y0; y < t->y1; y++) {
+        double *row = in + (y * sy + t->iy) * n->in.dim[2] + t->ix;
+        const float *o = g + y * n->out.dim[2];
+        for (int64_t x = t->x0; x < t->x1; x++)
+            row[x * sx] += w * (double)o[x];
+    }
+}
+
+struct sizes {
+    int64_t in_plane, out_plane, group_in, group_out, taps;
+};
+
+static struct sizes sizes_of(const struct fst_node *n)
+{
+    const fst_conv2d *c = &n->u.conv;
+    return (struct sizes){n->in.dim[1] * n->in.dim[2], n->out.dim[1] * n->out.dim[2], n->in.dim[0] / c->groups,
+                          c->out_channels / c->groups, c->kernel[0] * c->kernel[1]};
+}
 
 static void forward(const struct fst_node *n, const struct fst_op_args *a)
 {
-    int64_t count = a->batch * fst_shape_count(&n->out);
-    for (int64_t i = 0; i < count; i++) {
-        struct window w = window_at(n, i);
-        double sum = n->u.conv.bias ? (double)a->param[1][w.o] : 0.0;
-        FOR_TAPS(n, w, ii, wi, sum += (double)a->in[ii] * (double)a->param[0][wi])
-        a->out[i] = (float)sum;
+    const fst_conv2d *c = &n->u.conv;
+    struct sizes z = sizes_of(n);
+    double *sum = a->scratch;
+    for (int64_t i = 0; i < a->batch * c->out_channels; i++) {
+        int64_t b = i / c->out_channels, o = i % c->out_channels, first = o / z.group_out * z.group_in;
+        for (int64_t k = 0; k < z.out_plane; k++)
+            sum[k] = c->bias ? (double)a->param[1][o] : 0.0;
+        for (int64_t k = 0; k < z.group_in * z.taps; k++) {
+            struct tap t = tap_at(n, k % z.taps / c->kernel[1], k % z.taps % c->kernel[1]);
+            const float *in = a->in + (b * n->in.dim[0] + first + k / z.taps) * z.in_plane;
+            tap_forward(n, &t, (double)a->param[0][o * z.group_in * z.taps + k], in, sum);
+        }
+        for (int64_t k = 0; k < z.out_plane; k++)
+            a->out[i * z.out_plane + k] = (float)sum[k];
+    }
+}
+
+static void backward_weights(const struct fst_node *n, const struct fst_op_args *a, const struct sizes *z)
+{
+    const fst_conv2d *c = &n->u.conv;
+    for (int64_t o = 0; o < c->out_channels; o++) {
+        int64_t first = o / z->group_out * z->group_in;
+        double bias = 0;
+        for (int64_t b = 0; c->bias && b < a->batch; b++)
+            for (int64_t k = 0; k < z->out_plane; k++)
+                bias += (double)a->grad_out[(b * c->out_channels + o) * z->out_plane + k];
+        if (c->bias)
+            a->grad_param[1][o] = (float)bias;
+        for (int64_t k = 0; k < z->group_in * z->taps; k++) {
+            struct tap t = tap_at(n, k % z->taps / c->kernel[1], k % z->taps % c->kernel[1]);
+            double sum = 0;
+            for (int64_t b = 0; b < a->batch; b++)
+                sum += tap_dot(n, &t, a->in + (b * n->in.dim[0] + first + k / z->taps) * z->in_plane,
+                               a->grad_out + (b * c->out_channels + o) * z->out_plane);
+            a->grad_param[0][o * z->group_in * z->taps + k] = (float)sum;
+        }
+    }
+}
+
+static void backward_data(const struct fst_node *n, const struct fst_op_args *a, const struct sizes *z)
+{
+    const fst_conv2d *c = &n->u.conv;
+    double *sum = a->scratch;
+    for (int64_t i = 0; i < a->batch * n->in.dim[0]; i++) {
+        int64_t b = i / n->in.dim[0], channel = i % n->in.dim[0], first = channel / z->group_in * z->group_out;
+        for (int64_t k = 0; k < z->in_plane; k++)
+            sum[k] = 0;
+        for (int64_t k = 0; k < z->group_out * z->taps; k++) {
+            struct tap t = tap_at(n, k % z->taps / c->kernel[1], k % z->taps % c->kernel[1]);
+            int64_t o = first + k / z->taps, w = (o * z->group_in + channel % z->group_in) * z->taps + k % z->taps;
+            tap_backward(n, &t, (double)a->param[0][w], a->grad_out + (b * c->out_channels + o) * z->out_plane, sum);
+        }
+        for (int64_t k = 0; k < z->in_plane; k++)
+            a->grad_in[i * z->in_plane + k] = (float)sum[k];
     }
 }
 
 static void backward(const struct fst_node *n, const struct fst_op_args *a)
 {
-    int64_t outputs = a->batch * fst_shape_count(&n->out), inputs = a->batch * fst_shape_count(&n->in);
-    const fst_conv2d *c = &n->u.conv;
-    int64_t weights = c->out_channels * (n->in.dim[0] / c->groups) * c->kernel[0] * c->kernel[1];
-    double *sum = a->scratch, *gw = sum, *gb = gw + weights, *gi = gb + c->out_channels;
-    for (int64_t i = 0; i < weights + c->out_channels + (a->grad_in ? inputs : 0); i++)
-        sum[i] = 0;
-    for (int64_t i = 0; i < outputs; i++) {
-        struct window w = window_at(n, i);
-        double g = (double)a->grad_out[i];
-        gb[w.o] += g;
-        FOR_TAPS(n, w, ii, wi, gw[wi] += g * (double)a->in[ii];
-                 if (a->grad_in) gi[ii] += g * (double)a->param[0][wi])
-    }
-    for (int64_t i = 0; i < weights; i++)
-        a->grad_param[0][i] = (float)gw[i];
-    for (int64_t i = 0; c->bias && i < c->out_channels; i++)
-        a->grad_param[1][i] = (float)gb[i];
-    for (int64_t i = 0; a->grad_in && i < inputs; i++)
-        a->grad_in[i] = (float)gi[i];
+    struct sizes z = sizes_of(n);
+    backward_weights(n, a, &z);
+    if (a->grad_in)
+        backward_data(n, a, &z);
 }
 
 const struct fst_op_type fst__op_conv2d = {"conv2d", shape, flops, forward, backward, NULL};

@@ -12,8 +12,9 @@ static fst_status shape(struct fst_node *n, fst_error *err)
     if (k > FST_WINDOW_MAX || s > FST_WINDOW_MAX || p > FST_WINDOW_MAX)
         return fst_fail(err, FST_E_LIMIT, "kernel, stride and padding are at most %d", FST_WINDOW_MAX);
     if (k < 1 || s < 1 || p < 0 || 2 * p > k)
-        return fst_fail(err, FST_E_ARGUMENT, "kernel %lld, stride %lld, padding %lld: padding is at most half the kernel",
-                        (long long)k, (long long)s, (long long)p);
+        return fst_fail(err, FST_E_ARGUMENT,
+                        "kernel %lld, stride %lld, padding %lld: padding is at most half the kernel", (long long)k,
+                        (long long)s, (long long)p);
     n->out = FST_SHAPE(n->in.dim[0], 0, 0);
     for (int i = 1; i < 3; i++) {
         if (n->in.dim[i] + 2 * p < k)

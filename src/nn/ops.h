@@ -7,6 +7,10 @@
 void fst__relu_forward(const float *x, float *y, size_t n);
 /* g becomes 0 where y is not above 0. */
 void fst__relu_mask(const float *y, float *g, size_t n);
+void fst__relu6_forward(const float *x, float *y, size_t n);
+void fst__relu6_mask(const float *y, float *g, size_t n); /* 0 where y is not inside (0, 6) */
+void fst__add(const float *x, const float *y, float *out, bool relu, size_t n);
+void fst__accumulate(const float *x, float *out, size_t n); /* out += x */
 /* Max pooling whose windows do not overlap (stride = kernel, no padding) over images whose channels lie in blocks of
  * `block` next to each other: (images, height, width, block). at: for each output, which element of its window won. */
 struct fst_blocked_pool {

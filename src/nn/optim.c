@@ -59,10 +59,10 @@ struct step {
     fst_optim *o;
     float *params;
     const fst_optim_input *in;
-    float lr, decay, momentum, prox, scale; /* scale: of clipping */
+    float lr, decay, momentum, prox, scale;      /* scale: of clipping */
     float beta1, beta2, eps, correct1, correct2; /* correct: 1/(1 - beta^t), the second under its root */
-    bool summed; /* the parts already stand summed in part 0 */
-    double *squares; /* of blocks from first_block on, when the norm is wanted */
+    bool summed;                                 /* the parts already stand summed in part 0 */
+    double *squares;                             /* of blocks from first_block on, when the norm is wanted */
     size_t first_block;
 };
 

@@ -17,6 +17,7 @@ struct region { /* memory needed from step `first` to step `last` */
 
 struct places { /* regions of one call's arguments */
     int in, out, grad_out, grad_in, saved;
+    int more_in[FST_NODE_MORE], more_grad_in[FST_NODE_MORE];
 };
 
 struct call { /* an op, or a reorder: its arguments and where they lie */
@@ -60,7 +61,7 @@ struct builder {
     struct value *values; /* by node */
     struct fst_op *ops;   /* by node */
     int *op_call;         /* by node: its call, -1 */
-    int *in_reorder;      /* by node: region of the reordered input, or NOWHERE */
+    int *in_reorder;      /* by node and input: region of the reordered input, or NOWHERE */
     bool *fused;          /* by node: a ReLU that its producer computes */
     bool *needs;          /* by node: somebody wants the gradient of its output */
     int time;
@@ -102,7 +103,9 @@ static void use(struct builder *b, int region)
 static int new_call(struct builder *b, const struct fst_node *node)
 {
     struct call *c = &b->p->calls[b->p->ncalls];
-    *c = (struct call){.node = node, .at = {NOWHERE, NOWHERE, NOWHERE, NOWHERE, NOWHERE}};
+    *c = (struct call){
+        .node = node,
+        .at = {NOWHERE, NOWHERE, NOWHERE, NOWHERE, NOWHERE, {NOWHERE, NOWHERE, NOWHERE}, {NOWHERE, NOWHERE, NOWHERE}}};
     c->args.batch = b->p->options.batch;
     c->args.training = b->p->options.training;
     c->args.frozen = b->p->options.frozen;
@@ -115,8 +118,8 @@ static void new_step(struct builder *b, struct fst_kernel *k, int call)
     b->time++;
 }
 
-static fst_status add_reorder(struct builder *b, const struct fst_layout *from, int source,
-                              const struct fst_layout *to, int target, fst_error *err)
+static fst_status add_reorder(struct builder *b, const struct fst_layout *from, int source, const struct fst_layout *to,
+                              int target, fst_error *err)
 {
     struct fst_kernel *k;
     fst_status s = b->p->backend->reorder(b->p->context, from, to, &k, err);
@@ -131,12 +134,22 @@ static fst_status add_reorder(struct builder *b, const struct fst_layout *from, 
     return FST_OK;
 }
 
-/* The node that reads node i's output, NULL for the graph's output. */
+enum { NODE_INPUTS = 1 + FST_NODE_MORE };
+
+static int input_of(const struct fst_node *n, int j)
+{
+    return j ? n->more[j - 1] : n->input;
+}
+
+/* The node that alone reads node i's output; NULL when there are several, or for the graph's output. */
 static const struct fst_node *reader(const fst_graph *g, int i)
 {
+    if (g->nodes[i].consumers != 1 || i == g->output)
+        return NULL;
     for (int k = i + 1; k < g->count; k++)
-        if (g->nodes[k].input == i)
-            return &g->nodes[k];
+        for (int j = 0; j <= g->nodes[k].nmore; j++)
+            if (input_of(&g->nodes[k], j) == i)
+                return &g->nodes[k];
     return NULL;
 }
 
@@ -147,7 +160,9 @@ static void find_fusions(struct builder *b)
         const struct fst_node *next = reader(g, i);
         if (next && next->kind == FST_OP_RELU && b->p->backend->fuses_relu(&g->nodes[i]))
             b->fused[next->id] = true;
-        b->needs[i] = i == 0 ? b->p->options.input_grad : g->nodes[i].params > 0 || b->needs[g->nodes[i].input];
+        b->needs[i] = i == 0 ? b->p->options.input_grad : g->nodes[i].params > 0;
+        for (int j = 0; i > 0 && j <= g->nodes[i].nmore; j++)
+            b->needs[i] = b->needs[i] || b->needs[input_of(&g->nodes[i], j)];
     }
 }
 
@@ -161,6 +176,10 @@ static struct fst_op_request request_of(const struct builder *b, const struct fs
                                .frozen = b->p->options.frozen,
                                .want_grad_in = b->needs[n->input],
                                .in = b->values[n->input].layout};
+    for (int j = 0; j < n->nmore; j++) {
+        r.more[j] = b->values[n->more[j]].layout;
+        r.want_more[j] = b->needs[n->more[j]];
+    }
     if (next && b->fused[next->id]) {
         r.relu = true;
         behind = reader(g, next->id);
@@ -172,41 +191,59 @@ static struct fst_op_request request_of(const struct builder *b, const struct fs
     return r;
 }
 
+/* Input j in the layout that the op wants: as it lies, or copied before. */
+static fst_status bring_input(struct builder *b, const struct fst_node *n, int j, int *source, fst_error *err)
+{
+    const struct fst_op *op = &b->ops[n->id];
+    const struct value *in = &b->values[input_of(n, j)];
+    const struct fst_layout *want = j ? op->more[j - 1] : op->in;
+    *source = in->region;
+    if (b->p->backend->equal(want, in->layout))
+        return FST_OK;
+    *source = b->in_reorder[n->id * NODE_INPUTS + j] = new_region(b, b->p->backend->bytes(want));
+    return add_reorder(b, in->layout, in->region, want, *source, err);
+}
+
+static void use_inputs(struct builder *b, const struct places *at)
+{
+    use(b, at->in);
+    for (int j = 0; j < FST_NODE_MORE; j++)
+        use(b, at->more_in[j]);
+}
+
 static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_error *err)
 {
     fst_plan *p = b->p;
-    struct value *in = &b->values[n->input], *out = &b->values[n->id];
+    struct value *out = &b->values[n->id];
     struct fst_op *op = &b->ops[n->id];
+    int source[NODE_INPUTS];
     if (b->fused[n->id]) { /* its producer's output is already behind the ReLU */
-        *out = *in;
+        *out = b->values[n->input];
         return FST_OK;
     }
     struct fst_op_request r = request_of(b, n);
     fst_status s = p->backend->op(p->context, &r, op, err);
+    for (int j = 0; !s && j <= n->nmore; j++)
+        s = bring_input(b, n, j, &source[j], err);
     if (s)
         return s;
-    int source = in->region;
-    if (!p->backend->equal(op->in, in->layout)) {
-        source = b->in_reorder[n->id] = new_region(b, p->backend->bytes(op->in));
-        s = add_reorder(b, in->layout, in->region, op->in, source, err);
-        if (s)
-            return s;
-    }
     out->layout = op->out;
     if (op->alias) {
-        out->region = source;
+        out->region = source[0];
         return FST_OK;
     }
     int c = b->op_call[n->id] = new_call(b, n);
     struct places *at = &p->calls[c].at;
-    at->in = source;
+    at->in = source[0];
+    for (int j = 0; j < n->nmore; j++)
+        at->more_in[j] = source[1 + j];
     at->out = out->region = new_region(b, p->backend->bytes(op->out));
     at->saved = new_region(b, op->saved);
     if (op->scratch > p->scratch_bytes)
         p->scratch_bytes = op->scratch;
     for (int k = 0; k < op->kernels; k++)
         if (!op->kernel[k]->backward) {
-            use(b, at->in);
+            use_inputs(b, at);
             use(b, at->out);
             use(b, at->saved);
             new_step(b, op->kernel[k], c);
@@ -251,41 +288,84 @@ static fst_status build_forward(struct builder *b, fst_error *err)
     return s;
 }
 
+/* A reader of the value has its gradient in `region`: the first one's becomes the value's, others are added. */
+static fst_status give_grad(struct builder *b, struct value *v, int region, fst_error *err)
+{
+    struct fst_kernel *k;
+    if (v->grad == NOWHERE) {
+        v->grad = region;
+        return FST_OK;
+    }
+    fst_status s = b->p->backend->accumulate(b->p->context, v->layout, &k, err);
+    if (s)
+        return s;
+    int c = new_call(b, NULL);
+    b->p->calls[c].at.in = region;
+    b->p->calls[c].at.out = v->grad;
+    use(b, region);
+    use(b, v->grad);
+    new_step(b, k, c);
+    return FST_OK;
+}
+
+/* The gradient of input j stands in `region`, in the layout that the op has for it. */
+static fst_status hand_back(struct builder *b, const struct fst_node *n, int j, int region, fst_error *err)
+{
+    const struct fst_op *op = &b->ops[n->id];
+    struct value *v = &b->values[input_of(n, j)];
+    if (region == NOWHERE || !b->needs[input_of(n, j)])
+        return FST_OK;
+    if (b->in_reorder[n->id * NODE_INPUTS + j] == NOWHERE)
+        return give_grad(b, v, region, err);
+    int target = new_region(b, b->p->backend->bytes(v->layout));
+    fst_status s = add_reorder(b, j ? op->more[j - 1] : op->in, region, v->layout, target, err);
+    return s ? s : give_grad(b, v, target, err);
+}
+
+static void backward_kernels(struct builder *b, const struct fst_op *op, int call)
+{
+    struct places *at = &b->p->calls[call].at;
+    for (int k = 0; k < op->kernels; k++) {
+        if (!op->kernel[k]->backward)
+            continue;
+        if (op->keep_in)
+            use_inputs(b, at);
+        if (op->keep_out)
+            use(b, at->out);
+        use(b, at->grad_out);
+        use(b, at->grad_in);
+        for (int j = 0; j < FST_NODE_MORE; j++)
+            use(b, at->more_grad_in[j]);
+        use(b, at->saved);
+        new_step(b, op->kernel[k], call);
+    }
+}
+
 static fst_status backward_node(struct builder *b, const struct fst_node *n, fst_error *err)
 {
     fst_plan *p = b->p;
-    struct value *in = &b->values[n->input], *out = &b->values[n->id];
+    struct value *out = &b->values[n->id];
     struct fst_op *op = &b->ops[n->id];
     if (b->fused[n->id]) {
-        in->grad = out->grad;
+        b->values[n->input].grad = out->grad;
         return FST_OK;
     }
-    int grad_in = NOWHERE;
-    if (op->alias) {
-        grad_in = out->grad;
-    } else {
-        int c = b->op_call[n->id];
-        struct places *at = &p->calls[c].at;
-        at->grad_out = out->grad;
-        if (b->needs[n->input])
-            grad_in = at->grad_in = new_region(b, p->backend->bytes(op->in));
-        for (int k = 0; k < op->kernels; k++)
-            if (op->kernel[k]->backward) {
-                if (op->keep_in)
-                    use(b, at->in);
-                if (op->keep_out)
-                    use(b, at->out);
-                use(b, at->grad_out);
-                use(b, at->grad_in);
-                use(b, at->saved);
-                    new_step(b, op->kernel[k], c);
-            }
-    }
-    in->grad = grad_in;
-    if (grad_in < 0 || b->in_reorder[n->id] == NOWHERE)
-        return FST_OK;
-    in->grad = new_region(b, p->backend->bytes(in->layout));
-    return add_reorder(b, op->in, grad_in, in->layout, in->grad, err);
+    if (op->alias)
+        return hand_back(b, n, 0, out->grad, err);
+    int c = b->op_call[n->id], grad[NODE_INPUTS];
+    struct places *at = &p->calls[c].at;
+    at->grad_out = out->grad;
+    grad[0] = out->grad;
+    if (!op->moves_grad)
+        grad[0] = at->grad_in = b->needs[n->input] ? new_region(b, p->backend->bytes(op->in)) : NOWHERE;
+    for (int j = 0; j < n->nmore; j++)
+        grad[1 + j] = at->more_grad_in[j] =
+            b->needs[n->more[j]] ? new_region(b, p->backend->bytes(op->more[j])) : NOWHERE;
+    backward_kernels(b, op, c);
+    fst_status s = FST_OK;
+    for (int j = 0; !s && j <= n->nmore; j++)
+        s = hand_back(b, n, j, grad[j], err);
+    return s;
 }
 
 static fst_status build_backward(struct builder *b, fst_error *err)
@@ -370,6 +450,10 @@ static fst_status take_memory(fst_plan *p, fst_error *err)
         c->args.out = pointer(p, c->at.out);
         c->args.grad_out = pointer(p, c->at.grad_out);
         c->args.grad_in = pointer(p, c->at.grad_in);
+        for (int j = 0; j < FST_NODE_MORE; j++) {
+            c->args.more_in[j] = pointer(p, c->at.more_in[j]);
+            c->args.more_grad_in[j] = pointer(p, c->at.more_grad_in[j]);
+        }
         c->args.saved = pointer(p, c->at.saved);
         c->args.scratch = scratch;
     }
@@ -380,20 +464,22 @@ static fst_status build(struct builder *b, fst_error *err)
 {
     fst_plan *p = b->p;
     size_t n = (size_t)p->graph->count;
-    p->regions = fst_calloc(8 * n + 8, sizeof *p->regions);
-    p->calls = fst_calloc(3 * n + 4, sizeof *p->calls);
-    p->steps = fst_calloc((FST_OP_KERNELS + 2) * n + 4, sizeof *p->steps);
+    p->regions = fst_calloc(8 * NODE_INPUTS * n + 8, sizeof *p->regions);
+    p->calls = fst_calloc((1 + 3 * NODE_INPUTS) * n + 4, sizeof *p->calls);
+    p->steps = fst_calloc((FST_OP_KERNELS + 3 * NODE_INPUTS) * n + 4, sizeof *p->steps);
     b->values = fst_calloc(n, sizeof *b->values);
     b->ops = fst_calloc(n, sizeof *b->ops);
     b->op_call = fst_calloc(n, sizeof *b->op_call);
-    b->in_reorder = fst_calloc(n, sizeof *b->in_reorder);
+    b->in_reorder = fst_calloc(NODE_INPUTS * n, sizeof *b->in_reorder);
     b->fused = fst_calloc(n, sizeof *b->fused);
     b->needs = fst_calloc(n, sizeof *b->needs);
-    if (!p->regions || !p->calls || !p->steps || !b->values || !b->ops || !b->op_call || !b->in_reorder ||
-        !b->fused || !b->needs)
+    if (!p->regions || !p->calls || !p->steps || !b->values || !b->ops || !b->op_call || !b->in_reorder || !b->fused ||
+        !b->needs)
         return fst_fail_memory(err, n * sizeof *b->ops);
     for (size_t i = 0; i < n; i++)
-        b->op_call[i] = b->in_reorder[i] = b->values[i].grad = NOWHERE;
+        b->op_call[i] = b->values[i].grad = NOWHERE;
+    for (size_t i = 0; i < NODE_INPUTS * n; i++)
+        b->in_reorder[i] = NOWHERE;
     p->output_grad = p->input_grad = NOWHERE;
     fst_status s = p->backend->open(&p->context, p->options.threads, err);
     if (s)
@@ -448,6 +534,9 @@ static void bind_state(fst_plan *p, const fst_state *state, float *grads, const 
         struct call *c = &p->calls[i];
         if (c->at.in == EXTERNAL && x)
             c->args.in = x;
+        for (int j = 0; x && j < FST_NODE_MORE; j++)
+            if (c->at.more_in[j] == EXTERNAL)
+                c->args.more_in[j] = x;
         if (!c->node)
             continue;
         for (int k = 0; k < c->node->params; k++) {

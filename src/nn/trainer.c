@@ -32,9 +32,9 @@ struct fst_trainer {
     fst_plan *odd;
     size_t odd_rows;
     const char *backend;
-    bool whole;  /* batch statistics: the batch is one shard, never padded */
-    bool inside; /* one shard by rule: the threads work inside kernels */
-    float *kept; /* whole: running statistics before the step, */
+    bool whole;             /* batch statistics: the batch is one shard, never padded */
+    bool inside;            /* one shard by rule: the threads work inside kernels */
+    float *kept;            /* whole: running statistics before the step, */
     int64_t *kept_counters; /* to be put back when it fails */
 };
 
@@ -397,24 +397,27 @@ static double kernel_seconds(fst_trainer *t, size_t kernel, double round_seconds
     return seconds[ROUNDS / 2] * (double)turns;
 }
 
-/* A pass of every plan, with memory of its own: in a step one worker may have run all the shards. */
-static void warm_plan(void *ctx, int worker, size_t job)
+/* Which plans a step used is a matter of timing, and its input may be gone: a pass on memory of the
+ * trainer's own makes all plans ready. Without batch norm it leaves no trace in the state. */
+static fst_status rehearse(fst_trainer *t, fst_error *err)
 {
-    fst_trainer *t = ctx;
-    const float *out;
-    (void)worker;
-    t->status[job] = fst_plan_forward(t->plans[job], t->state, t->rest[job], NULL, &out, &t->errors[job]);
-    if (!t->status[job])
-        t->status[job] = fst_plan_backward(t->plans[job], t->state, t->grads[job], &t->errors[job]);
+    const fst_draws draws = {0};
+    const float *logits;
+    fst_status s = t->state ? FST_OK : fst_fail(err, FST_E_ARGUMENT, "run a step before its kernels");
+    for (int i = 0; !s && !t->whole && i < t->plans_count; i++) {
+        s = fst_plan_forward(t->plans[i], t->state, t->rest[i], &draws, &logits, err);
+        if (!s)
+            s = fst_plan_backward(t->plans[i], t->state, t->grads[i], err);
+    }
+    return s;
 }
 
 fst_status fst_trainer_profile(fst_trainer *t, double round_seconds, fst_kernel_visit visit, void *ctx, fst_error *err)
 {
     size_t n = fst_plan_kernels(t->plans[0]);
-    if (!t->state)
-        return fst_fail(err, FST_E_ARGUMENT, "run a step before its profile");
-    if (!t->whole)
-        fst_pool_run(t->pool, warm_plan, t, (size_t)t->plans_count);
+    fst_status s = rehearse(t, err);
+    if (s)
+        return s;
     for (size_t i = 0; i < n; i++) {
         fst_kernel_info k = fst_plan_kernel(t->plans[0], i);
         t->status[0] = FST_OK;

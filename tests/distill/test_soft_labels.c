@@ -584,11 +584,16 @@ static void any_allocation_may_fail(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_encodings_come_back), cmocka_unit_test(tails_keep_their_mass),
-        cmocka_unit_test(subsets),                 cmocka_unit_test(others_are_refused),
-        cmocka_unit_test(order_does_not_matter),   cmocka_unit_test(wrong_makings_are_refused),
-        cmocka_unit_test(loaders_fetch_them),      cmocka_unit_test(metadata_is_checked),
-        cmocka_unit_test(contents_are_checked),    cmocka_unit_test(every_prefix_is_refused),
+        cmocka_unit_test(all_encodings_come_back),
+        cmocka_unit_test(tails_keep_their_mass),
+        cmocka_unit_test(subsets),
+        cmocka_unit_test(others_are_refused),
+        cmocka_unit_test(order_does_not_matter),
+        cmocka_unit_test(wrong_makings_are_refused),
+        cmocka_unit_test(loaders_fetch_them),
+        cmocka_unit_test(metadata_is_checked),
+        cmocka_unit_test(contents_are_checked),
+        cmocka_unit_test(every_prefix_is_refused),
         cmocka_unit_test(any_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

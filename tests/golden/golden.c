@@ -238,8 +238,8 @@ void golden_compare_double(struct golden *g, const char *tensor, const double *g
         }
     }
     if (!(worst <= bound))
-        golden_fail(g, "%s[%zu]: got %.9g, want %.9g, off by %.2g, allowed %.2g", tensor, where, got[where], want[where],
-                    worst, bound);
+        golden_fail(g, "%s[%zu]: got %.9g, want %.9g, off by %.2g, allowed %.2g", tensor, where, got[where],
+                    want[where], worst, bound);
     fst_free(want);
 }
 

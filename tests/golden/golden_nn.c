@@ -47,6 +47,28 @@ static fst_value op_node(struct golden *g, fst_graph *graph, fst_value x, const 
         return fst_graph_linear(graph, x, "op", weight.shape.dim[0], has_bias);
     if (!strcmp(op, "relu"))
         return fst_graph_relu(graph, x);
+    if (!strcmp(op, "relu6"))
+        return fst_graph_relu6(graph, x);
+    if (!strcmp(op, "sigmoid"))
+        return fst_graph_sigmoid(graph, x);
+    if (!strcmp(op, "gelu_tanh"))
+        return fst_graph_gelu_tanh(graph, x);
+    if (!strcmp(op, "softmax"))
+        return fst_graph_softmax(graph, x);
+    if (!strcmp(op, "global_avgpool"))
+        return fst_graph_global_avgpool(graph, x);
+    if (!strcmp(op, "groupnorm"))
+        return fst_graph_groupnorm(graph, x, "op", (int64_t)golden_number(g, "groups", 1),
+                                   golden_number(g, "eps", 1e-5));
+    if (!strcmp(op, "layernorm"))
+        return fst_graph_layernorm(graph, x, "op", golden_number(g, "eps", 1e-5));
+    if (!strcmp(op, "add") && json_object_get(g->attrs, "operands"))
+        return fst_graph_add(graph, x, x);
+    if (!strcmp(op, "avgpool2d")) {
+        int64_t k = (int64_t)golden_number(g, "kernel", 0);
+        return fst_graph_avgpool2d(graph, x, (int64_t[]){k, k}, (int64_t[]){stride, stride},
+                                   (int64_t[]){padding, padding}, golden_number(g, "count_include_pad", 1) != 0);
+    }
     if (!strcmp(op, "maxpool2d"))
         return fst_graph_maxpool2d(graph, x, (int64_t)golden_number(g, "kernel", 0), stride, padding);
     if (!strcmp(op, "flatten"))
@@ -60,7 +82,9 @@ static fst_value op_node(struct golden *g, fst_graph *graph, fst_value x, const 
 
 static bool op_known(const char *op)
 {
-    static const char *const known[] = {"conv2d", "linear", "relu", "maxpool2d", "flatten", "dropout", "batchnorm2d"};
+    static const char *const known[] = {"conv2d",      "linear",    "relu",    "maxpool2d", "flatten", "dropout",
+                                        "batchnorm2d", "relu6",     "sigmoid", "gelu_tanh", "softmax", "global_avgpool",
+                                        "groupnorm",   "layernorm", "add",     "avgpool2d"};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (!strcmp(op, known[i]))
             return true;
@@ -134,7 +158,7 @@ void golden_op(struct golden *g)
     struct spec input;
     fst_graph *graph = NULL;
     fst_error err = {0};
-    if (!op_known(op)) {
+    if (!op_known(op) || (!strcmp(op, "add") && !json_object_get(g->attrs, "operands"))) {
         golden_skip(g, op);
         return;
     }
@@ -196,8 +220,8 @@ static void compare_slots(struct exercise *e, const char *stem, bool buffers, co
             golden_fail(g, "%s of %s: got %.9g, want %.9g", norm_name, p.name, got, norms[i]);
         for (size_t k = 0; k < HEAD && k < p.count; k++)
             if (!(fabs((double)span[p.offset + k] - heads[i * HEAD + k]) <= 1e-7 + r * scale))
-                golden_fail(g, "%s of %s[%zu]: got %.9g, want %.9g", head_name, p.name, k,
-                            (double)span[p.offset + k], heads[i * HEAD + k]);
+                golden_fail(g, "%s of %s[%zu]: got %.9g, want %.9g", head_name, p.name, k, (double)span[p.offset + k],
+                            heads[i * HEAD + k]);
     }
     fst_free(norms);
     fst_free(heads);
@@ -244,8 +268,8 @@ static void exercise(struct exercise *e, fst_error *err)
             double r = fmax(1e-3, 20 * fmax(golden_f32(g, "grad_norm_max"), golden_f32(g, "grad_head_max")));
             compare_slots(e, "grad", false, e->grads, r, 1e-3);
             if (fst_graph_buffers(e->model.graph))
-                compare_slots(e, "buffer", true, e->model.state.buffers,
-                              fmax(1e-5, 20 * golden_f32(g, "buffer_norm")), 1e-3);
+                compare_slots(e, "buffer", true, e->model.state.buffers, fmax(1e-5, 20 * golden_f32(g, "buffer_norm")),
+                              1e-3);
         }
         fst_optim_input in = {.grads = &e->grads, .parts = 1, .learning_rate = e->lr};
         fst_optim_step(&optim, e->model.state.params, &in, NULL);
@@ -276,7 +300,13 @@ static fst_status model_setup(struct exercise *e, const char *arch, const struct
     struct golden *g = e->g;
     json_t *config = json_object_get(g->attrs, "config"), *optimizer = json_object_get(g->attrs, "optimizer");
     fst_model_config c = {.classes = (int)golden_number(g, "classes", 10), .dropout1 = -1, .dropout2 = -1};
-    (void)config; /* dropout is 0 in every case; classes stand in attrs */
+    /* dropout is 0 in every case; classes stand in attrs */
+    const char *stem = json_string_value(json_object_get(config, "stem"));
+    json_t *strides = json_object_get(config, "stage_strides");
+    c.stem = stem && !strcmp(stem, "cifar") ? FST_STEM_CIFAR : FST_STEM_IMAGENET;
+    c.stem_stride = (int)json_integer_value(json_object_get(config, "stem_stride"));
+    for (size_t i = 0; i < json_array_size(strides) && i < FST_STAGES; i++)
+        c.stage_strides[i] = (int)json_integer_value(json_array_get(strides, i));
     c.input.rank = input->shape.rank - 1;
     memcpy(c.input.dim, input->shape.dim + 1, (size_t)c.input.rank * sizeof *c.input.dim);
     e->batch = (size_t)input->shape.dim[0];

@@ -16,24 +16,24 @@
 #include "fedstill/nn.h"
 
 /* The call may use `err`, the error that the assertion then shows. */
-#define assert_ok(call)                                                                                                \
-    do {                                                                                                               \
-        fst_error error_ = {0}, *err = &error_;                                                                        \
-        fst_status status_ = (call);                                                                                   \
-        (void)err;                                                                                                     \
-        if (status_)                                                                                                   \
-            fail_msg("%s: %s: %s", #call, fst_status_name(status_), error_.message);                                   \
+#define assert_ok(call)                                                              \
+    do {                                                                             \
+        fst_error error_ = {0}, *err = &error_;                                      \
+        fst_status status_ = (call);                                                 \
+        (void)err;                                                                   \
+        if (status_)                                                                 \
+            fail_msg("%s: %s: %s", #call, fst_status_name(status_), error_.message); \
     } while (0)
 
 /* The call must fail with this status, and its message must hold `text`. */
-#define assert_fails(call, wanted, text)                                                                               \
-    do {                                                                                                               \
-        fst_error error_ = {0}, *err = &error_;                                                                        \
-        fst_status status_ = (call);                                                                                   \
-        if (status_ != (wanted))                                                                                       \
-            fail_msg("%s: %s (%s), not %s", #call, fst_status_name(status_), error_.message, #wanted);                 \
-        if (error_.status != status_ || !strstr(error_.message, text))                                                 \
-            fail_msg("%s: the message \"%s\" does not say \"%s\"", #call, error_.message, text);                       \
+#define assert_fails(call, wanted, text)                                                               \
+    do {                                                                                               \
+        fst_error error_ = {0}, *err = &error_;                                                        \
+        fst_status status_ = (call);                                                                   \
+        if (status_ != (wanted))                                                                       \
+            fail_msg("%s: %s (%s), not %s", #call, fst_status_name(status_), error_.message, #wanted); \
+        if (error_.status != status_ || !strstr(error_.message, text))                                 \
+            fail_msg("%s: the message \"%s\" does not say \"%s\"", #call, error_.message, text);       \
     } while (0)
 
 static inline float *new_floats(size_t n)

@@ -395,9 +395,10 @@ static void check_chain(uint64_t seed, fst_shape shape, int64_t batch, const cha
 
 static void known_chains(void **state)
 {
-    static const char *const chains[] = {"crp",  "crrp", "cnrp", "cnp",  "cpn",  "cpr",  "crdp", "cprn", "rp",  "pr",
-                                         "crcr", "nrp",  "cr",   "cnr",  "crf",  "crpfl", "d",   "f",    "fr",  "fd",
-                                         "crpcrpflrl", "cnrcnrfl", "crdcrdfl", "p", "n", "r", "c", "rr", "cdnrp", "cpp"};
+    static const char *const chains[] = {"crp", "crrp", "cnrp", "cnp", "cpn",        "cpr",      "crdp",     "cprn",
+                                         "rp",  "pr",   "crcr", "nrp", "cr",         "cnr",      "crf",      "crpfl",
+                                         "d",   "f",    "fr",   "fd",  "crpcrpflrl", "cnrcnrfl", "crdcrdfl", "p",
+                                         "n",   "r",    "c",    "rr",  "cdnrp",      "cpp"};
     struct tally t = {0};
     (void)state;
     for (size_t i = 0; i < sizeof chains / sizeof *chains; i++)
@@ -488,9 +489,12 @@ static void plans_have_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(training),     cmocka_unit_test(frozen),
-        cmocka_unit_test(inference),    cmocka_unit_test(known_chains),
-        cmocka_unit_test(ties_go_to_the_first), cmocka_unit_test(plans_have_no_memory),
+        cmocka_unit_test(training),
+        cmocka_unit_test(frozen),
+        cmocka_unit_test(inference),
+        cmocka_unit_test(known_chains),
+        cmocka_unit_test(ties_go_to_the_first),
+        cmocka_unit_test(plans_have_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

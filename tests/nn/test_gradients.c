@@ -135,7 +135,8 @@ static fst_value conv(fst_graph *g, fst_value x, fst_conv2d c)
 
 static fst_value conv_3x3(fst_graph *g, fst_value x)
 {
-    return conv(g, x, (fst_conv2d){.out_channels = 4, .kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}, .bias = true});
+    return conv(g, x,
+                (fst_conv2d){.out_channels = 4, .kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}, .bias = true});
 }
 
 static fst_value conv_strided(fst_graph *g, fst_value x)
@@ -145,7 +146,8 @@ static fst_value conv_strided(fst_graph *g, fst_value x)
 
 static fst_value conv_rectangular(fst_graph *g, fst_value x)
 {
-    return conv(g, x, (fst_conv2d){.out_channels = 2, .kernel = {1, 3}, .stride = {2, 1}, .padding = {0, 2}, .bias = true});
+    return conv(g, x,
+                (fst_conv2d){.out_channels = 2, .kernel = {1, 3}, .stride = {2, 1}, .padding = {0, 2}, .bias = true});
 }
 
 static fst_value conv_tall(fst_graph *g, fst_value x)
@@ -275,6 +277,79 @@ static void batch_norm(void **state)
     check(norm, FST_SHAPE(5, 1, 1), 6, false, 0.1f, 0.1);
     check(norm, FST_SHAPE(3, 3, 4), 3, true, 0.1f, 0.1);
     check(norm, FST_SHAPE(2, 2, 2), 1, true, 0.1f, 0.1);
+}
+
+/* ---- several readers and inputs ---------------------------------------------------------------------- */
+
+static fst_value add_twice(fst_graph *g, fst_value x)
+{
+    return fst_graph_add(g, x, x);
+}
+
+/* A residual block: x is read by the branch and by the sum. No ReLU: its kinks would spoil the differences; the golden
+ * ResNets have it. */
+static fst_value residual(fst_graph *g, fst_value x)
+{
+    fst_conv2d c = {.out_channels = 3, .kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}, .bias = true};
+    x = fst_graph_conv2d(g, x, "stem", &c);
+    fst_value y = fst_graph_conv2d(g, x, "branch", &c);
+    return fst_graph_add(g, y, x);
+}
+
+/* Three readers of one value, one of them the output's own branch; padded channels where layouts have blocks. */
+static fst_value three_readers(fst_graph *g, fst_value x)
+{
+    fst_conv2d c = {.out_channels = 5, .kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}};
+    fst_value a = fst_graph_gelu_tanh(g, fst_graph_conv2d(g, x, "a", &c));
+    fst_value b = fst_graph_conv2d(g, a, "b", &c), d = fst_graph_conv2d(g, a, "d", &c);
+    return fst_graph_concat(g, (fst_value[]){a, fst_graph_add(g, b, a), d}, 3);
+}
+
+static void several_readers(void **state)
+{
+    (void)state;
+    check(add_twice, FST_SHAPE(3, 4, 4), 2, false, 1, 1e-2);
+    check(residual, FST_SHAPE(2, 5, 4), 2, false, 1, 1e-2);
+    check(three_readers, FST_SHAPE(2, 4, 3), 2, false, 1, 1e-2);
+}
+
+static fst_value average_counted(fst_graph *g, fst_value x)
+{
+    return fst_graph_avgpool2d(g, x, (int64_t[]){3, 2}, (int64_t[]){2, 1}, (int64_t[]){1, 1}, true);
+}
+
+static fst_value average_inside(fst_graph *g, fst_value x)
+{
+    return fst_graph_avgpool2d(g, x, (int64_t[]){3, 3}, (int64_t[]){2, 2}, (int64_t[]){1, 1}, false);
+}
+
+static void averages(void **state)
+{
+    (void)state;
+    check(average_counted, FST_SHAPE(3, 6, 5), 2, false, 1, 1e-2);
+    check(average_inside, FST_SHAPE(17, 5, 7), 2, false, 1, 1e-2);
+    check(fst_graph_global_avgpool, FST_SHAPE(17, 5, 3), 2, false, 1, 1e-2);
+}
+
+static fst_value group_norm(fst_graph *g, fst_value x)
+{
+    return fst_graph_groupnorm(g, x, "op", 3, 1e-5);
+}
+
+static fst_value layer_norm(fst_graph *g, fst_value x)
+{
+    return fst_graph_layernorm(g, x, "op", 1e-5);
+}
+
+static void row_norms_and_activations(void **state)
+{
+    (void)state;
+    check(group_norm, FST_SHAPE(6, 3, 3), 2, false, 1, 1e-2);
+    check(layer_norm, FST_SHAPE(4, 9), 2, false, 1, 1e-2);
+    check(fst_graph_sigmoid, FST_SHAPE(7), 3, false, 1, 1e-2);
+    check(fst_graph_gelu_tanh, FST_SHAPE(7), 3, false, 1, 1e-2);
+    check(fst_graph_softmax, FST_SHAPE(2, 5), 3, false, 1, 1e-2);
+    check(fst_graph_relu6, FST_SHAPE(3, 3, 3), 2, false, 4, 1e-3);
 }
 
 /* ---- losses ---------------------------------------------------------------------------------------- */
@@ -538,6 +613,9 @@ int main(void)
         cmocka_unit_test(pooling),
         cmocka_unit_test(flatten_and_dropout),
         cmocka_unit_test(batch_norm),
+        cmocka_unit_test(several_readers),
+        cmocka_unit_test(averages),
+        cmocka_unit_test(row_norms_and_activations),
         cmocka_unit_test(cross_entropy),
         cmocka_unit_test(distillation),
         cmocka_unit_test(students_like_their_teacher),

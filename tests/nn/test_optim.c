@@ -274,11 +274,16 @@ static void wrong_numbers_are_refused(void **state)
 {
     (void)state;
     static const fst_optim_spec wrong[] = {
-        {.learning_rate = -1},        {.learning_rate = NAN},
-        {.momentum = -0.1},           {.weight_decay = NAN},
-        {.clip_norm = -1},            {.kind = FST_OPTIM_ADAM, .beta1 = 1},
-        {.kind = FST_OPTIM_ADAM, .beta2 = 1.5}, {.kind = FST_OPTIM_ADAM, .beta1 = -0.5},
-        {.kind = FST_OPTIM_ADAM, .eps = -1},    {.kind = FST_OPTIM_ADAM, .beta2 = NAN},
+        {.learning_rate = -1},
+        {.learning_rate = NAN},
+        {.momentum = -0.1},
+        {.weight_decay = NAN},
+        {.clip_norm = -1},
+        {.kind = FST_OPTIM_ADAM, .beta1 = 1},
+        {.kind = FST_OPTIM_ADAM, .beta2 = 1.5},
+        {.kind = FST_OPTIM_ADAM, .beta1 = -0.5},
+        {.kind = FST_OPTIM_ADAM, .eps = -1},
+        {.kind = FST_OPTIM_ADAM, .beta2 = NAN},
     };
     fst_optim o = {0};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
