@@ -275,24 +275,32 @@ static fst_status weighted_op(struct fst_context *c, const struct fst_op_request
 
 /* ---- pooling ------------------------------------------------------------------------------------- */
 
-static fst_status maxpool_backward(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op,
-                                   const struct fdn_window *w, const_dnnl_primitive_desc_t hint,
-                                   const struct fst_layout *workspace, fst_error *err)
+struct pooling { /* max or average, while being built */
+    struct fst_context *c;
+    const struct fst_op_request *r;
+    struct fst_op *op;
+    dnnl_alg_kind_t alg;
+    struct fdn_window window;
+    const struct fst_layout *workspace; /* which element won; NULL for averages and inference */
+};
+
+static fst_status pool_backward(struct pooling *p, const_dnnl_primitive_desc_t hint, fst_error *err)
 {
     dnnl_primitive_desc_t pd;
-    fst_status s = add_mask(c, r, op, err);
+    struct fst_op *op = p->op;
+    fst_status s = add_mask(p->c, p->r, op, err);
     if (s)
         return s;
-    dnnl_status_t ds =
-        fdn_pool_backward(&pd, c->engine, dnnl_pooling_max, FDN_MD(op->in->md), FDN_MD(op->out->md), w, hint, c->attr);
+    dnnl_status_t ds = fdn_pool_backward(&pd, p->c->engine, p->alg, FDN_MD(op->in->md), FDN_MD(op->out->md), &p->window,
+                                         hint, p->c->attr);
     if (ds)
         return fdn_failed(ds, "backward", err);
-    struct kernel *k = fdn_new_kernel(c, op, "maxpool backward", true, err);
+    struct kernel *k = fdn_new_kernel(p->c, op, "pool backward", true, err);
     s = k ? FST_OK : FST_E_MEMORY;
     if (!s)
         s = fdn_bind(k, DNNL_ARG_DIFF_DST, op->out, GRAD_OUT, 0, err);
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_WORKSPACE, workspace, SAVED, 0, err);
+    if (!s && p->workspace)
+        s = fdn_bind(k, DNNL_ARG_WORKSPACE, p->workspace, SAVED, 0, err);
     if (!s)
         s = fdn_bind(k, DNNL_ARG_DIFF_SRC, op->in, GRAD_IN, 0, err);
     if (s) {
@@ -300,6 +308,26 @@ static fst_status maxpool_backward(struct fst_context *c, const struct fst_op_re
         return s;
     }
     return fdn_finish(k, op, pd, 0, err);
+}
+
+static fst_status pool_forward(struct pooling *p, const_dnnl_primitive_desc_t pd, fst_error *err)
+{
+    dnnl_primitive_desc_t copy;
+    struct fst_op *op = p->op;
+    struct kernel *k = fdn_new_kernel(p->c, op, "pool forward", false, err);
+    fst_status s = k ? FST_OK : FST_E_MEMORY;
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_SRC, op->in, IN, 0, err);
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_DST, op->out, OUT, 0, err);
+    if (!s && p->workspace) {
+        op->saved = fdn_bytes(p->workspace);
+        s = fdn_bind(k, DNNL_ARG_WORKSPACE, p->workspace, SAVED, 0, err);
+    }
+    if (s)
+        return s;
+    dnnl_status_t ds = dnnl_primitive_desc_clone(&copy, pd);
+    return ds ? fdn_failed(ds, "forward", err) : fdn_finish(k, op, copy, 0, err);
 }
 
 /* Windows that do not overlap, channels in blocks: a loop of ours is several times faster than 2.6's kernel. */
@@ -356,109 +384,44 @@ static fst_status blocked_maxpool_op(struct fst_context *c, const struct fst_op_
     return FST_OK;
 }
 
-static fst_status maxpool_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)
+static fst_status build_pool(struct pooling *p, dnnl_primitive_desc_t pd, fst_error *err)
 {
-    const struct fst_node *n = r->node;
-    const struct fst_layout *dst, *workspace = NULL;
-    struct fdn_window w = {0};
-    dnnl_primitive_desc_t pd = NULL, copy;
-    for (int i = 0; i < 2; i++) {
-        w.kernel[i] = n->u.pool.kernel;
-        w.strides[i] = n->u.pool.stride;
-        w.padding[i] = n->u.pool.padding;
-    }
-    op->in = r->in;
-    fst_status s = fdn_sample_layout(c, r->batch, &n->out, true, &dst, err);
-    if (s)
-        return s;
-    dnnl_status_t ds = fdn_pool_forward(&pd, c->engine, r->training ? dnnl_forward_training : dnnl_forward_inference,
-                                        dnnl_pooling_max, FDN_MD(op->in->md), FDN_MD(dst->md), &w, c->attr);
-    if (ds)
-        return fdn_failed(ds, "forward", err);
-    s = fdn_queried(c, pd, dnnl_query_dst_md, &op->out, err);
-    if (!s && suits_blocked_pool(n, op)) {
-        dnnl_primitive_desc_destroy(pd);
-        return blocked_maxpool_op(c, r, op, err);
-    }
-    if (!s && r->training)
-        s = fdn_queried(c, pd, dnnl_query_workspace_md, &workspace, err);
-    struct kernel *k = s ? NULL : fdn_new_kernel(c, op, "maxpool forward", false, err);
-    if (!s && !k)
-        s = FST_E_MEMORY;
+    bool max = p->alg == dnnl_pooling_max;
+    fst_status s = fdn_queried(p->c, pd, dnnl_query_dst_md, &p->op->out, err);
+    if (!s && max && suits_blocked_pool(p->r->node, p->op))
+        return blocked_maxpool_op(p->c, p->r, p->op, err);
+    if (!s && max && p->r->training)
+        s = fdn_queried(p->c, pd, dnnl_query_workspace_md, &p->workspace, err);
     if (!s)
-        s = fdn_bind(k, DNNL_ARG_SRC, op->in, IN, 0, err);
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_DST, op->out, OUT, 0, err);
-    if (!s && workspace) {
-        op->saved = fdn_bytes(workspace);
-        s = fdn_bind(k, DNNL_ARG_WORKSPACE, workspace, SAVED, 0, err);
-    }
-    if (!s) {
-        ds = dnnl_primitive_desc_clone(&copy, pd);
-        s = ds ? fdn_failed(ds, "forward", err) : fdn_finish(k, op, copy, 0, err);
-    }
-    if (!s && r->training && r->want_grad_in)
-        s = maxpool_backward(c, r, op, &w, pd, workspace, err);
-    dnnl_primitive_desc_destroy(pd);
+        s = pool_forward(p, pd, err);
+    if (!s && p->r->training && p->r->want_grad_in)
+        s = pool_backward(p, pd, err);
     return s;
 }
 
-static fst_status avgpool_backward(struct fst_context *c, struct fst_op *op, dnnl_alg_kind_t alg,
-                                   const struct fdn_window *w, const_dnnl_primitive_desc_t hint, fst_error *err)
-{
-    dnnl_primitive_desc_t pd;
-    dnnl_status_t ds =
-        fdn_pool_backward(&pd, c->engine, alg, FDN_MD(op->in->md), FDN_MD(op->out->md), w, hint, c->attr);
-    if (ds)
-        return fdn_failed(ds, "backward", err);
-    struct kernel *k = fdn_new_kernel(c, op, "avgpool backward", true, err);
-    fst_status s = k ? FST_OK : FST_E_MEMORY;
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_DIFF_DST, op->out, GRAD_OUT, 0, err);
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_DIFF_SRC, op->in, GRAD_IN, 0, err);
-    if (s) {
-        dnnl_primitive_desc_destroy(pd);
-        return s;
-    }
-    return fdn_finish(k, op, pd, 0, err);
-}
-
-static fst_status avgpool_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)
+static fst_status pool_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)
 {
     const struct fst_node *n = r->node;
     const struct fst_layout *dst;
-    struct fdn_window w = {0};
-    dnnl_primitive_desc_t pd = NULL, copy;
-    dnnl_alg_kind_t alg =
-        n->u.average.count_padding ? dnnl_pooling_avg_include_padding : dnnl_pooling_avg_exclude_padding;
+    struct pooling p = {.c = c, .r = r, .op = op, .alg = dnnl_pooling_max};
+    dnnl_primitive_desc_t pd;
+    bool max = n->kind == FST_OP_MAXPOOL2D;
     for (int i = 0; i < 2; i++) {
-        w.kernel[i] = n->u.average.kernel[i];
-        w.strides[i] = n->u.average.stride[i];
-        w.padding[i] = n->u.average.padding[i];
+        p.window.kernel[i] = max ? n->u.pool.kernel : n->u.average.kernel[i];
+        p.window.strides[i] = max ? n->u.pool.stride : n->u.average.stride[i];
+        p.window.padding[i] = max ? n->u.pool.padding : n->u.average.padding[i];
     }
+    if (!max)
+        p.alg = n->u.average.count_padding ? dnnl_pooling_avg_include_padding : dnnl_pooling_avg_exclude_padding;
     op->in = r->in;
     fst_status s = fdn_sample_layout(c, r->batch, &n->out, true, &dst, err);
     if (s)
         return s;
     dnnl_status_t ds = fdn_pool_forward(&pd, c->engine, r->training ? dnnl_forward_training : dnnl_forward_inference,
-                                        alg, FDN_MD(op->in->md), FDN_MD(dst->md), &w, c->attr);
+                                        p.alg, FDN_MD(op->in->md), FDN_MD(dst->md), &p.window, c->attr);
     if (ds)
         return fdn_failed(ds, "forward", err);
-    s = fdn_queried(c, pd, dnnl_query_dst_md, &op->out, err);
-    struct kernel *k = s ? NULL : fdn_new_kernel(c, op, "avgpool forward", false, err);
-    if (!s && !k)
-        s = FST_E_MEMORY;
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_SRC, op->in, IN, 0, err);
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_DST, op->out, OUT, 0, err);
-    if (!s) {
-        ds = dnnl_primitive_desc_clone(&copy, pd);
-        s = ds ? fdn_failed(ds, "forward", err) : fdn_finish(k, op, copy, 0, err);
-    }
-    if (!s && r->training && r->want_grad_in)
-        s = avgpool_backward(c, op, alg, &w, pd, err);
+    s = build_pool(&p, pd, err);
     dnnl_primitive_desc_destroy(pd);
     return s;
 }
@@ -718,11 +681,11 @@ fst_status fdn_op(struct fst_context *c, const struct fst_op_request *r, struct 
 {
     typedef fst_status (*maker)(struct fst_context *, const struct fst_op_request *, struct fst_op *, fst_error *);
     static const maker makers[FST_OP_KINDS] = {
-        [FST_OP_CONV2D] = weighted_op,   [FST_OP_LINEAR] = weighted_op, [FST_OP_RELU] = relu_op,
-        [FST_OP_MAXPOOL2D] = maxpool_op, [FST_OP_FLATTEN] = flatten_op, [FST_OP_DROPOUT] = dropout_op,
-        [FST_OP_BATCHNORM2D] = norm_op,  [FST_OP_ADD] = add_op,         [FST_OP_CONCAT] = plain_op,
-        [FST_OP_AVGPOOL2D] = avgpool_op, [FST_OP_RELU6] = relu6_op,     [FST_OP_SIGMOID] = plain_op,
-        [FST_OP_GELU_TANH] = plain_op,   [FST_OP_SOFTMAX] = plain_op,   [FST_OP_GROUPNORM] = plain_op,
+        [FST_OP_CONV2D] = weighted_op,  [FST_OP_LINEAR] = weighted_op, [FST_OP_RELU] = relu_op,
+        [FST_OP_MAXPOOL2D] = pool_op,   [FST_OP_FLATTEN] = flatten_op, [FST_OP_DROPOUT] = dropout_op,
+        [FST_OP_BATCHNORM2D] = norm_op, [FST_OP_ADD] = add_op,         [FST_OP_CONCAT] = plain_op,
+        [FST_OP_AVGPOOL2D] = pool_op,   [FST_OP_RELU6] = relu6_op,     [FST_OP_SIGMOID] = plain_op,
+        [FST_OP_GELU_TANH] = plain_op,  [FST_OP_SOFTMAX] = plain_op,   [FST_OP_GROUPNORM] = plain_op,
         [FST_OP_LAYERNORM] = plain_op,
     };
     struct fst_op o = {0};
