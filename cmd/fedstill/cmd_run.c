@@ -1,7 +1,10 @@
 /* fedstill run: a task's stages in this process. */
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cmd.h"
 #include "fedstill/report.h"
@@ -29,7 +32,7 @@ static const struct option_spec options[] = {
     {.name = "set",
      .argument = "KEY=VALUE",
      .type = OPTION_LIST,
-     .help = "Override a key of the task file, for instance stages.edge_kd.epochs=10. May be given several times."},
+     .help = "Override a key of the task file, for instance stages.edge_kd.epochs=10."},
     {.name = "workers",
      .letter = 'w',
      .argument = "N",
@@ -72,15 +75,41 @@ static const char *const examples[] = {
     NULL,
 };
 
-static volatile sig_atomic_t stop;
+static atomic_int stop;
+static const double patience = 0.3; /* seconds within which a second signal is an echo of the first */
 
-static void on_signal(int number)
+/* Waits for a request to stop. The first is noted, and the run saves its progress; the second ends the program
+ * at once: progress up to the last checkpoint is safe in any case. */
+static void *wait_for_signals(void *arg)
 {
-    (void)number;
-    stop = 1;
-    /* a second one ends the program at once: progress is safe in any case */
-    signal(SIGINT, SIG_DFL);
-    signal(SIGTERM, SIG_DFL);
+    const sigset_t *set = arg;
+    int number;
+    while (sigwait(set, &number))
+        ;
+    atomic_store(&stop, 1);
+    for (double first = fst_clock_seconds(); fst_clock_seconds() - first < patience;)
+        while (sigwait(set, &number))
+            ;
+    _exit(128 + number);
+}
+
+/* SIGINT and SIGTERM come to a thread of their own, and no handler ever runs: generated kernels of the compute
+ * libraries use the stack pointer as a register like any other, and a handler's frame would be written
+ * wherever it points. Called before other threads start, which inherit the mask. */
+static fst_status watch_signals(fst_error *err)
+{
+    static sigset_t set;
+    pthread_t thread;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    int e = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (!e)
+        e = pthread_create(&thread, NULL, wait_for_signals, &set);
+    if (e)
+        return fst_fail(err, FST_E_IO, "cannot watch for signals: %s", strerror(e));
+    pthread_detach(thread);
+    return FST_OK;
 }
 
 static void on_stage(void *ctx, const char *stage, const char *state)
@@ -152,9 +181,9 @@ static fst_status run(const struct options *o, fst_error *err)
     if (!s && option_flag(o, "dry-run")) {
         s = dry_run(task, &to, err);
     } else if (!s) {
-        signal(SIGINT, on_signal);
-        signal(SIGTERM, on_signal);
-        s = fst_task_run(task, &to, err);
+        s = watch_signals(err);
+        if (!s)
+            s = fst_task_run(task, &to, err);
         if (!s)
             s = print_result(task, option_flag(o, "json"), err);
         else if (s == FST_E_CANCELLED)

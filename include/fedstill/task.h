@@ -5,7 +5,7 @@
 #ifndef FEDSTILL_TASK_H
 #define FEDSTILL_TASK_H
 
-#include <signal.h>
+#include <stdatomic.h>
 
 #include "fedstill/base.h"
 
@@ -40,7 +40,7 @@ typedef struct fst_task_options {
     const char *backend; /* NULL: the default */
     bool fresh;          /* forget what is there and start anew */
     fst_observer observer;
-    const volatile sig_atomic_t *stop; /* becomes non-zero: write a checkpoint and return FST_E_CANCELLED */
+    const atomic_int *stop; /* becomes non-zero, from any thread or signal handler: write a checkpoint and return FST_E_CANCELLED */
 } fst_task_options;
 
 /* The output folder is locked; a second process is refused. */

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
@@ -30,6 +31,18 @@ int fst_cpu_count(void)
         return 1;
     int n = CPU_COUNT(&set);
     return n > 0 ? n : 1;
+}
+
+int fst_thread_start(pthread_t *thread, void *(*fn)(void *), void *arg)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    int e = pthread_sigmask(SIG_SETMASK, &all, &before); /* the new thread inherits it */
+    if (e)
+        return e;
+    e = pthread_create(thread, NULL, fn, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return e;
 }
 
 struct worker {
@@ -103,7 +116,7 @@ fst_status fst_pool_new(fst_pool **out, int threads, fst_error *err)
     for (int i = 1; i < threads; i++) {
         struct worker *w = &p->workers[p->started];
         *w = (struct worker){.pool = p, .index = i};
-        int e = pthread_create(&w->thread, NULL, work, w);
+        int e = fst_thread_start(&w->thread, work, w);
         if (e) {
             fst_pool_free(p);
             return fst_fail(err, FST_E_MEMORY, "cannot start thread %d of %d: %s", i, threads, strerror(e));

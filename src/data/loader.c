@@ -172,7 +172,7 @@ static fst_status start_thread(fst_loader *l, fst_error *err)
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->wake, NULL);
     pthread_cond_init(&l->news, NULL);
-    int e = pthread_create(&l->thread, NULL, work, l);
+    int e = fst_thread_start(&l->thread, work, l);
     if (e) {
         pthread_mutex_destroy(&l->lock);
         pthread_cond_destroy(&l->wake);

@@ -96,7 +96,7 @@ void fst__session_close(struct session *s)
 
 bool fst__session_stopped(const struct session *s)
 {
-    return s->options->stop && *s->options->stop;
+    return s->options->stop && atomic_load(s->options->stop);
 }
 
 char *fst__step_path(const struct session *s, enum step step, const char *name)
