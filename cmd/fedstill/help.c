@@ -240,8 +240,8 @@ void man_page(FILE *to, const struct command *const *table)
             ".SH DESCRIPTION\n",
             tagline);
     troff(to, "Teaches small models at the edge what a large model in the cloud knows, without moving the data. One "
-              "program runs every tier: the cloud (teacher, soft labels, aggregation), the edges (students, local "
-              "training, inference) and the devices (acquisition).\n\nAn option's argument may follow as "
+              "program trains the teacher, keeps its soft labels, distils a student from them and federates it over many "
+              "clients, which live in its process.\n\nAn option's argument may follow as "
               "--name=value or as the next word; \"--\" ends the options. Results go to standard output, progress, "
               "warnings and errors to standard error.\n");
     man_entries(to, "OPTIONS", program_options, COUNT(program_options));
