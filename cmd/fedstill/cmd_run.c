@@ -51,7 +51,11 @@ static const struct option_spec options[] = {
      .argument = "NAME",
      .type = OPTION_STRING,
      .help = "onednn, or reference (slow; the oracle of the tests)."},
-    {.name = "device", .argument = "NAME", .type = OPTION_STRING, .fallback = "cpu", .choices = devices,
+    {.name = "device",
+     .argument = "NAME",
+     .type = OPTION_STRING,
+     .fallback = "cpu",
+     .choices = devices,
      .help = "Where to compute."},
     {.name = "fresh", .type = OPTION_FLAG, .help = "Run the stages anew, whatever is there."},
     {.name = "dry-run",
@@ -163,6 +167,12 @@ static fst_status dry_run(fst_task *task, const fst_task_options *o, fst_error *
     return s;
 }
 
+static fst_status say_how_to_go_on(fst_error *err)
+{
+    fst_error why = *err;
+    return fst_fail(err, FST_E_CANCELLED, "%.900s; run the same command again to go on", why.message);
+}
+
 static fst_status run(const struct options *o, fst_error *err)
 {
     size_t nsets;
@@ -177,6 +187,8 @@ static fst_status run(const struct options *o, fst_error *err)
                            .fresh = option_flag(o, "fresh"),
                            .observer = {&quiet, on_stage, on_begin, on_update, on_end},
                            .stop = &stop};
+    if (option_given(o, "mode") && option_given(o, "stage"))
+        return fst_fail(err, FST_E_CONFIG, "--mode and --stage say different things: give one of them");
     fst_status s = fst_task_load(&task, operand(o, 0), sets, nsets, err);
     if (!s && option_flag(o, "dry-run")) {
         s = dry_run(task, &to, err);
@@ -187,7 +199,7 @@ static fst_status run(const struct options *o, fst_error *err)
         if (!s)
             s = print_result(task, option_flag(o, "json"), err);
         else if (s == FST_E_CANCELLED)
-            s = fst_fail_in(err, s, "run the same command again to go on");
+            s = say_how_to_go_on(err);
     }
     fst_task_free(task);
     return s;
