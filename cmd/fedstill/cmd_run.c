@@ -97,9 +97,9 @@ static void *wait_for_signals(void *arg)
     _exit(128 + number);
 }
 
-/* SIGINT and SIGTERM come to a thread of their own, and no handler ever runs: generated kernels of the compute
- * libraries use the stack pointer as a register like any other, and a handler's frame would be written
- * wherever it points. Called before other threads start, which inherit the mask. */
+/* SIGINT and SIGTERM come to a thread of their own, and no handler ever runs on a thread that computes: core files
+ * showed a handler's frame inside the heap, so generated kernels seem to use the stack pointer for other things.
+ * Called before other threads start, which inherit the mask. */
 static fst_status watch_signals(fst_error *err)
 {
     static sigset_t set;

@@ -141,8 +141,8 @@ FST_API int64_t fst_clock_unix_ms(void);
 
 FST_API int fst_cpu_count(void); /* CPUs this process may run on, at least 1 */
 
-/* pthread_create for a thread that takes no signals: they are the application's, and generated kernels may use the
- * stack pointer as a register like any other, so that a handler's frame would be written anywhere. An application
+/* pthread_create for a thread that takes no signals: they are the application's, and generated kernels seem to use
+ * the stack pointer for other things, so that a handler's frame would be written anywhere. An application
  * with handlers should give its own threads that compute a signal stack (sigaltstack, SA_ONSTACK), or block signals
  * there and sigwait elsewhere. Returns an errno value. */
 FST_API int fst_thread_start(pthread_t *thread, void *(*fn)(void *), void *arg);
