@@ -161,7 +161,10 @@ static fst_status soften(struct bench *b, size_t k, fst_error *err)
 static fst_status setup(struct bench *b, fst_error *err)
 {
     const char *backend = option_string(b->o, "backend");
-    fst_trainer_options to = {b->w->batch, b->threads, (size_t)option_int(b->o, "shard"), backend};
+    fst_trainer_options to = {.batch_size = b->w->batch,
+                              .threads = b->threads,
+                              .shard_size = (size_t)option_int(b->o, "shard"),
+                              .backend = backend};
     fst_status s = fst_model_init(&b->model, b->w->model, &b->w->config, err);
     if (s)
         return s;
@@ -318,7 +321,7 @@ static fst_status train_client(void *ctx, int worker, uint32_t client, uint64_t 
 
 static fst_status fleet_setup(struct fleet *f, const char *backend, fst_error *err)
 {
-    fst_trainer_options to = {LOCAL_BATCH, 1, LOCAL_BATCH, backend};
+    fst_trainer_options to = {.batch_size = LOCAL_BATCH, .threads = 1, .shard_size = LOCAL_BATCH, .backend = backend};
     fst_optim_spec os = {.kind = FST_OPTIM_SGD, .learning_rate = 0.03};
     size_t n = (size_t)CLIENTS * SAMPLES;
     fst_rng r;
@@ -385,11 +388,8 @@ static fst_status run_rounds(struct fleet *f, double *seconds, fst_error *err)
 static fst_status one_client_step(struct fleet *f, fst_error *err)
 {
     fst_step_result r;
-    fst_step_input in = {.rows = LOCAL_BATCH,
-                         .x = f->x,
-                         .labels = f->labels,
-                         .loss = FST_LOSS_CROSS_ENTROPY,
-                         .learning_rate = 0.03};
+    fst_step_input in = {
+        .rows = LOCAL_BATCH, .x = f->x, .labels = f->labels, .loss = FST_LOSS_CROSS_ENTROPY, .learning_rate = 0.03};
     return fst_trainer_step(f->trainers[0], &f->model.state, &f->optims[0], &in, &r, err);
 }
 

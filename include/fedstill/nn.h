@@ -22,7 +22,8 @@ typedef int fst_value; /* names the output of a node; negative after an error */
 FST_MUST FST_API fst_status fst_graph_new(fst_graph **out, fst_error *err);
 FST_API void fst_graph_free(fst_graph *g);
 
-/* The input of one sample, without the batch: (1, 28, 28). Exactly one. */
+/* The input of one sample, without the batch: (1, 28, 28). One to four, before everything else; trainers and
+ * runners take graphs with one. */
 FST_API fst_value fst_graph_input(fst_graph *g, const fst_shape *sample);
 
 typedef struct fst_conv2d {
@@ -79,7 +80,9 @@ FST_API fst_param_info fst_graph_buffer(const fst_graph *g, size_t i);
 FST_API size_t fst_graph_buffer_count(const fst_graph *g);
 FST_API size_t fst_graph_counters(const fst_graph *g);      /* int64 counters */
 FST_API const char *fst_graph_counter(const fst_graph *g, size_t i);
-FST_API fst_shape fst_graph_input_shape(const fst_graph *g);  /* of one sample */
+FST_API fst_shape fst_graph_input_shape(const fst_graph *g);  /* of one sample; of the first input */
+FST_API size_t fst_graph_inputs(const fst_graph *g);
+FST_API fst_shape fst_graph_input_shape_at(const fst_graph *g, size_t i);
 FST_API fst_shape fst_graph_output_shape(const fst_graph *g); /* of one sample */
 
 typedef struct fst_layer_info {
@@ -114,7 +117,12 @@ FST_API const char *const *fst_backend_names(void);
 /* "oneDNN 2.6.3, avx512_core" or so, for reports. */
 FST_API const char *fst_backend_describe(const char *name);
 
-typedef enum fst_precision { FST_PRECISION_F32 } fst_precision;
+/* bf16: activations and their gradients are kept as bf16, sums and parameters stay f32. */
+typedef enum fst_precision { FST_PRECISION_F32, FST_PRECISION_BF16 } fst_precision;
+/* Can the backend (NULL: the first) compute so on this machine? bf16 needs AVX-512 BF16 or AMX. */
+FST_API bool fst_backend_supports(const char *name, fst_precision p);
+FST_API const char *fst_precision_name(fst_precision p); /* "f32", "bf16" */
+FST_API bool fst_precision_parse(const char *name, fst_precision *out);
 
 typedef struct fst_plan_options {
     int64_t batch;
@@ -123,6 +131,7 @@ typedef struct fst_plan_options {
     bool frozen;        /* with training: batch norm uses its running statistics and dropout is off */
     int threads;        /* inside an op; 0 means 1 */
     const char *backend; /* NULL: the first of fst_backend_names */
+    fst_precision precision; /* an error when the backend does not support it */
 } fst_plan_options;
 
 /* Which draws a training-mode pass makes: row r takes stream (seed, "dropout.NODE", step << 24 | row0 + r). */
@@ -139,11 +148,18 @@ FST_API void fst_plan_free(fst_plan *p);
  * In training mode running statistics and counters of `state` move on. */
 FST_MUST FST_API fst_status fst_plan_forward(fst_plan *p, fst_state *state, const float *x, const fst_draws *draws,
                                              const float **out, fst_error *err);
+/* The same for a graph of several inputs: x[i] is the batch of input i. */
+FST_MUST FST_API fst_status fst_plan_forward_inputs(fst_plan *p, fst_state *state, const float *const *x,
+                                                    const fst_draws *draws, const float **out, fst_error *err);
+/* An inference plan brings weights into its kernels' layouts (and folds batch norms into them) at its first pass and
+ * keeps them. This tells that the state has changed. Training plans keep nothing. */
+FST_API void fst_plan_renew(fst_plan *p);
 /* Where the caller puts the gradient of the output before fst_plan_backward. */
 FST_API float *fst_plan_output_grad(fst_plan *p);
 /* Behind a forward pass with the same state and x: writes all of grads (the parameter span). */
 FST_MUST FST_API fst_status fst_plan_backward(fst_plan *p, const fst_state *state, float *grads, fst_error *err);
 FST_API const float *fst_plan_input_grad(const fst_plan *p); /* NULL unless asked for */
+FST_API const float *fst_plan_input_grad_at(const fst_plan *p, size_t input);
 FST_API size_t fst_plan_arena_bytes(const fst_plan *p);
 
 /* One kernel of a plan, for profiles. */
@@ -278,6 +294,7 @@ typedef struct fst_trainer_options {
     int threads;         /* 0: all CPUs */
     size_t shard_size;   /* 0: by rule */
     const char *backend;
+    fst_precision precision;
 } fst_trainer_options;
 
 typedef struct fst_step_input {
@@ -322,6 +339,9 @@ FST_MUST FST_API fst_status fst_runner_new(fst_runner **out, const fst_graph *g,
                                            fst_error *err);
 FST_API void fst_runner_free(fst_runner *r);
 FST_API const fst_graph *fst_runner_graph(const fst_runner *r);
+/* The caller promises not to change this state while the runner uses it: what is made from its weights is then made
+ * once, not at every call. NULL ends the promise. */
+FST_API void fst_runner_hold(fst_runner *r, const fst_state *state);
 /* logits: rows x classes. */
 FST_MUST FST_API fst_status fst_runner_logits(fst_runner *r, const fst_state *state, const float *x, size_t rows,
                                               float *logits, fst_error *err);

@@ -39,3 +39,24 @@ const char *fst_backend_describe(const char *name)
     const struct fst_backend *b = NULL;
     return fst__backend_find(name, &b, NULL) ? "unknown" : b->describe();
 }
+
+bool fst_backend_supports(const char *name, fst_precision p)
+{
+    const struct fst_backend *b = NULL;
+    return !fst__backend_find(name, &b, NULL) && b->supports(p);
+}
+
+const char *fst_precision_name(fst_precision p)
+{
+    return p == FST_PRECISION_BF16 ? "bf16" : "f32";
+}
+
+bool fst_precision_parse(const char *name, fst_precision *out)
+{
+    for (int p = FST_PRECISION_F32; p <= FST_PRECISION_BF16; p++)
+        if (!strcmp(name, fst_precision_name((fst_precision)p))) {
+            *out = (fst_precision)p;
+            return true;
+        }
+    return false;
+}

@@ -27,6 +27,8 @@ struct fst_op_args {
     float *buffer[FST_NODE_BUFFERS];
     int64_t *counter;
     void *saved, *scratch;
+    void *held; /* inference: written by kernels that prepare, kept until the next time */
+    const float *fold_param[2], *fold_buffer[2]; /* of a batch norm that is folded into the op */
     const fst_draws *draws;
 };
 
@@ -36,18 +38,22 @@ struct fst_kernel {
     fst_kernel_fn run;
     const char *name;
     bool compute, backward;
+    bool prepare; /* forward, of an inference plan: needed only when the state has changed */
 };
 
-enum { FST_OP_KERNELS = 10 };
+enum { FST_OP_KERNELS = 20 };
 
 struct fst_op_request {
     const struct fst_node *node;
-    int64_t batch;
+    int64_t batch;             /* rows: samples, times two for an op from complex to complex values */
+    int64_t in_rows, out_rows; /* differ from it where real values become complex or the other way round */
     bool training, frozen;
-    bool relu;           /* a ReLU behind the op is to be computed by it */
-    bool relu_elsewhere; /* ... but its gradient is taken by the pooling behind it */
-    bool mask_output;    /* a pooling that takes the gradient of the ReLU before it: where its output is not
-                            above 0 its output's gradient is 0 (max and ReLU commute) */
+    bool relu;                   /* a ReLU behind the op is to be computed by it */
+    bool relu6;                  /* the same with a ReLU6, in inference */
+    const struct fst_node *fold; /* a batch norm behind the op that it computes too, in inference */
+    bool relu_elsewhere;         /* ... but its gradient is taken by the pooling behind it */
+    bool mask_output;            /* a pooling that takes the gradient of the ReLU before it: where its output is not
+                                    above 0 its output's gradient is 0 (max and ReLU commute) */
     bool want_grad_in;
     bool want_more[FST_NODE_MORE];
     const struct fst_layout *in, *more[FST_NODE_MORE];
@@ -59,6 +65,7 @@ struct fst_op {
     bool moves_grad;                           /* grad_in is grad_out, perhaps changed in place */
     bool keep_in, keep_out;                    /* backward reads in, out */
     size_t saved;                              /* bytes that live from forward to backward */
+    size_t held;                               /* bytes that live from one pass to the next (inference) */
     size_t scratch;                            /* bytes that live from one kernel of the op to the next */
     struct fst_kernel *kernel[FST_OP_KERNELS]; /* forward ones first */
     int kernels;
@@ -67,7 +74,8 @@ struct fst_op {
 struct fst_backend {
     const char *name;
     const char *(*describe)(void);
-    fst_status (*open)(struct fst_context **out, int threads, fst_error *err);
+    bool (*supports)(fst_precision p);
+    fst_status (*open)(struct fst_context **out, int threads, fst_precision precision, fst_error *err);
     void (*close)(struct fst_context *c); /* with all its layouts, ops and kernels */
     /* Before a pass, on the thread that will run it. */
     void (*enter)(struct fst_context *c);
@@ -76,8 +84,8 @@ struct fst_backend {
                         fst_error *err);
     bool (*equal)(const struct fst_layout *a, const struct fst_layout *b);
     size_t (*bytes)(const struct fst_layout *l);
-    /* Fuses a ReLU behind this node? */
-    bool (*fuses_relu)(const struct fst_node *n);
+    /* Does the op of n compute the node behind it too? Asked of ReLU, ReLU6 and batch norm. */
+    bool (*fuses)(const struct fst_node *n, const struct fst_node *behind, bool training);
     fst_status (*op)(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err);
     /* out += in, both in that layout. */
     fst_status (*accumulate)(struct fst_context *c, const struct fst_layout *l, struct fst_kernel **out,

@@ -1,6 +1,6 @@
 /*
  * The oneDNN backend: one primitive a kernel, memory bound by pointer. This file has contexts, layouts and kernels,
- * onednn_ops.c the ops; with onednn.h and onednn_compat.h they are all that knows oneDNN. Activations keep the layout
+ * the onednn_*.c the ops; with onednn.h and onednn_compat.h they are all that knows oneDNN. Activations keep the layout
  * that the convolutions choose; parameters are plain and are brought into a primitive's layout just before it.
  */
 #include <omp.h>
@@ -56,6 +56,8 @@ static void close_context(struct fst_context *c)
     }
     if (c->attr_relu)
         dnnl_primitive_attr_destroy(c->attr_relu);
+    if (c->attr_relu6)
+        dnnl_primitive_attr_destroy(c->attr_relu6);
     if (c->attr)
         dnnl_primitive_attr_destroy(c->attr);
     if (c->stream)
@@ -65,38 +67,46 @@ static void close_context(struct fst_context *c)
     fst_free(c);
 }
 
-static dnnl_status_t make_attributes(struct fst_context *c)
+static dnnl_status_t make_attribute(dnnl_primitive_attr_t *out, dnnl_status_t (*append)(dnnl_post_ops_t))
 {
     dnnl_post_ops_t ops = NULL;
-    dnnl_status_t s = dnnl_primitive_attr_create(&c->attr);
+    dnnl_status_t s = dnnl_primitive_attr_create(out);
     if (!s)
-        s = dnnl_primitive_attr_set_scratchpad_mode(c->attr, dnnl_scratchpad_mode_user);
+        s = dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user);
+    if (s || !append)
+        return s;
+    s = dnnl_post_ops_create(&ops);
     if (!s)
-        s = dnnl_primitive_attr_create(&c->attr_relu);
+        s = append(ops);
     if (!s)
-        s = dnnl_primitive_attr_set_scratchpad_mode(c->attr_relu, dnnl_scratchpad_mode_user);
-    if (!s)
-        s = dnnl_post_ops_create(&ops);
-    if (!s)
-        s = fdn_append_relu(ops);
-    if (!s)
-        s = dnnl_primitive_attr_set_post_ops(c->attr_relu, ops);
+        s = dnnl_primitive_attr_set_post_ops(*out, ops);
     if (ops)
         dnnl_post_ops_destroy(ops);
     return s;
 }
 
-static fst_status open_context(struct fst_context **out, int threads, fst_error *err)
+static bool supports(fst_precision p)
+{
+    return p == FST_PRECISION_F32 ||
+           (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+}
+
+static fst_status open_context(struct fst_context **out, int threads, fst_precision precision, fst_error *err)
 {
     struct fst_context *c = fst_calloc(1, sizeof *c);
     if (!c)
         return fst_fail_memory(err, sizeof *c);
     c->threads = threads;
+    c->type = precision == FST_PRECISION_BF16 ? dnnl_bf16 : dnnl_f32;
     dnnl_status_t s = dnnl_engine_create(&c->engine, dnnl_cpu, 0);
     if (!s)
         s = dnnl_stream_create(&c->stream, c->engine, dnnl_stream_default_flags);
     if (!s)
-        s = make_attributes(c);
+        s = make_attribute(&c->attr, NULL);
+    if (!s)
+        s = make_attribute(&c->attr_relu, fdn_append_relu);
+    if (!s)
+        s = make_attribute(&c->attr_relu6, fdn_append_relu6);
     if (s) {
         close_context(c);
         return fdn_failed(s, "cannot start", err);
@@ -125,8 +135,8 @@ static struct fst_layout *new_layout(struct fst_context *c, fst_error *err)
     return l;
 }
 
-fst_status fdn_tagged(struct fst_context *c, int rank, const int64_t *dims, bool any, const struct fst_layout **out,
-                      fst_error *err)
+fst_status fdn_tagged(struct fst_context *c, dnnl_data_type_t type, int rank, const int64_t *dims, bool any,
+                      const struct fst_layout **out, fst_error *err)
 {
     static const dnnl_format_tag_t plain_tags[] = {dnnl_a, dnnl_a, dnnl_ab, dnnl_abc, dnnl_abcd, dnnl_abcde};
     dnnl_dims_t d = {0};
@@ -135,26 +145,47 @@ fst_status fdn_tagged(struct fst_context *c, int rank, const int64_t *dims, bool
         return FST_E_MEMORY;
     for (int i = 0; i < rank; i++)
         d[i] = dims[i];
-    dnnl_status_t s = fdn_md_tagged(&l->md, rank, d, any ? dnnl_format_tag_any : plain_tags[rank]);
+    dnnl_status_t s = fdn_md_tagged(&l->md, rank, d, type, any ? dnnl_format_tag_any : plain_tags[rank]);
     if (s)
         return fdn_failed(s, "cannot describe a tensor", err);
     *out = l;
     return FST_OK;
 }
 
-fst_status fdn_sample_layout(struct fst_context *c, int64_t batch, const fst_shape *sample, bool any,
-                             const struct fst_layout **out, fst_error *err)
+fst_status fdn_samples(struct fst_context *c, dnnl_data_type_t type, int64_t rows, const fst_shape *sample, bool any,
+                       const struct fst_layout **out, fst_error *err)
 {
-    int64_t dims[5] = {batch};
+    int64_t dims[5] = {rows};
     for (int i = 0; i < sample->rank; i++)
         dims[i + 1] = sample->dim[i];
-    return fdn_tagged(c, sample->rank + 1, dims, any, out, err);
+    return fdn_tagged(c, type, sample->rank + 1, dims, any, out, err);
 }
 
-fst_status fdn_plain(struct fst_context *c, int64_t batch, const fst_shape *sample, const struct fst_layout **out,
+fst_status fdn_sample_layout(struct fst_context *c, int64_t rows, const fst_shape *sample, bool any,
+                             const struct fst_layout **out, fst_error *err)
+{
+    return fdn_samples(c, c->type, rows, sample, any, out, err);
+}
+
+fst_status fdn_plain(struct fst_context *c, int64_t rows, const fst_shape *sample, const struct fst_layout **out,
                      fst_error *err)
 {
-    return fdn_sample_layout(c, batch, sample, false, out, err);
+    return fdn_samples(c, dnnl_f32, rows, sample, false, out, err);
+}
+
+dnnl_data_type_t fdn_type(const struct fst_layout *l)
+{
+    return fdn_md_type(FDN_MD(l->md));
+}
+
+bool fdn_half(const struct fst_layout *l)
+{
+    return fdn_type(l) == dnnl_bf16;
+}
+
+size_t fdn_elements(const struct fst_layout *l)
+{
+    return fdn_bytes(l) / (fdn_half(l) ? 2 : 4);
 }
 
 bool fdn_equal(const struct fst_layout *a, const struct fst_layout *b)
@@ -194,20 +225,23 @@ static void *field_pointer(const struct fst_op_args *a, enum field f)
         return a->grad_out;
     case GRAD_IN:
         return a->grad_in;
-    case PARAM0:
-    case PARAM1:
-        return (void *)a->param[f - PARAM0];
-    case GRAD_PARAM0:
-    case GRAD_PARAM1:
-        return a->grad_param[f - GRAD_PARAM0];
-    case BUFFER0:
-    case BUFFER1:
-        return a->buffer[f - BUFFER0];
     case SAVED:
         return a->saved;
-    default:
+    case SCRATCH:
         return a->scratch;
+    case HELD:
+        return a->held;
+    default:
+        break;
     }
+    if (f >= BUFFER0)
+        return a->buffer[f - BUFFER0];
+    return f >= GRAD_PARAM0 ? a->grad_param[f - GRAD_PARAM0] : (void *)a->param[f - PARAM0];
+}
+
+void *fdn_pointer(const struct fst_op_args *a, struct place at)
+{
+    return (char *)field_pointer(a, at.field) + at.offset;
 }
 
 static fst_status run_primitive(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
@@ -215,7 +249,7 @@ static fst_status run_primitive(struct fst_kernel *base, const struct fst_op_arg
     struct kernel *k = (struct kernel *)base;
     for (int i = 0; i < k->nargs; i++) {
         struct binding *b = &k->bind[i];
-        char *p = (char *)field_pointer(a, b->field) + b->offset;
+        char *p = fdn_pointer(a, b->place);
         if (p != b->last) {
             dnnl_status_t s = dnnl_memory_set_data_handle(k->args[i].memory, p);
             if (s)
@@ -234,7 +268,7 @@ struct kernel *fdn_new_kernel(struct fst_context *c, struct fst_op *op, const ch
         (void)fst_fail_memory(err, sizeof *k);
         return NULL;
     }
-    k->base = (struct fst_kernel){run_primitive, name, true, backward};
+    k->base = (struct fst_kernel){.run = run_primitive, .name = name, .compute = true, .backward = backward};
     k->context = c;
     k->next = c->kernels;
     c->kernels = k;
@@ -243,14 +277,14 @@ struct kernel *fdn_new_kernel(struct fst_context *c, struct fst_op *op, const ch
     return k;
 }
 
-fst_status fdn_bind(struct kernel *k, int arg, const struct fst_layout *l, enum field f, size_t offset, fst_error *err)
+fst_status fdn_bind(struct kernel *k, int arg, const struct fst_layout *l, struct place at, fst_error *err)
 {
     dnnl_memory_t m;
     dnnl_status_t s = dnnl_memory_create(&m, FDN_MD(l->md), k->context->engine, DNNL_MEMORY_NONE);
     if (s)
         return fdn_failed(s, "cannot make a memory object", err);
     k->args[k->nargs] = (dnnl_exec_arg_t){arg, m};
-    k->bind[k->nargs++] = (struct binding){f, offset, NULL};
+    k->bind[k->nargs++] = (struct binding){at, NULL};
     return FST_OK;
 }
 
@@ -259,13 +293,12 @@ size_t fdn_round64(size_t n)
     return (n + 63) / 64 * 64;
 }
 
-/* Makes the primitive of pd, with its scratchpad at `offset` of the op's scratch. pd is destroyed. */
 fst_status fdn_finish(struct kernel *k, struct fst_op *op, dnnl_primitive_desc_t pd, size_t offset, fst_error *err)
 {
     const struct fst_layout *pad = NULL;
     fst_status st = fdn_queried(k->context, pd, dnnl_query_scratchpad_md, &pad, err);
     if (!st && fdn_bytes(pad)) {
-        st = fdn_bind(k, DNNL_ARG_SCRATCHPAD, pad, SCRATCH, offset, err);
+        st = fdn_bind(k, DNNL_ARG_SCRATCHPAD, pad, (struct place){SCRATCH, offset}, err);
         offset += fdn_round64(fdn_bytes(pad));
     }
     if (!st) {
@@ -280,8 +313,8 @@ fst_status fdn_finish(struct kernel *k, struct fst_op *op, dnnl_primitive_desc_t
 }
 
 fst_status fdn_new_reorder(struct fst_context *c, struct fst_op *op, const char *name, bool backward,
-                           const struct fst_layout *from, enum field f, const struct fst_layout *to, enum field t,
-                           struct kernel **out, fst_error *err)
+                           const struct fst_layout *from, struct place source, const struct fst_layout *to,
+                           struct place target, struct kernel **out, fst_error *err)
 {
     dnnl_primitive_desc_t pd;
     struct kernel *k = fdn_new_kernel(c, op, name, backward, err);
@@ -292,21 +325,22 @@ fst_status fdn_new_reorder(struct fst_context *c, struct fst_op *op, const char 
         dnnl_reorder_primitive_desc_create(&pd, FDN_MD(from->md), c->engine, FDN_MD(to->md), c->engine, c->attr);
     if (s)
         return fdn_failed(s, "reorder", err);
-    fst_status st = fdn_bind(k, DNNL_ARG_FROM, from, f, 0, err);
+    fst_status st = fdn_bind(k, DNNL_ARG_FROM, from, source, err);
     if (!st)
-        st = fdn_bind(k, DNNL_ARG_TO, to, t, 0, err);
+        st = fdn_bind(k, DNNL_ARG_TO, to, target, err);
     if (st) {
         dnnl_primitive_desc_destroy(pd);
         return st;
     }
     if (out)
         *out = k;
-    /* Reorders between float layouts need no scratchpad; if one ever does, it lies behind the target. */
-    return fdn_finish(k, op, pd,
-                      t == SCRATCH   ? fdn_round64(fdn_bytes(to))
-                      : f == SCRATCH ? fdn_round64(fdn_bytes(from))
-                                     : 0,
-                      err);
+    /* Reorders need no scratchpad as a rule; if one does, it lies behind what the op has in its scratch. */
+    size_t behind = 0;
+    if (target.field == SCRATCH)
+        behind = target.offset + fdn_round64(fdn_bytes(to));
+    if (source.field == SCRATCH && source.offset + fdn_round64(fdn_bytes(from)) > behind)
+        behind = source.offset + fdn_round64(fdn_bytes(from));
+    return fdn_finish(k, op, pd, behind, err);
 }
 
 static fst_status reorder(struct fst_context *c, const struct fst_layout *from, const struct fst_layout *to,
@@ -314,7 +348,8 @@ static fst_status reorder(struct fst_context *c, const struct fst_layout *from, 
 {
     struct kernel *k = NULL;
     struct fst_op dummy = {0};
-    fst_status s = fdn_new_reorder(c, &dummy, "reorder", false, from, IN, to, OUT, &k, err);
+    fst_status s =
+        fdn_new_reorder(c, &dummy, "reorder", false, from, (struct place){IN, 0}, to, (struct place){OUT, 0}, &k, err);
     if (!s && dummy.scratch)
         s = fst_fail(err, FST_E_UNSUPPORTED, "oneDNN: a reorder wants a scratchpad");
     if (!s)
@@ -322,13 +357,33 @@ static fst_status reorder(struct fst_context *c, const struct fst_layout *from, 
     return s;
 }
 
-static bool fuses_relu(const struct fst_node *n)
+static bool fuses(const struct fst_node *n, const struct fst_node *behind, bool training)
 {
-    return n->kind == FST_OP_CONV2D || n->kind == FST_OP_LINEAR || n->kind == FST_OP_BATCHNORM2D ||
-           n->kind == FST_OP_ADD;
+    bool weighted = n->kind == FST_OP_CONV2D || n->kind == FST_OP_LINEAR;
+    switch (behind->kind) {
+    case FST_OP_RELU:
+        return weighted || n->kind == FST_OP_BATCHNORM2D || n->kind == FST_OP_ADD;
+    case FST_OP_RELU6:
+        return weighted && !training;
+    case FST_OP_BATCHNORM2D:
+        return n->kind == FST_OP_CONV2D && !training;
+    default:
+        return false;
+    }
 }
 
 const struct fst_backend fst__backend_onednn = {
-    "onednn",  describe,  open_context, close_context, enter,          fdn_plain,
-    fdn_equal, fdn_bytes, fuses_relu,   fdn_op,        fdn_accumulate, reorder,
+    .name = "onednn",
+    .describe = describe,
+    .supports = supports,
+    .open = open_context,
+    .close = close_context,
+    .enter = enter,
+    .plain = fdn_plain,
+    .equal = fdn_equal,
+    .bytes = fdn_bytes,
+    .fuses = fuses,
+    .op = fdn_op,
+    .accumulate = fdn_accumulate,
+    .reorder = reorder,
 };

@@ -26,9 +26,15 @@ static const char *describe(void)
     return "plain loops, sums in double";
 }
 
-static fst_status open_context(struct fst_context **out, int threads, fst_error *err)
+static bool supports(fst_precision p)
+{
+    return p == FST_PRECISION_F32;
+}
+
+static fst_status open_context(struct fst_context **out, int threads, fst_precision precision, fst_error *err)
 {
     (void)threads;
+    (void)precision;
     *out = fst_calloc(1, sizeof **out);
     return *out ? FST_OK : fst_fail_memory(err, sizeof **out);
 }
@@ -78,9 +84,11 @@ static size_t bytes(const struct fst_layout *l)
     return l->bytes;
 }
 
-static bool fuses_relu(const struct fst_node *n)
+static bool fuses(const struct fst_node *n, const struct fst_node *behind, bool training)
 {
     (void)n;
+    (void)behind;
+    (void)training;
     return false;
 }
 
@@ -119,7 +127,7 @@ static struct kernel *new_kernel(struct fst_context *c, fst_kernel_fn run, const
     struct kernel *k = fst_calloc(1, sizeof *k);
     if (!k)
         return NULL;
-    k->base = (struct fst_kernel){run, name, true, backward};
+    k->base = (struct fst_kernel){.run = run, .name = name, .compute = true, .backward = backward};
     k->next = c->kernels;
     c->kernels = k;
     return k;
@@ -142,7 +150,7 @@ static fst_status op(struct fst_context *c, const struct fst_op_request *r, stru
     struct fst_op o = {.in = r->in, .moves_grad = n->kind == FST_OP_ADD};
     for (int j = 0; j < n->nmore; j++)
         o.more[j] = r->more[j];
-    fst_status s = plain(c, r->batch, &n->out, &o.out, err);
+    fst_status s = plain(c, r->out_rows, &n->out, &o.out, err);
     if (!s && (n->kind == FST_OP_FLATTEN || (n->kind == FST_OP_DROPOUT && (!r->training || r->frozen)))) {
         o.alias = true;
         *out = o;
@@ -191,5 +199,17 @@ static fst_status reorder(struct fst_context *c, const struct fst_layout *from, 
 }
 
 const struct fst_backend fst__backend_reference = {
-    "reference", describe, open_context, close_context, enter, plain, equal, bytes, fuses_relu, op, accumulate, reorder,
+    .name = "reference",
+    .describe = describe,
+    .supports = supports,
+    .open = open_context,
+    .close = close_context,
+    .enter = enter,
+    .plain = plain,
+    .equal = equal,
+    .bytes = bytes,
+    .fuses = fuses,
+    .op = op,
+    .accumulate = accumulate,
+    .reorder = reorder,
 };

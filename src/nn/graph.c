@@ -93,6 +93,16 @@ static fst_value broken(fst_graph *g, fst_status s)
     return -1;
 }
 
+static fst_status check_planes(const fst_graph *g, const struct fst_node *n, fst_error *err)
+{
+    if (n->in_planes == 2 && !fst__op_types[n->kind]->takes_complex)
+        return fst_fail(err, FST_E_ARGUMENT, "takes real values, not complex ones");
+    for (int j = 0; j < n->nmore; j++)
+        if (g->nodes[n->more[j]].planes != n->in_planes)
+            return fst_fail(err, FST_E_ARGUMENT, "takes real or complex values, not both");
+    return FST_OK;
+}
+
 /* Appends a node; its shape rule runs. NULL once the graph is broken. */
 static struct fst_node *add(fst_graph *g, fst_op_kind kind, int input, const struct fst_node *attributes,
                             const char *name)
@@ -122,9 +132,12 @@ static struct fst_node *add(fst_graph *g, fst_op_kind kind, int input, const str
     snprintf(n->name, sizeof n->name, "%s", name);
     if (kind != FST_OP_INPUT)
         n->in = g->nodes[input].out;
+    n->in_planes = n->planes = kind == FST_OP_INPUT ? 1 : g->nodes[input].planes;
     for (int j = 0; j < n->nmore; j++)
         n->more_in[j] = g->nodes[n->more[j]].out;
     s = check_name(g, kind, name, &g->error);
+    if (!s)
+        s = check_planes(g, n, &g->error);
     if (!s)
         s = fst__op_types[kind]->shape(n, &g->error);
     if (!s && (fst_shape_count(&n->out) < 1 || fst_shape_count(&n->out) > MAX_VALUES))
@@ -187,11 +200,14 @@ static fst_value made(const fst_graph *g, const struct fst_node *n, bool ok)
 fst_value fst_graph_input(fst_graph *g, const fst_shape *sample)
 {
     struct fst_node a = {.in = *sample};
-    if (!g->status && g->count)
-        return broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "a graph has one input, made first"));
+    if (!g->status && g->count != g->inputs)
+        return broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the inputs are made before everything else"));
+    if (!g->status && g->inputs == FST_GRAPH_INPUTS)
+        return broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "a graph has at most %d inputs", FST_GRAPH_INPUTS));
     if (!g->status && (sample->rank < 1 || sample->rank > 4 || fst_shape_count(sample) <= 0))
         return broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the input needs 1 to 4 dimensions, all above 0"));
     struct fst_node *n = add(g, FST_OP_INPUT, -1, &a, "input");
+    g->inputs += n != NULL;
     return made(g, n, true);
 }
 
@@ -369,6 +385,8 @@ fst_status fst_graph_finish(fst_graph *g, fst_value output, fst_error *err)
 {
     if (!g->status && (output < 0 || output >= g->count))
         broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the output is not a value of this graph"));
+    if (!g->status && g->nodes[output].planes != 1)
+        broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the output is complex; take its magnitude, or its parts"));
     for (int i = 0; !g->status && i < g->count; i++) {
         if (g->nodes[i].consumers == 0 && i != output)
             broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "value %d (%s \"%s\") is not read by anything", i,
@@ -429,6 +447,16 @@ size_t fst_graph_counters(const fst_graph *g)
 const char *fst_graph_counter(const fst_graph *g, size_t i)
 {
     return g->counters[i];
+}
+
+size_t fst_graph_inputs(const fst_graph *g)
+{
+    return (size_t)g->inputs;
+}
+
+fst_shape fst_graph_input_shape_at(const fst_graph *g, size_t i)
+{
+    return g->nodes[i].out;
 }
 
 fst_shape fst_graph_input_shape(const fst_graph *g)

@@ -4,7 +4,7 @@
 
 #include "fedstill/nn.h"
 
-enum { FST_NAME_MAX = 96, FST_NODE_PARAMS = 2, FST_NODE_BUFFERS = 2, FST_NODE_MORE = 3 };
+enum { FST_NAME_MAX = 96, FST_NODE_PARAMS = 4, FST_NODE_BUFFERS = 2, FST_NODE_MORE = 3, FST_GRAPH_INPUTS = 4 };
 enum { FST_WINDOW_MAX = 1 << 14 }; /* kernel, stride, padding: products of them stay far from 2^63 */
 
 typedef enum fst_op_kind {
@@ -42,6 +42,9 @@ struct fst_node {
     fst_op_kind kind;
     int id, input; /* input: the node whose output is read; -1 for FST_OP_INPUT */
     int consumers;
+    /* 2 for complex values: the real parts of the whole batch, then the imaginary parts. What acts on both alike (ReLU,
+     * pooling, add) then sees a batch of twice the rows. */
+    int planes, in_planes;
     char name[FST_NAME_MAX];
     int more[FST_NODE_MORE], nmore; /* further inputs (add, concat) */
     fst_shape in, out;              /* of one sample; in: of the first input */
@@ -79,7 +82,7 @@ struct fst_graph {
     fst_status status; /* the first error while building */
     fst_error error;
     struct fst_node *nodes;
-    int count, capacity, output;
+    int count, capacity, output, inputs; /* the inputs are the first nodes */
     bool finished;
     struct fst_slot *params, *buffers;
     size_t nparams, nbuffers, param_count, buffer_count;
@@ -100,6 +103,7 @@ struct fst_op_type {
     void (*backward)(const struct fst_node *n, const struct fst_op_args *a);
     /* Bytes of `saved` that forward leaves for backward, for a batch. */
     size_t (*saved)(const struct fst_node *n, int64_t batch);
+    bool takes_complex; /* acts on real and imaginary parts alike, or knows what complex numbers are */
 };
 extern const struct fst_op_type *const fst__op_types[FST_OP_KINDS];
 extern const struct fst_op_type fst__op_conv2d, fst__op_linear, fst__op_relu, fst__op_maxpool2d, fst__op_flatten,

@@ -1,4 +1,5 @@
-/* Between backend_onednn.c (contexts, layouts, kernels) and onednn_ops.c (the ops), and for nobody else. */
+/* Between backend_onednn.c (contexts, layouts, kernels), onednn_loops.c (loops of ours), onednn_conv.c, onednn_ops.c
+ * (the ops), and for nobody else. */
 #ifndef FST_NN_ONEDNN_H
 #define FST_NN_ONEDNN_H
 
@@ -10,14 +11,42 @@ struct fst_layout {
     struct fst_layout *next;
 };
 
-enum field { IN, OUT, GRAD_OUT, GRAD_IN, PARAM0, PARAM1, GRAD_PARAM0, GRAD_PARAM1, BUFFER0, BUFFER1, SAVED, SCRATCH };
+/* Whose memory an argument is; the four parameters and their gradients follow one another. HELD: what an inference
+ * plan keeps from one pass to the next. */
+enum field {
+    IN,
+    OUT,
+    GRAD_OUT,
+    GRAD_IN,
+    PARAM0,
+    PARAM1,
+    PARAM2,
+    PARAM3,
+    GRAD_PARAM0,
+    GRAD_PARAM1,
+    GRAD_PARAM2,
+    GRAD_PARAM3,
+    BUFFER0,
+    BUFFER1,
+    SAVED,
+    SCRATCH,
+    HELD
+};
 enum { MAX_ARGS = 12 };
 
-struct binding { /* an argument of a primitive: where its pointer comes from */
+struct place {
     enum field field;
-    size_t offset;
+    size_t offset; /* bytes */
+};
+
+struct binding { /* an argument of a primitive: where its pointer comes from */
+    struct place place;
     const void *last; /* what the memory object points at now */
 };
+
+struct kernel;
+/* A loop of ours over elements (or images) from ... from+count-1 of its work; spans may run at the same time. */
+typedef void (*fdn_span)(const struct kernel *k, const struct fst_op_args *a, size_t from, size_t count);
 
 struct kernel {
     struct fst_kernel base; /* first: a struct fst_kernel * is a struct kernel * */
@@ -27,42 +56,95 @@ struct kernel {
     struct binding bind[MAX_ARGS];
     int nargs;
     const struct fst_node *node; /* of kernels that are loops of ours */
-    size_t elements;
-    struct fst_blocked_pool pool;
+    fdn_span span;
+    size_t work, grain; /* of span: elements, and how many are worth a thread */
+    bool half;          /* its values are bf16 */
     bool mask;
+    const struct fst_node *fold;      /* the batch norm that it folds into weights and bias, */
+    struct place folded, folded_bias; /* which go there */
+    struct fst_blocked_pool pool;
     struct kernel *next;
 };
 
 struct fst_context {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
-    dnnl_primitive_attr_t attr, attr_relu;
+    dnnl_primitive_attr_t attr, attr_relu, attr_relu6;
+    dnnl_data_type_t type; /* of activations where an op has a choice */
     int threads;
     struct fst_layout *layouts;
     struct kernel *kernels;
 };
 
 fst_status fdn_failed(dnnl_status_t s, const char *what, fst_error *err);
-fst_status fdn_tagged(struct fst_context *c, int rank, const int64_t *dims, bool any, const struct fst_layout **out,
-                      fst_error *err);
-fst_status fdn_sample_layout(struct fst_context *c, int64_t batch, const fst_shape *sample, bool any,
+fst_status fdn_tagged(struct fst_context *c, dnnl_data_type_t type, int rank, const int64_t *dims, bool any,
+                      const struct fst_layout **out, fst_error *err);
+/* Of rows samples in the context's type, the layout left to the primitive when `any`. */
+fst_status fdn_sample_layout(struct fst_context *c, int64_t rows, const fst_shape *sample, bool any,
                              const struct fst_layout **out, fst_error *err);
-fst_status fdn_plain(struct fst_context *c, int64_t batch, const fst_shape *sample, const struct fst_layout **out,
+fst_status fdn_samples(struct fst_context *c, dnnl_data_type_t type, int64_t rows, const fst_shape *sample, bool any,
+                       const struct fst_layout **out, fst_error *err);
+/* Plain f32. */
+fst_status fdn_plain(struct fst_context *c, int64_t rows, const fst_shape *sample, const struct fst_layout **out,
                      fst_error *err);
 size_t fdn_bytes(const struct fst_layout *l);
+size_t fdn_elements(const struct fst_layout *l); /* with the padding of blocks */
+dnnl_data_type_t fdn_type(const struct fst_layout *l);
+bool fdn_half(const struct fst_layout *l);
 bool fdn_equal(const struct fst_layout *a, const struct fst_layout *b);
 fst_status fdn_queried(struct fst_context *c, const_dnnl_primitive_desc_t pd, dnnl_query_t what,
                        const struct fst_layout **out, fst_error *err);
 struct kernel *fdn_new_kernel(struct fst_context *c, struct fst_op *op, const char *name, bool backward,
                               fst_error *err);
-fst_status fdn_bind(struct kernel *k, int arg, const struct fst_layout *l, enum field f, size_t offset, fst_error *err);
+fst_status fdn_bind(struct kernel *k, int arg, const struct fst_layout *l, struct place at, fst_error *err);
 size_t fdn_round64(size_t n);
+/* Makes the primitive of pd, with its scratchpad at `offset` of the op's scratch. pd is destroyed, also on failure. */
 fst_status fdn_finish(struct kernel *k, struct fst_op *op, dnnl_primitive_desc_t pd, size_t offset, fst_error *err);
 fst_status fdn_new_reorder(struct fst_context *c, struct fst_op *op, const char *name, bool backward,
-                           const struct fst_layout *from, enum field f, const struct fst_layout *to, enum field t,
-                           struct kernel **out, fst_error *err);
+                           const struct fst_layout *from, struct place source, const struct fst_layout *to,
+                           struct place target, struct kernel **out, fst_error *err);
+void *fdn_pointer(const struct fst_op_args *a, struct place at);
+
+/* A kernel that is a loop of ours, run as spans on the context's threads; the last one made is c->kernels. */
+fst_status fdn_add_loop(struct fst_context *c, struct fst_op *op, const char *name, bool backward, fdn_span span,
+                        const struct fst_node *n, const struct fst_layout *l, fst_error *err);
+/* One that is not cut. */
+fst_status fdn_add_call(struct fst_context *c, struct fst_op *op, const char *name, bool backward, fst_kernel_fn run,
+                        const struct fst_node *n, fst_error *err);
+/* The gradient of a ReLU that was computed behind this op: a mask on the gradient, in place. */
+fst_status fdn_add_mask(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err);
 fst_status fdn_accumulate(struct fst_context *c, const struct fst_layout *l, struct fst_kernel **out, fst_error *err);
+
+typedef fst_status fdn_maker(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err);
+fdn_maker fdn_weighted_op, fdn_relu_op, fdn_relu6_op, fdn_add_op, fdn_plain_op, fdn_blocked_maxpool_op;
 /* The kernels of one node. */
-fst_status fdn_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err);
+fdn_maker fdn_op;
+
+/* ---- onednn_conv.c: convolution and linear -------------------------------------------------------- */
+
+/* One of them while it is built. An op of several (complex numbers) makes each with places of its own. */
+struct fdn_weighted {
+    struct fst_context *c;
+    const struct fst_op_request *r;
+    struct fst_op *op;
+    int64_t rows;
+    bool conv, bias, relu, relu6;
+    const struct fst_node *fold;
+    struct place in, out, grad_out, grad_in; /* of values and their gradients */
+    struct place weight, bias_at, grad_weight, grad_bias;
+    const struct fst_layout *src, *dst;             /* wanted before, chosen after fdn_weighted_forward */
+    size_t scratch_at;                              /* scratch that is the caller's */
+    const struct fst_layout *weights, *bias_layout; /* plain, as in the parameter span */
+    const struct fst_layout *any_weights;
+    struct fdn_window window;
+    dnnl_primitive_desc_t hint;
+};
+/* For the node of r, with the op's usual places. */
+fst_status fdn_weighted_init(struct fdn_weighted *w, struct fst_context *c, const struct fst_op_request *r,
+                             struct fst_op *op, fst_error *err);
+fst_status fdn_weighted_forward(struct fdn_weighted *w, fst_error *err);
+fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err);
+fst_status fdn_weighted_backward_data(struct fdn_weighted *w, fst_error *err);
+void fdn_weighted_release(struct fdn_weighted *w);
 
 #endif

@@ -1,7 +1,7 @@
 /*
  * The difference between oneDNN 2.6 (operation descriptors, memory descriptors by value) and 3.x
  * (primitive descriptors made directly, opaque memory descriptors), and nothing else. Included by
- * backend_onednn.c only.
+ * the onednn_*.c files only.
  */
 #ifndef FST_NN_ONEDNN_COMPAT_H
 #define FST_NN_ONEDNN_COMPAT_H
@@ -26,12 +26,13 @@ struct fdn_window { /* of a convolution or pooling */
     dnnl_dims_t strides, kernel, dilation, padding;
 };
 
-static inline dnnl_status_t fdn_md_tagged(fdn_md_store *out, int rank, const dnnl_dims_t dims, dnnl_format_tag_t tag)
+static inline dnnl_status_t fdn_md_tagged(fdn_md_store *out, int rank, const dnnl_dims_t dims, dnnl_data_type_t type,
+                                          dnnl_format_tag_t tag)
 {
 #if DNNL_VERSION_MAJOR >= 3
-    return dnnl_memory_desc_create_with_tag(out, rank, dims, dnnl_f32, tag);
+    return dnnl_memory_desc_create_with_tag(out, rank, dims, type, tag);
 #else
-    return dnnl_memory_desc_init_by_tag(out, rank, dims, dnnl_f32, tag);
+    return dnnl_memory_desc_init_by_tag(out, rank, dims, type, tag);
 #endif
 }
 
@@ -52,6 +53,35 @@ static inline void fdn_md_destroy(fdn_md_store *md)
         dnnl_memory_desc_destroy(*md);
 #else
     (void)md;
+#endif
+}
+
+static inline dnnl_data_type_t fdn_md_type(fdn_md md)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    dnnl_data_type_t type = dnnl_data_type_undef;
+    dnnl_memory_desc_query(md, dnnl_query_data_type, &type);
+    return type;
+#else
+    return md->data_type;
+#endif
+}
+
+/* Returns the rank. */
+static inline int fdn_md_dims(fdn_md md, dnnl_dims_t out)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    int rank = 0;
+    dnnl_dims_t *dims = NULL;
+    dnnl_memory_desc_query(md, dnnl_query_ndims_s32, &rank);
+    dnnl_memory_desc_query(md, dnnl_query_dims, &dims);
+    for (int i = 0; i < rank; i++)
+        out[i] = (*dims)[i];
+    return rank;
+#else
+    for (int i = 0; i < md->ndims; i++)
+        out[i] = md->dims[i];
+    return md->ndims;
 #endif
 }
 
@@ -86,6 +116,15 @@ static inline dnnl_status_t fdn_append_relu(dnnl_post_ops_t ops)
     return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_relu, 0.f, 0.f);
 #else
     return dnnl_post_ops_append_eltwise(ops, 1.f, dnnl_eltwise_relu, 0.f, 0.f);
+#endif
+}
+
+static inline dnnl_status_t fdn_append_relu6(dnnl_post_ops_t ops)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_clip, 0.f, 6.f);
+#else
+    return dnnl_post_ops_append_eltwise(ops, 1.f, dnnl_eltwise_clip, 0.f, 6.f);
 #endif
 }
 

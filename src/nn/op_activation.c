@@ -22,20 +22,6 @@ static int64_t elements(const struct fst_node *n, const struct fst_op_args *a)
 
 /* ---- relu6 --------------------------------------------------------------------------------------- */
 
-FST_HOT void fst__relu6_forward(const float *restrict x, float *restrict y, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        float z = x[i] > 0 ? x[i] : 0;
-        y[i] = z < 6 ? z : 6;
-    }
-}
-
-FST_HOT void fst__relu6_mask(const float *restrict y, float *restrict g, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        g[i] = y[i] > 0 && y[i] < 6 ? g[i] : 0;
-}
-
 static void relu6_forward(const struct fst_node *n, const struct fst_op_args *a)
 {
     fst__relu6_forward(a->in, a->out, (size_t)elements(n, a));
@@ -47,7 +33,13 @@ static void relu6_backward(const struct fst_node *n, const struct fst_op_args *a
         a->grad_in[i] = a->out[i] > 0 && a->out[i] < 6 ? a->grad_out[i] : 0;
 }
 
-const struct fst_op_type fst__op_relu6 = {"relu6", same_shape, flops, relu6_forward, relu6_backward, NULL};
+const struct fst_op_type fst__op_relu6 = {
+    .name = "relu6",
+    .shape = same_shape,
+    .flops = flops,
+    .forward = relu6_forward,
+    .backward = relu6_backward,
+};
 
 /* ---- sigmoid -------------------------------------------------------------------------------------- */
 
@@ -66,7 +58,13 @@ static void sigmoid_backward(const struct fst_node *n, const struct fst_op_args 
     }
 }
 
-const struct fst_op_type fst__op_sigmoid = {"sigmoid", same_shape, flops, sigmoid_forward, sigmoid_backward, NULL};
+const struct fst_op_type fst__op_sigmoid = {
+    .name = "sigmoid",
+    .shape = same_shape,
+    .flops = flops,
+    .forward = sigmoid_forward,
+    .backward = sigmoid_backward,
+};
 
 /* ---- gelu ------------------------------------------------------------------------------------------- */
 
@@ -89,7 +87,13 @@ static void gelu_backward(const struct fst_node *n, const struct fst_op_args *a)
     }
 }
 
-const struct fst_op_type fst__op_gelu_tanh = {"gelu_tanh", same_shape, flops, gelu_forward, gelu_backward, NULL};
+const struct fst_op_type fst__op_gelu_tanh = {
+    .name = "gelu_tanh",
+    .shape = same_shape,
+    .flops = flops,
+    .forward = gelu_forward,
+    .backward = gelu_backward,
+};
 
 /* ---- softmax ---------------------------------------------------------------------------------------- */
 
@@ -121,4 +125,10 @@ static void softmax_backward(const struct fst_node *n, const struct fst_op_args 
     }
 }
 
-const struct fst_op_type fst__op_softmax = {"softmax", same_shape, flops, softmax_forward, softmax_backward, NULL};
+const struct fst_op_type fst__op_softmax = {
+    .name = "softmax",
+    .shape = same_shape,
+    .flops = flops,
+    .forward = softmax_forward,
+    .backward = softmax_backward,
+};

@@ -78,4 +78,11 @@ static void backward(const struct fst_node *n, const struct fst_op_args *a)
     }
 }
 
-const struct fst_op_type fst__op_avgpool2d = {"avgpool2d", shape, flops, forward, backward, NULL};
+const struct fst_op_type fst__op_avgpool2d = {
+    .name = "avgpool2d",
+    .shape = shape,
+    .flops = flops,
+    .forward = forward,
+    .backward = backward,
+    .takes_complex = true,
+};

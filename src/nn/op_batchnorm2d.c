@@ -111,4 +111,11 @@ static void backward(const struct fst_node *n, const struct fst_op_args *a)
     }
 }
 
-const struct fst_op_type fst__op_batchnorm2d = {"batchnorm2d", shape, flops, forward, backward, saved};
+const struct fst_op_type fst__op_batchnorm2d = {
+    .name = "batchnorm2d",
+    .shape = shape,
+    .flops = flops,
+    .forward = forward,
+    .backward = backward,
+    .saved = saved,
+};

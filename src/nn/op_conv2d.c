@@ -177,4 +177,10 @@ static void backward(const struct fst_node *n, const struct fst_op_args *a)
         backward_data(n, a, &z);
 }
 
-const struct fst_op_type fst__op_conv2d = {"conv2d", shape, flops, forward, backward, NULL};
+const struct fst_op_type fst__op_conv2d = {
+    .name = "conv2d",
+    .shape = shape,
+    .flops = flops,
+    .forward = forward,
+    .backward = backward,
+};

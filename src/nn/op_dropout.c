@@ -57,4 +57,10 @@ static void backward(const struct fst_node *n, const struct fst_op_args *a)
         apply(n, a->grad_out, a->grad_in, a->saved, a->batch * fst_shape_count(&n->out));
 }
 
-const struct fst_op_type fst__op_dropout = {"dropout", shape, NULL, forward, backward, saved};
+const struct fst_op_type fst__op_dropout = {
+    .name = "dropout",
+    .shape = shape,
+    .forward = forward,
+    .backward = backward,
+    .saved = saved,
+};

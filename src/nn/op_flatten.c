@@ -13,4 +13,8 @@ static fst_status shape(struct fst_node *n, fst_error *err)
     return FST_OK;
 }
 
-const struct fst_op_type fst__op_flatten = {"flatten", shape, NULL, NULL, NULL, NULL};
+const struct fst_op_type fst__op_flatten = {
+    .name = "flatten",
+    .shape = shape,
+    .takes_complex = true,
+};

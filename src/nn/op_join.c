@@ -5,22 +5,6 @@
 
 /* ---- add ------------------------------------------------------------------------------------- */
 
-FST_HOT void fst__add(const float *restrict x, const float *restrict y, float *restrict out, bool relu, size_t n)
-{
-    if (relu)
-        for (size_t i = 0; i < n; i++)
-            out[i] = x[i] + y[i] > 0 ? x[i] + y[i] : 0;
-    else
-        for (size_t i = 0; i < n; i++)
-            out[i] = x[i] + y[i];
-}
-
-FST_HOT void fst__accumulate(const float *restrict x, float *restrict out, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        out[i] += x[i];
-}
-
 static fst_status add_shape(struct fst_node *n, fst_error *err)
 {
     char a[64], b[64];
@@ -50,7 +34,14 @@ static void add_backward(const struct fst_node *n, const struct fst_op_args *a)
         memcpy(a->more_grad_in[0], a->grad_out, (size_t)(a->batch * fst_shape_count(&n->out)) * sizeof(float));
 }
 
-const struct fst_op_type fst__op_add = {"add", add_shape, add_flops, add_forward, add_backward, NULL};
+const struct fst_op_type fst__op_add = {
+    .name = "add",
+    .shape = add_shape,
+    .flops = add_flops,
+    .forward = add_forward,
+    .backward = add_backward,
+    .takes_complex = true,
+};
 
 /* ---- concat -------------------------------------------------------------------------------------- */
 
@@ -101,4 +92,10 @@ static void concat_backward(const struct fst_node *n, const struct fst_op_args *
     concat_copy(n, a, false);
 }
 
-const struct fst_op_type fst__op_concat = {"concat", concat_shape, NULL, concat_forward, concat_backward, NULL};
+const struct fst_op_type fst__op_concat = {
+    .name = "concat",
+    .shape = concat_shape,
+    .forward = concat_forward,
+    .backward = concat_backward,
+    .takes_complex = true,
+};

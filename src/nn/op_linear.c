@@ -53,4 +53,10 @@ static void backward(const struct fst_node *n, const struct fst_op_args *a)
         }
 }
 
-const struct fst_op_type fst__op_linear = {"linear", shape, flops, forward, backward, NULL};
+const struct fst_op_type fst__op_linear = {
+    .name = "linear",
+    .shape = shape,
+    .flops = flops,
+    .forward = forward,
+    .backward = backward,
+};

@@ -2,18 +2,6 @@
  * backend and layout. */
 #include "ops.h"
 
-FST_HOT void fst__relu_forward(const float *restrict x, float *restrict y, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        y[i] = x[i] > 0 ? x[i] : 0;
-}
-
-FST_HOT void fst__relu_mask(const float *restrict y, float *restrict g, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        g[i] = y[i] > 0 ? g[i] : 0;
-}
-
 static fst_status shape(struct fst_node *n, fst_error *err)
 {
     (void)err;
@@ -38,4 +26,11 @@ static void backward(const struct fst_node *n, const struct fst_op_args *a)
         a->grad_in[i] = a->out[i] > 0 ? a->grad_out[i] : 0;
 }
 
-const struct fst_op_type fst__op_relu = {"relu", shape, flops, forward, backward, NULL};
+const struct fst_op_type fst__op_relu = {
+    .name = "relu",
+    .shape = shape,
+    .flops = flops,
+    .forward = forward,
+    .backward = backward,
+    .takes_complex = true,
+};

@@ -112,5 +112,19 @@ static void backward(const struct fst_node *n, const struct fst_op_args *a)
     }
 }
 
-const struct fst_op_type fst__op_groupnorm = {"groupnorm", shape, flops, forward, backward, saved};
-const struct fst_op_type fst__op_layernorm = {"layernorm", shape, flops, forward, backward, saved};
+const struct fst_op_type fst__op_groupnorm = {
+    .name = "groupnorm",
+    .shape = shape,
+    .flops = flops,
+    .forward = forward,
+    .backward = backward,
+    .saved = saved,
+};
+const struct fst_op_type fst__op_layernorm = {
+    .name = "layernorm",
+    .shape = shape,
+    .flops = flops,
+    .forward = forward,
+    .backward = backward,
+    .saved = saved,
+};

@@ -2,13 +2,14 @@
  * A plan: the kernels of a graph in their order, every buffer placed in one arena by its lifetime.
  * Building allocates; running only calls kernels. It knows no arithmetic and no vendor.
  */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backend.h"
 
-enum { NOWHERE = -1, EXTERNAL = -2 }; /* region ids: no memory; the caller's x */
+enum { NOWHERE = -1, EXTERNAL = -2 }; /* region ids: no memory; from -2 down the caller's inputs */
 
 struct region { /* memory needed from step `first` to step `last` */
     size_t bytes, offset;
@@ -16,7 +17,7 @@ struct region { /* memory needed from step `first` to step `last` */
 };
 
 struct places { /* regions of one call's arguments */
-    int in, out, grad_out, grad_in, saved;
+    int in, out, grad_out, grad_in, saved, held;
     int more_in[FST_NODE_MORE], more_grad_in[FST_NODE_MORE];
 };
 
@@ -24,6 +25,7 @@ struct call { /* an op, or a reorder: its arguments and where they lie */
     struct fst_op_args args;
     struct places at;
     const struct fst_node *node; /* NULL: a reorder */
+    const struct fst_node *fold; /* a batch norm that the op computes too */
 };
 
 struct step {
@@ -47,12 +49,12 @@ struct fst_plan {
     int ncalls;
     struct step *steps;
     int nsteps, forward_steps;
-    int output, output_grad, input_grad;
+    int output, output_grad, input_grad[FST_GRAPH_INPUTS];
     size_t scratch_bytes; /* of the op that needs most: kernels run one after another and share it */
     fst_arena arena;
     unsigned char *base;
     fst_draws draws; /* of the last pass: kernels may run again behind it */
-    bool ran;
+    bool ran, prepared;
 };
 
 /* Scratch while building. */
@@ -62,7 +64,7 @@ struct builder {
     struct fst_op *ops;   /* by node */
     int *op_call;         /* by node: its call, -1 */
     int *in_reorder;      /* by node and input: region of the reordered input, or NOWHERE */
-    bool *fused;          /* by node: a ReLU that its producer computes */
+    bool *fused;          /* by node: its producer computes it */
     bool *needs;          /* by node: somebody wants the gradient of its output */
     int time;
 };
@@ -100,13 +102,25 @@ static void use(struct builder *b, int region)
     }
 }
 
+/* Rows of a call: both planes of complex values lie behind each other as one batch. */
+static int64_t rows_of(const fst_plan *p, const struct fst_node *n)
+{
+    return p->options.batch * (n->in_planes == n->planes ? n->planes : 1);
+}
+
 static int new_call(struct builder *b, const struct fst_node *node)
 {
     struct call *c = &b->p->calls[b->p->ncalls];
-    *c = (struct call){
-        .node = node,
-        .at = {NOWHERE, NOWHERE, NOWHERE, NOWHERE, NOWHERE, {NOWHERE, NOWHERE, NOWHERE}, {NOWHERE, NOWHERE, NOWHERE}}};
-    c->args.batch = b->p->options.batch;
+    *c = (struct call){.node = node,
+                       .at = {.in = NOWHERE,
+                              .out = NOWHERE,
+                              .grad_out = NOWHERE,
+                              .grad_in = NOWHERE,
+                              .saved = NOWHERE,
+                              .held = NOWHERE,
+                              .more_in = {NOWHERE, NOWHERE, NOWHERE},
+                              .more_grad_in = {NOWHERE, NOWHERE, NOWHERE}}};
+    c->args.batch = node ? rows_of(b->p, node) : b->p->options.batch;
     c->args.training = b->p->options.training;
     c->args.frozen = b->p->options.frozen;
     return b->p->ncalls++;
@@ -153,15 +167,29 @@ static const struct fst_node *reader(const fst_graph *g, int i)
     return NULL;
 }
 
+/* What stands behind n alone and is computed with it: a batch norm, a ReLU, or one behind the other. */
+static void find_fusion(struct builder *b, const struct fst_node *n)
+{
+    const fst_graph *g = b->p->graph;
+    const struct fst_backend *backend = b->p->backend;
+    bool training = b->p->options.training;
+    const struct fst_node *next = reader(g, n->id);
+    if (next && next->kind == FST_OP_BATCHNORM2D && backend->fuses(n, next, training)) {
+        b->fused[next->id] = true;
+        next = reader(g, next->id);
+    }
+    bool relu = next && (next->kind == FST_OP_RELU || next->kind == FST_OP_RELU6);
+    if (relu && !b->fused[n->id] && backend->fuses(n, next, training))
+        b->fused[next->id] = true;
+}
+
 static void find_fusions(struct builder *b)
 {
     const fst_graph *g = b->p->graph;
     for (int i = 0; i < g->count; i++) {
-        const struct fst_node *next = reader(g, i);
-        if (next && next->kind == FST_OP_RELU && b->p->backend->fuses_relu(&g->nodes[i]))
-            b->fused[next->id] = true;
-        b->needs[i] = i == 0 ? b->p->options.input_grad : g->nodes[i].params > 0;
-        for (int j = 0; i > 0 && j <= g->nodes[i].nmore; j++)
+        find_fusion(b, &g->nodes[i]);
+        b->needs[i] = i < g->inputs ? b->p->options.input_grad : g->nodes[i].params > 0;
+        for (int j = 0; i >= g->inputs && j <= g->nodes[i].nmore; j++)
             b->needs[i] = b->needs[i] || b->needs[input_of(&g->nodes[i], j)];
     }
 }
@@ -171,7 +199,9 @@ static struct fst_op_request request_of(const struct builder *b, const struct fs
     const fst_graph *g = b->p->graph;
     const struct fst_node *next = reader(g, n->id), *behind = NULL;
     struct fst_op_request r = {.node = n,
-                               .batch = b->p->options.batch,
+                               .batch = rows_of(b->p, n),
+                               .in_rows = b->p->options.batch * n->in_planes,
+                               .out_rows = b->p->options.batch * n->planes,
                                .training = b->p->options.training,
                                .frozen = b->p->options.frozen,
                                .want_grad_in = b->needs[n->input],
@@ -180,8 +210,13 @@ static struct fst_op_request request_of(const struct builder *b, const struct fs
         r.more[j] = b->values[n->more[j]].layout;
         r.want_more[j] = b->needs[n->more[j]];
     }
+    if (next && b->fused[next->id] && next->kind == FST_OP_BATCHNORM2D) {
+        r.fold = next;
+        next = reader(g, next->id);
+    }
     if (next && b->fused[next->id]) {
-        r.relu = true;
+        r.relu = next->kind == FST_OP_RELU;
+        r.relu6 = !r.relu;
         behind = reader(g, next->id);
     }
     /* Only an op whose ReLU is a mask of its own hands that mask on; batch norm keeps it in its kernel. */
@@ -234,11 +269,15 @@ static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_
     }
     int c = b->op_call[n->id] = new_call(b, n);
     struct places *at = &p->calls[c].at;
+    p->calls[c].fold = r.fold;
     at->in = source[0];
     for (int j = 0; j < n->nmore; j++)
         at->more_in[j] = source[1 + j];
     at->out = out->region = new_region(b, p->backend->bytes(op->out));
     at->saved = new_region(b, op->saved);
+    at->held = new_region(b, op->held);
+    if (at->held != NOWHERE)
+        p->regions[at->held] = (struct region){.bytes = op->held, .last = INT_MAX};
     if (op->scratch > p->scratch_bytes)
         p->scratch_bytes = op->scratch;
     for (int k = 0; k < op->kernels; k++)
@@ -255,9 +294,12 @@ static fst_status build_forward(struct builder *b, fst_error *err)
 {
     fst_plan *p = b->p;
     const fst_graph *g = p->graph;
-    b->values[0].region = EXTERNAL;
-    fst_status s = p->backend->plain(p->context, p->options.batch, &g->nodes[0].out, &b->values[0].layout, err);
-    for (int i = 1; !s && i < g->count; i++) {
+    fst_status s = FST_OK;
+    for (int i = 0; !s && i < g->inputs; i++) {
+        b->values[i].region = EXTERNAL - i;
+        s = p->backend->plain(p->context, p->options.batch, &g->nodes[i].out, &b->values[i].layout, err);
+    }
+    for (int i = g->inputs; !s && i < g->count; i++) {
         s = forward_node(b, &g->nodes[i], err);
         if (s)
             fst_fail_in(err, s, "%s \"%s\"", fst__op_types[g->nodes[i].kind]->name, g->nodes[i].name);
@@ -270,7 +312,7 @@ static fst_status build_forward(struct builder *b, fst_error *err)
     if (s)
         return s;
     p->output = out->region;
-    if (out->region == EXTERNAL || !p->backend->equal(want, out->layout)) {
+    if (out->region <= EXTERNAL || !p->backend->equal(want, out->layout)) {
         p->output = new_region(b, p->backend->bytes(want));
         s = add_reorder(b, out->layout, out->region, want, p->output, err);
     }
@@ -371,16 +413,16 @@ static fst_status backward_node(struct builder *b, const struct fst_node *n, fst
 static fst_status build_backward(struct builder *b, fst_error *err)
 {
     const fst_graph *g = b->p->graph;
-    for (int i = g->count - 1; i > 0; i--) {
+    for (int i = g->count - 1; i >= g->inputs; i--) {
         if (!b->needs[i])
             continue;
         fst_status s = backward_node(b, &g->nodes[i], err);
         if (s)
             return s;
     }
-    if (b->p->options.input_grad) {
-        b->p->input_grad = b->values[0].grad;
-        use(b, b->p->input_grad);
+    for (int i = 0; b->p->options.input_grad && i < g->inputs; i++) {
+        b->p->input_grad[i] = b->values[i].grad;
+        use(b, b->p->input_grad[i]);
     }
     return FST_OK;
 }
@@ -455,6 +497,7 @@ static fst_status take_memory(fst_plan *p, fst_error *err)
             c->args.more_grad_in[j] = pointer(p, c->at.more_grad_in[j]);
         }
         c->args.saved = pointer(p, c->at.saved);
+        c->args.held = pointer(p, c->at.held);
         c->args.scratch = scratch;
     }
     return FST_OK;
@@ -480,8 +523,13 @@ static fst_status build(struct builder *b, fst_error *err)
         b->op_call[i] = b->values[i].grad = NOWHERE;
     for (size_t i = 0; i < NODE_INPUTS * n; i++)
         b->in_reorder[i] = NOWHERE;
-    p->output_grad = p->input_grad = NOWHERE;
-    fst_status s = p->backend->open(&p->context, p->options.threads, err);
+    p->output_grad = NOWHERE;
+    for (int i = 0; i < FST_GRAPH_INPUTS; i++)
+        p->input_grad[i] = NOWHERE;
+    if (!p->backend->supports(p->options.precision))
+        return fst_fail(err, FST_E_UNSUPPORTED, "the backend \"%s\" cannot compute in %s on this machine",
+                        p->backend->name, fst_precision_name(p->options.precision));
+    fst_status s = p->backend->open(&p->context, p->options.threads, p->options.precision, err);
     if (s)
         return s;
     p->backend->enter(p->context);
@@ -525,18 +573,18 @@ fst_status fst_plan_new(fst_plan **out, const fst_graph *g, const fst_plan_optio
 
 /* ---- running ------------------------------------------------------------------------------- */
 
-static void bind_state(fst_plan *p, const fst_state *state, float *grads, const float *x, const fst_draws *draws)
+static void bind_state(fst_plan *p, const fst_state *state, float *grads, const float *const *x, const fst_draws *draws)
 {
     const fst_graph *g = p->graph;
     if (x)
         p->draws = draws ? *draws : (fst_draws){0};
     for (int i = 0; i < p->ncalls; i++) {
         struct call *c = &p->calls[i];
-        if (c->at.in == EXTERNAL && x)
-            c->args.in = x;
+        if (c->at.in <= EXTERNAL && x)
+            c->args.in = x[EXTERNAL - c->at.in];
         for (int j = 0; x && j < FST_NODE_MORE; j++)
-            if (c->at.more_in[j] == EXTERNAL)
-                c->args.more_in[j] = x;
+            if (c->at.more_in[j] <= EXTERNAL)
+                c->args.more_in[j] = x[EXTERNAL - c->at.more_in[j]];
         if (!c->node)
             continue;
         for (int k = 0; k < c->node->params; k++) {
@@ -546,6 +594,10 @@ static void bind_state(fst_plan *p, const fst_state *state, float *grads, const 
         }
         for (int k = 0; k < c->node->buffers; k++)
             c->args.buffer[k] = state->buffers + g->buffers[c->node->first_buffer + k].offset;
+        for (int k = 0; c->fold && k < 2; k++) {
+            c->args.fold_param[k] = state->params + g->params[c->fold->first_param + k].offset;
+            c->args.fold_buffer[k] = state->buffers + g->buffers[c->fold->first_buffer + k].offset;
+        }
         c->args.counter = c->node->counter >= 0 ? state->counters + c->node->counter : NULL;
         c->args.draws = &p->draws;
     }
@@ -555,6 +607,8 @@ static fst_status run_steps(fst_plan *p, int from, int to, fst_error *err)
 {
     p->backend->enter(p->context);
     for (int i = from; i < to; i++) {
+        if (p->steps[i].kernel->prepare && p->prepared)
+            continue;
         fst_status s = p->steps[i].kernel->run(p->steps[i].kernel, &p->calls[p->steps[i].call].args, err);
         if (s)
             return s;
@@ -565,12 +619,25 @@ static fst_status run_steps(fst_plan *p, int from, int to, fst_error *err)
 fst_status fst_plan_forward(fst_plan *p, fst_state *state, const float *x, const fst_draws *draws, const float **out,
                             fst_error *err)
 {
+    if (p->graph->inputs != 1)
+        return fst_fail(err, FST_E_ARGUMENT, "the graph has %d inputs, not one", p->graph->inputs);
+    return fst_plan_forward_inputs(p, state, &x, draws, out, err);
+}
+
+fst_status fst_plan_forward_inputs(fst_plan *p, fst_state *state, const float *const *x, const fst_draws *draws,
+                                   const float **out, fst_error *err)
+{
     bind_state(p, state, NULL, x, draws);
     fst_status s = run_steps(p, 0, p->forward_steps, err);
-    p->ran = !s;
+    p->ran = p->prepared = !s;
     if (!s)
         *out = pointer(p, p->output);
     return s;
+}
+
+void fst_plan_renew(fst_plan *p)
+{
+    p->prepared = false;
 }
 
 float *fst_plan_output_grad(fst_plan *p)
@@ -588,7 +655,12 @@ fst_status fst_plan_backward(fst_plan *p, const fst_state *state, float *grads, 
 
 const float *fst_plan_input_grad(const fst_plan *p)
 {
-    return pointer(p, p->input_grad);
+    return pointer(p, p->input_grad[0]);
+}
+
+const float *fst_plan_input_grad_at(const fst_plan *p, size_t input)
+{
+    return input < FST_GRAPH_INPUTS ? pointer(p, p->input_grad[input]) : NULL;
 }
 
 size_t fst_plan_arena_bytes(const fst_plan *p)

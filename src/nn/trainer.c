@@ -32,6 +32,7 @@ struct fst_trainer {
     fst_plan *odd;
     size_t odd_rows;
     const char *backend;
+    fst_precision precision;
     bool whole;             /* batch statistics: the batch is one shard, never padded */
     bool inside;            /* one shard by rule: the threads work inside kernels */
     float *kept;            /* whole: running statistics before the step, */
@@ -128,7 +129,8 @@ static fst_plan_options plan_options(const fst_trainer *t, size_t rows, bool tra
     return (fst_plan_options){.batch = (int64_t)rows,
                               .training = training,
                               .threads = t->inside ? t->threads : 1, /* sums inside kernels depend on it */
-                              .backend = t->backend};
+                              .backend = t->backend,
+                              .precision = t->precision};
 }
 
 static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool training, fst_error *err)
@@ -136,6 +138,7 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     t->threads = o->threads > 0 ? o->threads : fst_cpu_count();
     t->batch = o->batch_size;
     t->backend = o->backend;
+    t->precision = o->precision;
     t->whole = training && has_batch_norm(t->graph);
     t->shard = training ? shard_rule(t->graph, o) : (o->shard_size ? o->shard_size : AUTO_SHARD);
     if (t->shard > t->batch)
@@ -161,6 +164,8 @@ static fst_status new_trainer(fst_trainer **out, const fst_graph *g, const fst_t
 {
     if (!g->finished)
         return fst_fail(err, FST_E_ARGUMENT, "the graph is not finished");
+    if (g->inputs != 1)
+        return fst_fail(err, FST_E_ARGUMENT, "the graph has %d inputs; a trainer or runner feeds one", g->inputs);
     if (o->batch_size < 1 || o->batch_size > 1 << 20)
         return fst_fail(err, FST_E_ARGUMENT, "the batch size must be 1 to %d, not %zu", 1 << 20, o->batch_size);
     fst_trainer *t = fst_calloc(1, sizeof *t);
@@ -456,6 +461,7 @@ struct fst_runner {
     const fst_state *state;
     float *logits;
     size_t rows;
+    const fst_state *held; /* does not change: what plans made from it stays good */
 };
 
 fst_status fst_runner_new(fst_runner **out, const fst_graph *g, const fst_trainer_options *o, fst_error *err)
@@ -485,6 +491,12 @@ const fst_graph *fst_runner_graph(const fst_runner *r)
     return r->t->graph;
 }
 
+void fst_runner_hold(fst_runner *r, const fst_state *state)
+{
+    r->held = state;
+    r->state = NULL; /* the next call prepares anew */
+}
+
 static void infer_job(void *ctx, int worker, size_t job)
 {
     fst_runner *r = ctx;
@@ -511,10 +523,10 @@ fst_status fst_runner_logits(fst_runner *r, const fst_state *state, const float 
                              fst_error *err)
 {
     fst_trainer *t = r->t;
-    r->x = x;
-    r->rows = rows;
+    if (state != r->held || state != r->state)
+        for (int i = 0; i < t->plans_count; i++)
+            fst_plan_renew(t->plans[i]);
     r->state = state;
-    r->logits = logits;
     /* at most t->shards jobs at a time, so that each has a status of its own */
     for (size_t done = 0; done < rows; done += t->batch) {
         r->x = x + done * t->sample;

@@ -1,0 +1,109 @@
+/* Element-wise loops that know no shape or layout: in float, and on bf16 values with float inside. */
+#include <string.h>
+
+#include "ops.h"
+
+/* ---- float ---------------------------------------------------------------------------------------- */
+
+FST_HOT void fst__relu_forward(const float *restrict x, float *restrict y, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = x[i] > 0 ? x[i] : 0;
+}
+
+FST_HOT void fst__relu_mask(const float *restrict y, float *restrict g, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        g[i] = y[i] > 0 ? g[i] : 0;
+}
+
+FST_HOT void fst__relu6_forward(const float *restrict x, float *restrict y, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float z = x[i] > 0 ? x[i] : 0;
+        y[i] = z < 6 ? z : 6;
+    }
+}
+
+FST_HOT void fst__relu6_mask(const float *restrict y, float *restrict g, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        g[i] = y[i] > 0 && y[i] < 6 ? g[i] : 0;
+}
+
+FST_HOT void fst__add(const float *restrict x, const float *restrict y, float *restrict out, bool relu, size_t n)
+{
+    if (relu)
+        for (size_t i = 0; i < n; i++)
+            out[i] = x[i] + y[i] > 0 ? x[i] + y[i] : 0;
+    else
+        for (size_t i = 0; i < n; i++)
+            out[i] = x[i] + y[i];
+}
+
+FST_HOT void fst__accumulate(const float *restrict x, float *restrict out, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] += x[i];
+}
+
+/* ---- bf16: the upper half of a float --------------------------------------------------------------- */
+
+static inline float widen(uint16_t x)
+{
+    uint32_t bits = (uint32_t)x << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* To nearest, ties to even; a NaN stays one. */
+static inline uint16_t narrow(float f)
+{
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    uint32_t nan = (bits >> 16) | 0x40u, rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+}
+
+FST_HOT void fst__relu_forward_bf16(const uint16_t *restrict x, uint16_t *restrict y, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = (int16_t)x[i] > 0 ? x[i] : 0;
+}
+
+FST_HOT void fst__relu_mask_bf16(const uint16_t *restrict y, uint16_t *restrict g, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        g[i] = (int16_t)y[i] > 0 ? g[i] : 0;
+}
+
+enum { SIX = 0x40c0 }; /* positive bf16 values compare as integers do */
+
+FST_HOT void fst__relu6_forward_bf16(const uint16_t *restrict x, uint16_t *restrict y, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        int16_t z = (int16_t)x[i];
+        z = z > 0 ? z : 0;
+        y[i] = (uint16_t)(z < SIX ? z : SIX);
+    }
+}
+
+FST_HOT void fst__relu6_mask_bf16(const uint16_t *restrict y, uint16_t *restrict g, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        g[i] = (int16_t)y[i] > 0 && (int16_t)y[i] < SIX ? g[i] : 0;
+}
+
+/* out may be y. */
+FST_HOT void fst__add_bf16(const uint16_t *x, const uint16_t *y, uint16_t *out, bool relu, size_t n)
+{
+    if (relu)
+        for (size_t i = 0; i < n; i++) {
+            float z = widen(x[i]) + widen(y[i]);
+            out[i] = narrow(z > 0 ? z : 0);
+        }
+    else
+        for (size_t i = 0; i < n; i++)
+            out[i] = narrow(widen(x[i]) + widen(y[i]));
+}

@@ -1,0 +1,301 @@
+/*
+ * Convolution and linear on oneDNN, one maker for both. Weights are brought into the layout (and the type) that the
+ * primitive chose: before every pass in training, once in inference, where a batch norm behind a convolution is
+ * multiplied into them as well.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "onednn.h"
+
+fst_status fdn_weighted_init(struct fdn_weighted *w, struct fst_context *c, const struct fst_op_request *r,
+                             struct fst_op *op, fst_error *err)
+{
+    const struct fst_node *n = r->node;
+    int64_t dims[5], rank = 0, out = n->out.dim[0];
+    *w = (struct fdn_weighted){.c = c,
+                               .r = r,
+                               .op = op,
+                               .rows = r->batch,
+                               .conv = n->kind != FST_OP_LINEAR,
+                               .relu = r->relu,
+                               .relu6 = r->relu6,
+                               .fold = r->fold,
+                               .in = {IN, 0},
+                               .out = {OUT, 0},
+                               .grad_out = {GRAD_OUT, 0},
+                               .grad_in = {GRAD_IN, 0},
+                               .weight = {PARAM0, 0},
+                               .bias_at = {PARAM1, 0},
+                               .grad_weight = {GRAD_PARAM0, 0},
+                               .grad_bias = {GRAD_PARAM1, 0}};
+    if (w->conv) {
+        const fst_conv2d *o = &n->u.conv;
+        if (o->groups > 1)
+            dims[rank++] = o->groups;
+        dims[rank++] = o->out_channels / o->groups;
+        dims[rank++] = n->in.dim[0] / o->groups;
+        for (int i = 0; i < 2; i++) {
+            dims[rank++] = o->kernel[i];
+            w->window.strides[i] = o->stride[i];
+            w->window.padding[i] = o->padding[i];
+        }
+        w->bias = o->bias;
+    } else {
+        dims[rank++] = n->u.linear.out;
+        dims[rank++] = n->in.dim[0];
+        w->bias = n->u.linear.bias;
+    }
+    /* The weights of a linear layer stay as they lie unless their type changes: bringing them costs more than it gains
+     * at the batches of training. */
+    bool any = w->conv || c->type != dnnl_f32;
+    fst_status s = fdn_tagged(c, dnnl_f32, (int)rank, dims, false, &w->weights, err);
+    if (!s)
+        s = fdn_tagged(c, c->type, (int)rank, dims, any, &w->any_weights, err);
+    if (!s)
+        s = fdn_tagged(c, dnnl_f32, 1, &out, false, &w->bias_layout, err);
+    if (!s)
+        s = fdn_sample_layout(c, w->rows, &n->in, any, &w->src, err);
+    return s ? s : fdn_sample_layout(c, w->rows, &n->out, any, &w->dst, err);
+}
+
+void fdn_weighted_release(struct fdn_weighted *w)
+{
+    if (w->hint)
+        dnnl_primitive_desc_destroy(w->hint);
+    w->hint = NULL;
+}
+
+/* ---- weights ---------------------------------------------------------------------------------------- */
+
+/* y = scale (W x + b - mean) + beta, scale = gamma / sqrt(var + eps): W by rows times scale, b to match. */
+static fst_status run_fold(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    const struct kernel *k = (struct kernel *)base;
+    const fst_conv2d *o = &k->node->u.conv;
+    size_t row = (size_t)(k->node->in.dim[0] / o->groups * o->kernel[0] * o->kernel[1]);
+    float *weights = fdn_pointer(a, k->folded), *bias = fdn_pointer(a, k->folded_bias);
+    (void)err;
+    for (int64_t c = 0; c < o->out_channels; c++) {
+        double scale = (double)a->fold_param[0][c] / sqrt((double)a->fold_buffer[1][c] + k->fold->u.norm.eps);
+        double shift = o->bias ? (double)a->param[1][c] : 0;
+        bias[c] = (float)((shift - (double)a->fold_buffer[0][c]) * scale + (double)a->fold_param[1][c]);
+        for (size_t i = (size_t)c * row; i < (size_t)(c + 1) * row; i++)
+            weights[i] = (float)((double)a->param[0][i] * scale);
+    }
+    return FST_OK;
+}
+
+static struct place take_held(struct fst_op *op, const struct fst_layout *l)
+{
+    struct place at = {HELD, op->held};
+    op->held += fdn_round64(fdn_bytes(l));
+    return at;
+}
+
+static fst_status add_fold(struct fdn_weighted *w, struct place to, struct place bias, fst_error *err)
+{
+    fst_status s = fdn_add_call(w->c, w->op, "fold batch norm", false, run_fold, w->r->node, err);
+    if (s)
+        return s;
+    w->c->kernels->base.prepare = true;
+    w->c->kernels->fold = w->fold;
+    w->c->kernels->folded = to;
+    w->c->kernels->folded_bias = bias;
+    return FST_OK;
+}
+
+/* Inference: where weights and bias lie once the plan's preparation has run. */
+static fst_status hold_weights(struct fdn_weighted *w, const struct fst_layout *want, struct place *at,
+                               struct place *bias, fst_error *err)
+{
+    bool same = fdn_equal(want, w->weights);
+    struct kernel *k;
+    fst_status s = FST_OK;
+    *at = w->weight;
+    *bias = w->bias_at;
+    if (w->fold) {
+        *bias = take_held(w->op, w->bias_layout);
+        *at = same ? take_held(w->op, want) : (struct place){SCRATCH, w->scratch_at};
+        s = add_fold(w, *at, *bias, err);
+    }
+    if (s || same)
+        return s;
+    struct place from = *at;
+    *at = take_held(w->op, want);
+    s = fdn_new_reorder(w->c, w->op, "weights reorder", false, w->weights, from, want, *at, &k, err);
+    if (!s)
+        k->base.prepare = true;
+    return s;
+}
+
+/* Training: the weights in the layout `want`, in the span itself or copied to the scratch. */
+static fst_status bring_weights(struct fdn_weighted *w, const struct fst_layout *want, bool backward, struct place *at,
+                                size_t *used, fst_error *err)
+{
+    *at = w->weight;
+    *used = w->scratch_at;
+    if (fdn_equal(want, w->weights))
+        return FST_OK;
+    *at = (struct place){SCRATCH, w->scratch_at};
+    *used += fdn_round64(fdn_bytes(want));
+    return fdn_new_reorder(w->c, w->op, "weights reorder", backward, w->weights, w->weight, want, *at, NULL, err);
+}
+
+/* ---- the passes ------------------------------------------------------------------------------------- */
+
+static dnnl_status_t describe_forward(struct fdn_weighted *w)
+{
+    dnnl_prop_kind_t prop = w->r->training ? dnnl_forward_training : dnnl_forward_inference;
+    const_dnnl_primitive_attr_t attr = w->relu ? w->c->attr_relu : w->relu6 ? w->c->attr_relu6 : w->c->attr;
+    fdn_md bias = w->bias || w->fold ? FDN_MD(w->bias_layout->md) : NULL;
+    if (w->conv)
+        return fdn_conv_forward(&w->hint, w->c->engine, prop, FDN_MD(w->src->md), FDN_MD(w->any_weights->md), bias,
+                                FDN_MD(w->dst->md), &w->window, attr);
+    return fdn_linear_forward(&w->hint, w->c->engine, prop, FDN_MD(w->src->md), FDN_MD(w->any_weights->md), bias,
+                              FDN_MD(w->dst->md), attr);
+}
+
+fst_status fdn_weighted_forward(struct fdn_weighted *w, fst_error *err)
+{
+    const struct fst_layout *want;
+    struct place at, bias = w->bias_at;
+    size_t used = w->scratch_at;
+    dnnl_status_t ds = describe_forward(w);
+    if (ds)
+        return fdn_failed(ds, "forward", err);
+    fst_status s = fdn_queried(w->c, w->hint, dnnl_query_src_md, &w->src, err);
+    if (!s)
+        s = fdn_queried(w->c, w->hint, dnnl_query_dst_md, &w->dst, err);
+    if (!s)
+        s = fdn_queried(w->c, w->hint, dnnl_query_weights_md, &want, err);
+    if (!s)
+        s = w->r->training ? bring_weights(w, want, false, &at, &used, err) : hold_weights(w, want, &at, &bias, err);
+    struct kernel *k = s ? NULL : fdn_new_kernel(w->c, w->op, "forward", false, err);
+    if (!s && !k)
+        s = FST_E_MEMORY;
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_SRC, w->src, w->in, err);
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_WEIGHTS, want, at, err);
+    if (!s && (w->bias || w->fold))
+        s = fdn_bind(k, DNNL_ARG_BIAS, w->bias_layout, bias, err);
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_DST, w->dst, w->out, err);
+    if (s)
+        return s;
+    /* fdn_finish() destroys its descriptor, but this one is also the backward passes' hint. */
+    dnnl_primitive_desc_t copy;
+    ds = dnnl_primitive_desc_clone(&copy, w->hint);
+    return ds ? fdn_failed(ds, "forward", err) : fdn_finish(k, w->op, copy, used, err);
+}
+
+/* Gradients of weights are f32 whatever the type of the activations. */
+static fst_status gradient_layout(const struct fdn_weighted *w, const struct fst_layout **out, fst_error *err)
+{
+    if (w->c->type == dnnl_f32) {
+        *out = w->any_weights;
+        return FST_OK;
+    }
+    dnnl_dims_t dims;
+    int rank = fdn_md_dims(FDN_MD(w->weights->md), dims);
+    return fdn_tagged(w->c, dnnl_f32, rank, dims, true, out, err);
+}
+
+static fst_status bind_backward_weights(struct fdn_weighted *w, struct kernel *k, const struct fst_layout *want,
+                                        struct place to, fst_error *err)
+{
+    fst_status s = fdn_bind(k, DNNL_ARG_SRC, w->src, w->in, err);
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_DIFF_DST, w->dst, w->grad_out, err);
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_DIFF_WEIGHTS, want, to, err);
+    if (!s && w->bias)
+        s = fdn_bind(k, DNNL_ARG_DIFF_BIAS, w->bias_layout, w->grad_bias, err);
+    return s;
+}
+
+fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err)
+{
+    dnnl_primitive_desc_t pd;
+    const struct fst_layout *gradient;
+    fst_status s = gradient_layout(w, &gradient, err);
+    if (s)
+        return s;
+    fdn_md bias = w->bias ? FDN_MD(w->bias_layout->md) : NULL;
+    fdn_md src = FDN_MD(w->src->md), dst = FDN_MD(w->dst->md), weights = FDN_MD(gradient->md);
+    dnnl_status_t ds =
+        w->conv ? fdn_conv_backward_weights(&pd, w->c->engine, src, weights, bias, dst, &w->window, w->hint, w->c->attr)
+                : fdn_linear_backward_weights(&pd, w->c->engine, src, weights, bias, dst, w->hint, w->c->attr);
+    if (ds)
+        return fdn_failed(ds, "backward weights", err);
+    const struct fst_layout *want = NULL;
+    s = fdn_queried(w->c, pd, dnnl_query_diff_weights_md, &want, err);
+    struct kernel *k = s ? NULL : fdn_new_kernel(w->c, w->op, "backward weights", true, err);
+    if (!k) {
+        dnnl_primitive_desc_destroy(pd);
+        return s ? s : FST_E_MEMORY;
+    }
+    bool direct = fdn_equal(want, w->weights);
+    struct place to = direct ? w->grad_weight : (struct place){SCRATCH, w->scratch_at};
+    s = bind_backward_weights(w, k, want, to, err);
+    if (s) {
+        dnnl_primitive_desc_destroy(pd);
+        return s;
+    }
+    s = fdn_finish(k, w->op, pd, w->scratch_at + (direct ? 0 : fdn_round64(fdn_bytes(want))), err);
+    if (s || direct)
+        return s;
+    return fdn_new_reorder(w->c, w->op, "gradient reorder", true, want, to, w->weights, w->grad_weight, NULL, err);
+}
+
+fst_status fdn_weighted_backward_data(struct fdn_weighted *w, fst_error *err)
+{
+    dnnl_primitive_desc_t pd;
+    fdn_md src = FDN_MD(w->src->md), dst = FDN_MD(w->dst->md), weights = FDN_MD(w->any_weights->md);
+    dnnl_status_t ds =
+        w->conv ? fdn_conv_backward_data(&pd, w->c->engine, src, weights, dst, &w->window, w->hint, w->c->attr)
+                : fdn_linear_backward_data(&pd, w->c->engine, src, weights, dst, w->hint, w->c->attr);
+    if (ds)
+        return fdn_failed(ds, "backward data", err);
+    const struct fst_layout *want = NULL;
+    struct place at;
+    size_t used;
+    fst_status s = fdn_queried(w->c, pd, dnnl_query_weights_md, &want, err);
+    if (!s)
+        s = bring_weights(w, want, true, &at, &used, err);
+    struct kernel *k = s ? NULL : fdn_new_kernel(w->c, w->op, "backward data", true, err);
+    if (!s && !k)
+        s = FST_E_MEMORY;
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_DIFF_DST, w->dst, w->grad_out, err);
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_WEIGHTS, want, at, err);
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_DIFF_SRC, w->src, w->grad_in, err);
+    if (s) {
+        dnnl_primitive_desc_destroy(pd);
+        return s;
+    }
+    return fdn_finish(k, w->op, pd, used, err);
+}
+
+fst_status fdn_weighted_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)
+{
+    struct fdn_weighted w;
+    fst_status s = fdn_weighted_init(&w, c, r, op, err);
+    if (!s)
+        s = fdn_weighted_forward(&w, err);
+    op->in = w.src;
+    op->out = w.dst;
+    if (!s && r->training) {
+        op->keep_in = true;
+        s = fdn_add_mask(c, r, op, err);
+        if (!s)
+            s = fdn_weighted_backward_weights(&w, err);
+        if (!s && r->want_grad_in)
+            s = fdn_weighted_backward_data(&w, err);
+    }
+    fdn_weighted_release(&w);
+    return s;
+}
