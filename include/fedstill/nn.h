@@ -165,8 +165,10 @@ FST_API size_t fst_plan_arena_bytes(const fst_plan *p);
 /* One kernel of a plan, for profiles. */
 typedef struct fst_kernel_info {
     char name[96];
-    bool compute; /* false: moves data only (a reorder) */
+    const char *op; /* the kind of its layer: "conv2d"; "reorder" and "accumulate" stand between layers */
+    bool compute;   /* false: moves data only (a reorder) */
     bool backward;
+    bool prepare;   /* runs only when an inference plan's state has changed */
 } fst_kernel_info;
 FST_API size_t fst_plan_kernels(const fst_plan *p);
 FST_API fst_kernel_info fst_plan_kernel(const fst_plan *p, size_t i);
@@ -339,6 +341,10 @@ FST_MUST FST_API fst_status fst_runner_new(fst_runner **out, const fst_graph *g,
                                            fst_error *err);
 FST_API void fst_runner_free(fst_runner *r);
 FST_API const fst_graph *fst_runner_graph(const fst_runner *r);
+/* Kernel times of a full batch of batch_size rows, as fst_trainer_profile has them; behind a call of
+ * fst_runner_logits, while its state is there. */
+FST_MUST FST_API fst_status fst_runner_profile(fst_runner *r, double round_seconds, fst_kernel_visit visit, void *ctx,
+                                               fst_error *err);
 /* The caller promises not to change this state while the runner uses it: what is made from its weights is then made
  * once, not at every call. NULL ends the promise. */
 FST_API void fst_runner_hold(fst_runner *r, const fst_state *state);

@@ -677,7 +677,10 @@ fst_kernel_info fst_plan_kernel(const fst_plan *p, size_t i)
 {
     const struct step *s = &p->steps[i];
     const struct fst_node *n = p->calls[s->call].node;
-    fst_kernel_info k = {.compute = s->kernel->compute, .backward = (int)i >= p->forward_steps};
+    fst_kernel_info k = {.op = n ? fst__op_types[n->kind]->name : s->kernel->name,
+                         .compute = s->kernel->compute,
+                         .backward = (int)i >= p->forward_steps,
+                         .prepare = s->kernel->prepare};
     if (n && n->params)
         snprintf(k.name, sizeof k.name, "%.60s %.30s", n->name, s->kernel->name);
     else

@@ -404,27 +404,26 @@ static double kernel_seconds(fst_trainer *t, size_t kernel, double round_seconds
 
 /* Which plans a step used is a matter of timing, and its input may be gone: a pass on memory of the
  * trainer's own makes all plans ready. Without batch norm it leaves no trace in the state. */
-static fst_status rehearse(fst_trainer *t, fst_error *err)
+static fst_status rehearse(fst_trainer *t, bool backward, fst_error *err)
 {
     const fst_draws draws = {0};
     const float *logits;
     fst_status s = t->state ? FST_OK : fst_fail(err, FST_E_ARGUMENT, "run a step before its kernels");
     for (int i = 0; !s && !t->whole && i < t->plans_count; i++) {
         s = fst_plan_forward(t->plans[i], t->state, t->rest[i], &draws, &logits, err);
-        if (!s)
+        if (!s && backward)
             s = fst_plan_backward(t->plans[i], t->state, t->grads[i], err);
     }
     return s;
 }
 
-fst_status fst_trainer_profile(fst_trainer *t, double round_seconds, fst_kernel_visit visit, void *ctx, fst_error *err)
+static fst_status profile(fst_trainer *t, double round_seconds, fst_kernel_visit visit, void *ctx, fst_error *err)
 {
     size_t n = fst_plan_kernels(t->plans[0]);
-    fst_status s = rehearse(t, err);
-    if (s)
-        return s;
     for (size_t i = 0; i < n; i++) {
         fst_kernel_info k = fst_plan_kernel(t->plans[0], i);
+        if (k.prepare)
+            continue;
         t->status[0] = FST_OK;
         double seconds = kernel_seconds(t, i, round_seconds);
         if (t->status[0]) {
@@ -435,6 +434,12 @@ fst_status fst_trainer_profile(fst_trainer *t, double round_seconds, fst_kernel_
         visit(ctx, &k, seconds);
     }
     return FST_OK;
+}
+
+fst_status fst_trainer_profile(fst_trainer *t, double round_seconds, fst_kernel_visit visit, void *ctx, fst_error *err)
+{
+    fst_status s = rehearse(t, true, err);
+    return s ? s : profile(t, round_seconds, visit, ctx, err);
 }
 
 static void add_compute(void *ctx, const fst_kernel_info *k, double seconds)
@@ -495,6 +500,15 @@ void fst_runner_hold(fst_runner *r, const fst_state *state)
 {
     r->held = state;
     r->state = NULL; /* the next call prepares anew */
+}
+
+fst_status fst_runner_profile(fst_runner *r, double round_seconds, fst_kernel_visit visit, void *ctx, fst_error *err)
+{
+    if (!r->state)
+        return fst_fail(err, FST_E_ARGUMENT, "run a batch before its kernels");
+    r->t->state = (fst_state *)r->state; /* inference plans read it only */
+    fst_status s = rehearse(r->t, false, err);
+    return s ? s : profile(r->t, round_seconds, visit, ctx, err);
 }
 
 static void infer_job(void *ctx, int worker, size_t job)
