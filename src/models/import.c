@@ -27,6 +27,7 @@ struct job {
     int *by_name; /* want's indices in the order of names */
     int *source;  /* for each of want: which of the file's, or NONE */
     bool *fresh;  /* for each of want */
+    bool *twice;  /* for each of want: several of the file's are it */
     int *target;  /* for each of the file's: which of want, or one of the above */
     size_t count; /* of the file's */
     fst_import_report report;
@@ -42,6 +43,7 @@ static void release(struct job *j)
     fst_free(j->by_name);
     fst_free(j->source);
     fst_free(j->fresh);
+    fst_free(j->twice);
     fst_free(j->target);
 }
 
@@ -284,7 +286,8 @@ static fst_status report_ours(struct job *j, size_t k, fst_error *err)
                                                  : FST_IMPORT_MISSING,
                                ours, NULL, err);
     fst_tensor t = theirs(j, (size_t)j->source[k]);
-    return fst__report_add(r, fits(ours, &t) ? FST_IMPORT_TAKEN : FST_IMPORT_MISSHAPED, ours, &t, err);
+    fst_import_kind kind = j->twice[k] ? FST_IMPORT_TWICE : fits(ours, &t) ? FST_IMPORT_TAKEN : FST_IMPORT_MISSHAPED;
+    return fst__report_add(r, kind, ours, &t, err);
 }
 
 static fst_status report_theirs(struct job *j, size_t i, fst_error *err)
@@ -420,14 +423,17 @@ static fst_status map_names(struct job *j, fst_error *err)
     j->by_name = fst_calloc(j->wants + 1, sizeof *j->by_name);
     j->source = fst_calloc(j->wants + 1, sizeof *j->source);
     j->fresh = fst_calloc(j->wants + 1, sizeof *j->fresh);
+    j->twice = fst_calloc(j->wants + 1, sizeof *j->twice);
     j->target = fst_calloc(j->count + 1, sizeof *j->target);
-    if (!j->by_name || !j->source || !j->fresh || !j->target)
+    if (!j->by_name || !j->source || !j->fresh || !j->twice || !j->target)
         return fst_fail_memory(err, (j->wants + j->count) * sizeof *j->source);
     fst_status s = sort_names(j, err);
     for (size_t k = 0; k < j->wants; k++)
         j->source[k] = NONE;
     for (size_t i = 0; !s && i < j->count; i++) {
         int k = j->target[i] = target_of(j, theirs(j, i).name);
+        if (k >= 0)
+            j->twice[k] = j->twice[k] || j->source[k] != NONE;
         if (k >= 0 && j->source[k] == NONE)
             j->source[k] = (int)i;
     }

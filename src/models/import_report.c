@@ -92,7 +92,7 @@ fst_status fst__report_fail(const fst_import_report *r, const char *path, const 
         if (wrong++ < SHOWN && at < sizeof text)
             at += (size_t)snprintf(text + at, sizeof text - at, wrong > 1 ? "; %s" : "%s", line);
     }
-    bool shapes = wrong > r->of[FST_IMPORT_NONFINITE];
-    return fst_fail(err, shapes ? FST_E_MISMATCH : FST_E_NUMERIC, "%.200s: %zu tensors do not fit %s: %s%s%s", path,
-                    wrong, arch, text, wrong > SHOWN ? "; ..." : "", hint);
+    bool only_values = wrong == r->of[FST_IMPORT_NONFINITE];
+    return fst_fail(err, only_values ? FST_E_NUMERIC : FST_E_MISMATCH, "%.200s: %zu tensors do not fit %s: %s%s%s",
+                    path, wrong, arch, text, wrong > SHOWN ? "; ..." : "", hint);
 }

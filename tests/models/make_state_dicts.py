@@ -153,6 +153,8 @@ def small(path, network, dtype, prefix, counters):
             t.uniform_(0.5, 1.5)
         elif t.dtype == torch.float32 and t.dim() == 1:
             t.copy_(torch.randn_like(t) * 0.2 + (1.0 if name.endswith(".weight") else 0.0))
+        elif t.dtype == torch.float32 and t.dim() == 2:
+            t.normal_(0, 1.0)  # logits of some size
         elif t.dtype == torch.int64:
             t.fill_(391)
         if t.dtype == torch.float32:
@@ -175,5 +177,5 @@ def listing(name, network):
 
 listing("resnet50", ResNet50())
 listing("mobilenet_v2", MobileNetV2())
-small("resnet8-akamaster.safetensors", ResNet8(None, "linear"), torch.float16, "state.module.", False)
-small("resnet8-kuangliu.safetensors", ResNet8("shortcut", "linear"), torch.bfloat16, "state._orig_mod.module.", True)
+small("resnet8-akamaster.safetensors", ResNet8(None, "linear"), torch.float16, "state_dict.module.", False)
+small("resnet8-kuangliu.safetensors", ResNet8("shortcut", "linear"), torch.bfloat16, "state_dict._orig_mod.module.", True)
