@@ -25,8 +25,8 @@ static const struct option_spec info_options[] = {
     {.name = "set",
      .argument = "OPTION=VALUE",
      .type = OPTION_LIST,
-     .help = "An option of a network: classes=7, input=3,32,32, stem=cifar, width=0.5 and so on. May be given several "
-             "times. A model file has its own."},
+     .help = "An option of a network: classes=7, input=3,32,32, stem=cifar, width=0.5 and so on. A model file has "
+             "its own."},
     {.name = "json", .type = OPTION_FLAG, .help = "Write a JSON object."},
     {0},
 };

@@ -22,7 +22,7 @@ static const struct option_spec import_options[] = {
      .argument = "OPTION=VALUE",
      .type = OPTION_LIST,
      .help = "An option of the network: stem=cifar, width=0.5, hidden=500, stem_stride=1, stage_strides=1,2,2,2,1,1,1, "
-             "dropout1=0.1. May be given several times."},
+             "dropout1=0.1."},
     {.name = "classes",
      .argument = "N",
      .type = OPTION_INT,

@@ -272,7 +272,7 @@ static void timm_name(const char *ours, char out[128])
     fail_msg("no name for %s", ours);
 }
 
-/* weiaicunzai's CIFAR ResNet-50, inside torch.compile and DistributedDataParallel. */
+/* weiaicunzai's CIFAR networks of either kind of block, inside torch.compile and DistributedDataParallel. */
 static void residual_function_name(const char *ours, char out[128])
 {
     static const char *const inside[] = {"conv1.", "bn1.", "", "conv2.", "bn2.", "", "conv3.", "bn3."};
@@ -300,13 +300,16 @@ static void same_name(const char *ours, char out[128])
 
 static void names_of_others(void **state)
 {
-    static const char *const narrow[] = {"width=0.25", "stem_stride=1"};
+    static const char *const narrow[] = {"width=0.25", "stem_stride=1"}, *const short_head[] = {"hidden=10"};
     (void)state;
     fst_model_config c = {.classes = 4, .width = 0.25, .stem_stride = 1};
     comes_back("mobilenet_v2", &c, narrow, 2, timm_name);
     comes_back("mobilenet_v2", &c, narrow, 2, same_name);
     c = (fst_model_config){.classes = 3};
     comes_back("resnet20", &c, NULL, 0, residual_function_name);
+    c.hidden = 10;
+    comes_back("real_resnet20_link11_h", &c, short_head, 1, residual_function_name);
+    c.hidden = 0;
     comes_back("resnet8", &c, NULL, 0, same_name);
     comes_back("mnist_student", &c, NULL, 0, same_name);
 }
