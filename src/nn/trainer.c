@@ -221,6 +221,34 @@ FST_HOT static bool all_finite(const float *v, size_t n)
     return !bad;
 }
 
+struct finite_check {
+    const float *v;
+    size_t n;
+    _Atomic bool bad;
+};
+
+enum { FINITE_BLOCK = 1 << 16 };
+
+static void check_block(void *ctx, int worker, size_t block)
+{
+    struct finite_check *c = ctx;
+    size_t at = block * FINITE_BLOCK, left = c->n - at;
+    (void)worker;
+    if (!all_finite(c->v + at, left < FINITE_BLOCK ? left : FINITE_BLOCK))
+        c->bad = true;
+}
+
+/* On the plan's threads when they work inside kernels; a shard's thread has its gradients to itself. */
+static bool gradients_finite(const fst_trainer *t, fst_plan *plan, const float *grads)
+{
+    struct finite_check c = {.v = grads, .n = t->graph->param_count};
+    struct fst_crew crew = fst__plan_crew(plan);
+    if (!t->inside || !crew.run)
+        return all_finite(grads, c.n);
+    crew.run(crew.ctx, check_block, &c, (c.n + FINITE_BLOCK - 1) / FINITE_BLOCK);
+    return !c.bad;
+}
+
 /* Forward, loss, backward of `rows` rows from `first` on a plan of at least as many. */
 static fst_status run_shard(fst_trainer *t, fst_plan *plan, size_t plan_rows, const float *x, size_t first, size_t rows,
                             size_t shard, fst_error *err)
@@ -245,7 +273,7 @@ static fst_status run_shard(fst_trainer *t, fst_plan *plan, size_t plan_rows, co
     for (size_t r = 0; in->labels && r < rows; r++)
         t->correct[shard] += best_class(logits + r * classes, t->classes) == (size_t)in->labels[first + r];
     s = fst_plan_backward(plan, t->state, t->grads[shard], err);
-    if (!s && !all_finite(t->grads[shard], t->graph->param_count))
+    if (!s && !gradients_finite(t, plan, t->grads[shard]))
         s = fst_fail(err, FST_E_NUMERIC, "the gradients of this step are not all finite numbers");
     return s;
 }
