@@ -15,6 +15,9 @@
 /* Bytes a source may keep in memory. */
 #define FST_SOURCE_MAX_BYTES ((size_t)16 * 1024 * 1024 * 1024)
 
+/* What a safetensors file of samples says in its metadata `format`. */
+#define FST_DATA_FORMAT "fedstill-data-1"
+
 typedef struct fst_source fst_source;
 
 /*
@@ -38,6 +41,10 @@ struct fst_source {
     int classes;         /* > 0 */
     char **class_names;  /* classes entries, or NULL */
     const int32_t *labels; /* count entries, each 0 ... classes-1; never NULL */
+    /* What is known of the samples beyond their labels: count entries each, or NULL. Neither enters the digest. */
+    const float *snr;      /* signal-to-noise ratio in dB; NaN where one sample's is not known */
+    const int64_t *group;  /* burst or recording: samples of one group belong together and must not be split
+                            * between training and test */
     /* SHA-256 over "DTYPE SHAPE COUNT\n" (as in "U8 (1, 28, 28) 60000\n"), the labels (little-endian, 4 bytes
      * each) and all raw samples in order. Equal data have equal digests, whatever files they came from. */
     char digest[FST_DIGEST_HEX];
@@ -54,7 +61,9 @@ struct fst_source {
  *  - array: a .safetensors or .npz file, a folder with SPLIT.safetensors, SPLIT.npz or npy files, or an .npy
  *    file of samples beside one of labels. Arrays are looked for as x_SPLIT and y_SPLIT, then as x and
  *    y; the latter not for a test split, unless the names were given or the file is the split's own.
- *    Samples are U8 or floats of any width (kept as F32), labels any integers.
+ *    Samples are U8 or floats of any width (kept as F32), labels any integers. Beside x may stand snr (floats
+ *    or integers, in dB) and burst (integers), named as x is (snr_train beside x_train); class names are a
+ *    JSON list of texts in a safetensors file's metadata `classes`, or a list of texts `classes` in an npz.
  */
 typedef struct fst_source_spec {
     const char *format; /* NULL: guessed from what stands at path */
@@ -74,7 +83,7 @@ FST_API const char *const *fst_source_formats(void);
 /* Bytes of one raw sample. */
 FST_API size_t fst_source_sample_bytes(const fst_source *s);
 /* Wraps arrays that the caller keeps alive (tests, generators). x: count raw samples. classes 0: as many as
- * the labels show. */
+ * the labels show. The caller may then set snr and group to arrays that it keeps alive too. */
 FST_MUST FST_API fst_status fst_source_from_memory(fst_source **out, const char *name, fst_dtype dtype,
                                                    const fst_shape *shape, size_t count, const void *x,
                                                    const int32_t *labels, int classes, fst_error *err);

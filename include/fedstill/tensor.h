@@ -113,6 +113,10 @@ FST_MUST FST_API fst_status fst_npy_write(const char *path, const fst_tensor *t,
 /* Reads member `member` ("images" finds "images.npy") of a zip archive, stored or deflated. */
 FST_MUST FST_API fst_status fst_npz_read(fst_array *out, const char *path, const char *member, size_t max_bytes,
                                          fst_error *err);
+/* Reads a list of texts (NumPy's types S and U; the latter comes as UTF-8). Free *texts with fst_free once
+ * (one block). max_bytes limits the array as it is stored. */
+FST_MUST FST_API fst_status fst_npz_read_texts(char ***texts, size_t *count, const char *path, const char *member,
+                                               size_t max_bytes, fst_error *err);
 /* The members' names; free *names with fst_free once (one block). */
 FST_MUST FST_API fst_status fst_npz_list(const char *path, char ***names, size_t *count, fst_error *err);
 

@@ -58,6 +58,8 @@ typedef struct fst__held {
     const unsigned char *data; /* count raw samples: own_data, or the caller's */
     unsigned char *own_data;
     int32_t *own_labels;
+    float *own_snr;
+    int64_t *own_group;
 } fst__held;
 
 fst_status fst__held_get(const fst_source *s, size_t i, void *dst, fst_error *err);
@@ -74,6 +76,10 @@ FST_MUST fst_status fst__held_reserve(fst__held *h, fst_dtype dtype, const fst_s
  * h is still the caller's. */
 FST_MUST fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t nlabels, int wanted, fst_source **out,
                                      fst_error *err);
+/* A copy of n names in one block, as class_names is. */
+FST_MUST fst_status fst__names_copy(char ***out, char *const *names, size_t n, fst_error *err);
+/* Fails for the first sample with an element that is no number. */
+FST_MUST fst_status fst__held_check_finite(const fst__held *h, fst_error *err);
 /* The digest of data.h, computed through get. */
 FST_MUST fst_status fst__source_digest(const fst_source *s, char hex[FST_DIGEST_HEX], fst_error *err);
 /* min(count, limit), limit 0 meaning none. */

@@ -1,5 +1,6 @@
 /* Opening a source by its specification, guessing the format, and what all sources have in common:
  * key, digest, and the source whose samples lie in one block of memory. No format is parsed here. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -177,6 +178,8 @@ void fst__held_close(fst_source *s)
         return;
     fst_free(h->own_data);
     fst_free(h->own_labels);
+    fst_free(h->own_snr);
+    fst_free(h->own_group);
     fst_free(h->base.class_names); /* one block with its strings */
     fst_free(h->base.name);
     fst_free(h);
@@ -233,6 +236,35 @@ fst_status fst__held_reserve(fst__held *h, fst_dtype dtype, const fst_shape *sha
     return FST_OK;
 }
 
+fst_status fst__names_copy(char ***out, char *const *names, size_t n, fst_error *err)
+{
+    size_t bytes = n * sizeof(char *);
+    for (size_t i = 0; i < n; i++)
+        bytes += strlen(names[i]) + 1;
+    char **copy = fst_alloc(bytes);
+    if (!copy)
+        return fst_fail_memory(err, bytes);
+    char *at = (char *)(copy + n);
+    for (size_t i = 0; i < n; i++) {
+        size_t len = strlen(names[i]) + 1;
+        copy[i] = memcpy(at, names[i], len);
+        at += len;
+    }
+    *out = copy;
+    return FST_OK;
+}
+
+fst_status fst__held_check_finite(const fst__held *h, fst_error *err)
+{
+    const float *x = (const float *)(const void *)h->data;
+    size_t a_sample = (size_t)fst_shape_count(&h->base.shape), n = a_sample * h->base.count;
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return fst_fail(err, FST_E_NUMERIC, "%s: sample %zu, element %zu is %f; finite numbers are needed",
+                            h->base.name, i / a_sample, i % a_sample, (double)x[i]);
+    return FST_OK;
+}
+
 static fst_status check_labels(const char *name, const int32_t *labels, size_t n, int wanted, int *classes,
                                fst_error *err)
 {
@@ -256,6 +288,8 @@ fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t nlabels,
     if (s)
         return s;
     b->labels = labels;
+    b->snr = h->own_snr;
+    b->group = h->own_group;
     s = fst__source_digest(b, b->digest, err);
     if (!s)
         *out = b;

@@ -9,5 +9,8 @@ FST_MUST fst_status fst__npz_read_memory(fst_array *out, const char *name, const
                                          const char *member, size_t max_bytes, fst_error *err);
 FST_MUST fst_status fst__npz_list_memory(const char *name, const void *data, size_t len, char ***names, size_t *count,
                                          fst_error *err);
+/* As fst_npz_read_texts. */
+FST_MUST fst_status fst__npz_texts_memory(char ***texts, size_t *count, const char *name, const void *data, size_t len,
+                                          const char *member, size_t max_bytes, fst_error *err);
 
 #endif
