@@ -482,4 +482,4 @@ static fst_status open_array(fst_source **out, const fst_source_spec *spec, fst_
     return s;
 }
 
-const fst__format fst__format_array = {"array", probe, open_array};
+const fst__format fst__format_array = {"array", probe, open_array, true};

@@ -270,4 +270,4 @@ static fst_status open_folder(fst_source **out, const fst_source_spec *spec, fst
     return s;
 }
 
-const fst__format fst__format_folder = {"folder", probe, open_folder};
+const fst__format fst__format_folder = {"folder", probe, open_folder, false};

@@ -17,9 +17,10 @@ typedef struct fst__format {
     bool (*probe)(const char *path); /* does what stands at path look like this format? */
     /* spec->split is set, spec->path is not NULL. */
     fst_status (*open)(fst_source **out, const fst_source_spec *spec, fst_error *err);
+    bool has_val; /* knows a split "val" too */
 } fst__format;
 
-extern const fst__format fst__format_idx, fst__format_cifar10, fst__format_array, fst__format_folder;
+extern const fst__format fst__format_idx, fst__format_cifar10, fst__format_array, fst__format_sigmf, fst__format_folder;
 
 bool fst__is_folder(const char *path);
 /* Is there a file or folder `name` in `folder`? */

@@ -10,12 +10,12 @@
 
 /* In the order in which they are guessed: the narrow ones first. */
 static const fst__format *const formats[] = {&fst__format_idx, &fst__format_cifar10, &fst__format_array,
-                                             &fst__format_folder};
+                                             &fst__format_sigmf, &fst__format_folder};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 const char *const *fst_source_formats(void)
 {
-    static const char *const names[FORMATS + 1] = {"idx", "cifar10", "array", "folder", NULL};
+    static const char *const names[FORMATS + 1] = {"idx", "cifar10", "array", "sigmf", "folder", NULL};
     return names;
 }
 
@@ -52,14 +52,15 @@ static fst_status choose(const fst__format **out, const fst_source_spec *spec, f
             return FST_OK;
         }
     if (spec->format)
-        return fst_fail(err, FST_E_CONFIG, "unknown data format \"%s\": idx, cifar10, array and folder are known",
-                        spec->format);
+        return fst_fail(err, FST_E_CONFIG,
+                        "unknown data format \"%s\": idx, cifar10, array, sigmf and folder are known", spec->format);
     if (!fst_file_exists(spec->path))
         return fst_fail(err, FST_E_IO, "%s: there is no such file or folder", spec->path);
-    return fst_fail(err, FST_E_FORMAT,
-                    "%s: holds no data set that is known here: the four files of IDX, CIFAR-10's data_batch_*.bin, a "
-                    ".safetensors, .npz or .npy file, or a folder of PNG or JPEG files for each class",
-                    spec->path);
+    return fst_fail(
+        err, FST_E_FORMAT,
+        "%s: holds no data set that is known here: the four files of IDX, CIFAR-10's data_batch_*.bin, a "
+        ".safetensors, .npz or .npy file, SigMF recordings, or a folder of PNG or JPEG files for each class",
+        spec->path);
 }
 
 fst_status fst_source_open(fst_source **out, const fst_source_spec *spec, fst_error *err)
@@ -70,12 +71,17 @@ fst_status fst_source_open(fst_source **out, const fst_source_spec *spec, fst_er
         return fst_fail(err, FST_E_ARGUMENT, "a data source needs a path");
     if (!full.split)
         full.split = "train";
-    if (strcmp(full.split, "train") && strcmp(full.split, "test"))
-        return fst_fail(err, FST_E_CONFIG, "%s: split is \"train\" or \"test\", not \"%s\"", full.path, full.split);
+    bool val = !strcmp(full.split, "val");
+    if (strcmp(full.split, "train") && strcmp(full.split, "test") && !val)
+        return fst_fail(err, FST_E_CONFIG, "%s: split is \"train\" or \"test\" (or \"val\"), not \"%s\"", full.path,
+                        full.split);
     if (full.classes < 0 || full.classes > FST_MAX_CLASSES)
         return fst_fail(err, FST_E_CONFIG, "%s: classes must be 0 (as the labels show) ... %d, not %d", full.path,
                         FST_MAX_CLASSES, full.classes);
     fst_status s = choose(&format, &full, err);
+    if (!s && val && !format->has_val)
+        s = fst_fail(err, FST_E_CONFIG, "%s: %s data have the splits \"train\" and \"test\", not \"val\"", full.path,
+                     format->name);
     return s ? s : format->open(out, &full, err);
 }
 
