@@ -273,7 +273,7 @@ static fst_status read_header(struct input *in, struct header *h, fst_error *err
 
 /* ---- the data ------------------------------------------------------------------------------- */
 
-static void swap_bytes(unsigned char *p, size_t count, size_t size)
+void fst__swap_bytes(unsigned char *p, size_t count, size_t size)
 {
     for (size_t i = 0; i < count; i++, p += size)
         for (size_t k = 0; k < size / 2; k++) {
@@ -284,7 +284,7 @@ static void swap_bytes(unsigned char *p, size_t count, size_t size)
 }
 
 /* Copies the array in C order; the index counts up, last dimension first, and the source follows it. */
-static void from_fortran(unsigned char *dst, const unsigned char *src, const fst_shape *s, size_t count, size_t size)
+void fst__from_fortran(unsigned char *dst, const unsigned char *src, const fst_shape *s, size_t count, size_t size)
 {
     int64_t at[FST_MAX_RANK] = {0}, stride[FST_MAX_RANK];
     int64_t from = 0, step = 1;
@@ -312,7 +312,7 @@ static fst_status to_c_order(unsigned char **data, const struct header *h, size_
     unsigned char *sorted = fst_alloc(count * size);
     if (!sorted)
         return fst_fail_memory(err, count * size);
-    from_fortran(sorted, *data, &h->shape, count, size);
+    fst__from_fortran(sorted, *data, &h->shape, count, size);
     fst_free(*data);
     *data = sorted;
     return FST_OK;
@@ -367,7 +367,7 @@ static fst_status read_array(fst_array *out, struct input *in, const char *name,
     if (!s)
         s = input_read(in, data, bytes, "the data", err);
     if (!s && h.swap)
-        swap_bytes(data, count, fst_dtype_size(h.dtype));
+        fst__swap_bytes(data, count, fst_dtype_size(h.dtype));
     if (!s)
         s = to_c_order(&data, &h, count, err);
     if (s) {
