@@ -10,18 +10,23 @@
 /* Classes that a table has columns for, and columns of a picture: with more, a column stands for several classes. */
 enum { TABLE_CLASSES = 12, PICTURE_COLUMNS = 50, BAR_WIDTH = 30 };
 
-static const char *const splits[] = {"train", "test", NULL};
+static const char *const splits[] = {"train", "test", "val", NULL};
 static const char *const kinds[] = {"iid", "dirichlet", "shards", "quantity", NULL};
 
 #define SPLIT_OPTION                                                                                         \
     {                                                                                                        \
         .name = "split", .argument = "SPLIT", .type = OPTION_STRING, .fallback = "train", .choices = splits, \
-        .help = "Which part of the data."                                                                    \
+        .help = "Which part of the data (val: array, sigmf and radioml only)."                               \
     }
-#define FORMAT_OPTION                                                                \
-    {                                                                                \
-        .name = "format", .argument = "FORMAT", .type = OPTION_STRING,               \
-        .help = "idx, cifar10, array or folder (default: what the path looks like)." \
+#define FORMAT_OPTION                                                                                \
+    {                                                                                                \
+        .name = "format", .argument = "FORMAT", .type = OPTION_STRING,                               \
+        .help = "idx, cifar10, array, sigmf, radioml or folder (default: what the path looks like)." \
+    }
+#define WINDOW_OPTION                                                                                    \
+    {                                                                                                    \
+        .name = "window", .argument = "L", .type = OPTION_INT, .min = 1, .max = 1000000000,              \
+        .help = "sigmf: complex samples a window (default: the annotations' length, when all have one)." \
     }
 #define LIMIT_OPTION                                                                                   \
     {                                                                                                  \
@@ -36,6 +41,7 @@ static const char *const kinds[] = {"iid", "dirichlet", "shards", "quantity", NU
 static const struct option_spec info_options[] = {
     FORMAT_OPTION,
     SPLIT_OPTION,
+    WINDOW_OPTION,
     LIMIT_OPTION,
     ASCII_OPTION,
     {.name = "json", .type = OPTION_FLAG, .help = "Write a JSON object; it has all clients and classes."},
@@ -95,6 +101,7 @@ static const struct option_spec split_options[] = {
     {.name = "force", .letter = 'f', .type = OPTION_FLAG, .help = "Replace FILE if it is there."},
     FORMAT_OPTION,
     SPLIT_OPTION,
+    WINDOW_OPTION,
     LIMIT_OPTION,
     ASCII_OPTION,
     {0},
@@ -321,8 +328,10 @@ static json_t *partition_json(const fst_partition *p, const char *path)
 
 static fst_status open_source(fst_source **out, const struct options *o, fst_error *err)
 {
-    fst_source_spec spec = {
-        .format = option_string(o, "format"), .path = operand(o, 0), .split = option_string(o, "split")};
+    fst_source_spec spec = {.format = option_string(o, "format"),
+                            .path = operand(o, 0),
+                            .split = option_string(o, "split"),
+                            .window = (size_t)option_int(o, "window")};
     return fst_source_open(out, &spec, err);
 }
 

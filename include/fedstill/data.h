@@ -25,7 +25,7 @@ typedef struct fst_source fst_source;
  * the others from one thread. Neither may block on anything but local files.
  */
 typedef struct fst_source_vtable {
-    const char *format; /* "idx", "cifar10", "folder", "array", "sigmf", "memory" */
+    const char *format; /* "idx", "cifar10", "folder", "array", "sigmf", "radioml", "memory" */
     /* Copies sample i's raw elements (dtype and shape as the source says) to dst. */
     fst_status (*get)(const fst_source *s, size_t i, void *dst, fst_error *err);
     void (*close)(fst_source *s); /* frees what the format holds and s itself; takes half-built ones */
@@ -70,12 +70,16 @@ struct fst_source {
  *    is cut into whole windows of F32 (2, window), I then Q, what is left over being dropped; classes are the labels
  *    in the order of their bytes. snr is the annotation's fedstill:snr_db; a group is an annotation, or those with
  *    the same fedstill:burst in one recording. Recordings are taken in the order of their names and
- *    bursts numbered on. core:sha512 is checked where it is given.
+ *    bursts numbered on. core:sha512 is checked where it is given;
+ *  - radioml: a pickle (.pkl, .pickle) of a dictionary {(label, snr in dB): floats (N, 2, length)}, without splits, or
+ *    {'train': (X, y), 'val': (X, y), 'test': (X, y)} with labels that are numbers. Samples of the first form are
+ *    sorted by label, then SNR, then as in the file; classes are the labels in the order of their bytes, those of
+ *    Python 2 being taken for Latin-1. Nothing in the pickle is run (fedstill/tensor.h).
  */
 typedef struct fst_source_spec {
     const char *format; /* NULL: guessed from what stands at path */
     const char *path;
-    const char *split;    /* "train", "test" or (array, sigmf) "val"; NULL means "train" */
+    const char *split;    /* "train", "test" or (array, sigmf, radioml) "val"; NULL means "train" */
     const char *x, *y;    /* array: names of samples and labels, NULL: "x" and "y" */
     int classes;          /* 0: as many as the labels show (idx, array), or the class folders */
     int image_channels;   /* folder: 1 or 3 (0: 3) */
