@@ -4,6 +4,7 @@
  * runs nothing. Classes of the first form are numbered in the order of their names, whatever order the file has.
  */
 #include <inttypes.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,22 +36,12 @@ static bool probe(const char *path)
 /* Whether it is UTF-8 without control characters, as the names of classes must be. */
 static bool is_name(const char *s, size_t n)
 {
-    for (size_t i = 0; i < n;) {
-        unsigned char c = (unsigned char)s[i];
-        size_t more = c < 0x80 ? 0 : c >= 0xC2 && c < 0xE0 ? 1 : (c & 0xF0) == 0xE0 ? 2 : (c & 0xF8) == 0xF0 ? 3 : 9;
-        uint32_t v = more ? c & (0x3Fu >> more) : c;
-        if (more > 3 || i + more >= n + (more == 0) || c < 0x20 || c == 0x7F)
-            return false;
-        for (size_t k = 1; k <= more; k++) {
-            if ((s[i + k] & 0xC0) != 0x80)
-                return false;
-            v = v << 6 | (s[i + k] & 0x3F);
-        }
-        if ((more == 2 && v < 0x800) || (more == 3 && (v < 0x10000 || v > 0x10FFFF)) || (v >= 0xD800 && v < 0xE000))
-            return false;
-        i += 1 + more;
-    }
-    return n > 0;
+    json_t *j = json_stringn(s, n); /* checks that it is UTF-8 */
+    bool good = j && n > 0;
+    json_decref(j);
+    for (size_t i = 0; good && i < n; i++)
+        good = (unsigned char)s[i] >= 0x20 && s[i] != 0x7F;
+    return good;
 }
 
 /* A label's text as UTF-8; what Python 2 wrote is Latin-1. */
