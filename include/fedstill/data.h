@@ -99,6 +99,12 @@ FST_API size_t fst_source_sample_bytes(const fst_source *s);
 FST_MUST FST_API fst_status fst_source_from_memory(fst_source **out, const char *name, fst_dtype dtype,
                                                    const fst_shape *shape, size_t count, const void *x,
                                                    const int32_t *labels, int classes, fst_error *err);
+/* Writes samples as the array format reads them: x, y (I32), and snr and burst where they are known, to a
+ * .safetensors file (format FST_DATA_FORMAT) or an .npz. index: `count` positions; NULL: all samples. Names of
+ * classes are written always, the numbers where there are no names, so that a part without some class has as many
+ * classes as the whole. Atomic; the bytes depend only on samples and index. digest (may be NULL): SHA-256 of the file. */
+FST_MUST FST_API fst_status fst_source_write(const fst_source *s, const uint32_t *index, size_t count,
+                                             const char *path, char digest[FST_DIGEST_HEX], fst_error *err);
 /* The key of a sample: a hash of its raw bytes, dtype and shape. It does not depend on position,
  * label or augmentation; equal samples have equal keys. */
 FST_MUST FST_API fst_status fst_source_key(const fst_source *s, size_t i, fst_hash128 *out, fst_error *err);
@@ -209,5 +215,47 @@ FST_MUST FST_API fst_status fst_partition_write(const fst_partition *p, const ch
                                                 char digest[FST_DIGEST_HEX], fst_error *err);
 FST_MUST FST_API fst_status fst_partition_read(fst_partition *out, const char *path, fst_error *err);
 FST_API void fst_partition_release(fst_partition *p);
+
+/* ---- cloud and edges ------------------------------------------------------------------------ */
+
+/* The three uses of a site's samples. */
+typedef enum fst_part { FST_PART_TRAIN, FST_PART_VAL, FST_PART_TEST, FST_PARTS } fst_part;
+FST_API const char *fst_part_name(fst_part p); /* "train", "val", "test" */
+
+#define FST_MAX_EDGES 1000
+
+typedef struct fst_tiers_spec {
+    double cloud;     /* the cloud's share of every class, 0 ... 1; 0: no cloud */
+    int edges;        /* 1 ... FST_MAX_EDGES, 0 only when the cloud has everything */
+    double alpha;     /* of the Dirichlet draw that shares each class out among the edges */
+    double val, test; /* shares of every class at every site; what is left is for training, more than 0 */
+    uint64_t seed;    /* streams "tiers..." */
+} fst_tiers_spec;
+
+/*
+ * Which site has which sample, for what. Sites are the cloud (0) and the edges (1 ...). Samples of one group stay
+ * together; without groups each sample is its own. Class by class, in the order of their SNR where it is known, groups
+ * go to where most is missing of the share, so that shares hold to within about a group for every class and, nearly, for
+ * every SNR. Where a site has a class at all, some of it is for training.
+ */
+typedef struct fst_tiers {
+    fst_tiers_spec spec;
+    int sites, classes;
+    size_t samples, groups; /* groups: as many as samples where the source has none */
+    bool by_group;
+    int32_t *site;   /* samples */
+    uint8_t *part;   /* samples: fst_part */
+    int64_t *counts; /* sites x FST_PARTS x classes */
+    char data_digest[FST_DIGEST_HEX];
+} fst_tiers;
+
+FST_MUST FST_API fst_status fst_tiers_make(fst_tiers *out, const fst_source *s, const fst_tiers_spec *spec,
+                                           fst_error *err);
+/* Writes folder/cloud/train.safetensors, val, test, folder/edge_1/..., and folder/split.json (docs/formats.md), all
+ * or nothing; parts without samples have no file. A folder that is there and not empty is an error, or, with
+ * replace, exchanged for the new one if it holds nothing but such a split. The bytes depend only on t and s. */
+FST_MUST FST_API fst_status fst_tiers_write(const fst_tiers *t, const fst_source *s, const char *folder, bool replace,
+                                            fst_error *err);
+FST_API void fst_tiers_release(fst_tiers *t);
 
 #endif

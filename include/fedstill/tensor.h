@@ -121,6 +121,12 @@ FST_MUST FST_API fst_status fst_npz_read(fst_array *out, const char *path, const
  * (one block). max_bytes limits the array as it is stored. */
 FST_MUST FST_API fst_status fst_npz_read_texts(char ***texts, size_t *count, const char *path, const char *member,
                                                size_t max_bytes, fst_error *err);
+/* Writes arrays, named without ".npy", as stored members of one archive of less than 4 GiB, atomically; then, if
+ * texts is not NULL, those as NumPy's bytes (S) under texts_name. The bytes depend only on the arguments. digest
+ * (may be NULL) becomes the SHA-256 of the file. */
+FST_MUST FST_API fst_status fst_npz_write(const char *path, const fst_tensor *arrays, size_t narrays,
+                                          const char *texts_name, char *const *texts, size_t ntexts,
+                                          char digest[FST_DIGEST_HEX], fst_error *err);
 /* The members' names; free *names with fst_free once (one block). */
 FST_MUST FST_API fst_status fst_npz_list(const char *path, char ***names, size_t *count, fst_error *err);
 

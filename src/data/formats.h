@@ -80,6 +80,8 @@ FST_MUST fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t
                                      fst_error *err);
 /* A copy of n names in one block, as class_names is. */
 FST_MUST fst_status fst__names_copy(char ***out, char *const *names, size_t n, fst_error *err);
+/* Names of all classes in one block, their numbers where the source has none. */
+FST_MUST fst_status fst__class_names(const fst_source *s, char ***out, fst_error *err);
 /* Fails for the first sample with an element that is no number. */
 FST_MUST fst_status fst__held_check_finite(const fst__held *h, fst_error *err);
 /* The digest of data.h, computed through get. */

@@ -408,7 +408,7 @@ fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_
 
 /* ---- writing -------------------------------------------------------------------------------- */
 
-static const char *npy_type(fst_dtype t)
+const char *fst__npy_type(fst_dtype t)
 {
     static const char *const names[FST_DTYPE_COUNT] = {
         [FST_F32] = "<f4", [FST_F64] = "<f8", [FST_F16] = "<f2", [FST_U8] = "|u1",
@@ -418,17 +418,17 @@ static const char *npy_type(fst_dtype t)
 }
 
 /* Magic, version and dictionary, padded so that the data begins at a multiple of 64. */
-static fst_status write_header(fst_buf *b, const fst_tensor *t, fst_error *err)
+static fst_status header_of(fst_buf *b, const char *type, const fst_shape *shape, fst_error *err)
 {
     static const unsigned char magic[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, 0, 0};
     fst_status s = fst_buf_append(b, magic, sizeof magic, err);
     if (!s)
-        s = fst_buf_printf(b, err, "{'descr': '%s', 'fortran_order': False, 'shape': (", npy_type(t->dtype));
-    for (int i = 0; !s && i < t->shape.rank; i++)
-        s = fst_buf_printf(b, err, "%lld%s", (long long)t->shape.dim[i],
-                           t->shape.rank == 1      ? ","
-                           : i + 1 < t->shape.rank ? ", "
-                                                   : "");
+        s = fst_buf_printf(b, err, "{'descr': '%s', 'fortran_order': False, 'shape': (", type);
+    for (int i = 0; !s && i < shape->rank; i++)
+        s = fst_buf_printf(b, err, "%lld%s", (long long)shape->dim[i],
+                           shape->rank == 1      ? ","
+                           : i + 1 < shape->rank ? ", "
+                                                 : "");
     if (!s)
         s = fst_buf_printf(b, err, "), }");
     size_t total = (b->len + 1 + 63) / 64 * 64;
@@ -442,16 +442,28 @@ static fst_status write_header(fst_buf *b, const fst_tensor *t, fst_error *err)
     return s;
 }
 
+fst_status fst__npy_header(fst_buf *b, const fst_tensor *t, fst_error *err)
+{
+    return header_of(b, fst__npy_type(t->dtype), &t->shape, err);
+}
+
+fst_status fst__npy_texts_header(fst_buf *b, size_t count, size_t width, fst_error *err)
+{
+    char type[32];
+    snprintf(type, sizeof type, "|S%zu", width);
+    return header_of(b, type, &FST_SHAPE((int64_t)count), err);
+}
+
 fst_status fst_npy_write(const char *path, const fst_tensor *t, fst_error *err)
 {
     int64_t count = fst_shape_count(&t->shape);
     fst_buf head = {0};
     fst_atomic_file f = {0};
-    if (!npy_type(t->dtype))
+    if (!fst__npy_type(t->dtype))
         return fst_fail(err, FST_E_UNSUPPORTED, "%s: npy has no type for %s", path, fst_dtype_name(t->dtype));
     if (count < 0)
         return fst_fail(err, FST_E_ARGUMENT, "%s: the array's shape is not one", path);
-    fst_status s = write_header(&head, t, err);
+    fst_status s = fst__npy_header(&head, t, err);
     if (!s)
         s = fst_atomic_open(&f, path, err);
     if (!s)
