@@ -67,10 +67,10 @@ struct fst_source {
  *  - sigmf: a .sigmf-meta (or .sigmf-data) file, or a folder of recordings, or one with folders train, test and val
  *    of recordings, the classes then being those of train. Complex samples of one channel, cf32_le, ci16_le (divided
  *    by 32768) or cu8 (0 ... 255 become -1 ... 1). Each annotation (core:sample_start, core:sample_count, core:label)
- *    is cut into whole windows of F32 (2, window), I then Q, what is left over being dropped; classes are the labels
- *    in the order of their bytes. snr is the annotation's fedstill:snr_db; a group is an annotation, or those with
- *    the same fedstill:burst in one recording. Recordings are taken in the order of their names and
- *    bursts numbered on. core:sha512 is checked where it is given;
+ *    is cut into whole windows of F32 (2, window), I then Q, what is left over being dropped. Classes are the labels
+ *    in the order of their bytes, or as fedstill:classes of all recordings orders them. snr is the annotation's
+ *    fedstill:snr_db; a group is an annotation, or those with the same fedstill:burst in one recording. Recordings are
+ *    taken in the order of their names and bursts numbered on. core:sha512 is checked where it is given;
  *  - radioml: a pickle (.pkl, .pickle) of a dictionary {(label, snr in dB): floats (N, 2, length)}, without splits, or
  *    {'train': (X, y), 'val': (X, y), 'test': (X, y)} with labels that are numbers. Samples of the first form are
  *    sorted by label, then SNR, then as in the file; classes are the labels in the order of their bytes, those of

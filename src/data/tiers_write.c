@@ -16,7 +16,7 @@
 #include "formats.h"
 
 #define SPLIT_FORMAT "fedstill-split-1"
-enum { SITE_NAME = 24, FILE_NAME = 64 };
+enum { SITE_NAME = 24, FILE_NAME = 64, PATH_SIZE = 4096 };
 
 static void site_name(int site, char out[SITE_NAME])
 {
@@ -74,35 +74,38 @@ static bool known_file(const char *folder, const char *name)
     return is_file_of_site(name);
 }
 
+/* Without fst_alloc: cleaning up must work when memory has run out. */
+static bool join(char out[PATH_SIZE], const char *folder, const char *name)
+{
+    int n = snprintf(out, PATH_SIZE, "%s/%s", folder, name);
+    return n > 0 && n < PATH_SIZE;
+}
+
 static bool known_entry(const char *folder, const char *name)
 {
+    char path[PATH_SIZE];
     if (!strcmp(name, "split.json"))
         return true;
-    char *path = fst_path_join(folder, name);
-    bool good = path && is_site(name) && fst__is_folder(path) && each_entry(path, known_file);
-    fst_free(path);
-    return good;
+    return is_site(name) && join(path, folder, name) && fst__is_folder(path) && each_entry(path, known_file);
 }
 
 static bool remove_file(const char *folder, const char *name)
 {
-    char *path = is_file_of_site(name) || !strcmp(name, "split.json") ? fst_path_join(folder, name) : NULL;
-    if (path)
+    char path[PATH_SIZE];
+    if ((is_file_of_site(name) || !strcmp(name, "split.json")) && join(path, folder, name))
         unlink(path);
-    fst_free(path);
     return true;
 }
 
 static bool remove_entry(const char *folder, const char *name)
 {
-    char *path = is_site(name) ? fst_path_join(folder, name) : NULL;
-    if (path) {
+    char path[PATH_SIZE];
+    if (!is_site(name))
+        return remove_file(folder, name);
+    if (join(path, folder, name)) {
         each_entry(path, remove_file);
         rmdir(path);
-    } else {
-        remove_file(folder, name);
     }
-    fst_free(path);
     return true;
 }
 
