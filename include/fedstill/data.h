@@ -15,6 +15,9 @@
 /* Bytes a source may keep in memory. */
 #define FST_SOURCE_MAX_BYTES ((size_t)16 * 1024 * 1024 * 1024)
 
+/* What a safetensors file of samples says in its metadata `format`. */
+#define FST_DATA_FORMAT "fedstill-data-1"
+
 typedef struct fst_source fst_source;
 
 /*
@@ -22,7 +25,7 @@ typedef struct fst_source fst_source;
  * the others from one thread. Neither may block on anything but local files.
  */
 typedef struct fst_source_vtable {
-    const char *format; /* "idx", "cifar10", "folder", "array", "memory" */
+    const char *format; /* "idx", "cifar10", "folder", "array", "sigmf", "radioml", "memory" */
     /* Copies sample i's raw elements (dtype and shape as the source says) to dst. */
     fst_status (*get)(const fst_source *s, size_t i, void *dst, fst_error *err);
     void (*close)(fst_source *s); /* frees what the format holds and s itself; takes half-built ones */
@@ -38,6 +41,10 @@ struct fst_source {
     int classes;         /* > 0 */
     char **class_names;  /* classes entries, or NULL */
     const int32_t *labels; /* count entries, each 0 ... classes-1; never NULL */
+    /* What is known of the samples beyond their labels: count entries each, or NULL. Neither enters the digest. */
+    const float *snr;      /* signal-to-noise ratio in dB; NaN where one sample's is not known */
+    const int64_t *group;  /* burst or recording: samples of one group belong together and must not be split
+                            * between training and test */
     /* SHA-256 over "DTYPE SHAPE COUNT\n" (as in "U8 (1, 28, 28) 60000\n"), the labels (little-endian, 4 bytes
      * each) and all raw samples in order. Equal data have equal digests, whatever files they came from. */
     char digest[FST_DIGEST_HEX];
@@ -54,16 +61,30 @@ struct fst_source {
  *  - array: a .safetensors or .npz file, a folder with SPLIT.safetensors, SPLIT.npz or npy files, or an .npy
  *    file of samples beside one of labels. Arrays are looked for as x_SPLIT and y_SPLIT, then as x and
  *    y; the latter not for a test split, unless the names were given or the file is the split's own.
- *    Samples are U8 or floats of any width (kept as F32), labels any integers.
+ *    Samples are U8 or floats of any width (kept as F32), labels any integers. Beside x may stand snr (floats
+ *    or integers, in dB) and burst (integers), named as x is (snr_train beside x_train); class names are a
+ *    JSON list of texts in a safetensors file's metadata `classes`, or a list of texts `classes` in an npz;
+ *  - sigmf: a .sigmf-meta (or .sigmf-data) file, or a folder of recordings, or one with folders train, test and val
+ *    of recordings, the classes then being those of train. Complex samples of one channel, cf32_le, ci16_le (divided
+ *    by 32768) or cu8 (0 ... 255 become -1 ... 1). Each annotation (core:sample_start, core:sample_count, core:label)
+ *    is cut into whole windows of F32 (2, window), I then Q, what is left over being dropped. Classes are the labels
+ *    in the order of their bytes, or as fedstill:classes of all recordings orders them. snr is the annotation's
+ *    fedstill:snr_db; a group is an annotation, or those with the same fedstill:burst in one recording. Recordings are
+ *    taken in the order of their names and bursts numbered on. core:sha512 is checked where it is given;
+ *  - radioml: a pickle (.pkl, .pickle) of a dictionary {(label, snr in dB): floats (N, 2, length)}, without splits, or
+ *    {'train': (X, y), 'val': (X, y), 'test': (X, y)} with labels that are numbers. Samples of the first form are
+ *    sorted by label, then SNR, then as in the file; classes are the labels in the order of their bytes, those of
+ *    Python 2 being taken for Latin-1. Nothing in the pickle is run (fedstill/tensor.h).
  */
 typedef struct fst_source_spec {
     const char *format; /* NULL: guessed from what stands at path */
     const char *path;
-    const char *split;    /* "train" or "test"; NULL means "train" */
+    const char *split;    /* "train", "test" or (array, sigmf, radioml) "val"; NULL means "train" */
     const char *x, *y;    /* array: names of samples and labels, NULL: "x" and "y" */
     int classes;          /* 0: as many as the labels show (idx, array), or the class folders */
     int image_channels;   /* folder: 1 or 3 (0: 3) */
     int image_height, image_width; /* folder: 0: as the first image; other sizes are an error that says so */
+    size_t window;        /* sigmf: complex samples a window; 0: as long as the annotations, all of one length */
     size_t limit;         /* > 0: only the first `limit` samples; classes are those of all */
 } fst_source_spec;
 
@@ -74,10 +95,16 @@ FST_API const char *const *fst_source_formats(void);
 /* Bytes of one raw sample. */
 FST_API size_t fst_source_sample_bytes(const fst_source *s);
 /* Wraps arrays that the caller keeps alive (tests, generators). x: count raw samples. classes 0: as many as
- * the labels show. */
+ * the labels show. The caller may then set snr and group to arrays that it keeps alive too. */
 FST_MUST FST_API fst_status fst_source_from_memory(fst_source **out, const char *name, fst_dtype dtype,
                                                    const fst_shape *shape, size_t count, const void *x,
                                                    const int32_t *labels, int classes, fst_error *err);
+/* Writes samples as the array format reads them: x, y (I32), and snr and burst where they are known, to a
+ * .safetensors file (format FST_DATA_FORMAT) or an .npz. index: `count` positions; NULL: all samples. Names of
+ * classes are written always, the numbers where there are no names, so that a part without some class has as many
+ * classes as the whole. Atomic; the bytes depend only on samples and index. digest (may be NULL): SHA-256 of the file. */
+FST_MUST FST_API fst_status fst_source_write(const fst_source *s, const uint32_t *index, size_t count,
+                                             const char *path, char digest[FST_DIGEST_HEX], fst_error *err);
 /* The key of a sample: a hash of its raw bytes, dtype and shape. It does not depend on position,
  * label or augmentation; equal samples have equal keys. */
 FST_MUST FST_API fst_status fst_source_key(const fst_source *s, size_t i, fst_hash128 *out, fst_error *err);
@@ -188,5 +215,47 @@ FST_MUST FST_API fst_status fst_partition_write(const fst_partition *p, const ch
                                                 char digest[FST_DIGEST_HEX], fst_error *err);
 FST_MUST FST_API fst_status fst_partition_read(fst_partition *out, const char *path, fst_error *err);
 FST_API void fst_partition_release(fst_partition *p);
+
+/* ---- cloud and edges ------------------------------------------------------------------------ */
+
+/* The three uses of a site's samples. */
+typedef enum fst_part { FST_PART_TRAIN, FST_PART_VAL, FST_PART_TEST, FST_PARTS } fst_part;
+FST_API const char *fst_part_name(fst_part p); /* "train", "val", "test" */
+
+#define FST_MAX_EDGES 1000
+
+typedef struct fst_tiers_spec {
+    double cloud;     /* the cloud's share of every class, 0 ... 1; 0: no cloud */
+    int edges;        /* 1 ... FST_MAX_EDGES, 0 only when the cloud has everything */
+    double alpha;     /* of the Dirichlet draw that shares each class out among the edges */
+    double val, test; /* shares of every class at every site; what is left is for training, more than 0 */
+    uint64_t seed;    /* streams "tiers..." */
+} fst_tiers_spec;
+
+/*
+ * Which site has which sample, for what. Sites are the cloud (0) and the edges (1 ...). Samples of one group stay
+ * together; without groups each sample is its own. Class by class, in the order of their SNR where it is known, groups
+ * go to where most is missing of the share, so that shares hold to within about a group for every class and, nearly, for
+ * every SNR. Where a site has a class at all, some of it is for training.
+ */
+typedef struct fst_tiers {
+    fst_tiers_spec spec;
+    int sites, classes;
+    size_t samples, groups; /* groups: as many as samples where the source has none */
+    bool by_group;
+    int32_t *site;   /* samples */
+    uint8_t *part;   /* samples: fst_part */
+    int64_t *counts; /* sites x FST_PARTS x classes */
+    char data_digest[FST_DIGEST_HEX];
+} fst_tiers;
+
+FST_MUST FST_API fst_status fst_tiers_make(fst_tiers *out, const fst_source *s, const fst_tiers_spec *spec,
+                                           fst_error *err);
+/* Writes folder/cloud/train.safetensors, val, test, folder/edge_1/..., and folder/split.json (docs/formats.md), all
+ * or nothing; parts without samples have no file. A folder that is there and not empty is an error, or, with
+ * replace, exchanged for the new one if it holds nothing but such a split. The bytes depend only on t and s. */
+FST_MUST FST_API fst_status fst_tiers_write(const fst_tiers *t, const fst_source *s, const char *folder, bool replace,
+                                            fst_error *err);
+FST_API void fst_tiers_release(fst_tiers *t);
 
 #endif

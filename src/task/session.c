@@ -27,6 +27,7 @@ static fst_status open_source(const struct session *s, const char *split, fst_so
                             .image_channels = (int)d->channels,
                             .image_height = (int)d->height,
                             .image_width = (int)d->width,
+                            .window = (size_t)d->window,
                             .limit = (size_t)(strcmp(split, "test") ? d->limit : d->test_limit)};
     fst_status st = fst_source_open(out, &spec, err);
     fst_free(path);

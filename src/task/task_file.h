@@ -17,7 +17,7 @@ struct normalise_section {
 struct data_section {
     int source; /* index in data_sources: 0 is "auto" */
     char *path, *x, *y;
-    int64_t classes, channels, height, width, limit, test_limit;
+    int64_t classes, channels, height, width, window, limit, test_limit;
     double validation; /* share of the training samples */
     bool has_normalise;
     struct normalise_section normalise;

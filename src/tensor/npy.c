@@ -10,11 +10,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zip.h>
 
+#include "archive.h"
 #include "npy_private.h"
 
-enum { MAX_HEADER = 65536, MAX_MEMBERS = 1 << 20, DEFLATE_MOST = 1032 };
+enum { MAX_HEADER = 65536, MAX_MEMBERS = 1 << 20 };
 
 /* Where the bytes come from: exactly one of the three. */
 struct input {
@@ -29,6 +29,8 @@ struct header {
     fst_dtype dtype;
     fst_shape shape;
     bool fortran, swap;
+    bool texts;      /* asked for: NumPy's S and U are wanted, as characters in a dimension behind the others */
+    int64_t letters; /* texts: characters of each */
 };
 
 void fst_array_release(fst_array *a)
@@ -114,6 +116,32 @@ static bool quoted(struct text *t, char *out, size_t size)
     return true;
 }
 
+static bool number(struct text *t, int64_t *out)
+{
+    int64_t v = 0;
+    blanks(t);
+    if (*t->p < '0' || *t->p > '9')
+        return false;
+    while (*t->p >= '0' && *t->p <= '9')
+        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, *t->p++ - '0', &v))
+            return false;
+    if (*t->p == 'L') /* Python 2 wrote its long integers so */
+        t->p++;
+    *out = v;
+    return true;
+}
+
+/* "|S32": bytes, "<U32": characters of four bytes. */
+static fst_status parse_texts(const struct text *t, const char *type, struct header *h, fst_error *err)
+{
+    struct text digits = {t->name, type + 2};
+    if ((type[1] != 'S' && type[1] != 'U') || !number(&digits, &h->letters) || *digits.p)
+        return fst_fail(err, FST_E_FORMAT, "%s: elements of type '%s'; texts ('S32', 'U32') are needed", t->name, type);
+    h->dtype = type[1] == 'S' ? FST_U8 : FST_U32;
+    h->swap = type[1] == 'U' && type[0] == '>';
+    return FST_OK;
+}
+
 static fst_status parse_type(struct text *t, struct header *h, fst_error *err)
 {
     static const struct {
@@ -129,6 +157,8 @@ static fst_status parse_type(struct text *t, struct header *h, fst_error *err)
         return bad(t, "descr must be a type such as '<f4'", err);
     if (type[1] == 'O')
         return fst_fail(err, FST_E_UNSUPPORTED, "%s: an object array (a pickle); save it with a number type", t->name);
+    if (h->texts)
+        return parse_texts(t, type, h, err);
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (!strcmp(type + 1, kinds[i].name)) {
             h->dtype = kinds[i].dtype;
@@ -152,21 +182,6 @@ static fst_status parse_order(struct text *t, struct header *h, fst_error *err)
     else
         return bad(t, "fortran_order must be True or False", err);
     return FST_OK;
-}
-
-static bool number(struct text *t, int64_t *out)
-{
-    int64_t v = 0;
-    blanks(t);
-    if (*t->p < '0' || *t->p > '9')
-        return false;
-    while (*t->p >= '0' && *t->p <= '9')
-        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, *t->p++ - '0', &v))
-            return false;
-    if (*t->p == 'L') /* Python 2 wrote its long integers so */
-        t->p++;
-    *out = v;
-    return true;
 }
 
 static fst_status parse_shape(struct text *t, struct header *h, fst_error *err)
@@ -258,7 +273,7 @@ static fst_status read_header(struct input *in, struct header *h, fst_error *err
 
 /* ---- the data ------------------------------------------------------------------------------- */
 
-static void swap_bytes(unsigned char *p, size_t count, size_t size)
+void fst__swap_bytes(unsigned char *p, size_t count, size_t size)
 {
     for (size_t i = 0; i < count; i++, p += size)
         for (size_t k = 0; k < size / 2; k++) {
@@ -269,7 +284,7 @@ static void swap_bytes(unsigned char *p, size_t count, size_t size)
 }
 
 /* Copies the array in C order; the index counts up, last dimension first, and the source follows it. */
-static void from_fortran(unsigned char *dst, const unsigned char *src, const fst_shape *s, size_t count, size_t size)
+void fst__from_fortran(unsigned char *dst, const unsigned char *src, const fst_shape *s, size_t count, size_t size)
 {
     int64_t at[FST_MAX_RANK] = {0}, stride[FST_MAX_RANK];
     int64_t from = 0, step = 1;
@@ -297,7 +312,7 @@ static fst_status to_c_order(unsigned char **data, const struct header *h, size_
     unsigned char *sorted = fst_alloc(count * size);
     if (!sorted)
         return fst_fail_memory(err, count * size);
-    from_fortran(sorted, *data, &h->shape, count, size);
+    fst__from_fortran(sorted, *data, &h->shape, count, size);
     fst_free(*data);
     *data = sorted;
     return FST_OK;
@@ -321,12 +336,25 @@ static fst_status data_size(const struct input *in, const struct header *h, size
     return FST_OK;
 }
 
-/* Reads the whole array; `name` becomes its name. */
-static fst_status read_array(fst_array *out, struct input *in, const char *name, size_t max_bytes, fst_error *err)
+/* A list of texts becomes an array with a row of characters for each. */
+static fst_status texts_shape(const struct input *in, struct header *h, fst_error *err)
 {
-    struct header h = {0};
+    if (h->shape.rank != 1)
+        return fst_fail(err, FST_E_FORMAT, "%s: texts in %d dimensions; a list is needed", in->name, h->shape.rank);
+    h->shape.dim[h->shape.rank++] = h->letters;
+    h->fortran = false;
+    return FST_OK;
+}
+
+/* Reads the whole array; `name` becomes its name. */
+static fst_status read_array(fst_array *out, struct input *in, const char *name, bool texts, size_t max_bytes,
+                             fst_error *err)
+{
+    struct header h = {.texts = texts};
     size_t bytes = 0;
     fst_status s = read_header(in, &h, err);
+    if (!s && texts)
+        s = texts_shape(in, &h, err);
     if (!s)
         s = data_size(in, &h, max_bytes, &bytes, err);
     if (s)
@@ -339,7 +367,7 @@ static fst_status read_array(fst_array *out, struct input *in, const char *name,
     if (!s)
         s = input_read(in, data, bytes, "the data", err);
     if (!s && h.swap)
-        swap_bytes(data, count, fst_dtype_size(h.dtype));
+        fst__swap_bytes(data, count, fst_dtype_size(h.dtype));
     if (!s)
         s = to_c_order(&data, &h, count, err);
     if (s) {
@@ -356,7 +384,7 @@ fst_status fst_npy_parse(fst_array *out, const char *name, const void *data, siz
 {
     static const unsigned char nothing[1];
     struct input in = {.name = name, .left = len, .memory = len ? data : nothing, .fd = -1};
-    return read_array(out, &in, "", max_bytes, err);
+    return read_array(out, &in, "", false, max_bytes, err);
 }
 
 fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_error *err)
@@ -372,7 +400,7 @@ fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_
         s = fst_fail(err, FST_E_IO, "%s: not a file", path);
     } else {
         in.left = (uint64_t)st.st_size;
-        s = read_array(out, &in, "", max_bytes, err);
+        s = read_array(out, &in, "", false, max_bytes, err);
     }
     close(in.fd);
     return s;
@@ -380,7 +408,7 @@ fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_
 
 /* ---- writing -------------------------------------------------------------------------------- */
 
-static const char *npy_type(fst_dtype t)
+const char *fst__npy_type(fst_dtype t)
 {
     static const char *const names[FST_DTYPE_COUNT] = {
         [FST_F32] = "<f4", [FST_F64] = "<f8", [FST_F16] = "<f2", [FST_U8] = "|u1",
@@ -390,17 +418,17 @@ static const char *npy_type(fst_dtype t)
 }
 
 /* Magic, version and dictionary, padded so that the data begins at a multiple of 64. */
-static fst_status write_header(fst_buf *b, const fst_tensor *t, fst_error *err)
+static fst_status header_of(fst_buf *b, const char *type, const fst_shape *shape, fst_error *err)
 {
     static const unsigned char magic[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, 0, 0};
     fst_status s = fst_buf_append(b, magic, sizeof magic, err);
     if (!s)
-        s = fst_buf_printf(b, err, "{'descr': '%s', 'fortran_order': False, 'shape': (", npy_type(t->dtype));
-    for (int i = 0; !s && i < t->shape.rank; i++)
-        s = fst_buf_printf(b, err, "%lld%s", (long long)t->shape.dim[i],
-                           t->shape.rank == 1      ? ","
-                           : i + 1 < t->shape.rank ? ", "
-                                                   : "");
+        s = fst_buf_printf(b, err, "{'descr': '%s', 'fortran_order': False, 'shape': (", type);
+    for (int i = 0; !s && i < shape->rank; i++)
+        s = fst_buf_printf(b, err, "%lld%s", (long long)shape->dim[i],
+                           shape->rank == 1      ? ","
+                           : i + 1 < shape->rank ? ", "
+                                                 : "");
     if (!s)
         s = fst_buf_printf(b, err, "), }");
     size_t total = (b->len + 1 + 63) / 64 * 64;
@@ -414,16 +442,28 @@ static fst_status write_header(fst_buf *b, const fst_tensor *t, fst_error *err)
     return s;
 }
 
+fst_status fst__npy_header(fst_buf *b, const fst_tensor *t, fst_error *err)
+{
+    return header_of(b, fst__npy_type(t->dtype), &t->shape, err);
+}
+
+fst_status fst__npy_texts_header(fst_buf *b, size_t count, size_t width, fst_error *err)
+{
+    char type[32];
+    snprintf(type, sizeof type, "|S%zu", width);
+    return header_of(b, type, &FST_SHAPE((int64_t)count), err);
+}
+
 fst_status fst_npy_write(const char *path, const fst_tensor *t, fst_error *err)
 {
     int64_t count = fst_shape_count(&t->shape);
     fst_buf head = {0};
     fst_atomic_file f = {0};
-    if (!npy_type(t->dtype))
+    if (!fst__npy_type(t->dtype))
         return fst_fail(err, FST_E_UNSUPPORTED, "%s: npy has no type for %s", path, fst_dtype_name(t->dtype));
     if (count < 0)
         return fst_fail(err, FST_E_ARGUMENT, "%s: the array's shape is not one", path);
-    fst_status s = write_header(&head, t, err);
+    fst_status s = fst__npy_header(&head, t, err);
     if (!s)
         s = fst_atomic_open(&f, path, err);
     if (!s)
@@ -439,81 +479,17 @@ fst_status fst_npy_write(const char *path, const fst_tensor *t, fst_error *err)
 
 /* ---- npz ------------------------------------------------------------------------------------ */
 
-static fst_status zip_refused(const char *name, int code, int system, fst_error *err)
-{
-    zip_error_t e;
-    zip_error_init_with_code(&e, code);
-    e.sys_err = system;
-    fst_status kind = code == ZIP_ER_OPEN || code == ZIP_ER_NOENT || code == ZIP_ER_READ ? FST_E_IO : FST_E_FORMAT;
-    fst_status s = fst_fail(err, kind, "%s: not a readable npz (zip) file: %s", name, zip_error_strerror(&e));
-    zip_error_fini(&e);
-    return s;
-}
-
-static fst_status archive_open(zip_t **out, const char *path, fst_error *err)
-{
-    int code = 0;
-    zip_t *z = zip_open(path, ZIP_RDONLY, &code);
-    if (!z)
-        return zip_refused(path, code, errno, err);
-    *out = z;
-    return FST_OK;
-}
-
-static fst_status archive_open_memory(zip_t **out, const char *name, const void *data, size_t len, fst_error *err)
-{
-    zip_error_t e;
-    zip_error_init(&e);
-    zip_source_t *source = zip_source_buffer_create(data, len, 0, &e);
-    zip_t *z = source ? zip_open_from_source(source, ZIP_RDONLY, &e) : NULL;
-    fst_status s = z ? FST_OK : zip_refused(name, zip_error_code_zip(&e), zip_error_code_system(&e), err);
-    if (!z && source)
-        zip_source_free(source);
-    zip_error_fini(&e);
-    if (z)
-        *out = z;
-    return s;
-}
-
-/* A directory entry may promise anything; deflate cannot keep more than 1032:1. */
-static bool plausible(const zip_stat_t *st)
-{
-    const zip_uint64_t need = ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE | ZIP_STAT_COMP_METHOD;
-    if ((st->valid & need) != need)
-        return false;
-    if (st->comp_method == ZIP_CM_STORE)
-        return st->size == st->comp_size;
-    return st->comp_size > UINT64_MAX / DEFLATE_MOST || st->size <= st->comp_size * DEFLATE_MOST;
-}
-
-/* Reading up to the end makes the library compare the checksum. */
-static fst_status check_end(struct input *in, fst_error *err)
-{
-    char extra;
-    zip_int64_t n = zip_fread(in->member, &extra, 1);
-    if (n == 0)
-        return FST_OK;
-    if (n < 0)
-        return fst_fail(err, FST_E_FORMAT, "%s: damaged: %s", in->name, zip_file_strerror(in->member));
-    return fst_fail(err, FST_E_FORMAT, "%s: longer than the archive's directory says", in->name);
-}
-
 static fst_status read_member(fst_array *out, zip_t *z, zip_uint64_t index, const char *label, const char *member,
-                              size_t max_bytes, fst_error *err)
+                              bool texts, size_t max_bytes, fst_error *err)
 {
-    zip_stat_t st;
     fst_array a = {0};
-    if (zip_stat_index(z, index, 0, &st) || !plausible(&st))
-        return fst_fail(err, FST_E_FORMAT, "%s: the archive's directory promises what it cannot hold", label);
-    if (st.comp_method != ZIP_CM_STORE && st.comp_method != ZIP_CM_DEFLATE)
-        return fst_fail(err, FST_E_UNSUPPORTED, "%s: compression method %d, only stored and deflated are read", label,
-                        (int)st.comp_method);
-    struct input in = {.name = label, .left = st.size, .member = zip_fopen_index(z, index, 0), .fd = -1};
-    if (!in.member)
-        return fst_fail(err, FST_E_FORMAT, "%s: %s", label, zip_strerror(z));
-    fst_status s = read_array(&a, &in, member, max_bytes, err);
+    struct input in = {.name = label, .fd = -1};
+    fst_status s = fst__archive_member(&in.member, z, index, label, &in.left, err);
+    if (s)
+        return s;
+    s = read_array(&a, &in, member, texts, max_bytes, err);
     if (!s)
-        s = check_end(&in, err);
+        s = fst__archive_end(in.member, label, err);
     zip_fclose(in.member);
     if (s)
         fst_array_release(&a);
@@ -522,8 +498,8 @@ static fst_status read_member(fst_array *out, zip_t *z, zip_uint64_t index, cons
     return s;
 }
 
-static fst_status archive_read(fst_array *out, zip_t *z, const char *name, const char *member, size_t max_bytes,
-                               fst_error *err)
+static fst_status archive_read(fst_array *out, zip_t *z, const char *name, const char *member, bool texts,
+                               size_t max_bytes, fst_error *err)
 {
     fst_buf file = {0}, label = {0};
     fst_status s = fst_buf_printf(&file, err, "%s.npy", member);
@@ -532,7 +508,7 @@ static fst_status archive_read(fst_array *out, zip_t *z, const char *name, const
     if (!s) {
         zip_int64_t index = zip_name_locate(z, file.data, 0);
         s = index < 0 ? fst_fail(err, FST_E_FORMAT, "%s: there is no array \"%s\" in it", name, member)
-                      : read_member(out, z, (zip_uint64_t)index, label.data, member, max_bytes, err);
+                      : read_member(out, z, (zip_uint64_t)index, label.data, member, texts, max_bytes, err);
     }
     fst_buf_release(&file);
     fst_buf_release(&label);
@@ -542,10 +518,10 @@ static fst_status archive_read(fst_array *out, zip_t *z, const char *name, const
 fst_status fst_npz_read(fst_array *out, const char *path, const char *member, size_t max_bytes, fst_error *err)
 {
     zip_t *z = NULL;
-    fst_status s = archive_open(&z, path, err);
+    fst_status s = fst__archive_open(&z, path, "npz (zip)", err);
     if (s)
         return s;
-    s = archive_read(out, z, path, member, max_bytes, err);
+    s = archive_read(out, z, path, member, false, max_bytes, err);
     zip_discard(z);
     return s;
 }
@@ -554,10 +530,10 @@ fst_status fst__npz_read_memory(fst_array *out, const char *name, const void *da
                                 size_t max_bytes, fst_error *err)
 {
     zip_t *z = NULL;
-    fst_status s = archive_open_memory(&z, name, data, len, err);
+    fst_status s = fst__archive_open_memory(&z, name, "npz (zip)", data, len, err);
     if (s)
         return s;
-    s = archive_read(out, z, name, member, max_bytes, err);
+    s = archive_read(out, z, name, member, false, max_bytes, err);
     zip_discard(z);
     return s;
 }
@@ -605,7 +581,7 @@ static fst_status archive_list(zip_t *z, const char *label, char ***names, size_
 fst_status fst_npz_list(const char *path, char ***names, size_t *count, fst_error *err)
 {
     zip_t *z = NULL;
-    fst_status s = archive_open(&z, path, err);
+    fst_status s = fst__archive_open(&z, path, "npz (zip)", err);
     if (s)
         return s;
     s = archive_list(z, path, names, count, err);
@@ -617,10 +593,104 @@ fst_status fst__npz_list_memory(const char *name, const void *data, size_t len, 
                                 fst_error *err)
 {
     zip_t *z = NULL;
-    fst_status s = archive_open_memory(&z, name, data, len, err);
+    fst_status s = fst__archive_open_memory(&z, name, "npz (zip)", data, len, err);
     if (s)
         return s;
     s = archive_list(z, name, names, count, err);
+    zip_discard(z);
+    return s;
+}
+
+/* ---- texts ---------------------------------------------------------------------------------- */
+
+/* One character in UTF-8 to out (if not NULL); its length, 0 for what is no character. */
+static size_t utf8(uint32_t c, char *out)
+{
+    static const unsigned char lead[] = {0, 0, 0xC0, 0xE0, 0xF0};
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    if (c > 0x10FFFF || (c >= 0xD800 && c < 0xE000))
+        return 0;
+    for (size_t i = n; out && i-- > 0; c >>= 6)
+        out[i] = (char)(i ? 0x80 | (c & 0x3F) : lead[n] | c);
+    return n;
+}
+
+/* Text i as UTF-8 to out (if not NULL); *len is its length. What is padded with NULs ends at the first. */
+static bool text_at(const fst_array *a, size_t i, char *out, size_t *len)
+{
+    size_t width = (size_t)a->shape.dim[1], n = 0;
+    for (size_t k = 0; k < width; k++) {
+        uint32_t c =
+            a->dtype == FST_U8 ? ((const uint8_t *)a->data)[i * width + k] : ((const uint32_t *)a->data)[i * width + k];
+        size_t more = 1;
+        if (c == 0)
+            break;
+        if (a->dtype == FST_U32)
+            more = utf8(c, out ? out + n : NULL);
+        else if (out)
+            out[n] = (char)c;
+        if (!more)
+            return false;
+        n += more;
+    }
+    *len = n;
+    return true;
+}
+
+static fst_status texts_of(const fst_array *a, const char *name, char ***texts, size_t *count, fst_error *err)
+{
+    size_t n = (size_t)a->shape.dim[0], bytes = n * sizeof(char *), len = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!text_at(a, i, NULL, &len))
+            return fst_fail(err, FST_E_FORMAT, "%s: text %zu of \"%s\" holds what is no character", name, i, a->name);
+        bytes += len + 1;
+    }
+    char **list = fst_alloc(bytes);
+    if (!list)
+        return fst_fail_memory(err, bytes);
+    char *at = (char *)(list + n);
+    for (size_t i = 0; i < n; i++) {
+        list[i] = at;
+        (void)text_at(a, i, at, &len);
+        at[len] = 0;
+        at += len + 1;
+    }
+    *texts = list;
+    *count = n;
+    return FST_OK;
+}
+
+static fst_status archive_texts(zip_t *z, const char *name, const char *member, char ***texts, size_t *count,
+                                size_t max_bytes, fst_error *err)
+{
+    fst_array a = {0};
+    fst_status s = archive_read(&a, z, name, member, true, max_bytes, err);
+    if (!s)
+        s = texts_of(&a, name, texts, count, err);
+    fst_array_release(&a);
+    return s;
+}
+
+fst_status fst_npz_read_texts(char ***texts, size_t *count, const char *path, const char *member, size_t max_bytes,
+                              fst_error *err)
+{
+    zip_t *z = NULL;
+    fst_status s = fst__archive_open(&z, path, "npz (zip)", err);
+    if (s)
+        return s;
+    s = archive_texts(z, path, member, texts, count, max_bytes, err);
+    zip_discard(z);
+    return s;
+}
+
+fst_status fst__npz_texts_memory(char ***texts, size_t *count, const char *name, const void *data, size_t len,
+                                 const char *member, size_t max_bytes, fst_error *err)
+{
+    zip_t *z = NULL;
+    fst_status s = fst__archive_open_memory(&z, name, "npz (zip)", data, len, err);
+    if (s)
+        return s;
+    s = archive_texts(z, name, member, texts, count, max_bytes, err);
     zip_discard(z);
     return s;
 }
