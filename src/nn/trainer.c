@@ -34,6 +34,7 @@ struct fst_trainer {
     const char *backend;
     fst_precision precision;
     bool whole;             /* batch statistics: the batch is one shard, never padded */
+    bool training;          /* else a runner's */
     bool inside;            /* one shard by rule: the threads work inside kernels */
     float *kept;            /* whole: running statistics before the step, */
     int64_t *kept_counters; /* to be put back when it fails */
@@ -115,7 +116,7 @@ static fst_status allocate(fst_trainer *t, fst_error *err)
         if (!t->kept || !t->kept_counters)
             return fst_fail_memory(err, t->graph->buffer_count * sizeof *t->kept);
     }
-    for (size_t i = 0; i < t->shards; i++) {
+    for (size_t i = 0; t->training && i < t->shards; i++) {
         t->grads[i] = fst_calloc(t->graph->param_count + 1, sizeof(float));
         if (!t->grads[i])
             return fst_fail_memory(err, t->graph->param_count * sizeof(float));
@@ -143,6 +144,7 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     t->batch = o->batch_size;
     t->backend = o->backend;
     t->precision = o->precision;
+    t->training = training;
     t->whole = training && has_batch_norm(t->graph);
     t->shard = training ? shard_rule(t->graph, o) : (o->shard_size ? o->shard_size : AUTO_SHARD);
     if (t->shard > t->batch)
