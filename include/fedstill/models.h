@@ -44,7 +44,8 @@ FST_MUST FST_API fst_status fst_model_config_set(fst_model_config *c, const char
  *
  * safetensors with PyTorch's state_dict names. __metadata__ (all strings): format "fedstill-model-1", arch,
  * classes, input "1,28,28", options ("stem=cifar hidden=500"), normalise_mean and normalise_std "0.1307" (by comma),
- * class_names (a JSON list), stage, and whatever else the writer adds as provenance.
+ * spectrum "0.05" where there is one, class_names (a JSON list), stage, and whatever else the writer adds as
+ * provenance.
  */
 #define FST_MODEL_FORMAT "fedstill-model-1"
 enum { FST_MODEL_CHANNELS = 64 };
@@ -56,6 +57,7 @@ typedef struct fst_model {
     fst_state state;
     int channels; /* entries of mean, std: 0, 1 or the input's channels */
     float mean[FST_MODEL_CHANNELS], std[FST_MODEL_CHANNELS];
+    double spectrum;    /* scale of fst_transform.spectrum, 0: the network takes samples as they are */
     char **class_names; /* NULL or `classes` entries */
     int classes;
 } fst_model;
