@@ -8,16 +8,39 @@
 
 #include "onednn.h"
 
+/* A linear layer sees rows of features: samples, or the tokens of all of them, and these as they lie. */
+static fst_status linear_ends(struct fdn_weighted *w, fst_error *err)
+{
+    struct fst_linear_sizes z = fst__linear_sizes(w->r->node, w->r->batch);
+    fst_shape in = FST_SHAPE(z.in), out = FST_SHAPE(z.out);
+    bool any = w->r->node->in.rank == 1 && w->c->type != dnnl_f32;
+    w->rows = z.rows;
+    fst_status s = fdn_sample_layout(w->c, z.rows, &in, any, &w->src, err);
+    return s ? s : fdn_sample_layout(w->c, z.rows, &out, any, &w->dst, err);
+}
+
+fst_status fdn_weighted_ends(struct fdn_weighted *w, fst_error *err)
+{
+    const struct fst_node *n = w->r->node;
+    w->op->in = w->src;
+    w->op->out = w->dst;
+    if (w->conv || n->in.rank == 1)
+        return FST_OK;
+    fst_status s = fdn_sample_layout(w->c, w->r->batch, &n->in, false, &w->op->in, err);
+    return s ? s : fdn_sample_layout(w->c, w->r->batch, &n->out, false, &w->op->out, err);
+}
+
 fst_status fdn_weighted_init(struct fdn_weighted *w, struct fst_context *c, const struct fst_op_request *r,
                              struct fst_op *op, fst_error *err)
 {
     const struct fst_node *n = r->node;
-    int64_t dims[5], rank = 0, out = n->out.dim[0];
+    bool conv = n->kind != FST_OP_LINEAR && n->kind != FST_OP_SPECTRAL_LINEAR;
+    int64_t dims[5], rank = 0, out = conv ? n->out.dim[0] : n->u.linear.out;
     *w = (struct fdn_weighted){.c = c,
                                .r = r,
                                .op = op,
                                .rows = r->batch,
-                               .conv = n->kind != FST_OP_LINEAR,
+                               .conv = conv,
                                .relu = r->relu,
                                .relu6 = r->relu6,
                                .fold = r->fold,
@@ -43,7 +66,7 @@ fst_status fdn_weighted_init(struct fdn_weighted *w, struct fst_context *c, cons
         w->bias = o->bias;
     } else {
         dims[rank++] = n->u.linear.out;
-        dims[rank++] = n->in.dim[0];
+        dims[rank++] = n->in.dim[n->in.rank - 1];
         w->bias = n->u.linear.bias;
     }
     /* The weights of a linear layer stay as they lie unless their type changes: bringing them costs more than it gains
@@ -55,8 +78,8 @@ fst_status fdn_weighted_init(struct fdn_weighted *w, struct fst_context *c, cons
     if (!s)
         s = fdn_tagged(c, dnnl_f32, 1, &out, false, &w->bias_layout, err);
     if (!s)
-        s = fdn_sample_layout(c, w->rows, &n->in, any, &w->src, err);
-    return s ? s : fdn_sample_layout(c, w->rows, &n->out, any, &w->dst, err);
+        s = conv ? fdn_sample_layout(c, w->rows, &n->in, true, &w->src, err) : linear_ends(w, err);
+    return s || !conv ? s : fdn_sample_layout(c, w->rows, &n->out, true, &w->dst, err);
 }
 
 void fdn_weighted_release(struct fdn_weighted *w)
@@ -286,8 +309,8 @@ fst_status fdn_weighted_op(struct fst_context *c, const struct fst_op_request *r
     fst_status s = fdn_weighted_init(&w, c, r, op, err);
     if (!s)
         s = fdn_weighted_forward(&w, err);
-    op->in = w.src;
-    op->out = w.dst;
+    if (!s)
+        s = fdn_weighted_ends(&w, err);
     if (!s && r->training) {
         op->keep_in = true;
         s = fdn_add_mask(c, r, op, err);
