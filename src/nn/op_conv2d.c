@@ -89,28 +89,41 @@ static struct block block_at(const struct sizes *z, const struct fst_op_args *a,
     return b;
 }
 
-/* Where output (y, x) reads with a tap of the kernel: an index into the plane, -1 in the padding. */
-static int64_t source(const struct fst_node *n, int64_t tap, int64_t y, int64_t x)
+/* What a row of outputs reads with one tap of the kernel: output x reads input x * stride + shift of the input's row,
+ * and nothing (the padding) outside of from ... to-1. */
+struct reach {
+    int64_t row, shift, stride, from, to; /* row: where the input's row begins in the plane */
+};
+
+static struct reach reach_of(const struct fst_node *n, int64_t tap, int64_t y)
 {
     const fst_conv2d *c = &n->u.conv;
-    int64_t iy = y * c->stride[0] + tap / c->kernel[1] - c->padding[0];
-    int64_t ix = x * c->stride[1] + tap % c->kernel[1] - c->padding[1];
-    return iy < 0 || iy >= n->in.dim[1] || ix < 0 || ix >= n->in.dim[2] ? -1 : iy * n->in.dim[2] + ix;
+    int64_t iy = y * c->stride[0] + tap / c->kernel[1] - c->padding[0], width = n->in.dim[2];
+    struct reach r = {.row = iy * width, .shift = tap % c->kernel[1] - c->padding[1], .stride = c->stride[1]};
+    if (iy < 0 || iy >= n->in.dim[1])
+        return r;
+    while (r.from < n->out.dim[2] && r.from * r.stride + r.shift < 0)
+        r.from++;
+    for (r.to = n->out.dim[2]; r.to > r.from && (r.to - 1) * r.stride + r.shift >= width; r.to--)
+        ;
+    return r;
 }
 
 static void write_columns(const struct fst_node *n, const struct fst_op_args *a, const struct sizes *z,
                           const struct block *b)
 {
     float *to = b->column;
+    int64_t width = n->out.dim[2];
+    memset(to, 0, (size_t)(z->depth * b->columns) * sizeof *to);
     for (int64_t k = 0; k < z->depth; k++)
         for (int64_t i = 0; i < b->images; i++) {
-            const float *in =
-                a->in + ((b->first + i) * n->in.dim[0] + b->group * z->group_in + k / z->taps) * z->in_plane;
-            for (int64_t y = 0; y < n->out.dim[1]; y++)
-                for (int64_t x = 0; x < n->out.dim[2]; x++) {
-                    int64_t from = source(n, k % z->taps, y, x);
-                    *to++ = from < 0 ? 0 : in[from];
-                }
+            int64_t channel = b->group * z->group_in + k / z->taps;
+            const float *in = a->in + ((b->first + i) * n->in.dim[0] + channel) * z->in_plane;
+            for (int64_t y = 0; y < n->out.dim[1]; y++, to += width) {
+                struct reach r = reach_of(n, k % z->taps, y);
+                for (int64_t x = r.from; x < r.to; x++)
+                    to[x] = in[r.row + x * r.stride + r.shift];
+            }
         }
 }
 
@@ -202,12 +215,11 @@ static void read_columns(const struct fst_node *n, const struct sizes *z, const 
         plane[k] = 0;
     for (int64_t tap = 0; tap < z->taps; tap++) {
         const double *from = b->sum + (channel * z->taps + tap) * b->columns + image * z->out_plane;
-        for (int64_t y = 0; y < n->out.dim[1]; y++)
-            for (int64_t x = 0; x < n->out.dim[2]; x++, from++) {
-                int64_t to = source(n, tap, y, x);
-                if (to >= 0)
-                    plane[to] += *from;
-            }
+        for (int64_t y = 0; y < n->out.dim[1]; y++, from += n->out.dim[2]) {
+            struct reach r = reach_of(n, tap, y);
+            for (int64_t x = r.from; x < r.to; x++)
+                plane[r.row + x * r.stride + r.shift] += from[x];
+        }
     }
     for (int64_t k = 0; k < z->in_plane; k++)
         grad[k] = (float)plane[k];
