@@ -225,6 +225,33 @@ static fst_status gradient_layout(const struct fdn_weighted *w, const struct fst
     return fdn_tagged(w->c, dnnl_f32, rank, dims, true, out, err);
 }
 
+static fst_status run_clear(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    const struct kernel *k = (struct kernel *)base;
+    (void)err;
+    memset(fdn_pointer(a, k->folded), 0, k->work);
+    return FST_OK;
+}
+
+/* Where images are narrower than a stride, oneDNN 2.6's bf16 kernel for the weights' gradient reads scratch that it has
+ * not written: it finds zeros there. */
+static fst_status clear_scratch(struct fdn_weighted *w, const_dnnl_primitive_desc_t pd, size_t offset, fst_error *err)
+{
+    const struct fst_layout *pad;
+    const struct fst_node *n = w->r->node;
+    if (!w->conv || w->c->type == dnnl_f32 || n->in.dim[2] >= n->u.conv.stride[1])
+        return FST_OK;
+    fst_status s = fdn_queried(w->c, pd, dnnl_query_scratchpad_md, &pad, err);
+    if (!s)
+        s = fdn_add_call(w->c, w->op, "clear scratch", true, run_clear, n, err);
+    if (s)
+        return s;
+    w->c->kernels->base.compute = false;
+    w->c->kernels->folded = (struct place){SCRATCH, offset};
+    w->c->kernels->work = fdn_bytes(pad);
+    return FST_OK;
+}
+
 static fst_status bind_backward_weights(struct fdn_weighted *w, struct kernel *k, const struct fst_layout *want,
                                         struct place to, fst_error *err)
 {
@@ -254,19 +281,22 @@ fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err)
         return fdn_failed(ds, "backward weights", err);
     const struct fst_layout *want = NULL;
     s = fdn_queried(w->c, pd, dnnl_query_diff_weights_md, &want, err);
+    bool direct = !s && fdn_equal(want, w->weights);
+    size_t pad = w->scratch_at + (direct || s ? 0 : fdn_round64(fdn_bytes(want)));
+    if (!s)
+        s = clear_scratch(w, pd, pad, err);
     struct kernel *k = s ? NULL : fdn_new_kernel(w->c, w->op, "backward weights", true, err);
     if (!k) {
         dnnl_primitive_desc_destroy(pd);
         return s ? s : FST_E_MEMORY;
     }
-    bool direct = fdn_equal(want, w->weights);
     struct place to = direct ? w->grad_weight : (struct place){SCRATCH, w->scratch_at};
     s = bind_backward_weights(w, k, want, to, err);
     if (s) {
         dnnl_primitive_desc_destroy(pd);
         return s;
     }
-    s = fdn_finish(k, w->op, pd, w->scratch_at + (direct ? 0 : fdn_round64(fdn_bytes(want))), err);
+    s = fdn_finish(k, w->op, pd, pad, err);
     if (s || direct)
         return s;
     return fdn_new_reorder(w->c, w->op, "gradient reorder", true, want, to, w->weights, w->grad_weight, NULL, err);
