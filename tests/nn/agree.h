@@ -3,7 +3,7 @@
  *
  * Where the function has a kink at hand, or a gradient is the small rest of large terms, two correct
  * backends may differ at will. Such tensors are found without looking at the backend under test: the
- * reference runs a second time with inputs, parameters and output gradients moved a little, and what that changes
+ * reference runs again with inputs, parameters and output gradients moved a little, and what that changes
  * visibly is not compared. Tests limit how much may be left out.
  */
 #ifndef FST_TESTS_NN_AGREE_H
@@ -18,6 +18,11 @@ struct subject { /* what is run */
     int64_t batch;
     uint64_t seed;
     const char *text; /* shown when it fails */
+};
+
+struct noise { /* by how much inputs, parameters and output gradients are moved; which: of several draws */
+    double size;
+    uint64_t which;
 };
 
 struct outcome { /* everything that a pass leaves, as one list of tensors over one block */
@@ -45,15 +50,15 @@ static inline void add_tensor(struct outcome *o, const char *name, bool gradient
     o->at[o->tensors] = at + n;
 }
 
-static inline void move(float *v, size_t n, double noise, bool relative, uint64_t seed, const char *what)
+static inline void move(float *v, size_t n, struct noise noise, bool relative, uint64_t seed, const char *what)
 {
     fst_rng r;
-    fst_rng_init(&r, seed, what, 1);
-    for (size_t i = 0; noise > 0 && i < n; i++)
-        v[i] += (float)(noise * fst_rng_normal(&r) * (relative ? fabs((double)v[i]) : 1));
+    fst_rng_init(&r, seed, what, 1 + noise.which);
+    for (size_t i = 0; noise.size > 0 && i < n; i++)
+        v[i] += (float)(noise.size * fst_rng_normal(&r) * (relative ? fabs((double)v[i]) : 1));
 }
 
-static inline size_t subject_inputs(const struct subject *s, double noise, float *x[AGREE_INPUTS],
+static inline size_t subject_inputs(const struct subject *s, struct noise noise, float *x[AGREE_INPUTS],
                                     size_t count[AGREE_INPUTS])
 {
     static const char *const names[AGREE_INPUTS] = {"test.x", "test.x1", "test.x2", "test.x3"};
@@ -67,7 +72,7 @@ static inline size_t subject_inputs(const struct subject *s, double noise, float
     return fst_graph_inputs(s->graph);
 }
 
-static inline void run_backward(const struct subject *s, fst_plan *plan, const fst_state *state, double noise,
+static inline void run_backward(const struct subject *s, fst_plan *plan, const fst_state *state, struct noise noise,
                                 struct outcome *o)
 {
     static const char *const names[AGREE_INPUTS] = {"the input's gradient", "the second input's gradient",
@@ -92,7 +97,8 @@ static inline void run_backward(const struct subject *s, fst_plan *plan, const f
     free(grads);
 }
 
-static inline void run_subject(const struct subject *s, const fst_plan_options *po, double noise, struct outcome *o)
+static inline void run_subject(const struct subject *s, const fst_plan_options *po, struct noise noise,
+                               struct outcome *o)
 {
     fst_plan *plan = NULL;
     fst_state state = {0};
@@ -122,61 +128,86 @@ static inline void run_subject(const struct subject *s, const fst_plan_options *
     fst_state_release(&state);
 }
 
-/* How far a tensor may be off, and how much the moved run may change it, as parts of its norm. For `off` a gradient's
- * norm counts at least as a hundredth of the largest gradient's: some are the rest of what cancels whatever the inputs,
+/* How far a tensor may be off, and how much the moved runs may change it, as parts of its norm. For `off` a gradient's
+ * norm counts at least as `least` times the largest gradient's: some are the rest of what cancels whatever the inputs,
  * as that of a convolution between two batch norms. wild: what not even those may be off that are left out. */
 struct bounds {
-    double noise, off, jump, wild;
+    double noise, off, jump, least, wild;
+    int moved; /* runs that are moved */
 };
-#define F32_BOUNDS ((struct bounds){.noise = 3e-6, .off = 2e-4, .jump = 1e-4, .wild = 0.1})
 
-static inline void compare_outcomes(const struct subject *s, const struct outcome *want, const struct outcome *moved,
-                                    const struct outcome *got, const struct bounds *b, const char *what,
-                                    struct tally *t)
+struct measure { /* what the reference says */
+    struct outcome want;
+    double jump[MAX_TENSORS], largest; /* how far the moved runs got; the largest gradient's norm */
+};
+
+static inline double norm_of(const struct outcome *o, size_t i)
 {
-    assert_int_equal(want->tensors, got->tensors);
-    assert_int_equal(want->counters, got->counters);
-    double largest = 0;
-    for (size_t i = 0; i < want->tensors; i++)
-        if (want->gradient[i])
-            largest = fmax(largest, distance(want->data + want->at[i], NULL, want->at[i + 1] - want->at[i]));
-    for (size_t i = 0; i < want->tensors; i++) {
-        size_t at = want->at[i], n = want->at[i + 1] - at;
-        double norm = distance(want->data + at, NULL, n), jump = distance(moved->data + at, want->data + at, n);
-        double off = distance(got->data + at, want->data + at, n), bound;
-        bool compared = jump <= b->jump * norm;
-        norm = want->gradient[i] ? fmax(norm, 1e-2 * largest) : norm;
-        bound = compared ? b->off * norm : b->wild * fmax(norm, largest);
+    return distance(o->data + o->at[i], NULL, o->at[i + 1] - o->at[i]);
+}
+
+static inline double between(const struct outcome *a, const struct outcome *b, size_t i)
+{
+    return distance(a->data + a->at[i], b->data + b->at[i], a->at[i + 1] - a->at[i]);
+}
+
+static inline void open_measure(struct measure *m, const struct subject *s, fst_plan_options po, const struct bounds *b)
+{
+    *m = (struct measure){0};
+    po.backend = "reference";
+    po.precision = FST_PRECISION_F32;
+    run_subject(s, &po, (struct noise){0}, &m->want);
+    for (size_t i = 0; i < m->want.tensors; i++)
+        m->largest = m->want.gradient[i] ? fmax(m->largest, norm_of(&m->want, i)) : m->largest;
+    for (int k = 0; k < b->moved; k++) {
+        struct outcome moved;
+        run_subject(s, &po, (struct noise){b->noise, (uint64_t)k}, &moved);
+        for (size_t i = 0; i < m->want.tensors; i++)
+            m->jump[i] = fmax(m->jump[i], between(&moved, &m->want, i));
+        free(moved.data);
+    }
+}
+
+/* Runs the subject as po says and compares. */
+static inline void check_against(const struct measure *m, const struct subject *s, const fst_plan_options *po,
+                                 const struct bounds *b, const char *what, struct tally *t)
+{
+    struct outcome got;
+    run_subject(s, po, (struct noise){0}, &got);
+    assert_int_equal(m->want.tensors, got.tensors);
+    assert_int_equal(m->want.counters, got.counters);
+    for (size_t i = 0; i < got.tensors; i++) {
+        double norm = norm_of(&m->want, i), off = between(&got, &m->want, i);
+        bool compared = m->jump[i] <= b->jump * norm;
+        norm = got.gradient[i] ? fmax(norm, b->least * m->largest) : norm;
+        double bound = compared ? b->off * norm : b->wild * fmax(norm, m->largest);
         t->compared += compared;
         t->left_out += !compared;
         if (!(off <= bound))
             fail_msg("FEDSTILL_TEST_SEED=%llu: %s: %s differs by %.3g of %.3g (moved: %.3g)\n%s",
-                     (unsigned long long)s->seed, what, want->name[i], off, norm, jump, s->text);
+                     (unsigned long long)s->seed, what, got.name[i], off, norm, m->jump[i], s->text);
     }
+    free(got.data);
 }
 
-/* Runs the subject on every backend; po says how but for backend, precision and threads. */
+/* Runs the subject on every backend; po says how but for backend, batch and threads. */
 static inline void check_subject(const struct subject *s, fst_plan_options po, const char *mode, struct tally *t)
 {
-    struct outcome want, moved, got;
-    struct bounds bounds = F32_BOUNDS;
+    static const struct bounds bounds = {
+        .noise = 3e-6, .off = 2e-4, .jump = 1e-4, .least = 1e-2, .wild = 0.1, .moved = 1};
+    struct measure m;
     char what[96];
-    po.backend = "reference";
     po.batch = s->batch;
-    run_subject(s, &po, 0, &want);
-    run_subject(s, &po, bounds.noise, &moved);
+    open_measure(&m, s, po, &bounds);
     for (const char *const *b = fst_backend_names(); *b; b++) {
         if (b != fst_backend_names() && !strcmp(*b, "reference"))
             continue;
         po.backend = *b;
         po.threads = s->seed % 10 == 3 ? 2 : 1;
-        run_subject(s, &po, 0, &got);
         snprintf(what, sizeof what, "%s, %s", *b, mode);
-        compare_outcomes(s, &want, &moved, &got, &bounds, what, t);
-        free(got.data);
+        check_against(&m, s, &po, &bounds, what, t);
     }
-    free(want.data);
-    free(moved.data);
+    free(m.want.data);
 }
 
 #endif
