@@ -18,6 +18,7 @@ static const struct command *const commands[] = {
     &cmd_model_info,
     &cmd_data_info,
     &cmd_data_split,
+    &cmd_data_synth,
     &cmd_bench,
     NULL,
 };
