@@ -25,7 +25,7 @@ typedef struct fst_source fst_source;
  * the others from one thread. Neither may block on anything but local files.
  */
 typedef struct fst_source_vtable {
-    const char *format; /* "idx", "cifar10", "folder", "array", "sigmf", "memory" */
+    const char *format; /* "idx", "cifar10", "folder", "array", "sigmf", "memory", "composed" */
     /* Copies sample i's raw elements (dtype and shape as the source says) to dst. */
     fst_status (*get)(const fst_source *s, size_t i, void *dst, fst_error *err);
     void (*close)(fst_source *s); /* frees what the format holds and s itself; takes half-built ones */
@@ -95,6 +95,16 @@ FST_API size_t fst_source_sample_bytes(const fst_source *s);
 FST_MUST FST_API fst_status fst_source_from_memory(fst_source **out, const char *name, fst_dtype dtype,
                                                    const fst_shape *shape, size_t count, const void *x,
                                                    const int32_t *labels, int classes, fst_error *err);
+/* Samples of other sources as one source: a part of one, or several behind each other. They must be alike in dtype and
+ * shape, and in the names of classes where they have them; they must outlive it. SNR is known where all have it,
+ * groups likewise (groups of different parts stay different). */
+typedef struct fst_source_part {
+    const fst_source *source;
+    const uint32_t *index; /* `count` of its samples, in this order; NULL: all */
+    size_t count;
+} fst_source_part;
+FST_MUST FST_API fst_status fst_source_compose(fst_source **out, const char *name, const fst_source_part *parts,
+                                               size_t n, fst_error *err);
 /* The key of a sample: a hash of its raw bytes, dtype and shape. It does not depend on position,
  * label or augmentation; equal samples have equal keys. */
 FST_MUST FST_API fst_status fst_source_key(const fst_source *s, size_t i, fst_hash128 *out, fst_error *err);
@@ -164,6 +174,20 @@ FST_API void fst_loader_free(fst_loader *l);
  * FST_MAX_CHANNELS; else one for all), u8 scaled to 0 ... 1. A channel that never changes gets std 1. */
 FST_MUST FST_API fst_status fst_source_statistics(const fst_source *s, fst_transform *out, fst_error *err);
 
+/* ---- shares -------------------------------------------------------------------------------- */
+
+/* Deals samples to parts in fixed shares, class by class; the samples of one group (see fst_source.group) go to one
+ * part, whose share they may then overshoot by half a group. A group counts as of its first sample's class. */
+typedef struct fst_shares {
+    const double *share; /* of each part, 0 to 1; what counts is their ratio */
+    size_t parts;
+    uint64_t seed;
+    const char *purpose; /* stream (seed, purpose, class) */
+} fst_shares;
+/* part[i]: of subset[i] (subset NULL: of sample i). */
+FST_MUST FST_API fst_status fst_shares_deal(const fst_source *s, const uint32_t *subset, size_t count,
+                                            const fst_shares *how, int32_t *part, fst_error *err);
+
 /* ---- partitions ---------------------------------------------------------------------------- */
 
 typedef enum fst_partition_kind {
@@ -173,12 +197,13 @@ typedef enum fst_partition_kind {
     FST_PARTITION_QUANTITY   /* IID labels, sizes from Dirichlet(alpha) */
 } fst_partition_kind;
 
+/* Where the source has groups (bursts, recordings), these are dealt as samples are otherwise and never cut. */
 typedef struct fst_partition_spec {
     fst_partition_kind kind;
     int clients;
     double alpha;             /* dirichlet, quantity */
     int classes_per_client;   /* shards */
-    size_t min_samples;       /* every client gets at least so many (default 1); an error when impossible. Shares
+    size_t min_samples;       /* every client gets at least so many (groups where there are groups; default 1); an error when impossible. Shares
                                * are drawn again a few times, then samples are moved from the largest clients */
     uint64_t seed;            /* streams "partition..." */
 } fst_partition_spec;
