@@ -84,6 +84,8 @@ extern const struct command cmd_run;
 extern const struct command cmd_runs;
 extern const struct command cmd_model_list;
 extern const struct command cmd_model_info;
+extern const struct command cmd_model_import;
+extern const struct command cmd_model_export;
 extern const struct command cmd_eval;
 extern const struct command cmd_predict;
 extern const struct command cmd_data_info;

@@ -129,6 +129,7 @@ typedef struct fst_plan_options {
     bool training;      /* backward passes, batch statistics, dropout */
     bool input_grad;    /* backward also computes the gradient of the input */
     bool frozen;        /* with training: batch norm uses its running statistics and dropout is off */
+    bool measure;       /* only for fst_plan_arena_bytes: takes no memory for values and cannot run */
     int threads;        /* inside an op; 0 means 1 */
     const char *backend; /* NULL: the first of fst_backend_names */
     fst_precision precision; /* an error when the backend does not support it */

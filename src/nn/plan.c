@@ -477,15 +477,20 @@ static fst_status place_regions(fst_plan *p, size_t *total, fst_error *err)
 
 static void *pointer(const fst_plan *p, int region)
 {
-    return region >= 0 ? p->base + p->regions[region].offset : NULL;
+    return region >= 0 && p->base ? p->base + p->regions[region].offset : NULL;
 }
 
 static fst_status take_memory(fst_plan *p, fst_error *err)
 {
     size_t total = 0;
     fst_status s = place_regions(p, &total, err);
+    size_t size = total + p->scratch_bytes + 128;
+    if (!s && p->options.measure) {
+        p->arena.size = size;
+        return FST_OK;
+    }
     if (!s)
-        s = fst_arena_init(&p->arena, total + p->scratch_bytes + 128, err);
+        s = fst_arena_init(&p->arena, size, err);
     if (s)
         return s;
     p->base = fst_arena_take(&p->arena, total);
@@ -669,6 +674,8 @@ fst_status fst_plan_forward(fst_plan *p, fst_state *state, const float *x, const
 fst_status fst_plan_forward_inputs(fst_plan *p, fst_state *state, const float *const *x, const fst_draws *draws,
                                    const float **out, fst_error *err)
 {
+    if (p->options.measure)
+        return fst_fail(err, FST_E_ARGUMENT, "a plan that only measures cannot run");
     bind_state(p, state, NULL, x, draws);
     fst_status s = run_steps(p, 0, p->forward_steps, err);
     p->ran = p->prepared = !s;
