@@ -138,7 +138,7 @@ static const fst__schema schedule_schema = FST__SCHEMA(struct schedule_section, 
 
 /* `at` reaches the struct training inside a stage's struct. */
 #define TRAINING_FIELDS(default_epochs)                                                                                \
-    FST__F_STRING(struct training, model, NULL, "network, as `fedstill model list` names it", .required = true),       \
+    FST__F_STRING(struct training, model, NULL, "network, as `fedstill model list` names it, and its options: mobilenet_v2 width=0.5", .required = true),       \
         FST__F_INT(struct training, epochs, 1, 1000000, default_epochs, "passes over the data"),                       \
         FST__F_INT(struct training, batch_size, 1, 65536, "128", "samples a step"),                                    \
         FST__F_MAP(struct training, optimizer, &optimizer_schema, "update rule and its numbers"),                      \
