@@ -90,6 +90,7 @@ extern const struct command cmd_eval;
 extern const struct command cmd_predict;
 extern const struct command cmd_data_info;
 extern const struct command cmd_data_split;
+extern const struct command cmd_data_synth;
 
 /* ---- progress and warnings (progress.c) --------------------------------------------------- */
 

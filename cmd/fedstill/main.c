@@ -20,6 +20,7 @@ static const struct command *const commands[] = {
     &cmd_model_export,
     &cmd_data_info,
     &cmd_data_split,
+    &cmd_data_synth,
     &cmd_bench,
     NULL,
 };
