@@ -152,7 +152,7 @@ void fst_synth_burst_at(const fst_synth *g, uint64_t burst, fst_synth_burst *out
     } else {
         double bias = g->emitter[g->classes[b.label]].bias_ppm * p->burst.carrier_mhz; /* Hz */
         double head = FST_LINK11_HEAD_FRAMES * g->frame, range = p->burst.preamble ? head : g->frame;
-        b.start = (p->burst.preamble ? 0 : head) + FST__LEAD + (p->burst.timing ? u * range : 0);
+        b.start = (p->burst.preamble ? 0 : head) + FST__BEFORE + (p->burst.timing ? u * range : 0);
         b.frequency = (draw_in(p->burst.doppler_hz, seed, "burst.frequency", burst) + bias) / FST_LINK11_RATE;
     }
     *out = b;
@@ -168,7 +168,7 @@ static void link11_window(const fst_synth *g, uint64_t window, const fst_synth_b
     int emitter = g->classes[b->label];
     const fst_emitter *e = &g->emitter[emitter];
     double rms = sqrt(fst__link11_power()), dc = rms * pow(10, e->dc_dbc / 20);
-    double first = b->start + (double)in_burst * g->spec.params.burst.window - FST__LEAD;
+    double first = b->start + (double)in_burst * g->spec.params.burst.window - FST__BEFORE;
     struct fst__turn t = {.phase = b->carrier_phase, .frequency = b->frequency, .position = first};
     /* L(f) = D / (2 pi f)^2 for a walk of variance D rad^2/s: 10^(L/10) at 1 kHz */
     double walk = pow(10, e->phase_noise_dbc / 10) * pow(FST__TAU * 1000, 2) / FST_LINK11_RATE;

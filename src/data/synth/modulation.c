@@ -75,18 +75,18 @@ fst_status fst__modulation_new(fst_synth *g, fst_error *err)
 
 /* ---- digital -------------------------------------------------------------------------------------- */
 
-/* Sample i of the scratch lies at (i - LEAD + timing) / SPS symbols. */
+/* Sample i of the scratch lies at (i - BEFORE + timing) / SPS symbols. */
 static void shaped(const fst_synth *g, int modulation, fst_rng *r, double timing, struct fst__scratch *s)
 {
     double points[FST_MODULATION_POINTS][2];
     uint64_t n = (uint64_t)fst_modulation_constellation(modulation, points);
-    int64_t first = (int64_t)floor((timing - FST__LEAD) / SPS) - SPAN, last = (int64_t)s->n / SPS + SPAN + 2;
+    int64_t first = (int64_t)floor((timing - FST__BEFORE) / SPS) - SPAN, last = (int64_t)s->n / SPS + SPAN + 2;
     memset(s->re, 0, s->n * sizeof *s->re);
     memset(s->im, 0, s->n * sizeof *s->im);
     for (int64_t k = first; k <= last; k++) {
         const double *c = points[fst_rng_below(r, n)];
         /* samples with |t - k| < SPAN symbols; all of them lie the same step between table entries */
-        double centre = (double)k * SPS + FST__LEAD - timing, from = ceil(centre - SPAN * SPS);
+        double centre = (double)k * SPS + FST__BEFORE - timing, from = ceil(centre - SPAN * SPS);
         double at = (from - centre + SPAN * SPS) * FINE; /* 0 ... FINE */
         int base = (int)at;
         float f = (float)(at - base);
@@ -125,7 +125,7 @@ enum { PULSE = 4 }; /* symbols to each side in which a Gauss-filtered bit change
 
 static void continuous_phase(const fst_synth *g, int modulation, fst_rng *r, double timing, struct fst__scratch *s)
 {
-    double origin = (timing - FST__LEAD) / SPS, turns = fst_rng_uniform(r), pulse[SPS][2 * PULSE + 1];
+    double origin = (timing - FST__BEFORE) / SPS, turns = fst_rng_uniform(r), pulse[SPS][2 * PULSE + 1];
     int8_t bit[2 * PULSE + 1];
     int64_t k = (int64_t)floor(origin + 0.5); /* the symbol that holds the sample */
     /* sample i is in symbol floor(x + 1/2); its place in the symbol repeats every SPS samples */

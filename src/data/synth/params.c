@@ -269,7 +269,7 @@ fst_status fst_synth_params_read(fst_synth_params *p, fst_synth_kind kind, const
 static fst_status put_number(fst_buf *out, double v, fst_error *err)
 {
     char text[40];
-    for (int digits = 1; digits <= 17; digits++) {
+    for (int digits = 6; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, v);
         if (strtod(text, NULL) == v)
             break;

@@ -15,8 +15,9 @@
 
 #define FST__TAU 6.283185307179586477
 
-/* The channel's filter: LEAD samples come before a window's first one. */
-enum { FST__TAPS = 24, FST__LEAD = 24, FST__CENTRE = 8, FST__MAX_DELAY = 7 };
+/* The channel's filter has a delay of its own, CENTRE; so of the LEAD samples that a window needs besides its own,
+ * BEFORE lie before its first one. */
+enum { FST__TAPS = 24, FST__LEAD = 24, FST__CENTRE = 8, FST__BEFORE = FST__LEAD - FST__CENTRE, FST__MAX_DELAY = 7 };
 /* A frame's longest table: 211.2 samples and one. */
 enum { FST__FRAME_MOST = 216 };
 
