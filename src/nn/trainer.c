@@ -9,7 +9,7 @@
 
 #include "backend.h"
 
-enum { MIN_SHARD = 8, AUTO_SHARD = 32, MAX_SHARD_PARAMS = 8 << 20 };
+enum { MIN_SHARD = 8, AUTO_SHARD = 32, MAX_SHARD_PARAMS = 8 << 20, FLOPS_A_PARAM = 800 };
 
 struct fst_trainer {
     const fst_graph *graph;
@@ -53,21 +53,25 @@ bool fst_graph_sharded(const fst_graph *g)
     return !has_batch_norm(g) && g->param_count <= MAX_SHARD_PARAMS;
 }
 
-/* Shards small enough that a shard's activations stay near the core, large enough that adding up
- * gradients stays cheap; a small batch still gives work to four threads. Never dependent on the number of
- * threads. Measured in docs/rationale.md. */
+/* Shards small enough that a shard's activations stay near the core, large enough that writing and adding up
+ * gradients stays cheap beside the work; a small batch still gives work to four threads, one of a model with
+ * many parameters for its work to two. Never dependent on the number of threads. Measured in docs/rationale.md. */
 static size_t shard_rule(const fst_graph *g, const fst_trainer_options *o)
 {
     if (!fst_graph_sharded(g))
         return o->batch_size;
     size_t quarter = (o->batch_size + 3) / 4;
     size_t shard = quarter < MIN_SHARD ? MIN_SHARD : quarter < AUTO_SHARD ? quarter : AUTO_SHARD;
+    double worth = FLOPS_A_PARAM * (double)g->param_count / (3 * fst_graph_flops(g) + 1);
+    size_t half = (o->batch_size + 1) / 2;
+    if (worth > (double)shard)
+        shard = worth < (double)half ? (size_t)worth : half;
     if (o->shard_size)
         shard = o->shard_size;
     if (shard >= o->batch_size)
         return o->batch_size;
     /* equal shards: the last one would otherwise be mostly padding */
-    size_t count = (o->batch_size + shard - 1) / shard;
+    size_t count = o->shard_size ? (o->batch_size + shard - 1) / shard : o->batch_size / shard;
     return (o->batch_size + count - 1) / count;
 }
 
@@ -350,7 +354,9 @@ fst_status fst_trainer_step(fst_trainer *t, fst_state *state, fst_optim *optim, 
                           .learning_rate = in->learning_rate,
                           .prox_mu = in->prox_mu,
                           .anchor = in->anchor};
-    r.grad_norm = fst_optim_step(optim, state->params, &oi, t->pool);
+    struct fst_crew inside = fst__plan_crew(t->plans[0]);
+    r.grad_norm = t->inside && inside.run ? fst__optim_step(optim, state->params, &oi, &inside)
+                                          : fst_optim_step(optim, state->params, &oi, t->pool);
     *out = r;
     return FST_OK;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "stage_files.h"
 #include "task_file.h"
 
 #define MANY INT64_C(1000000000)
@@ -341,9 +342,25 @@ static fst_status find_file(const char *path, fst_task *t, fst_error *err)
     }
     if (!t->folder || !t->path)
         return fst_fail_memory(err, strlen(path));
-    if (!fst_file_exists(t->path))
-        return fst_fail(err, FST_E_CONFIG, "%s: no task.yaml in this folder", path);
+    if (!fst_file_exists(t->path) && !fst__stage_files_there(path))
+        return fst_fail(err, FST_E_CONFIG, "%s: no task.yaml in this folder, and no input/cloud_pretrain.json or the like",
+                        path);
     return FST_OK;
+}
+
+/* The text of the task file, or what the files of the stages amount to. */
+static fst_status read_text(fst_task *t, fst_buf *text, fst_error *err)
+{
+    if (!fst_file_exists(t->path)) {
+        fst_free(t->path);
+        t->path = fst_path_join(t->folder, "input");
+        return t->path ? fst__stage_files_read(t->folder, text, err) : fst_fail_memory(err, strlen(t->folder));
+    }
+    fst_status s = fst_file_read(t->path, FST__YAML_MAX_BYTES, text, err);
+    if (s != FST_E_LIMIT)
+        return s;
+    (void)fst_fail_in(err, s, "too large for a task file");
+    return FST_E_CONFIG;
 }
 
 fst_status fst_task_load(fst_task **out, const char *path, const char *const *sets, size_t nsets, fst_error *err)
@@ -354,11 +371,7 @@ fst_status fst_task_load(fst_task **out, const char *path, const char *const *se
         return fst_fail_memory(err, sizeof *t);
     fst_status s = find_file(path, t, err);
     if (!s)
-        s = fst_file_read(t->path, FST__YAML_MAX_BYTES, &text, err);
-    if (s == FST_E_LIMIT) {
-        (void)fst_fail_in(err, s, "too large for a task file");
-        s = FST_E_CONFIG;
-    }
+        s = read_text(t, &text, err);
     if (!s)
         s = fst__schema_load(&fst__task_schema, t->path, text.data ? text.data : "", text.len, sets, nsets, &t->file,
                              err);
