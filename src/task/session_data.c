@@ -42,6 +42,7 @@ static fst_status open_split(struct session *s, const char *path, const char *sp
                             .image_channels = (int)d->channels,
                             .image_height = (int)d->height,
                             .image_width = (int)d->width,
+                            .window = (size_t)d->window,
                             .limit = (size_t)(strcmp(split, "test") ? d->limit : d->test_limit)};
     fst_status st = fst_source_open(out, &spec, err);
     if (st)

@@ -9,7 +9,8 @@
 
 #define MANY INT64_C(1000000000)
 
-const char *const fst__data_sources[] = {"auto", "idx", "cifar10", "folder", "array", "sigmf", "synth", NULL};
+const char *const fst__data_sources[] = {"auto",  "idx",     "cifar10", "folder", "array",
+                                         "sigmf", "radioml", "synth",   NULL};
 static const char *const partitions[] = {"iid", "dirichlet", "shards", "quantity", NULL};
 static const char *const optimizers[] = {"sgd", "adam", "adamw", NULL};
 static const char *const schedules[] = {"constant", "cosine", "multistep", "step", "warmup_cosine", NULL};
@@ -55,6 +56,8 @@ static const fst__field data_fields[] = {
     FST__F_INT(struct data_section, channels, 0, 3, "0", "folder: 1 or 3; 0: 3"),
     FST__F_INT(struct data_section, height, 0, 65535, "0", "folder: height of the images; 0: as the first"),
     FST__F_INT(struct data_section, width, 0, 65535, "0", "folder: width of the images; 0: as the first"),
+    FST__F_INT(struct data_section, window, 0, MANY, "0",
+               "sigmf: complex samples a window; 0: as long as the annotations"),
     FST__F_INT(struct data_section, limit, 0, MANY, "0", "use only the first so many training samples; 0: all"),
     FST__F_INT(struct data_section, test_limit, 0, MANY, "0", "use only the first so many test samples; 0: all"),
     FST__F_DOUBLE(struct data_section, validation, 0, 0.9, "0",
