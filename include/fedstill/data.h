@@ -184,20 +184,6 @@ FST_API void fst_loader_free(fst_loader *l);
  * FST_MAX_CHANNELS; else one for all), u8 scaled to 0 ... 1. A channel that never changes gets std 1. */
 FST_MUST FST_API fst_status fst_source_statistics(const fst_source *s, fst_transform *out, fst_error *err);
 
-/* ---- shares -------------------------------------------------------------------------------- */
-
-/* Deals samples to parts in fixed shares, class by class; the samples of one group (see fst_source.group) go to one
- * part, whose share they may then overshoot by half a group. A group counts as of its first sample's class. */
-typedef struct fst_shares {
-    const double *share; /* of each part, 0 to 1; what counts is their ratio */
-    size_t parts;
-    uint64_t seed;
-    const char *purpose; /* stream (seed, purpose, class) */
-} fst_shares;
-/* part[i]: of subset[i] (subset NULL: of sample i). */
-FST_MUST FST_API fst_status fst_shares_deal(const fst_source *s, const uint32_t *subset, size_t count,
-                                            const fst_shares *how, int32_t *part, fst_error *err);
-
 /* ---- partitions ---------------------------------------------------------------------------- */
 
 typedef enum fst_partition_kind {
