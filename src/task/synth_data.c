@@ -30,7 +30,7 @@ static fst_status make_spec(const struct session *s, fst_synth_spec *spec, fst_e
     fst_status st =
         path ? fst_synth_params_read(&spec->params, spec->kind, path, err) : fst_fail_memory(err, strlen(d->params));
     fst_free(path);
-    return st ? fst_fail_in(err, st, "data.synth.params") : FST_OK;
+    return st ? fst_fail_in(err, st, "params") : FST_OK;
 }
 
 /* A digest of everything that the file's bytes follow from. */
