@@ -125,7 +125,7 @@ expect 0 run "$task" --mode pretrain --set check_finite=true
 ran
 # this decay multiplies the weights by -9999 a step
 broken=(--set output=broken --mode pretrain --fresh
-    --set stages.cloud_pretrain.optimizer='{name: sgd, learning_rate: 1000, weight_decay: 10}')
+    --set stages.cloud_pretrain.optimizer='{name: sgd, learning_rate: 1000, weight_decay: 10}' --set stages.cloud_pretrain.epochs=3)
 expect 1 run "$task" "${broken[@]}" --set check_finite=true
 said err " of layer "
 expect 1 run "$task" "${broken[@]}"
