@@ -35,6 +35,7 @@ struct fst_trainer {
     fst_precision precision;
     bool check_finite;
     bool whole;             /* batch statistics: the batch is one shard, never padded */
+    bool training;          /* else a runner's */
     bool inside;            /* one shard by rule: the threads work inside kernels */
     float *kept;            /* whole: running statistics before the step, */
     int64_t *kept_counters; /* to be put back when it fails */
@@ -116,7 +117,7 @@ static fst_status allocate(fst_trainer *t, fst_error *err)
         if (!t->kept || !t->kept_counters)
             return fst_fail_memory(err, t->graph->buffer_count * sizeof *t->kept);
     }
-    for (size_t i = 0; i < t->shards; i++) {
+    for (size_t i = 0; t->training && i < t->shards; i++) {
         t->grads[i] = fst_calloc(t->graph->param_count + 1, sizeof(float));
         if (!t->grads[i])
             return fst_fail_memory(err, t->graph->param_count * sizeof(float));
@@ -146,6 +147,7 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     t->backend = o->backend;
     t->precision = o->precision;
     t->check_finite = o->check_finite;
+    t->training = training;
     t->whole = training && has_batch_norm(t->graph);
     t->shard = training ? shard_rule(t->graph, o) : (o->shard_size ? o->shard_size : AUTO_SHARD);
     if (t->shard > t->batch)
@@ -212,10 +214,32 @@ static size_t best_class(const float *z, int n)
     return (size_t)best;
 }
 
-/* A ReLU turns a NaN into 0, so the loss alone may not show it. */
-static bool gradients_finite(const fst_trainer *t, size_t shard)
+struct finite_check {
+    const float *v;
+    size_t n;
+    _Atomic bool bad;
+};
+
+enum { FINITE_BLOCK = 1 << 16 };
+
+static void check_block(void *ctx, int worker, size_t block)
 {
-    return fst__all_finite(t->grads[shard], t->graph->param_count * sizeof(float), false);
+    struct finite_check *c = ctx;
+    size_t at = block * FINITE_BLOCK, left = c->n - at;
+    (void)worker;
+    if (!fst__all_finite(c->v + at, (left < FINITE_BLOCK ? left : FINITE_BLOCK) * sizeof(float), false))
+        c->bad = true;
+}
+
+/* A ReLU turns a NaN into 0, so the loss alone may not show it. On the plan's threads when they work inside kernels; a shard's thread has its gradients to itself. */
+static bool gradients_finite(const fst_trainer *t, fst_plan *plan, const float *grads)
+{
+    struct finite_check c = {.v = grads, .n = t->graph->param_count};
+    struct fst_crew crew = fst__plan_crew(plan);
+    if (!t->inside || !crew.run)
+        return fst__all_finite(grads, c.n * sizeof(float), false);
+    crew.run(crew.ctx, check_block, &c, (c.n + FINITE_BLOCK - 1) / FINITE_BLOCK);
+    return !c.bad;
 }
 
 /* Forward, loss, backward of `rows` rows from `first` on a plan of at least as many. */
@@ -242,7 +266,7 @@ static fst_status run_shard(fst_trainer *t, fst_plan *plan, size_t plan_rows, co
     for (size_t r = 0; in->labels && r < rows; r++)
         t->correct[shard] += best_class(logits + r * classes, t->classes) == (size_t)in->labels[first + r];
     s = fst_plan_backward(plan, t->state, t->grads[shard], err);
-    if (!s && !gradients_finite(t, shard))
+    if (!s && !gradients_finite(t, plan, t->grads[shard]))
         s = fst_fail(err, FST_E_NUMERIC, "the gradients of this step are not all finite numbers");
     return s;
 }
