@@ -48,9 +48,11 @@ static fst_status edge_rows(fst_table *t, json_t *step, fst_error *err)
     fst_status st = FST_OK;
     size_t i;
     json_t *e;
-    json_array_foreach(json_object_get(step, "edges"), i, e) {
+    json_array_foreach(json_object_get(step, "edges"), i, e)
+    {
         char accuracy[FST_HUMAN];
-        const char *name = json_string_value(json_object_get(e, "model")), *slash = global ? strrchr(global, '/') : NULL;
+        const char *name = json_string_value(json_object_get(e, "model")),
+                   *slash = global ? strrchr(global, '/') : NULL;
         if (st || !name)
             return st;
         st = fst_table_cell(t, err, "  edge %zu, local", i + 1);
