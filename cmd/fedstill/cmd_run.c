@@ -10,8 +10,9 @@
 #include "fedstill/report.h"
 #include "fedstill/task.h"
 
-static const char *const mode_names[] = {"full_train", "pretrain", "knowledge_distillation", "federated_learning",
-                                         NULL};
+static const char *const mode_names[] = {
+    "full_train",     "pretrain", "knowledge_distillation", "federated_learning", "federated_server",
+    "federated_edge", NULL};
 static const char *const stage_names[] = {"cloud_pretrain", "cloud_kd", "edge_kd", "federated_train", NULL};
 static const char *const devices[] = {"cpu", NULL};
 
@@ -67,7 +68,7 @@ static const struct option_spec options[] = {
 };
 
 static const struct operand_spec operands[] = {
-    {"TASK", 1, 1, "A folder with task.yaml, or a task file."},
+    {"TASK", 1, 1, "A folder with task.yaml or with input/STAGE.json, or a task file."},
     {0},
 };
 

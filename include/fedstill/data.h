@@ -25,7 +25,7 @@ typedef struct fst_source fst_source;
  * the others from one thread. Neither may block on anything but local files.
  */
 typedef struct fst_source_vtable {
-    const char *format; /* "idx", "cifar10", "folder", "array", "sigmf", "radioml", "memory" */
+    const char *format; /* "idx", "cifar10", "folder", "array", "sigmf", "radioml", "memory", "composed" */
     /* Copies sample i's raw elements (dtype and shape as the source says) to dst. */
     fst_status (*get)(const fst_source *s, size_t i, void *dst, fst_error *err);
     void (*close)(fst_source *s); /* frees what the format holds and s itself; takes half-built ones */
@@ -99,6 +99,16 @@ FST_API size_t fst_source_sample_bytes(const fst_source *s);
 FST_MUST FST_API fst_status fst_source_from_memory(fst_source **out, const char *name, fst_dtype dtype,
                                                    const fst_shape *shape, size_t count, const void *x,
                                                    const int32_t *labels, int classes, fst_error *err);
+/* Samples of other sources as one source: a part of one, or several behind each other. They must be alike in dtype and
+ * shape, and in the names of classes where they have them; they must outlive it. SNR is known where all have it,
+ * groups likewise (groups of different parts stay different). */
+typedef struct fst_source_part {
+    const fst_source *source;
+    const uint32_t *index; /* `count` of its samples, in this order; NULL: all */
+    size_t count;
+} fst_source_part;
+FST_MUST FST_API fst_status fst_source_compose(fst_source **out, const char *name, const fst_source_part *parts,
+                                               size_t n, fst_error *err);
 /* Writes samples as the array format reads them: x, y (I32), and snr and burst where they are known, to a
  * .safetensors file (format FST_DATA_FORMAT) or an .npz. index: `count` positions; NULL: all samples. Names of
  * classes are written always, the numbers where there are no names, so that a part without some class has as many
@@ -186,13 +196,15 @@ typedef enum fst_partition_kind {
     FST_PARTITION_QUANTITY   /* IID labels, sizes from Dirichlet(alpha) */
 } fst_partition_kind;
 
+/* Where the source has groups (bursts, recordings), these are dealt as samples are otherwise and never cut. */
 typedef struct fst_partition_spec {
     fst_partition_kind kind;
     int clients;
     double alpha;             /* dirichlet, quantity */
     int classes_per_client;   /* shards */
-    size_t min_samples;       /* every client gets at least so many (default 1); an error when impossible. Shares
-                               * are drawn again a few times, then samples are moved from the largest clients */
+    size_t min_samples; /* every client gets at least so many (groups where there are groups; default 1); an error when
+                         * impossible. Shares are drawn again a few times, then samples are moved from the largest
+                         * clients */
     uint64_t seed;            /* streams "partition..." */
 } fst_partition_spec;
 

@@ -26,6 +26,7 @@ struct call { /* an op, or a reorder: its arguments and where they lie */
     struct places at;
     const struct fst_node *node; /* NULL: a reorder */
     const struct fst_node *fold; /* a batch norm that the op computes too */
+    const struct fst_layout *in[1 + FST_NODE_MORE], *out;
 };
 
 struct step {
@@ -270,9 +271,13 @@ static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_
     int c = b->op_call[n->id] = new_call(b, n);
     struct places *at = &p->calls[c].at;
     p->calls[c].fold = r.fold;
+    p->calls[c].out = op->out;
+    p->calls[c].in[0] = op->in;
     at->in = source[0];
-    for (int j = 0; j < n->nmore; j++)
+    for (int j = 0; j < n->nmore; j++) {
         at->more_in[j] = source[1 + j];
+        p->calls[c].in[1 + j] = op->more[j];
+    }
     at->out = out->region = new_region(b, p->backend->bytes(op->out));
     at->saved = new_region(b, op->saved);
     at->held = new_region(b, op->held);
@@ -608,6 +613,41 @@ static void bind_state(fst_plan *p, const fst_state *state, float *grads, const 
     }
 }
 
+static bool sound(const fst_plan *p, const void *values, const struct fst_layout *l)
+{
+    return !values || fst__all_finite(values, p->backend->bytes(l), p->backend->half(l));
+}
+
+/* What is wrong behind the last kernel of a call's pass; NULL: nothing. */
+static const char *fault(const fst_plan *p, const struct call *c, bool backward)
+{
+    const struct fst_op_args *a = &c->args;
+    const struct fst_node *n = c->node;
+    bool good = sound(p, backward ? a->grad_in : a->out, backward ? c->in[0] : c->out);
+    if (!backward && c->at.in <= EXTERNAL && !sound(p, a->in, c->in[0]))
+        return "the input";
+    for (int k = 0; k < n->params; k++) {
+        size_t bytes = p->graph->params[n->first_param + k].count * sizeof(float);
+        const float *values = backward ? a->grad_param[k] : a->param[k];
+        if (!fst__all_finite(values, bytes, false))
+            return backward ? "a gradient" : "a parameter";
+    }
+    for (int j = 0; good && backward && j < n->nmore; j++)
+        good = sound(p, a->more_grad_in[j], c->in[1 + j]);
+    return good ? NULL : backward ? "a gradient" : "the output";
+}
+
+static fst_status check_step(const fst_plan *p, int i, int to, fst_error *err)
+{
+    const struct call *c = &p->calls[p->steps[i].call];
+    bool backward = i >= p->forward_steps, more = i + 1 < to && p->steps[i + 1].call == p->steps[i].call;
+    const char *what = c->node && !more ? fault(p, c, backward) : NULL;
+    if (!what)
+        return FST_OK;
+    return fst_fail(err, FST_E_NUMERIC, "%s of layer %s (%s) is not a finite number", what, c->node->name,
+                    fst__op_types[c->node->kind]->name);
+}
+
 static fst_status run_steps(fst_plan *p, int from, int to, fst_error *err)
 {
     p->backend->enter(p->context);
@@ -615,6 +655,8 @@ static fst_status run_steps(fst_plan *p, int from, int to, fst_error *err)
         if (p->steps[i].kernel->prepare && p->prepared)
             continue;
         fst_status s = p->steps[i].kernel->run(p->steps[i].kernel, &p->calls[p->steps[i].call].args, err);
+        if (!s && p->options.check_finite && p->options.training)
+            s = check_step(p, i, to, err);
         if (s)
             return s;
     }

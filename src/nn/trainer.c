@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "graph.h"
+#include "backend.h"
 
 enum { MIN_SHARD = 8, AUTO_SHARD = 32, MAX_SHARD_PARAMS = 8 << 20, FLOPS_A_PARAM = 800 };
 
@@ -33,6 +33,7 @@ struct fst_trainer {
     size_t odd_rows;
     const char *backend;
     fst_precision precision;
+    bool check_finite;
     bool whole;             /* batch statistics: the batch is one shard, never padded */
     bool training;          /* else a runner's */
     bool inside;            /* one shard by rule: the threads work inside kernels */
@@ -135,7 +136,8 @@ static fst_plan_options plan_options(const fst_trainer *t, size_t rows, bool tra
                               .training = training,
                               .threads = t->inside ? t->threads : 1, /* sums inside kernels depend on it */
                               .backend = t->backend,
-                              .precision = t->precision};
+                              .precision = t->precision,
+                              .check_finite = t->check_finite && training};
 }
 
 static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool training, fst_error *err)
@@ -144,6 +146,7 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     t->batch = o->batch_size;
     t->backend = o->backend;
     t->precision = o->precision;
+    t->check_finite = o->check_finite;
     t->training = training;
     t->whole = training && has_batch_norm(t->graph);
     t->shard = training ? shard_rule(t->graph, o) : (o->shard_size ? o->shard_size : AUTO_SHARD);
@@ -211,18 +214,6 @@ static size_t best_class(const float *z, int n)
     return (size_t)best;
 }
 
-/* All-ones exponents are infinities and NaN. A ReLU turns a NaN into 0, so the loss alone may not show it. */
-FST_HOT static bool all_finite(const float *v, size_t n)
-{
-    uint32_t bad = 0;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &v[i], sizeof bits);
-        bad |= (bits & 0x7f800000u) == 0x7f800000u;
-    }
-    return !bad;
-}
-
 struct finite_check {
     const float *v;
     size_t n;
@@ -236,17 +227,18 @@ static void check_block(void *ctx, int worker, size_t block)
     struct finite_check *c = ctx;
     size_t at = block * FINITE_BLOCK, left = c->n - at;
     (void)worker;
-    if (!all_finite(c->v + at, left < FINITE_BLOCK ? left : FINITE_BLOCK))
+    if (!fst__all_finite(c->v + at, (left < FINITE_BLOCK ? left : FINITE_BLOCK) * sizeof(float), false))
         c->bad = true;
 }
 
-/* On the plan's threads when they work inside kernels; a shard's thread has its gradients to itself. */
+/* A ReLU turns a NaN into 0, so the loss alone may not show it. On the plan's threads when they work inside kernels; a
+ * shard's thread has its gradients to itself. */
 static bool gradients_finite(const fst_trainer *t, fst_plan *plan, const float *grads)
 {
     struct finite_check c = {.v = grads, .n = t->graph->param_count};
     struct fst_crew crew = fst__plan_crew(plan);
     if (!t->inside || !crew.run)
-        return all_finite(grads, c.n);
+        return fst__all_finite(grads, c.n * sizeof(float), false);
     crew.run(crew.ctx, check_block, &c, (c.n + FINITE_BLOCK - 1) / FINITE_BLOCK);
     return !c.bad;
 }

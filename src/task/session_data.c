@@ -1,0 +1,398 @@
+/*
+ * Who has which samples: a run's sources are opened, test samples set apart, and the training samples dealt to cloud
+ * and edges, each with a validation part. What stands in one burst stays together. It reads no sample but through the
+ * data layer, and knows nothing of stages.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "session.h"
+
+/* A piece of the training samples while they are put together. */
+struct piece {
+    const fst_source *source;
+    uint32_t *index; /* NULL: all */
+    size_t count;
+    size_t edge;     /* 0: the cloud, or the only place there is; else the edge from 1 */
+    bool validation; /* the source's own split */
+};
+
+struct pieces {
+    struct piece at[2 * FST__MAX_EDGES + 4];
+    size_t n;
+};
+
+/* ---- sources ------------------------------------------------------------------------------------- */
+
+static void own(struct session *s, fst_source *source)
+{
+    s->owned[s->nowned++] = source;
+}
+
+static fst_status open_split(struct session *s, const char *path, const char *split, fst_source **out, fst_error *err)
+{
+    const struct data_section *d = &s->task->file.data;
+    bool synth = fst__is_synth(d);
+    fst_source_spec spec = {.format = synth       ? "array"
+                                      : d->source ? fst__data_sources[d->source]
+                                                  : NULL,
+                            .path = path,
+                            .split = split,
+                            .x = d->x,
+                            .y = d->y,
+                            .classes = (int)d->classes,
+                            .image_channels = (int)d->channels,
+                            .image_height = (int)d->height,
+                            .image_width = (int)d->width,
+                            .window = (size_t)d->window,
+                            .limit = (size_t)(strcmp(split, "test") ? d->limit : d->test_limit)};
+    fst_status st = fst_source_open(out, &spec, err);
+    if (st)
+        return fst_fail_in(err, st, "%s samples", split);
+    own(s, *out);
+    return FST_OK;
+}
+
+/* path relative to the task's folder */
+static fst_status open_path(struct session *s, const char *path, const char *split, fst_source **out, fst_error *err)
+{
+    char *full = fst_path_join(s->task->folder, path);
+    fst_status st = full ? open_split(s, full, split, out, err) : fst_fail_memory(err, strlen(path));
+    fst_free(full);
+    return st;
+}
+
+static fst_status open_synth(struct session *s, fst_source **out, fst_error *err)
+{
+    char *path = NULL;
+    fst_status st = fst__synth_data(s, &path, out, err);
+    if (!st && path)
+        st = open_split(s, path, "train", out, err);
+    else if (!st)
+        own(s, *out);
+    fst_free(path);
+    return st;
+}
+
+static void add_piece(struct pieces *p, const fst_source *source, size_t edge, bool validation)
+{
+    p->at[p->n++] = (struct piece){source, NULL, source->count, edge, validation};
+}
+
+/* The samples of one place: its training samples, and its own validation samples where they are asked for. */
+static fst_status open_place(struct session *s, struct pieces *p, const char *path, size_t edge, fst_error *err)
+{
+    fst_source *source = NULL;
+    fst_status st = open_path(s, path, "train", &source, err);
+    if (st)
+        return edge ? fst_fail_in(err, st, "edge %zu", edge) : st;
+    add_piece(p, source, edge, false);
+    if (!s->task->file.data.own_validation)
+        return FST_OK;
+    st = open_path(s, path, "val", &source, err);
+    if (st)
+        return fst_fail_in(err, st, "data.own_validation");
+    add_piece(p, source, edge, true);
+    return FST_OK;
+}
+
+/* ---- dealing -------------------------------------------------------------------------------------- */
+
+/* A seed for one deal, so that no two of them draw alike. */
+static uint64_t deal_seed(const struct session *s, const char *purpose, uint64_t index)
+{
+    fst_rng r;
+    fst_rng_init(&r, (uint64_t)s->task->file.seed, purpose, index);
+    return fst_rng_u64(&r);
+}
+
+/* One place's samples in parts: validation and test by share. subset NULL: all of the source. */
+static fst_status deal_parts(const fst_source *source, const uint32_t *subset, size_t n, double val, double test,
+                             uint64_t seed, fst_tiers *out, fst_error *err)
+{
+    const fst_tiers_spec spec = {.cloud = 1, .alpha = 1, .val = val, .test = test, .seed = seed};
+    fst_source view = *source; /* dealing looks at labels and attributes only */
+    int32_t *labels = fst_calloc(n, sizeof *labels);
+    int64_t *group = fst_calloc(n, sizeof *group);
+    float *snr = fst_calloc(n, sizeof *snr);
+    fst_status st = labels && group && snr ? FST_OK : fst_fail_memory(err, n * 16);
+    for (size_t i = 0; !st && i < n; i++) {
+        size_t k = subset ? subset[i] : i;
+        labels[i] = source->labels[k];
+        group[i] = source->group ? source->group[k] : 0;
+        snr[i] = source->snr ? source->snr[k] : 0;
+    }
+    view.count = n;
+    view.labels = labels;
+    view.group = source->group ? group : NULL;
+    view.snr = source->snr ? snr : NULL;
+    if (!st)
+        st = fst_tiers_make(out, &view, &spec, err);
+    fst_free(labels);
+    fst_free(group);
+    fst_free(snr);
+    return st;
+}
+
+/* The samples that a deal gave to a site for a part: subset[i], or i. NULL when out of memory. */
+static uint32_t *dealt_to(const fst_tiers *t, const uint32_t *subset, int32_t site, fst_part part, size_t *count)
+{
+    uint32_t *list = fst_calloc(t->samples, sizeof *list);
+    *count = 0;
+    for (size_t i = 0; list && i < t->samples; i++)
+        if (t->site[i] == site && t->part[i] == part)
+            list[(*count)++] = subset ? subset[i] : (uint32_t)i;
+    return list;
+}
+
+/* A site's share: those to learn from, then those of validation. */
+static fst_status take_share(const fst_tiers *t, const uint32_t *subset, int32_t site, struct share *out,
+                             fst_error *err)
+{
+    size_t learn, validate;
+    uint32_t *first = dealt_to(t, subset, site, FST_PART_TRAIN, &learn);
+    uint32_t *second = dealt_to(t, subset, site, FST_PART_VAL, &validate);
+    uint32_t *both = fst_calloc(t->samples, sizeof *both);
+    fst_status st = first && second && both ? FST_OK : fst_fail_memory(err, 3 * t->samples * sizeof *both);
+    if (!st) {
+        memcpy(both, first, learn * sizeof *both);
+        memcpy(both + learn, second, validate * sizeof *both);
+        fst_free(out->index);
+        *out = (struct share){both, learn, validate};
+        both = NULL;
+    }
+    fst_free(first);
+    fst_free(second);
+    fst_free(both);
+    return st;
+}
+
+/* ---- test samples --------------------------------------------------------------------------------- */
+
+/* The first piece loses a share to the test samples. */
+static fst_status carve_test(struct session *s, struct pieces *p, fst_error *err)
+{
+    const struct data_section *d = &s->task->file.data;
+    struct piece *all = &p->at[0];
+    fst_source_part test = {.source = all->source};
+    fst_tiers t = {0};
+    fst_status st = deal_parts(all->source, NULL, all->count, 0, d->test, deal_seed(s, "data.test", 0), &t, err);
+    if (st)
+        return st;
+    uint32_t *list = dealt_to(&t, NULL, 0, FST_PART_TEST, &test.count);
+    all->index = dealt_to(&t, NULL, 0, FST_PART_TRAIN, &all->count);
+    if (!list || !all->index)
+        st = fst_fail_memory(err, 2 * t.samples * sizeof *list);
+    else if (!test.count)
+        st = fst_fail(err, FST_E_CONFIG, "data.test: %g of %zu samples in %zu %s leaves none to test on", d->test,
+                      t.samples, t.groups, t.by_group ? "bursts" : "pieces");
+    if (!st && d->test_limit && (size_t)d->test_limit < test.count)
+        test.count = (size_t)d->test_limit;
+    test.index = list;
+    if (!st)
+        st = fst_source_compose(&s->test, all->source->name, &test, 1, err);
+    if (!st)
+        own(s, s->test);
+    fst_free(list);
+    fst_tiers_release(&t);
+    return st;
+}
+
+/* ---- shares ---------------------------------------------------------------------------------------- */
+
+/* One place and single samples: the last of a shuffled list are those of validation. */
+static void shuffle_validation(const struct session *s, struct share *h)
+{
+    fst_rng r;
+    size_t n = h->learn;
+    h->validate = (size_t)((double)n * s->task->file.data.validation);
+    h->learn = n - h->validate;
+    if (h->validate) {
+        fst_rng_init(&r, (uint64_t)s->task->file.seed, "data.validation", 0);
+        fst_rng_shuffle_u32(&r, h->index, n);
+    }
+}
+
+/* Sets validation samples apart in a share that has none yet. place: 0 the cloud, else an edge. */
+static fst_status share_validation(const struct session *s, struct share *h, uint64_t place, fst_error *err)
+{
+    double validation = s->task->file.data.validation;
+    fst_tiers t = {0};
+    fst_status st = FST_OK;
+    if (validation > 0 && !s->edges && !s->train->group) {
+        shuffle_validation(s, h);
+    } else if (validation > 0 && h->learn) {
+        uint32_t *subset = h->index;
+        st = deal_parts(s->train, subset, h->learn, validation, 0, deal_seed(s, "data.validation", place), &t, err);
+        if (!st)
+            st = take_share(&t, subset, 0, h, err);
+        fst_tiers_release(&t);
+    }
+    if (!st && !h->learn)
+        st = fst_fail(err, FST_E_CONFIG, "data: no samples to learn from are left %s", place ? "at an edge" : "");
+    return st;
+}
+
+/* What each place brought is its own, and its split val is its validation part. */
+static fst_status shares_of_pieces(struct session *s, const struct pieces *p, struct share *cloud, fst_error *err)
+{
+    for (int validation = 0; validation < 2; validation++) {
+        size_t at = 0;
+        for (size_t i = 0; i < p->n; i++) {
+            struct share *h = p->at[i].edge ? &s->edge[p->at[i].edge - 1] : cloud;
+            if (!h->index && !(h->index = fst_calloc(s->train->count, sizeof *h->index)))
+                return fst_fail_memory(err, s->train->count * sizeof *h->index);
+            if (p->at[i].validation == (validation == 1)) {
+                for (size_t k = 0; k < p->at[i].count; k++)
+                    h->index[h->learn + h->validate + k] = (uint32_t)(at + k);
+                *(validation ? &h->validate : &h->learn) += p->at[i].count;
+            }
+            at += p->at[i].count;
+        }
+    }
+    fst_status st = s->task->file.data.own_validation ? FST_OK : share_validation(s, cloud, 0, err);
+    for (size_t k = 0; !st && !s->task->file.data.own_validation && k < s->edges; k++)
+        st = share_validation(s, &s->edge[k], k + 1, err);
+    return st;
+}
+
+/* The training samples are dealt: a share to the cloud, the rest to the edges by Dirichlet. */
+static fst_status shares_dealt(struct session *s, struct share *cloud, fst_error *err)
+{
+    const struct topology_section *t = &s->task->file.topology;
+    const fst_tiers_spec spec = {.cloud = t->cloud_share,
+                                 .edges = (int)t->edges,
+                                 .alpha = t->alpha,
+                                 .val = s->task->file.data.validation,
+                                 .seed = (uint64_t)s->task->file.seed};
+    fst_tiers tiers = {0};
+    fst_status st = fst_tiers_make(&tiers, s->train, &spec, err);
+    if (st)
+        return fst_fail_in(err, st, "topology");
+    st = take_share(&tiers, NULL, 0, cloud, err);
+    for (size_t k = 0; !st && k < s->edges; k++)
+        st = take_share(&tiers, NULL, (int32_t)k + 1, &s->edge[k], err);
+    fst_tiers_release(&tiers);
+    if (!st && !cloud->learn)
+        st = fst_fail(err, FST_E_CONFIG, "topology.cloud_share: %g of %zu training samples leaves none to the cloud",
+                      t->cloud_share, s->train->count);
+    return st;
+}
+
+static fst_status share_out(struct session *s, const struct pieces *p, fst_error *err)
+{
+    const struct task_file *f = &s->task->file;
+    struct share all = {0};
+    s->edges = f->has_topology ? (size_t)f->topology.edges : 0;
+    bool dealt = s->edges && !f->data.edge_path_count;
+    fst_status st = dealt ? shares_dealt(s, &all, err) : shares_of_pieces(s, p, &all, err);
+    s->order = all.index;
+    s->learn = all.learn;
+    s->validate = all.validate;
+    return st;
+}
+
+int fst__missing_classes(const struct session *s, const struct share *h, char *out, size_t size)
+{
+    const fst_source *t = s->train;
+    bool *seen = fst_calloc((size_t)t->classes, sizeof *seen);
+    size_t at = 0;
+    int missing = 0;
+    *out = 0;
+    for (size_t i = 0; seen && i < h->learn; i++)
+        seen[t->labels[h->index[i]]] = true;
+    for (int c = 0; seen && c < t->classes; c++) {
+        char number[16];
+        snprintf(number, sizeof number, "%d", c);
+        if (seen[c])
+            continue;
+        int n =
+            snprintf(out + at, size - at, "%s%s", missing++ ? ", " : "", t->class_names ? t->class_names[c] : number);
+        at += n > 0 && (size_t)n < size - at ? (size_t)n : size - at - 1;
+    }
+    fst_free(seen);
+    return missing;
+}
+
+void fst__share_digest(const struct share *h, char out[FST_DIGEST_HEX])
+{
+    const uint64_t sizes[] = {h->learn, h->validate};
+    fst_sha256 sha;
+    fst_sha256_init(&sha);
+    fst_sha256_update(&sha, sizes, sizeof sizes);
+    fst_sha256_update(&sha, h->index, (h->learn + h->validate) * sizeof *h->index);
+    fst_sha256_final(&sha, out);
+}
+
+/* ---- all together ------------------------------------------------------------------------------------ */
+
+static fst_status make_transform(struct session *s, fst_error *err)
+{
+    const struct data_section *d = &s->task->file.data;
+    fst_transform t = {.crop_padding = (int)d->crop_padding, .flip = d->flip};
+    if (d->has_normalise) {
+        t.channels = (int)d->normalise.mean_count;
+        if (t.channels != 1 && t.channels != s->train->shape.dim[0])
+            return fst_fail(err, FST_E_CONFIG, "data.normalise has %d values, the samples have %lld channels",
+                            t.channels, (long long)s->train->shape.dim[0]);
+        for (int i = 0; i < t.channels; i++) {
+            t.mean[i] = (float)d->normalise.mean[i];
+            t.std[i] = (float)d->normalise.std[i];
+        }
+    }
+    s->transform = t;
+    return FST_OK;
+}
+
+/* One source stays what it is; a part of one, or several, become one. */
+static fst_status join(struct session *s, const struct pieces *p, fst_error *err)
+{
+    fst_source_part parts[sizeof p->at / sizeof *p->at];
+    if (p->n == 1 && !p->at[0].index) {
+        s->train = (fst_source *)p->at[0].source;
+        return FST_OK;
+    }
+    for (size_t i = 0; i < p->n; i++)
+        parts[i] = (fst_source_part){p->at[i].source, p->at[i].index, p->at[i].count};
+    fst_status st = fst_source_compose(&s->train, p->at[0].source->name, parts, p->n, err);
+    if (!st)
+        own(s, s->train);
+    return st;
+}
+
+static fst_status open_pieces(struct session *s, struct pieces *p, fst_error *err)
+{
+    const struct data_section *d = &s->task->file.data;
+    fst_source *made = NULL;
+    fst_status st = FST_OK;
+    if (fst__is_synth(d)) {
+        st = open_synth(s, &made, err);
+        if (!st)
+            add_piece(p, made, 0, false);
+    } else {
+        st = open_place(s, p, d->path, 0, err);
+    }
+    if (!st)
+        st = d->test > 0 ? carve_test(s, p, err) : open_path(s, d->path, "test", &s->test, err);
+    for (size_t k = 0; !st && k < d->edge_path_count; k++)
+        st = open_place(s, p, d->edge_paths[k], k + 1, err);
+    return st ? st : join(s, p, err);
+}
+
+fst_status fst__session_open_data(struct session *s, fst_error *err)
+{
+    char a[64], b[64];
+    struct pieces p = {.n = 0};
+    fst_status st = open_pieces(s, &p, err);
+    if (!st && (!fst_shape_equal(&s->train->shape, &s->test->shape) || s->test->classes > s->train->classes))
+        st = fst_fail(err, FST_E_MISMATCH, "training samples are %s with %d classes, test samples %s with %d",
+                      fst_shape_text(&s->train->shape, a, sizeof a), s->train->classes,
+                      fst_shape_text(&s->test->shape, b, sizeof b), s->test->classes);
+    if (!st)
+        st = make_transform(s, err);
+    if (!st)
+        st = share_out(s, &p, err);
+    for (size_t i = 0; i < p.n; i++)
+        fst_free(p.at[i].index);
+    return st;
+}
