@@ -324,6 +324,7 @@ fst_status fst__new_model(const struct session *s, const char *model, fst_model 
     if (st)
         return st;
     out->channels = s->transform.channels;
+    out->spectrum = s->transform.spectrum;
     memcpy(out->mean, s->transform.mean, sizeof out->mean);
     memcpy(out->std, s->transform.std, sizeof out->std);
     if (s->train->class_names)

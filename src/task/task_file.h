@@ -40,6 +40,7 @@ struct data_section {
     struct normalise_section normalise;
     int64_t crop_padding;
     bool flip;
+    double spectrum; /* scale of fst_transform.spectrum */
 };
 
 struct clients_section {
