@@ -91,11 +91,64 @@ static void ties_go_to_the_first(void **state)
         }
 }
 
+/* The gradient of the second layer when the first one's weights are 2^10 times as large and the samples as small: the
+ * same bits, though what the first layer leaves in the scratch is not the same. */
+static void scale_first_layer(fst_graph *g, int64_t batch, fst_precision precision)
+{
+    fst_plan *plan = NULL;
+    fst_state state = {0};
+    const float *y;
+    fst_plan_options po = {.batch = batch, .training = true, .input_grad = true, .precision = precision};
+    fst_param_info first = fst_graph_param(g, 0), second = fst_graph_param(g, 1);
+    assert_ok(fst_state_init(&state, g, err));
+    fst_state_randomise(&state, g, 1);
+    assert_ok(fst_plan_new(&plan, g, &po, err));
+    size_t n = (size_t)batch * sample_floats(g), m = (size_t)batch * output_floats(g);
+    float *x = new_floats(n), *grads[2];
+    fill_normal(x, n, 1, "test.x", 1);
+    for (int i = 0; i < 2; i++) {
+        grads[i] = new_floats(state.param_count);
+        assert_ok(fst_plan_forward(plan, &state, x, NULL, &y, err));
+        fill_normal(fst_plan_output_grad(plan), m, 1, "test.grad", 1);
+        assert_ok(fst_plan_backward(plan, &state, grads[i], err));
+        for (size_t k = 0; k < n; k++)
+            x[k] /= 1024;
+        for (size_t k = 0; k < first.count; k++)
+            state.params[first.offset + k] *= 1024;
+    }
+    assert_memory_equal(grads[0] + second.offset, grads[1] + second.offset, second.count * sizeof(float));
+    free(x);
+    free(grads[0]);
+    free(grads[1]);
+    fst_plan_free(plan);
+    fst_state_release(&state);
+}
+
+/* Images narrower than a stride are where kernels read what they have not written. */
+static void scratch_does_not_matter(void **state)
+{
+    const fst_conv2d first = {.out_channels = 16, .kernel = {5, 5}, .stride = {1, 1}, .padding = {2, 2}};
+    (void)state;
+    for (int precision = FST_PRECISION_F32; precision <= FST_PRECISION_BF16; precision++)
+        for (int64_t width = 1; width < 4 && fst_backend_supports(NULL, (fst_precision)precision); width++)
+            for (int64_t stride = 1; stride < 5; stride++) {
+                fst_conv2d second = {.out_channels = 16, .kernel = {1, 3}, .stride = {1, stride}, .padding = {0, 1}};
+                fst_graph *g = NULL;
+                fst_shape in = FST_SHAPE(64, 3, width);
+                assert_ok(fst_graph_new(&g, err));
+                fst_value x = fst_graph_conv2d(g, fst_graph_input(g, &in), "first", &first);
+                assert_ok(fst_graph_finish(g, fst_graph_conv2d(g, x, "second", &second), err));
+                scale_first_layer(g, 8, (fst_precision)precision);
+                fst_graph_free(g);
+            }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_chains),
         cmocka_unit_test(ties_go_to_the_first),
+        cmocka_unit_test(scratch_does_not_matter),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,7 +16,7 @@ static const struct mode modes[] = {
 static uint64_t graphs(void)
 {
     const char *n = getenv("FEDSTILL_GRAPHS");
-    return n ? strtoull(n, NULL, 10) : 200;
+    return n ? strtoull(n, NULL, 10) : 120;
 }
 
 typedef void (*visit)(struct draft *d, const struct subject *s, struct tally *t);
