@@ -15,6 +15,11 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
         if (!fst__npz_read_memory(&a, "fuzz", data, size, names[i], 1 << 20, &err) && !a.name)
             __builtin_trap();
         fst_array_release(&a);
+        char **texts = NULL;
+        size_t n = 0;
+        if (!fst__npz_texts_memory(&texts, &n, "fuzz", data, size, names[i], 1 << 20, &err) && n && !texts[n - 1])
+            __builtin_trap();
+        fst_free(texts);
     }
     fst_free(names);
     return 0;

@@ -84,10 +84,13 @@ extern const struct command cmd_run;
 extern const struct command cmd_runs;
 extern const struct command cmd_model_list;
 extern const struct command cmd_model_info;
+extern const struct command cmd_model_import;
+extern const struct command cmd_model_export;
 extern const struct command cmd_eval;
 extern const struct command cmd_predict;
 extern const struct command cmd_data_info;
 extern const struct command cmd_data_split;
+extern const struct command cmd_data_synth;
 
 /* ---- progress and warnings (progress.c) --------------------------------------------------- */
 

@@ -14,6 +14,19 @@ static const struct option_spec list_options[] = {
     {0},
 };
 static const struct option_spec info_options[] = {
+    {.name = "batch",
+     .letter = 'b',
+     .argument = "N",
+     .type = OPTION_INT,
+     .min = 1,
+     .max = 1 << 20,
+     .fallback = "1",
+     .help = "Samples for which memory is shown."},
+    {.name = "set",
+     .argument = "OPTION=VALUE",
+     .type = OPTION_LIST,
+     .help = "An option of a network: classes=7, input=3,32,32, stem=cifar, width=0.5 and so on. A model file has "
+             "its own."},
     {.name = "json", .type = OPTION_FLAG, .help = "Write a JSON object."},
     {0},
 };
@@ -29,6 +42,8 @@ static const char *const list_examples[] = {
 static const char *const info_examples[] = {
     "fedstill model info mnist_teacher",
     "Shows the layers of a network.",
+    "fedstill model info resnet50 --set stem=cifar --set input=3,32,32 --set classes=10 --batch 32",
+    "Shows what a ResNet-50 for small pictures costs, with its memory for 32 of them.",
     "fedstill model info output/edge_kd/model.safetensors",
     "Shows a trained model: layers, classes, normalisation, where it comes from.",
     NULL,
@@ -110,6 +125,11 @@ struct subject {
     fst_safetensors *file; /* metadata */
     char digest[FST_DIGEST_HEX];
     double bytes; /* of the file's tensors */
+    int64_t batch;
+    struct memory {
+        size_t bytes;    /* of the plan's arena */
+        fst_error error; /* status: there is no such plan here, and why */
+    } inference, training;
 };
 
 static void release_subject(struct subject *s)
@@ -141,13 +161,38 @@ static fst_status load_file(struct subject *s, const char *path, fst_error *err)
 }
 
 /* A name without dots and slashes was meant as a network's: the message then lists those. */
-static fst_status find_subject(struct subject *s, const char *name, fst_error *err)
+static fst_status find_subject(struct subject *s, const struct options *o, fst_error *err)
 {
-    if (!fst_file_exists(name) && (is_network(name) || !strpbrk(name, "./")))
-        return fst_model_init(&s->model, name, NULL, err);
+    size_t n;
+    const char *name = operand(o, 0), *const *settings = option_list(o, "set", &n);
+    fst_model_config c = {0};
+    fst_status st = FST_OK;
+    if (!fst_file_exists(name) && (is_network(name) || !strpbrk(name, "./"))) {
+        for (size_t i = 0; !st && i < n && is_network(name); i++)
+            st = fst_model_config_set(&c, name, settings[i], err);
+        return st ? st : fst_model_init(&s->model, name, &c, err);
+    }
+    if (n)
+        return fst_fail(err, FST_E_CONFIG, "%s is a file, whose options are its own: --set is for networks", name);
     s->path = name;
     return load_file(s, name, err);
 }
+
+static void measure(struct memory *m, const fst_graph *g, int64_t batch, bool training)
+{
+    fst_plan *plan = NULL;
+    fst_plan_options o = {.batch = batch, .training = training, .measure = true};
+    if (!fst_plan_new(&plan, g, &o, &m->error))
+        m->bytes = fst_plan_arena_bytes(plan);
+    fst_plan_free(plan);
+}
+
+/* What optimisers keep beside the parameters, in multiples of them. */
+static const struct {
+    const char *key, *name;
+    int spans;
+} optimisers[] = {{"sgd", "SGD", 0}, {"sgd_momentum", "SGD with momentum", 1}, {"adam", "Adam and AdamW", 2}};
+enum { OPTIMISERS = sizeof optimisers / sizeof *optimisers };
 
 static const char *summary_of(const char *arch)
 {
@@ -273,8 +318,38 @@ static fst_status add_file(fst_buf *out, const struct subject *s, fst_error *err
     if (!st && accuracy >= 0)
         st = add_field(out, err, "test accuracy", "%s", fst_human_percent(accuracy, text));
     for (size_t i = 0; !st && fst_safetensors_meta_at(s->file, i, &pair); i++)
-        if (!is_own_pair(pair.key))
+        if (!is_own_pair(pair.key) && pair.value[0])
             st = add_field(out, err, pair.key, "%s", pair.value);
+    return st;
+}
+
+static fst_status memory_field(fst_buf *out, const char *name, const struct memory *m, fst_error *err)
+{
+    char text[FST_HUMAN];
+    if (m->error.status)
+        return add_field(out, err, name, "not here: %s", m->error.message);
+    return add_field(out, err, name, "%s", fst_human_bytes((double)m->bytes, text));
+}
+
+static fst_status add_memory(fst_buf *out, const struct subject *s, fst_error *err)
+{
+    char text[FST_HUMAN];
+    double span = 4.0 * (double)fst_graph_param_count(s->model.graph);
+    fst_buf list = {0};
+    fst_status st = fst_buf_printf(out, err, "\nMemory for a batch of %lld, by %s:\n", (long long)s->batch,
+                                   fst_backend_describe(NULL));
+    if (!st)
+        st = memory_field(out, "inference", &s->inference, err);
+    if (!st)
+        st = memory_field(out, "training", &s->training, err);
+    if (!st)
+        st = add_field(out, err, "parameters", "%s, gradients as much again", fst_human_bytes(span, text));
+    for (int i = 0; !st && i < OPTIMISERS; i++)
+        st = fst_buf_printf(&list, err, "%s%s %s", i ? "; " : "", optimisers[i].name,
+                            fst_human_bytes(span * optimisers[i].spans, text));
+    if (!st)
+        st = add_field(out, err, "optimiser", "%s", list.data);
+    fst_buf_release(&list);
     return st;
 }
 
@@ -291,7 +366,9 @@ static fst_status add_text(fst_buf *out, const struct subject *s, fst_error *err
         st = add_file(out, s, err);
     if (!st)
         st = fst_buf_append(out, "\n", 1, err);
-    return st ? st : add_layers(out, m->graph, err);
+    if (!st)
+        st = add_layers(out, m->graph, err);
+    return st ? st : add_memory(out, s, err);
 }
 
 /* ---- model info as JSON --------------------------------------------------------------------------- */
@@ -322,13 +399,30 @@ static json_t *file_json(const struct subject *s)
                      "test_accuracy", number_json(test_accuracy(s)), "metadata", meta);
 }
 
+static json_t *arena_json(const struct memory *m)
+{
+    return m->error.status ? json_null() : json_integer((json_int_t)m->bytes);
+}
+
+static json_t *memory_json(const struct subject *s)
+{
+    json_int_t span = 4 * (json_int_t)fst_graph_param_count(s->model.graph);
+    json_t *states = json_object();
+    for (int i = 0; i < OPTIMISERS; i++)
+        json_object_set_new(states, optimisers[i].key, json_integer(span * optimisers[i].spans));
+    return json_pack("{s:I, s:s, s:o, s:o, s:I, s:I, s:o}", "batch", (json_int_t)s->batch, "backend",
+                     fst_backend_describe(NULL), "inference_bytes", arena_json(&s->inference), "training_bytes",
+                     arena_json(&s->training), "parameter_bytes", span, "gradient_bytes", span, "optimiser_bytes",
+                     states);
+}
+
 static json_t *subject_json(const struct subject *s)
 {
     const fst_model *m = &s->model;
-    json_t *j = json_pack("{s:s, s:s, s:o, s:i, s:I, s:o, s:o}", "arch", m->arch, "summary", summary_of(m->arch),
+    json_t *j = json_pack("{s:s, s:s, s:o, s:i, s:I, s:o, s:o, s:o}", "arch", m->arch, "summary", summary_of(m->arch),
                           "input", shape_json(&m->config.input), "classes", m->classes, "parameters",
                           (json_int_t)fst_graph_param_count(m->graph), "flops", number_json(fst_graph_flops(m->graph)),
-                          "layers", layers_json(m->graph));
+                          "layers", layers_json(m->graph), "memory", memory_json(s));
     json_t *file = j && s->path ? file_json(s) : NULL;
     if (j && s->path && (!file || json_object_update(j, file))) {
         json_decref(j);
@@ -342,7 +436,12 @@ static fst_status run_info(const struct options *o, fst_error *err)
 {
     struct subject subject = {0};
     fst_buf out = {0};
-    fst_status s = find_subject(&subject, operand(o, 0), err);
+    fst_status s = find_subject(&subject, o, err);
+    if (!s) {
+        subject.batch = option_int(o, "batch");
+        measure(&subject.inference, subject.model.graph, subject.batch, false);
+        measure(&subject.training, subject.model.graph, subject.batch, true);
+    }
     if (!s && option_flag(o, "json"))
         s = add_json(&out, subject_json(&subject), true, err);
     else if (!s)
@@ -365,8 +464,10 @@ const struct command cmd_model_list = {
 const struct command cmd_model_info = {
     .name = "model info",
     .summary = "Show a network's layers, or a model file",
-    .description = "Shows the layers with their output for one sample, parameters and floating-point operations. Of a "
-                   "model file also its digest, normalisation, classes, test accuracy and where it comes from. A file "
+    .description = "Shows the layers with their output for one sample, parameters and floating-point operations, and "
+                   "the memory that a batch's activations take with all buffers of its kernels, as planned for this "
+                   "machine: training cuts a batch into shards where it can, each with a plan of its own. Of a model "
+                   "file also its digest, normalisation, classes, test accuracy and where it comes from. A file "
                    "goes before a network of the same name.",
     .options = info_options,
     .operands = info_operands,

@@ -11,7 +11,7 @@
 #include "fedstill/task.h"
 
 static const char *const mode_names[] = {"full_train", "pretrain", "knowledge_distillation", "federated_learning",
-                                         NULL};
+                                         "federated_server", "federated_edge", NULL};
 static const char *const stage_names[] = {"cloud_pretrain", "cloud_kd", "edge_kd", "federated_train", NULL};
 static const char *const devices[] = {"cpu", NULL};
 

@@ -16,8 +16,11 @@ static const struct command *const commands[] = {
     &cmd_predict,
     &cmd_model_list,
     &cmd_model_info,
+    &cmd_model_import,
+    &cmd_model_export,
     &cmd_data_info,
     &cmd_data_split,
+    &cmd_data_synth,
     &cmd_bench,
     NULL,
 };

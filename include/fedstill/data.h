@@ -15,6 +15,9 @@
 /* Bytes a source may keep in memory. */
 #define FST_SOURCE_MAX_BYTES ((size_t)16 * 1024 * 1024 * 1024)
 
+/* What a safetensors file of samples says in its metadata `format`. */
+#define FST_DATA_FORMAT "fedstill-data-1"
+
 typedef struct fst_source fst_source;
 
 /*
@@ -22,7 +25,7 @@ typedef struct fst_source fst_source;
  * the others from one thread. Neither may block on anything but local files.
  */
 typedef struct fst_source_vtable {
-    const char *format; /* "idx", "cifar10", "folder", "array", "memory" */
+    const char *format; /* "idx", "cifar10", "folder", "array", "sigmf", "memory", "composed" */
     /* Copies sample i's raw elements (dtype and shape as the source says) to dst. */
     fst_status (*get)(const fst_source *s, size_t i, void *dst, fst_error *err);
     void (*close)(fst_source *s); /* frees what the format holds and s itself; takes half-built ones */
@@ -38,6 +41,10 @@ struct fst_source {
     int classes;         /* > 0 */
     char **class_names;  /* classes entries, or NULL */
     const int32_t *labels; /* count entries, each 0 ... classes-1; never NULL */
+    /* What is known of the samples beyond their labels: count entries each, or NULL. Neither enters the digest. */
+    const float *snr;      /* signal-to-noise ratio in dB; NaN where one sample's is not known */
+    const int64_t *group;  /* burst or recording: samples of one group belong together and must not be split
+                            * between training and test */
     /* SHA-256 over "DTYPE SHAPE COUNT\n" (as in "U8 (1, 28, 28) 60000\n"), the labels (little-endian, 4 bytes
      * each) and all raw samples in order. Equal data have equal digests, whatever files they came from. */
     char digest[FST_DIGEST_HEX];
@@ -54,16 +61,26 @@ struct fst_source {
  *  - array: a .safetensors or .npz file, a folder with SPLIT.safetensors, SPLIT.npz or npy files, or an .npy
  *    file of samples beside one of labels. Arrays are looked for as x_SPLIT and y_SPLIT, then as x and
  *    y; the latter not for a test split, unless the names were given or the file is the split's own.
- *    Samples are U8 or floats of any width (kept as F32), labels any integers.
+ *    Samples are U8 or floats of any width (kept as F32), labels any integers. Beside x may stand snr (floats
+ *    or integers, in dB) and burst (integers), named as x is (snr_train beside x_train); class names are a
+ *    JSON list of texts in a safetensors file's metadata `classes`, or a list of texts `classes` in an npz;
+ *  - sigmf: a .sigmf-meta (or .sigmf-data) file, or a folder of recordings, or one with folders train, test and val
+ *    of recordings, the classes then being those of train. Complex samples of one channel, cf32_le, ci16_le (divided
+ *    by 32768) or cu8 (0 ... 255 become -1 ... 1). Each annotation (core:sample_start, core:sample_count, core:label)
+ *    is cut into whole windows of F32 (2, window), I then Q, what is left over being dropped; classes are the labels
+ *    in the order of their bytes. snr is the annotation's fedstill:snr_db; a group is an annotation, or those with
+ *    the same fedstill:burst in one recording. Recordings are taken in the order of their names and
+ *    bursts numbered on. core:sha512 is checked where it is given.
  */
 typedef struct fst_source_spec {
     const char *format; /* NULL: guessed from what stands at path */
     const char *path;
-    const char *split;    /* "train" or "test"; NULL means "train" */
+    const char *split;    /* "train", "test" or (array, sigmf) "val"; NULL means "train" */
     const char *x, *y;    /* array: names of samples and labels, NULL: "x" and "y" */
     int classes;          /* 0: as many as the labels show (idx, array), or the class folders */
     int image_channels;   /* folder: 1 or 3 (0: 3) */
     int image_height, image_width; /* folder: 0: as the first image; other sizes are an error that says so */
+    size_t window;        /* sigmf: complex samples a window; 0: as long as the annotations, all of one length */
     size_t limit;         /* > 0: only the first `limit` samples; classes are those of all */
 } fst_source_spec;
 
@@ -74,10 +91,20 @@ FST_API const char *const *fst_source_formats(void);
 /* Bytes of one raw sample. */
 FST_API size_t fst_source_sample_bytes(const fst_source *s);
 /* Wraps arrays that the caller keeps alive (tests, generators). x: count raw samples. classes 0: as many as
- * the labels show. */
+ * the labels show. The caller may then set snr and group to arrays that it keeps alive too. */
 FST_MUST FST_API fst_status fst_source_from_memory(fst_source **out, const char *name, fst_dtype dtype,
                                                    const fst_shape *shape, size_t count, const void *x,
                                                    const int32_t *labels, int classes, fst_error *err);
+/* Samples of other sources as one source: a part of one, or several behind each other. They must be alike in dtype and
+ * shape, and in the names of classes where they have them; they must outlive it. SNR is known where all have it,
+ * groups likewise (groups of different parts stay different). */
+typedef struct fst_source_part {
+    const fst_source *source;
+    const uint32_t *index; /* `count` of its samples, in this order; NULL: all */
+    size_t count;
+} fst_source_part;
+FST_MUST FST_API fst_status fst_source_compose(fst_source **out, const char *name, const fst_source_part *parts,
+                                               size_t n, fst_error *err);
 /* The key of a sample: a hash of its raw bytes, dtype and shape. It does not depend on position,
  * label or augmentation; equal samples have equal keys. */
 FST_MUST FST_API fst_status fst_source_key(const fst_source *s, size_t i, fst_hash128 *out, fst_error *err);
@@ -147,6 +174,20 @@ FST_API void fst_loader_free(fst_loader *l);
  * FST_MAX_CHANNELS; else one for all), u8 scaled to 0 ... 1. A channel that never changes gets std 1. */
 FST_MUST FST_API fst_status fst_source_statistics(const fst_source *s, fst_transform *out, fst_error *err);
 
+/* ---- shares -------------------------------------------------------------------------------- */
+
+/* Deals samples to parts in fixed shares, class by class; the samples of one group (see fst_source.group) go to one
+ * part, whose share they may then overshoot by half a group. A group counts as of its first sample's class. */
+typedef struct fst_shares {
+    const double *share; /* of each part, 0 to 1; what counts is their ratio */
+    size_t parts;
+    uint64_t seed;
+    const char *purpose; /* stream (seed, purpose, class) */
+} fst_shares;
+/* part[i]: of subset[i] (subset NULL: of sample i). */
+FST_MUST FST_API fst_status fst_shares_deal(const fst_source *s, const uint32_t *subset, size_t count,
+                                            const fst_shares *how, int32_t *part, fst_error *err);
+
 /* ---- partitions ---------------------------------------------------------------------------- */
 
 typedef enum fst_partition_kind {
@@ -156,12 +197,13 @@ typedef enum fst_partition_kind {
     FST_PARTITION_QUANTITY   /* IID labels, sizes from Dirichlet(alpha) */
 } fst_partition_kind;
 
+/* Where the source has groups (bursts, recordings), these are dealt as samples are otherwise and never cut. */
 typedef struct fst_partition_spec {
     fst_partition_kind kind;
     int clients;
     double alpha;             /* dirichlet, quantity */
     int classes_per_client;   /* shards */
-    size_t min_samples;       /* every client gets at least so many (default 1); an error when impossible. Shares
+    size_t min_samples;       /* every client gets at least so many (groups where there are groups; default 1); an error when impossible. Shares
                                * are drawn again a few times, then samples are moved from the largest clients */
     uint64_t seed;            /* streams "partition..." */
 } fst_partition_spec;

@@ -35,6 +35,10 @@ FST_API fst_model_info fst_model_at(size_t i);
 /* Builds the graph of network `name`; FST_E_CONFIG names the known ones when there is none such. */
 FST_MUST FST_API fst_status fst_model_graph(fst_graph **out, const char *name, const fst_model_config *config,
                                             fst_error *err);
+/* Sets one thing of a configuration from text: "classes=7", "input=3,32,32", "width=0.25", "stem=cifar" and so on.
+ * FST_E_CONFIG for an option that network `name` does not have (the message lists those it has) or a bad value. */
+FST_MUST FST_API fst_status fst_model_config_set(fst_model_config *c, const char *name, const char *setting,
+                                                 fst_error *err);
 
 /* ---- model files ------------------------------------------------------------------------------
  *
@@ -71,5 +75,91 @@ FST_MUST FST_API fst_status fst_model_load(fst_model *m, const char *path, fst_e
 /* The same over bytes; `name` is used in messages. */
 FST_MUST FST_API fst_status fst_model_load_memory(fst_model *m, const char *name, const void *data, size_t len,
                                                   fst_error *err);
+
+/* ---- models from elsewhere ----------------------------------------------------------------------
+ *
+ * A file of tensors that some PyTorch program saved becomes a model. What has to agree is the network: names are
+ * mapped to ours, element types are converted, shapes are never changed.
+ *
+ *  - Wrappers are taken off in front: module., model., _orig_mod., ema. and so on.
+ *  - Names of torchvision and of chenyaofo/pytorch-cifar-models are ours. Known besides: timm (also its MobileNetV2),
+ *    akamaster's and kuangliu's CIFAR networks (shortcut, linear), weiaicunzai's (residual_function).
+ *  - A map goes before all that: lines "THEIRS OURS", # for comments, up to 8 * in THEIRS, each for a run of at least
+ *    one character that a * of OURS brings back, in order; OURS "-" leaves tensors out.
+ *  - num_batches_tracked may be missing: 0. n_averaged, total_ops and total_params are left out.
+ */
+typedef enum fst_head {
+    FST_HEAD_KEEP, /* the file's last linear layers are the network's */
+    FST_HEAD_FRESH /* the last linear layer starts anew, and so do linear layers before it that do not fit:
+                    * fst_state_randomise from the seed */
+} fst_head;
+
+typedef struct fst_import_options {
+    const char *arch;            /* network */
+    const char *const *settings; /* as fst_model_config_set reads them; before them stand those of a fedstill file */
+    size_t setting_count;
+    int classes;                 /* 0: rows of the file's last linear layer, or the network's default */
+    fst_shape input;             /* rank 0: the network's default */
+    const char *map, *map_name;  /* text and its name in messages; NULL: none */
+    const char *prefix, *suffix; /* take only tensors that begin, end so, and cut it off; NULL: all */
+    fst_head head;
+    uint64_t seed;
+    bool pad_shortcuts;   /* shortcuts without parameters (He et al. 2016, option A): those of a CIFAR ResNet become
+                           * 1x1 convolutions of zeros and ones with a batch norm that changes nothing. The same
+                           * function in inference; in training they learn, as those of option B do */
+    bool allow_nonfinite; /* NaN and infinity are reported only */
+} fst_import_options;
+
+typedef enum fst_import_kind {
+    FST_IMPORT_TAKEN,
+    FST_IMPORT_FRESH,    /* of ours: initialised */
+    FST_IMPORT_ZERO,     /* of ours: a counter that the file does not have */
+    FST_IMPORT_PADDED,   /* of ours: a shortcut's, made up as pad_shortcuts says */
+    FST_IMPORT_LEFT_OUT, /* of theirs: the old head, bookkeeping, outside prefix and suffix, or "-" in the map */
+    FST_IMPORT_UNUSED,   /* a line of the map that no tensor matched; in `theirs` */
+    FST_IMPORT_MISSING,  /* from here on nothing is complete */
+    FST_IMPORT_EXTRA,
+    FST_IMPORT_MISSHAPED, /* or not of a floating-point type */
+    FST_IMPORT_TWICE,     /* several of theirs have one name of ours */
+    FST_IMPORT_NONFINITE, /* holds NaN or infinity (alright with allow_nonfinite), or a counter is no whole number */
+    FST_IMPORT_KINDS
+} fst_import_kind;
+FST_API const char *fst_import_kind_name(fst_import_kind k); /* "taken", "left out", ... */
+
+typedef struct fst_import_item {
+    fst_import_kind kind;
+    char *ours, *theirs; /* NULL where there is none */
+    fst_shape our_shape, their_shape;
+    fst_dtype dtype;  /* theirs */
+    size_t nonfinite; /* elements */
+} fst_import_item;
+typedef struct fst_import_report {
+    const char *format; /* of the file: "safetensors" */
+    fst_import_item *items;
+    size_t count, of[FST_IMPORT_KINDS];
+} fst_import_report;
+FST_API void fst_import_report_release(fst_import_report *r);
+
+/* FST_E_MISMATCH when not every tensor of the network, and none besides, came from the file, FST_E_NUMERIC when only
+ * values are wrong; the message names the first few. `report` (may be NULL) is filled then too, the model only on
+ * success. A fedstill model of another network is FST_E_MISMATCH; of the same one its normalisation, and class names
+ * if the head is kept, come along. */
+FST_MUST FST_API fst_status fst_model_import(fst_model *m, const char *path, const fst_import_options *o,
+                                             fst_import_report *report, fst_error *err);
+/* The same over bytes; `name` is used in messages. */
+FST_MUST FST_API fst_status fst_model_import_memory(fst_model *m, const char *name, const void *data, size_t len,
+                                                    const fst_import_options *o, fst_import_report *report,
+                                                    fst_error *err);
+
+typedef enum fst_names {
+    FST_NAMES_OURS,       /* a fedstill model file: fst_model_save in another element type */
+    FST_NAMES_TORCHVISION /* a bare state_dict for load_state_dict(load_file(path)), metadata format "pt" */
+} fst_names;
+/* Writes atomically parameters and running statistics as dtype (FST_F32, FST_F16, FST_BF16; round to nearest even),
+ * counters as I64. FST_E_NUMERIC names a tensor with a value that is finite but too large for dtype. `more` as in
+ * fst_model_save, for FST_NAMES_OURS only. Names are the same both ways: ours are torchvision's. */
+FST_MUST FST_API fst_status fst_model_export(const fst_model *m, const char *path, fst_names names, fst_dtype dtype,
+                                             const fst_pair *more, size_t nmore, char digest[FST_DIGEST_HEX],
+                                             fst_error *err);
 
 #endif

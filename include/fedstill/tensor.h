@@ -1,6 +1,7 @@
 /*
- * fedstill/tensor.h - element types, shapes, views, and the two file formats that Python also
- * reads: safetensors (https://github.com/huggingface/safetensors) and NumPy's npy/npz.
+ * fedstill/tensor.h - element types, shapes, views, and the file formats that Python also
+ * reads: safetensors (https://github.com/huggingface/safetensors), NumPy's npy/npz, and, to import what others left,
+ * pickles of plain data and PyTorch's checkpoints.
  */
 #ifndef FEDSTILL_TENSOR_H
 #define FEDSTILL_TENSOR_H
@@ -113,7 +114,64 @@ FST_MUST FST_API fst_status fst_npy_write(const char *path, const fst_tensor *t,
 /* Reads member `member` ("images" finds "images.npy") of a zip archive, stored or deflated. */
 FST_MUST FST_API fst_status fst_npz_read(fst_array *out, const char *path, const char *member, size_t max_bytes,
                                          fst_error *err);
+/* Reads a list of texts (NumPy's types S and U; the latter comes as UTF-8). Free *texts with fst_free once
+ * (one block). max_bytes limits the array as it is stored. */
+FST_MUST FST_API fst_status fst_npz_read_texts(char ***texts, size_t *count, const char *path, const char *member,
+                                               size_t max_bytes, fst_error *err);
 /* The members' names; free *names with fst_free once (one block). */
 FST_MUST FST_API fst_status fst_npz_list(const char *path, char ***names, size_t *count, fst_error *err);
+
+/* ---- pickles ------------------------------------------------------------------------------ */
+
+/*
+ * A pickle is a program. This reader runs none: it builds None, bool, int, float, texts, bytes, tuples, lists,
+ * dictionaries (OrderedDict too) and NumPy arrays and numbers out of protocols 0 to 5, and refuses everything else by
+ * name before anything is done ("os.system is not allowed"). Limits hold before memory is taken: values,
+ * memo entries, nesting, bytes. Values may be shared and, in a hostile file, contain themselves: who walks them
+ * limits how far. They live as long as their fst_pickle and may be read from several threads.
+ */
+typedef enum fst_pickle_kind {
+    FST_PICKLE_NONE,
+    FST_PICKLE_BOOL,  /* integer: 0 or 1 */
+    FST_PICKLE_INT,   /* integer; what needs more than 64 bits is refused */
+    FST_PICKLE_FLOAT, /* real */
+    FST_PICKLE_TEXT,  /* text, UTF-8 as the file has it (not checked), not terminated */
+    FST_PICKLE_BYTES, /* text: bytes; also what Python 2 called str */
+    FST_PICKLE_TUPLE, /* list */
+    FST_PICKLE_LIST,  /* list */
+    FST_PICKLE_DICT,  /* list: key, value, key, value in the file's order; a key may be there twice, the later counts */
+    FST_PICKLE_ARRAY, /* array: C order, little-endian; data may stand at any address, so copy, do not cast */
+    FST_PICKLE_KINDS
+} fst_pickle_kind;
+
+typedef struct fst_pickle_value fst_pickle_value;
+struct fst_pickle_value {
+    int kind; /* fst_pickle_kind; FST_PICKLE_KINDS or more is something that holds no value (a type) */
+    union {
+        int64_t integer;
+        double real;
+        struct {
+            const char *data;
+            size_t length;
+        } text;
+        struct {
+            fst_pickle_value **items;
+            size_t count, room;
+        } list;
+        const fst_tensor *array; /* its name is NULL */
+        const void *object;      /* private */
+    };
+};
+
+typedef struct fst_pickle fst_pickle;
+/* Reads a file of at most max_bytes; values may take as much again. */
+FST_MUST FST_API fst_status fst_pickle_read(fst_pickle **out, const char *path, size_t max_bytes, fst_error *err);
+/* The same over bytes that must outlive it. */
+FST_MUST FST_API fst_status fst_pickle_parse(fst_pickle **out, const char *name, const void *data, size_t len,
+                                             size_t max_bytes, fst_error *err);
+FST_API const fst_pickle_value *fst_pickle_root(const fst_pickle *p);
+/* The value of a text key of a dictionary; NULL when it is not there or v is none. */
+FST_API const fst_pickle_value *fst_pickle_find(const fst_pickle_value *v, const char *key);
+FST_API void fst_pickle_free(fst_pickle *p);
 
 #endif

@@ -4,6 +4,7 @@
  * 16-bit integers would be wrong half of the time.
  */
 #include <inttypes.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -265,17 +266,6 @@ static fst_status take_labels(fst__held *h, const fst_array *y, size_t *count, i
     return FST_OK;
 }
 
-static fst_status check_finite(const fst__held *h, fst_error *err)
-{
-    const float *x = (const float *)(const void *)h->own_data;
-    size_t a_sample = (size_t)fst_shape_count(&h->base.shape), n = a_sample * h->base.count;
-    for (size_t i = 0; i < n; i++)
-        if (!isfinite(x[i]))
-            return fst_fail(err, FST_E_NUMERIC, "%s: sample %zu, element %zu is %f; finite numbers are needed",
-                            h->base.name, i / a_sample, i % a_sample, (double)x[i]);
-    return FST_OK;
-}
-
 /* Takes over x->data. */
 static fst_status take_samples(fst__held *h, fst_array *x, size_t labels, size_t limit, fst_error *err)
 {
@@ -298,15 +288,158 @@ static fst_status take_samples(fst__held *h, fst_array *x, size_t labels, size_t
     h->own_data = x->data;
     h->data = h->own_data;
     x->data = NULL;
-    return x->dtype == FST_F32 ? check_finite(h, err) : FST_OK;
+    return x->dtype == FST_F32 ? fst__held_check_finite(h, err) : FST_OK;
 }
 
-static fst_status read_both(const struct store *st, const fst_source_spec *spec, fst__held *h, fst_source **out,
-                            fst_error *err)
+/* ---- what may stand beside ------------------------------------------------------------------ */
+
+static bool a_list(const fst_array *a, size_t n)
+{
+    bool list = a->shape.rank == 1 || (a->shape.rank == 2 && a->shape.dim[1] == 1);
+    return list && (uint64_t)a->shape.dim[0] == n;
+}
+
+/* Reads `usual`, named as the samples are ("snr_train" beside "x_train"), with one entry a sample; out->data stays
+ * NULL when there is none. */
+static fst_status read_beside(const struct store *st, const char *x_name, const char *usual, const char *split,
+                              size_t count, bool floats, fst_array *out, fst_error *err)
+{
+    char name[NAME_SIZE], text[256];
+    size_t n = strlen(x_name), m = strlen(split);
+    bool suffixed = n > m && x_name[n - m - 1] == '_' && !strcmp(x_name + n - m, split);
+    fst_array a = {0};
+    snprintf(name, sizeof name, "%s_%s", usual, split);
+    if (!store_has(st, name)) {
+        snprintf(name, sizeof name, "%s", usual);
+        if (suffixed || !store_has(st, name))
+            return FST_OK;
+    }
+    fst_status s = store_read(st, name, floats, &a, err);
+    if (!s && !a_list(&a, count))
+        s = fst_fail(err, FST_E_MISMATCH, "%s: %s of shape %s does not fit %zu labels", st->path, name,
+                     fst_shape_text(&a.shape, text, sizeof text), count);
+    if (!s && !floats && (a.dtype == FST_F32 || a.dtype == FST_F64 || a.dtype == FST_F16 || a.dtype == FST_BF16))
+        s = fst_fail(err, FST_E_FORMAT, "%s: %s is %s; integers are needed", st->path, name, fst_dtype_name(a.dtype));
+    if (s)
+        fst_array_release(&a);
+    else
+        *out = a;
+    return s;
+}
+
+static fst_status take_snr(fst__held *h, fst_array *a, size_t count, fst_error *err)
+{
+    if (!a->data)
+        return FST_OK;
+    h->own_snr = fst_alloc(count * sizeof *h->own_snr);
+    if (!h->own_snr)
+        return fst_fail_memory(err, count * sizeof *h->own_snr);
+    for (size_t i = 0; i < count; i++) {
+        h->own_snr[i] = a->dtype == FST_F32 ? ((const float *)a->data)[i] : (float)integer_at(a, i);
+        if (isinf(h->own_snr[i]))
+            return fst_fail(err, FST_E_NUMERIC, "%s: snr of sample %zu is infinite; dB, or NaN where it is not known",
+                            h->base.name, i);
+    }
+    return FST_OK;
+}
+
+static fst_status take_groups(fst__held *h, const fst_array *a, size_t count, fst_error *err)
+{
+    if (!a->data)
+        return FST_OK;
+    h->own_group = fst_alloc(count * sizeof *h->own_group);
+    if (!h->own_group)
+        return fst_fail_memory(err, count * sizeof *h->own_group);
+    for (size_t i = 0; i < count; i++)
+        h->own_group[i] = integer_at(a, i);
+    return FST_OK;
+}
+
+static fst_status take_beside(const struct store *st, fst__held *h, const char *x_name, const char *split, size_t count,
+                              fst_error *err)
+{
+    fst_array a = {0};
+    fst_status s = read_beside(st, x_name, "snr", split, count, true, &a, err);
+    if (!s)
+        s = take_snr(h, &a, count, err);
+    fst_array_release(&a);
+    if (!s)
+        s = read_beside(st, x_name, "burst", split, count, false, &a, err);
+    if (!s)
+        s = take_groups(h, &a, count, err);
+    fst_array_release(&a);
+    return s;
+}
+
+/* ---- names of classes ----------------------------------------------------------------------- */
+
+/* A JSON list of texts; *count stays 0 when it is none. */
+static fst_status names_from_json(const char *text, char ***names, size_t *count, fst_error *err)
+{
+    json_t *list = json_loads(text, JSON_REJECT_DUPLICATES, NULL), *item;
+    size_t n = json_array_size(list), i; /* 0 for what is no list */
+    const char **each = fst_calloc(n + 1, sizeof *each);
+    bool texts = n > 0 && n <= FST_MAX_CLASSES;
+    fst_status s = each ? FST_OK : fst_fail_memory(err, n * sizeof *each);
+    for (i = 0; !s && texts && i < n; i++) {
+        item = json_array_get(list, i);
+        texts = json_is_string(item);
+        each[i] = json_string_value(item);
+    }
+    if (!s && texts)
+        s = fst__names_copy(names, (char *const *)(uintptr_t)each, n, err);
+    if (!s && texts)
+        *count = n;
+    fst_free(each);
+    json_decref(list);
+    return s;
+}
+
+/* Metadata `classes` of a file that says it is ours must be such a list; anybody else's may be anything. */
+static fst_status names_from_metadata(const struct store *st, char ***names, size_t *count, fst_error *err)
+{
+    static const char family[] = "fedstill-data-";
+    const char *format = fst_safetensors_meta(st->file, "format"), *text = fst_safetensors_meta(st->file, "classes");
+    bool ours = format && !strncmp(format, family, sizeof family - 1);
+    if (ours && strcmp(format, FST_DATA_FORMAT))
+        return fst_fail(err, FST_E_UNSUPPORTED, "%s: its format is %.32s; %s is read here", st->path, format,
+                        FST_DATA_FORMAT);
+    fst_status s = text ? names_from_json(text, names, count, err) : FST_OK;
+    if (!s && ours && text && !*count)
+        s = fst_fail(err, FST_E_FORMAT, "%s: metadata \"classes\" must be a JSON list of 1 to %d texts", st->path,
+                     FST_MAX_CLASSES);
+    return s;
+}
+
+static fst_status read_names(const struct store *st, fst__held *h, int *classes, fst_error *err)
+{
+    char **names = NULL;
+    size_t count = 0;
+    fst_status s = FST_OK;
+    if (st->kind == SAFETENSORS)
+        s = names_from_metadata(st, &names, &count, err);
+    else if (st->kind == NPZ && store_has(st, "classes"))
+        s = fst_npz_read_texts(&names, &count, st->path, "classes", FST_SOURCE_MAX_BYTES, err);
+    if (s || !names)
+        return s;
+    h->base.class_names = names;
+    if (count == 0 || count > FST_MAX_CLASSES)
+        return fst_fail(err, FST_E_FORMAT, "%s: %zu names of classes, 1 to %d are possible", st->path, count,
+                        FST_MAX_CLASSES);
+    if (*classes && (size_t)*classes != count)
+        return fst_fail(err, FST_E_CONFIG, "%s: names %zu classes, but %d classes were asked for", st->path, count,
+                        *classes);
+    *classes = (int)count;
+    return FST_OK;
+}
+
+static fst_status read_all(const struct store *st, const fst_source_spec *spec, fst__held *h, fst_source **out,
+                           fst_error *err)
 {
     char x_name[NAME_SIZE], y_name[NAME_SIZE];
     fst_array x = {0}, y = {0};
     size_t count = 0;
+    int classes = spec->classes;
     fst_status s = FST_OK;
     if (st->only_x[0])
         memcpy(x_name, st->only_x, sizeof x_name);
@@ -315,17 +448,21 @@ static fst_status read_both(const struct store *st, const fst_source_spec *spec,
     if (!s)
         s = resolve(st, spec->y, "y", spec->split, y_name, err);
     if (!s)
+        s = read_names(st, h, &classes, err);
+    if (!s)
         s = store_read(st, y_name, false, &y, err);
     if (!s)
-        s = take_labels(h, &y, &count, spec->classes, err);
+        s = take_labels(h, &y, &count, classes, err);
     fst_array_release(&y);
+    if (!s)
+        s = take_beside(st, h, x_name, spec->split, count, err);
     if (!s)
         s = store_read(st, x_name, true, &x, err);
     if (!s)
         s = take_samples(h, &x, count, spec->limit, err);
     fst_array_release(&x);
     if (!s)
-        s = fst__held_finish(h, h->own_labels, count, spec->classes, out, err);
+        s = fst__held_finish(h, h->own_labels, count, classes, out, err);
     return s;
 }
 
@@ -338,11 +475,11 @@ static fst_status open_array(fst_source **out, const fst_source_spec *spec, fst_
         return s;
     s = store_open(&st, spec, err);
     if (!s)
-        s = read_both(&st, spec, h, out, err);
+        s = read_all(&st, spec, h, out, err);
     if (s)
         fst__held_close(&h->base);
     store_close(&st);
     return s;
 }
 
-const fst__format fst__format_array = {"array", probe, open_array};
+const fst__format fst__format_array = {"array", probe, open_array, true};

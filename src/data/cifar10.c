@@ -207,4 +207,4 @@ static fst_status open_cifar10(fst_source **out, const fst_source_spec *spec, fs
     return s;
 }
 
-const fst__format fst__format_cifar10 = {"cifar10", probe, open_cifar10};
+const fst__format fst__format_cifar10 = {"cifar10", probe, open_cifar10, false};

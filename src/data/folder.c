@@ -224,24 +224,6 @@ static fst_status keep_image(struct job *j, const char *path, int label, fst_err
     return s;
 }
 
-static fst_status keep_class_names(struct job *j, fst_error *err)
-{
-    size_t bytes = j->classes.n * sizeof(char *);
-    for (size_t i = 0; i < j->classes.n; i++)
-        bytes += strlen(j->classes.v[i]) + 1;
-    char **names = fst_alloc(bytes);
-    if (!names)
-        return fst_fail_memory(err, bytes);
-    char *at = (char *)(names + j->classes.n);
-    for (size_t i = 0; i < j->classes.n; i++) {
-        size_t n = strlen(j->classes.v[i]) + 1;
-        names[i] = memcpy(at, j->classes.v[i], n);
-        at += n;
-    }
-    j->held->base.class_names = names;
-    return FST_OK;
-}
-
 static fst_status run(struct job *j, fst_source **out, fst_error *err)
 {
     fst_status s = find_split(j, err);
@@ -262,7 +244,7 @@ static fst_status run(struct job *j, fst_source **out, fst_error *err)
     if (!s && j->done < j->want)
         s = fst_fail(err, FST_E_IO, "%s: files vanished while they were read", j->images_at);
     if (!s)
-        s = keep_class_names(j, err);
+        s = fst__names_copy(&j->held->base.class_names, j->classes.v, j->classes.n, err);
     if (!s)
         s = fst__held_finish(j->held, j->held->own_labels, j->want, (int)j->classes.n, out, err);
     return s;
@@ -288,4 +270,4 @@ static fst_status open_folder(fst_source **out, const fst_source_spec *spec, fst
     return s;
 }
 
-const fst__format fst__format_folder = {"folder", probe, open_folder};
+const fst__format fst__format_folder = {"folder", probe, open_folder, false};

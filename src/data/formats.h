@@ -17,9 +17,10 @@ typedef struct fst__format {
     bool (*probe)(const char *path); /* does what stands at path look like this format? */
     /* spec->split is set, spec->path is not NULL. */
     fst_status (*open)(fst_source **out, const fst_source_spec *spec, fst_error *err);
+    bool has_val; /* knows a split "val" too */
 } fst__format;
 
-extern const fst__format fst__format_idx, fst__format_cifar10, fst__format_array, fst__format_folder;
+extern const fst__format fst__format_idx, fst__format_cifar10, fst__format_array, fst__format_sigmf, fst__format_folder;
 
 bool fst__is_folder(const char *path);
 /* Is there a file or folder `name` in `folder`? */
@@ -58,6 +59,8 @@ typedef struct fst__held {
     const unsigned char *data; /* count raw samples: own_data, or the caller's */
     unsigned char *own_data;
     int32_t *own_labels;
+    float *own_snr;
+    int64_t *own_group;
 } fst__held;
 
 fst_status fst__held_get(const fst_source *s, size_t i, void *dst, fst_error *err);
@@ -74,6 +77,10 @@ FST_MUST fst_status fst__held_reserve(fst__held *h, fst_dtype dtype, const fst_s
  * h is still the caller's. */
 FST_MUST fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t nlabels, int wanted, fst_source **out,
                                      fst_error *err);
+/* A copy of n names in one block, as class_names is. */
+FST_MUST fst_status fst__names_copy(char ***out, char *const *names, size_t n, fst_error *err);
+/* Fails for the first sample with an element that is no number. */
+FST_MUST fst_status fst__held_check_finite(const fst__held *h, fst_error *err);
 /* The digest of data.h, computed through get. */
 FST_MUST fst_status fst__source_digest(const fst_source *s, char hex[FST_DIGEST_HEX], fst_error *err);
 /* min(count, limit), limit 0 meaning none. */

@@ -196,4 +196,4 @@ static fst_status open_idx(fst_source **out, const fst_source_spec *spec, fst_er
     return s;
 }
 
-const fst__format fst__format_idx = {"idx", probe, open_idx};
+const fst__format fst__format_idx = {"idx", probe, open_idx, false};

@@ -72,7 +72,9 @@ void fst__partition_fill(fst_partition *p, const int32_t *owner)
 struct work {
     const fst_source *source;
     const fst_partition_spec *spec;
-    size_t clients, classes, samples, least;
+    struct fst__groups groups; /* what is dealt: where the source has none, every sample is one */
+    const int32_t *labels;     /* of what is dealt */
+    size_t clients, classes, samples, least; /* samples: how many are dealt */
     int32_t *owner;   /* samples */
     uint32_t *deck;   /* samples: shuffled, or sorted by label */
     size_t *class_at; /* classes + 1: where each class begins in the deck once that is sorted by label */
@@ -98,11 +100,11 @@ static void deck_by_label(struct work *w)
 {
     memset(w->class_at, 0, (w->classes + 1) * sizeof *w->class_at);
     for (size_t i = 0; i < w->samples; i++)
-        w->class_at[w->source->labels[i] + 1]++;
+        w->class_at[w->labels[i] + 1]++;
     for (size_t c = 0; c < w->classes; c++)
         w->class_at[c + 1] += w->class_at[c];
     for (size_t i = 0; i < w->samples; i++)
-        w->deck[w->class_at[w->source->labels[i]]++] = (uint32_t)i;
+        w->deck[w->class_at[w->labels[i]]++] = (uint32_t)i;
     for (size_t c = w->classes; c > 0; c--)
         w->class_at[c] = w->class_at[c - 1];
     w->class_at[0] = 0;
@@ -282,8 +284,10 @@ static fst_status make_shards(struct work *w, fst_error *err)
 
 /* ---- all together --------------------------------------------------------------------------- */
 
-static fst_status check(const fst_source *s, const fst_partition_spec *spec, size_t least, fst_error *err)
+static fst_status check(const struct work *w, fst_error *err)
 {
+    const fst_source *s = w->source;
+    const fst_partition_spec *spec = w->spec;
     if ((size_t)spec->kind >= KINDS)
         return fst_fail(err, FST_E_ARGUMENT, "%s: unknown kind of partition (%d)", s->name, (int)spec->kind);
     if (spec->clients < 1 || spec->clients > FST__PARTITION_MAX_CLIENTS ||
@@ -297,9 +301,9 @@ static fst_status check(const fst_source *s, const fst_partition_spec *spec, siz
         (spec->classes_per_client < 1 || spec->classes_per_client > FST_MAX_CLASSES))
         return fst_fail(err, FST_E_CONFIG, "%s: classes_per_client must be 1 ... %d, not %d", s->name, FST_MAX_CLASSES,
                         spec->classes_per_client);
-    if (least > s->count / (size_t)spec->clients)
-        return fst_fail(err, FST_E_CONFIG, "%s: %zu samples are too few to give each of %d clients %zu", s->name,
-                        s->count, spec->clients, least);
+    if (w->least > w->samples / (size_t)spec->clients)
+        return fst_fail(err, FST_E_CONFIG, "%s: %zu %s are too few to give each of %d clients %zu", s->name, w->samples,
+                        s->group ? "bursts" : "samples", spec->clients, w->least);
     return FST_OK;
 }
 
@@ -324,6 +328,7 @@ static void work_release(struct work *w)
     fst_free(w->sizes);
     fst_free(w->share);
     fst_free(w->counts);
+    fst__groups_release(&w->groups);
 }
 
 static void describe(char *out, size_t size, const fst_partition_spec *spec)
@@ -339,16 +344,22 @@ static void describe(char *out, size_t size, const fst_partition_spec *spec)
 
 static fst_status finish(fst_partition *out, const struct work *w, fst_error *err)
 {
+    const fst_source *from = w->source;
     fst_partition p = {
-        .clients = (int)w->clients, .classes = (int)w->classes, .samples = w->samples, .seed = w->spec->seed};
-    fst_status s = fst__partition_reserve(&p, err);
+        .clients = (int)w->clients, .classes = (int)w->classes, .samples = from->count, .seed = w->spec->seed};
+    int32_t *owner = fst_calloc(from->count, sizeof *owner);
+    fst_status s = owner ? fst__partition_reserve(&p, err) : fst_fail_memory(err, from->count * sizeof *owner);
     if (s) {
+        fst_free(owner);
         fst_partition_release(&p);
         return s;
     }
-    fst__partition_fill(&p, w->owner);
-    for (size_t i = 0; i < w->samples; i++)
-        p.counts[(size_t)w->owner[i] * w->classes + (size_t)w->source->labels[i]]++;
+    for (size_t i = 0; i < from->count; i++) {
+        owner[i] = w->owner[w->groups.of ? w->groups.of[i] : i];
+        p.counts[(size_t)owner[i] * w->classes + (size_t)from->labels[i]]++;
+    }
+    fst__partition_fill(&p, owner);
+    fst_free(owner);
     memcpy(p.data_digest, w->source->digest, sizeof p.data_digest);
     describe(p.method, sizeof p.method, w->spec);
     *out = p;
@@ -364,11 +375,18 @@ fst_status fst_partition_make(fst_partition *out, const fst_source *s, const fst
                      .clients = (size_t)spec->clients,
                      .classes = (size_t)s->classes,
                      .samples = s->count,
+                     .labels = s->labels,
                      .least = spec->min_samples ? spec->min_samples : 1};
-    fst_status st = check(s, spec, w.least, err);
-    if (st)
-        return st;
-    st = work_reserve(&w, err);
+    fst_status st = FST_OK;
+    if (s->group) {
+        st = fst__groups_find(&w.groups, s, NULL, s->count, err);
+        w.labels = w.groups.labels;
+        w.samples = w.groups.count;
+    }
+    if (!st)
+        st = check(&w, err);
+    if (!st)
+        st = work_reserve(&w, err);
     if (!st)
         st = makers[spec->kind](&w, err);
     if (!st)

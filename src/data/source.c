@@ -1,5 +1,6 @@
 /* Opening a source by its specification, guessing the format, and what all sources have in common:
  * key, digest, and the source whose samples lie in one block of memory. No format is parsed here. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -9,12 +10,12 @@
 
 /* In the order in which they are guessed: the narrow ones first. */
 static const fst__format *const formats[] = {&fst__format_idx, &fst__format_cifar10, &fst__format_array,
-                                             &fst__format_folder};
+                                             &fst__format_sigmf, &fst__format_folder};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 const char *const *fst_source_formats(void)
 {
-    static const char *const names[FORMATS + 1] = {"idx", "cifar10", "array", "folder", NULL};
+    static const char *const names[FORMATS + 1] = {"idx", "cifar10", "array", "sigmf", "folder", NULL};
     return names;
 }
 
@@ -51,14 +52,15 @@ static fst_status choose(const fst__format **out, const fst_source_spec *spec, f
             return FST_OK;
         }
     if (spec->format)
-        return fst_fail(err, FST_E_CONFIG, "unknown data format \"%s\": idx, cifar10, array and folder are known",
-                        spec->format);
+        return fst_fail(err, FST_E_CONFIG,
+                        "unknown data format \"%s\": idx, cifar10, array, sigmf and folder are known", spec->format);
     if (!fst_file_exists(spec->path))
         return fst_fail(err, FST_E_IO, "%s: there is no such file or folder", spec->path);
-    return fst_fail(err, FST_E_FORMAT,
-                    "%s: holds no data set that is known here: the four files of IDX, CIFAR-10's data_batch_*.bin, a "
-                    ".safetensors, .npz or .npy file, or a folder of PNG or JPEG files for each class",
-                    spec->path);
+    return fst_fail(
+        err, FST_E_FORMAT,
+        "%s: holds no data set that is known here: the four files of IDX, CIFAR-10's data_batch_*.bin, a "
+        ".safetensors, .npz or .npy file, SigMF recordings, or a folder of PNG or JPEG files for each class",
+        spec->path);
 }
 
 fst_status fst_source_open(fst_source **out, const fst_source_spec *spec, fst_error *err)
@@ -69,12 +71,17 @@ fst_status fst_source_open(fst_source **out, const fst_source_spec *spec, fst_er
         return fst_fail(err, FST_E_ARGUMENT, "a data source needs a path");
     if (!full.split)
         full.split = "train";
-    if (strcmp(full.split, "train") && strcmp(full.split, "test"))
-        return fst_fail(err, FST_E_CONFIG, "%s: split is \"train\" or \"test\", not \"%s\"", full.path, full.split);
+    bool val = !strcmp(full.split, "val");
+    if (strcmp(full.split, "train") && strcmp(full.split, "test") && !val)
+        return fst_fail(err, FST_E_CONFIG, "%s: split is \"train\" or \"test\" (or \"val\"), not \"%s\"", full.path,
+                        full.split);
     if (full.classes < 0 || full.classes > FST_MAX_CLASSES)
         return fst_fail(err, FST_E_CONFIG, "%s: classes must be 0 (as the labels show) ... %d, not %d", full.path,
                         FST_MAX_CLASSES, full.classes);
     fst_status s = choose(&format, &full, err);
+    if (!s && val && !format->has_val)
+        s = fst_fail(err, FST_E_CONFIG, "%s: %s data have the splits \"train\" and \"test\", not \"val\"", full.path,
+                     format->name);
     return s ? s : format->open(out, &full, err);
 }
 
@@ -177,6 +184,8 @@ void fst__held_close(fst_source *s)
         return;
     fst_free(h->own_data);
     fst_free(h->own_labels);
+    fst_free(h->own_snr);
+    fst_free(h->own_group);
     fst_free(h->base.class_names); /* one block with its strings */
     fst_free(h->base.name);
     fst_free(h);
@@ -233,6 +242,35 @@ fst_status fst__held_reserve(fst__held *h, fst_dtype dtype, const fst_shape *sha
     return FST_OK;
 }
 
+fst_status fst__names_copy(char ***out, char *const *names, size_t n, fst_error *err)
+{
+    size_t bytes = n * sizeof(char *);
+    for (size_t i = 0; i < n; i++)
+        bytes += strlen(names[i]) + 1;
+    char **copy = fst_alloc(bytes);
+    if (!copy)
+        return fst_fail_memory(err, bytes);
+    char *at = (char *)(copy + n);
+    for (size_t i = 0; i < n; i++) {
+        size_t len = strlen(names[i]) + 1;
+        copy[i] = memcpy(at, names[i], len);
+        at += len;
+    }
+    *out = copy;
+    return FST_OK;
+}
+
+fst_status fst__held_check_finite(const fst__held *h, fst_error *err)
+{
+    const float *x = (const float *)(const void *)h->data;
+    size_t a_sample = (size_t)fst_shape_count(&h->base.shape), n = a_sample * h->base.count;
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return fst_fail(err, FST_E_NUMERIC, "%s: sample %zu, element %zu is %f; finite numbers are needed",
+                            h->base.name, i / a_sample, i % a_sample, (double)x[i]);
+    return FST_OK;
+}
+
 static fst_status check_labels(const char *name, const int32_t *labels, size_t n, int wanted, int *classes,
                                fst_error *err)
 {
@@ -256,6 +294,8 @@ fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t nlabels,
     if (s)
         return s;
     b->labels = labels;
+    b->snr = h->own_snr;
+    b->group = h->own_group;
     s = fst__source_digest(b, b->digest, err);
     if (!s)
         *out = b;

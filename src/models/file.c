@@ -7,8 +7,7 @@
 
 #include "zoo.h"
 
-/* Everything of a model but its state. */
-static fst_status init_network(fst_model *m, const char *arch, const fst_model_config *config, fst_error *err)
+fst_status fst__model_network(fst_model *m, const char *arch, const fst_model_config *config, fst_error *err)
 {
     fst_model n = {.channels = 0};
     if (strlen(arch) >= sizeof n.arch)
@@ -28,7 +27,7 @@ static fst_status init_network(fst_model *m, const char *arch, const fst_model_c
 fst_status fst_model_init(fst_model *m, const char *arch, const fst_model_config *config, fst_error *err)
 {
     fst_model n = {.channels = 0};
-    fst_status s = init_network(&n, arch, config, err);
+    fst_status s = fst__model_network(&n, arch, config, err);
     if (!s)
         s = fst_state_init(&n.state, n.graph, err);
     if (s) {
@@ -89,7 +88,7 @@ static size_t list_tensors(const fst_graph *g, const fst_state *s, fst_tensor *o
     return n;
 }
 
-static fst_tensor *new_list(const fst_graph *g, const fst_state *s, size_t *n)
+fst_tensor *fst__model_tensors(const fst_graph *g, const fst_state *s, size_t *n)
 {
     fst_tensor *list = fst_calloc(fst_graph_params(g) + fst_graph_buffers(g) + fst_graph_counters(g) + 1, sizeof *list);
     if (list)
@@ -125,11 +124,11 @@ static fst_status names_json(const fst_model *m, char **out, fst_error *err)
 
 enum { OWN_PAIRS = 9, LINE = FST_MODEL_CHANNELS * 16 };
 
-fst_status fst_model_save(const fst_model *m, const char *path, const fst_pair *more, size_t nmore,
-                          char digest[FST_DIGEST_HEX], fst_error *err)
+fst_status fst__model_write(const fst_model *m, const char *path, const fst_tensor *tensors, size_t ntensors,
+                            const fst_pair *more, size_t nmore, char digest[FST_DIGEST_HEX], fst_error *err)
 {
     char classes[16], input[128] = "", mean[LINE], std[LINE], dropout[64], options[FST_OPTIONS_TEXT];
-    size_t ntensors = 0, n = 0, at = 0;
+    size_t n = 0, at = 0;
     const fst_shape *in = &m->config.input;
     for (int i = 0; i < in->rank; i++)
         at += (size_t)snprintf(input + at, sizeof input - at, i ? ",%lld" : "%lld", (long long)in->dim[i]);
@@ -142,9 +141,8 @@ fst_status fst_model_save(const fst_model *m, const char *path, const fst_pair *
     fst_status s = names_json(m, &names, err);
     if (s)
         return s;
-    fst_tensor *tensors = new_list(m->graph, &m->state, &ntensors);
     fst_pair *meta = fst_calloc(OWN_PAIRS + nmore, sizeof *meta);
-    if (!tensors || !meta) {
+    if (!meta) {
         s = fst_fail_memory(err, (OWN_PAIRS + nmore) * sizeof *meta);
     } else {
         meta[n++] = (fst_pair){"format", FST_MODEL_FORMAT};
@@ -161,8 +159,18 @@ fst_status fst_model_save(const fst_model *m, const char *path, const fst_pair *
         s = fst_safetensors_write(path, meta, n, tensors, ntensors, digest, err);
     }
     free(names);
-    fst_free(tensors);
     fst_free(meta);
+    return s;
+}
+
+fst_status fst_model_save(const fst_model *m, const char *path, const fst_pair *more, size_t nmore,
+                          char digest[FST_DIGEST_HEX], fst_error *err)
+{
+    size_t n = 0;
+    fst_tensor *tensors = fst__model_tensors(m->graph, &m->state, &n);
+    fst_status s = tensors ? fst__model_write(m, path, tensors, n, more, nmore, digest, err)
+                           : fst_fail_memory(err, sizeof *tensors);
+    fst_free(tensors);
     return s;
 }
 
@@ -195,7 +203,7 @@ static bool parse_floats(const char *text, float *out, int *n)
     return true;
 }
 
-static bool parse_shape(const char *text, fst_shape *out)
+bool fst__shape_parse(const char *text, fst_shape *out)
 {
     fst_shape s = {0};
     while (*text) {
@@ -210,8 +218,8 @@ static bool parse_shape(const char *text, fst_shape *out)
     return s.rank > 0;
 }
 
-static fst_status read_config(const fst_safetensors *f, const char *path, fst_model *m, fst_model_config *c,
-                              fst_error *err)
+fst_status fst__model_read_config(const fst_safetensors *f, const char *path, fst_model *m, fst_model_config *c,
+                                  fst_error *err)
 {
     const char *format = need(f, path, "format", err), *arch = need(f, path, "arch", err);
     const char *classes = need(f, path, "classes", err), *input = need(f, path, "input", err);
@@ -228,7 +236,7 @@ static fst_status read_config(const fst_safetensors *f, const char *path, fst_mo
     if (end == classes || *end || errno || n < 1 || n > 65536)
         return fst_fail(err, FST_E_FORMAT, "%s: \"%s\" classes, 1 to 65536 are possible", path, classes);
     c->classes = (int)n;
-    if (!parse_shape(input, &c->input))
+    if (!fst__shape_parse(input, &c->input))
         return fst_fail(err, FST_E_FORMAT, "%s: the input \"%s\" is not a shape such as 1,28,28", path, input);
     if (!parse_floats(mean ? mean : "", m->mean, &nmean) || !parse_floats(std ? std : "", m->std, &nstd) ||
         nmean != nstd)
@@ -249,7 +257,7 @@ static fst_status read_config(const fst_safetensors *f, const char *path, fst_mo
     return FST_OK;
 }
 
-static fst_status read_class_names(const fst_safetensors *f, const char *path, fst_model *m, fst_error *err)
+fst_status fst__model_read_class_names(const fst_safetensors *f, const char *path, fst_model *m, fst_error *err)
 {
     const char *text = fst_safetensors_meta(f, "class_names");
     json_t *list = text ? json_loads(text, 0, NULL) : NULL;
@@ -316,7 +324,7 @@ static fst_status compare_tensors(const fst_safetensors *f, const char *path, co
 static fst_status read_tensors(const fst_safetensors *f, fst_model *m, fst_error *err)
 {
     size_t n = 0;
-    fst_tensor *want = new_list(m->graph, &m->state, &n);
+    fst_tensor *want = fst__model_tensors(m->graph, &m->state, &n);
     fst_status s = want ? FST_OK : fst_fail_memory(err, sizeof *want);
     for (size_t i = 0; !s && i < n; i++) {
         size_t k = 0, count = (size_t)fst_shape_count(&want[i].shape);
@@ -334,7 +342,7 @@ static fst_status read_tensors(const fst_safetensors *f, fst_model *m, fst_error
 static fst_status compare(const fst_safetensors *f, const char *path, const fst_graph *g, fst_error *err)
 {
     size_t n = 0;
-    fst_tensor *want = new_list(g, NULL, &n);
+    fst_tensor *want = fst__model_tensors(g, NULL, &n);
     fst_status s = want ? compare_tensors(f, path, want, n, err) : fst_fail_memory(err, sizeof *want);
     fst_free(want);
     return s;
@@ -344,10 +352,10 @@ static fst_status load(fst_model *m, const char *path, const fst_safetensors *f,
 {
     fst_model n = {0}, head = {0};
     fst_model_config c = {0};
-    fst_status s = read_config(f, path, &head, &c, err);
+    fst_status s = fst__model_read_config(f, path, &head, &c, err);
     if (s)
         return s;
-    s = init_network(&n, fst_safetensors_meta(f, "arch"), &c, err);
+    s = fst__model_network(&n, fst_safetensors_meta(f, "arch"), &c, err);
     if (s)
         return fst_fail_in(err, s, "%s", path);
     s = compare(f, path, n.graph, err);
@@ -357,7 +365,7 @@ static fst_status load(fst_model *m, const char *path, const fst_safetensors *f,
         n.channels = head.channels;
         memcpy(n.mean, head.mean, sizeof n.mean);
         memcpy(n.std, head.std, sizeof n.std);
-        s = read_class_names(f, path, &n, err);
+        s = fst__model_read_class_names(f, path, &n, err);
     }
     if (!s)
         s = read_tensors(f, &n, err);

@@ -18,4 +18,20 @@ enum { FST_OPTIONS_TEXT = 256 };
 void fst__options_text(const fst_model_config *c, char out[FST_OPTIONS_TEXT]);
 bool fst__options_parse(const char *text, fst_model_config *c);
 
+/* ---- file.c, for import.c and export.c ---- */
+
+/* Everything of a model but its state. */
+fst_status fst__model_network(fst_model *m, const char *arch, const fst_model_config *config, fst_error *err);
+/* The tensors of a network in one list (fst_free it); names belong to the graph. Without a state only what they are.
+ * NULL when out of memory. */
+fst_tensor *fst__model_tensors(const fst_graph *g, const fst_state *s, size_t *n);
+/* A fedstill model file's configuration, and its normalisation into m; then its class names. */
+fst_status fst__model_read_config(const fst_safetensors *f, const char *path, fst_model *m, fst_model_config *c,
+                                  fst_error *err);
+fst_status fst__model_read_class_names(const fst_safetensors *f, const char *path, fst_model *m, fst_error *err);
+/* fst_model_save with these tensors for the model's own. */
+fst_status fst__model_write(const fst_model *m, const char *path, const fst_tensor *tensors, size_t ntensors,
+                            const fst_pair *more, size_t nmore, char digest[FST_DIGEST_HEX], fst_error *err);
+bool fst__shape_parse(const char *text, fst_shape *out); /* "1,28,28" */
+
 #endif

@@ -84,6 +84,7 @@ struct fst_backend {
                         fst_error *err);
     bool (*equal)(const struct fst_layout *a, const struct fst_layout *b);
     size_t (*bytes)(const struct fst_layout *l);
+    bool (*half)(const struct fst_layout *l); /* its values are bf16, else float */
     /* Does the op of n compute the node behind it too? Asked of ReLU, ReLU6 and batch norm. */
     bool (*fuses)(const struct fst_node *n, const struct fst_node *behind, bool training);
     fst_status (*op)(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err);
@@ -99,6 +100,8 @@ extern const struct fst_backend fst__backend_reference;
 #ifdef FST_WITH_ONEDNN
 extern const struct fst_backend fst__backend_onednn;
 #endif
+/* No NaN and no infinity among `bytes` of floats, or of bf16 values. */
+bool fst__all_finite(const void *values, size_t bytes, bool half);
 /* NULL name: the first. */
 fst_status fst__backend_find(const char *name, const struct fst_backend **out, fst_error *err);
 

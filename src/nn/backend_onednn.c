@@ -382,6 +382,7 @@ const struct fst_backend fst__backend_onednn = {
     .plain = fdn_plain,
     .equal = fdn_equal,
     .bytes = fdn_bytes,
+    .half = fdn_half,
     .fuses = fuses,
     .op = fdn_op,
     .accumulate = fdn_accumulate,

@@ -84,6 +84,12 @@ static size_t bytes(const struct fst_layout *l)
     return l->bytes;
 }
 
+static bool half(const struct fst_layout *l)
+{
+    (void)l;
+    return false;
+}
+
 static bool fuses(const struct fst_node *n, const struct fst_node *behind, bool training)
 {
     (void)n;
@@ -208,6 +214,7 @@ const struct fst_backend fst__backend_reference = {
     .plain = plain,
     .equal = equal,
     .bytes = bytes,
+    .half = half,
     .fuses = fuses,
     .op = op,
     .accumulate = accumulate,

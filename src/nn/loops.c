@@ -47,6 +47,23 @@ FST_HOT void fst__accumulate(const float *restrict x, float *restrict out, size_
         out[i] += x[i];
 }
 
+/* All-ones exponents are infinities and NaN. */
+FST_HOT bool fst__all_finite(const void *values, size_t bytes, bool half)
+{
+    uint32_t bad = 0;
+    for (size_t i = 0; half && i < bytes / 2; i++) {
+        uint16_t bits;
+        memcpy(&bits, (const char *)values + 2 * i, sizeof bits);
+        bad |= (bits & 0x7f80u) == 0x7f80u;
+    }
+    for (size_t i = 0; !half && i < bytes / 4; i++) {
+        uint32_t bits;
+        memcpy(&bits, (const char *)values + 4 * i, sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return !bad;
+}
+
 /* ---- bf16: the upper half of a float --------------------------------------------------------------- */
 
 static inline float widen(uint16_t x)

@@ -26,6 +26,7 @@ struct call { /* an op, or a reorder: its arguments and where they lie */
     struct places at;
     const struct fst_node *node; /* NULL: a reorder */
     const struct fst_node *fold; /* a batch norm that the op computes too */
+    const struct fst_layout *in[1 + FST_NODE_MORE], *out;
 };
 
 struct step {
@@ -270,9 +271,13 @@ static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_
     int c = b->op_call[n->id] = new_call(b, n);
     struct places *at = &p->calls[c].at;
     p->calls[c].fold = r.fold;
+    p->calls[c].out = op->out;
+    p->calls[c].in[0] = op->in;
     at->in = source[0];
-    for (int j = 0; j < n->nmore; j++)
+    for (int j = 0; j < n->nmore; j++) {
         at->more_in[j] = source[1 + j];
+        p->calls[c].in[1 + j] = op->more[j];
+    }
     at->out = out->region = new_region(b, p->backend->bytes(op->out));
     at->saved = new_region(b, op->saved);
     at->held = new_region(b, op->held);
@@ -472,15 +477,20 @@ static fst_status place_regions(fst_plan *p, size_t *total, fst_error *err)
 
 static void *pointer(const fst_plan *p, int region)
 {
-    return region >= 0 ? p->base + p->regions[region].offset : NULL;
+    return region >= 0 && p->base ? p->base + p->regions[region].offset : NULL;
 }
 
 static fst_status take_memory(fst_plan *p, fst_error *err)
 {
     size_t total = 0;
     fst_status s = place_regions(p, &total, err);
+    size_t size = total + p->scratch_bytes + 128;
+    if (!s && p->options.measure) {
+        p->arena.size = size;
+        return FST_OK;
+    }
     if (!s)
-        s = fst_arena_init(&p->arena, total + p->scratch_bytes + 128, err);
+        s = fst_arena_init(&p->arena, size, err);
     if (s)
         return s;
     p->base = fst_arena_take(&p->arena, total);
@@ -603,6 +613,41 @@ static void bind_state(fst_plan *p, const fst_state *state, float *grads, const 
     }
 }
 
+static bool sound(const fst_plan *p, const void *values, const struct fst_layout *l)
+{
+    return !values || fst__all_finite(values, p->backend->bytes(l), p->backend->half(l));
+}
+
+/* What is wrong behind the last kernel of a call's pass; NULL: nothing. */
+static const char *fault(const fst_plan *p, const struct call *c, bool backward)
+{
+    const struct fst_op_args *a = &c->args;
+    const struct fst_node *n = c->node;
+    bool good = sound(p, backward ? a->grad_in : a->out, backward ? c->in[0] : c->out);
+    if (!backward && c->at.in <= EXTERNAL && !sound(p, a->in, c->in[0]))
+        return "the input";
+    for (int k = 0; k < n->params; k++) {
+        size_t bytes = p->graph->params[n->first_param + k].count * sizeof(float);
+        const float *values = backward ? a->grad_param[k] : a->param[k];
+        if (!fst__all_finite(values, bytes, false))
+            return backward ? "a gradient" : "a parameter";
+    }
+    for (int j = 0; good && backward && j < n->nmore; j++)
+        good = sound(p, a->more_grad_in[j], c->in[1 + j]);
+    return good ? NULL : backward ? "a gradient" : "the output";
+}
+
+static fst_status check_step(const fst_plan *p, int i, int to, fst_error *err)
+{
+    const struct call *c = &p->calls[p->steps[i].call];
+    bool backward = i >= p->forward_steps, more = i + 1 < to && p->steps[i + 1].call == p->steps[i].call;
+    const char *what = c->node && !more ? fault(p, c, backward) : NULL;
+    if (!what)
+        return FST_OK;
+    return fst_fail(err, FST_E_NUMERIC, "%s of layer %s (%s) is not a finite number", what, c->node->name,
+                    fst__op_types[c->node->kind]->name);
+}
+
 static fst_status run_steps(fst_plan *p, int from, int to, fst_error *err)
 {
     p->backend->enter(p->context);
@@ -610,6 +655,8 @@ static fst_status run_steps(fst_plan *p, int from, int to, fst_error *err)
         if (p->steps[i].kernel->prepare && p->prepared)
             continue;
         fst_status s = p->steps[i].kernel->run(p->steps[i].kernel, &p->calls[p->steps[i].call].args, err);
+        if (!s && p->options.check_finite && p->options.training)
+            s = check_step(p, i, to, err);
         if (s)
             return s;
     }
@@ -627,6 +674,8 @@ fst_status fst_plan_forward(fst_plan *p, fst_state *state, const float *x, const
 fst_status fst_plan_forward_inputs(fst_plan *p, fst_state *state, const float *const *x, const fst_draws *draws,
                                    const float **out, fst_error *err)
 {
+    if (p->options.measure)
+        return fst_fail(err, FST_E_ARGUMENT, "a plan that only measures cannot run");
     bind_state(p, state, NULL, x, draws);
     fst_status s = run_steps(p, 0, p->forward_steps, err);
     p->ran = p->prepared = !s;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "graph.h"
+#include "backend.h"
 
 enum { MIN_SHARD = 8, AUTO_SHARD = 32, MAX_SHARD_PARAMS = 8 << 20 };
 
@@ -33,6 +33,7 @@ struct fst_trainer {
     size_t odd_rows;
     const char *backend;
     fst_precision precision;
+    bool check_finite;
     bool whole;             /* batch statistics: the batch is one shard, never padded */
     bool inside;            /* one shard by rule: the threads work inside kernels */
     float *kept;            /* whole: running statistics before the step, */
@@ -130,7 +131,8 @@ static fst_plan_options plan_options(const fst_trainer *t, size_t rows, bool tra
                               .training = training,
                               .threads = t->inside ? t->threads : 1, /* sums inside kernels depend on it */
                               .backend = t->backend,
-                              .precision = t->precision};
+                              .precision = t->precision,
+                              .check_finite = t->check_finite && training};
 }
 
 static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool training, fst_error *err)
@@ -139,6 +141,7 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     t->batch = o->batch_size;
     t->backend = o->backend;
     t->precision = o->precision;
+    t->check_finite = o->check_finite;
     t->whole = training && has_batch_norm(t->graph);
     t->shard = training ? shard_rule(t->graph, o) : (o->shard_size ? o->shard_size : AUTO_SHARD);
     if (t->shard > t->batch)
@@ -205,16 +208,10 @@ static size_t best_class(const float *z, int n)
     return (size_t)best;
 }
 
-/* All-ones exponents are infinities and NaN. A ReLU turns a NaN into 0, so the loss alone may not show it. */
-FST_HOT static bool all_finite(const float *v, size_t n)
+/* A ReLU turns a NaN into 0, so the loss alone may not show it. */
+static bool gradients_finite(const fst_trainer *t, size_t shard)
 {
-    uint32_t bad = 0;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &v[i], sizeof bits);
-        bad |= (bits & 0x7f800000u) == 0x7f800000u;
-    }
-    return !bad;
+    return fst__all_finite(t->grads[shard], t->graph->param_count * sizeof(float), false);
 }
 
 /* Forward, loss, backward of `rows` rows from `first` on a plan of at least as many. */
@@ -241,7 +238,7 @@ static fst_status run_shard(fst_trainer *t, fst_plan *plan, size_t plan_rows, co
     for (size_t r = 0; in->labels && r < rows; r++)
         t->correct[shard] += best_class(logits + r * classes, t->classes) == (size_t)in->labels[first + r];
     s = fst_plan_backward(plan, t->state, t->grads[shard], err);
-    if (!s && !all_finite(t->grads[shard], t->graph->param_count))
+    if (!s && !gradients_finite(t, shard))
         s = fst_fail(err, FST_E_NUMERIC, "the gradients of this step are not all finite numbers");
     return s;
 }

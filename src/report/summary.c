@@ -1,6 +1,7 @@
 /* The closing table of a run, made from its summary.json. */
 #include <jansson.h>
 #include <math.h>
+#include <string.h>
 
 #include "fedstill/report.h"
 
@@ -40,6 +41,29 @@ static fst_status model_row(fst_table *t, const char *title, json_t *j, fst_erro
     return st;
 }
 
+/* The edges' last local models stand in the folder of the global one. */
+static fst_status edge_rows(fst_table *t, json_t *step, fst_error *err)
+{
+    const char *global = json_string_value(json_object_get(json_object_get(step, "model"), "path"));
+    fst_status st = FST_OK;
+    size_t i;
+    json_t *e;
+    json_array_foreach(json_object_get(step, "edges"), i, e) {
+        char accuracy[FST_HUMAN];
+        const char *name = json_string_value(json_object_get(e, "model")), *slash = global ? strrchr(global, '/') : NULL;
+        if (st || !name)
+            return st;
+        st = fst_table_cell(t, err, "  edge %zu, local", i + 1);
+        if (!st)
+            st = fst_table_cell(t, err, "%s", fst_human_percent(number(e, "accuracy"), accuracy));
+        for (int k = 0; !st && k < 4; k++)
+            st = fst_table_cell(t, err, "-");
+        if (!st)
+            st = fst_table_cell(t, err, "%.*s%s", slash ? (int)(slash + 1 - global) : 0, slash ? global : "", name);
+    }
+    return st;
+}
+
 fst_status fst_report_summary(const char *path, bool ascii, fst_buf *out, fst_error *err)
 {
     static const fst_column columns[] = {{"model", FST_LEFT},       {"accuracy", FST_RIGHT}, {"loss", FST_RIGHT},
@@ -58,6 +82,8 @@ fst_status fst_report_summary(const char *path, bool ascii, fst_buf *out, fst_er
         json_t *step = json_object_get(json_object_get(j, "stages"), rows[i].step);
         if (step)
             st = model_row(table, rows[i].title, step, err);
+        if (step && !st)
+            st = edge_rows(table, step, err);
     }
     if (!st)
         st = fst_table_write(table, ascii, out, err);

@@ -15,13 +15,14 @@ static const char *bytes_text(double n, char out[32])
 }
 
 /* Arena of one training plan of the model, times the plans that live at once, plus spans. */
-static fst_status training_memory(const fst_graph *g, size_t batch, int plans, double *out, fst_error *err)
+static fst_status training_memory(const fst_graph *g, size_t batch, int plans, fst_precision precision,
+                                  double *out, fst_error *err)
 {
     fst_plan *plan = NULL;
     fst_trainer *trainer = NULL;
-    fst_trainer_options o = {.batch_size = batch, .threads = 1};
+    fst_trainer_options o = {.batch_size = batch, .threads = 1, .precision = precision};
     fst_status st = fst_trainer_new(&trainer, g, &o, err);
-    fst_plan_options po = {.batch = st ? 1 : (int64_t)fst_trainer_shard(trainer), .training = true};
+    fst_plan_options po = {.batch = st ? 1 : (int64_t)fst_trainer_shard(trainer), .training = true, .precision = precision};
     if (!st)
         st = fst_plan_new(&plan, g, &po, err);
     if (!st) {
@@ -52,7 +53,7 @@ static fst_status tell(const struct session *s, const struct work *w, fst_buf *o
     double memory = 0;
     fst_status st = fst_model_graph(&g, w->arch, &c, err);
     if (!st)
-        st = training_memory(g, w->batch, w->plans, &memory, err);
+        st = training_memory(g, w->batch, w->plans, s->precision, &memory, err);
     if (!st)
         st = fst_buf_printf(out, err, "  %-16s %-20s %9zu parameters  %11.0f samples  %10.1f GFLOP  up %s  down %s  memory %s\n",
                             w->stage, w->arch, fst_graph_param_count(g), w->samples,
@@ -86,12 +87,14 @@ static fst_status tell_federated(const struct session *s, fst_buf *out, fst_erro
 {
     const struct task_file *f = &s->task->file;
     const struct federated_section *t = &f->stages.federated_train;
-    double cohort = t->clients_per_round ? (double)t->clients_per_round : t->fraction * (double)f->clients.count, state = 0;
+    double clients = s->edges ? (double)s->edges : (double)f->clients.count, samples = (double)s->train->count, state = 0;
+    double cohort = t->clients_per_round ? (double)t->clients_per_round : t->fraction * clients;
+    for (size_t k = 0; k < s->edges; k++)
+        samples = (k ? samples : 0) + (double)s->edge[k].learn;
     fst_status st = state_bytes(s, fst__federated_model(f), &state, err);
     struct work w = {.stage = "federated_train",
                      .arch = fst__federated_model(f),
-                     .samples = (double)s->train->count * cohort / (double)f->clients.count *
-                                (double)(t->rounds * t->local_epochs),
+                     .samples = samples * cohort / clients * (double)(t->rounds * t->local_epochs),
                      .training = true,
                      .batch = (size_t)t->batch_size,
                      .plans = s->workers,
@@ -111,13 +114,14 @@ static fst_status tell_stages(const struct session *s, const bool chosen[4], fst
         st = tell(s, &w, out, err);
     }
     if (!st && chosen[1]) {
-        struct work w = {"cloud_kd", f->cloud_pretrain.model, (double)s->learn, false, 128, s->threads, 0, soft_bytes(s)};
+        struct work w = {"cloud_kd", f->cloud_pretrain.model, (double)s->learn, false, 128, s->threads, 0,
+                         s->edges ? 0 : soft_bytes(s)};
         st = tell(s, &w, out, err);
     }
     if (!st && chosen[2]) {
         const struct training *t = &f->edge_kd.training;
         struct work w = {"edge_kd", t->model, (double)s->learn * (double)t->epochs, true, (size_t)t->batch_size,
-                         s->threads, 0, f->edge_kd.kd_weight > 0 ? soft_bytes(s) : 0};
+                         s->threads, 0, f->edge_kd.kd_weight > 0 && !s->edges ? soft_bytes(s) : 0};
         st = tell(s, &w, out, err);
         if (!st && f->edge_kd.baseline) {
             w.stage = "edge_alone";
@@ -128,15 +132,30 @@ static fst_status tell_stages(const struct session *s, const bool chosen[4], fst
     return !st && chosen[3] ? tell_federated(s, out, err) : st;
 }
 
+static fst_status tell_places(const struct session *s, fst_buf *out, fst_error *err)
+{
+    const struct topology_section *t = &s->task->file.topology;
+    fst_status st = fst_buf_printf(out, err, "  the cloud has %zu + %zu of them (training + validation)\n", s->learn,
+                                   s->validate);
+    for (size_t k = 0; !st && k < s->edges; k++) {
+        const struct share *h = &s->edge[k];
+        int64_t devices = 0;
+        char missing[200];
+        bool lacks = fst__missing_classes(s, h, missing, sizeof missing) > 0;
+        for (int64_t d = 0; d < t->devices; d++)
+            devices += fst__edge_of_device(t, d) == (int64_t)k;
+        st = fst_buf_printf(out, err, "  edge %zu, with %lld devices, has %zu + %zu%s%s\n", k + 1, (long long)devices,
+                            h->learn, h->validate, lacks ? ", none of " : "", missing);
+    }
+    return st;
+}
+
 fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out, fst_error *err)
 {
-    struct session s = {.task = t, .options = o};
+    struct session s = {.dry = true};
     bool chosen[4];
-    int cpus = fst_cpu_count();
     char shape[64];
-    s.backend = o->backend ? o->backend : fst_backend_names()[0];
-    s.threads = o->threads > 0 ? o->threads : cpus;
-    s.workers = o->workers > 0 ? o->workers : cpus;
+    fst__session_init(&s, t, o);
     fst_status st = fst__chosen_stages(t, o, chosen, err);
     if (!st)
         st = fst__session_open_data(&s, err);
@@ -148,8 +167,10 @@ fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out
         st = fst_buf_printf(out, err,
                             "\n# The work ahead (what is up to date already is not done again):\n"
                             "  data: %zu training samples, %zu for validation, %zu for testing, %s, %d classes\n",
-                            s.learn, s.validate, s.test->count,
+                            s.edges ? s.train->count : s.learn, s.edges ? 0 : s.validate, s.test->count,
                             fst_shape_text(&s.train->shape, shape, sizeof shape), s.train->classes);
+    if (!st && s.edges)
+        st = tell_places(&s, out, err);
     if (!st)
         st = tell_stages(&s, chosen, out, err);
     fst__session_close(&s);

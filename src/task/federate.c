@@ -25,6 +25,10 @@ struct federation {
     fst_strategy *strategy;
     char *checkpoint;
     uint64_t round, bytes_up, bytes_down;
+    fst_state best;                   /* select: best, the global model of best_round */
+    double best_accuracy;             /* on the edges' validation samples; below 0: none yet */
+    uint64_t best_round;              /* from 1 */
+    fst_state *edge;                  /* by edge: its last local model; NULL without a topology */
     uint64_t saved_round; /* the checkpoint holds the state after so many rounds; 0: there is none */
     double seconds_before, started, saved;
 };
@@ -107,6 +111,8 @@ static fst_status train_client(void *ctx, int worker, uint32_t client, uint64_t 
         }
     }
     fst_loader_free(loader);
+    if (!st && f->edge && !fst__state_sound(&state, NULL)) /* a spoilt one will not be folded either */
+        fst_state_copy(&f->edge[client], &state);
     if (!st) {
         result->loss = loss / (double)rows;
         result->accuracy = (double)correct / (double)rows;
@@ -116,25 +122,53 @@ static fst_status train_client(void *ctx, int worker, uint32_t client, uint64_t 
 
 /* ---- checkpoints ------------------------------------------------------------------------------------- */
 
-static size_t tensors(const struct federation *f, fst_tensor *t)
+enum { MAX_TENSORS = 3 * (FST__MAX_EDGES + 2) + 1 };
+
+/* A checkpoint's tensors and their names. */
+struct kept {
+    fst_tensor t[MAX_TENSORS];
+    char name[MAX_TENSORS][40];
+    size_t n;
+};
+
+static void keep(struct kept *k, const char *prefix, const fst_state *s)
 {
-    const fst_state *s = &f->model->state;
-    size_t n = 0;
-    t[n++] = (fst_tensor){"params", FST_F32, FST_SHAPE((int64_t)s->param_count), s->params};
-    t[n++] = (fst_tensor){"buffers", FST_F32, FST_SHAPE((int64_t)s->buffer_count), s->buffers};
-    t[n++] = (fst_tensor){"counters", FST_I64, FST_SHAPE((int64_t)s->counter_count), s->counters};
-    return n;
+    const fst_tensor t[] = {{"params", FST_F32, FST_SHAPE((int64_t)s->param_count), s->params},
+                            {"buffers", FST_F32, FST_SHAPE((int64_t)s->buffer_count), s->buffers},
+                            {"counters", FST_I64, FST_SHAPE((int64_t)s->counter_count), s->counters}};
+    for (int i = 0; i < 3; i++, k->n++) {
+        snprintf(k->name[k->n], sizeof k->name[k->n], "%s%s", prefix, t[i].name);
+        k->t[k->n] = t[i];
+        k->t[k->n].name = k->name[k->n];
+    }
+}
+
+static void tensors(const struct federation *f, struct kept *k)
+{
+    k->n = 0;
+    keep(k, "", &f->model->state);
+    if (f->best.params)
+        keep(k, "best.", &f->best);
+    for (size_t e = 0; f->edge && e < f->s->edges; e++) {
+        char prefix[24];
+        snprintf(prefix, sizeof prefix, "edge_%d.", (int)e + 1);
+        keep(k, prefix, &f->edge[e]);
+    }
 }
 
 static fst_status put_state(struct federation *f, fst_checkpoint_writer *w, fst_buf *kept, fst_error *err)
 {
-    fst_tensor t[4];
-    size_t n = tensors(f, t);
+    struct kept k;
+    tensors(f, &k);
     fst_status st = fst_strategy_save(f->strategy, kept, err);
     if (!st && kept->len)
-        t[n++] = (fst_tensor){"strategy", FST_U8, FST_SHAPE((int64_t)kept->len), kept->data};
+        k.t[k.n++] = (fst_tensor){"strategy", FST_U8, FST_SHAPE((int64_t)kept->len), kept->data};
     if (!st)
-        st = fst_checkpoint_add_all(w, t, n, err);
+        st = fst_checkpoint_add_all(w, k.t, k.n, err);
+    if (!st)
+        st = fst_checkpoint_put_double(w, "best_accuracy", f->best_accuracy, err);
+    if (!st)
+        st = fst_checkpoint_put_uint(w, "best_round", f->best_round, err);
     if (!st)
         st = fst_checkpoint_put_uint(w, "round", f->round, err);
     if (!st)
@@ -177,7 +211,7 @@ static fst_status load_strategy(struct federation *f, const fst_checkpoint *k, f
 /* Outputs are untouched on failure, but for the strategy, which checks its bytes before it takes them. */
 static fst_status take(struct federation *f, const fst_checkpoint *k, fst_error *err)
 {
-    fst_tensor t[3];
+    struct kept own;
     struct federation n = *f;
     fst_status st = fst_checkpoint_uint(k, "round", &n.round, err);
     if (!st)
@@ -186,12 +220,17 @@ static fst_status take(struct federation *f, const fst_checkpoint *k, fst_error 
         st = fst_checkpoint_uint(k, "bytes_down", &n.bytes_down, err);
     if (!st)
         st = fst_checkpoint_double(k, "seconds", &n.seconds_before, err);
-    if (!st && n.round > (uint64_t)f->section->rounds)
+    if (!st)
+        st = fst_checkpoint_double(k, "best_accuracy", &n.best_accuracy, err);
+    if (!st)
+        st = fst_checkpoint_uint(k, "best_round", &n.best_round, err);
+    if (!st && (n.round > (uint64_t)f->section->rounds || n.best_round > n.round))
         st = fst_fail(err, FST_E_MISMATCH, "%s: its round is not of this training", f->checkpoint);
     if (!st)
         st = load_strategy(f, k, err);
+    tensors(f, &own);
     if (!st)
-        st = fst_checkpoint_load(k, t, tensors(f, t), err);
+        st = fst_checkpoint_load(k, own.t, own.n, err);
     if (st)
         return st;
     n.saved_round = n.round;
@@ -221,7 +260,8 @@ static fst_status resume(struct federation *f, fst_error *err)
 
 /* ---- rounds ----------------------------------------------------------------------------------------- */
 
-static void tell_round(struct federation *f, const fst_round_report *r, const struct score *score)
+static void tell_round(struct federation *f, const fst_round_report *r, const struct score *score,
+                       double validation)
 {
     fst_field fields[] = {FST_INT("round", (int64_t)r->round + 1),
                           FST_INT("selected", r->selected),
@@ -236,6 +276,7 @@ static void tell_round(struct federation *f, const fst_round_report *r, const st
                           FST_INT("bytes_down", (int64_t)r->bytes_down),
                           FST_DOUBLE("test_accuracy", score->accuracy),
                           FST_DOUBLE("test_loss", score->loss),
+                          FST_DOUBLE("validation_accuracy", validation),
                           FST_DOUBLE("seconds", r->seconds)};
     char note[96];
     fst__emit(f->s, "round", fields, sizeof fields / sizeof *fields);
@@ -250,6 +291,41 @@ static void tell_round(struct federation *f, const fst_round_report *r, const st
     fst__watch_update(f->s, r->round + 1, note);
 }
 
+/* The accuracy of a model on an edge's own validation samples; NaN when it has none. */
+static fst_status on_edge(struct federation *f, size_t k, const fst_state *state, struct score *out, fst_error *err)
+{
+    const struct share *h = &f->s->edge[k];
+    *out = (struct score){NAN, NAN, 0};
+    if (!h->validate)
+        return FST_OK;
+    return fst__evaluate(f->s, f->model->graph, state, f->s->train, h->index + h->learn, h->validate, out, err);
+}
+
+/* Each edge measures the aggregated model on samples of its own and tells the share that it got right; the best round
+ * is that with most right in all. */
+static fst_status choose_round(struct federation *f, double *accuracy, fst_error *err)
+{
+    double right = 0, samples = 0;
+    fst_status st = FST_OK;
+    for (size_t k = 0; !st && k < f->s->edges; k++) {
+        struct score v;
+        st = on_edge(f, k, &f->model->state, &v, err);
+        if (!st && v.samples) {
+            right += v.accuracy * (double)v.samples;
+            samples += (double)v.samples;
+        }
+    }
+    if (st)
+        return st;
+    *accuracy = right / samples;
+    if (*accuracy > f->best_accuracy) {
+        f->best_accuracy = *accuracy;
+        f->best_round = f->round;
+        fst_state_copy(&f->best, &f->model->state);
+    }
+    return FST_OK;
+}
+
 static fst_status round_done(void *ctx, const fst_fed_view *global, const fst_round_report *r, fst_error *err)
 {
     struct federation *f = ctx;
@@ -259,11 +335,12 @@ static fst_status round_done(void *ctx, const fst_fed_view *global, const fst_ro
     f->round = r->round + 1;
     f->bytes_up += r->bytes_up;
     f->bytes_down += r->bytes_down;
-    fst_status st = FST_OK;
-    if (f->round % (uint64_t)f->section->evaluate_every == 0)
+    double validation = NAN;
+    fst_status st = f->best.params ? choose_round(f, &validation, err) : FST_OK;
+    if (!st && f->round % (uint64_t)f->section->evaluate_every == 0)
         st = fst__evaluate_test(f->s, f->model->graph, &f->model->state, &score, err);
     if (!st)
-        tell_round(f, r, &score);
+        tell_round(f, r, &score, validation);
     if (!st && (k->steps || fst_clock_seconds() - f->saved >= k->seconds || fst__session_stopped(f->s)))
         st = save(f, err);
     if (!st && fst__session_stopped(f->s))
@@ -319,11 +396,43 @@ static fst_status rounds(struct federation *f, fst_error *err)
 
 /* ---- the step ----------------------------------------------------------------------------------------- */
 
+/* The edges' samples to learn from as a partition; the cloud's and those of validation are nobody's. */
+static fst_status edges_partition(struct federation *f, fst_error *err)
+{
+    struct session *s = f->s;
+    fst_partition *p = &f->partition;
+    size_t total = 0;
+    for (size_t k = 0; k < s->edges; k++)
+        total += s->edge[k].learn;
+    *p = (fst_partition){.clients = (int)s->edges,
+                         .classes = s->train->classes,
+                         .samples = s->train->count,
+                         .seed = (uint64_t)s->task->file.seed};
+    p->index = fst_calloc(total, sizeof *p->index);
+    p->begin = fst_calloc(s->edges + 1, sizeof *p->begin);
+    p->counts = fst_calloc(s->edges * (size_t)p->classes, sizeof *p->counts);
+    if (!p->index || !p->begin || !p->counts)
+        return fst_fail_memory(err, total * sizeof *p->index);
+    for (size_t k = 0; k < s->edges; k++) {
+        const struct share *h = &s->edge[k];
+        memcpy(p->index + p->begin[k], h->index, h->learn * sizeof *h->index);
+        p->begin[k + 1] = p->begin[k] + h->learn;
+        for (size_t i = 0; i < h->learn; i++)
+            p->counts[k * (size_t)p->classes + (size_t)s->train->labels[h->index[i]]]++;
+    }
+    memcpy(p->data_digest, s->train->digest, sizeof p->data_digest);
+    if (s->task->file.data.edge_path_count)
+        snprintf(p->method, sizeof p->method, "own");
+    else
+        snprintf(p->method, sizeof p->method, "dirichlet(%.9g)", s->task->file.topology.alpha);
+    return FST_OK;
+}
+
 static fst_status make_partition(struct federation *f, fst_error *err)
 {
     struct session *s = f->s;
     fst_partition_spec spec = fst__partition_spec(s);
-    fst_status st = fst_partition_make(&f->partition, s->train, &spec, err);
+    fst_status st = s->edges ? edges_partition(f, err) : fst_partition_make(&f->partition, s->train, &spec, err);
     if (st)
         return fst_fail_in(err, st, "clients");
     f->samples = fst_calloc((size_t)f->partition.clients, sizeof *f->samples);
@@ -372,7 +481,8 @@ static fst_status make_workers(struct federation *f, fst_error *err)
     fst_optim_spec os = fst__optim_spec(&f->section->optimizer, f->section->clip_norm);
     /* a client is one core's work: one shard */
     size_t batch = (size_t)f->section->batch_size;
-    fst_trainer_options o = {.batch_size = batch, .shard_size = batch, .threads = 1, .backend = s->backend};
+    fst_trainer_options o = fst__trainer_options(s, batch, 1);
+    o.shard_size = batch;
     f->workers = fst_calloc((size_t)s->workers, sizeof *f->workers);
     if (!f->workers)
         return fst_fail_memory(err, (size_t)s->workers * sizeof *f->workers);
@@ -382,6 +492,21 @@ static fst_status make_workers(struct federation *f, fst_error *err)
         if (!st)
             st = fst_optim_init(&f->workers[i].optim, &os, f->model->state.param_count, err);
     }
+    return st;
+}
+
+/* Room for each edge's last model and for the best global one. */
+static fst_status make_states(struct federation *f, fst_error *err)
+{
+    size_t n = f->s->edges;
+    fst_status st = f->section->select == 0 ? fst_state_init(&f->best, f->model->graph, err) : FST_OK;
+    if (st || !n)
+        return st;
+    f->edge = fst_calloc(n, sizeof *f->edge);
+    if (!f->edge)
+        return fst_fail_memory(err, n * sizeof *f->edge);
+    for (size_t k = 0; !st && k < n; k++)
+        st = fst_state_init(&f->edge[k], f->model->graph, err);
     return st;
 }
 
@@ -403,6 +528,8 @@ static fst_status prepare(struct federation *f, fst_error *err)
         st = fst_strategy_new(&f->strategy, fst__strategy_names[f->section->strategy], &so, global.size, err);
     if (!st)
         st = make_workers(f, err);
+    if (!st)
+        st = make_states(f, err);
     return st ? st : resume(f, err);
 }
 
@@ -413,28 +540,82 @@ static void release(struct federation *f)
         fst_optim_release(&f->workers[i].optim);
     }
     fst_free(f->workers);
+    for (size_t k = 0; f->edge && k < f->s->edges; k++)
+        fst_state_release(&f->edge[k]);
+    fst_free(f->edge);
+    fst_state_release(&f->best);
     fst_strategy_free(f->strategy);
     fst_partition_release(&f->partition);
     fst_free(f->samples);
     fst_free(f->checkpoint);
 }
 
+/* Notes, not errors: a skewed split does that, and the rounds go on all the same. */
+static void note_missing(const struct session *s)
+{
+    char missing[200];
+    for (size_t k = 0; k < s->edges; k++)
+        if (fst__missing_classes(s, &s->edge[k], missing, sizeof missing))
+            fst_log(FST_LOG_INFO, "edge %zu has no samples of %s", k + 1, missing);
+}
+
+/* The edges' last local models, beside the global one. */
+static fst_status save_edges(struct federation *f, struct record *r, fst_error *err)
+{
+    struct session *s = f->s;
+    fst_status st = FST_OK;
+    for (size_t k = 0; !st && k < s->edges; k++) {
+        struct edge_figures *e = &r->edge[k];
+        struct score test = {NAN, NAN, 0}, own = test, global = test;
+        char name[64];
+        fst_model m = *f->model;
+        m.state = f->edge[k];
+        snprintf(name, sizeof name, FST__EDGE_MODEL, (int)k + 1);
+        st = fst__evaluate_test(s, m.graph, &m.state, &test, err);
+        if (!st)
+            st = on_edge(f, k, &m.state, &own, err);
+        if (!st)
+            st = on_edge(f, k, &f->model->state, &global, err);
+        if (!st)
+            st = fst__write_model(s, STEP_FEDERATE, &m, r, name, test.accuracy, e->digest, err);
+        e->samples = (int64_t)s->edge[k].learn;
+        e->validation = (int64_t)s->edge[k].validate;
+        e->accuracy = test.accuracy;
+        e->own_accuracy = own.accuracy;
+        e->global_accuracy = global.accuracy;
+        fst__missing_classes(s, &s->edge[k], e->missing, sizeof e->missing);
+        fst_field fields[] = {FST_INT("edge", (int64_t)k + 1), FST_INT("samples", e->samples),
+                              FST_DOUBLE("test_accuracy", e->accuracy), FST_DOUBLE("own_accuracy", e->own_accuracy),
+                              FST_STRING("missing_classes", e->missing)};
+        if (!st)
+            fst__emit(s, "edge", fields, sizeof fields / sizeof *fields);
+    }
+    r->edges = st ? 0 : s->edges;
+    return st;
+}
+
 fst_status fst__step_federate(struct session *s, struct record *r, fst_error *err)
 {
     fst_model model;
-    struct federation f = {.s = s, .section = &s->task->file.stages.federated_train, .model = &model};
+    struct federation f = {.s = s, .section = &s->task->file.stages.federated_train, .model = &model, .best_accuracy = -1};
     fst_status st = fst__new_model(s, fst__federated_model(&s->task->file), &model, err);
     if (st)
         return st;
+    note_missing(s);
     st = prepare(&f, err);
     if (!st)
         st = rounds(&f, err);
     if (!st) {
+        if (f.best_round)
+            fst_state_copy(&model.state, &f.best);
+        r->best_round = (int64_t)f.best_round;
         r->seconds = f.seconds_before + fst_clock_seconds() - f.started;
         r->bytes_up = f.bytes_up;
         r->bytes_down = f.bytes_down;
-        r->samples = (int64_t)s->train->count;
+        r->samples = (int64_t)f.partition.begin[f.partition.clients];
         st = fst__save_model(s, STEP_FEDERATE, &model, r, err);
+        if (!st)
+            st = save_edges(&f, r, err);
         if (!st)
             st = write_partition(&f, r, err);
     }

@@ -53,6 +53,23 @@ static fst_status add_step(const struct session *s, enum step step, fst_buf *tex
     return fst_buf_printf(text, err, "%s=%s\n", fst__step_names[step], s->records[step].digest);
 }
 
+/* With a topology: which samples the cloud learns from; for the rounds, those of every edge. */
+static fst_status add_shares(const struct session *s, enum step step, fst_buf *text, fst_error *err)
+{
+    const struct share cloud = {s->order, s->learn, s->validate};
+    char digest[FST_DIGEST_HEX];
+    fst_status st = FST_OK;
+    if (s->edges && step != STEP_FEDERATE) {
+        fst__share_digest(&cloud, digest);
+        st = fst_buf_printf(text, err, "cloud=%s\n", digest);
+    }
+    for (size_t k = 0; !st && step == STEP_FEDERATE && k < s->edges; k++) {
+        fst__share_digest(&s->edge[k], digest);
+        st = fst_buf_printf(text, err, "edge_%zu=%s\n", k + 1, digest);
+    }
+    return st;
+}
+
 static enum step init_step(const struct task_file *f)
 {
     static const enum step steps[] = {STEP_DISTIL, STEP_ALONE, STEP_PRETRAIN};
@@ -83,7 +100,7 @@ static fst_status add_inputs(const struct session *s, enum step step, fst_buf *t
         return st;
     default:
         st = add_config(s, "stages.federated_train", text, err);
-        if (!st)
+        if (!st && !s->edges)
             st = add_config(s, "clients", text, err);
         if (!st)
             st = fst_buf_printf(text, err, "model=%s\n", fst__federated_model(f));
@@ -102,6 +119,11 @@ fst_status fst__fingerprint(const struct session *s, enum step step, char out[FS
                                    s->test->digest);
     if (!st)
         st = add_config(s, "data", &text, err);
+    /* nothing is added for f32, which is what there was before there was a choice */
+    if (!st && s->precision != FST_PRECISION_F32)
+        st = fst_buf_printf(&text, err, "precision=%s\n", fst_precision_name(s->precision));
+    if (!st)
+        st = add_shares(s, step, &text, err);
     if (!st)
         st = add_inputs(s, step, &text, err);
     if (!st) {
@@ -129,6 +151,43 @@ static double number(json_t *j)
     return json_is_number(j) ? json_number_value(j) : NAN;
 }
 
+static bool parse_edges(json_t *list, struct record *r)
+{
+    size_t i;
+    json_t *j;
+    if (json_array_size(list) > FST__MAX_EDGES)
+        return false;
+    json_array_foreach(list, i, j) {
+        struct edge_figures *e = &r->edge[i];
+        if (!copy_text(e->digest, sizeof e->digest, json_object_get(j, "digest")) ||
+            !copy_text(e->missing, sizeof e->missing, json_object_get(j, "missing_classes")))
+            return false;
+        e->samples = json_integer_value(json_object_get(j, "samples"));
+        e->validation = json_integer_value(json_object_get(j, "validation"));
+        e->accuracy = number(json_object_get(j, "accuracy"));
+        e->own_accuracy = number(json_object_get(j, "own_accuracy"));
+        e->global_accuracy = number(json_object_get(j, "global_accuracy"));
+    }
+    r->edges = json_array_size(list);
+    return true;
+}
+
+static bool parse_snr(json_t *list, struct record *r)
+{
+    size_t i;
+    json_t *j;
+    if (json_array_size(list) > FST__SNR_BINS)
+        return false;
+    json_array_foreach(list, i, j) {
+        r->snr.bin[i].from = number(json_object_get(j, "from_db"));
+        r->snr.bin[i].to = number(json_object_get(j, "to_db"));
+        r->snr.bin[i].samples = json_integer_value(json_object_get(j, "samples"));
+        r->snr.bin[i].correct = json_integer_value(json_object_get(j, "correct"));
+    }
+    r->snr.count = json_array_size(list);
+    return true;
+}
+
 static bool parse_record(json_t *j, struct record *r)
 {
     struct record n = {0};
@@ -150,6 +209,9 @@ static bool parse_record(json_t *j, struct record *r)
     n.samples = json_integer_value(json_object_get(j, "samples"));
     n.bytes_up = (uint64_t)json_integer_value(json_object_get(j, "bytes_up"));
     n.bytes_down = (uint64_t)json_integer_value(json_object_get(j, "bytes_down"));
+    n.best_round = json_integer_value(json_object_get(j, "best_round"));
+    if (!parse_edges(json_object_get(j, "edges"), &n) || !parse_snr(json_object_get(j, "accuracy_by_snr"), &n))
+        return false;
     *r = n;
     return true;
 }
@@ -164,6 +226,17 @@ static bool unchanged(const struct session *s, enum step step, const char *name,
     return same;
 }
 
+static bool edges_unchanged(const struct session *s, enum step step, const struct record *r)
+{
+    bool same = true;
+    for (size_t k = 0; same && k < r->edges; k++) {
+        char name[64];
+        snprintf(name, sizeof name, FST__EDGE_MODEL, (int)k + 1);
+        same = unchanged(s, step, name, r->edge[k].digest);
+    }
+    return same;
+}
+
 bool fst__record_current(const struct session *s, enum step step, const char *fingerprint, struct record *out)
 {
     fst_buf text = {0};
@@ -172,7 +245,7 @@ bool fst__record_current(const struct session *s, enum step step, const char *fi
     bool ok = path && !fst_file_read(path, MAX_RECORD, &text, NULL);
     json_t *j = ok ? json_loadb(text.data, text.len, 0, NULL) : NULL;
     ok = j && parse_record(j, &r) && !strcmp(r.fingerprint, fingerprint) && unchanged(s, step, r.artifact, r.digest) &&
-         (!r.extra[0] || unchanged(s, step, r.extra, r.extra_digest));
+         (!r.extra[0] || unchanged(s, step, r.extra, r.extra_digest)) && edges_unchanged(s, step, &r);
     json_decref(j);
     fst_buf_release(&text);
     fst_free(path);
@@ -181,9 +254,38 @@ bool fst__record_current(const struct session *s, enum step step, const char *fi
     return ok;
 }
 
-static void set_number(json_t *j, const char *key, double x)
+static json_t *real_or_null(double x)
 {
-    json_object_set_new(j, key, isfinite(x) ? json_real(x) : json_null());
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
+json_t *fst__edges_json(const struct record *r)
+{
+    json_t *list = json_array();
+    for (size_t k = 0; k < r->edges; k++) {
+        const struct edge_figures *e = &r->edge[k];
+        char name[64];
+        snprintf(name, sizeof name, FST__EDGE_MODEL, (int)k + 1);
+        json_array_append_new(list, json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:s, s:s, s:s}", "edge",
+                                              (json_int_t)k + 1, "samples", (json_int_t)e->samples, "validation",
+                                              (json_int_t)e->validation, "accuracy", real_or_null(e->accuracy),
+                                              "own_accuracy", real_or_null(e->own_accuracy), "global_accuracy",
+                                              real_or_null(e->global_accuracy), "missing_classes", e->missing, "model",
+                                              name, "digest", e->digest));
+    }
+    return list;
+}
+
+json_t *fst__snr_json(const struct record *r)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < r->snr.count; i++) {
+        int64_t n = r->snr.bin[i].samples, right = r->snr.bin[i].correct;
+        json_array_append_new(list, json_pack("{s:f, s:f, s:I, s:I, s:o}", "from_db", r->snr.bin[i].from, "to_db",
+                                              r->snr.bin[i].to, "samples", (json_int_t)n, "correct", (json_int_t)right,
+                                              "accuracy", n ? json_real((double)right / (double)n) : json_null()));
+    }
+    return list;
 }
 
 fst_status fst__record_write(const struct session *s, enum step step, const struct record *r, fst_error *err)
@@ -195,9 +297,15 @@ fst_status fst__record_write(const struct session *s, enum step step, const stru
                           (json_int_t)r->bytes_down);
     if (!j)
         return fst_fail_memory(err, 4096);
-    set_number(j, "accuracy", r->accuracy);
-    set_number(j, "loss", r->loss);
-    set_number(j, "seconds", r->seconds);
+    json_object_set_new(j, "accuracy", real_or_null(r->accuracy));
+    json_object_set_new(j, "loss", real_or_null(r->loss));
+    json_object_set_new(j, "seconds", real_or_null(r->seconds));
+    if (r->best_round)
+        json_object_set_new(j, "best_round", json_integer(r->best_round));
+    if (r->snr.count)
+        json_object_set_new(j, "accuracy_by_snr", fst__snr_json(r));
+    if (r->edges)
+        json_object_set_new(j, "edges", fst__edges_json(r));
     if (r->extra[0]) {
         json_object_set_new(j, "extra", json_string(r->extra));
         json_object_set_new(j, "extra_digest", json_string(r->extra_digest));

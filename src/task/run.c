@@ -36,6 +36,11 @@ fst_status fst__chosen_stages(const fst_task *t, const fst_task_options *o, bool
 {
     const char *mode = o->mode ? o->mode : "full_train";
     size_t m = 0, count = sizeof modes / sizeof *modes;
+    if (!strcmp(mode, "federated_server") || !strcmp(mode, "federated_edge"))
+        return fst_fail(err, FST_E_CONFIG,
+                        "mode %s belongs to a fleet of several machines, which this version does not run yet; "
+                        "federated_learning does the same rounds in one process",
+                        mode);
     while (m < count && strcmp(modes[m].name, mode))
         m++;
     if (m == count)
@@ -301,11 +306,8 @@ static void sweep(const struct session *s)
 fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err)
 {
     fst_error own = {0};
-    struct session s = {.task = t, .options = o};
-    int lock = -1, cpus = fst_cpu_count();
-    s.backend = o->backend ? o->backend : fst_backend_names()[0];
-    s.threads = o->threads > 0 ? o->threads : cpus;
-    s.workers = o->workers > 0 ? o->workers : cpus;
+    struct session s = {.nowned = 0};
+    int lock = -1;
     bool chosen[4];
     fst_status st = fst__chosen_stages(t, o, chosen, &own);
     if (!st)
@@ -315,6 +317,7 @@ fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err)
         st = path ? fst_file_lock(&lock, path, &own) : fst_fail_memory(&own, 256);
     fst_free(path);
     if (!st) {
+        fst__session_init(&s, t, o);
         sweep(&s);
         open_books(&s);
         st = fst__session_open_data(&s, &own);
@@ -322,7 +325,8 @@ fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err)
             st = run_steps(&s, chosen, &own);
         close_books(&s, st, &own);
     }
-    fst__session_close(&s);
+    if (s.task)
+        fst__session_close(&s);
     fst_file_unlock(lock);
     if (st && err)
         *err = own;

@@ -1,6 +1,7 @@
-/* The session of a run: its data, its watchers, evaluation and model files. */
+/* The session of a run: how it computes, its watchers, evaluation and model files. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "session.h"
@@ -10,85 +11,41 @@ const char *const fst__step_stages[STEPS] = {"cloud_pretrain", "cloud_kd", "edge
 
 enum { EVAL_BATCH = 512 };
 
-/* ---- data --------------------------------------------------------------------------------------- */
-
-static fst_status open_source(const struct session *s, const char *split, fst_source **out, fst_error *err)
+void fst__session_init(struct session *s, const fst_task *t, const fst_task_options *o)
 {
-    const struct data_section *d = &s->task->file.data;
-    char *path = fst_path_join(s->task->folder, d->path);
-    if (!path)
-        return fst_fail_memory(err, strlen(d->path));
-    fst_source_spec spec = {.format = d->source ? fst__data_sources[d->source] : NULL,
-                            .path = path,
-                            .split = split,
-                            .x = d->x,
-                            .y = d->y,
-                            .classes = (int)d->classes,
-                            .image_channels = (int)d->channels,
-                            .image_height = (int)d->height,
-                            .image_width = (int)d->width,
-                            .limit = (size_t)(strcmp(split, "test") ? d->limit : d->test_limit)};
-    fst_status st = fst_source_open(out, &spec, err);
-    fst_free(path);
-    return st ? fst_fail_in(err, st, "%s samples", split) : FST_OK;
+    int cpus = fst_cpu_count();
+    fst_precision wanted = (fst_precision)t->file.precision;
+    s->task = t;
+    s->options = o;
+    s->backend = o->backend ? o->backend : fst_backend_names()[0];
+    s->threads = o->threads > 0 ? o->threads : cpus;
+    s->workers = o->workers > 0 ? o->workers : cpus;
+    s->precision = fst_backend_supports(s->backend, wanted) ? wanted : FST_PRECISION_F32;
+    if (s->precision != wanted)
+        fst_log(FST_LOG_WARN, "precision: this machine cannot compute in %s (backend %s): f32 is used",
+                fst_precision_name(wanted), s->backend);
 }
 
-static fst_status make_transform(struct session *s, fst_error *err)
+fst_trainer_options fst__trainer_options(const struct session *s, size_t batch, int threads)
 {
-    const struct data_section *d = &s->task->file.data;
-    fst_transform t = {.crop_padding = (int)d->crop_padding, .flip = d->flip};
-    if (d->has_normalise) {
-        t.channels = (int)d->normalise.mean_count;
-        if (t.channels != 1 && t.channels != s->train->shape.dim[0])
-            return fst_fail(err, FST_E_CONFIG, "data.normalise has %d values, the samples have %lld channels",
-                            t.channels, (long long)s->train->shape.dim[0]);
-        for (int i = 0; i < t.channels; i++) {
-            t.mean[i] = (float)d->normalise.mean[i];
-            t.std[i] = (float)d->normalise.std[i];
-        }
-    }
-    s->transform = t;
-    return FST_OK;
-}
-
-static fst_status share_out(struct session *s, fst_error *err)
-{
-    size_t n = s->train->count;
-    fst_rng r;
-    s->order = fst_calloc(n, sizeof *s->order);
-    if (!s->order)
-        return fst_fail_memory(err, n * sizeof *s->order);
-    for (size_t i = 0; i < n; i++)
-        s->order[i] = (uint32_t)i;
-    s->validate = (size_t)((double)n * s->task->file.data.validation);
-    s->learn = n - s->validate;
-    if (s->validate) {
-        fst_rng_init(&r, (uint64_t)s->task->file.seed, "data.validation", 0);
-        fst_rng_shuffle_u32(&r, s->order, n);
-    }
-    return FST_OK;
-}
-
-fst_status fst__session_open_data(struct session *s, fst_error *err)
-{
-    char a[64], b[64];
-    fst_status st = open_source(s, "train", &s->train, err);
-    if (!st)
-        st = open_source(s, "test", &s->test, err);
-    if (!st && (!fst_shape_equal(&s->train->shape, &s->test->shape) || s->test->classes > s->train->classes))
-        st = fst_fail(err, FST_E_MISMATCH, "training samples are %s with %d classes, test samples %s with %d",
-                      fst_shape_text(&s->train->shape, a, sizeof a), s->train->classes,
-                      fst_shape_text(&s->test->shape, b, sizeof b), s->test->classes);
-    if (!st)
-        st = make_transform(s, err);
-    return st ? st : share_out(s, err);
+    return (fst_trainer_options){.batch_size = batch,
+                                 .threads = threads,
+                                 .backend = s->backend,
+                                 .precision = s->precision,
+                                 .check_finite = s->task->file.check_finite};
 }
 
 void fst__session_close(struct session *s)
 {
-    fst_source_close(s->train);
-    fst_source_close(s->test);
+    while (s->nowned > 0)
+        fst_source_close(s->owned[--s->nowned]);
     fst_free(s->order);
+    for (size_t k = 0; k < s->edges; k++)
+        fst_free(s->edge[k].index);
+    fst_free(s->made.x);
+    fst_free(s->made.labels);
+    fst_free(s->made.snr);
+    fst_free(s->made.burst);
     fst_runner_free(s->runner);
     fst_events_free(s->events);
     fst_registry_free(s->registry);
@@ -159,7 +116,7 @@ static fst_status runner_for(struct session *s, const fst_graph *graph, fst_erro
         return FST_OK;
     fst_runner_free(s->runner);
     s->runner = NULL;
-    fst_trainer_options o = {.batch_size = EVAL_BATCH, .threads = s->threads, .backend = s->backend};
+    fst_trainer_options o = fst__trainer_options(s, EVAL_BATCH, s->threads);
     fst_status st = fst_runner_new(&s->runner, graph, &o, err);
     if (!st)
         s->runner_graph = graph;
@@ -169,11 +126,73 @@ static fst_status runner_for(struct session *s, const fst_graph *graph, fst_erro
 struct tally {
     const fst_graph *graph;
     const fst_state *state;
+    const float *snr;        /* of the source */
+    struct snr_table *table; /* NULL: not wanted */
     int classes;
     float *logits, *grad;
     double *rows, loss;
     size_t correct, samples;
 };
+
+static int by_size(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* A bin for each ratio when there are few of them, as where signals were made at fixed ones; else bins of 5 dB, or
+ * wider where the range is. */
+static void fill_bins(struct snr_table *t, const float *sorted, size_t n)
+{
+    enum { FEW = 32 };
+    double width = 5;
+    size_t kinds = 0;
+    for (size_t i = 0; i < n && kinds <= FEW; i++)
+        if (!i || sorted[i] != sorted[i - 1]) {
+            if (kinds < FEW)
+                t->bin[kinds].from = t->bin[kinds].to = sorted[i];
+            kinds++;
+        }
+    t->count = kinds;
+    if (kinds <= FEW)
+        return;
+    while (floor(sorted[n - 1] / width) - floor(sorted[0] / width) + 1 > FST__SNR_BINS)
+        width *= 2;
+    double first = floor(sorted[0] / width);
+    t->count = (size_t)(floor(sorted[n - 1] / width) - first) + 1;
+    for (size_t i = 0; i < t->count; i++) {
+        t->bin[i].from = (first + (double)i) * width;
+        t->bin[i].to = t->bin[i].from + width;
+    }
+}
+
+static fst_status make_bins(struct snr_table *t, const fst_source *source, fst_error *err)
+{
+    size_t n = 0;
+    *t = (struct snr_table){.count = 0};
+    float *sorted = fst_alloc(source->count * sizeof *sorted);
+    if (!sorted)
+        return fst_fail_memory(err, source->count * sizeof *sorted);
+    for (size_t i = 0; i < source->count; i++)
+        if (isfinite(source->snr[i]))
+            sorted[n++] = source->snr[i];
+    qsort(sorted, n, sizeof *sorted, by_size);
+    if (n)
+        fill_bins(t, sorted, n);
+    fst_free(sorted);
+    return FST_OK;
+}
+
+static void count_snr(struct snr_table *t, float snr, bool correct)
+{
+    double x = snr;
+    for (size_t i = 0; i < t->count; i++)
+        if (t->bin[i].from == t->bin[i].to ? x == t->bin[i].from : x >= t->bin[i].from && x < t->bin[i].to) {
+            t->bin[i].samples++;
+            t->bin[i].correct += correct;
+            return;
+        }
+}
 
 static fst_status count_batch(struct session *s, struct tally *t, const fst_batch *b, fst_error *err)
 {
@@ -190,6 +209,8 @@ static fst_status count_batch(struct session *s, struct tally *t, const fst_batc
         for (int j = 1; j < t->classes; j++)
             best = z[j] > z[best] ? j : best;
         t->correct += best == b->labels[i];
+        if (t->table)
+            count_snr(t->table, t->snr[b->index[i]], best == b->labels[i]);
         t->loss += t->rows[i];
     }
     t->samples += b->rows;
@@ -213,11 +234,16 @@ static fst_status count_all(struct session *s, struct tally *t, fst_loader *load
     return st;
 }
 
-fst_status fst__evaluate(struct session *s, const fst_graph *graph, const fst_state *state, const fst_source *source,
-                         const uint32_t *subset, size_t count, struct score *out, fst_error *err)
+static fst_status evaluate(struct session *s, const fst_graph *graph, const fst_state *state, const fst_source *source,
+                           const uint32_t *subset, size_t count, struct score *out, struct snr_table *table,
+                           fst_error *err)
 {
     fst_shape shape = fst_graph_output_shape(graph);
-    struct tally t = {.graph = graph, .state = state, .classes = (int)fst_shape_count(&shape)};
+    struct tally t = {.graph = graph,
+                      .state = state,
+                      .snr = source->snr,
+                      .table = table,
+                      .classes = (int)fst_shape_count(&shape)};
     fst_loader *loader = NULL;
     fst_loader_spec spec = {.source = source,
                             .subset = subset,
@@ -239,10 +265,24 @@ fst_status fst__evaluate(struct session *s, const fst_graph *graph, const fst_st
     return st;
 }
 
+fst_status fst__evaluate(struct session *s, const fst_graph *graph, const fst_state *state, const fst_source *source,
+                         const uint32_t *subset, size_t count, struct score *out, fst_error *err)
+{
+    return evaluate(s, graph, state, source, subset, count, out, NULL, err);
+}
+
+fst_status fst__evaluate_by_snr(struct session *s, const fst_graph *graph, const fst_state *state, struct score *out,
+                                struct snr_table *table, fst_error *err)
+{
+    bool wanted = table && s->test->snr;
+    fst_status st = wanted ? make_bins(table, s->test, err) : FST_OK;
+    return st ? st : evaluate(s, graph, state, s->test, NULL, 0, out, wanted ? table : NULL, err);
+}
+
 fst_status fst__evaluate_test(struct session *s, const fst_graph *graph, const fst_state *state, struct score *out,
                               fst_error *err)
 {
-    return fst__evaluate(s, graph, state, s->test, NULL, 0, out, err);
+    return fst__evaluate_by_snr(s, graph, state, out, NULL, err);
 }
 
 /* ---- models ----------------------------------------------------------------------------------------- */
@@ -282,13 +322,29 @@ fst_status fst__state_sound(const fst_state *state, fst_error *err)
     return fst_fail(err, FST_E_NUMERIC, "a parameter of the model is no longer a finite number");
 }
 
+fst_status fst__write_model(struct session *s, enum step step, const fst_model *m, const struct record *r,
+                            const char *name, double accuracy, char digest[FST_DIGEST_HEX], fst_error *err)
+{
+    char percent[32], seed[32];
+    snprintf(percent, sizeof percent, "%.6f", accuracy);
+    snprintf(seed, sizeof seed, "%lld", (long long)s->task->file.seed);
+    fst_pair more[] = {{"task", s->task->file.name}, {"stage", fst__step_names[step]},
+                       {"seed", seed},               {"data_digest", s->train->digest},
+                       {"test_accuracy", percent},   {"fingerprint", r->fingerprint},
+                       {"writer", "fedstill " FST_VERSION}};
+    char *path = fst__step_path(s, step, name);
+    fst_status st =
+        path ? fst_model_save(m, path, more, sizeof more / sizeof *more, digest, err) : fst_fail_memory(err, 256);
+    fst_free(path);
+    return st;
+}
+
 fst_status fst__save_model(struct session *s, enum step step, const fst_model *m, struct record *r, fst_error *err)
 {
-    char accuracy[32], seed[32];
     struct score score;
     fst_status st = fst__state_sound(&m->state, err);
     if (!st)
-        st = fst__evaluate_test(s, m->graph, &m->state, &score, err);
+        st = fst__evaluate_by_snr(s, m->graph, &m->state, &score, &r->snr, err);
     if (!st && !isfinite(score.loss))
         st = fst_fail(err, FST_E_NUMERIC, "the loss over the test samples is not a finite number (%g)", score.loss);
     if (st)
@@ -298,16 +354,7 @@ fst_status fst__save_model(struct session *s, enum step step, const fst_model *m
     r->accuracy = score.accuracy;
     r->loss = score.loss;
     r->parameters = (int64_t)m->state.param_count;
-    snprintf(accuracy, sizeof accuracy, "%.6f", score.accuracy);
-    snprintf(seed, sizeof seed, "%lld", (long long)s->task->file.seed);
-    fst_pair more[] = {{"task", s->task->file.name},  {"stage", fst__step_names[step]},
-                       {"seed", seed},                {"data_digest", s->train->digest},
-                       {"test_accuracy", accuracy},   {"fingerprint", r->fingerprint},
-                       {"writer", "fedstill " FST_VERSION}};
-    char *path = fst__step_path(s, step, r->artifact);
-    st = path ? fst_model_save(m, path, more, sizeof more / sizeof *more, r->digest, err) : fst_fail_memory(err, 256);
-    fst_free(path);
-    return st;
+    return fst__write_model(s, step, m, r, r->artifact, score.accuracy, r->digest, err);
 }
 
 fst_status fst__load_step_model(const struct session *s, enum step step, fst_model *out, fst_error *err)

@@ -11,6 +11,26 @@ enum step { STEP_PRETRAIN, STEP_SOFT, STEP_ALONE, STEP_DISTIL, STEP_FEDERATE, ST
 extern const char *const fst__step_names[STEPS];  /* folders under output/ */
 extern const char *const fst__step_stages[STEPS]; /* the stage that a step belongs to */
 
+#define FST__EDGE_MODEL "edge_%d_model.safetensors" /* K from 1 */
+enum { FST__SNR_BINS = 64 };
+/* Accuracy by signal-to-noise ratio, of the test samples whose ratio is known. */
+struct snr_table {
+    size_t count;
+    struct {
+        double from, to; /* dB, from <= snr < to; equal: just this one */
+        int64_t samples, correct;
+    } bin[FST__SNR_BINS];
+};
+
+/* What an edge got out of federated_train. Its last local model is edge_K_model.safetensors, K from 1. */
+struct edge_figures {
+    char digest[FST_DIGEST_HEX];
+    int64_t samples, validation;
+    double accuracy, own_accuracy; /* of its model on the test samples and on its own validation samples (NaN: none) */
+    double global_accuracy;        /* of the global model on its own validation samples */
+    char missing[200];             /* classes that it has no samples of: "E-2D_1, P-3C_2" */
+};
+
 /* What a finished step left: output/STEP/stage.json. */
 struct record {
     char fingerprint[FST_DIGEST_HEX]; /* of everything that the result depends on */
@@ -21,17 +41,40 @@ struct record {
     double accuracy, loss, seconds;
     int64_t parameters, samples;
     uint64_t bytes_up, bytes_down;
+    int64_t best_round; /* federated_train: the round whose model was kept, from 1; 0: no choice was made */
+    struct snr_table snr;
+    size_t edges; /* 0 without a topology */
+    struct edge_figures edge[FST__MAX_EDGES];
+};
+
+/* Training samples of one place: first those to learn from, then those of validation. */
+struct share {
+    uint32_t *index; /* in session.train */
+    size_t learn, validate;
+};
+
+struct made_signals { /* of a dry run, which has no file for them */
+    float *x, *snr;
+    int32_t *labels;
+    int64_t *burst;
 };
 
 struct session {
     const fst_task *task;
     const fst_task_options *options;
+    bool dry; /* writes nothing */
     const char *backend; /* never NULL */
     int threads, workers;
-    fst_source *train, *test; /* test may be NULL */
+    fst_precision precision;  /* in effect */
+    fst_source *owned[2 * FST__MAX_EDGES + 8]; /* all that were opened; later ones may refer to earlier ones */
+    size_t nowned;
+    fst_source *train, *test; /* two of them */
+    struct made_signals made;
     fst_transform transform;
-    uint32_t *order;          /* training samples: first those to learn from, then those of validation */
+    uint32_t *order;          /* a share: of all training samples, with a topology the cloud's */
     size_t learn, validate;
+    size_t edges; /* 0 without a topology */
+    struct share edge[FST__MAX_EDGES];
     fst_runner *runner;       /* of the model that was evaluated last */
     const fst_graph *runner_graph;
     fst_registry *registry;   /* NULL: it could not be opened, which was said */
@@ -42,9 +85,26 @@ struct session {
     char fingerprints[STEPS][FST_DIGEST_HEX];
 };
 
-/* ---- session.c ---- */
-/* Opens and checks the data, shares out validation. */
+/* ---- session_data.c ---- */
+/* Opens and checks the data, shares out test samples, validation and the places of a topology. */
 fst_status fst__session_open_data(struct session *s, fst_error *err);
+/* "E-2D_1, P-3C_2": the classes that a share has no samples of. Returns how many. */
+int fst__missing_classes(const struct session *s, const struct share *h, char *out, size_t size);
+/* A digest of which samples a share has and which of them it learns from. */
+void fst__share_digest(const struct share *h, char out[FST_DIGEST_HEX]);
+
+/* ---- synth_data.c ---- */
+/* The path of the made signals, which are made if they are not there; new memory. A dry run has no folder to keep
+ * them in: then *source is a source in memory, and *path NULL. */
+fst_status fst__synth_data(struct session *s, char **path, fst_source **source, fst_error *err);
+
+/* ---- topology.c ---- */
+/* Which edge (from 0) a device (from 0) belongs to. */
+int64_t fst__edge_of_device(const struct topology_section *t, int64_t device);
+
+/* ---- session.c ---- */
+/* Backend, threads and precision from task and options. Says so when the machine lacks the precision asked for. */
+void fst__session_init(struct session *s, const fst_task *t, const fst_task_options *o);
 void fst__session_close(struct session *s);
 bool fst__session_stopped(const struct session *s);
 /* output/STEP/NAME; new memory. */
@@ -64,7 +124,9 @@ struct score {
 /* Mean cross entropy and accuracy of a model over a source (subset NULL: all). */
 fst_status fst__evaluate(struct session *s, const fst_graph *graph, const fst_state *state, const fst_source *source,
                          const uint32_t *subset, size_t count, struct score *out, fst_error *err);
-/* The same over the test samples. */
+/* The same over the test samples, with the table by SNR where it is known (NULL: not wanted). */
+fst_status fst__evaluate_by_snr(struct session *s, const fst_graph *graph, const fst_state *state, struct score *out,
+                                struct snr_table *table, fst_error *err);
 fst_status fst__evaluate_test(struct session *s, const fst_graph *graph, const fst_state *state, struct score *out,
                               fst_error *err);
 /* A network that fits the data, with normalisation and class names of the data. */
@@ -73,6 +135,9 @@ fst_status fst__new_model(const struct session *s, const char *arch, fst_model *
 fst_status fst__state_sound(const fst_state *state, fst_error *err);
 /* Saves with provenance and fills the record's model figures. */
 fst_status fst__save_model(struct session *s, enum step step, const fst_model *m, struct record *r, fst_error *err);
+/* Writes one more model of a step, as `name`. */
+fst_status fst__write_model(struct session *s, enum step step, const fst_model *m, const struct record *r,
+                            const char *name, double accuracy, char digest[FST_DIGEST_HEX], fst_error *err);
 /* The model of a step that is up to date. */
 fst_status fst__load_step_model(const struct session *s, enum step step, fst_model *out, fst_error *err);
 
@@ -80,6 +145,9 @@ fst_status fst__load_step_model(const struct session *s, enum step step, fst_mod
 fst_status fst__fingerprint(const struct session *s, enum step step, char out[FST_DIGEST_HEX], fst_error *err);
 /* Whether the step's record has this fingerprint and its files are there unchanged. */
 bool fst__record_current(const struct session *s, enum step step, const char *fingerprint, struct record *out);
+/* Lists for stage.json and summary.json. */
+struct json_t *fst__edges_json(const struct record *r);
+struct json_t *fst__snr_json(const struct record *r);
 fst_status fst__record_write(const struct session *s, enum step step, const struct record *r, fst_error *err);
 
 /* ---- train.c ---- */
@@ -106,6 +174,7 @@ fst_status fst__step_federate(struct session *s, struct record *r, fst_error *er
 fst_soft_spec fst__soft_spec(const struct session *s);
 const char *fst__federated_model(const struct task_file *f);
 fst_partition_spec fst__partition_spec(const struct session *s);
+fst_trainer_options fst__trainer_options(const struct session *s, size_t batch, int threads);
 
 /* ---- run.c ---- */
 /* Which of the four stages, in their order, the options ask for. */

@@ -45,6 +45,8 @@ fst_status fst__step_alone(struct session *s, struct record *r, fst_error *err)
     return learn(s, &l, r, err);
 }
 
+/* With a topology both teacher and student learn at the cloud, on its samples: nothing travels before the rounds. */
+
 /* ---- soft labels ----------------------------------------------------------------------------------- */
 
 fst_soft_spec fst__soft_spec(const struct session *s)
@@ -70,7 +72,7 @@ static void soft_progress(void *ctx, size_t done, size_t total)
 static fst_status soften(struct session *s, const fst_model *teacher, fst_soft_labels *labels, fst_error *err)
 {
     fst_runner *runner = NULL;
-    fst_trainer_options o = {.batch_size = 512, .threads = s->threads, .backend = s->backend};
+    fst_trainer_options o = fst__trainer_options(s, 512, s->threads);
     fst_status st = fst_runner_new(&runner, teacher->graph, &o, err);
     fst_soft_spec spec = fst__soft_spec(s);
     fst_soft_make how = {.source = s->train,
@@ -112,7 +114,7 @@ fst_status fst__step_soft(struct session *s, struct record *r, fst_error *err)
     if (!st) {
         r->samples = (int64_t)labels.samples;
         r->accuracy = r->loss = NAN;
-        r->bytes_down = file_bytes(path); /* what an edge fetches */
+        r->bytes_down = s->edges ? 0 : file_bytes(path); /* what an edge fetches */
         r->seconds = fst_clock_seconds() - start;
     }
     fst_free(path);
@@ -162,7 +164,7 @@ static fst_status distil(struct session *s, struct record *r, fst_error *err)
                            .kd_warmup = e->kd_loss == FST_KD_DKD ? e->dkd.warmup_epochs : 0,
                            .soft = &binding};
         st = learn(s, &l, r, err);
-        r->bytes_down = file_bytes(path);
+        r->bytes_down = s->edges ? 0 : file_bytes(path);
     }
     fst_free(path);
     fst_free(rows);
@@ -203,10 +205,23 @@ static fst_status check_init(const struct task_file *f, fst_error *err)
                     fst__init_names[init], from);
 }
 
+static fst_status check_edges(const struct session *s, fst_error *err)
+{
+    size_t validate = 0;
+    for (size_t k = 0; k < s->edges; k++)
+        validate += s->edge[k].validate;
+    if (s->task->file.stages.federated_train.select == 0 && !validate)
+        return fst_fail(err, FST_E_CONFIG, "federated_train.select: best: the edges have no validation samples; a "
+                                           "larger data.validation or more samples are needed");
+    return FST_OK;
+}
+
 static fst_status check_clients(const struct session *s, fst_error *err)
 {
     fst_partition p = {0};
     fst_partition_spec spec = fst__partition_spec(s);
+    if (s->edges)
+        return check_edges(s, err);
     fst_status st = fst_partition_make(&p, s->train, &spec, err);
     fst_partition_release(&p);
     return st ? fst_fail_in(err, st, "clients") : FST_OK;

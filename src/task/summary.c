@@ -26,8 +26,30 @@ static json_t *step_json(const struct session *s, enum step step)
     json_object_set_new(j, "bytes_up", json_integer((json_int_t)r->bytes_up));
     json_object_set_new(j, "bytes_down", json_integer((json_int_t)r->bytes_down));
     json_object_set_new(j, r->has_model ? "model" : "artifact", file);
+    if (r->best_round)
+        json_object_set_new(j, "best_round", json_integer(r->best_round));
+    if (r->snr.count)
+        json_object_set_new(j, "accuracy_by_snr", fst__snr_json(r));
+    if (r->edges)
+        json_object_set_new(j, "edges", fst__edges_json(r));
     fst_free(path);
     return j;
+}
+
+/* Who has how many samples, and which classes not. */
+static json_t *places_json(const struct session *s)
+{
+    json_t *list = json_array();
+    for (size_t k = 0; k <= s->edges; k++) {
+        const struct share cloud = {s->order, s->learn, s->validate}, *h = k ? &s->edge[k - 1] : &cloud;
+        char name[32] = "cloud", missing[200];
+        if (k)
+            snprintf(name, sizeof name, "edge %zu", k);
+        fst__missing_classes(s, h, missing, sizeof missing);
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:s}", "place", name, "samples", (json_int_t)h->learn,
+                                              "validation", (json_int_t)h->validate, "missing_classes", missing));
+    }
+    return list;
 }
 
 /* A file that says the same already is left alone. */
@@ -51,6 +73,10 @@ fst_status fst__summary_write(const struct session *s, fst_error *err)
                           "backend", fst_backend_describe(s->backend), "data", "train_digest", s->train->digest,
                           "test_digest", s->test->digest, "train_samples", (json_int_t)s->learn, "test_samples",
                           (json_int_t)s->test->count, "stages", stages);
+    if (j && s->edges)
+        json_object_set_new(j, "places", places_json(s));
+    if (j && s->task->file.precision != FST_PRECISION_F32)
+        json_object_set_new(j, "precision", json_string(fst_precision_name(s->precision)));
     char *text = j ? json_dumps(j, JSON_INDENT(2) | JSON_PRESERVE_ORDER) : NULL;
     char *path = fst_path_join(s->task->output, "summary.json");
     fst_status st = text && path ? write_changed(path, text, err) : fst_fail_memory(err, 4096);

@@ -8,7 +8,7 @@
 
 #define MANY INT64_C(1000000000)
 
-const char *const fst__data_sources[] = {"auto", "idx", "cifar10", "folder", "array", NULL};
+const char *const fst__data_sources[] = {"auto", "idx", "cifar10", "folder", "array", "sigmf", "synth", NULL};
 static const char *const partitions[] = {"iid", "dirichlet", "shards", "quantity", NULL};
 static const char *const optimizers[] = {"sgd", "adam", "adamw", NULL};
 static const char *const schedules[] = {"constant", "cosine", "multistep", "step", "warmup_cosine", NULL};
@@ -18,6 +18,8 @@ static const char *const kd_losses[] = {"kl",           "cross_entropy", "mse_lo
                                         "standardised", "dkd",           NULL};
 const char *const fst__strategy_names[] = {"fedavg",     "fedprox", "fedavgm", "fedadagrad",
                                            "fedadam", "fedyogi", NULL};
+static const char *const selections[] = {"best", "last", NULL};
+static const char *const precisions[] = {"f32", "bf16", NULL};
 const char *const fst__init_names[] = {"edge_kd", "edge_alone", "cloud_pretrain", "random", NULL};
 
 /* ---- data ------------------------------------------------------------------------------------ */
@@ -45,8 +47,7 @@ static const fst__schema normalise_schema =
 
 static const fst__field data_fields[] = {
     FST__F_ENUM(struct data_section, source, fst__data_sources, "auto", "format of what stands at path"),
-    FST__F_STRING(struct data_section, path, NULL, "file or folder; relative to the task's folder", .required = true,
-                  .aside = true),
+    FST__F_STRING(struct data_section, path, NULL, "file or folder; relative to the task's folder", .aside = true),
     FST__F_STRING(struct data_section, x, NULL, "array: name of the samples (default x)"),
     FST__F_STRING(struct data_section, y, NULL, "array: name of the labels (default y)"),
     FST__F_INT(struct data_section, classes, 0, FST_MAX_CLASSES, "0", "number of classes; 0: as the data show"),
@@ -57,12 +58,48 @@ static const fst__field data_fields[] = {
     FST__F_INT(struct data_section, test_limit, 0, MANY, "0", "use only the first so many test samples; 0: all"),
     FST__F_DOUBLE(struct data_section, validation, 0, 0.9, "0",
                   "share of the training samples kept apart to choose the best epoch"),
+    FST__F_DOUBLE(struct data_section, test, 0, 0.9, "0",
+                  "share of the samples kept for testing, bursts whole; 0: the source's own test samples"),
+    FST__F_BOOL(struct data_section, own_validation, "false", "validate on the source's own split val"),
+    FST__F_STRINGS(struct data_section, edge_paths, edge_path_count, FST__MAX_EDGES, NULL,
+                   "topology: each edge's own samples; missing: the training samples are dealt", .aside = true),
+    FST__F_OPTIONAL(struct data_section, synth, has_synth, &fst__synth_schema,
+                    "source synth: signals made once, into output/data"),
     FST__F_OPTIONAL(struct data_section, normalise, has_normalise, &normalise_schema,
                     "mean and standard deviation; missing: as they are"),
     FST__F_INT(struct data_section, crop_padding, 0, 64, "0", "training: zero-pad by so much and crop at random"),
     FST__F_BOOL(struct data_section, flip, "false", "training: mirror left-right at random"),
 };
-static const fst__schema data_schema = FST__SCHEMA(struct data_section, data_fields);
+
+bool fst__is_synth(const struct data_section *d)
+{
+    return !strcmp(fst__data_sources[d->source], "synth");
+}
+
+static bool check_data(const void *object, fst__complaint *c)
+{
+    const struct data_section *d = object;
+    bool synth = fst__is_synth(d);
+    const char *why = NULL;
+    if (!synth && !d->path)
+        c->key = NULL, why = "path is required: the file or folder of the samples";
+    else if (synth && !d->has_synth)
+        c->key = "source", why = "is synth: the map synth says what to make, for instance synth: {windows: 10000}";
+    else if (!synth && d->has_synth)
+        c->key = "synth", why = "is only for source: synth";
+    else if (synth && (d->path || d->edge_path_count))
+        c->key = d->path ? "path" : "edge_paths", why = "is not for source: synth, whose samples are made";
+    else if (synth && d->test == 0)
+        c->key = "synth", why = "made signals have no test samples of their own: set test, for instance test: 0.2";
+    else if (d->own_validation && (synth || d->validation > 0))
+        c->key = "own_validation", why = synth ? "made signals have no split val: set validation" :
+                                                 "and validation > 0 say different things: set one of them";
+    if (why)
+        snprintf(c->text, sizeof c->text, "%s", why);
+    return !why;
+}
+
+static const fst__schema data_schema = FST__SCHEMA(struct data_section, data_fields, .check = check_data);
 
 static const fst__field clients_fields[] = {
     FST__F_INT(struct clients_section, count, 1, 1000000, "10", "number of clients"),
@@ -179,6 +216,8 @@ static const fst__field federated_fields[] = {
     FST__F_DOUBLE(struct federated_section, clip_norm, 0, 1e6, "0", "largest norm of a gradient; 0: no limit"),
     FST__F_MAP(struct federated_section, optimizer, &optimizer_schema, "of the clients; fresh in every round"),
     FST__F_ENUM(struct federated_section, init, fst__init_names, "edge_kd", "the model that the rounds start from"),
+    FST__F_ENUM(struct federated_section, select, selections, "last",
+                "the round whose model is kept; best: by the edges' validation samples, after aggregation"),
     FST__F_INT(struct federated_section, evaluate_every, 1, 1000000, "1", "rounds between two evaluations",
                .aside = true),
 };
@@ -240,13 +279,48 @@ static const fst__field task_fields[] = {
     FST__F_STRING(struct task_file, output, "output", "folder that the program owns; relative to the task's",
                   .aside = true),
     FST__F_INT(struct task_file, seed, 0, INT64_MAX, "0", "of every random stream"),
+    FST__F_ENUM(struct task_file, precision, precisions, "f32",
+                "of activations; bf16 where the processor has it, else f32", .aside = true),
+    FST__F_BOOL(struct task_file, check_finite, "false",
+                "slow: look at all values behind every kernel of a training step, and name the layer that spoils them",
+                .aside = true),
     FST__F_MAP(struct task_file, data, &data_schema, "the samples", .required = true),
+    FST__F_OPTIONAL(struct task_file, topology, has_topology, &fst__topology_schema,
+                    "cloud, edges and devices, each with samples of its own; missing: one place, and clients"),
     FST__F_MAP(struct task_file, clients, &clients_schema, "how many clients, and who has which samples"),
     FST__F_MAP(struct task_file, checkpoint, &checkpoint_schema, "how often progress is saved", .aside = true),
     FST__F_MAP(struct task_file, stages, &stages_schema, "what is done; stages that are missing are not",
                .required = true),
 };
-const fst__schema fst__task_schema = FST__SCHEMA(struct task_file, task_fields);
+
+/* What concerns several of the maps. */
+static bool check_task(const void *object, fst__complaint *c)
+{
+    const struct task_file *f = object;
+    const struct federated_section *t = &f->stages.federated_train;
+    bool federated = f->stages.has_federated_train;
+    if (f->data.edge_path_count && (!f->has_topology || (int64_t)f->data.edge_path_count != f->topology.edges)) {
+        c->key = "topology";
+        snprintf(c->text, sizeof c->text, "data.edge_paths names the samples of %zu edges: set topology: {edges: %zu}",
+                 f->data.edge_path_count, f->data.edge_path_count);
+        return false;
+    }
+    const char *why = NULL;
+    if (f->has_topology && f->data.own_validation && !f->data.edge_path_count)
+        c->key = "data", why = "a topology deals out the training samples: set validation: SHARE, not own_validation";
+    else if (f->has_topology && federated && (t->clients_per_round || t->fraction < 1))
+        c->key = "stages", why = "federated_train: with a topology all edges take part in every round: leave out "
+                                 "clients_per_round and fraction";
+    else if (federated && t->select == 0 && !f->has_topology)
+        c->key = "stages", why = "federated_train: select: best needs a topology, whose edges keep samples for it";
+    else if (federated && t->select == 0 && !f->data.own_validation && f->data.validation == 0)
+        c->key = "data", why = "federated_train.select: best needs samples to choose by: set validation";
+    if (why)
+        snprintf(c->text, sizeof c->text, "%s", why);
+    return !why;
+}
+
+const fst__schema fst__task_schema = FST__SCHEMA(struct task_file, task_fields, .check = check_task);
 
 /* ---- loading ----------------------------------------------------------------------------------- */
 

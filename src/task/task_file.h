@@ -14,11 +14,28 @@ struct normalise_section {
     size_t mean_count, std_count;
 };
 
+enum { FST__MAX_EDGES = 64 };
+
+struct synth_section {
+    int generator; /* fst_synth_kind */
+    int64_t windows, windows_per_burst, seed;
+    bool has_seed; /* else the task's */
+    double snr[2];
+    size_t snr_count;
+    char *params;
+};
+
 struct data_section {
     int source; /* index in data_sources: 0 is "auto" */
     char *path, *x, *y;
     int64_t classes, channels, height, width, limit, test_limit;
     double validation; /* share of the training samples */
+    double test;       /* share of all samples; 0: the source's own test split */
+    bool own_validation;
+    char **edge_paths;
+    size_t edge_path_count;
+    bool has_synth;
+    struct synth_section synth;
     bool has_normalise;
     struct normalise_section normalise;
     int64_t crop_padding;
@@ -30,6 +47,20 @@ struct clients_section {
     int partition; /* fst_partition_kind */
     double alpha;
     int64_t classes_per_client, min_samples;
+};
+
+struct link_section {
+    double rate, latency; /* MB/s, s */
+};
+
+struct links_section {
+    struct link_section device_edge, edge_cloud, device_cloud;
+};
+
+struct topology_section {
+    int64_t edges, devices;
+    double cloud_share, alpha;
+    struct links_section links;
 };
 
 struct optimizer_section {
@@ -87,6 +118,7 @@ struct federated_section {
     struct server_section server;
     struct optimizer_section optimizer;
     int init; /* index in init_names */
+    int select; /* 0 "best", 1 "last" */
     int64_t evaluate_every;
 };
 
@@ -106,13 +138,21 @@ struct checkpoint_section {
 struct task_file {
     char *name, *output;
     int64_t seed;
+    int precision; /* fst_precision, as asked for */
+    bool check_finite;
     struct data_section data;
+    bool has_topology;
+    struct topology_section topology;
     struct clients_section clients;
     struct checkpoint_section checkpoint;
     struct stages_section stages;
 };
 
+/* Are the samples made, not read? */
+bool fst__is_synth(const struct data_section *d);
+
 extern const char *const fst__data_sources[], *const fst__strategy_names[], *const fst__init_names[];
+extern const fst__schema fst__synth_schema, fst__topology_schema; /* topology.c */
 extern const fst__schema fst__task_schema, fst__training_schema; /* the latter of struct training alone */
 
 struct fst_task {

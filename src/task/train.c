@@ -306,7 +306,7 @@ static fst_status prepare(struct course *c, fst_error *err)
 {
     struct session *s = c->s;
     const struct training *t = c->lesson->training;
-    fst_trainer_options to = {.batch_size = (size_t)t->batch_size, .threads = s->threads, .backend = s->backend};
+    fst_trainer_options to = fst__trainer_options(s, (size_t)t->batch_size, s->threads);
     fst_optim_spec os = fst__optim_spec(&t->optimizer, t->clip_norm);
     fst_loader_spec ls = {.source = s->train,
                           .subset = s->order,

@@ -29,6 +29,8 @@ struct header {
     fst_dtype dtype;
     fst_shape shape;
     bool fortran, swap;
+    bool texts;      /* asked for: NumPy's S and U are wanted, as characters in a dimension behind the others */
+    int64_t letters; /* texts: characters of each */
 };
 
 void fst_array_release(fst_array *a)
@@ -114,6 +116,32 @@ static bool quoted(struct text *t, char *out, size_t size)
     return true;
 }
 
+static bool number(struct text *t, int64_t *out)
+{
+    int64_t v = 0;
+    blanks(t);
+    if (*t->p < '0' || *t->p > '9')
+        return false;
+    while (*t->p >= '0' && *t->p <= '9')
+        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, *t->p++ - '0', &v))
+            return false;
+    if (*t->p == 'L') /* Python 2 wrote its long integers so */
+        t->p++;
+    *out = v;
+    return true;
+}
+
+/* "|S32": bytes, "<U32": characters of four bytes. */
+static fst_status parse_texts(const struct text *t, const char *type, struct header *h, fst_error *err)
+{
+    struct text digits = {t->name, type + 2};
+    if ((type[1] != 'S' && type[1] != 'U') || !number(&digits, &h->letters) || *digits.p)
+        return fst_fail(err, FST_E_FORMAT, "%s: elements of type '%s'; texts ('S32', 'U32') are needed", t->name, type);
+    h->dtype = type[1] == 'S' ? FST_U8 : FST_U32;
+    h->swap = type[1] == 'U' && type[0] == '>';
+    return FST_OK;
+}
+
 static fst_status parse_type(struct text *t, struct header *h, fst_error *err)
 {
     static const struct {
@@ -129,6 +157,8 @@ static fst_status parse_type(struct text *t, struct header *h, fst_error *err)
         return bad(t, "descr must be a type such as '<f4'", err);
     if (type[1] == 'O')
         return fst_fail(err, FST_E_UNSUPPORTED, "%s: an object array (a pickle); save it with a number type", t->name);
+    if (h->texts)
+        return parse_texts(t, type, h, err);
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (!strcmp(type + 1, kinds[i].name)) {
             h->dtype = kinds[i].dtype;
@@ -152,21 +182,6 @@ static fst_status parse_order(struct text *t, struct header *h, fst_error *err)
     else
         return bad(t, "fortran_order must be True or False", err);
     return FST_OK;
-}
-
-static bool number(struct text *t, int64_t *out)
-{
-    int64_t v = 0;
-    blanks(t);
-    if (*t->p < '0' || *t->p > '9')
-        return false;
-    while (*t->p >= '0' && *t->p <= '9')
-        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, *t->p++ - '0', &v))
-            return false;
-    if (*t->p == 'L') /* Python 2 wrote its long integers so */
-        t->p++;
-    *out = v;
-    return true;
 }
 
 static fst_status parse_shape(struct text *t, struct header *h, fst_error *err)
@@ -258,7 +273,7 @@ static fst_status read_header(struct input *in, struct header *h, fst_error *err
 
 /* ---- the data ------------------------------------------------------------------------------- */
 
-static void swap_bytes(unsigned char *p, size_t count, size_t size)
+void fst__swap_bytes(unsigned char *p, size_t count, size_t size)
 {
     for (size_t i = 0; i < count; i++, p += size)
         for (size_t k = 0; k < size / 2; k++) {
@@ -269,7 +284,7 @@ static void swap_bytes(unsigned char *p, size_t count, size_t size)
 }
 
 /* Copies the array in C order; the index counts up, last dimension first, and the source follows it. */
-static void from_fortran(unsigned char *dst, const unsigned char *src, const fst_shape *s, size_t count, size_t size)
+void fst__from_fortran(unsigned char *dst, const unsigned char *src, const fst_shape *s, size_t count, size_t size)
 {
     int64_t at[FST_MAX_RANK] = {0}, stride[FST_MAX_RANK];
     int64_t from = 0, step = 1;
@@ -297,7 +312,7 @@ static fst_status to_c_order(unsigned char **data, const struct header *h, size_
     unsigned char *sorted = fst_alloc(count * size);
     if (!sorted)
         return fst_fail_memory(err, count * size);
-    from_fortran(sorted, *data, &h->shape, count, size);
+    fst__from_fortran(sorted, *data, &h->shape, count, size);
     fst_free(*data);
     *data = sorted;
     return FST_OK;
@@ -321,12 +336,25 @@ static fst_status data_size(const struct input *in, const struct header *h, size
     return FST_OK;
 }
 
-/* Reads the whole array; `name` becomes its name. */
-static fst_status read_array(fst_array *out, struct input *in, const char *name, size_t max_bytes, fst_error *err)
+/* A list of texts becomes an array with a row of characters for each. */
+static fst_status texts_shape(const struct input *in, struct header *h, fst_error *err)
 {
-    struct header h = {0};
+    if (h->shape.rank != 1)
+        return fst_fail(err, FST_E_FORMAT, "%s: texts in %d dimensions; a list is needed", in->name, h->shape.rank);
+    h->shape.dim[h->shape.rank++] = h->letters;
+    h->fortran = false;
+    return FST_OK;
+}
+
+/* Reads the whole array; `name` becomes its name. */
+static fst_status read_array(fst_array *out, struct input *in, const char *name, bool texts, size_t max_bytes,
+                             fst_error *err)
+{
+    struct header h = {.texts = texts};
     size_t bytes = 0;
     fst_status s = read_header(in, &h, err);
+    if (!s && texts)
+        s = texts_shape(in, &h, err);
     if (!s)
         s = data_size(in, &h, max_bytes, &bytes, err);
     if (s)
@@ -339,7 +367,7 @@ static fst_status read_array(fst_array *out, struct input *in, const char *name,
     if (!s)
         s = input_read(in, data, bytes, "the data", err);
     if (!s && h.swap)
-        swap_bytes(data, count, fst_dtype_size(h.dtype));
+        fst__swap_bytes(data, count, fst_dtype_size(h.dtype));
     if (!s)
         s = to_c_order(&data, &h, count, err);
     if (s) {
@@ -356,7 +384,7 @@ fst_status fst_npy_parse(fst_array *out, const char *name, const void *data, siz
 {
     static const unsigned char nothing[1];
     struct input in = {.name = name, .left = len, .memory = len ? data : nothing, .fd = -1};
-    return read_array(out, &in, "", max_bytes, err);
+    return read_array(out, &in, "", false, max_bytes, err);
 }
 
 fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_error *err)
@@ -372,7 +400,7 @@ fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_
         s = fst_fail(err, FST_E_IO, "%s: not a file", path);
     } else {
         in.left = (uint64_t)st.st_size;
-        s = read_array(out, &in, "", max_bytes, err);
+        s = read_array(out, &in, "", false, max_bytes, err);
     }
     close(in.fd);
     return s;
@@ -499,7 +527,7 @@ static fst_status check_end(struct input *in, fst_error *err)
 }
 
 static fst_status read_member(fst_array *out, zip_t *z, zip_uint64_t index, const char *label, const char *member,
-                              size_t max_bytes, fst_error *err)
+                              bool texts, size_t max_bytes, fst_error *err)
 {
     zip_stat_t st;
     fst_array a = {0};
@@ -511,7 +539,7 @@ static fst_status read_member(fst_array *out, zip_t *z, zip_uint64_t index, cons
     struct input in = {.name = label, .left = st.size, .member = zip_fopen_index(z, index, 0), .fd = -1};
     if (!in.member)
         return fst_fail(err, FST_E_FORMAT, "%s: %s", label, zip_strerror(z));
-    fst_status s = read_array(&a, &in, member, max_bytes, err);
+    fst_status s = read_array(&a, &in, member, texts, max_bytes, err);
     if (!s)
         s = check_end(&in, err);
     zip_fclose(in.member);
@@ -522,8 +550,8 @@ static fst_status read_member(fst_array *out, zip_t *z, zip_uint64_t index, cons
     return s;
 }
 
-static fst_status archive_read(fst_array *out, zip_t *z, const char *name, const char *member, size_t max_bytes,
-                               fst_error *err)
+static fst_status archive_read(fst_array *out, zip_t *z, const char *name, const char *member, bool texts,
+                               size_t max_bytes, fst_error *err)
 {
     fst_buf file = {0}, label = {0};
     fst_status s = fst_buf_printf(&file, err, "%s.npy", member);
@@ -532,7 +560,7 @@ static fst_status archive_read(fst_array *out, zip_t *z, const char *name, const
     if (!s) {
         zip_int64_t index = zip_name_locate(z, file.data, 0);
         s = index < 0 ? fst_fail(err, FST_E_FORMAT, "%s: there is no array \"%s\" in it", name, member)
-                      : read_member(out, z, (zip_uint64_t)index, label.data, member, max_bytes, err);
+                      : read_member(out, z, (zip_uint64_t)index, label.data, member, texts, max_bytes, err);
     }
     fst_buf_release(&file);
     fst_buf_release(&label);
@@ -545,7 +573,7 @@ fst_status fst_npz_read(fst_array *out, const char *path, const char *member, si
     fst_status s = archive_open(&z, path, err);
     if (s)
         return s;
-    s = archive_read(out, z, path, member, max_bytes, err);
+    s = archive_read(out, z, path, member, false, max_bytes, err);
     zip_discard(z);
     return s;
 }
@@ -557,7 +585,7 @@ fst_status fst__npz_read_memory(fst_array *out, const char *name, const void *da
     fst_status s = archive_open_memory(&z, name, data, len, err);
     if (s)
         return s;
-    s = archive_read(out, z, name, member, max_bytes, err);
+    s = archive_read(out, z, name, member, false, max_bytes, err);
     zip_discard(z);
     return s;
 }
@@ -621,6 +649,100 @@ fst_status fst__npz_list_memory(const char *name, const void *data, size_t len, 
     if (s)
         return s;
     s = archive_list(z, name, names, count, err);
+    zip_discard(z);
+    return s;
+}
+
+/* ---- texts ---------------------------------------------------------------------------------- */
+
+/* One character in UTF-8 to out (if not NULL); its length, 0 for what is no character. */
+static size_t utf8(uint32_t c, char *out)
+{
+    static const unsigned char lead[] = {0, 0, 0xC0, 0xE0, 0xF0};
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    if (c > 0x10FFFF || (c >= 0xD800 && c < 0xE000))
+        return 0;
+    for (size_t i = n; out && i-- > 0; c >>= 6)
+        out[i] = (char)(i ? 0x80 | (c & 0x3F) : lead[n] | c);
+    return n;
+}
+
+/* Text i as UTF-8 to out (if not NULL); *len is its length. What is padded with NULs ends at the first. */
+static bool text_at(const fst_array *a, size_t i, char *out, size_t *len)
+{
+    size_t width = (size_t)a->shape.dim[1], n = 0;
+    for (size_t k = 0; k < width; k++) {
+        uint32_t c =
+            a->dtype == FST_U8 ? ((const uint8_t *)a->data)[i * width + k] : ((const uint32_t *)a->data)[i * width + k];
+        size_t more = 1;
+        if (c == 0)
+            break;
+        if (a->dtype == FST_U32)
+            more = utf8(c, out ? out + n : NULL);
+        else if (out)
+            out[n] = (char)c;
+        if (!more)
+            return false;
+        n += more;
+    }
+    *len = n;
+    return true;
+}
+
+static fst_status texts_of(const fst_array *a, const char *name, char ***texts, size_t *count, fst_error *err)
+{
+    size_t n = (size_t)a->shape.dim[0], bytes = n * sizeof(char *), len = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!text_at(a, i, NULL, &len))
+            return fst_fail(err, FST_E_FORMAT, "%s: text %zu of \"%s\" holds what is no character", name, i, a->name);
+        bytes += len + 1;
+    }
+    char **list = fst_alloc(bytes);
+    if (!list)
+        return fst_fail_memory(err, bytes);
+    char *at = (char *)(list + n);
+    for (size_t i = 0; i < n; i++) {
+        list[i] = at;
+        (void)text_at(a, i, at, &len);
+        at[len] = 0;
+        at += len + 1;
+    }
+    *texts = list;
+    *count = n;
+    return FST_OK;
+}
+
+static fst_status archive_texts(zip_t *z, const char *name, const char *member, char ***texts, size_t *count,
+                                size_t max_bytes, fst_error *err)
+{
+    fst_array a = {0};
+    fst_status s = archive_read(&a, z, name, member, true, max_bytes, err);
+    if (!s)
+        s = texts_of(&a, name, texts, count, err);
+    fst_array_release(&a);
+    return s;
+}
+
+fst_status fst_npz_read_texts(char ***texts, size_t *count, const char *path, const char *member, size_t max_bytes,
+                              fst_error *err)
+{
+    zip_t *z = NULL;
+    fst_status s = archive_open(&z, path, err);
+    if (s)
+        return s;
+    s = archive_texts(z, path, member, texts, count, max_bytes, err);
+    zip_discard(z);
+    return s;
+}
+
+fst_status fst__npz_texts_memory(char ***texts, size_t *count, const char *name, const void *data, size_t len,
+                                 const char *member, size_t max_bytes, fst_error *err)
+{
+    zip_t *z = NULL;
+    fst_status s = archive_open_memory(&z, name, data, len, err);
+    if (s)
+        return s;
+    s = archive_texts(z, name, member, texts, count, max_bytes, err);
     zip_discard(z);
     return s;
 }

@@ -1,4 +1,4 @@
-/* npy_private.h - the npz reader over memory, for tests and fuzz targets. */
+/* npy_private.h - the npz reader over memory, for tests and fuzz targets; order of bytes and of elements. */
 #ifndef FEDSTILL_TENSOR_NPY_PRIVATE_H
 #define FEDSTILL_TENSOR_NPY_PRIVATE_H
 
@@ -9,5 +9,12 @@ FST_MUST fst_status fst__npz_read_memory(fst_array *out, const char *name, const
                                          const char *member, size_t max_bytes, fst_error *err);
 FST_MUST fst_status fst__npz_list_memory(const char *name, const void *data, size_t len, char ***names, size_t *count,
                                          fst_error *err);
+/* As fst_npz_read_texts. */
+FST_MUST fst_status fst__npz_texts_memory(char ***texts, size_t *count, const char *name, const void *data, size_t len,
+                                          const char *member, size_t max_bytes, fst_error *err);
+/* Turns each of `count` elements of `size` bytes round. */
+void fst__swap_bytes(unsigned char *p, size_t count, size_t size);
+/* Copies an array in Fortran order to C order. */
+void fst__from_fortran(unsigned char *dst, const unsigned char *src, const fst_shape *s, size_t count, size_t size);
 
 #endif

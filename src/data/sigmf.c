@@ -1,0 +1,465 @@
+/*
+ * SigMF recordings as a source: each annotation is cut into windows of one length, labelled with its core:label.
+ * Windows of one annotation, or of annotations with the same fedstill:burst, are one group. A folder of recordings is
+ * one source. Metadata are parsed in sigmf_meta.c.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "sigmf.h"
+
+static const fst_source_vtable vtable = {"sigmf", fst__held_get, fst__held_close};
+
+#define META ".sigmf-meta"
+#define DATA ".sigmf-data"
+enum { META_MAX_BYTES = 512 << 20, BLOCK = 1 << 16, MAX_RECORDINGS = 1 << 16 };
+
+/* One recording: its metadata, and its samples in a file or in memory. */
+struct recording {
+    fst__sigmf meta;
+    char *data_path;
+    const unsigned char *memory; /* NULL: in the file */
+    uint64_t bytes;
+};
+
+struct job {
+    const char *name;
+    size_t window, limit;
+    struct recording *all;
+    size_t count, cap;
+    const char **labels; /* sorted, each once; borrowed from the recordings that give the classes */
+    size_t classes;
+    fst__held *held;
+};
+
+static void recordings_release(struct job *j)
+{
+    for (size_t i = 0; i < j->count; i++) {
+        fst__sigmf_release(&j->all[i].meta);
+        fst_free(j->all[i].data_path);
+    }
+    fst_free(j->all);
+    j->all = NULL;
+    j->count = j->cap = 0;
+}
+
+static void job_release(struct job *j)
+{
+    recordings_release(j);
+    fst_free(j->labels);
+}
+
+/* ---- finding recordings --------------------------------------------------------------------- */
+
+static bool is_meta(const char *name)
+{
+    return fst__ends_with(name, META) && name[0] != '.';
+}
+
+static bool holds_recordings(const char *folder)
+{
+    DIR *d = opendir(folder);
+    struct dirent *e;
+    bool yes = false;
+    while (d && !yes && (e = readdir(d)))
+        yes = is_meta(e->d_name);
+    if (d)
+        closedir(d);
+    return yes;
+}
+
+static bool probe(const char *path)
+{
+    if (!fst__is_folder(path))
+        return fst_file_exists(path) && (fst__ends_with(path, META) || fst__ends_with(path, DATA));
+    char *train = fst_path_join(path, "train");
+    bool yes = holds_recordings(path) || (train && fst__is_folder(train) && holds_recordings(train));
+    fst_free(train);
+    return yes;
+}
+
+/* "a.sigmf-meta" of "a.sigmf-data" and the other way round. */
+static char *sibling(const char *path, const char *ending)
+{
+    char *other = fst_strdup(path);
+    if (other)
+        memcpy(other + strlen(other) - strlen(ending), ending, strlen(ending));
+    return other;
+}
+
+static fst_status job_room(struct job *j, fst_error *err)
+{
+    if (j->count >= MAX_RECORDINGS)
+        return fst_fail(err, FST_E_LIMIT, "%s: more than %d recordings", j->name, MAX_RECORDINGS);
+    if (j->count == j->cap) {
+        size_t cap = j->cap ? 2 * j->cap : 16;
+        struct recording *all = fst_realloc(j->all, j->count * sizeof *all, cap * sizeof *all);
+        if (!all)
+            return fst_fail_memory(err, cap * sizeof *all);
+        j->all = all;
+        j->cap = cap;
+    }
+    j->all[j->count++] = (struct recording){0};
+    return FST_OK;
+}
+
+static fst_status add_recording(struct job *j, const char *meta_path, fst_error *err)
+{
+    struct stat st;
+    fst_buf text = {0};
+    fst_status s = job_room(j, err);
+    if (s)
+        return s;
+    struct recording *r = &j->all[j->count - 1];
+    r->data_path = sibling(meta_path, DATA);
+    if (!r->data_path)
+        return fst_fail_memory(err, strlen(meta_path));
+    s = fst_file_read(meta_path, META_MAX_BYTES, &text, err);
+    if (!s)
+        s = fst__sigmf_parse(&r->meta, meta_path, text.data ? text.data : "", text.len, err);
+    fst_buf_release(&text);
+    if (s)
+        return s;
+    if (stat(r->data_path, &st))
+        return fst_fail_errno(err, "%s", r->data_path);
+    if (!S_ISREG(st.st_mode))
+        return fst_fail(err, FST_E_IO, "%s: not a file", r->data_path);
+    r->bytes = (uint64_t)st.st_size;
+    return fst__sigmf_check_data(&r->meta, r->bytes, err);
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static int recordings_by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct recording *)a)->meta.name, ((const struct recording *)b)->meta.name);
+}
+
+/* All recordings of a folder, in the order of their names. */
+static fst_status add_folder(struct job *j, const char *folder, fst_error *err)
+{
+    DIR *d = opendir(folder);
+    struct dirent *e;
+    fst_status s = FST_OK;
+    if (!d)
+        return fst_fail_errno(err, "%s", folder);
+    errno = 0;
+    while (!s && (e = readdir(d))) {
+        if (is_meta(e->d_name)) {
+            char *path = fst_path_join(folder, e->d_name);
+            s = path ? add_recording(j, path, err) : fst_fail_memory(err, strlen(folder));
+            fst_free(path);
+        }
+        errno = 0;
+    }
+    if (!s && errno)
+        s = fst_fail_errno(err, "%s", folder);
+    closedir(d);
+    if (!s && j->count == 0)
+        s = fst_fail(err, FST_E_FORMAT, "%s: no %s file in this folder", folder, META);
+    if (!s)
+        qsort(j->all, j->count, sizeof *j->all, recordings_by_name);
+    return s;
+}
+
+/* ---- labels --------------------------------------------------------------------------------- */
+
+/* The different labels of the recordings, sorted. */
+static fst_status gather_labels(struct job *j, fst_error *err)
+{
+    size_t n = 0, k = 0;
+    for (size_t r = 0; r < j->count; r++)
+        n += j->all[r].meta.count;
+    j->labels = fst_alloc(n * sizeof *j->labels);
+    if (!j->labels)
+        return fst_fail_memory(err, n * sizeof *j->labels);
+    for (size_t r = 0; r < j->count; r++)
+        for (size_t i = 0; i < j->all[r].meta.count; i++)
+            j->labels[k++] = j->all[r].meta.notes[i].label;
+    qsort(j->labels, n, sizeof *j->labels, by_text);
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || strcmp(j->labels[i], j->labels[j->classes - 1]) != 0)
+            j->labels[j->classes++] = j->labels[i];
+    if (j->classes > FST_MAX_CLASSES)
+        return fst_fail(err, FST_E_LIMIT, "%s: %zu different labels, at most %d are read", j->name, j->classes,
+                        FST_MAX_CLASSES);
+    return fst__names_copy(&j->held->base.class_names, (char *const *)(uintptr_t)j->labels, j->classes, err);
+}
+
+/* Classes are known by name from now on, so that the recordings that gave them may go. */
+static fst_status class_of(const struct job *j, const fst__sigmf *m, size_t i, int32_t *out, fst_error *err)
+{
+    char *const *names = j->held->base.class_names;
+    const char *label = m->notes[i].label;
+    char *const *hit = bsearch(&label, names, j->classes, sizeof *names, by_text);
+    if (!hit)
+        return fst_fail(err, FST_E_MISMATCH, "%s: annotation %zu: the training recordings have no label \"%.64s\"",
+                        m->name, i, label);
+    *out = (int32_t)(hit - names);
+    return FST_OK;
+}
+
+/* ---- windows -------------------------------------------------------------------------------- */
+
+/* The window's length, and how many there are. */
+static fst_status settle_window(struct job *j, uint64_t *total, fst_error *err)
+{
+    bool chosen = j->window > 0;
+    uint64_t window = chosen ? j->window : j->all[0].meta.notes[0].count, sum = 0;
+    for (size_t r = 0; r < j->count; r++)
+        for (size_t i = 0; i < j->all[r].meta.count; i++) {
+            const fst__sigmf *m = &j->all[r].meta;
+            uint64_t n = m->notes[i].count;
+            if (!chosen && n != window)
+                return fst_fail(err, FST_E_CONFIG,
+                                "%s: annotation %zu has %" PRIu64 " samples, others have %" PRIu64
+                                ": choose a window (option window) that all can be cut into",
+                                m->name, i, n, window);
+            if (n < window || n == 0)
+                return fst_fail(err, FST_E_FORMAT,
+                                "%s: annotation %zu has %" PRIu64 " samples, fewer than a window of %" PRIu64, m->name,
+                                i, n, window);
+            sum += n / window;
+        }
+    if (window > FST_SOURCE_MAX_BYTES / 8)
+        return fst_fail(err, FST_E_LIMIT, "%s: a window of %" PRIu64 " samples is too long", j->name, window);
+    j->window = (size_t)window;
+    *total = sum;
+    return FST_OK;
+}
+
+static fst_status read_raw(const struct recording *r, int fd, uint64_t at, unsigned char *dst, size_t len,
+                           fst_error *err)
+{
+    if (r->memory) {
+        memcpy(dst, r->memory + at, len);
+        return FST_OK;
+    }
+    while (len) {
+        ssize_t n = pread(fd, dst, len, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return fst_fail_errno(err, "%s", r->data_path);
+        if (n == 0)
+            return fst_fail(err, FST_E_FORMAT, "%s: the file became shorter while it was read", r->data_path);
+        dst += n;
+        at += (uint64_t)n;
+        len -= (size_t)n;
+    }
+    return FST_OK;
+}
+
+static fst_status check_digest(const struct recording *r, int fd, fst_error *err)
+{
+    crypto_hash_sha512_state state;
+    unsigned char block[BLOCK], digest[64];
+    char hex[129];
+    if (!r->meta.sha512)
+        return FST_OK;
+    crypto_hash_sha512_init(&state);
+    for (uint64_t at = 0; at < r->bytes;) {
+        size_t n = r->bytes - at < BLOCK ? (size_t)(r->bytes - at) : BLOCK;
+        fst_status s = read_raw(r, fd, at, block, n, err);
+        if (s)
+            return s;
+        crypto_hash_sha512_update(&state, block, n);
+        at += n;
+    }
+    crypto_hash_sha512_final(&state, digest);
+    sodium_bin2hex(hex, sizeof hex, digest, sizeof digest);
+    if (strcasecmp(hex, r->meta.sha512) != 0)
+        return fst_fail(err, FST_E_MISMATCH,
+                        "%s: core:sha512 is %.16s..., its data file has %.16s...: damaged or changed", r->meta.name,
+                        r->meta.sha512, hex);
+    return FST_OK;
+}
+
+/* Where the next window goes, and the number for the next group. */
+struct cursor {
+    size_t at;
+    int64_t group_base, group_next;
+};
+
+static fst_status take_note(struct job *j, const struct recording *r, int fd, size_t i, unsigned char *raw,
+                            struct cursor *c, fst_error *err)
+{
+    const fst__sigmf_note *n = &r->meta.notes[i];
+    size_t width = fst__sigmf_width(r->meta.type), count = j->held->base.count;
+    int32_t class = 0;
+    int64_t group = n->has_burst ? c->group_base + n->burst : c->group_next++;
+    fst_status s = class_of(j, &r->meta, i, &class, err);
+    for (uint64_t w = 0; !s && w < n->count / j->window && c->at < count; w++) {
+        s = read_raw(r, fd, (n->start + w * j->window) * width, raw, j->window * width, err);
+        if (s)
+            break;
+        fst__sigmf_convert(r->meta.type, raw, j->window, (float *)(void *)j->held->own_data + c->at * 2 * j->window);
+        j->held->own_labels[c->at] = class;
+        j->held->own_snr[c->at] = n->snr;
+        j->held->own_group[c->at] = group;
+        c->at++;
+    }
+    return s;
+}
+
+/* Bursts are numbered within a recording: those of the next one count on from the last number used. */
+static fst_status take_recording(struct job *j, const struct recording *r, unsigned char *raw, struct cursor *c,
+                                 fst_error *err)
+{
+    int64_t most = -1;
+    int fd = -1;
+    if (!r->memory && (fd = open(r->data_path, O_RDONLY | O_CLOEXEC)) < 0)
+        return fst_fail_errno(err, "%s", r->data_path);
+    for (size_t i = 0; i < r->meta.count; i++)
+        if (r->meta.notes[i].has_burst && r->meta.notes[i].burst > most)
+            most = r->meta.notes[i].burst;
+    c->group_base = c->group_next;
+    c->group_next += most + 1;
+    fst_status s = check_digest(r, fd, err);
+    for (size_t i = 0; !s && i < r->meta.count && c->at < j->held->base.count; i++)
+        s = take_note(j, r, fd, i, raw, c, err);
+    if (fd >= 0)
+        close(fd);
+    return s;
+}
+
+static fst_status reserve(struct job *j, uint64_t total, fst_error *err)
+{
+    fst_shape shape = FST_SHAPE(2, (int64_t)j->window);
+    fst__held *h = j->held;
+    fst_status s = fst__held_reserve(h, FST_F32, &shape, fst__limited(total, j->limit), err);
+    if (s)
+        return s;
+    h->own_labels = fst_alloc(h->base.count * sizeof *h->own_labels);
+    h->own_snr = fst_alloc(h->base.count * sizeof *h->own_snr);
+    h->own_group = fst_alloc(h->base.count * sizeof *h->own_group);
+    if (!h->own_labels || !h->own_snr || !h->own_group)
+        return fst_fail_memory(err, h->base.count * 16);
+    return FST_OK;
+}
+
+static void forget_unknown_snr(fst__held *h)
+{
+    for (size_t i = 0; i < h->base.count; i++)
+        if (!isnan(h->own_snr[i]))
+            return;
+    fst_free(h->own_snr);
+    h->own_snr = NULL;
+}
+
+static fst_status take_all(struct job *j, fst_source **out, fst_error *err)
+{
+    uint64_t total = 0;
+    struct cursor c = {0};
+    unsigned char *raw = NULL;
+    fst_status s = settle_window(j, &total, err);
+    if (!s)
+        s = reserve(j, total, err);
+    if (!s && !(raw = fst_alloc(j->window * 8)))
+        s = fst_fail_memory(err, j->window * 8);
+    for (size_t r = 0; !s && r < j->count && c.at < j->held->base.count; r++)
+        s = take_recording(j, &j->all[r], raw, &c, err);
+    fst_free(raw);
+    if (s)
+        return s;
+    forget_unknown_snr(j->held);
+    j->held->data = j->held->own_data;
+    s = fst__held_check_finite(j->held, err);
+    return s ? s : fst__held_finish(j->held, j->held->own_labels, j->held->base.count, (int)j->classes, out, err);
+}
+
+/* ---- opening -------------------------------------------------------------------------------- */
+
+/* A folder with folders train and test (or val) has a split; its classes are those of train. */
+static fst_status add_split(struct job *j, const char *path, const char *split, fst_error *err)
+{
+    char *train = fst_path_join(path, "train"), *own = fst_path_join(path, split);
+    fst_status s = train && own ? FST_OK : fst_fail_memory(err, strlen(path));
+    bool parts = !s && fst__is_folder(train);
+    if (!s && strcmp(split, "train") && !(parts && fst__is_folder(own)))
+        s = fst_fail(err, FST_E_IO, "%s: a %s split needs folders train and %s here", path, split, split);
+    if (!s)
+        s = add_folder(j, parts ? train : path, err);
+    if (!s)
+        s = gather_labels(j, err);
+    if (!s && strcmp(split, "train")) {
+        recordings_release(j);
+        s = add_folder(j, own, err);
+    }
+    fst_free(train);
+    fst_free(own);
+    return s;
+}
+
+static fst_status add_file(struct job *j, const char *path, const char *split, fst_error *err)
+{
+    if (strcmp(split, "train"))
+        return fst_fail(err, FST_E_FORMAT, "%s: one recording has no %s split", path, split);
+    if (!fst__ends_with(path, META) && !fst__ends_with(path, DATA))
+        return fst_fail(err, FST_E_FORMAT, "%s: a file that ends in %s or %s is needed, or a folder of such", path,
+                        META, DATA);
+    char *meta = sibling(path, META);
+    fst_status s = meta ? add_recording(j, meta, err) : fst_fail_memory(err, strlen(path));
+    fst_free(meta);
+    return s ? s : gather_labels(j, err);
+}
+
+static fst_status open_sigmf(fst_source **out, const fst_source_spec *spec, fst_error *err)
+{
+    struct job j = {.name = spec->path, .window = spec->window, .limit = spec->limit};
+    fst_status s = fst__held_new(&j.held, &vtable, spec->path, err);
+    if (s)
+        return s;
+    s = fst__is_folder(spec->path) ? add_split(&j, spec->path, spec->split, err)
+                                   : add_file(&j, spec->path, spec->split, err);
+    if (!s && spec->classes && (size_t)spec->classes != j.classes)
+        s = fst_fail(err, FST_E_CONFIG, "%s: has %zu different labels, but %d classes were asked for", spec->path,
+                     j.classes, spec->classes);
+    if (!s)
+        s = take_all(&j, out, err);
+    if (s)
+        fst__held_close(&j.held->base);
+    job_release(&j);
+    return s;
+}
+
+fst_status fst__sigmf_read_memory(fst_source **out, const char *name, const char *meta, size_t meta_len,
+                                  const void *data, size_t data_len, size_t window, fst_error *err)
+{
+    static const unsigned char nothing[1];
+    struct job j = {.name = name, .window = window};
+    fst_status s = fst__held_new(&j.held, &vtable, name, err);
+    if (s)
+        return s;
+    s = job_room(&j, err);
+    if (!s)
+        s = fst__sigmf_parse(&j.all[0].meta, name, meta, meta_len, err);
+    if (!s)
+        s = fst__sigmf_check_data(&j.all[0].meta, data_len, err);
+    if (!s) {
+        j.all[0].memory = data_len ? data : nothing;
+        j.all[0].bytes = data_len;
+        s = gather_labels(&j, err);
+    }
+    if (!s)
+        s = take_all(&j, out, err);
+    if (s)
+        fst__held_close(&j.held->base);
+    job_release(&j);
+    return s;
+}
+
+const fst__format fst__format_sigmf = {"sigmf", probe, open_sigmf, true};

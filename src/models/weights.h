@@ -1,0 +1,37 @@
+/*
+ * Named arrays of a file from elsewhere, whichever its format: a new one is a struct fst__weights_format and a line in
+ * weights.c's table. Which format a file has is said by its first bytes, never by its name.
+ */
+#ifndef FST_MODELS_WEIGHTS_H
+#define FST_MODELS_WEIGHTS_H
+
+#include "fedstill/tensor.h"
+
+enum { FST__WEIGHTS_HEAD = 64, FST__WEIGHTS_MAX = 1 << 16 /* tensors */ };
+
+struct fst__weights_format {
+    const char *name;
+    /* head: the first `len` bytes, at most FST__WEIGHTS_HEAD. */
+    bool (*probe)(const unsigned char *head, size_t len);
+    /* data NULL: the file at `name`; otherwise these bytes, which outlive it. Checks all that it says of itself. */
+    fst_status (*open)(void **file, const char *name, const void *data, size_t len, fst_error *err);
+    void (*free)(void *file);
+    size_t (*count)(const void *file);
+    fst_tensor (*at)(const void *file, size_t i); /* data NULL; the name lives as long as the file */
+    /* As it is: `bytes` is its exact size. Converted: `count` is its element count. */
+    fst_status (*read)(const void *file, size_t i, void *dst, size_t bytes, fst_error *err);
+    fst_status (*read_f32)(const void *file, size_t i, float *dst, size_t count, fst_error *err);
+    /* The file, if it is safetensors and may be a fedstill model; otherwise NULL. */
+    const fst_safetensors *(*safetensors)(const void *file);
+};
+
+struct fst__weights {
+    const struct fst__weights_format *format;
+    void *file;
+};
+
+/* data NULL: the file at `name`. FST_E_LIMIT above FST__WEIGHTS_MAX tensors. */
+fst_status fst__weights_open(struct fst__weights *w, const char *name, const void *data, size_t len, fst_error *err);
+void fst__weights_release(struct fst__weights *w);
+
+#endif

@@ -1,0 +1,175 @@
+#!/bin/bash
+# model import, model export and what model info says of memory, driven from outside. Needs $FEDSTILL, the program, and
+# $FEDSTILL_SOURCE, the sources.
+set -u
+: "${FEDSTILL:?the path of the program}" "${FEDSTILL_SOURCE:?the source folder}"
+[ -x "$FEDSTILL" ] || { echo "no program $FEDSTILL"; exit 1; }
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+export FEDSTILL_HOME=$folder/home LC_ALL=C TERM=dumb
+files=$FEDSTILL_SOURCE/tests/models
+failed=0 checks=0 last=
+
+fail() {
+    echo "FAILED: $last: $1"
+    failed=$((failed + 1))
+}
+
+# expect STATUS ARGUMENT...: runs the program; its output is then in $folder/out and $folder/err.
+expect() {
+    local wanted=$1 got
+    shift
+    checks=$((checks + 1))
+    "$FEDSTILL" "$@" >"$folder/out" 2>"$folder/err" </dev/null
+    got=$?
+    last="fedstill $*"
+    [ $got -eq "$wanted" ] || { fail "exit status $got, wanted $wanted" && cat "$folder/err"; }
+}
+# said out|err TEXT: the last run wrote TEXT there.
+said() {
+    checks=$((checks + 1))
+    if ! tr -s ' ' <"$folder/$1" | grep -qF -e "$2"; then
+        fail "\"$2\" is missing from std$1:"
+        cat "$folder/$1"
+    fi
+}
+silent() {
+    checks=$((checks + 1))
+    [ ! -s "$folder/$1" ] || { fail "std$1 is not empty:" && cat "$folder/$1"; }
+}
+absent() {
+    checks=$((checks + 1))
+    [ ! -e "$1" ] || fail "$1 is there"
+}
+
+# ---- import
+in=$files/resnet8-kuangliu.safetensors out=$folder/model.safetensors
+expect 2 model import "$in" --out "$out"
+said err "--as is needed"
+expect 2 model import "$in" --as resnet8
+said err "--out is needed"
+expect 2 model import "$in" --as resnet9 --out "$out"
+said err 'no model "resnet9"'
+expect 2 model import "$in" --as resnet8 --out "$out" --set width=0.5
+said err 'resnet8 has no option "width"'
+expect 2 model import "$in" --as resnet8 --out "$out" --mean 0.5
+said err "--mean and --std go together"
+expect 2 model import "$in" --as resnet8 --out "$out" --prefix state_dict. --mean 0.5,0.5 --std 1,1
+said err "one number each, or 3 by comma"
+expect 2 model import "$in" --as resnet8 --out "$out" --prefix state_dict. --mean 0.5 --std 0
+said err "not above 0"
+absent "$out"
+
+# the test's own tensors are too many: all is told, nothing written
+expect 1 model import "$in" --as resnet8 --out "$out"
+silent out
+said err "extra test.logits (2, 10)"
+said err "2 tensors do not fit resnet8: extra test"
+absent "$out"
+expect 1 model import "$in" --as resnet20 --prefix state_dict. --out "$out" --json
+said out '"complete": false'
+said out '"kind": "missing"'
+said out '"ours": "layer1.1.conv1.weight"'
+said out 'tensors do not fit resnet20'
+said err 'tensors do not fit resnet20'
+absent "$out"
+
+printf 'one\ntwo\r\nthree\nfour\nfive\nsix\nseven\neight\nnine\nten\n' >"$folder/names"
+printf '# the rest of the test\ntest.* -\nnever.seen -\n' >"$folder/map"
+expect 0 model import "$in" --as resnet8 --map "$folder/map" --out "$out" --class-names "$folder/names" \
+    --mean 0.5,0.25,0.125 --std 1,2,3
+silent err
+said out "taken 56 tensors"
+said out "unused never.seen: no tensor"
+said out "left out test.x (2, 3, 32, 32)"
+said out "written $out: 10 classes"
+expect 0 model info "$out" --json
+said out '"ten"'
+said out '"imported_digest": "'"$(sha256sum "$in" | cut -d' ' -f1)"'"'
+tr -d '\n' <"$folder/out" >"$folder/line" && mv "$folder/line" "$folder/out"
+said out '"normalise_mean": [ 0.5, 0.25, 0.125 ]'
+head -9 "$folder/names" >"$folder/nine"
+expect 1 model import "$in" --as resnet8 --map "$folder/map" --out "$folder/none" --class-names "$folder/nine"
+said err "9 lines for 10 classes"
+absent "$folder/none"
+
+# heads
+expect 1 model import "$in" --as resnet8 --prefix state_dict. --classes 4 --out "$folder/none"
+said err "misshaped fc.weight: BF16 (10, 64) in the file, (4, 64) in the network"
+absent "$folder/none"
+for seed in 1 1 2; do
+    expect 0 model import "$in" --as resnet8 --prefix state_dict. --classes 4 --head fresh --seed $seed \
+        --out "$folder/fresh$checks"
+    said out "fresh fc.weight (4, 64)"
+    said out "initialised from seed $seed"
+    digests=$(sha256sum "$folder"/fresh* | cut -d' ' -f1 | sort -u | wc -l)
+    [ "$digests" -eq $seed ] || fail "$digests different files of seeds up to $seed"
+done
+
+# option A
+expect 1 model import "$files/resnet8-akamaster.safetensors" --as resnet8 --prefix state_dict. --out "$folder/none"
+said err "shortcuts without parameters can be padded"
+expect 0 model import "$files/resnet8-akamaster.safetensors" --as resnet8 --prefix state_dict. --pad-shortcuts \
+    --out "$folder/padded.safetensors" --json
+said out '"complete": true'
+said out '"zero": 9'
+said out '"padded": 10'
+
+# what is no state_dict
+printf 'PK\3\4and more' >"$folder/zip"
+expect 1 model import "$folder/zip" --as resnet8 --out "$folder/none"
+said err "a zip archive, as torch.save writes"
+head -c 100000 "$in" >"$folder/cut"
+expect 1 model import "$folder/cut" --as resnet8 --out "$folder/none"
+said err "$folder/cut"
+expect 1 model import "$folder/nowhere" --as resnet8 --out "$folder/none"
+said err "$folder/nowhere"
+expect 1 model import "$out" --as resnet20 --out "$folder/none"
+said err "its metadata say that it is a resnet8, not a resnet20"
+absent "$folder/none"
+
+# ---- export, and back
+expect 2 model export "$out"
+said err "--out is needed"
+expect 2 model export "$out" --out "$folder/none" --dtype f64
+expect 0 model export "$out" --out "$folder/bare.safetensors"
+said out "56 tensors"
+expect 1 model info "$folder/bare.safetensors"
+said err 'not a fedstill model'
+expect 0 model import "$folder/bare.safetensors" --as resnet8 --class-names "$folder/names" \
+    --mean 0.5,0.25,0.125 --std 1,2,3 --out "$folder/back.safetensors"
+expect 0 model export "$folder/back.safetensors" --out "$folder/bare2.safetensors"
+checks=$((checks + 1))
+cmp -s "$folder/bare.safetensors" "$folder/bare2.safetensors" || fail "there and back is not the same"
+expect 0 model export "$out" --names ours --dtype bf16 --out "$folder/half.safetensors" --json
+said out '"dtype": "bf16"'
+expect 0 model info "$folder/half.safetensors"
+said out "imported_digest"
+# the weights were bf16 before: nothing is lost
+expect 0 model export "$folder/half.safetensors" --out "$folder/bare3.safetensors"
+checks=$((checks + 1))
+cmp -s "$folder/bare.safetensors" "$folder/bare3.safetensors" || fail "bf16 and back is not the same"
+expect 0 model export "$out" --names ours --out "$folder/same.safetensors"
+checks=$((checks + 1))
+cmp -s "$out" "$folder/same.safetensors" || fail "ours in f32 is not the same file"
+
+# ---- info
+expect 0 model info mnist_student --batch 32
+said out "Memory for a batch of 32"
+# 105,866 floats
+said out "parameters 423 kB, gradients as much again"
+said out "SGD 0 B; SGD with momentum 423 kB; Adam and AdamW 847 kB"
+expect 0 model info mnist_student --json
+said out '"adam": 846928'
+expect 0 model info mobilenet_v2 --set width=0.25 --set classes=7 --set input=3,64,64
+said out "input (3, 64, 64)"
+said out "classes 7"
+said out "conv2d features.0.0 (8, 32, 32)"
+expect 2 model info mobilenet_v2 --set stem=cifar
+said err "it has classes, input, dropout1, width, stem_stride, stage_strides"
+expect 2 model info "$out" --set classes=7
+said err "--set is for networks"
+expect 0 model info resnet50 --batch 65536 # far more than any machine has
+
+echo "$checks checks, $failed failed"
+[ $failed -eq 0 ]
