@@ -244,12 +244,21 @@ typedef struct fst_measure_spec {
     size_t batch_size; /* > 0 */
     int threads;       /* 0: all CPUs */
     const char *backend;
-    int repeats;    /* > 0: measurements of each point, of which the median counts */
-    size_t singles; /* how many samples are timed one by one on one thread; 0: none */
+    fst_precision precision;
+    int repeats;   /* > 0: measurements of each point, of which the median counts */
+    bool planning; /* also time the decision on a batch's logits: confidence, class and threshold */
+    fst_confidence_kind kind;
+    double temperature; /* with planning */
+    size_t singles;     /* how many samples are timed one by one on one thread; 0: none */
+    /* Called between the batches of fst_infer_logits with the samples done; what it returns ends the work. May be
+     * NULL. */
+    fst_status (*progress)(void *ctx, size_t done, fst_error *err);
+    void *ctx;
 } fst_measure_spec;
 
 typedef struct fst_measured {
     fst_cost cost;        /* at 1, a quarter, half and all of batch_size rows, median of the repeats */
+    double planning;      /* seconds of deciding on a batch of batch_size; 0 unless asked for */
     double p50, p95, p99; /* seconds of one sample alone on one thread; NaN without singles */
     size_t singles;
     double peak_bytes; /* peak resident memory of the process so far; NaN where it is not known */
@@ -270,17 +279,24 @@ typedef struct fst_cascade_times {
     fst_timing cascade_staged, cloud_staged; /* T1 and T2 of the field trial */
 } fst_cascade_times;
 
+/* What a report is about. Of an edge alone the cascade is one that asks nobody (threshold 0); of the cloud alone one
+ * that asks for everything (any threshold above all confidences), with the cloud's logits for the edge's. */
+typedef enum fst_report_route { FST_REPORT_CASCADE, FST_REPORT_EDGE_ONLY, FST_REPORT_CLOUD_ONLY } fst_report_route;
+
 typedef struct fst_cascade_report {
+    fst_report_route route;
     const char *task, *edge_model, *cloud_model; /* names; NULL: not known */
     const char *edge_digest, *cloud_digest, *data_digest;
     char *const *class_names; /* classes entries, or NULL */
     const fst_cascade *cascade;
     const fst_calibration *calibration; /* NULL: none, T is 1 */
-    const fst_threshold *choice;        /* how the threshold came about; NULL: fixed */
+    const fst_threshold *choice;        /* how the threshold came about; NULL: fixed, the cascade's */
+    size_t low_confidence;              /* edge only: samples that the choice would send to the cloud */
     const fst_fabric *fabric;           /* NULL: no times */
-    const fst_cascade_times *times;     /* runs entries */
+    const fst_cascade_times *times;     /* runs entries; of one route alone only its own times are read */
     size_t runs;
-    const fst_measured *edge_measured, *cloud_measured; /* NULL: not measured */
+    const fst_measured *edge_measured, *cloud_measured; /* edge_runs, cloud_runs entries; latency of the first */
+    size_t edge_runs, cloud_runs;
 } fst_cascade_report;
 /* Appends the JSON of format "fedstill-cascade-1". */
 FST_MUST FST_API fst_status fst_cascade_report_json(const fst_cascade_report *r, fst_buf *out, fst_error *err);

@@ -35,7 +35,7 @@ static fst_status check(const fst_model *m, const fst_measure_spec *s, fst_error
 static fst_status open_runner(fst_runner **out, const fst_model *m, const fst_measure_spec *s, size_t batch,
                               int threads, fst_error *err)
 {
-    fst_trainer_options o = {.batch_size = batch, .threads = threads, .backend = s->backend};
+    fst_trainer_options o = {.batch_size = batch, .threads = threads, .backend = s->backend, .precision = s->precision};
     fst_status st = fst_runner_new(out, m->graph, &o, err);
     if (!st)
         fst_runner_hold(*out, &m->state);
@@ -65,7 +65,10 @@ fst_status fst_infer_logits(const fst_model *model, const fst_measure_spec *spec
     if (!st)
         st = open_loader(&loader, spec, spec->batch_size, err);
     for (fst_batch b = {.rows = 1}; !st && b.rows; done += b.rows) {
-        st = fst_loader_next(loader, &b, err);
+        if (spec->progress)
+            st = spec->progress(spec->ctx, done, err);
+        if (!st)
+            st = fst_loader_next(loader, &b, err);
         if (!st && b.rows)
             st = fst_runner_logits(runner, &model->state, b.x, b.rows, logits + done * (size_t)model->classes, err);
     }
@@ -96,6 +99,12 @@ static fst_status timed(struct bench *b, fst_runner *runner, const float *x, siz
     return st;
 }
 
+static double median(double *x, int n)
+{
+    qsort(x, (size_t)n, sizeof *x, rising);
+    return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
+}
+
 /* The median of the repeats; one more run before them brings weights and caches into place. */
 static fst_status point(struct bench *b, size_t rows, double *out, fst_error *err)
 {
@@ -103,10 +112,32 @@ static fst_status point(struct bench *b, size_t rows, double *out, fst_error *er
     fst_status st = timed(b, b->runner, b->x, rows, &b->seconds[0], err);
     for (int i = 0; !st && i < n; i++)
         st = timed(b, b->runner, b->x, rows, &b->seconds[i], err);
-    if (!st) {
-        qsort(b->seconds, (size_t)n, sizeof *b->seconds, rising);
-        *out = n % 2 ? b->seconds[n / 2] : 0.5 * (b->seconds[n / 2 - 1] + b->seconds[n / 2]);
+    if (!st)
+        *out = median(b->seconds, n);
+    return st;
+}
+
+/* The decision on a batch whose logits are there. */
+static fst_status planning(struct bench *b, double *out, fst_error *err)
+{
+    size_t rows = b->spec->batch_size;
+    double *confidence = fst_alloc(rows * sizeof *confidence);
+    int32_t *answer = fst_alloc(rows * sizeof *answer);
+    uint8_t *low = fst_alloc(rows);
+    fst_status st = confidence && answer && low ? FST_OK : fst_fail_memory(err, rows * sizeof *confidence);
+    for (int i = 0; !st && i < b->spec->repeats; i++) {
+        double start = fst_clock_seconds();
+        st = fst_confidence(b->spec->kind, b->logits, rows, b->model->classes, b->spec->temperature, confidence, err);
+        fst_predict(b->logits, rows, b->model->classes, answer);
+        for (size_t k = 0; k < rows; k++)
+            low[k] = confidence[k] < 0.5;
+        b->seconds[i] = fst_clock_seconds() - start;
     }
+    if (!st)
+        *out = median(b->seconds, b->spec->repeats);
+    fst_free(confidence);
+    fst_free(answer);
+    fst_free(low);
     return st;
 }
 
@@ -197,6 +228,8 @@ fst_status fst_measure(fst_measured *out, const fst_model *model, const fst_meas
         st = prepare(&b, err);
     if (!st)
         st = points(&b, &m.cost, err);
+    if (!st && spec->planning)
+        st = planning(&b, &m.planning, err);
     if (!st && spec->singles)
         st = singles(&b, &m, err);
     fst_loader_free(b.loader);

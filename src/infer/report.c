@@ -39,15 +39,17 @@ static double cloud_accuracy(const fst_cascade_group *g)
     return g->cloud_known == g->samples ? share(g->cloud_right, g->samples) : NAN;
 }
 
-static json_t *group(const fst_cascade *c, const fst_cascade_group *g)
+static json_t *group(const fst_cascade_report *r, const fst_cascade_group *g)
 {
+    const fst_cascade *c = r->cascade;
+    bool edge = r->route != FST_REPORT_CLOUD_ONLY, cloud = r->route != FST_REPORT_EDGE_ONLY;
     json_t *j = json_object();
     set(j, "samples", whole(g->samples));
     set(j, "offloaded", whole(g->offloaded));
     set(j, "offload_ratio", number(share(g->offloaded, g->samples)));
     set(j, "accuracy", number(c->labelled ? share(g->right, g->samples) : NAN));
-    set(j, "edge_accuracy", number(c->labelled ? share(g->edge_right, g->samples) : NAN));
-    set(j, "cloud_accuracy", number(c->labelled ? cloud_accuracy(g) : NAN));
+    set(j, "edge_accuracy", number(c->labelled && edge ? share(g->edge_right, g->samples) : NAN));
+    set(j, "cloud_accuracy", number(c->labelled && cloud ? cloud_accuracy(g) : NAN));
     return j;
 }
 
@@ -56,7 +58,7 @@ static json_t *groups_by_class(const fst_cascade_report *r)
     const fst_cascade *c = r->cascade;
     json_t *list = c->by_class ? json_array() : json_null();
     for (int i = 0; c->by_class && i < c->classes; i++) {
-        json_t *g = group(c, &c->by_class[i]);
+        json_t *g = group(r, &c->by_class[i]);
         set(g, "class", json_integer(i));
         set(g, "name", text(r->class_names ? r->class_names[i] : NULL));
         json_array_append_new(list, g);
@@ -64,25 +66,27 @@ static json_t *groups_by_class(const fst_cascade_report *r)
     return list;
 }
 
-static json_t *groups_by_device(const fst_cascade *c)
+static json_t *groups_by_device(const fst_cascade_report *r)
 {
+    const fst_cascade *c = r->cascade;
     json_t *list = json_array();
     for (size_t i = 0; i < c->devices; i++) {
-        json_t *g = group(c, &c->by_device[i]);
+        json_t *g = group(r, &c->by_device[i]);
         set(g, "device", whole(i));
         json_array_append_new(list, g);
     }
     return list;
 }
 
-static json_t *groups_by_snr(const fst_cascade *c)
+static json_t *groups_by_snr(const fst_cascade_report *r)
 {
+    const fst_cascade *c = r->cascade;
     json_t *j, *list;
     if (!c->by_snr)
         return json_null();
     list = json_array();
     for (size_t i = 0; i < c->snr_bins; i++) {
-        json_t *g = group(c, &c->by_snr[i]);
+        json_t *g = group(r, &c->by_snr[i]);
         set(g, "from", number(c->snr_from[i]));
         set(g, "to", number(c->snr_from[i] + c->snr_bin));
         json_array_append_new(list, g);
@@ -106,11 +110,12 @@ static json_t *matrix(const int64_t *m, int classes)
     return rows;
 }
 
-static json_t *confusion(const fst_cascade *c)
+static json_t *confusion(const fst_cascade_report *r)
 {
+    const fst_cascade *c = r->cascade;
     json_t *j = json_object();
-    set(j, "edge", matrix(c->edge_confusion, c->classes));
-    set(j, "cloud", matrix(c->cloud_confusion, c->classes));
+    set(j, "edge", matrix(r->route == FST_REPORT_CLOUD_ONLY ? NULL : c->edge_confusion, c->classes));
+    set(j, "cloud", matrix(r->route == FST_REPORT_EDGE_ONLY ? NULL : c->cloud_confusion, c->classes));
     set(j, "cascade", matrix(c->confusion, c->classes));
     return j;
 }
@@ -118,18 +123,19 @@ static json_t *confusion(const fst_cascade *c)
 static json_t *accuracy(const fst_cascade_report *r)
 {
     const fst_cascade *c = r->cascade;
-    json_t *j = group(c, &c->all), *tiers = json_object();
-    set(tiers, "edge", group(c, &c->at_edge));
-    set(tiers, "cloud", group(c, &c->at_cloud));
-    set(j, "agreement", number(share(c->agree_offloaded, c->all.offloaded)));
-    set(j, "agreement_all", number(c->all.cloud_known == c->all.samples ? share(c->agree, c->all.samples) : NAN));
-    set(j, "corrected", c->labelled ? whole(c->corrected) : json_null());
-    set(j, "spoiled", c->labelled ? whole(c->spoiled) : json_null());
+    bool both = r->route == FST_REPORT_CASCADE, known = both && c->all.cloud_known == c->all.samples;
+    json_t *j = group(r, &c->all), *tiers = json_object();
+    set(tiers, "edge", group(r, &c->at_edge));
+    set(tiers, "cloud", group(r, &c->at_cloud));
+    set(j, "agreement", number(both ? share(c->agree_offloaded, c->all.offloaded) : NAN));
+    set(j, "agreement_all", number(known ? share(c->agree, c->all.samples) : NAN));
+    set(j, "corrected", c->labelled && both ? whole(c->corrected) : json_null());
+    set(j, "spoiled", c->labelled && both ? whole(c->spoiled) : json_null());
     set(j, "by_tier", tiers);
     set(j, "by_class", groups_by_class(r));
-    set(j, "by_device", groups_by_device(c));
-    set(j, "by_snr", groups_by_snr(c));
-    set(j, "confusion", confusion(c));
+    set(j, "by_device", groups_by_device(r));
+    set(j, "by_snr", groups_by_snr(r));
+    set(j, "confusion", confusion(r));
     return j;
 }
 
@@ -162,19 +168,25 @@ static json_t *threshold(const fst_cascade_report *r)
 {
     const fst_threshold *t = r->choice;
     json_t *j = json_object();
-    set(j, "value", number(r->cascade->threshold));
+    if (r->route == FST_REPORT_CLOUD_ONLY) {
+        json_decref(j);
+        return json_null();
+    }
+    set(j, "value", number(t ? t->value : r->cascade->threshold));
     set(j, "kind", json_string(fst_threshold_name(t ? t->kind : FST_THRESHOLD_FIXED)));
     set(j, "target", number(t ? t->target : NAN));
     set(j, "reached", number(t ? t->reached : NAN));
     set(j, "met", t && t->kind != FST_THRESHOLD_FIXED ? json_boolean(t->met) : json_null());
     set(j, "gap", number(t && t->kind != FST_THRESHOLD_FIXED ? t->gap : NAN));
+    set(j, "low_confidence", whole(r->route == FST_REPORT_EDGE_ONLY ? r->low_confidence : r->cascade->all.offloaded));
     return j;
 }
 
-static json_t *curve(const fst_cascade *c)
+static json_t *curve(const fst_cascade_report *r)
 {
+    const fst_cascade *c = r->cascade;
     json_t *list = json_array();
-    for (size_t i = 0; i < c->points; i++) {
+    for (size_t i = 0; r->route == FST_REPORT_CASCADE && i < c->points; i++) {
         json_t *j = json_object();
         set(j, "threshold", number(c->curve[i].threshold));
         set(j, "offload_ratio", number(c->curve[i].offload));
@@ -246,6 +258,8 @@ static json_t *fabric(const fst_fabric *f)
 /* The field trial's figures: the staged time of every run, and their mean. */
 static json_t *trial(const fst_cascade_report *r, bool cloud)
 {
+    if (r->route == (cloud ? FST_REPORT_EDGE_ONLY : FST_REPORT_CLOUD_ONLY))
+        return json_null();
     json_t *j = json_object(), *runs = json_array();
     double sum[4] = {0};
     for (size_t i = 0; i < r->runs; i++) {
@@ -264,6 +278,7 @@ static json_t *trial(const fst_cascade_report *r, bool cloud)
     return j;
 }
 
+/* Mean over the runs; NaN of a way that the report is not about. */
 static double mean(const fst_cascade_report *r, bool cloud, bool staged)
 {
     double sum = 0;
@@ -272,7 +287,7 @@ static double mean(const fst_cascade_report *r, bool cloud, bool staged)
         sum += cloud ? (staged ? t->cloud_staged.seconds : t->cloud.seconds)
                      : (staged ? t->cascade_staged.seconds : t->cascade.seconds);
     }
-    return r->runs ? sum / (double)r->runs : NAN;
+    return r->runs && r->route != (cloud ? FST_REPORT_EDGE_ONLY : FST_REPORT_CLOUD_ONLY) ? sum / (double)r->runs : NAN;
 }
 
 static double ratio(double t2, double t1)
@@ -289,8 +304,10 @@ static json_t *times(const fst_cascade_report *r)
     set(j, "t2", trial(r, true));
     set(j, "ratio", number(ratio(mean(r, true, true), mean(r, false, true))));
     for (size_t i = 0; i < r->runs; i++) {
-        json_array_append_new(cascades, timing(&r->times[i].cascade));
-        json_array_append_new(clouds, timing(&r->times[i].cloud));
+        if (r->route != FST_REPORT_CLOUD_ONLY)
+            json_array_append_new(cascades, timing(&r->times[i].cascade));
+        if (r->route != FST_REPORT_EDGE_ONLY)
+            json_array_append_new(clouds, timing(&r->times[i].cloud));
     }
     set(pipeline, "t1", number(mean(r, false, false)));
     set(pipeline, "t2", number(mean(r, true, false)));
@@ -302,38 +319,41 @@ static json_t *times(const fst_cascade_report *r)
     return j;
 }
 
-static json_t *measured(const fst_measured *m)
+static json_t *measured(const fst_measured *m, size_t runs)
 {
-    json_t *j, *list, *latency;
-    if (!m)
+    if (!runs)
         return json_null();
-    j = json_object();
-    list = json_array();
-    latency = json_object();
-    for (size_t i = 0; i < m->cost.points; i++) {
-        json_t *p = json_object();
-        set(p, "rows", whole(m->cost.rows[i]));
-        set(p, "seconds", number(m->cost.seconds[i]));
-        json_array_append_new(list, p);
+    json_t *j = json_object(), *list = json_array(), *latency = json_object();
+    for (size_t i = 0; i < runs; i++) {
+        json_t *run = json_object(), *batches = json_array();
+        for (size_t k = 0; k < m[i].cost.points; k++) {
+            json_t *p = json_object();
+            set(p, "rows", whole(m[i].cost.rows[k]));
+            set(p, "seconds", number(m[i].cost.seconds[k]));
+            json_array_append_new(batches, p);
+        }
+        set(run, "planning", number(m[i].planning));
+        set(run, "batches", batches);
+        json_array_append_new(list, run);
     }
     set(latency, "p50", number(m->p50 * 1e3));
     set(latency, "p95", number(m->p95 * 1e3));
     set(latency, "p99", number(m->p99 * 1e3));
     set(latency, "samples", whole(m->singles));
-    set(j, "batches", list);
+    set(j, "runs", list);
     set(j, "latency_ms", latency);
-    set(j, "peak_bytes", number(m->peak_bytes));
+    set(j, "peak_bytes", number(m[runs - 1].peak_bytes));
     return j;
 }
 
 /* ---- the whole ----------------------------------------------------------------------------------------------- */
 
-static json_t *model(const char *name, const char *digest, const fst_measured *m)
+static json_t *model(const char *name, const char *digest, const fst_measured *m, size_t runs)
 {
     json_t *j = json_object();
     set(j, "model", text(name));
     set(j, "digest", text(digest));
-    set(j, "measured", measured(m));
+    set(j, "measured", measured(m, runs));
     return j;
 }
 
@@ -341,31 +361,35 @@ static json_t *model(const char *name, const char *digest, const fst_measured *m
 static json_t *summary(const fst_cascade_report *r)
 {
     const fst_cascade *c = r->cascade;
-    json_t *j = group(c, &c->all);
-    set(j, "threshold", number(c->threshold));
+    json_t *j = group(r, &c->all);
+    set(j, "threshold", number(r->choice ? r->choice->value : c->threshold));
+    set(j, "temperature", number(c->temperature));
     set(j, "t1", number(mean(r, false, true)));
     set(j, "t2", number(mean(r, true, true)));
     set(j, "ratio", number(ratio(mean(r, true, true), mean(r, false, true))));
-    set(j, "corrected", c->labelled ? whole(c->corrected) : json_null());
-    set(j, "spoiled", c->labelled ? whole(c->spoiled) : json_null());
-    set(j, "edge_latency_p99_ms", number(r->edge_measured ? r->edge_measured->p99 * 1e3 : NAN));
+    set(j, "corrected", c->labelled && r->route == FST_REPORT_CASCADE ? whole(c->corrected) : json_null());
+    set(j, "spoiled", c->labelled && r->route == FST_REPORT_CASCADE ? whole(c->spoiled) : json_null());
+    set(j, "edge_latency_p99_ms", number(r->edge_runs ? r->edge_measured->p99 * 1e3 : NAN));
     return j;
 }
+
+static const char *const routes[] = {"cascade", "edge_only", "cloud_only"};
 
 fst_status fst_cascade_report_json(const fst_cascade_report *r, fst_buf *out, fst_error *err)
 {
     json_t *j = json_object();
     set(j, "format", json_string("fedstill-cascade-1"));
+    set(j, "route", json_string(routes[r->route]));
     set(j, "task", text(r->task));
     set(j, "data_digest", text(r->data_digest));
     set(j, "summary", summary(r));
-    set(j, "edge", model(r->edge_model, r->edge_digest, r->edge_measured));
-    set(j, "cloud", model(r->cloud_model, r->cloud_digest, r->cloud_measured));
+    set(j, "edge", model(r->edge_model, r->edge_digest, r->edge_measured, r->edge_runs));
+    set(j, "cloud", model(r->cloud_model, r->cloud_digest, r->cloud_measured, r->cloud_runs));
     set(j, "threshold", threshold(r));
     set(j, "confidence", confidence(r));
     set(j, "accuracy", accuracy(r));
     set(j, "time", times(r));
-    set(j, "curve", curve(r->cascade));
+    set(j, "curve", curve(r));
     char *s = j ? json_dumps(j, JSON_INDENT(2) | JSON_PRESERVE_ORDER) : NULL;
     fst_status st = s ? fst_buf_append(out, s, strlen(s), err) : fst_fail_memory(err, 1 << 16);
     if (!st)

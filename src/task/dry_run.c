@@ -103,7 +103,7 @@ static fst_status tell_federated(const struct session *s, fst_buf *out, fst_erro
     return st ? st : tell(s, &w, out, err);
 }
 
-static fst_status tell_stages(const struct session *s, const bool chosen[4], fst_buf *out, fst_error *err)
+static fst_status tell_stages(const struct session *s, const bool chosen[STAGES], fst_buf *out, fst_error *err)
 {
     const struct stages_section *f = &s->task->file.stages;
     fst_status st = FST_OK;
@@ -153,7 +153,7 @@ static fst_status tell_places(const struct session *s, fst_buf *out, fst_error *
 fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out, fst_error *err)
 {
     struct session s = {.dry = true};
-    bool chosen[4];
+    bool chosen[STAGES];
     char shape[64];
     fst__session_init(&s, t, o);
     fst_status st = fst__chosen_stages(t, o, chosen, err);
