@@ -257,8 +257,9 @@ typedef struct fst_measure_spec {
 } fst_measure_spec;
 
 typedef struct fst_measured {
-    fst_cost cost;        /* at 1, a quarter, half and all of batch_size rows, median of the repeats */
-    double planning;      /* seconds of deciding on a batch of batch_size; 0 unless asked for */
+    fst_cost cost;   /* at 1, a quarter, half and all of batch_size rows, median of the repeats; fewer rows are made
+                      * to take no longer than more */
+    double planning; /* seconds of deciding on a batch of batch_size; 0 unless asked for */
     double p50, p95, p99; /* seconds of one sample alone on one thread; NaN without singles */
     size_t singles;
     double peak_bytes; /* peak resident memory of the process so far; NaN where it is not known */
@@ -293,6 +294,7 @@ typedef struct fst_cascade_report {
     const fst_threshold *choice;        /* how the threshold came about; NULL: fixed, the cascade's */
     size_t low_confidence;              /* edge only: samples that the choice would send to the cloud */
     const fst_fabric *fabric;           /* NULL: no times */
+    const fst_flow *flow;               /* with fabric */
     const fst_cascade_times *times;     /* runs entries; of one route alone only its own times are read */
     size_t runs;
     const fst_measured *edge_measured, *cloud_measured; /* edge_runs, cloud_runs entries; latency of the first */

@@ -243,9 +243,15 @@ static json_t *link_json(const fst_link *l)
     return j;
 }
 
-static json_t *fabric(const fst_fabric *f)
+static json_t *fabric(const fst_fabric *f, const fst_flow *w)
 {
     json_t *j = json_object(), *links = json_object();
+    if (w) {
+        set(j, "batch", whole(w->batch));
+        set(j, "interval", number(w->interval));
+        set(j, "sample_bytes", number(w->sample_bytes));
+        set(j, "answer_bytes", number(w->answer_bytes));
+    }
     set(j, "devices", whole(f->devices));
     set(j, "edges", whole(f->edges));
     set(links, "device_edge", link_json(&f->device_edge));
@@ -315,7 +321,7 @@ static json_t *times(const fst_cascade_report *r)
     set(pipeline, "cascade", cascades);
     set(pipeline, "cloud_only", clouds);
     set(j, "pipeline", pipeline);
-    set(j, "fabric", fabric(r->fabric));
+    set(j, "fabric", fabric(r->fabric, r->flow));
     return j;
 }
 

@@ -252,6 +252,7 @@ static fst_cascade_report report_of(const struct works *w, fst_report_route rout
                                 .calibration = w->edge.calibrated ? &w->edge.calibration : NULL,
                                 .choice = route == FST_REPORT_CLOUD_ONLY ? NULL : &w->edge.choice,
                                 .fabric = &w->clock.fabric,
+                                .flow = &w->clock.flow,
                                 .times = w->times,
                                 .runs = w->time_count,
                                 .edge_measured = w->edge.runs,
