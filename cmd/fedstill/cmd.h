@@ -91,6 +91,7 @@ extern const struct command cmd_predict;
 extern const struct command cmd_data_info;
 extern const struct command cmd_data_split;
 extern const struct command cmd_data_synth;
+extern const struct command cmd_data_import;
 
 /* ---- progress and warnings (progress.c) --------------------------------------------------- */
 

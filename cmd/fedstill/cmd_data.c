@@ -1,28 +1,20 @@
 /* fedstill data info, data split: what a data set or a partition holds, and making partitions. Samples themselves
- * are never written. */
+ * are written in cmd_data_tiers.c. */
+#include <dirent.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common.h"
+#include "cmd_data.h"
 
 /* Classes that a table has columns for, and columns of a picture: with more, a column stands for several classes. */
 enum { TABLE_CLASSES = 12, PICTURE_COLUMNS = 50, BAR_WIDTH = 30 };
 
-static const char *const splits[] = {"train", "test", NULL};
+const char *const data_splits[] = {"train", "test", "val", NULL};
 static const char *const kinds[] = {"iid", "dirichlet", "shards", "quantity", NULL};
 
-#define SPLIT_OPTION                                                                                         \
-    {                                                                                                        \
-        .name = "split", .argument = "SPLIT", .type = OPTION_STRING, .fallback = "train", .choices = splits, \
-        .help = "Which part of the data."                                                                    \
-    }
-#define FORMAT_OPTION                                                                \
-    {                                                                                \
-        .name = "format", .argument = "FORMAT", .type = OPTION_STRING,               \
-        .help = "idx, cifar10, array or folder (default: what the path looks like)." \
-    }
 #define LIMIT_OPTION                                                                                   \
     {                                                                                                  \
         .name = "limit", .letter = 'n', .argument = "N", .type = OPTION_INT, .min = 1, .max = 1000000, \
@@ -36,6 +28,7 @@ static const char *const kinds[] = {"iid", "dirichlet", "shards", "quantity", NU
 static const struct option_spec info_options[] = {
     FORMAT_OPTION,
     SPLIT_OPTION,
+    WINDOW_OPTION,
     LIMIT_OPTION,
     ASCII_OPTION,
     {.name = "json", .type = OPTION_FLAG, .help = "Write a JSON object; it has all clients and classes."},
@@ -49,14 +42,14 @@ static const struct option_spec split_options[] = {
      .type = OPTION_INT,
      .min = 1,
      .max = 1000000,
-     .help = "How many clients. Needed."},
+     .help = "How many clients. Needed for a partition file."},
     {.name = "partition",
      .letter = 'p',
      .argument = "KIND",
      .type = OPTION_STRING,
      .choices = kinds,
      .help = "How samples are dealt: iid (equal shares), dirichlet (each class by Dirichlet(alpha) shares), shards "
-             "(so many classes each), quantity (sizes by Dirichlet(alpha)). Needed."},
+             "(so many classes each), quantity (sizes by Dirichlet(alpha)). Needed for a partition file."},
     {.name = "alpha",
      .letter = 'a',
      .argument = "A",
@@ -64,7 +57,7 @@ static const struct option_spec split_options[] = {
      .low = 1e-6,
      .high = 1e6,
      .fallback = "0.5",
-     .help = "dirichlet, quantity: small is uneven."},
+     .help = "dirichlet, quantity, --out: small is uneven."},
     {.name = "classes-per-client",
      .argument = "K",
      .type = OPTION_INT,
@@ -91,10 +84,48 @@ static const struct option_spec split_options[] = {
      .letter = 'o',
      .argument = "FILE",
      .type = OPTION_STRING,
-     .help = "The partition file to write. Needed."},
-    {.name = "force", .letter = 'f', .type = OPTION_FLAG, .help = "Replace FILE if it is there."},
+     .help = "The partition file to write. This or --out is needed."},
+    {.name = "out",
+     .argument = "DIR",
+     .type = OPTION_STRING,
+     .help =
+         "The folder to write samples to, for a cloud and edges: cloud/train.safetensors, val, test, edge_1/..., and "
+         "split.json with digests and counts."},
+    {.name = "cloud",
+     .argument = "SHARE",
+     .type = OPTION_DOUBLE,
+     .low = 0,
+     .high = 1,
+     .fallback = "0.5",
+     .help = "--out: the cloud's share of every class."},
+    {.name = "edges",
+     .argument = "N",
+     .type = OPTION_INT,
+     .min = 0,
+     .max = FST_MAX_EDGES,
+     .fallback = "2",
+     .help = "--out: how many edges share the rest, each class by Dirichlet(alpha)."},
+    {.name = "val",
+     .argument = "SHARE",
+     .type = OPTION_DOUBLE,
+     .low = 0,
+     .high = 0.99,
+     .fallback = "0.1",
+     .help = "--out: share of every class at every site for validation."},
+    {.name = "test",
+     .argument = "SHARE",
+     .type = OPTION_DOUBLE,
+     .low = 0,
+     .high = 0.99,
+     .fallback = "0.1",
+     .help = "--out: share of every class at every site for the test."},
+    {.name = "force",
+     .letter = 'f',
+     .type = OPTION_FLAG,
+     .help = "Replace FILE or DIR (which must hold a split) if it is there."},
     FORMAT_OPTION,
     SPLIT_OPTION,
+    WINDOW_OPTION,
     LIMIT_OPTION,
     ASCII_OPTION,
     {0},
@@ -118,6 +149,8 @@ static const char *const info_examples[] = {
 static const char *const split_examples[] = {
     "fedstill data split data/mnist --clients 10 --partition dirichlet --alpha 0.3 --output split.safetensors",
     "Splits the training samples unevenly among ten clients.",
+    "fedstill data split signals.safetensors --out split --cloud 0.5 --edges 2 --alpha 0.3",
+    "Half of the samples for the cloud, the rest unevenly for two edges, bursts whole, as files.",
     NULL,
 };
 
@@ -319,10 +352,12 @@ static json_t *partition_json(const fst_partition *p, const char *path)
 
 /* ---- data sets ---------------------------------------------------------------------------------------- */
 
-static fst_status open_source(fst_source **out, const struct options *o, fst_error *err)
+fst_status open_data(fst_source **out, const struct options *o, fst_error *err)
 {
-    fst_source_spec spec = {
-        .format = option_string(o, "format"), .path = operand(o, 0), .split = option_string(o, "split")};
+    fst_source_spec spec = {.format = option_string(o, "format"),
+                            .path = operand(o, 0),
+                            .split = option_string(o, "split"),
+                            .window = (size_t)option_int(o, "window")};
     return fst_source_open(out, &spec, err);
 }
 
@@ -390,6 +425,45 @@ static fst_status channel_table(fst_buf *out, const fst_transform *st, bool asci
     return s;
 }
 
+static int by_number(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* How many different groups there are. */
+static fst_status count_groups(const fst_source *d, size_t *out, fst_error *err)
+{
+    size_t n = 0;
+    int64_t *all = fst_alloc(d->count * sizeof *all);
+    if (!all)
+        return fst_fail_memory(err, d->count * sizeof *all);
+    memcpy(all, d->group, d->count * sizeof *all);
+    qsort(all, d->count, sizeof *all, by_number);
+    for (size_t i = 0; i < d->count; i++)
+        n += i == 0 || all[i] != all[i - 1];
+    fst_free(all);
+    *out = n;
+    return FST_OK;
+}
+
+/* SNR and bursts, where they are known. */
+static fst_status add_beside(fst_buf *out, const fst_source *d, fst_error *err)
+{
+    double low = INFINITY, high = -INFINITY;
+    size_t groups = 0;
+    fst_status s = FST_OK;
+    for (size_t i = 0; d->snr && i < d->count; i++) {
+        low = fmin(low, (double)d->snr[i]); /* NaN is not the smaller */
+        high = fmax(high, (double)d->snr[i]);
+    }
+    if (low <= high)
+        s = add_field(out, err, "SNR", "%.4g ... %.4g dB", low, high);
+    if (!s && d->group)
+        s = count_groups(d, &groups, err);
+    return s || !d->group ? s : add_field(out, err, "bursts", "%zu", groups);
+}
+
 static fst_status add_source(fst_buf *out, const struct options *o, const fst_source *d, fst_error *err)
 {
     char text[256], bytes[FST_HUMAN];
@@ -402,6 +476,8 @@ static fst_status add_source(fst_buf *out, const struct options *o, const fst_so
                       fst_dtype_name(d->dtype), fst_human_bytes(size, bytes));
     if (!s)
         s = add_field(out, err, "classes", "%d", d->classes);
+    if (!s)
+        s = add_beside(out, d, err);
     return s ? s : add_field(out, err, "SHA-256", "%s", d->digest);
 }
 
@@ -437,7 +513,7 @@ static fst_status source_info(fst_buf *out, const struct options *o, fst_error *
     fst_source *d = NULL;
     int64_t *counts = NULL;
     fst_transform st = {0};
-    fst_status s = open_source(&d, o, err);
+    fst_status s = open_data(&d, o, err);
     if (!s)
         s = class_counts(&counts, d, err);
     if (!s)
@@ -493,9 +569,25 @@ static fst_status run_info(const struct options *o, fst_error *err)
 
 /* ---- data split ----------------------------------------------------------------------------------------- */
 
+bool is_empty_folder(const char *path)
+{
+    DIR *d = opendir(path);
+    struct dirent *e;
+    bool empty = d != NULL;
+    while (empty && (e = readdir(d)))
+        empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
+    if (d)
+        closedir(d);
+    return empty;
+}
+
 static fst_status check_split(const struct options *o, fst_partition_kind *kind, fst_error *err)
 {
     static const char *const needed[] = {"clients", "partition", "output"};
+    static const char *const others[] = {"cloud", "edges", "val", "test"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (option_given(o, others[i]))
+            return fst_fail(err, FST_E_CONFIG, "--%s means nothing without --out", others[i]);
     for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
         if (!option_given(o, needed[i]))
             return fst_fail(err, FST_E_CONFIG, "--%s is needed; see fedstill data split --help", needed[i]);
@@ -520,7 +612,7 @@ static fst_status make_partition(fst_partition *out, const struct options *o, fs
                                .classes_per_client = (int)option_int(o, "classes-per-client"),
                                .min_samples = (size_t)option_int(o, "min-samples"),
                                .seed = (uint64_t)option_int(o, "seed")};
-    fst_status s = open_source(&d, o, err);
+    fst_status s = open_data(&d, o, err);
     if (!s)
         s = fst_partition_make(out, d, &spec, err);
     fst_source_close(d);
@@ -534,6 +626,8 @@ static fst_status run_split(const struct options *o, fst_error *err)
     fst_partition p = {0};
     fst_buf out = {0};
     struct look look = look_of(o);
+    if (option_given(o, "out"))
+        return split_tiers(o, err);
     fst_status s = check_split(o, &kind, err);
     if (!s)
         s = make_partition(&p, o, kind, err);
@@ -561,8 +655,12 @@ const struct command cmd_data_info = {
 const struct command cmd_data_split = {
     .name = "data split",
     .summary = "Split a data set among clients",
-    .description = "Writes a partition file, which says which client has which sample and holds no samples itself, and "
-                   "shows it as `fedstill data info` does. A file that is there is replaced only with --force.",
+    .description =
+        "Writes a partition file, which says which client has which sample and holds no samples itself, and "
+        "shows it as `fedstill data info` does. A file that is there is replaced only with --force.\n\n"
+        "With --out it writes the samples themselves, for a cloud and edges that are machines of their own: training, "
+        "validation and test files for each, by class and, where it is known, by SNR. Samples of one burst stay "
+        "together, so that no test knows what was trained on.",
     .options = split_options,
     .operands = split_operands,
     .examples = split_examples,

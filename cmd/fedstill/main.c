@@ -21,6 +21,7 @@ static const struct command *const commands[] = {
     &cmd_data_info,
     &cmd_data_split,
     &cmd_data_synth,
+    &cmd_data_import,
     &cmd_bench,
     NULL,
 };

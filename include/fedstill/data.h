@@ -25,7 +25,7 @@ typedef struct fst_source fst_source;
  * the others from one thread. Neither may block on anything but local files.
  */
 typedef struct fst_source_vtable {
-    const char *format; /* "idx", "cifar10", "folder", "array", "sigmf", "memory", "composed" */
+    const char *format; /* "idx", "cifar10", "folder", "array", "sigmf", "radioml", "memory", "composed" */
     /* Copies sample i's raw elements (dtype and shape as the source says) to dst. */
     fst_status (*get)(const fst_source *s, size_t i, void *dst, fst_error *err);
     void (*close)(fst_source *s); /* frees what the format holds and s itself; takes half-built ones */
@@ -67,15 +67,19 @@ struct fst_source {
  *  - sigmf: a .sigmf-meta (or .sigmf-data) file, or a folder of recordings, or one with folders train, test and val
  *    of recordings, the classes then being those of train. Complex samples of one channel, cf32_le, ci16_le (divided
  *    by 32768) or cu8 (0 ... 255 become -1 ... 1). Each annotation (core:sample_start, core:sample_count, core:label)
- *    is cut into whole windows of F32 (2, window), I then Q, what is left over being dropped; classes are the labels
- *    in the order of their bytes. snr is the annotation's fedstill:snr_db; a group is an annotation, or those with
- *    the same fedstill:burst in one recording. Recordings are taken in the order of their names and
- *    bursts numbered on. core:sha512 is checked where it is given.
+ *    is cut into whole windows of F32 (2, window), I then Q, what is left over being dropped. Classes are the labels
+ *    in the order of their bytes, or as fedstill:classes of all recordings orders them. snr is the annotation's
+ *    fedstill:snr_db; a group is an annotation, or those with the same fedstill:burst in one recording. Recordings are
+ *    taken in the order of their names and bursts numbered on. core:sha512 is checked where it is given;
+ *  - radioml: a pickle (.pkl, .pickle) of a dictionary {(label, snr in dB): floats (N, 2, length)}, without splits, or
+ *    {'train': (X, y), 'val': (X, y), 'test': (X, y)} with labels that are numbers. Samples of the first form are
+ *    sorted by label, then SNR, then as in the file; classes are the labels in the order of their bytes, those of
+ *    Python 2 being taken for Latin-1. Nothing in the pickle is run (fedstill/tensor.h).
  */
 typedef struct fst_source_spec {
     const char *format; /* NULL: guessed from what stands at path */
     const char *path;
-    const char *split;    /* "train", "test" or (array, sigmf) "val"; NULL means "train" */
+    const char *split;    /* "train", "test" or (array, sigmf, radioml) "val"; NULL means "train" */
     const char *x, *y;    /* array: names of samples and labels, NULL: "x" and "y" */
     int classes;          /* 0: as many as the labels show (idx, array), or the class folders */
     int image_channels;   /* folder: 1 or 3 (0: 3) */
@@ -105,6 +109,12 @@ typedef struct fst_source_part {
 } fst_source_part;
 FST_MUST FST_API fst_status fst_source_compose(fst_source **out, const char *name, const fst_source_part *parts,
                                                size_t n, fst_error *err);
+/* Writes samples as the array format reads them: x, y (I32), and snr and burst where they are known, to a
+ * .safetensors file (format FST_DATA_FORMAT) or an .npz. index: `count` positions; NULL: all samples. Names of
+ * classes are written always, the numbers where there are no names, so that a part without some class has as many
+ * classes as the whole. Atomic; the bytes depend only on samples and index. digest (may be NULL): SHA-256 of the file. */
+FST_MUST FST_API fst_status fst_source_write(const fst_source *s, const uint32_t *index, size_t count,
+                                             const char *path, char digest[FST_DIGEST_HEX], fst_error *err);
 /* The key of a sample: a hash of its raw bytes, dtype and shape. It does not depend on position,
  * label or augmentation; equal samples have equal keys. */
 FST_MUST FST_API fst_status fst_source_key(const fst_source *s, size_t i, fst_hash128 *out, fst_error *err);
@@ -174,20 +184,6 @@ FST_API void fst_loader_free(fst_loader *l);
  * FST_MAX_CHANNELS; else one for all), u8 scaled to 0 ... 1. A channel that never changes gets std 1. */
 FST_MUST FST_API fst_status fst_source_statistics(const fst_source *s, fst_transform *out, fst_error *err);
 
-/* ---- shares -------------------------------------------------------------------------------- */
-
-/* Deals samples to parts in fixed shares, class by class; the samples of one group (see fst_source.group) go to one
- * part, whose share they may then overshoot by half a group. A group counts as of its first sample's class. */
-typedef struct fst_shares {
-    const double *share; /* of each part, 0 to 1; what counts is their ratio */
-    size_t parts;
-    uint64_t seed;
-    const char *purpose; /* stream (seed, purpose, class) */
-} fst_shares;
-/* part[i]: of subset[i] (subset NULL: of sample i). */
-FST_MUST FST_API fst_status fst_shares_deal(const fst_source *s, const uint32_t *subset, size_t count,
-                                            const fst_shares *how, int32_t *part, fst_error *err);
-
 /* ---- partitions ---------------------------------------------------------------------------- */
 
 typedef enum fst_partition_kind {
@@ -230,5 +226,47 @@ FST_MUST FST_API fst_status fst_partition_write(const fst_partition *p, const ch
                                                 char digest[FST_DIGEST_HEX], fst_error *err);
 FST_MUST FST_API fst_status fst_partition_read(fst_partition *out, const char *path, fst_error *err);
 FST_API void fst_partition_release(fst_partition *p);
+
+/* ---- cloud and edges ------------------------------------------------------------------------ */
+
+/* The three uses of a site's samples. */
+typedef enum fst_part { FST_PART_TRAIN, FST_PART_VAL, FST_PART_TEST, FST_PARTS } fst_part;
+FST_API const char *fst_part_name(fst_part p); /* "train", "val", "test" */
+
+#define FST_MAX_EDGES 1000
+
+typedef struct fst_tiers_spec {
+    double cloud;     /* the cloud's share of every class, 0 ... 1; 0: no cloud */
+    int edges;        /* 1 ... FST_MAX_EDGES, 0 only when the cloud has everything */
+    double alpha;     /* of the Dirichlet draw that shares each class out among the edges */
+    double val, test; /* shares of every class at every site; what is left is for training, more than 0 */
+    uint64_t seed;    /* streams "tiers..." */
+} fst_tiers_spec;
+
+/*
+ * Which site has which sample, for what. Sites are the cloud (0) and the edges (1 ...). Samples of one group stay
+ * together; without groups each sample is its own. Class by class, in the order of their SNR where it is known, groups
+ * go to where most is missing of the share, so that shares hold to within about a group for every class and, nearly, for
+ * every SNR. Where a site has a class at all, some of it is for training.
+ */
+typedef struct fst_tiers {
+    fst_tiers_spec spec;
+    int sites, classes;
+    size_t samples, groups; /* groups: as many as samples where the source has none */
+    bool by_group;
+    int32_t *site;   /* samples */
+    uint8_t *part;   /* samples: fst_part */
+    int64_t *counts; /* sites x FST_PARTS x classes */
+    char data_digest[FST_DIGEST_HEX];
+} fst_tiers;
+
+FST_MUST FST_API fst_status fst_tiers_make(fst_tiers *out, const fst_source *s, const fst_tiers_spec *spec,
+                                           fst_error *err);
+/* Writes folder/cloud/train.safetensors, val, test, folder/edge_1/..., and folder/split.json (docs/formats.md), all
+ * or nothing; parts without samples have no file. A folder that is there and not empty is an error, or, with
+ * replace, exchanged for the new one if it holds nothing but such a split. The bytes depend only on t and s. */
+FST_MUST FST_API fst_status fst_tiers_write(const fst_tiers *t, const fst_source *s, const char *folder, bool replace,
+                                            fst_error *err);
+FST_API void fst_tiers_release(fst_tiers *t);
 
 #endif

@@ -19,7 +19,7 @@ typedef struct fst_model_config {
     double dropout1, dropout2;                  /* pfl_cifar, mobilenet_v2; negative: 0 */
     fst_stem stem;                              /* resnet50 */
     int hidden;                                 /* real_resnet20_link11_h: width of its first linear layer (1000) */
-    double width;                               /* mobilenet_v2: multiplies its channels (1) */
+    double width;                               /* mobilenet_v2, real_resnet20_link11_h: multiplies its channels (1) */
     int stem_stride, stage_strides[FST_STAGES]; /* mobilenet_v2; the strides all or none */
 } fst_model_config;
 

@@ -49,6 +49,9 @@ FST_API const char *fst_shape_text(const fst_shape *s, char *out, size_t size);
 FST_API uint16_t fst_f16_from_f32(float x);
 FST_API float fst_f32_from_f16(uint16_t h);
 
+/* `count` elements of any type as floats; src may stand at any address. */
+FST_API void fst_f32_from(float *dst, fst_dtype t, const void *src, size_t count);
+
 /* A named array that somebody else owns. Row-major, contiguous, little-endian. */
 typedef struct fst_tensor {
     const char *name;
@@ -118,6 +121,12 @@ FST_MUST FST_API fst_status fst_npz_read(fst_array *out, const char *path, const
  * (one block). max_bytes limits the array as it is stored. */
 FST_MUST FST_API fst_status fst_npz_read_texts(char ***texts, size_t *count, const char *path, const char *member,
                                                size_t max_bytes, fst_error *err);
+/* Writes arrays, named without ".npy", as stored members of one archive of less than 4 GiB, atomically; then, if
+ * texts is not NULL, those as NumPy's bytes (S) under texts_name. The bytes depend only on the arguments. digest
+ * (may be NULL) becomes the SHA-256 of the file. */
+FST_MUST FST_API fst_status fst_npz_write(const char *path, const fst_tensor *arrays, size_t narrays,
+                                          const char *texts_name, char *const *texts, size_t ntexts,
+                                          char digest[FST_DIGEST_HEX], fst_error *err);
 /* The members' names; free *names with fst_free once (one block). */
 FST_MUST FST_API fst_status fst_npz_list(const char *path, char ***names, size_t *count, fst_error *err);
 
@@ -173,5 +182,25 @@ FST_API const fst_pickle_value *fst_pickle_root(const fst_pickle *p);
 /* The value of a text key of a dictionary; NULL when it is not there or v is none. */
 FST_API const fst_pickle_value *fst_pickle_find(const fst_pickle_value *v, const char *key);
 FST_API void fst_pickle_free(fst_pickle *p);
+
+/* ---- PyTorch's checkpoints ---------------------------------------------------------------- */
+
+/*
+ * The tensors of a file of torch.save (.pth, .pt): a zip archive, or the older stream of pickles. Its pickle is read
+ * as above, with PyTorch's tensors, parameters and storages of bool, int and float besides; nothing is run, and a
+ * checkpoint that holds other objects is refused. Names are the dictionaries' keys joined by ".", in the file's order;
+ * of a checkpoint whose tensors stand in a dictionary "state_dict", "model_state_dict", "model" or "net", these
+ * alone are read, without that prefix; what is no tensor is left out. Tensors that share memory are read as each for itself.
+ */
+typedef struct fst_pth fst_pth;
+/* max_bytes limits the file's tensors together, and the pickle. */
+FST_MUST FST_API fst_status fst_pth_read(fst_pth **out, const char *path, size_t max_bytes, fst_error *err);
+/* The same over bytes, which need not outlive the call. */
+FST_MUST FST_API fst_status fst_pth_parse(fst_pth **out, const char *name, const void *data, size_t len,
+                                          size_t max_bytes, fst_error *err);
+FST_API size_t fst_pth_count(const fst_pth *p);
+/* The i-th tensor, with its data: row-major, little-endian, living as long as p. */
+FST_API fst_tensor fst_pth_at(const fst_pth *p, size_t i);
+FST_API void fst_pth_free(fst_pth *p);
 
 #endif

@@ -56,9 +56,10 @@ struct fst_pool {
     struct worker *workers;
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
-    uint64_t generation; /* rises with every run */
-    int busy;            /* workers that have not finished this generation */
-    bool stop;
+    _Atomic uint64_t generation; /* rises with every run */
+    _Atomic int busy;            /* workers that have not finished this generation */
+    _Atomic bool stop;
+    bool spin; /* there is a CPU for every thread, so that waiting a little awake harms nobody */
     fst_job_fn fn;
     void *ctx;
     size_t jobs;
@@ -75,13 +76,36 @@ static void claim(fst_pool *p, int worker)
     }
 }
 
+/* Runs follow each other within microseconds in a training step; sleeping and waking takes longer than that. */
+enum { SPINS = 4000 };
+
+static inline void breathe(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static void await_run(const fst_pool *p, uint64_t seen)
+{
+    for (int i = 0; p->spin && i < SPINS && atomic_load(&p->generation) == seen && !atomic_load(&p->stop); i++)
+        breathe();
+}
+
+static void await_end(const fst_pool *p)
+{
+    for (int i = 0; p->spin && i < SPINS && atomic_load(&p->busy); i++)
+        breathe();
+}
+
 static void *work(void *arg)
 {
     struct worker *w = arg;
     fst_pool *p = w->pool;
     uint64_t seen = 0;
-    pthread_mutex_lock(&p->lock);
     for (;;) {
+        await_run(p, seen);
+        pthread_mutex_lock(&p->lock);
         while (!p->stop && p->generation == seen)
             pthread_cond_wait(&p->wake, &p->lock);
         if (p->stop)
@@ -92,6 +116,7 @@ static void *work(void *arg)
         pthread_mutex_lock(&p->lock);
         if (--p->busy == 0)
             pthread_cond_signal(&p->done);
+        pthread_mutex_unlock(&p->lock);
     }
     pthread_mutex_unlock(&p->lock);
     return NULL;
@@ -105,6 +130,7 @@ fst_status fst_pool_new(fst_pool **out, int threads, fst_error *err)
     if (!p)
         return fst_fail_memory(err, sizeof *p);
     p->threads = threads;
+    p->spin = threads <= fst_cpu_count();
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->done, NULL);
@@ -144,6 +170,7 @@ void fst_pool_run(fst_pool *p, fst_job_fn fn, void *ctx, size_t jobs)
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->lock);
     claim(p, 0);
+    await_end(p);
     pthread_mutex_lock(&p->lock);
     while (p->busy)
         pthread_cond_wait(&p->done, &p->lock);

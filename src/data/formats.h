@@ -20,7 +20,8 @@ typedef struct fst__format {
     bool has_val; /* knows a split "val" too */
 } fst__format;
 
-extern const fst__format fst__format_idx, fst__format_cifar10, fst__format_array, fst__format_sigmf, fst__format_folder;
+extern const fst__format fst__format_idx, fst__format_cifar10, fst__format_array, fst__format_sigmf,
+    fst__format_radioml, fst__format_folder;
 
 bool fst__is_folder(const char *path);
 /* Is there a file or folder `name` in `folder`? */
@@ -79,6 +80,8 @@ FST_MUST fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t
                                      fst_error *err);
 /* A copy of n names in one block, as class_names is. */
 FST_MUST fst_status fst__names_copy(char ***out, char *const *names, size_t n, fst_error *err);
+/* Names of all classes in one block, their numbers where the source has none. */
+FST_MUST fst_status fst__class_names(const fst_source *s, char ***out, fst_error *err);
 /* Fails for the first sample with an element that is no number. */
 FST_MUST fst_status fst__held_check_finite(const fst__held *h, fst_error *err);
 /* The digest of data.h, computed through get. */
@@ -93,6 +96,9 @@ FST_MUST fst_status fst__idx_read(fst_source **out, const char *name, fst__reade
 /* Reads n readers of CIFAR-10 records one after the other. */
 FST_MUST fst_status fst__cifar10_read(fst_source **out, const char *name, fst__reader *files, size_t n, size_t limit,
                                       fst_error *err);
+/* A pickle that was read already. */
+FST_MUST fst_status fst__radioml_take(fst_source **out, const char *name, const fst_pickle *p,
+                                      const fst_source_spec *spec, fst_error *err);
 /* Ten names, one a line, into one block behind the pointers. */
 FST_MUST fst_status fst__cifar10_names(char ***out, const char *name, const char *text, size_t len, fst_error *err);
 

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <math.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -32,12 +33,17 @@ struct recording {
     uint64_t bytes;
 };
 
+struct named {
+    const char *name; /* in the source's class_names */
+    int32_t class;
+};
+
 struct job {
     const char *name;
     size_t window, limit;
     struct recording *all;
     size_t count, cap;
-    const char **labels; /* sorted, each once; borrowed from the recordings that give the classes */
+    struct named *index; /* the classes, sorted by name */
     size_t classes;
     fst__held *held;
 };
@@ -56,7 +62,7 @@ static void recordings_release(struct job *j)
 static void job_release(struct job *j)
 {
     recordings_release(j);
-    fst_free(j->labels);
+    fst_free(j->index);
 }
 
 /* ---- finding recordings --------------------------------------------------------------------- */
@@ -177,38 +183,92 @@ static fst_status add_folder(struct job *j, const char *folder, fst_error *err)
 
 /* ---- labels --------------------------------------------------------------------------------- */
 
-/* The different labels of the recordings, sorted. */
-static fst_status gather_labels(struct job *j, fst_error *err)
+static int by_name(const void *a, const void *b)
 {
-    size_t n = 0, k = 0;
-    for (size_t r = 0; r < j->count; r++)
-        n += j->all[r].meta.count;
-    j->labels = fst_alloc(n * sizeof *j->labels);
-    if (!j->labels)
-        return fst_fail_memory(err, n * sizeof *j->labels);
-    for (size_t r = 0; r < j->count; r++)
-        for (size_t i = 0; i < j->all[r].meta.count; i++)
-            j->labels[k++] = j->all[r].meta.notes[i].label;
-    qsort(j->labels, n, sizeof *j->labels, by_text);
-    for (size_t i = 0; i < n; i++)
-        if (i == 0 || strcmp(j->labels[i], j->labels[j->classes - 1]) != 0)
-            j->labels[j->classes++] = j->labels[i];
-    if (j->classes > FST_MAX_CLASSES)
-        return fst_fail(err, FST_E_LIMIT, "%s: %zu different labels, at most %d are read", j->name, j->classes,
-                        FST_MAX_CLASSES);
-    return fst__names_copy(&j->held->base.class_names, (char *const *)(uintptr_t)j->labels, j->classes, err);
+    return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
 }
 
-/* Classes are known by name from now on, so that the recordings that gave them may go. */
+/* The different labels of the recordings, sorted; n becomes how many. */
+static fst_status different_labels(const struct job *j, const char ***out, size_t *n, fst_error *err)
+{
+    size_t all = 0, k = 0, kept = 0;
+    for (size_t r = 0; r < j->count; r++)
+        all += j->all[r].meta.count;
+    const char **labels = fst_alloc(all * sizeof *labels);
+    if (!labels)
+        return fst_fail_memory(err, all * sizeof *labels);
+    for (size_t r = 0; r < j->count; r++)
+        for (size_t i = 0; i < j->all[r].meta.count; i++)
+            labels[k++] = j->all[r].meta.notes[i].label;
+    qsort(labels, all, sizeof *labels, by_text);
+    for (size_t i = 0; i < all; i++)
+        if (i == 0 || strcmp(labels[i], labels[kept - 1]) != 0)
+            labels[kept++] = labels[i];
+    *out = labels;
+    *n = kept;
+    return FST_OK;
+}
+
+/* The recordings' own order, where all have the same one; NULL otherwise. */
+static const json_t *own_order(const struct job *j)
+{
+    json_t *first = j->all[0].meta.classes;
+    for (size_t r = 1; r < j->count; r++)
+        if (!first || !j->all[r].meta.classes || !json_equal(first, j->all[r].meta.classes))
+            return NULL;
+    return first;
+}
+
+/* Names of classes, and the index over them, from `n` names in the order of labels. */
+static fst_status keep_names(struct job *j, const char *const *names, size_t n, fst_error *err)
+{
+    char ***kept = &j->held->base.class_names;
+    if (n > FST_MAX_CLASSES)
+        return fst_fail(err, FST_E_LIMIT, "%s: %zu different labels, at most %d are read", j->name, n, FST_MAX_CLASSES);
+    j->index = fst_alloc(n * sizeof *j->index);
+    if (!j->index)
+        return fst_fail_memory(err, n * sizeof *j->index);
+    fst_status s = fst__names_copy(kept, (char *const *)(uintptr_t)names, n, err);
+    for (size_t i = 0; !s && i < n; i++)
+        j->index[i] = (struct named){(*kept)[i], (int32_t)i};
+    if (!s)
+        qsort(j->index, n, sizeof *j->index, by_name);
+    j->classes = n;
+    return s;
+}
+
+/* Classes are numbered as fedstill:classes says, or else by name. */
+static fst_status gather_labels(struct job *j, fst_error *err)
+{
+    const char **labels = NULL;
+    size_t n = 0;
+    const json_t *order = own_order(j);
+    fst_status s = FST_OK;
+    if (!order) {
+        s = different_labels(j, &labels, &n, err);
+    } else {
+        n = json_array_size(order);
+        labels = fst_alloc(n * sizeof *labels);
+        for (size_t i = 0; labels && i < n; i++)
+            labels[i] = json_string_value(json_array_get(order, i));
+        if (!labels)
+            s = fst_fail_memory(err, n * sizeof *labels);
+    }
+    if (!s)
+        s = keep_names(j, labels, n, err);
+    fst_free(labels);
+    return s;
+}
+
 static fst_status class_of(const struct job *j, const fst__sigmf *m, size_t i, int32_t *out, fst_error *err)
 {
-    char *const *names = j->held->base.class_names;
-    const char *label = m->notes[i].label;
-    char *const *hit = bsearch(&label, names, j->classes, sizeof *names, by_text);
+    struct named wanted = {m->notes[i].label, 0};
+    const struct named *hit = bsearch(&wanted, j->index, j->classes, sizeof wanted, by_name);
     if (!hit)
-        return fst_fail(err, FST_E_MISMATCH, "%s: annotation %zu: the training recordings have no label \"%.64s\"",
-                        m->name, i, label);
-    *out = (int32_t)(hit - names);
+        return fst_fail(err, FST_E_MISMATCH, "%s: annotation %zu: label \"%.64s\" is not in %s", m->name, i,
+                        wanted.name,
+                        m->classes ? "fedstill:classes, or not among those of training" : "the training recordings");
+    *out = hit->class;
     return FST_OK;
 }
 
@@ -426,8 +486,8 @@ static fst_status open_sigmf(fst_source **out, const fst_source_spec *spec, fst_
     s = fst__is_folder(spec->path) ? add_split(&j, spec->path, spec->split, err)
                                    : add_file(&j, spec->path, spec->split, err);
     if (!s && spec->classes && (size_t)spec->classes != j.classes)
-        s = fst_fail(err, FST_E_CONFIG, "%s: has %zu different labels, but %d classes were asked for", spec->path,
-                     j.classes, spec->classes);
+        s = fst_fail(err, FST_E_CONFIG, "%s: has %zu classes, but %d were asked for", spec->path, j.classes,
+                     spec->classes);
     if (!s)
         s = take_all(&j, out, err);
     if (s)

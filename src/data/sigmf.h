@@ -20,6 +20,7 @@ typedef struct fst__sigmf {
     void *json; /* json_t */
     fst__sigmf_type type;
     const char *sha512; /* of the data file; NULL: not given */
+    void *classes;      /* json_t, fedstill:classes: texts, each once, in the order of labels; NULL: not given */
     fst__sigmf_note *notes;
     size_t count;
 } fst__sigmf;

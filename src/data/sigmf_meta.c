@@ -114,6 +114,29 @@ static fst_status parse_digest(fst__sigmf *m, json_t *global, fst_error *err)
     return FST_OK;
 }
 
+/* fedstill:classes, which `fedstill data synth` writes: names in the order of their labels. */
+static fst_status parse_classes(fst__sigmf *m, json_t *global, fst_error *err)
+{
+    size_t i;
+    json_t *name, *list = json_object_get(global, "fedstill:classes"), *seen;
+    if (!list)
+        return FST_OK;
+    bool good = json_array_size(list) > 0 && json_array_size(list) <= FST_MAX_CLASSES && (seen = json_object());
+    if (!good)
+        return fst_fail(err, FST_E_FORMAT, "%s: fedstill:classes must be a list of 1 to %d names", m->name,
+                        FST_MAX_CLASSES);
+    json_array_foreach(list, i, name)
+    {
+        const char *text = json_string_value(name);
+        good = good && text && !json_object_get(seen, text) && !json_object_set_new(seen, text, json_true());
+    }
+    json_decref(seen);
+    if (!good)
+        return fst_fail(err, FST_E_FORMAT, "%s: fedstill:classes must be a list of different texts", m->name);
+    m->classes = list;
+    return FST_OK;
+}
+
 /* ---- annotations ---------------------------------------------------------------------------- */
 
 static fst_status whole_number(const fst__sigmf *m, size_t i, json_t *note, const char *key, uint64_t *out,
@@ -214,6 +237,8 @@ static fst_status parse(fst__sigmf *m, const char *text, size_t len, fst_error *
         s = check_plain(m, root, global, err);
     if (!s)
         s = parse_digest(m, global, err);
+    if (!s)
+        s = parse_classes(m, global, err);
     return s ? s : parse_notes(m, root, global, err);
 }
 

@@ -88,7 +88,7 @@ static const struct {
     {"dropout2", " pfl_cifar ", "0 to below 1"},
     {"stem", " resnet50 ", "imagenet or cifar"},
     {"hidden", " real_resnet20_link11_h ", "1 to 1048576"},
-    {"width", " mobilenet_v2 ", "0.01 to 16"},
+    {"width", " mobilenet_v2 real_resnet20_link11_h ", "0.01 to 16"},
     {"stem_stride", " mobilenet_v2 ", "1 to 16"},
     {"stage_strides", " mobilenet_v2 ", "seven numbers 1 to 16, by comma"},
 };

@@ -84,39 +84,41 @@ static fst_value resnet56(fst_graph *g, fst_value x, const fst_model_config *c)
 }
 
 /* The body behind the stem: stages of bottlenecks, then the mean over the picture. */
-static fst_value bottleneck_stages(fst_graph *g, fst_value x, const int *counts, int stages)
+static fst_value bottleneck_stages(fst_graph *g, fst_value x, int64_t planes, const int *counts, int stages)
 {
     char block[32];
-    int64_t in = 64;
+    int64_t in = planes;
     for (int k = 0; k < stages; k++)
         for (int i = 0; i < counts[k]; i++) {
             snprintf(block, sizeof block, "layer%d.%d", k + 1, i);
-            x = bottleneck(g, x, block, in, 64 << k, k && !i ? 2 : 1);
-            in = 256 << k;
+            x = bottleneck(g, x, block, in, planes << k, k && !i ? 2 : 1);
+            in = 4 * planes << k;
         }
     return fst_graph_global_avgpool(g, x);
 }
 
-static fst_value imagenet_stem(fst_graph *g, fst_value x)
+static fst_value imagenet_stem(fst_graph *g, fst_value x, int64_t planes)
 {
-    x = fst_graph_relu(g, conv_norm(g, x, "conv1", "bn1", 64, 7, 2));
+    x = fst_graph_relu(g, conv_norm(g, x, "conv1", "bn1", planes, 7, 2));
     return fst_graph_maxpool2d(g, x, 3, 2, 1);
 }
 
 static fst_value resnet50(fst_graph *g, fst_value x, const fst_model_config *c)
 {
     static const int counts[] = {3, 4, 6, 3};
-    x = c->stem == FST_STEM_CIFAR ? fst_graph_relu(g, conv_norm(g, x, "conv1", "bn1", 64, 3, 1)) : imagenet_stem(g, x);
-    return fst_graph_linear(g, bottleneck_stages(g, x, counts, 4), "fc", c->classes, true);
+    x = c->stem == FST_STEM_CIFAR ? fst_graph_relu(g, conv_norm(g, x, "conv1", "bn1", 64, 3, 1)) : imagenet_stem(g, x, 64);
+    return fst_graph_linear(g, bottleneck_stages(g, x, 64, counts, 4), "fc", c->classes, true);
 }
 
 static fst_value real_resnet20_link11_h(fst_graph *g, fst_value x, const fst_model_config *c)
 {
     static const int counts[] = {2, 2, 2};
     static const fst_shape picture = {3, {2, 32, 32}};
+    int64_t planes = c->width > 0 ? 8 * (int64_t)(8 * c->width + 0.5) : 64; /* eights, which kernels like */
+    planes = planes < 8 ? 8 : planes;
     if (c->input.rank == 2) /* I and Q, 1024 samples each */
         x = fst_graph_reshape(g, x, &picture);
-    x = bottleneck_stages(g, imagenet_stem(g, x), counts, 3);
+    x = bottleneck_stages(g, imagenet_stem(g, x, planes), planes, counts, 3);
     x = fst_graph_linear(g, x, "fc1", c->hidden ? c->hidden : 1000, true);
     return fst_graph_linear(g, x, "fc2", c->classes, true);
 }
@@ -126,7 +128,7 @@ const struct fst_zoo_entry fst__zoo_resnet[] = {
     {{"resnet20", "CIFAR ResNet, 16, 32, 64 channels", {3, {3, 32, 32}}, 10, 0, 0}, resnet20},
     {{"resnet56", "CIFAR ResNet, 16, 32, 64 channels", {3, {3, 32, 32}}, 10, 0, 0}, resnet56},
     {{"resnet50", "ResNet-50; options stem: imagenet or cifar", {3, {3, 224, 224}}, 1000, 0, 0}, resnet50},
-    {{"real_resnet20_link11_h", "the Link-11 student: bottlenecks to 1024 channels", {2, {2, 1024}}, 7, 0, 0},
+    {{"real_resnet20_link11_h", "the Link-11 student: bottlenecks to 1024 channels; options width, hidden", {2, {2, 1024}}, 7, 0, 0},
      real_resnet20_link11_h},
     {{0}, NULL},
 };

@@ -110,6 +110,15 @@ extern const struct fst_op_type fst__op_conv2d, fst__op_linear, fst__op_relu, fs
     fst__op_dropout, fst__op_batchnorm2d, fst__op_add, fst__op_concat, fst__op_avgpool2d, fst__op_relu6,
     fst__op_sigmoid, fst__op_gelu_tanh, fst__op_softmax, fst__op_groupnorm, fst__op_layernorm;
 
+/* Who runs jobs side by side: a pool, or a backend's own threads. */
+struct fst_crew {
+    void (*run)(void *ctx, fst_job_fn fn, void *job_ctx, size_t jobs); /* NULL: one after the other */
+    void *ctx;
+};
+/* The threads that a plan's kernels use: a pool beside them would fight them for the CPUs. */
+struct fst_crew fst__plan_crew(fst_plan *p);
+double fst__optim_step(fst_optim *o, float *params, const fst_optim_input *in, const struct fst_crew *crew);
+
 /* Hot loops are compiled for several instruction sets and chosen when the program starts. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(FST_NO_MULTIVERSION)
 #define FST_HOT __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))

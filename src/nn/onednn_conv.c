@@ -48,7 +48,7 @@ fst_status fdn_weighted_init(struct fdn_weighted *w, struct fst_context *c, cons
     }
     /* The weights of a linear layer stay as they lie unless their type changes: bringing them costs more than it gains
      * at the batches of training. */
-    bool any = w->conv || c->type != dnnl_f32;
+    bool any = w->conv;
     fst_status s = fdn_tagged(c, dnnl_f32, (int)rank, dims, false, &w->weights, err);
     if (!s)
         s = fdn_tagged(c, c->type, (int)rank, dims, any, &w->any_weights, err);

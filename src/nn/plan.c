@@ -684,6 +684,11 @@ fst_status fst_plan_forward_inputs(fst_plan *p, fst_state *state, const float *c
     return s;
 }
 
+struct fst_crew fst__plan_crew(fst_plan *p)
+{
+    return (struct fst_crew){.run = p->backend->parallel, .ctx = p->context};
+}
+
 void fst_plan_renew(fst_plan *p)
 {
     p->prepared = false;

@@ -9,7 +9,7 @@
 
 #include "backend.h"
 
-enum { MIN_SHARD = 8, AUTO_SHARD = 32, MAX_SHARD_PARAMS = 8 << 20 };
+enum { MIN_SHARD = 8, AUTO_SHARD = 32, MAX_SHARD_PARAMS = 8 << 20, FLOPS_A_PARAM = 800 };
 
 struct fst_trainer {
     const fst_graph *graph;
@@ -35,6 +35,7 @@ struct fst_trainer {
     fst_precision precision;
     bool check_finite;
     bool whole;             /* batch statistics: the batch is one shard, never padded */
+    bool training;          /* else a runner's */
     bool inside;            /* one shard by rule: the threads work inside kernels */
     float *kept;            /* whole: running statistics before the step, */
     int64_t *kept_counters; /* to be put back when it fails */
@@ -53,21 +54,25 @@ bool fst_graph_sharded(const fst_graph *g)
     return !has_batch_norm(g) && g->param_count <= MAX_SHARD_PARAMS;
 }
 
-/* Shards small enough that a shard's activations stay near the core, large enough that adding up
- * gradients stays cheap; a small batch still gives work to four threads. Never dependent on the number of
- * threads. Measured in docs/rationale.md. */
+/* Shards small enough that a shard's activations stay near the core, large enough that writing and adding up
+ * gradients stays cheap beside the work; a small batch still gives work to four threads, one of a model with
+ * many parameters for its work to two. Never dependent on the number of threads. Measured in docs/rationale.md. */
 static size_t shard_rule(const fst_graph *g, const fst_trainer_options *o)
 {
     if (!fst_graph_sharded(g))
         return o->batch_size;
     size_t quarter = (o->batch_size + 3) / 4;
     size_t shard = quarter < MIN_SHARD ? MIN_SHARD : quarter < AUTO_SHARD ? quarter : AUTO_SHARD;
+    double worth = FLOPS_A_PARAM * (double)g->param_count / (3 * fst_graph_flops(g) + 1);
+    size_t half = (o->batch_size + 1) / 2;
+    if (worth > (double)shard)
+        shard = worth < (double)half ? (size_t)worth : half;
     if (o->shard_size)
         shard = o->shard_size;
     if (shard >= o->batch_size)
         return o->batch_size;
     /* equal shards: the last one would otherwise be mostly padding */
-    size_t count = (o->batch_size + shard - 1) / shard;
+    size_t count = o->shard_size ? (o->batch_size + shard - 1) / shard : o->batch_size / shard;
     return (o->batch_size + count - 1) / count;
 }
 
@@ -112,7 +117,7 @@ static fst_status allocate(fst_trainer *t, fst_error *err)
         if (!t->kept || !t->kept_counters)
             return fst_fail_memory(err, t->graph->buffer_count * sizeof *t->kept);
     }
-    for (size_t i = 0; i < t->shards; i++) {
+    for (size_t i = 0; t->training && i < t->shards; i++) {
         t->grads[i] = fst_calloc(t->graph->param_count + 1, sizeof(float));
         if (!t->grads[i])
             return fst_fail_memory(err, t->graph->param_count * sizeof(float));
@@ -142,6 +147,7 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     t->backend = o->backend;
     t->precision = o->precision;
     t->check_finite = o->check_finite;
+    t->training = training;
     t->whole = training && has_batch_norm(t->graph);
     t->shard = training ? shard_rule(t->graph, o) : (o->shard_size ? o->shard_size : AUTO_SHARD);
     if (t->shard > t->batch)
@@ -208,10 +214,32 @@ static size_t best_class(const float *z, int n)
     return (size_t)best;
 }
 
-/* A ReLU turns a NaN into 0, so the loss alone may not show it. */
-static bool gradients_finite(const fst_trainer *t, size_t shard)
+struct finite_check {
+    const float *v;
+    size_t n;
+    _Atomic bool bad;
+};
+
+enum { FINITE_BLOCK = 1 << 16 };
+
+static void check_block(void *ctx, int worker, size_t block)
 {
-    return fst__all_finite(t->grads[shard], t->graph->param_count * sizeof(float), false);
+    struct finite_check *c = ctx;
+    size_t at = block * FINITE_BLOCK, left = c->n - at;
+    (void)worker;
+    if (!fst__all_finite(c->v + at, (left < FINITE_BLOCK ? left : FINITE_BLOCK) * sizeof(float), false))
+        c->bad = true;
+}
+
+/* A ReLU turns a NaN into 0, so the loss alone may not show it. On the plan's threads when they work inside kernels; a shard's thread has its gradients to itself. */
+static bool gradients_finite(const fst_trainer *t, fst_plan *plan, const float *grads)
+{
+    struct finite_check c = {.v = grads, .n = t->graph->param_count};
+    struct fst_crew crew = fst__plan_crew(plan);
+    if (!t->inside || !crew.run)
+        return fst__all_finite(grads, c.n * sizeof(float), false);
+    crew.run(crew.ctx, check_block, &c, (c.n + FINITE_BLOCK - 1) / FINITE_BLOCK);
+    return !c.bad;
 }
 
 /* Forward, loss, backward of `rows` rows from `first` on a plan of at least as many. */
@@ -238,7 +266,7 @@ static fst_status run_shard(fst_trainer *t, fst_plan *plan, size_t plan_rows, co
     for (size_t r = 0; in->labels && r < rows; r++)
         t->correct[shard] += best_class(logits + r * classes, t->classes) == (size_t)in->labels[first + r];
     s = fst_plan_backward(plan, t->state, t->grads[shard], err);
-    if (!s && !gradients_finite(t, shard))
+    if (!s && !gradients_finite(t, plan, t->grads[shard]))
         s = fst_fail(err, FST_E_NUMERIC, "the gradients of this step are not all finite numbers");
     return s;
 }
@@ -350,7 +378,9 @@ fst_status fst_trainer_step(fst_trainer *t, fst_state *state, fst_optim *optim, 
                           .learning_rate = in->learning_rate,
                           .prox_mu = in->prox_mu,
                           .anchor = in->anchor};
-    r.grad_norm = fst_optim_step(optim, state->params, &oi, t->pool);
+    struct fst_crew inside = fst__plan_crew(t->plans[0]);
+    r.grad_norm = t->inside && inside.run ? fst__optim_step(optim, state->params, &oi, &inside)
+                                          : fst_optim_step(optim, state->params, &oi, t->pool);
     *out = r;
     return FST_OK;
 }

@@ -91,52 +91,29 @@ static fst_status measure(const struct session *s, const struct tier_model *m, f
 
 /* ---- device_load --------------------------------------------------------------------------------------- */
 
-/* Puts the samples of each part together, at most `most` of each, in their order. */
-static fst_status gather(struct batches *b, const int32_t *part, size_t n, size_t devices, size_t most, fst_error *err)
-{
-    size_t *at = fst_calloc(2 * devices + 1, sizeof *at), *end = at + devices, total = 0;
-    if (!at)
-        return fst_fail_memory(err, 2 * devices * sizeof *at);
-    for (size_t i = 0; i < n; i++)
-        at[part[i]]++;
-    for (size_t k = 0; k < devices; k++) {
-        size_t own = at[k] < most ? at[k] : most;
-        at[k] = total;
-        end[k] = total += own;
-    }
-    for (size_t i = 0; i < n; i++) {
-        size_t k = (size_t)part[i];
-        if (at[k] == end[k])
-            continue;
-        b->index[at[k]] = (uint32_t)i;
-        b->device[at[k]++] = (uint32_t)k;
-    }
-    b->count = total;
-    fst_free(at);
-    return FST_OK;
-}
-
-/* Deals the test samples evenly, class by class, bursts whole; a device keeps the first of its own. */
+/* Deals the test samples evenly, bursts whole; a device keeps the first of its own, in their order. */
 static fst_status deal(const struct session *s, struct batches *b, size_t devices, fst_error *err)
 {
     const struct device_load_section *d = &s->task->file.stages.device_load;
     size_t n = s->test->count, most = d->num_batches ? (size_t)(d->num_batches * d->batch_size) : n;
-    double *share = fst_calloc(devices, sizeof *share);
-    int32_t *part = fst_calloc(n, sizeof *part);
-    b->index = fst_calloc(n, sizeof *b->index);
-    b->device = fst_calloc(n, sizeof *b->device);
-    fst_status st = share && part && b->index && b->device ? FST_OK : fst_fail_memory(err, n * sizeof *part);
-    for (size_t k = 0; !st && k < devices; k++)
-        share[k] = 1;
-    const fst_shares how = {share, devices, (uint64_t)s->task->file.seed, "device.deal"};
-    if (!st)
-        st = fst_shares_deal(s->test, NULL, n, &how, part, err);
+    fst_partition p = {0};
+    fst_partition_spec spec = {
+        .kind = FST_PARTITION_IID, .clients = (int)devices, .seed = fst__step_seed(s, STEP_DEVICES, "deal", 0)};
+    fst_status st = fst_partition_make(&p, s->test, &spec, err);
+    if (st)
+        return fst_fail_in(err, st, "the devices' shares of the test samples");
     if (d->max_files && (size_t)d->max_files < most)
         most = (size_t)d->max_files;
-    if (!st)
-        st = gather(b, part, n, devices, most, err);
-    fst_free(share);
-    fst_free(part);
+    b->index = fst_calloc(n, sizeof *b->index);
+    b->device = fst_calloc(n, sizeof *b->device);
+    if (!b->index || !b->device)
+        st = fst_fail_memory(err, n * sizeof *b->index);
+    for (size_t k = 0; !st && k < devices; k++)
+        for (size_t i = p.begin[k]; i < p.begin[k + 1] && i - p.begin[k] < most; i++) {
+            b->index[b->count] = p.index[i];
+            b->device[b->count++] = (uint32_t)k;
+        }
+    fst_partition_release(&p);
     return st;
 }
 

@@ -48,10 +48,9 @@ struct work {
 static fst_status tell(const struct session *s, const struct work *w, fst_buf *out, fst_error *err)
 {
     char up[32], down[32], mem[32];
-    fst_model_config c = {.classes = s->train->classes, .input = s->train->shape};
     fst_graph *g = NULL;
     double memory = 0;
-    fst_status st = fst_model_graph(&g, w->arch, &c, err);
+    fst_status st = fst__model_graph(s, w->arch, &g, err);
     if (!st)
         st = training_memory(g, w->batch, w->plans, s->precision, &memory, err);
     if (!st)
@@ -65,9 +64,8 @@ static fst_status tell(const struct session *s, const struct work *w, fst_buf *o
 
 static fst_status state_bytes(const struct session *s, const char *arch, double *out, fst_error *err)
 {
-    fst_model_config c = {.classes = s->train->classes, .input = s->train->shape};
     fst_graph *g = NULL;
-    fst_status st = fst_model_graph(&g, arch, &c, err);
+    fst_status st = fst__model_graph(s, arch, &g, err);
     if (!st)
         *out = 4.0 * (double)(fst_graph_param_count(g) + fst_graph_buffer_count(g)) + 8.0 * (double)fst_graph_counters(g);
     fst_graph_free(g);

@@ -28,9 +28,8 @@ static fst_status add_config(const struct session *s, const char *path, fst_buf 
 /* Models that are not cut into shards train with threads inside kernels, and their bits depend on how many. */
 static fst_status add_threads(const struct session *s, const char *arch, fst_buf *text, fst_error *err)
 {
-    fst_model_config c = {.classes = s->train->classes, .input = s->train->shape};
     fst_graph *g = NULL;
-    fst_status st = fst_model_graph(&g, arch, &c, err);
+    fst_status st = fst__model_graph(s, arch, &g, err);
     if (!st && !fst_graph_sharded(g))
         st = fst_buf_printf(text, err, "threads=%d\n", s->threads);
     fst_graph_free(g);

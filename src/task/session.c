@@ -291,10 +291,43 @@ fst_status fst__evaluate_test(struct session *s, const fst_graph *graph, const f
 
 /* ---- models ----------------------------------------------------------------------------------------- */
 
-fst_status fst__new_model(const struct session *s, const char *arch, fst_model *out, fst_error *err)
+fst_status fst__model_config(const struct session *s, const char *model, char arch[FST__ARCH], fst_model_config *out,
+                             fst_error *err)
 {
     fst_model_config c = {.classes = s->train->classes, .input = s->train->shape};
-    fst_status st = fst_model_init(out, arch, &c, err);
+    size_t n = strcspn(model, " ");
+    fst_status st = FST_OK;
+    snprintf(arch, FST__ARCH, "%.*s", (int)(n < FST__ARCH ? n : FST__ARCH), model);
+    for (const char *at = model + n; !st && at[n = strspn(at, " ")];) {
+        char setting[128];
+        at += n;
+        n = strcspn(at, " ");
+        snprintf(setting, sizeof setting, "%.*s", (int)(n < sizeof setting ? n : sizeof setting - 1), at);
+        if (!strncmp(setting, "classes=", 8) || !strncmp(setting, "input=", 6))
+            return fst_fail(err, FST_E_CONFIG, "\"%s\": classes and input are those of the data", setting);
+        st = fst_model_config_set(&c, arch, setting, err);
+        at += n;
+    }
+    if (!st)
+        *out = c;
+    return st;
+}
+
+fst_status fst__model_graph(const struct session *s, const char *model, fst_graph **out, fst_error *err)
+{
+    char arch[FST__ARCH];
+    fst_model_config c;
+    fst_status st = fst__model_config(s, model, arch, &c, err);
+    return st ? st : fst_model_graph(out, arch, &c, err);
+}
+
+fst_status fst__new_model(const struct session *s, const char *model, fst_model *out, fst_error *err)
+{
+    char arch[FST__ARCH];
+    fst_model_config c;
+    fst_status st = fst__model_config(s, model, arch, &c, err);
+    if (!st)
+        st = fst_model_init(out, arch, &c, err);
     if (st)
         return st;
     out->channels = s->transform.channels;

@@ -141,8 +141,13 @@ fst_status fst__evaluate_by_snr(struct session *s, const fst_graph *graph, const
                                 struct snr_table *table, fst_error *err);
 fst_status fst__evaluate_test(struct session *s, const fst_graph *graph, const fst_state *state, struct score *out,
                               fst_error *err);
+enum { FST__ARCH = 64 };
+/* The network and its options that a task names ("mobilenet_v2 width=0.5"), for the classes and shape of the data. */
+fst_status fst__model_config(const struct session *s, const char *model, char arch[FST__ARCH], fst_model_config *out,
+                             fst_error *err);
+fst_status fst__model_graph(const struct session *s, const char *model, fst_graph **out, fst_error *err);
 /* A network that fits the data, with normalisation and class names of the data. */
-fst_status fst__new_model(const struct session *s, const char *arch, fst_model *out, fst_error *err);
+fst_status fst__new_model(const struct session *s, const char *model, fst_model *out, fst_error *err);
 /* FST_E_NUMERIC when a parameter or buffer is no finite number: such a model is neither saved nor gone on from. */
 fst_status fst__state_sound(const fst_state *state, fst_error *err);
 /* Saves with provenance and fills the record's model figures. */

@@ -42,6 +42,7 @@ static fst_status open_split(struct session *s, const char *path, const char *sp
                             .image_channels = (int)d->channels,
                             .image_height = (int)d->height,
                             .image_width = (int)d->width,
+                            .window = (size_t)d->window,
                             .limit = (size_t)(strcmp(split, "test") ? d->limit : d->test_limit)};
     fst_status st = fst_source_open(out, &spec, err);
     if (st)
@@ -93,83 +94,109 @@ static fst_status open_place(struct session *s, struct pieces *p, const char *pa
     return FST_OK;
 }
 
-/* ---- test samples --------------------------------------------------------------------------------- */
+/* ---- dealing -------------------------------------------------------------------------------------- */
 
-/* The places in `part` that hold `which`, as a list of samples: subset[i], or i. */
-static uint32_t *select_part(const int32_t *part, const uint32_t *subset, size_t n, int32_t which, size_t *count)
+/* A seed for one deal, so that no two of them draw alike. */
+static uint64_t deal_seed(const struct session *s, const char *purpose, uint64_t index)
 {
-    uint32_t *list = fst_calloc(n ? n : 1, sizeof *list);
+    fst_rng r;
+    fst_rng_init(&r, (uint64_t)s->task->file.seed, purpose, index);
+    return fst_rng_u64(&r);
+}
+
+/* One place's samples in parts: validation and test by share. subset NULL: all of the source. */
+static fst_status deal_parts(const fst_source *source, const uint32_t *subset, size_t n, double val, double test,
+                             uint64_t seed, fst_tiers *out, fst_error *err)
+{
+    const fst_tiers_spec spec = {.cloud = 1, .alpha = 1, .val = val, .test = test, .seed = seed};
+    fst_source view = *source; /* dealing looks at labels and attributes only */
+    int32_t *labels = fst_calloc(n, sizeof *labels);
+    int64_t *group = fst_calloc(n, sizeof *group);
+    float *snr = fst_calloc(n, sizeof *snr);
+    fst_status st = labels && group && snr ? FST_OK : fst_fail_memory(err, n * 16);
+    for (size_t i = 0; !st && i < n; i++) {
+        size_t k = subset ? subset[i] : i;
+        labels[i] = source->labels[k];
+        group[i] = source->group ? source->group[k] : 0;
+        snr[i] = source->snr ? source->snr[k] : 0;
+    }
+    view.count = n;
+    view.labels = labels;
+    view.group = source->group ? group : NULL;
+    view.snr = source->snr ? snr : NULL;
+    if (!st)
+        st = fst_tiers_make(out, &view, &spec, err);
+    fst_free(labels);
+    fst_free(group);
+    fst_free(snr);
+    return st;
+}
+
+/* The samples that a deal gave to a site for a part: subset[i], or i. NULL when out of memory. */
+static uint32_t *dealt_to(const fst_tiers *t, const uint32_t *subset, int32_t site, fst_part part, size_t *count)
+{
+    uint32_t *list = fst_calloc(t->samples, sizeof *list);
     *count = 0;
-    for (size_t i = 0; list && i < n; i++)
-        if (part[i] == which)
+    for (size_t i = 0; list && i < t->samples; i++)
+        if (t->site[i] == site && t->part[i] == part)
             list[(*count)++] = subset ? subset[i] : (uint32_t)i;
     return list;
 }
+
+/* A site's share: those to learn from, then those of validation. */
+static fst_status take_share(const fst_tiers *t, const uint32_t *subset, int32_t site, struct share *out,
+                             fst_error *err)
+{
+    size_t learn, validate;
+    uint32_t *first = dealt_to(t, subset, site, FST_PART_TRAIN, &learn);
+    uint32_t *second = dealt_to(t, subset, site, FST_PART_VAL, &validate);
+    uint32_t *both = fst_calloc(t->samples, sizeof *both);
+    fst_status st = first && second && both ? FST_OK : fst_fail_memory(err, 3 * t->samples * sizeof *both);
+    if (!st) {
+        memcpy(both, first, learn * sizeof *both);
+        memcpy(both + learn, second, validate * sizeof *both);
+        fst_free(out->index);
+        *out = (struct share){both, learn, validate};
+        both = NULL;
+    }
+    fst_free(first);
+    fst_free(second);
+    fst_free(both);
+    return st;
+}
+
+/* ---- test samples --------------------------------------------------------------------------------- */
 
 /* The first piece loses a share to the test samples. */
 static fst_status carve_test(struct session *s, struct pieces *p, fst_error *err)
 {
     const struct data_section *d = &s->task->file.data;
     struct piece *all = &p->at[0];
-    const double share[] = {1 - d->test, d->test};
-    const fst_shares how = {share, 2, (uint64_t)s->task->file.seed, "data.test"};
     fst_source_part test = {.source = all->source};
-    int32_t *part = fst_calloc(all->count, sizeof *part);
-    fst_status st = part ? fst_shares_deal(all->source, NULL, all->count, &how, part, err)
-                         : fst_fail_memory(err, all->count * sizeof *part);
-    uint32_t *list = st ? NULL : select_part(part, NULL, all->count, 1, &test.count);
-    if (!st && !list)
-        st = fst_fail_memory(err, all->count * sizeof *list);
-    test.index = list;
-    size_t whole = all->count;
-    if (!st)
-        all->index = select_part(part, NULL, whole, 0, &all->count);
-    if (!st && !all->index)
-        st = fst_fail_memory(err, whole * sizeof *list);
-    if (!st && (!test.count || !all->count))
-        st = fst_fail(err, FST_E_CONFIG, "data.test: %g of %zu samples leaves %s: a part has at least one %s", d->test,
-                      whole, test.count ? "none to train on" : "none to test on",
-                      all->source->group ? "burst" : "sample");
+    fst_tiers t = {0};
+    fst_status st = deal_parts(all->source, NULL, all->count, 0, d->test, deal_seed(s, "data.test", 0), &t, err);
+    if (st)
+        return st;
+    uint32_t *list = dealt_to(&t, NULL, 0, FST_PART_TEST, &test.count);
+    all->index = dealt_to(&t, NULL, 0, FST_PART_TRAIN, &all->count);
+    if (!list || !all->index)
+        st = fst_fail_memory(err, 2 * t.samples * sizeof *list);
+    else if (!test.count)
+        st = fst_fail(err, FST_E_CONFIG, "data.test: %g of %zu samples in %zu %s leaves none to test on", d->test,
+                      t.samples, t.groups, t.by_group ? "bursts" : "pieces");
     if (!st && d->test_limit && (size_t)d->test_limit < test.count)
         test.count = (size_t)d->test_limit;
+    test.index = list;
     if (!st)
         st = fst_source_compose(&s->test, all->source->name, &test, 1, err);
     if (!st)
         own(s, s->test);
     fst_free(list);
-    fst_free(part);
+    fst_tiers_release(&t);
     return st;
 }
 
 /* ---- shares ---------------------------------------------------------------------------------------- */
-
-/* Rearranges a share (learn samples, validate 0) into those to learn from and those of validation. */
-static fst_status part_validation(const struct session *s, struct share *h, uint64_t place, fst_error *err)
-{
-    const struct data_section *d = &s->task->file.data;
-    const double share[] = {1 - d->validation, d->validation};
-    char purpose[48];
-    size_t n = h->learn, a = 0, b = 0;
-    snprintf(purpose, sizeof purpose, "data.validation.%llu", (unsigned long long)place);
-    const fst_shares how = {share, 2, (uint64_t)s->task->file.seed, purpose};
-    int32_t *part = fst_calloc(n, sizeof *part);
-    fst_status st =
-        part ? fst_shares_deal(s->train, h->index, n, &how, part, err) : fst_fail_memory(err, n * sizeof *part);
-    uint32_t *first = st ? NULL : select_part(part, h->index, n, 0, &a);
-    uint32_t *second = st ? NULL : select_part(part, h->index, n, 1, &b);
-    if (!st && (!first || !second))
-        st = fst_fail_memory(err, n * sizeof *first);
-    if (!st) {
-        memcpy(h->index, first, a * sizeof *first);
-        memcpy(h->index + a, second, b * sizeof *second);
-        h->learn = a;
-        h->validate = b;
-    }
-    fst_free(first);
-    fst_free(second);
-    fst_free(part);
-    return st;
-}
 
 /* One place and single samples: the last of a shuffled list are those of validation. */
 static void shuffle_validation(const struct session *s, struct share *h)
@@ -184,24 +211,27 @@ static void shuffle_validation(const struct session *s, struct share *h)
     }
 }
 
+/* Sets validation samples apart in a share that has none yet. place: 0 the cloud, else an edge. */
 static fst_status share_validation(const struct session *s, struct share *h, uint64_t place, fst_error *err)
 {
-    char name[32] = "the training samples";
-    if (s->edges)
-        snprintf(name, sizeof name, place ? "edge %d" : "the cloud", (int)place);
+    double validation = s->task->file.data.validation;
+    fst_tiers t = {0};
     fst_status st = FST_OK;
-    if (s->task->file.data.validation > 0 && !h->validate && h->learn) {
-        if (s->edges || s->train->group)
-            st = part_validation(s, h, place, err);
-        else
-            shuffle_validation(s, h);
+    if (validation > 0 && !s->edges && !s->train->group) {
+        shuffle_validation(s, h);
+    } else if (validation > 0 && h->learn) {
+        uint32_t *subset = h->index;
+        st = deal_parts(s->train, subset, h->learn, validation, 0, deal_seed(s, "data.validation", place), &t, err);
+        if (!st)
+            st = take_share(&t, subset, 0, h, err);
+        fst_tiers_release(&t);
     }
     if (!st && !h->learn)
-        st = fst_fail(err, FST_E_CONFIG, "data: %s: no samples to learn from are left", name);
+        st = fst_fail(err, FST_E_CONFIG, "data: no samples to learn from are left %s", place ? "at an edge" : "");
     return st;
 }
 
-/* Own pieces: what each place brought is its own, and its split val is its validation part. */
+/* What each place brought is its own, and its split val is its validation part. */
 static fst_status shares_of_pieces(struct session *s, const struct pieces *p, struct share *cloud, fst_error *err)
 {
     for (int validation = 0; validation < 2; validation++) {
@@ -218,83 +248,32 @@ static fst_status shares_of_pieces(struct session *s, const struct pieces *p, st
             at += p->at[i].count;
         }
     }
-    return FST_OK;
-}
-
-/* The edges' part of the training samples as fst_partition_make sees it. */
-struct pool {
-    uint32_t *index;
-    int32_t *labels;
-    int64_t *group;
-    fst_source view;
-};
-
-static fst_status make_pool(const struct session *s, struct pool *p, size_t n, fst_error *err)
-{
-    p->labels = fst_calloc(n, sizeof *p->labels);
-    p->group = fst_calloc(n, sizeof *p->group);
-    if (!p->labels || !p->group)
-        return fst_fail_memory(err, n * sizeof *p->group);
-    for (size_t i = 0; i < n; i++) {
-        p->labels[i] = s->train->labels[p->index[i]];
-        p->group[i] = s->train->group ? s->train->group[p->index[i]] : 0;
-    }
-    p->view = *s->train;
-    p->view.count = n;
-    p->view.labels = p->labels;
-    p->view.group = s->train->group ? p->group : NULL;
-    return FST_OK;
-}
-
-static fst_status deal_to_edges(struct session *s, struct pool *p, size_t n, fst_error *err)
-{
-    const struct topology_section *t = &s->task->file.topology;
-    fst_partition_spec spec = {.kind = FST_PARTITION_DIRICHLET,
-                               .clients = (int)t->edges,
-                               .alpha = t->alpha,
-                               .seed = (uint64_t)s->task->file.seed};
-    fst_partition q = {0};
-    fst_status st = make_pool(s, p, n, err);
-    if (!st)
-        st = fst_partition_make(&q, &p->view, &spec, err);
-    for (int k = 0; !st && k < q.clients; k++) {
-        struct share *h = &s->edge[k];
-        h->learn = q.begin[k + 1] - q.begin[k];
-        h->index = fst_calloc(h->learn, sizeof *h->index);
-        if (!h->index)
-            st = fst_fail_memory(err, h->learn * sizeof *h->index);
-        for (size_t i = 0; !st && i < h->learn; i++)
-            h->index[i] = p->index[q.index[q.begin[k] + i]];
-    }
-    fst_partition_release(&q);
-    return st ? fst_fail_in(err, st, "topology") : FST_OK;
+    fst_status st = s->task->file.data.own_validation ? FST_OK : share_validation(s, cloud, 0, err);
+    for (size_t k = 0; !st && !s->task->file.data.own_validation && k < s->edges; k++)
+        st = share_validation(s, &s->edge[k], k + 1, err);
+    return st;
 }
 
 /* The training samples are dealt: a share to the cloud, the rest to the edges by Dirichlet. */
 static fst_status shares_dealt(struct session *s, struct share *cloud, fst_error *err)
 {
     const struct topology_section *t = &s->task->file.topology;
-    const double share[] = {t->cloud_share, 1 - t->cloud_share};
-    const fst_shares how = {share, 2, (uint64_t)s->task->file.seed, "topology.cloud"};
-    struct pool pool = {0};
-    size_t n = s->train->count, rest = 0;
-    int32_t *part = fst_calloc(n, sizeof *part);
-    fst_status st = part ? fst_shares_deal(s->train, NULL, n, &how, part, err) : fst_fail_memory(err, n * sizeof *part);
-    if (!st) {
-        cloud->index = select_part(part, NULL, n, 0, &cloud->learn);
-        pool.index = select_part(part, NULL, n, 1, &rest);
-        if (!cloud->index || !pool.index)
-            st = fst_fail_memory(err, n * sizeof *pool.index);
-    }
-    if (!st && (!cloud->learn || !rest))
-        st = fst_fail(err, FST_E_CONFIG, "topology.cloud_share: %g of %zu training samples leaves %s", t->cloud_share,
-                      n, rest ? "none to the cloud" : "none to the edges");
-    if (!st)
-        st = deal_to_edges(s, &pool, rest, err);
-    fst_free(pool.index);
-    fst_free(pool.labels);
-    fst_free(pool.group);
-    fst_free(part);
+    const fst_tiers_spec spec = {.cloud = t->cloud_share,
+                                 .edges = (int)t->edges,
+                                 .alpha = t->alpha,
+                                 .val = s->task->file.data.validation,
+                                 .seed = (uint64_t)s->task->file.seed};
+    fst_tiers tiers = {0};
+    fst_status st = fst_tiers_make(&tiers, s->train, &spec, err);
+    if (st)
+        return fst_fail_in(err, st, "topology");
+    st = take_share(&tiers, NULL, 0, cloud, err);
+    for (size_t k = 0; !st && k < s->edges; k++)
+        st = take_share(&tiers, NULL, (int32_t)k + 1, &s->edge[k], err);
+    fst_tiers_release(&tiers);
+    if (!st && !cloud->learn)
+        st = fst_fail(err, FST_E_CONFIG, "topology.cloud_share: %g of %zu training samples leaves none to the cloud",
+                      t->cloud_share, s->train->count);
     return st;
 }
 
@@ -305,10 +284,6 @@ static fst_status share_out(struct session *s, const struct pieces *p, fst_error
     s->edges = f->has_topology ? (size_t)f->topology.edges : 0;
     bool dealt = s->edges && !f->data.edge_path_count;
     fst_status st = dealt ? shares_dealt(s, &all, err) : shares_of_pieces(s, p, &all, err);
-    if (!st)
-        st = share_validation(s, &all, 0, err);
-    for (size_t k = 0; !st && k < s->edges; k++)
-        st = share_validation(s, &s->edge[k], k + 1, err);
     s->order = all.index;
     s->learn = all.learn;
     s->validate = all.validate;

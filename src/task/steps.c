@@ -186,9 +186,8 @@ fst_status fst__step_distil(struct session *s, struct record *r, fst_error *err)
 
 static fst_status check_model(const struct session *s, const char *stage, const char *arch, fst_error *err)
 {
-    fst_model_config c = {.classes = s->train->classes, .input = s->train->shape};
     fst_graph *g = NULL;
-    fst_status st = fst_model_graph(&g, arch, &c, err);
+    fst_status st = fst__model_graph(s, arch, &g, err);
     fst_graph_free(g);
     return st ? fst_fail_in(err, st, "stages.%s.model", stage) : FST_OK;
 }

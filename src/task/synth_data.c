@@ -30,7 +30,7 @@ static fst_status make_spec(const struct session *s, fst_synth_spec *spec, fst_e
     fst_status st =
         path ? fst_synth_params_read(&spec->params, spec->kind, path, err) : fst_fail_memory(err, strlen(d->params));
     fst_free(path);
-    return st ? fst_fail_in(err, st, "data.synth.params") : FST_OK;
+    return st ? fst_fail_in(err, st, "params") : FST_OK;
 }
 
 /* A digest of everything that the file's bytes follow from. */
@@ -114,11 +114,29 @@ static fst_status make_file(struct session *s, const fst_synth *g, uint64_t wind
     return st;
 }
 
+/* One block, as sources have it; the source frees it. */
+static fst_status name_classes(fst_source *out, const fst_synth *g, fst_error *err)
+{
+    size_t n = (size_t)out->classes, bytes = n * sizeof(char *);
+    for (size_t c = 0; c < n; c++)
+        bytes += strlen(fst_synth_class_name(g, (int)c)) + 1;
+    char **names = fst_alloc(bytes), *at = (char *)(names + n);
+    if (!names)
+        return fst_fail_memory(err, bytes);
+    for (size_t c = 0; c < n; c++) {
+        names[c] = at;
+        at = stpcpy(at, fst_synth_class_name(g, (int)c)) + 1;
+    }
+    out->class_names = names;
+    return FST_OK;
+}
+
 static fst_status make_in_memory(struct session *s, const fst_synth *g, size_t n, fst_source **out, fst_error *err)
 {
     const fst_synth_spec *spec = fst_synth_spec_of(g);
     fst_shape shape = FST_SHAPE(2, spec->params.burst.window);
     struct made_signals *m = &s->made;
+    fst_source *made = NULL;
     fst_pool *pool = NULL;
     m->x = n <= FST_SOURCE_MAX_BYTES / 8 / (size_t)spec->params.burst.window
                ? fst_alloc(n * 2 * (size_t)spec->params.burst.window * sizeof(float))
@@ -132,11 +150,16 @@ static fst_status make_in_memory(struct session *s, const fst_synth *g, size_t n
     if (!st)
         st = fst_synth_fill(g, pool, 0, n, m->x, m->labels, m->snr, m->burst, err);
     if (!st)
-        st = fst_source_from_memory(out, "signals", FST_F32, &shape, n, m->x, m->labels, fst_synth_classes(g), err);
+        st = fst_source_from_memory(&made, "signals", FST_F32, &shape, n, m->x, m->labels, fst_synth_classes(g), err);
     if (!st) {
-        (*out)->snr = m->snr;
-        (*out)->group = m->burst;
+        made->snr = m->snr;
+        made->group = m->burst;
+        st = name_classes(made, g, err);
     }
+    if (!st)
+        *out = made;
+    else
+        fst_source_close(made);
     fst_pool_free(pool);
     return st;
 }

@@ -4,11 +4,13 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "stage_files.h"
 #include "task_file.h"
 
 #define MANY INT64_C(1000000000)
 
-const char *const fst__data_sources[] = {"auto", "idx", "cifar10", "folder", "array", "sigmf", "synth", NULL};
+const char *const fst__data_sources[] = {"auto",  "idx",     "cifar10", "folder", "array",
+                                         "sigmf", "radioml", "synth",   NULL};
 static const char *const partitions[] = {"iid", "dirichlet", "shards", "quantity", NULL};
 static const char *const optimizers[] = {"sgd", "adam", "adamw", NULL};
 static const char *const schedules[] = {"constant", "cosine", "multistep", "step", "warmup_cosine", NULL};
@@ -54,6 +56,8 @@ static const fst__field data_fields[] = {
     FST__F_INT(struct data_section, channels, 0, 3, "0", "folder: 1 or 3; 0: 3"),
     FST__F_INT(struct data_section, height, 0, 65535, "0", "folder: height of the images; 0: as the first"),
     FST__F_INT(struct data_section, width, 0, 65535, "0", "folder: width of the images; 0: as the first"),
+    FST__F_INT(struct data_section, window, 0, MANY, "0",
+               "sigmf: complex samples a window; 0: as long as the annotations"),
     FST__F_INT(struct data_section, limit, 0, MANY, "0", "use only the first so many training samples; 0: all"),
     FST__F_INT(struct data_section, test_limit, 0, MANY, "0", "use only the first so many test samples; 0: all"),
     FST__F_DOUBLE(struct data_section, validation, 0, 0.9, "0",
@@ -138,7 +142,7 @@ static const fst__schema schedule_schema = FST__SCHEMA(struct schedule_section, 
 
 /* `at` reaches the struct training inside a stage's struct. */
 #define TRAINING_FIELDS(default_epochs)                                                                                \
-    FST__F_STRING(struct training, model, NULL, "network, as `fedstill model list` names it", .required = true),       \
+    FST__F_STRING(struct training, model, NULL, "network, as `fedstill model list` names it, and its options: mobilenet_v2 width=0.5", .required = true),       \
         FST__F_INT(struct training, epochs, 1, 1000000, default_epochs, "passes over the data"),                       \
         FST__F_INT(struct training, batch_size, 1, 65536, "128", "samples a step"),                                    \
         FST__F_MAP(struct training, optimizer, &optimizer_schema, "update rule and its numbers"),                      \
@@ -351,9 +355,25 @@ static fst_status find_file(const char *path, fst_task *t, fst_error *err)
     }
     if (!t->folder || !t->path)
         return fst_fail_memory(err, strlen(path));
-    if (!fst_file_exists(t->path))
-        return fst_fail(err, FST_E_CONFIG, "%s: no task.yaml in this folder", path);
+    if (!fst_file_exists(t->path) && !fst__stage_files_there(path))
+        return fst_fail(err, FST_E_CONFIG, "%s: no task.yaml in this folder, and no input/cloud_pretrain.json or the like",
+                        path);
     return FST_OK;
+}
+
+/* The text of the task file, or what the files of the stages amount to. */
+static fst_status read_text(fst_task *t, fst_buf *text, fst_error *err)
+{
+    if (!fst_file_exists(t->path)) {
+        fst_free(t->path);
+        t->path = fst_path_join(t->folder, "input");
+        return t->path ? fst__stage_files_read(t->folder, text, err) : fst_fail_memory(err, strlen(t->folder));
+    }
+    fst_status s = fst_file_read(t->path, FST__YAML_MAX_BYTES, text, err);
+    if (s != FST_E_LIMIT)
+        return s;
+    (void)fst_fail_in(err, s, "too large for a task file");
+    return FST_E_CONFIG;
 }
 
 fst_status fst_task_load(fst_task **out, const char *path, const char *const *sets, size_t nsets, fst_error *err)
@@ -364,11 +384,7 @@ fst_status fst_task_load(fst_task **out, const char *path, const char *const *se
         return fst_fail_memory(err, sizeof *t);
     fst_status s = find_file(path, t, err);
     if (!s)
-        s = fst_file_read(t->path, FST__YAML_MAX_BYTES, &text, err);
-    if (s == FST_E_LIMIT) {
-        (void)fst_fail_in(err, s, "too large for a task file");
-        s = FST_E_CONFIG;
-    }
+        s = read_text(t, &text, err);
     if (!s)
         s = fst__schema_load(&fst__task_schema, t->path, text.data ? text.data : "", text.len, sets, nsets, &t->file,
                              err);

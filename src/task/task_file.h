@@ -29,7 +29,7 @@ struct synth_section {
 struct data_section {
     int source; /* index in data_sources: 0 is "auto" */
     char *path, *x, *y;
-    int64_t classes, channels, height, width, limit, test_limit;
+    int64_t classes, channels, height, width, window, limit, test_limit;
     double validation; /* share of the training samples */
     double test;       /* share of all samples; 0: the source's own test split */
     bool own_validation;

@@ -10,11 +10,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zip.h>
 
+#include "archive.h"
 #include "npy_private.h"
 
-enum { MAX_HEADER = 65536, MAX_MEMBERS = 1 << 20, DEFLATE_MOST = 1032 };
+enum { MAX_HEADER = 65536, MAX_MEMBERS = 1 << 20 };
 
 /* Where the bytes come from: exactly one of the three. */
 struct input {
@@ -408,7 +408,7 @@ fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_
 
 /* ---- writing -------------------------------------------------------------------------------- */
 
-static const char *npy_type(fst_dtype t)
+const char *fst__npy_type(fst_dtype t)
 {
     static const char *const names[FST_DTYPE_COUNT] = {
         [FST_F32] = "<f4", [FST_F64] = "<f8", [FST_F16] = "<f2", [FST_U8] = "|u1",
@@ -418,17 +418,17 @@ static const char *npy_type(fst_dtype t)
 }
 
 /* Magic, version and dictionary, padded so that the data begins at a multiple of 64. */
-static fst_status write_header(fst_buf *b, const fst_tensor *t, fst_error *err)
+static fst_status header_of(fst_buf *b, const char *type, const fst_shape *shape, fst_error *err)
 {
     static const unsigned char magic[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, 0, 0};
     fst_status s = fst_buf_append(b, magic, sizeof magic, err);
     if (!s)
-        s = fst_buf_printf(b, err, "{'descr': '%s', 'fortran_order': False, 'shape': (", npy_type(t->dtype));
-    for (int i = 0; !s && i < t->shape.rank; i++)
-        s = fst_buf_printf(b, err, "%lld%s", (long long)t->shape.dim[i],
-                           t->shape.rank == 1      ? ","
-                           : i + 1 < t->shape.rank ? ", "
-                                                   : "");
+        s = fst_buf_printf(b, err, "{'descr': '%s', 'fortran_order': False, 'shape': (", type);
+    for (int i = 0; !s && i < shape->rank; i++)
+        s = fst_buf_printf(b, err, "%lld%s", (long long)shape->dim[i],
+                           shape->rank == 1      ? ","
+                           : i + 1 < shape->rank ? ", "
+                                                 : "");
     if (!s)
         s = fst_buf_printf(b, err, "), }");
     size_t total = (b->len + 1 + 63) / 64 * 64;
@@ -442,16 +442,28 @@ static fst_status write_header(fst_buf *b, const fst_tensor *t, fst_error *err)
     return s;
 }
 
+fst_status fst__npy_header(fst_buf *b, const fst_tensor *t, fst_error *err)
+{
+    return header_of(b, fst__npy_type(t->dtype), &t->shape, err);
+}
+
+fst_status fst__npy_texts_header(fst_buf *b, size_t count, size_t width, fst_error *err)
+{
+    char type[32];
+    snprintf(type, sizeof type, "|S%zu", width);
+    return header_of(b, type, &FST_SHAPE((int64_t)count), err);
+}
+
 fst_status fst_npy_write(const char *path, const fst_tensor *t, fst_error *err)
 {
     int64_t count = fst_shape_count(&t->shape);
     fst_buf head = {0};
     fst_atomic_file f = {0};
-    if (!npy_type(t->dtype))
+    if (!fst__npy_type(t->dtype))
         return fst_fail(err, FST_E_UNSUPPORTED, "%s: npy has no type for %s", path, fst_dtype_name(t->dtype));
     if (count < 0)
         return fst_fail(err, FST_E_ARGUMENT, "%s: the array's shape is not one", path);
-    fst_status s = write_header(&head, t, err);
+    fst_status s = fst__npy_header(&head, t, err);
     if (!s)
         s = fst_atomic_open(&f, path, err);
     if (!s)
@@ -467,81 +479,17 @@ fst_status fst_npy_write(const char *path, const fst_tensor *t, fst_error *err)
 
 /* ---- npz ------------------------------------------------------------------------------------ */
 
-static fst_status zip_refused(const char *name, int code, int system, fst_error *err)
-{
-    zip_error_t e;
-    zip_error_init_with_code(&e, code);
-    e.sys_err = system;
-    fst_status kind = code == ZIP_ER_OPEN || code == ZIP_ER_NOENT || code == ZIP_ER_READ ? FST_E_IO : FST_E_FORMAT;
-    fst_status s = fst_fail(err, kind, "%s: not a readable npz (zip) file: %s", name, zip_error_strerror(&e));
-    zip_error_fini(&e);
-    return s;
-}
-
-static fst_status archive_open(zip_t **out, const char *path, fst_error *err)
-{
-    int code = 0;
-    zip_t *z = zip_open(path, ZIP_RDONLY, &code);
-    if (!z)
-        return zip_refused(path, code, errno, err);
-    *out = z;
-    return FST_OK;
-}
-
-static fst_status archive_open_memory(zip_t **out, const char *name, const void *data, size_t len, fst_error *err)
-{
-    zip_error_t e;
-    zip_error_init(&e);
-    zip_source_t *source = zip_source_buffer_create(data, len, 0, &e);
-    zip_t *z = source ? zip_open_from_source(source, ZIP_RDONLY, &e) : NULL;
-    fst_status s = z ? FST_OK : zip_refused(name, zip_error_code_zip(&e), zip_error_code_system(&e), err);
-    if (!z && source)
-        zip_source_free(source);
-    zip_error_fini(&e);
-    if (z)
-        *out = z;
-    return s;
-}
-
-/* A directory entry may promise anything; deflate cannot keep more than 1032:1. */
-static bool plausible(const zip_stat_t *st)
-{
-    const zip_uint64_t need = ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE | ZIP_STAT_COMP_METHOD;
-    if ((st->valid & need) != need)
-        return false;
-    if (st->comp_method == ZIP_CM_STORE)
-        return st->size == st->comp_size;
-    return st->comp_size > UINT64_MAX / DEFLATE_MOST || st->size <= st->comp_size * DEFLATE_MOST;
-}
-
-/* Reading up to the end makes the library compare the checksum. */
-static fst_status check_end(struct input *in, fst_error *err)
-{
-    char extra;
-    zip_int64_t n = zip_fread(in->member, &extra, 1);
-    if (n == 0)
-        return FST_OK;
-    if (n < 0)
-        return fst_fail(err, FST_E_FORMAT, "%s: damaged: %s", in->name, zip_file_strerror(in->member));
-    return fst_fail(err, FST_E_FORMAT, "%s: longer than the archive's directory says", in->name);
-}
-
 static fst_status read_member(fst_array *out, zip_t *z, zip_uint64_t index, const char *label, const char *member,
                               bool texts, size_t max_bytes, fst_error *err)
 {
-    zip_stat_t st;
     fst_array a = {0};
-    if (zip_stat_index(z, index, 0, &st) || !plausible(&st))
-        return fst_fail(err, FST_E_FORMAT, "%s: the archive's directory promises what it cannot hold", label);
-    if (st.comp_method != ZIP_CM_STORE && st.comp_method != ZIP_CM_DEFLATE)
-        return fst_fail(err, FST_E_UNSUPPORTED, "%s: compression method %d, only stored and deflated are read", label,
-                        (int)st.comp_method);
-    struct input in = {.name = label, .left = st.size, .member = zip_fopen_index(z, index, 0), .fd = -1};
-    if (!in.member)
-        return fst_fail(err, FST_E_FORMAT, "%s: %s", label, zip_strerror(z));
-    fst_status s = read_array(&a, &in, member, texts, max_bytes, err);
+    struct input in = {.name = label, .fd = -1};
+    fst_status s = fst__archive_member(&in.member, z, index, label, &in.left, err);
+    if (s)
+        return s;
+    s = read_array(&a, &in, member, texts, max_bytes, err);
     if (!s)
-        s = check_end(&in, err);
+        s = fst__archive_end(in.member, label, err);
     zip_fclose(in.member);
     if (s)
         fst_array_release(&a);
@@ -570,7 +518,7 @@ static fst_status archive_read(fst_array *out, zip_t *z, const char *name, const
 fst_status fst_npz_read(fst_array *out, const char *path, const char *member, size_t max_bytes, fst_error *err)
 {
     zip_t *z = NULL;
-    fst_status s = archive_open(&z, path, err);
+    fst_status s = fst__archive_open(&z, path, "npz (zip)", err);
     if (s)
         return s;
     s = archive_read(out, z, path, member, false, max_bytes, err);
@@ -582,7 +530,7 @@ fst_status fst__npz_read_memory(fst_array *out, const char *name, const void *da
                                 size_t max_bytes, fst_error *err)
 {
     zip_t *z = NULL;
-    fst_status s = archive_open_memory(&z, name, data, len, err);
+    fst_status s = fst__archive_open_memory(&z, name, "npz (zip)", data, len, err);
     if (s)
         return s;
     s = archive_read(out, z, name, member, false, max_bytes, err);
@@ -633,7 +581,7 @@ static fst_status archive_list(zip_t *z, const char *label, char ***names, size_
 fst_status fst_npz_list(const char *path, char ***names, size_t *count, fst_error *err)
 {
     zip_t *z = NULL;
-    fst_status s = archive_open(&z, path, err);
+    fst_status s = fst__archive_open(&z, path, "npz (zip)", err);
     if (s)
         return s;
     s = archive_list(z, path, names, count, err);
@@ -645,7 +593,7 @@ fst_status fst__npz_list_memory(const char *name, const void *data, size_t len, 
                                 fst_error *err)
 {
     zip_t *z = NULL;
-    fst_status s = archive_open_memory(&z, name, data, len, err);
+    fst_status s = fst__archive_open_memory(&z, name, "npz (zip)", data, len, err);
     if (s)
         return s;
     s = archive_list(z, name, names, count, err);
@@ -727,7 +675,7 @@ fst_status fst_npz_read_texts(char ***texts, size_t *count, const char *path, co
                               fst_error *err)
 {
     zip_t *z = NULL;
-    fst_status s = archive_open(&z, path, err);
+    fst_status s = fst__archive_open(&z, path, "npz (zip)", err);
     if (s)
         return s;
     s = archive_texts(z, path, member, texts, count, max_bytes, err);
@@ -739,7 +687,7 @@ fst_status fst__npz_texts_memory(char ***texts, size_t *count, const char *name,
                                  const char *member, size_t max_bytes, fst_error *err)
 {
     zip_t *z = NULL;
-    fst_status s = archive_open_memory(&z, name, data, len, err);
+    fst_status s = fst__archive_open_memory(&z, name, "npz (zip)", data, len, err);
     if (s)
         return s;
     s = archive_texts(z, name, member, texts, count, max_bytes, err);

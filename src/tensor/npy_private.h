@@ -16,5 +16,11 @@ FST_MUST fst_status fst__npz_texts_memory(char ***texts, size_t *count, const ch
 void fst__swap_bytes(unsigned char *p, size_t count, size_t size);
 /* Copies an array in Fortran order to C order. */
 void fst__from_fortran(unsigned char *dst, const unsigned char *src, const fst_shape *s, size_t count, size_t size);
+/* NumPy's name of a type ("<f4"), NULL where it has none. */
+const char *fst__npy_type(fst_dtype t);
+/* Appends what stands before an array's data. */
+FST_MUST fst_status fst__npy_header(fst_buf *b, const fst_tensor *t, fst_error *err);
+/* The same for `count` texts of `width` bytes each. */
+FST_MUST fst_status fst__npy_texts_header(fst_buf *b, size_t count, size_t width, fst_error *err);
 
 #endif

@@ -371,10 +371,13 @@ fst_status fst__pickle_persistent(fst_pickle *p, const fst_pickle_value *id, fst
     if (s)
         return s;
     const fst_pickle_value *key = id->list.items[2];
-    *(fst__torch_storage *)memory = (fst__torch_storage){.dtype = (fst_dtype)(id->list.items[1]->integer >> 8),
-                                                         .key = key->text.data,
-                                                         .key_len = key->text.length,
-                                                         .count = (uint64_t)id->list.items[4]->integer};
+    fst__torch_storage *storage = memory;
+    *storage = (fst__torch_storage){.dtype = (fst_dtype)(id->list.items[1]->integer >> 8),
+                                    .key = key->text.data,
+                                    .key_len = key->text.length,
+                                    .count = (uint64_t)id->list.items[4]->integer,
+                                    .next = p->storages};
+    p->storages = storage;
     (*out)->object = memory;
     return FST_OK;
 }

@@ -20,6 +20,7 @@ typedef struct fst__torch_storage {
     const char *key; /* not terminated */
     size_t key_len;
     uint64_t count;
+    struct fst__torch_storage *next; /* of all that the pickle names, a storage as often as it does */
 } fst__torch_storage;
 
 typedef struct fst__torch_tensor {
@@ -39,6 +40,7 @@ struct fst_pickle {
     struct fst__chunk *chunks;
     size_t bytes, max_bytes, objects;
     fst_pickle_value *root;
+    fst__torch_storage *storages;
 };
 
 static inline const fst__torch_storage *fst__pickle_storage(const fst_pickle_value *v)

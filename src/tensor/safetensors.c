@@ -346,6 +346,13 @@ static float element_f32(fst_dtype t, const unsigned char *p)
     }
 }
 
+void fst_f32_from(float *dst, fst_dtype t, const void *src, size_t count)
+{
+    size_t size = fst_dtype_size(t);
+    for (size_t i = 0; i < count; i++)
+        dst[i] = element_f32(t, (const unsigned char *)src + i * size);
+}
+
 fst_status fst_safetensors_read_f32(const fst_safetensors *f, size_t i, float *dst, size_t count, fst_error *err)
 {
     const struct entry *e = &f->entries[i];
@@ -361,8 +368,7 @@ fst_status fst_safetensors_read_f32(const fst_safetensors *f, size_t i, float *d
         fst_status s = read_at(f, f->data_at + e->begin + at * size, block, n * size, err);
         if (s)
             return s;
-        for (size_t k = 0; k < n; k++)
-            dst[at + k] = element_f32(e->dtype, block + k * size);
+        fst_f32_from(dst + at, e->dtype, block, n);
         at += n;
     }
     return FST_OK;

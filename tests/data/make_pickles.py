@@ -11,15 +11,16 @@ import numpy as np
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(HERE, "pickles")
-CORPUS = os.path.join(HERE, "..", "..", "fuzz", "corpus", "pickle")
+CORPUS = os.path.join(HERE, "..", "..", "fuzz", "corpus")
 
 
-def put(name, data, corpus=True, torch=0):
+def put(name, data, corpus="pickle", first=0):
+    """A test file, and with a byte in front an input of that corpus ("": of none)."""
     with open(os.path.join(OUT, name + ".pkl"), "wb") as f:
         f.write(data)
     if corpus:
-        with open(os.path.join(CORPUS, name), "wb") as f:
-            f.write(bytes([torch]) + data)
+        with open(os.path.join(CORPUS, corpus, name), "wb") as f:
+            f.write(bytes([first]) + data)
 
 
 def block(first, n, length=4):
@@ -29,7 +30,7 @@ def block(first, n, length=4):
 
 # {(label, snr): (N, 2, 4)}: labels out of order, SNRs out of order
 CELLS = collections.OrderedDict(
-    [(("QPSK", 10), block(0, 2)), (("8PSK", -4), block(100, 1)), (("QPSK", -20), block(200, 1)), (("8PSK", 10), block(300, 2))]
+    [(("QPSK", 10), block(0, 2)), (("8PSK", -4), block(100, 1)), (("QPSK", -20), block(100, 1)), (("8PSK", 10), block(300, 2))]
 )
 
 
@@ -72,7 +73,6 @@ class Python2:
 
 def main():
     os.makedirs(OUT, exist_ok=True)
-    os.makedirs(CORPUS, exist_ok=True)
     everything = {
         "none": None, "yes": True, "no": False, "small": 7, "negative": -70000, "long": 2**40, "deep": -(2**62),
         "real": -1.5, "text": "Gr\u00fc\u00dfe \u4e2d\U0001f4e1 \\ \n", "bytes": bytes(range(256)), "tuple": (1, (2, 3), ()),
@@ -93,9 +93,9 @@ def main():
     for protocol in range(6):
         put("values%d" % protocol, pickle.dumps(everything, protocol))
         put("arrays%d" % protocol, pickle.dumps(arrays, protocol))
-        put("radioml%d" % protocol, pickle.dumps(dict(CELLS), protocol), corpus=protocol in (0, 2, 5))
-    put("splits", pickle.dumps(splits, 4), corpus=False)
-    put("python2", Python2().cells(CELLS))
+        put("radioml%d" % protocol, pickle.dumps(dict(CELLS), protocol), corpus="radioml" if protocol in (0, 2, 5) else "")
+    put("splits", pickle.dumps(splits, 4), corpus="radioml")
+    put("python2", Python2().cells(CELLS), "radioml")
     # protocol 0 of Python 2: texts in quotes with escapes
     put("python2_0", b"(dp1\nS'a\\x00\\n\\'\\\\\\377'\np2\nI5\nsS\"it's\"\np3\nL12345678901L\nsVgr\\u00fc\\u4e2d\np4\nF-0.25\nsI01\nI00\ns.")
 
@@ -122,16 +122,17 @@ def main():
     put("huge_text", b"\x8d" + b"\xff" * 8 + b"abc.")
     put("huge_long", b"\x8a\x0a" + b"\x01" * 10 + b".")
     put("lying_array", pickle.dumps(np.zeros((2, 3), "f4"), 2).replace(b"K\x02K\x03\x86", b"K\x02K\x04\x86"))
+    put("none", b"N.")
     put("two_values", b"NN.")
     put("nothing", b".")
     put("trailing", b"N.N")
     put("protocol9", b"\x80\x09N.")
-    put("wrong_split", pickle.dumps({"train": (block(0, 2), [0, 1, 2]), "test": 7}, 4), corpus=False)
-    put("wrong_shape", pickle.dumps({("a", 0): block(0, 2), ("b", 0): block(0, 2, 5)}, 4), corpus=False)
-    put("wrong_key", pickle.dumps({("a", 0): block(0, 2), "b": block(0, 2)}, 4), corpus=False)
-    put("wrong_type", pickle.dumps({("a", 0): np.zeros((2, 2, 4), "i2")}, 4), corpus=False)
-    put("wrong_nan", pickle.dumps({("a", 0): block(0, 1), ("b", 0): np.full((1, 2, 4), np.nan, "f4")}, 4), corpus=False)
-    put("doubles", pickle.dumps({("a", np.int64(3)): np.full((1, 2, 4), 0.25), (b"\xfc", 2.5): block(1, 1)}, 4), corpus=False)
+    put("wrong_split", pickle.dumps({"train": (block(0, 2), [0, 1, 2]), "test": 7}, 4), corpus="radioml")
+    put("wrong_shape", pickle.dumps({("a", 0): block(0, 2), ("b", 0): block(0, 2, 5)}, 4), corpus="radioml")
+    put("wrong_key", pickle.dumps({("a", 0): block(0, 2), "b": block(0, 2)}, 4), corpus="radioml")
+    put("wrong_type", pickle.dumps({("a", 0): np.zeros((2, 2, 4), "i2")}, 4), corpus="radioml")
+    put("wrong_nan", pickle.dumps({("a", 0): block(0, 1), ("b", 0): np.full((1, 2, 4), np.nan, "f4")}, 4), corpus="radioml")
+    put("doubles", pickle.dumps({("a", np.int64(3)): np.full((1, 2, 4), 0.25), (b"\xfc", 2.5): block(1, 1)}, 4), corpus="radioml")
 
 
 if __name__ == "__main__":

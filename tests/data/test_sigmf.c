@@ -150,9 +150,39 @@ static void a_folder_is_one_source(void **state)
     s = NULL;
     put_text("all/test/1.sigmf-meta", GLOBAL("cu8", "") NOTES(NOTE(6, 1, "new", "")));
     assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("all"), .split = "test"}, err), FST_E_MISMATCH,
-                 "the training recordings have no label \"new\"");
+                 "label \"new\" is not in the training recordings");
     assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("all"), .split = "val"}, err), FST_E_IO,
                  "needs folders train and val");
+}
+
+/* `fedstill data synth` says in which order its classes are; a class may have no window. */
+static void classes_may_have_an_order(void **state)
+{
+    fst_source *s = NULL;
+    (void)state;
+    put_counting("order/1.sigmf-data", 8);
+    put_text("order/1.sigmf-meta", GLOBAL("cu8", ", \"fedstill:classes\": [\"z\", \"b\", \"a\"]")
+                                       NOTES(NOTE(1, 1, "a", "") "," NOTE(2, 1, "z", "")));
+    assert_ok(open_sigmf(&s, "order/1.sigmf-meta", 0, err));
+    assert_int_equal(s->classes, 3);
+    assert_int_equal(s->labels[0], 2);
+    assert_int_equal(s->labels[1], 0);
+    assert_string_equal(s->class_names[1], "b");
+    fst_source_close(s);
+    /* where the orders differ, names decide */
+    put_counting("order/2.sigmf-data", 8);
+    put_text("order/2.sigmf-meta", GLOBAL("cu8", ", \"fedstill:classes\": [\"a\"]") NOTES(NOTE(1, 1, "a", "")));
+    assert_ok(open_sigmf(&s, "order", 0, err));
+    assert_int_equal(s->classes, 2);
+    assert_int_equal(s->labels[0], 0);
+    fst_source_close(s);
+    s = NULL;
+    put_text("order/2.sigmf-meta", GLOBAL("cu8", ", \"fedstill:classes\": [\"b\"]") NOTES(NOTE(1, 1, "a", "")));
+    assert_fails(open_sigmf(&s, "order/2.sigmf-meta", 0, err), FST_E_MISMATCH,
+                 "label \"a\" is not in fedstill:classes");
+    put_text("order/2.sigmf-meta", GLOBAL("cu8", ", \"fedstill:classes\": [\"b\", \"b\"]") NOTES(NOTE(1, 1, "b", "")));
+    assert_fails(open_sigmf(&s, "order/2.sigmf-meta", 0, err), FST_E_FORMAT, "different texts");
+    assert_null(s);
 }
 
 static void offsets_are_absolute(void **state)
@@ -248,7 +278,7 @@ static void what_is_wrong_is_said(void **state)
     assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("b.sigmf-meta"), .split = "test"}, err),
                  FST_E_FORMAT, "one recording has no test split");
     assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("b.sigmf-meta"), .classes = 2}, err),
-                 FST_E_CONFIG, "1 different labels, but 2 classes");
+                 FST_E_CONFIG, "has 1 classes, but 2");
     assert_null(s);
 }
 
@@ -259,6 +289,7 @@ int main(void)
         cmocka_unit_test(integers_are_scaled),
         cmocka_unit_test(annotations_are_cut_into_windows),
         cmocka_unit_test(a_folder_is_one_source),
+        cmocka_unit_test(classes_may_have_an_order),
         cmocka_unit_test(offsets_are_absolute),
         cmocka_unit_test(the_digest_is_checked),
         cmocka_unit_test(what_is_wrong_is_said),

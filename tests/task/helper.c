@@ -5,6 +5,7 @@
  *   task_helper data FOLDER TRAIN TEST [SEED]   MNIST's four files: ten patterns in noise, which can be learned
  *   task_helper array FILE SAMPLES BAD          one .safetensors; sample BAD holds a NaN (-1: none)
  *   task_helper json FILE [KEY.KEY...]          fails when FILE is no JSON; prints what stands at the keys
+ *                                               (of a list: at the index)
  *   task_helper events FILE                     fails when a line is no event; prints how many there are
  */
 #include <jansson.h>
@@ -135,7 +136,7 @@ static int read_json(const char *path, char *keys)
         return 1;
     }
     for (char *k = keys ? strtok(keys, ".") : NULL; j && k; k = strtok(NULL, "."))
-        j = json_object_get(j, k);
+        j = json_is_array(j) ? json_array_get(j, (size_t)strtoul(k, NULL, 10)) : json_object_get(j, k);
     char *text = j ? json_dumps(j, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
     if (!j)
         fprintf(stderr, "task_helper: %s: no such key\n", path);

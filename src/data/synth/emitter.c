@@ -1,7 +1,8 @@
 /*
  * Transmitters: who has which faults, and what the faults do to a signal. Faults are places in ranges: each airframe
- * type takes one third of a range in an order that the seed draws (a Latin hypercube), its emitters lie around the
- * middle of that third. So every seed has types far apart and their emitters close together.
+ * type takes one third of a range, its emitters lie around the middle of that third. Which type has the middle third
+ * goes round from trait to trait, the seed draws where that begins and which of the others is below. So every seed has
+ * types far apart and their emitters close together.
  */
 #include <math.h>
 #include <string.h>
@@ -28,11 +29,23 @@ static void order(uint32_t *a, uint32_t n, uint64_t seed, const char *purpose, u
     fst_rng_shuffle_u32(&r, a, n);
 }
 
+/* Which third of the range of trait t each type has. */
+static void thirds(uint32_t third[TYPES], int t, uint64_t seed)
+{
+    fst_rng first, side;
+    fst_rng_init(&first, seed, "emitter.middle", 0);
+    fst_rng_init(&side, seed, "emitter.side", (uint64_t)t);
+    uint32_t middle = (uint32_t)((fst_rng_below(&first, TYPES) + (uint64_t)t) % TYPES), low = fst_rng_u32(&side) & 1;
+    third[middle] = 1;
+    third[(middle + 1) % TYPES] = low ? 0 : 2;
+    third[(middle + 2) % TYPES] = low ? 2 : 0;
+}
+
 /* Where trait `t` of all emitters lies. */
 static void places(fst_emitter e[FST_EMITTERS], int t, double within, uint64_t seed)
 {
     uint32_t third[TYPES], step[TYPES];
-    order(third, TYPES, seed, "emitter.type", (uint64_t)t);
+    thirds(third, t, seed);
     for (int i = 0, k = 0; i < FST_EMITTERS; i++, k++) {
         int type = who[i].type;
         if (i == 0 || type != who[i - 1].type) {

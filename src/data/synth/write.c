@@ -27,12 +27,13 @@ struct writer {
     int32_t *labels;
     float *snr;
     int64_t *burst;
-    fst_atomic_file file;
+    fst_atomic_file file, data; /* data: SigMF's other file */
 };
 
 static void writer_release(struct writer *w)
 {
     fst_atomic_abort(&w->file);
+    fst_atomic_abort(&w->data);
     fst_free(w->x);
     fst_free(w->labels);
     fst_free(w->snr);
@@ -400,7 +401,7 @@ static fst_status write_meta(struct writer *w, const char *path, fst_error *err)
     if (!s)
         s = fst_atomic_write(&w->file, text.data, text.len, err);
     fst_buf_release(&text);
-    return s ? s : fst_atomic_commit(&w->file, err);
+    return s;
 }
 
 static bool ends_with(const char *s, const char *suffix)
@@ -435,10 +436,14 @@ static fst_status write_sigmf(struct writer *w, fst_error *err)
         s = fst_atomic_open(&w->file, data.data, err);
     if (!s)
         s = each_chunk(w, put_pairs, pairs, err);
-    if (!s)
-        s = fst_atomic_commit(&w->file, err);
+    w->data = w->file; /* both are written before either has its name */
+    w->file = (fst_atomic_file){0};
     if (!s)
         s = write_meta(w, meta.data, err);
+    if (!s)
+        s = fst_atomic_commit(&w->data, err);
+    if (!s)
+        s = fst_atomic_commit(&w->file, err);
     fst_buf_release(&data);
     fst_buf_release(&meta);
     fst_free(pairs);

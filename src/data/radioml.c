@@ -1,0 +1,336 @@
+/*
+ * RadioML's pickles as a source: {(label, snr): floats (N, 2, L)}, as RadioML 2016.10a and its kin have them, and the
+ * split form {'train': (X, y), 'val': (X, y), 'test': (X, y)}. The pickle is read by fedstill/tensor.h's reader, which
+ * runs nothing. Classes of the first form are numbered in the order of their names, whatever order the file has.
+ */
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats.h"
+
+static const fst_source_vtable vtable = {"radioml", fst__held_get, fst__held_close};
+
+enum { MAX_CELLS = 1 << 20, MAX_LABEL = 256 };
+
+/* One entry of the dictionary. */
+struct cell {
+    char label[MAX_LABEL];
+    float snr;
+    const fst_tensor *x;
+    size_t order; /* in the file */
+    int32_t class;
+};
+
+static bool probe(const char *path)
+{
+    return !fst__is_folder(path) && fst_file_exists(path) &&
+           (fst__ends_with(path, ".pkl") || fst__ends_with(path, ".pickle"));
+}
+
+/* ---- texts and arrays ----------------------------------------------------------------------- */
+
+/* Whether it is UTF-8 without control characters, as the names of classes must be. */
+static bool is_name(const char *s, size_t n)
+{
+    json_t *j = json_stringn(s, n); /* checks that it is UTF-8 */
+    bool good = j && n > 0;
+    json_decref(j);
+    for (size_t i = 0; good && i < n; i++)
+        good = (unsigned char)s[i] >= 0x20 && s[i] != 0x7F;
+    return good;
+}
+
+/* A label's text as UTF-8; what Python 2 wrote is Latin-1. */
+static bool label_text(const fst_pickle_value *v, char out[MAX_LABEL])
+{
+    size_t n = 0;
+    if (v->kind != FST_PICKLE_TEXT && v->kind != FST_PICKLE_BYTES)
+        return false;
+    for (size_t i = 0; i < v->text.length; i++) {
+        unsigned char c = (unsigned char)v->text.data[i];
+        bool wide = v->kind == FST_PICKLE_BYTES && c >= 0x80;
+        if (n + wide + 1 >= MAX_LABEL)
+            return false;
+        if (wide)
+            out[n++] = (char)(0xC0 | c >> 6);
+        out[n++] = (char)(wide ? 0x80 | (c & 0x3F) : c);
+    }
+    out[n] = 0;
+    return is_name(out, n);
+}
+
+/* Floats (N, 2, L), N possibly 0. */
+static bool is_signals(const fst_pickle_value *v)
+{
+    return v && v->kind == FST_PICKLE_ARRAY && (v->array->dtype == FST_F32 || v->array->dtype == FST_F64) &&
+           v->array->shape.rank == 3 && v->array->shape.dim[1] == 2 && v->array->shape.dim[2] > 0;
+}
+
+static fst_status same_length(const char *name, const char *what, const fst_tensor *x, int64_t length, fst_error *err)
+{
+    char text[256];
+    if (x->shape.dim[2] == length)
+        return FST_OK;
+    return fst_fail(err, FST_E_MISMATCH, "%s: %s has shape %s, others have %lld samples a window", name, what,
+                    fst_shape_text(&x->shape, text, sizeof text), (long long)length);
+}
+
+/* Copies the first n windows of x to window `at` of h. */
+static void copy_signals(fst__held *h, size_t at, const fst_tensor *x, size_t n)
+{
+    size_t each = (size_t)x->shape.dim[2] * 2;
+    float *to = (float *)(void *)h->own_data + at * each;
+    if (x->dtype == FST_F32) {
+        if (n)
+            memcpy(to, x->data, n * each * sizeof *to);
+        return;
+    }
+    for (size_t i = 0; i < n * each; i++) {
+        double v;
+        memcpy(&v, (const unsigned char *)x->data + i * sizeof v, sizeof v);
+        to[i] = (float)v;
+    }
+}
+
+/* ---- {(label, snr): floats} ----------------------------------------------------------------- */
+
+static bool as_cell(const fst_pickle_value *key, const fst_pickle_value *x, size_t order, struct cell *c)
+{
+    if (key->kind != FST_PICKLE_TUPLE || key->list.count != 2 || !is_signals(x))
+        return false;
+    const fst_pickle_value *snr = key->list.items[1];
+    double db = snr->kind == FST_PICKLE_INT ? (double)snr->integer : snr->kind == FST_PICKLE_FLOAT ? snr->real : NAN;
+    c->snr = (float)db;
+    c->x = x->array;
+    c->order = order;
+    return label_text(key->list.items[0], c->label) && fabs(db) <= 1000;
+}
+
+static int by_label_and_snr(const void *a, const void *b)
+{
+    const struct cell *x = a, *y = b;
+    int d = strcmp(x->label, y->label);
+    if (d)
+        return d;
+    if (x->snr < y->snr || x->snr > y->snr)
+        return x->snr < y->snr ? -1 : 1;
+    return (x->order > y->order) - (x->order < y->order);
+}
+
+static fst_status read_cells(const char *name, const fst_pickle_value *root, struct cell **out, size_t *count,
+                             fst_error *err)
+{
+    size_t n = root->list.count / 2;
+    if (n == 0 || n > MAX_CELLS)
+        return fst_fail(err, FST_E_FORMAT, "%s: a dictionary of %zu entries, 1 to %d are read", name, n, MAX_CELLS);
+    struct cell *cells = fst_calloc(n, sizeof *cells);
+    fst_status s = cells ? FST_OK : fst_fail_memory(err, n * sizeof *cells);
+    for (size_t i = 0; !s && i < n; i++) {
+        if (!as_cell(root->list.items[2 * i], root->list.items[2 * i + 1], i, &cells[i]))
+            s = fst_fail(err, FST_E_FORMAT,
+                         "%s: entry %zu of the dictionary is not (label, snr in dB): floats (N, 2, length)", name, i);
+        else
+            s = same_length(name, cells[i].label, cells[i].x, cells[0].x->shape.dim[2], err);
+    }
+    if (s) {
+        fst_free(cells);
+        return s;
+    }
+    qsort(cells, n, sizeof *cells, by_label_and_snr);
+    *out = cells;
+    *count = n;
+    return FST_OK;
+}
+
+/* Numbers the sorted cells' labels; classes without any sample count too. */
+static fst_status number_classes(const char *name, struct cell *cells, size_t n, char ***names, int *classes,
+                                 fst_error *err)
+{
+    char **list = fst_calloc(n, sizeof *list);
+    size_t k = 0;
+    if (!list)
+        return fst_fail_memory(err, n * sizeof *list);
+    for (size_t i = 0; i < n; i++) {
+        if (i == 0 || strcmp(cells[i].label, cells[i - 1].label) != 0)
+            list[k++] = cells[i].label;
+        cells[i].class = (int32_t)(k - 1);
+    }
+    fst_status s = k <= FST_MAX_CLASSES
+                       ? fst__names_copy(names, list, k, err)
+                       : fst_fail(err, FST_E_LIMIT, "%s: %zu labels, at most %d are read", name, k, FST_MAX_CLASSES);
+    *classes = (int)k;
+    fst_free(list);
+    return s;
+}
+
+static fst_status fill_cells(fst__held *h, const struct cell *cells, size_t n, fst_error *err)
+{
+    size_t count = h->base.count, at = 0;
+    h->own_labels = fst_alloc(count * sizeof *h->own_labels);
+    h->own_snr = fst_alloc(count * sizeof *h->own_snr);
+    if (!h->own_labels || !h->own_snr)
+        return fst_fail_memory(err, count * 8);
+    for (size_t i = 0; i < n && at < count; i++) {
+        size_t here = (size_t)cells[i].x->shape.dim[0];
+        here = here < count - at ? here : count - at;
+        copy_signals(h, at, cells[i].x, here);
+        for (size_t k = 0; k < here; k++) {
+            h->own_labels[at + k] = cells[i].class;
+            h->own_snr[at + k] = cells[i].snr;
+        }
+        at += here;
+    }
+    return FST_OK;
+}
+
+static fst_status take_cells(fst__held *h, const fst_pickle_value *root, const fst_source_spec *spec, fst_source **out,
+                             fst_error *err)
+{
+    struct cell *cells = NULL;
+    size_t n = 0;
+    uint64_t total = 0;
+    int classes = 0;
+    if (strcmp(spec->split, "train"))
+        return fst_fail(err, FST_E_FORMAT,
+                        "%s: has no %s split: it is one dictionary of (label, snr); see fedstill data split",
+                        h->base.name, spec->split);
+    fst_status s = read_cells(h->base.name, root, &cells, &n, err);
+    if (s)
+        return s;
+    for (size_t i = 0; i < n; i++)
+        total += (uint64_t)cells[i].x->shape.dim[0];
+    s = number_classes(h->base.name, cells, n, &h->base.class_names, &classes, err);
+    if (!s && spec->classes && spec->classes != classes)
+        s = fst_fail(err, FST_E_CONFIG, "%s: has %d labels, but %d classes were asked for", h->base.name, classes,
+                     spec->classes);
+    if (!s)
+        s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, cells[0].x->shape.dim[2]), fst__limited(total, spec->limit),
+                              err);
+    if (!s)
+        s = fill_cells(h, cells, n, err);
+    fst_free(cells);
+    if (!s)
+        s = fst__held_check_finite(h, err);
+    return s ? s : fst__held_finish(h, h->own_labels, h->base.count, classes, out, err);
+}
+
+/* ---- {'train': (X, y), ...} ----------------------------------------------------------------- */
+
+/* Element i of a list of integers or an array of them. */
+static bool integer_at(const fst_pickle_value *y, size_t i, int64_t *out)
+{
+    if (y->kind == FST_PICKLE_LIST || y->kind == FST_PICKLE_TUPLE) {
+        const fst_pickle_value *v = y->list.items[i];
+        *out = v->integer;
+        return v->kind == FST_PICKLE_INT;
+    }
+    fst_dtype t = y->array->dtype;
+    size_t size = fst_dtype_size(t);
+    uint64_t bits = 0;
+    memcpy(&bits, (const unsigned char *)y->array->data + i * size, size); /* little-endian */
+    bool is_signed = t == FST_I8 || t == FST_I16 || t == FST_I32 || t == FST_I64;
+    *out = is_signed          ? (int64_t)(bits << (64 - 8 * size)) >> (64 - 8 * size)
+           : bits > INT64_MAX ? INT64_MAX
+                              : (int64_t)bits;
+    return t != FST_F32 && t != FST_F64 && t != FST_F16;
+}
+
+static size_t length_of(const fst_pickle_value *y)
+{
+    if (y->kind == FST_PICKLE_LIST || y->kind == FST_PICKLE_TUPLE)
+        return y->list.count;
+    if (y->kind == FST_PICKLE_ARRAY &&
+        (y->array->shape.rank == 1 || (y->array->shape.rank == 2 && y->array->shape.dim[1] == 1)))
+        return (size_t)y->array->shape.dim[0];
+    return 0;
+}
+
+static fst_status take_labels(fst__held *h, const fst_pickle_value *y, const char *split, size_t n, int32_t *labels,
+                              fst_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        int64_t v = 0;
+        if (!integer_at(y, i, &v))
+            return fst_fail(err, FST_E_FORMAT, "%s: label %zu of '%s' is no whole number", h->base.name, i, split);
+        if (v < 0 || v >= FST_MAX_CLASSES)
+            return fst_fail(err, FST_E_FORMAT, "%s: sample %zu of '%s' has label %" PRId64 ", labels must be 0 ... %d",
+                            h->base.name, i, split, v, FST_MAX_CLASSES - 1);
+        labels[i] = (int32_t)v;
+    }
+    return FST_OK;
+}
+
+static const fst_pickle_value *pair_of(const fst_pickle_value *root, const char *split)
+{
+    const fst_pickle_value *v = fst_pickle_find(root, split);
+    bool pair = v && (v->kind == FST_PICKLE_TUPLE || v->kind == FST_PICKLE_LIST) && v->list.count == 2;
+    return pair ? v : NULL;
+}
+
+static fst_status take_pair(fst__held *h, const fst_pickle_value *root, const fst_source_spec *spec, fst_source **out,
+                            fst_error *err)
+{
+    const fst_pickle_value *pair = pair_of(root, spec->split);
+    if (!pair)
+        return fst_fail(err, FST_E_FORMAT, "%s: '%s' is not there, or not a pair (X, y)", h->base.name, spec->split);
+    const fst_pickle_value *x = pair->list.items[0], *y = pair->list.items[1];
+    if (!is_signals(x))
+        return fst_fail(err, FST_E_FORMAT, "%s: X of '%s' is not an array of floats (N, 2, length)", h->base.name,
+                        spec->split);
+    size_t n = (size_t)x->array->shape.dim[0];
+    if (length_of(y) != n)
+        return fst_fail(err, FST_E_MISMATCH, "%s: '%s' has %zu samples and %zu labels", h->base.name, spec->split, n,
+                        length_of(y));
+    fst_status s =
+        fst__held_reserve(h, FST_F32, &FST_SHAPE(2, x->array->shape.dim[2]), fst__limited(n, spec->limit), err);
+    if (s)
+        return s;
+    h->own_labels = fst_alloc(n * sizeof *h->own_labels);
+    if (!h->own_labels)
+        return fst_fail_memory(err, n * sizeof *h->own_labels);
+    s = take_labels(h, y, spec->split, n, h->own_labels, err);
+    if (s)
+        return s;
+    copy_signals(h, 0, x->array, h->base.count);
+    s = fst__held_check_finite(h, err);
+    return s ? s : fst__held_finish(h, h->own_labels, n, spec->classes, out, err);
+}
+
+/* ---- opening -------------------------------------------------------------------------------- */
+
+fst_status fst__radioml_take(fst_source **out, const char *name, const fst_pickle *p, const fst_source_spec *spec,
+                             fst_error *err)
+{
+    const fst_pickle_value *root = fst_pickle_root(p);
+    fst__held *h = NULL;
+    if (root->kind != FST_PICKLE_DICT)
+        return fst_fail(
+            err, FST_E_FORMAT,
+            "%s: the pickle holds no dictionary: {(label, snr): floats (N, 2, length)} or {'train': (X, y), "
+            "...} are read",
+            name);
+    fst_status s = fst__held_new(&h, &vtable, name, err);
+    if (s)
+        return s;
+    bool split = fst_pickle_find(root, "train") || fst_pickle_find(root, "test");
+    s = split ? take_pair(h, root, spec, out, err) : take_cells(h, root, spec, out, err);
+    if (s)
+        fst__held_close(&h->base);
+    return s;
+}
+
+static fst_status open_radioml(fst_source **out, const fst_source_spec *spec, fst_error *err)
+{
+    fst_pickle *p = NULL;
+    fst_status s = fst_pickle_read(&p, spec->path, FST_SOURCE_MAX_BYTES, err);
+    if (!s)
+        s = fst__radioml_take(out, spec->path, p, spec, err);
+    fst_pickle_free(p);
+    return s;
+}
+
+const fst__format fst__format_radioml = {"radioml", probe, open_radioml, true};

@@ -1,0 +1,133 @@
+/* RadioML's pickles: conformance in every protocol and as Python 2 wrote them, the split form, and what is wrong.
+ * The files are made by make_pickles.py. */
+#define _GNU_SOURCE
+#include "conformance.h"
+
+static const char *file(const char *name)
+{
+    static char paths[8][1024];
+    static int next;
+    char *p = paths[next++ % 8];
+    const char *source = getenv("FEDSTILL_SOURCE");
+    snprintf(p, sizeof paths[0], "%s/tests/data/pickles/%s.pkl", source ? source : ".", name);
+    return p;
+}
+
+static fst_status open_radioml(fst_source **s, const char *name, const char *split, fst_error *err)
+{
+    return fst_source_open(s, &(fst_source_spec){.format = "radioml", .path = file(name), .split = split}, err);
+}
+
+/* make_pickles.py's block(first, n) */
+static void block(float *x, float first, size_t n)
+{
+    for (size_t i = 0; i < n * 8; i++)
+        x[i] = first + 0.5f * (float)i;
+}
+
+static void every_protocol_conforms(void **state)
+{
+    static const char *const names[] = {"radioml0", "radioml1", "radioml2", "radioml3",
+                                        "radioml4", "radioml5", "python2"};
+    static const int32_t labels[6] = {0, 0, 0, 1, 1, 1};
+    static const float snr[6] = {-4, 10, 10, -20, 10, 10};
+    float x[6 * 8];
+    (void)state;
+    /* by label, then SNR */
+    block(x, 100, 1);
+    block(x + 8, 300, 2);
+    block(x + 24, 100, 1);
+    block(x + 32, 0, 2);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct expected want = {FST_F32, FST_SHAPE(2, 4), 6, 2, x, labels};
+        fst_source *s = NULL;
+        conformance(&(fst_source_spec){.format = "radioml", .path = file(names[i])}, &want);
+        assert_ok(open_radioml(&s, names[i], NULL, err));
+        assert_string_equal(s->class_names[0], "8PSK");
+        assert_string_equal(s->class_names[1], "QPSK");
+        assert_memory_equal(s->snr, snr, sizeof snr);
+        assert_null(s->group);
+        fst_source_close(s);
+    }
+}
+
+static void splits_are_read(void **state)
+{
+    static const char *const splits[] = {"train", "val", "test"};
+    static const size_t counts[] = {3, 1, 2};
+    static const float firsts[] = {0, 50, 70};
+    static const int32_t labels[][3] = {{2, 0, 1}, {1}, {0, 2}};
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        fst_source *s = NULL;
+        float want[24], got[8];
+        block(want, firsts[i], counts[i]);
+        assert_ok(open_radioml(&s, "splits", splits[i], err));
+        assert_int_equal(s->count, counts[i]);
+        assert_memory_equal(s->labels, labels[i], counts[i] * sizeof **labels);
+        assert_null(s->class_names);
+        assert_null(s->snr);
+        for (size_t k = 0; k < counts[i]; k++) {
+            assert_ok(s->v->get(s, k, got, err));
+            assert_memory_equal(got, want + 8 * k, sizeof got);
+        }
+        fst_source_close(s);
+    }
+}
+
+static void doubles_numbers_and_latin1(void **state)
+{
+    fst_source *s = NULL;
+    float x[8];
+    (void)state;
+    assert_ok(open_radioml(&s, "doubles", NULL, err));
+    assert_int_equal(s->count, 2);
+    assert_string_equal(s->class_names[1], "\xC3\xBC"); /* bytes are Latin-1 */
+    assert_true(s->snr[0] == 3 && s->snr[1] == 2.5f);
+    assert_ok(s->v->get(s, 0, x, err));
+    for (int i = 0; i < 8; i++)
+        assert_true(x[i] == 0.25f);
+    fst_source_close(s);
+}
+
+static void what_is_wrong_is_said(void **state)
+{
+    static const struct {
+        const char *name, *split;
+        fst_status want;
+        const char *says;
+    } cases[] = {
+        {"radioml4", "test", FST_E_FORMAT, "has no test split"},
+        {"wrong_split", "train", FST_E_MISMATCH, "'train' has 2 samples and 3 labels"},
+        {"wrong_split", "test", FST_E_FORMAT, "'test' is not there, or not a pair"},
+        {"wrong_split", "val", FST_E_FORMAT, "'val' is not there"},
+        {"wrong_shape", NULL, FST_E_MISMATCH, "b has shape (2, 2, 5), others have 4"},
+        {"wrong_key", NULL, FST_E_FORMAT, "entry 1 of the dictionary is not (label, snr in dB)"},
+        {"wrong_type", NULL, FST_E_FORMAT, "entry 0 of the dictionary is not"},
+        {"wrong_nan", NULL, FST_E_NUMERIC, "sample 1, element 0 is nan"},
+        {"none", NULL, FST_E_FORMAT, "holds no dictionary"},
+        {"evil4", NULL, FST_E_FORMAT, "posix.system is not allowed"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fst_source *s = NULL;
+        assert_fails(open_radioml(&s, cases[i].name, cases[i].split, err), cases[i].want, cases[i].says);
+        assert_null(s);
+    }
+    fst_source *s = NULL;
+    assert_fails(fst_source_open(&s, &(fst_source_spec){.path = file("radioml4"), .classes = 3}, err), FST_E_CONFIG,
+                 "has 2 labels, but 3 classes");
+    assert_fails(fst_source_open(&s, &(fst_source_spec){.path = file("splits"), .classes = 2}, err), FST_E_FORMAT,
+                 "sample 0 has label 2");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_protocol_conforms),
+        cmocka_unit_test(splits_are_read),
+        cmocka_unit_test(doubles_numbers_and_latin1),
+        cmocka_unit_test(what_is_wrong_is_said),
+    };
+    return cmocka_run_group_tests(tests, make_work_folder, remove_work_folder);
+}
