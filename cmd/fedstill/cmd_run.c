@@ -18,6 +18,8 @@ static const char *const mode_names[] = {"full_train",
                                          "device_to_edge",
                                          "device_to_edge_to_cloud",
                                          "device_to_cloud",
+                                         "federated_server",
+                                         "federated_edge",
                                          NULL};
 static const char *const stage_names[] = {"cloud_pretrain",  "cloud_kd",           "edge_kd",
                                           "federated_train", "device_load",        "edge_infer",
@@ -76,7 +78,7 @@ static const struct option_spec options[] = {
 };
 
 static const struct operand_spec operands[] = {
-    {"TASK", 1, 1, "A folder with task.yaml, or a task file."},
+    {"TASK", 1, 1, "A folder with task.yaml or with input/STAGE.json, or a task file."},
     {0},
 };
 

@@ -199,8 +199,9 @@ typedef struct fst_partition_spec {
     int clients;
     double alpha;             /* dirichlet, quantity */
     int classes_per_client;   /* shards */
-    size_t min_samples;       /* every client gets at least so many (groups where there are groups; default 1); an error when impossible. Shares
-                               * are drawn again a few times, then samples are moved from the largest clients */
+    size_t min_samples; /* every client gets at least so many (groups where there are groups; default 1); an error when
+                         * impossible. Shares are drawn again a few times, then samples are moved from the largest
+                         * clients */
     uint64_t seed;            /* streams "partition..." */
 } fst_partition_spec;
 

@@ -133,8 +133,8 @@ typedef struct fst_plan_options {
     int threads;        /* inside an op; 0 means 1 */
     const char *backend; /* NULL: the first of fst_backend_names */
     fst_precision precision; /* an error when the backend does not support it */
-    bool check_finite;  /* training, for finding faults, slow: a pass fails with FST_E_NUMERIC at the first layer whose
-                         * parameters, output or gradients hold a NaN or an infinity, and names it */
+    bool check_finite; /* training, for finding faults, slow: a pass fails with FST_E_NUMERIC at the first layer whose
+                        * parameters, output or gradients hold a NaN or an infinity, and names it */
 } fst_plan_options;
 
 /* Which draws a training-mode pass makes: row r takes stream (seed, "dropout.NODE", step << 24 | row0 + r). */
@@ -300,7 +300,7 @@ typedef struct fst_trainer_options {
     size_t shard_size;   /* 0: by rule */
     const char *backend;
     fst_precision precision;
-    bool check_finite;   /* as in fst_plan_options; runners do not look at it */
+    bool check_finite; /* as in fst_plan_options; runners do not look at it */
 } fst_trainer_options;
 
 typedef struct fst_step_input {

@@ -11,7 +11,7 @@
 
 typedef struct fst_task fst_task;
 
-/* path: a folder with task.yaml, or a file. sets: "key.path=value" overrides. FST_E_CONFIG for what is wrong in
+/* path: a folder with task.yaml (or with input/STAGE.json, docs/formats.md), or a file. sets: "key.path=value" overrides. FST_E_CONFIG for what is wrong in
  * it, with file, line, key and accepted values. */
 FST_MUST FST_API fst_status fst_task_load(fst_task **out, const char *path, const char *const *sets, size_t nsets,
                                           fst_error *err);

@@ -72,8 +72,8 @@ void fst__partition_fill(fst_partition *p, const int32_t *owner)
 struct work {
     const fst_source *source;
     const fst_partition_spec *spec;
-    struct fst__groups groups; /* what is dealt: where the source has none, every sample is one */
-    const int32_t *labels;     /* of what is dealt */
+    struct fst__groups groups;               /* what is dealt: where the source has none, every sample is one */
+    const int32_t *labels;                   /* of what is dealt */
     size_t clients, classes, samples, least; /* samples: how many are dealt */
     int32_t *owner;   /* samples */
     uint32_t *deck;   /* samples: shuffled, or sorted by label */

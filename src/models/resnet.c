@@ -106,7 +106,8 @@ static fst_value imagenet_stem(fst_graph *g, fst_value x, int64_t planes)
 static fst_value resnet50(fst_graph *g, fst_value x, const fst_model_config *c)
 {
     static const int counts[] = {3, 4, 6, 3};
-    x = c->stem == FST_STEM_CIFAR ? fst_graph_relu(g, conv_norm(g, x, "conv1", "bn1", 64, 3, 1)) : imagenet_stem(g, x, 64);
+    x = c->stem == FST_STEM_CIFAR ? fst_graph_relu(g, conv_norm(g, x, "conv1", "bn1", 64, 3, 1))
+                                  : imagenet_stem(g, x, 64);
     return fst_graph_linear(g, bottleneck_stages(g, x, 64, counts, 4), "fc", c->classes, true);
 }
 
@@ -128,7 +129,12 @@ const struct fst_zoo_entry fst__zoo_resnet[] = {
     {{"resnet20", "CIFAR ResNet, 16, 32, 64 channels", {3, {3, 32, 32}}, 10, 0, 0}, resnet20},
     {{"resnet56", "CIFAR ResNet, 16, 32, 64 channels", {3, {3, 32, 32}}, 10, 0, 0}, resnet56},
     {{"resnet50", "ResNet-50; options stem: imagenet or cifar", {3, {3, 224, 224}}, 1000, 0, 0}, resnet50},
-    {{"real_resnet20_link11_h", "the Link-11 student: bottlenecks to 1024 channels; options width, hidden", {2, {2, 1024}}, 7, 0, 0},
+    {{"real_resnet20_link11_h",
+      "the Link-11 student: bottlenecks to 1024 channels; options width, hidden",
+      {2, {2, 1024}},
+      7,
+      0,
+      0},
      real_resnet20_link11_h},
     {{0}, NULL},
 };

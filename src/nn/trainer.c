@@ -231,7 +231,8 @@ static void check_block(void *ctx, int worker, size_t block)
         c->bad = true;
 }
 
-/* A ReLU turns a NaN into 0, so the loss alone may not show it. On the plan's threads when they work inside kernels; a shard's thread has its gradients to itself. */
+/* A ReLU turns a NaN into 0, so the loss alone may not show it. On the plan's threads when they work inside kernels; a
+ * shard's thread has its gradients to itself. */
 static bool gradients_finite(const fst_trainer *t, fst_plan *plan, const float *grads)
 {
     struct finite_check c = {.v = grads, .n = t->graph->param_count};

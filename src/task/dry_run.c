@@ -15,14 +15,15 @@ static const char *bytes_text(double n, char out[32])
 }
 
 /* Arena of one training plan of the model, times the plans that live at once, plus spans. */
-static fst_status training_memory(const fst_graph *g, size_t batch, int plans, fst_precision precision,
-                                  double *out, fst_error *err)
+static fst_status training_memory(const fst_graph *g, size_t batch, int plans, fst_precision precision, double *out,
+                                  fst_error *err)
 {
     fst_plan *plan = NULL;
     fst_trainer *trainer = NULL;
     fst_trainer_options o = {.batch_size = batch, .threads = 1, .precision = precision};
     fst_status st = fst_trainer_new(&trainer, g, &o, err);
-    fst_plan_options po = {.batch = st ? 1 : (int64_t)fst_trainer_shard(trainer), .training = true, .precision = precision};
+    fst_plan_options po = {
+        .batch = st ? 1 : (int64_t)fst_trainer_shard(trainer), .training = true, .precision = precision};
     if (!st)
         st = fst_plan_new(&plan, g, &po, err);
     if (!st) {
@@ -85,7 +86,8 @@ static fst_status tell_federated(const struct session *s, fst_buf *out, fst_erro
 {
     const struct task_file *f = &s->task->file;
     const struct federated_section *t = &f->stages.federated_train;
-    double clients = s->edges ? (double)s->edges : (double)f->clients.count, samples = (double)s->train->count, state = 0;
+    double clients = s->edges ? (double)s->edges : (double)f->clients.count, samples = (double)s->train->count,
+           state = 0;
     double cohort = t->clients_per_round ? (double)t->clients_per_round : t->fraction * clients;
     for (size_t k = 0; k < s->edges; k++)
         samples = (k ? samples : 0) + (double)s->edge[k].learn;
@@ -158,8 +160,8 @@ static fst_status tell_cascade(const struct session *s, const bool chosen[STAGES
 static fst_status tell_places(const struct session *s, fst_buf *out, fst_error *err)
 {
     const struct topology_section *t = &s->task->file.topology;
-    fst_status st = fst_buf_printf(out, err, "  the cloud has %zu + %zu of them (training + validation)\n", s->learn,
-                                   s->validate);
+    fst_status st =
+        fst_buf_printf(out, err, "  the cloud has %zu + %zu of them (training + validation)\n", s->learn, s->validate);
     for (size_t k = 0; !st && k < s->edges; k++) {
         const struct share *h = &s->edge[k];
         int64_t devices = 0;

@@ -25,10 +25,10 @@ struct federation {
     fst_strategy *strategy;
     char *checkpoint;
     uint64_t round, bytes_up, bytes_down;
-    fst_state best;                   /* select: best, the global model of best_round */
-    double best_accuracy;             /* on the edges' validation samples; below 0: none yet */
-    uint64_t best_round;              /* from 1 */
-    fst_state *edge;                  /* by edge: its last local model; NULL without a topology */
+    fst_state best;       /* select: best, the global model of best_round */
+    double best_accuracy; /* on the edges' validation samples; below 0: none yet */
+    uint64_t best_round;  /* from 1 */
+    fst_state *edge;      /* by edge: its last local model; NULL without a topology */
     uint64_t saved_round; /* the checkpoint holds the state after so many rounds; 0: there is none */
     double seconds_before, started, saved;
 };
@@ -260,8 +260,7 @@ static fst_status resume(struct federation *f, fst_error *err)
 
 /* ---- rounds ----------------------------------------------------------------------------------------- */
 
-static void tell_round(struct federation *f, const fst_round_report *r, const struct score *score,
-                       double validation)
+static void tell_round(struct federation *f, const fst_round_report *r, const struct score *score, double validation)
 {
     fst_field fields[] = {FST_INT("round", (int64_t)r->round + 1),
                           FST_INT("selected", r->selected),
@@ -597,7 +596,8 @@ static fst_status save_edges(struct federation *f, struct record *r, fst_error *
 fst_status fst__step_federate(struct session *s, struct record *r, fst_error *err)
 {
     fst_model model;
-    struct federation f = {.s = s, .section = &s->task->file.stages.federated_train, .model = &model, .best_accuracy = -1};
+    struct federation f = {
+        .s = s, .section = &s->task->file.stages.federated_train, .model = &model, .best_accuracy = -1};
     fst_status st = fst__new_model(s, fst__federated_model(&s->task->file), &model, err);
     if (st)
         return st;

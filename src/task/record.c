@@ -161,7 +161,8 @@ static bool parse_edges(json_t *list, struct record *r)
     json_t *j;
     if (json_array_size(list) > FST__MAX_EDGES)
         return false;
-    json_array_foreach(list, i, j) {
+    json_array_foreach(list, i, j)
+    {
         struct edge_figures *e = &r->edge[i];
         if (!copy_text(e->digest, sizeof e->digest, json_object_get(j, "digest")) ||
             !copy_text(e->missing, sizeof e->missing, json_object_get(j, "missing_classes")))
@@ -182,7 +183,8 @@ static bool parse_snr(json_t *list, struct record *r)
     json_t *j;
     if (json_array_size(list) > FST__SNR_BINS)
         return false;
-    json_array_foreach(list, i, j) {
+    json_array_foreach(list, i, j)
+    {
         r->snr.bin[i].from = number(json_object_get(j, "from_db"));
         r->snr.bin[i].to = number(json_object_get(j, "to_db"));
         r->snr.bin[i].samples = json_integer_value(json_object_get(j, "samples"));

@@ -19,7 +19,13 @@ static const struct {
     {"knowledge_distillation", {[SOFT] = true, [DISTIL] = true}},
     {"federated_learning", {[FEDERATE] = true}},
     {"full_pipeline",
-     {[PRETRAIN] = true, [SOFT] = true, [DISTIL] = true, [FEDERATE] = true, [DEVICES] = true, [EDGE] = true, [CLOUD] = true}},
+     {[PRETRAIN] = true,
+      [SOFT] = true,
+      [DISTIL] = true,
+      [FEDERATE] = true,
+      [DEVICES] = true,
+      [EDGE] = true,
+      [CLOUD] = true}},
     {"device_to_edge", {[DEVICES] = true, [EDGE] = true}},
     {"device_to_edge_to_cloud", {[DEVICES] = true, [EDGE] = true, [CLOUD] = true}},
     {"device_to_cloud", {[DEVICES] = true, [DIRECT] = true}},
@@ -37,8 +43,8 @@ static int stage_index(const char *name)
 static bool stage_in_task(const struct task_file *f, int stage)
 {
     const struct stages_section *s = &f->stages;
-    const bool has[STAGES] = {s->has_cloud_pretrain,  s->has_cloud_kd,    s->has_edge_kd,     s->has_federated_train,
-                              s->has_device_load,     s->has_edge_infer,  s->has_cloud_infer, s->has_cloud_direct_infer};
+    const bool has[STAGES] = {s->has_cloud_pretrain, s->has_cloud_kd,   s->has_edge_kd,     s->has_federated_train,
+                              s->has_device_load,    s->has_edge_infer, s->has_cloud_infer, s->has_cloud_direct_infer};
     return has[stage];
 }
 
@@ -47,7 +53,8 @@ static fst_status unknown(const char *what, const char *name, fst_error *err)
     char list[512] = "";
     bool mode = !strcmp(what, "mode");
     for (size_t i = 0, at = 0; i < (mode ? (size_t)MODES : (size_t)STAGES); i++)
-        at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", mode ? modes[i].name : stage_names[i]);
+        at +=
+            (size_t)snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", mode ? modes[i].name : stage_names[i]);
     return fst_fail(err, FST_E_CONFIG, "no %s \"%s\"; there are %s", what, name, list);
 }
 
@@ -56,6 +63,11 @@ fst_status fst__chosen_stages(const fst_task *t, const fst_task_options *o, bool
     const char *mode = o->mode ? o->mode : "full_train";
     size_t m = 0;
     bool any = false;
+    if (!strcmp(mode, "federated_server") || !strcmp(mode, "federated_edge"))
+        return fst_fail(err, FST_E_CONFIG,
+                        "mode %s belongs to a fleet of several machines, which this version does not run yet; "
+                        "federated_learning does the same rounds in one process",
+                        mode);
     while (m < MODES && strcmp(modes[m].name, mode))
         m++;
     if (m == MODES)
@@ -87,12 +99,9 @@ static void register_figures(struct session *s, enum step step, const struct rec
         const char *key;
         double value;
         bool model;
-    } figures[] = {{"accuracy", r->accuracy, !isfinite(r->accuracy)},
-                   {"loss", r->loss, true},
-                   {"parameters", (double)r->parameters, true},
-                   {"seconds", r->seconds, false},
-                   {"bytes_up", (double)r->bytes_up, false},
-                   {"bytes_down", (double)r->bytes_down, false}};
+    } figures[] = {{"accuracy", r->accuracy, !isfinite(r->accuracy)}, {"loss", r->loss, true},
+                   {"parameters", (double)r->parameters, true},       {"seconds", r->seconds, false},
+                   {"bytes_up", (double)r->bytes_up, false},          {"bytes_down", (double)r->bytes_down, false}};
     fst_error e = {0};
     fst_status st = FST_OK;
     for (size_t i = 0; s->registry && !st && i < sizeof figures / sizeof *figures; i++)
@@ -128,9 +137,9 @@ static void remove_file(const struct session *s, enum step step, const char *nam
 static fst_status run_step(struct session *s, enum step step, fst_error *err)
 {
     typedef fst_status (*runner)(struct session *, struct record *, fst_error *);
-    static const runner runners[STEPS] = {fst__step_pretrain, fst__step_soft, fst__step_alone, fst__step_distil,
-                                          fst__step_federate, fst__step_devices, fst__step_edge, fst__step_cloud,
-                                          fst__step_direct};
+    static const runner runners[STEPS] = {fst__step_pretrain, fst__step_soft,     fst__step_alone,
+                                          fst__step_distil,   fst__step_federate, fst__step_devices,
+                                          fst__step_edge,     fst__step_cloud,    fst__step_direct};
     struct record r = {0};
     if (fst__session_stopped(s))
         return fst_fail(err, FST_E_CANCELLED, "stopped before %s", fst__step_names[step]);

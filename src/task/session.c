@@ -243,11 +243,8 @@ static fst_status evaluate(struct session *s, const fst_graph *graph, const fst_
                            fst_error *err)
 {
     fst_shape shape = fst_graph_output_shape(graph);
-    struct tally t = {.graph = graph,
-                      .state = state,
-                      .snr = source->snr,
-                      .table = table,
-                      .classes = (int)fst_shape_count(&shape)};
+    struct tally t = {
+        .graph = graph, .state = state, .snr = source->snr, .table = table, .classes = (int)fst_shape_count(&shape)};
     fst_loader *loader = NULL;
     fst_loader_spec spec = {.source = source,
                             .subset = subset,
@@ -365,10 +362,10 @@ fst_status fst__write_model(struct session *s, enum step step, const fst_model *
     char percent[32], seed[32];
     snprintf(percent, sizeof percent, "%.6f", accuracy);
     snprintf(seed, sizeof seed, "%lld", (long long)s->task->file.seed);
-    fst_pair more[] = {{"task", s->task->file.name}, {"stage", fst__step_names[step]},
-                       {"seed", seed},               {"data_digest", s->train->digest},
-                       {"test_accuracy", percent},   {"fingerprint", r->fingerprint},
-                       {"writer", "fedstill " FST_VERSION}};
+    fst_pair more[] = {
+        {"task", s->task->file.name},       {"stage", fst__step_names[step]}, {"seed", seed},
+        {"data_digest", s->train->digest},  {"test_accuracy", percent},       {"fingerprint", r->fingerprint},
+        {"writer", "fedstill " FST_VERSION}};
     char *path = fst__step_path(s, step, name);
     fst_status st =
         path ? fst_model_save(m, path, more, sizeof more / sizeof *more, digest, err) : fst_fail_memory(err, 256);

@@ -74,16 +74,16 @@ struct made_signals { /* of a dry run, which has no file for them */
 struct session {
     const fst_task *task;
     const fst_task_options *options;
-    bool dry; /* writes nothing */
+    bool dry;            /* writes nothing */
     const char *backend; /* never NULL */
     int threads, workers;
-    fst_precision precision;  /* in effect */
+    fst_precision precision;                   /* in effect */
     fst_source *owned[2 * FST__MAX_EDGES + 8]; /* all that were opened; later ones may refer to earlier ones */
     size_t nowned;
     fst_source *train, *test; /* two of them */
     struct made_signals made;
     fst_transform transform;
-    uint32_t *order;          /* a share: of all training samples, with a topology the cloud's */
+    uint32_t *order; /* a share: of all training samples, with a topology the cloud's */
     size_t learn, validate;
     size_t edges; /* 0 without a topology */
     struct share edge[FST__MAX_EDGES];

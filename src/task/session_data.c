@@ -33,7 +33,9 @@ static fst_status open_split(struct session *s, const char *path, const char *sp
 {
     const struct data_section *d = &s->task->file.data;
     bool synth = fst__is_synth(d);
-    fst_source_spec spec = {.format = synth ? "array" : d->source ? fst__data_sources[d->source] : NULL,
+    fst_source_spec spec = {.format = synth       ? "array"
+                                      : d->source ? fst__data_sources[d->source]
+                                                  : NULL,
                             .path = path,
                             .split = split,
                             .x = d->x,
@@ -304,8 +306,8 @@ int fst__missing_classes(const struct session *s, const struct share *h, char *o
         snprintf(number, sizeof number, "%d", c);
         if (seen[c])
             continue;
-        int n = snprintf(out + at, size - at, "%s%s", missing++ ? ", " : "",
-                         t->class_names ? t->class_names[c] : number);
+        int n =
+            snprintf(out + at, size - at, "%s%s", missing++ ? ", " : "", t->class_names ? t->class_names[c] : number);
         at += n > 0 && (size_t)n < size - at ? (size_t)n : size - at - 1;
     }
     fst_free(seen);

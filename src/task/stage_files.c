@@ -40,18 +40,18 @@ struct stage_file {
 #define T struct stage_file
 #define MANY INT64_C(1000000000)
 #define TEXT(key, help) FST__F_STRING(T, key, NULL, help)
-#define COMMON                                                                                                         \
-    TEXT(data_path, "file or folder of the samples"), TEXT(dataset_type, "what it is called; not used"),               \
-        TEXT(device, "cpu; anything else is said to be not there"),                                                    \
+#define COMMON                                                                                           \
+    TEXT(data_path, "file or folder of the samples"), TEXT(dataset_type, "what it is called; not used"), \
+        TEXT(device, "cpu; anything else is said to be not there"),                                      \
         FST__F_INT(T, num_classes, 0, FST_MAX_CLASSES, "0", "0: as the data show")
-#define TRAINING(default_epochs)                                                                                       \
-    FST__F_INT(T, epochs, 1, 1000000, default_epochs, "passes over the data"),                                         \
-        FST__F_INT(T, batch_size, 1, 65536, "32", "samples a step"),                                                   \
-        FST__F_ABOVE(T, learning_rate, 0, 1000, "0.001", "step size"),                                                 \
+#define TRAINING(default_epochs)                                               \
+    FST__F_INT(T, epochs, 1, 1000000, default_epochs, "passes over the data"), \
+        FST__F_INT(T, batch_size, 1, 65536, "32", "samples a step"),           \
+        FST__F_ABOVE(T, learning_rate, 0, 1000, "0.001", "step size"),         \
         FST__F_DOUBLE(T, weight_decay, 0, 10, "0.0001", "L2")
 #define INPUT FST__F_OPTIONAL(T, input_data, has_input, &input_schema, "where the signals are")
-#define BANDWIDTH                                                                                                      \
-    FST__F_ABOVE(T, simulate_bandwidth_mbps, 0, 1e6, NULL, "MB/s, whatever its name says",                             \
+#define BANDWIDTH                                                                          \
+    FST__F_ABOVE(T, simulate_bandwidth_mbps, 0, 1e6, NULL, "MB/s, whatever its name says", \
                  FST__PRESENT(T, has_bandwidth))
 
 static const fst__field input_fields[] = {
@@ -245,7 +245,8 @@ static fst_status check_model_path(const char *folder, enum stage stage, const c
 static fst_status check_paths(const char *folder, const struct stage_file *f, enum stage *init, fst_error *err)
 {
     static const enum stage teacher[] = {PRETRAIN}, student[] = {DISTIL, PRETRAIN}, edge[] = {FEDERATE, DISTIL};
-    fst_status st = check_model_path(folder, SOFT, "teacher_model_path", f[SOFT].teacher_model_path, teacher, 1, NULL, err);
+    fst_status st =
+        check_model_path(folder, SOFT, "teacher_model_path", f[SOFT].teacher_model_path, teacher, 1, NULL, err);
     if (!st)
         st = check_model_path(folder, FEDERATE, "init_model_path", f[FEDERATE].init_model_path, student, 2, init, err);
     if (!st)
@@ -373,10 +374,11 @@ static fst_status put_federated(fst_buf *out, const struct stage_file *f, enum s
     const struct stage_file *t = &f[FEDERATE];
     const char *net = network(t) ? network(t) : network(&f[DISTIL]);
     const char *from = init == PRETRAIN ? "cloud_pretrain" : f[DISTIL].there ? "edge_kd" : "random";
-    fst_status st = fst_buf_printf(out, err,
-                                   "  federated_train: {strategy: fedavg, rounds: %lld, local_epochs: %lld, "
-                                   "batch_size: %lld, init: %s, select: best",
-                                   (long long)t->num_rounds, (long long)t->local_epochs, (long long)t->batch_size, from);
+    fst_status st =
+        fst_buf_printf(out, err,
+                       "  federated_train: {strategy: fedavg, rounds: %lld, local_epochs: %lld, "
+                       "batch_size: %lld, init: %s, select: best",
+                       (long long)t->num_rounds, (long long)t->local_epochs, (long long)t->batch_size, from);
     if (!st)
         st = put_optimizer(out, t, err);
     if (!st && net)

@@ -210,8 +210,9 @@ static fst_status check_edges(const struct session *s, fst_error *err)
     for (size_t k = 0; k < s->edges; k++)
         validate += s->edge[k].validate;
     if (s->task->file.stages.federated_train.select == 0 && !validate)
-        return fst_fail(err, FST_E_CONFIG, "federated_train.select: best: the edges have no validation samples; a "
-                                           "larger data.validation or more samples are needed");
+        return fst_fail(err, FST_E_CONFIG,
+                        "federated_train.select: best: the edges have no validation samples; a "
+                        "larger data.validation or more samples are needed");
     return FST_OK;
 }
 

@@ -90,8 +90,8 @@ static bool progress(void *ctx, uint64_t done, uint64_t total)
     return !fst__session_stopped(s);
 }
 
-static fst_status make_file(struct session *s, const fst_synth *g, uint64_t windows, const char *path,
-                            const char *note, const char *settings, fst_error *err)
+static fst_status make_file(struct session *s, const fst_synth *g, uint64_t windows, const char *path, const char *note,
+                            const char *settings, fst_error *err)
 {
     char digest[FST_DIGEST_HEX];
     fst_pool *pool = NULL;

@@ -96,8 +96,8 @@ static bool check_data(const void *object, fst__complaint *c)
     else if (synth && d->test == 0)
         c->key = "synth", why = "made signals have no test samples of their own: set test, for instance test: 0.2";
     else if (d->own_validation && (synth || d->validation > 0))
-        c->key = "own_validation", why = synth ? "made signals have no split val: set validation" :
-                                                 "and validation > 0 say different things: set one of them";
+        c->key = "own_validation", why = synth ? "made signals have no split val: set validation"
+                                               : "and validation > 0 say different things: set one of them";
     if (why)
         snprintf(c->text, sizeof c->text, "%s", why);
     return !why;
@@ -141,13 +141,15 @@ static const fst__field schedule_fields[] = {
 static const fst__schema schedule_schema = FST__SCHEMA(struct schedule_section, schedule_fields, .shorthand = "name");
 
 /* `at` reaches the struct training inside a stage's struct. */
-#define TRAINING_FIELDS(default_epochs)                                                                                \
-    FST__F_STRING(struct training, model, NULL, "network, as `fedstill model list` names it, and its options: mobilenet_v2 width=0.5", .required = true),       \
-        FST__F_INT(struct training, epochs, 1, 1000000, default_epochs, "passes over the data"),                       \
-        FST__F_INT(struct training, batch_size, 1, 65536, "128", "samples a step"),                                    \
-        FST__F_MAP(struct training, optimizer, &optimizer_schema, "update rule and its numbers"),                      \
-        FST__F_MAP(struct training, schedule, &schedule_schema, "learning rate by epoch"),                             \
-        FST__F_DOUBLE(struct training, clip_norm, 0, 1e6, "0", "largest norm of the gradient; 0: no limit"),           \
+#define TRAINING_FIELDS(default_epochs)                                                                      \
+    FST__F_STRING(struct training, model, NULL,                                                              \
+                  "network, as `fedstill model list` names it, and its options: mobilenet_v2 width=0.5",     \
+                  .required = true),                                                                         \
+        FST__F_INT(struct training, epochs, 1, 1000000, default_epochs, "passes over the data"),             \
+        FST__F_INT(struct training, batch_size, 1, 65536, "128", "samples a step"),                          \
+        FST__F_MAP(struct training, optimizer, &optimizer_schema, "update rule and its numbers"),            \
+        FST__F_MAP(struct training, schedule, &schedule_schema, "learning rate by epoch"),                   \
+        FST__F_DOUBLE(struct training, clip_norm, 0, 1e6, "0", "largest norm of the gradient; 0: no limit"), \
         FST__F_DOUBLE(struct training, label_smoothing, 0, 0.999, "0", "of the hard labels")
 
 static const fst__field pretrain_fields[] = {TRAINING_FIELDS("5")};
@@ -356,8 +358,8 @@ static fst_status find_file(const char *path, fst_task *t, fst_error *err)
     if (!t->folder || !t->path)
         return fst_fail_memory(err, strlen(path));
     if (!fst_file_exists(t->path) && !fst__stage_files_there(path))
-        return fst_fail(err, FST_E_CONFIG, "%s: no task.yaml in this folder, and no input/cloud_pretrain.json or the like",
-                        path);
+        return fst_fail(err, FST_E_CONFIG,
+                        "%s: no task.yaml in this folder, and no input/cloud_pretrain.json or the like", path);
     return FST_OK;
 }
 

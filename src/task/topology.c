@@ -35,8 +35,8 @@ static bool check_synth(const void *object, fst__complaint *c)
 
 const fst__schema fst__synth_schema = FST__SCHEMA(struct synth_section, synth_fields, .check = check_synth);
 
-#define LINK_FIELDS(default_rate, default_latency)                                                                     \
-    FST__F_ABOVE(struct link_section, rate, 0, 1e6, default_rate, "MB/s, a MB being 10^6 bytes"),                      \
+#define LINK_FIELDS(default_rate, default_latency)                                                \
+    FST__F_ABOVE(struct link_section, rate, 0, 1e6, default_rate, "MB/s, a MB being 10^6 bytes"), \
         FST__F_DOUBLE(struct link_section, latency, 0, 1000, default_latency, "seconds")
 
 static const fst__field near_fields[] = {LINK_FIELDS("100", "0.001")}, far_fields[] = {LINK_FIELDS("8", "0.02")};

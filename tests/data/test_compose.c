@@ -109,7 +109,8 @@ static void test_refused(void **state)
     char *a[] = {"x", "y", "z"}, *b[] = {"x", "q", "z"};
     (void)state;
     assert_ok(fst_source_from_memory(&other, "wide", FST_U8, &FST_SHAPE(2), 1, wide, label, 1, err));
-    const fst_source_part unlike[] = {{one, NULL, 0}, {other, NULL, 0}}, far = {one, beyond, 2}, none = {one, beyond, 0};
+    const fst_source_part unlike[] = {{one, NULL, 0}, {other, NULL, 0}}, far = {one, beyond, 2},
+                          none = {one, beyond, 0};
     const fst_source_part both[] = {{one, NULL, 0}, {two, NULL, 0}};
     assert_int_equal(fst_source_compose(&s, "s", unlike, 2, &why), FST_E_MISMATCH);
     assert_non_null(strstr(why.message, "wide"));

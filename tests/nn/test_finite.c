@@ -7,7 +7,8 @@ enum { ROWS = 8, CLASSES = 4, SIDE = 8 };
 
 static fst_graph *network(void)
 {
-    const fst_conv2d c = {.out_channels = 16, .kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}, .groups = 1, .bias = true};
+    const fst_conv2d c = {
+        .out_channels = 16, .kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}, .groups = 1, .bias = true};
     fst_graph *g = NULL;
     assert_ok(fst_graph_new(&g, err));
     fst_value x = fst_graph_input(g, &FST_SHAPE(3, SIDE, SIDE));
@@ -151,11 +152,8 @@ static void test_bf16(void **state)
         struct fixture f;
         begin(&f, *b, true);
         fst_trainer_free(f.t);
-        const fst_trainer_options to = {.batch_size = ROWS,
-                                        .threads = 1,
-                                        .backend = *b,
-                                        .precision = FST_PRECISION_BF16,
-                                        .check_finite = true};
+        const fst_trainer_options to = {
+            .batch_size = ROWS, .threads = 1, .backend = *b, .precision = FST_PRECISION_BF16, .check_finite = true};
         assert_ok(fst_trainer_new(&f.t, f.g, &to, err));
         assert_ok(step(&f));
         *parameter(&f, "conv1.weight") = 3e38f;

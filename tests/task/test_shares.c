@@ -44,11 +44,11 @@ static int tear_down(void **state)
     return nftw(folder, forget, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-#define must(call)                                                                \
-    do {                                                                          \
-        why = (fst_error){0};                                                     \
-        if (call)                                                                 \
-            fail_msg("%s: %s", #call, why.message);                               \
+#define must(call)                                  \
+    do {                                            \
+        why = (fst_error){0};                       \
+        if (call)                                   \
+            fail_msg("%s: %s", #call, why.message); \
     } while (0)
 
 /* Opens the task whose settings are `text`, with these overrides, without writing anything. */
@@ -171,7 +171,7 @@ static void test_missing_classes_are_named(void **state)
         assert_string_equal(text, expected);
         missing += n;
     }
-    assert_true(missing > 7); /* so uneven a draw leaves most classes to one edge */
+    assert_true(missing > 7);                      /* so uneven a draw leaves most classes to one edge */
     fst__missing_classes(&s, &s.edge[0], text, 8); /* cut, not overrun */
     assert_true(strlen(text) < 8);
     close_session(&s, task);
