@@ -2,7 +2,7 @@
 #
 #   make demo        build, find MNIST (or fetch it), run tasks/mnist from teacher to federation
 #   make check       optimised build and tests, then the same under address and undefined sanitizers
-#   make check-full  more: thread sanitizer, valgrind, fuzzing, many kills
+#   make check-full  more: thread sanitizer, valgrind, fuzzing, many kills, thousands of random graphs
 #   make fixtures    golden cases over $FEDSTILL_FIXTURES (default: tests/fixtures)
 #   make bench       speed of every workload; WORKLOADS="mnist_teacher ..." picks some
 #   make install     program, library, headers, manual page; PREFIX (/usr/local), DESTDIR
@@ -17,6 +17,7 @@ DESTDIR ?=
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 KILLS ?= 200
+GRAPHS ?= 4000
 WORKLOADS ?=
 FEDSTILL_FIXTURES ?= tests/fixtures
 # Tests run in folders of their own.
@@ -50,6 +51,7 @@ check-full: check
 	scripts/build build-fuzz $(FUZZ)
 	scripts/run-fuzz build-fuzz
 	FEDSTILL_KILLS=$(KILLS) scripts/run-tests $(BUILD) -R kill
+	FEDSTILL_GRAPHS=$(GRAPHS) scripts/run-tests $(BUILD) -R random_graphs
 
 fixtures: deps
 	scripts/build $(BUILD) --target run_fixtures

@@ -1,4 +1,4 @@
-/* One npz archive: every array that it lists is read. */
+/* One npz archive: every array that it lists is read, also as texts. */
 #include "npy_private.h"
 
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size);

@@ -82,7 +82,7 @@ static const struct option_spec import_options[] = {
     {0},
 };
 static const struct operand_spec import_operands[] = {
-    {"FILE", 1, 1, "A state_dict as safetensors, or a model file of fedstill."},
+    {"FILE", 1, 1, "A state_dict as safetensors or of torch.save (.pth, .pt), or a model file of fedstill."},
     {0},
 };
 static const char *const import_examples[] = {

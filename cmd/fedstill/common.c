@@ -131,7 +131,7 @@ fst_status load_model(fst_model *m, const char *path, fst_error *err)
 
 fst_transform model_transform(const fst_model *m)
 {
-    fst_transform t = {.channels = m->channels};
+    fst_transform t = {.channels = m->channels, .spectrum = m->spectrum};
     for (int i = 0; i < m->channels; i++) {
         t.mean[i] = m->mean[i];
         t.std[i] = m->std[i];

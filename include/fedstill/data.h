@@ -137,6 +137,9 @@ typedef struct fst_transform {
     int crop_padding;            /* > 0: zero-pad (before normalisation) by so much, then crop at random; 3-D samples,
                                   * less than height and width */
     bool flip;                   /* mirror left-right with probability 1/2; 3-D samples */
+    double spectrum;             /* > 0: before normalisation, complex samples (2, L), I then Q, L a power of two, become
+                                  * their spectrum: Hann window of mean square 1, DFT over sqrt(L), zero frequency in the
+                                  * middle, |X| compressed to asinh(|X| / spectrum), phases kept */
 } fst_transform;
 
 /* A batch as the engine eats it. Rows behind `rows` are not defined. */

@@ -40,11 +40,33 @@ FST_MUST FST_API fst_status fst_model_graph(fst_graph **out, const char *name, c
 FST_MUST FST_API fst_status fst_model_config_set(fst_model_config *c, const char *name, const char *setting,
                                                  fst_error *err);
 
+/*
+ * MergeNet's adapter (Li et al., AAAI 2025, arXiv 2404.13322): new values for a weight matrix A of a small model, from
+ * A and a matrix B of a large one. In each layer four cross attentions, named by what the queries and what keys and
+ * values are: xx (rows of A; rows of B), xy (rows of A; columns of B), yx (columns of A; rows of B), yy (columns of
+ * A; columns of B); their mean x goes through LN(x + Dropout(W2 gelu(W1 x))), W1 and W2 under spectral norms. B is the
+ * same in all layers.
+ */
+enum { FST_MERGENET_LAYERS = 64 };
+typedef struct fst_mergenet {
+    int64_t target[2], source[2]; /* rows, columns of A and of B */
+    int layers, heads;
+    int64_t min_width; /* attention between tokens of width p and q is max((p + q)/2, min_width) wide */
+    bool bias;         /* of projections, W1, W2 */
+    double attention_dropout, merge_dropout;
+} fst_mergenet;
+#define FST_MERGENET_DEFAULTS \
+    ((fst_mergenet){          \
+        .layers = 2, .heads = 8, .min_width = 128, .bias = true, .attention_dropout = 0.1, .merge_dropout = 0.2})
+/* Inputs: A, B. Output: the new A. Meant for plans of batch 1. */
+FST_MUST FST_API fst_status fst_mergenet_graph(fst_graph **out, const fst_mergenet *config, fst_error *err);
+
 /* ---- model files ------------------------------------------------------------------------------
  *
  * safetensors with PyTorch's state_dict names. __metadata__ (all strings): format "fedstill-model-1", arch,
  * classes, input "1,28,28", options ("stem=cifar hidden=500"), normalise_mean and normalise_std "0.1307" (by comma),
- * class_names (a JSON list), stage, and whatever else the writer adds as provenance.
+ * spectrum "0.05" where there is one, class_names (a JSON list), stage, and whatever else the writer adds as
+ * provenance.
  */
 #define FST_MODEL_FORMAT "fedstill-model-1"
 enum { FST_MODEL_CHANNELS = 64 };
@@ -56,6 +78,7 @@ typedef struct fst_model {
     fst_state state;
     int channels; /* entries of mean, std: 0, 1 or the input's channels */
     float mean[FST_MODEL_CHANNELS], std[FST_MODEL_CHANNELS];
+    double spectrum;    /* scale of fst_transform.spectrum, 0: the network takes samples as they are */
     char **class_names; /* NULL or `classes` entries */
     int classes;
 } fst_model;

@@ -34,7 +34,15 @@ typedef struct fst_conv2d {
 } fst_conv2d;
 /* Parameters NAME.weight (out, in/groups, kh, kw) and NAME.bias (out). */
 FST_API fst_value fst_graph_conv2d(fst_graph *g, fst_value x, const char *name, const fst_conv2d *o);
-/* (N) -> (out): y = x W^T + b; parameters NAME.weight (out, in), NAME.bias (out). */
+typedef struct fst_conv1d {
+    int64_t out_channels, kernel, stride, padding;
+    int64_t groups; /* 0 means 1 */
+    bool bias;
+} fst_conv1d;
+/* (channels, length) -> (out, new length). Parameters NAME.weight (out, in/groups, kernel) and NAME.bias (out). */
+FST_API fst_value fst_graph_conv1d(fst_graph *g, fst_value x, const char *name, const fst_conv1d *o);
+/* Over the last dimension, (in) -> (out) or (tokens, in) -> (tokens, out): y = x W^T + b; parameters NAME.weight
+ * (out, in), NAME.bias (out). */
 FST_API fst_value fst_graph_linear(fst_graph *g, fst_value x, const char *name, int64_t out, bool bias);
 FST_API fst_value fst_graph_relu(fst_graph *g, fst_value x);
 /* Pads with -infinity; output sizes round down; of equal maxima the first in row-major order wins. */
@@ -42,13 +50,16 @@ FST_API fst_value fst_graph_maxpool2d(fst_graph *g, fst_value x, int64_t kernel,
 FST_API fst_value fst_graph_flatten(fst_graph *g, fst_value x);
 /* The same values, row-major, as another shape of as many elements. */
 FST_API fst_value fst_graph_reshape(fst_graph *g, fst_value x, const fst_shape *sample);
-FST_API fst_value fst_graph_relu6(fst_graph *g, fst_value x);     /* min(max(x, 0), 6); gradient 0 at 0 and 6 */
+FST_API fst_value fst_graph_relu6(fst_graph *g, fst_value x); /* min(max(x, 0), 6); gradient 0 at 0 and 6 */
 FST_API fst_value fst_graph_sigmoid(fst_graph *g, fst_value x);
-FST_API fst_value fst_graph_gelu_tanh(fst_graph *g, fst_value x); /* Hendrycks and Gimpel 2016, the tanh form */
-FST_API fst_value fst_graph_softmax(fst_graph *g, fst_value x);   /* over the last dimension */
+FST_API fst_value fst_graph_gelu_tanh(fst_graph *g, fst_value x);        /* Hendrycks and Gimpel 2016, the tanh form */
+FST_API fst_value fst_graph_softmax(fst_graph *g, fst_value x);          /* over the last dimension */
 FST_API fst_value fst_graph_add(fst_graph *g, fst_value x, fst_value y); /* of equal shape */
 /* 1 to 4 values along the first dimension (channels); the others must agree. */
 FST_API fst_value fst_graph_concat(fst_graph *g, const fst_value *x, int count);
+FST_API fst_value fst_graph_scale(fst_graph *g, fst_value x, double factor);   /* factor x */
+FST_API fst_value fst_graph_mean(fst_graph *g, const fst_value *x, int count); /* of values of equal shape */
+FST_API fst_value fst_graph_transpose(fst_graph *g, fst_value x);              /* (rows, columns) -> (columns, rows) */
 /* Output sizes round down. count_padding: the divisor is the window's size, else the elements inside the image. */
 FST_API fst_value fst_graph_avgpool2d(fst_graph *g, fst_value x, const int64_t kernel[2], const int64_t stride[2],
                                       const int64_t padding[2], bool count_padding);
@@ -64,6 +75,24 @@ FST_API fst_value fst_graph_dropout(fst_graph *g, fst_value x, double p);
  * the unbiased one: running = (1 - momentum) running + momentum batch. */
 FST_API fst_value fst_graph_batchnorm2d(fst_graph *g, fst_value x, const char *name, double eps, double momentum);
 
+/* A linear layer with the weight W / sigma, sigma = u . (W v): Miyato et al., Spectral normalization for generative
+ * adversarial networks, ICLR 2018. Parameters NAME.weight_orig (out, in), NAME.bias (out); buffers NAME.weight_u (out),
+ * NAME.weight_v (in). A pass in training (not frozen) takes one power iteration first: v = W^T u / |.|, u = W v / |.|;
+ * before the first, sigma means little. Gradients take u and v as constants. */
+FST_API fst_value fst_graph_spectral_linear(fst_graph *g, fst_value x, const char *name, int64_t out, bool bias);
+/* softmax(q k^T / sqrt(d)) v of Vaswani et al. 2017 for each head, d = width / heads. q (queries, width), k (tokens,
+ * width), v (tokens, value width) -> (queries, value width); head h owns columns h d ... (h+1) d - 1. */
+FST_API fst_value fst_graph_attention(fst_graph *g, fst_value q, fst_value k, fst_value v, int64_t heads);
+typedef struct fst_cross_attention {
+    int64_t heads, width; /* width: of all heads together */
+    bool bias;            /* of the four projections */
+    double dropout, eps;  /* dropout: of what attention adds; eps: of the layer norm */
+} fst_cross_attention;
+/* LN(q + Dropout(W_o attention(W_q q, W_k context, W_v context))): q (queries, dq), context (tokens, dk) ->
+ * (queries, dq). Parameters NAME.q|k|v|out.weight (and .bias), NAME.norm.weight, NAME.norm.bias. */
+FST_API fst_value fst_graph_cross_attention(fst_graph *g, fst_value q, fst_value context, const char *name,
+                                            const fst_cross_attention *o);
+
 /* Names the output and closes the graph. */
 FST_MUST FST_API fst_status fst_graph_finish(fst_graph *g, fst_value output, fst_error *err);
 
@@ -72,15 +101,15 @@ typedef struct fst_param_info {
     fst_shape shape;
     size_t offset, count; /* place in the contiguous span */
 } fst_param_info;
-FST_API size_t fst_graph_params(const fst_graph *g);        /* number of parameter tensors */
+FST_API size_t fst_graph_params(const fst_graph *g); /* number of parameter tensors */
 FST_API fst_param_info fst_graph_param(const fst_graph *g, size_t i);
-FST_API size_t fst_graph_param_count(const fst_graph *g);   /* floats in the parameter span */
-FST_API size_t fst_graph_buffers(const fst_graph *g);       /* float buffers (running statistics) */
+FST_API size_t fst_graph_param_count(const fst_graph *g); /* floats in the parameter span */
+FST_API size_t fst_graph_buffers(const fst_graph *g);     /* float buffers (running statistics) */
 FST_API fst_param_info fst_graph_buffer(const fst_graph *g, size_t i);
 FST_API size_t fst_graph_buffer_count(const fst_graph *g);
-FST_API size_t fst_graph_counters(const fst_graph *g);      /* int64 counters */
+FST_API size_t fst_graph_counters(const fst_graph *g); /* int64 counters */
 FST_API const char *fst_graph_counter(const fst_graph *g, size_t i);
-FST_API fst_shape fst_graph_input_shape(const fst_graph *g);  /* of one sample; of the first input */
+FST_API fst_shape fst_graph_input_shape(const fst_graph *g); /* of one sample; of the first input */
 FST_API size_t fst_graph_inputs(const fst_graph *g);
 FST_API fst_shape fst_graph_input_shape_at(const fst_graph *g, size_t i);
 FST_API fst_shape fst_graph_output_shape(const fst_graph *g); /* of one sample */
@@ -102,11 +131,11 @@ typedef struct fst_state {
     int64_t *counters;
     size_t param_count, buffer_count, counter_count;
 } fst_state;
-/* Zeroed parameters; running means 0, running variances 1, counters 0. */
+/* Zeroed parameters; running means 0, running variances and a spectral norm's buffers 1, counters 0. */
 FST_MUST FST_API fst_status fst_state_init(fst_state *s, const fst_graph *g, fst_error *err);
 FST_API void fst_state_release(fst_state *s);
-/* PyTorch's default initialisation (uniform, bound 1/sqrt(fan_in); scale 1, shift 0), one stream
- * (seed, "init." NAME, 0) a tensor. */
+/* PyTorch's default initialisation (uniform, bound 1/sqrt(fan_in); scale 1, shift 0; unit vectors for a spectral norm's
+ * buffers), one stream (seed, "init." NAME, 0) a tensor. */
 FST_API void fst_state_randomise(fst_state *s, const fst_graph *g, uint64_t seed);
 FST_API void fst_state_copy(fst_state *dst, const fst_state *src); /* same graph */
 
@@ -144,8 +173,7 @@ typedef struct fst_draws {
 } fst_draws;
 
 typedef struct fst_plan fst_plan;
-FST_MUST FST_API fst_status fst_plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o,
-                                         fst_error *err);
+FST_MUST FST_API fst_status fst_plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o, fst_error *err);
 FST_API void fst_plan_free(fst_plan *p);
 /* x: batch samples. Returns the output (batch x output elements) in *out, valid until the next pass.
  * In training mode running statistics and counters of `state` move on. */
@@ -171,7 +199,7 @@ typedef struct fst_kernel_info {
     const char *op; /* the kind of its layer: "conv2d"; "reorder" and "accumulate" stand between layers */
     bool compute;   /* false: moves data only (a reorder) */
     bool backward;
-    bool prepare;   /* runs only when an inference plan's state has changed */
+    bool prepare; /* runs only when an inference plan's state has changed */
 } fst_kernel_info;
 FST_API size_t fst_plan_kernels(const fst_plan *p);
 FST_API fst_kernel_info fst_plan_kernel(const fst_plan *p, size_t i);
@@ -296,15 +324,15 @@ FST_API double fst_schedule_rate(const fst_schedule *s, double base, int64_t epo
 FST_API bool fst_graph_sharded(const fst_graph *g); /* false: the bits depend on the number of threads */
 typedef struct fst_trainer_options {
     size_t batch_size;
-    int threads;         /* 0: all CPUs */
-    size_t shard_size;   /* 0: by rule */
+    int threads;       /* 0: all CPUs */
+    size_t shard_size; /* 0: by rule */
     const char *backend;
     fst_precision precision;
     bool check_finite; /* as in fst_plan_options; runners do not look at it */
 } fst_trainer_options;
 
 typedef struct fst_step_input {
-    size_t rows;           /* 1 ... batch_size */
+    size_t rows; /* 1 ... batch_size */
     const float *x;
     const int32_t *labels; /* NULL only with ce_weight 0; nothing is counted as correct then */
     const float *soft;     /* rows x classes or NULL */
@@ -312,7 +340,7 @@ typedef struct fst_step_input {
     double learning_rate;
     double prox_mu;
     const float *anchor;
-    uint64_t seed, step;   /* of the dropout streams */
+    uint64_t seed, step; /* of the dropout streams */
 } fst_step_input;
 
 typedef struct fst_step_result {
@@ -333,7 +361,8 @@ FST_API int fst_trainer_threads(const fst_trainer *t);
 FST_API size_t fst_trainer_shard(const fst_trainer *t);
 /* Sum of the times of a step's compute kernels, each run alone on all threads: the median of five rounds of
  * round_seconds. Call it behind a step, while that step's state is there. */
-FST_MUST FST_API fst_status fst_trainer_kernel_seconds(fst_trainer *t, double round_seconds, double *out, fst_error *err);
+FST_MUST FST_API fst_status fst_trainer_kernel_seconds(fst_trainer *t, double round_seconds, double *out,
+                                                       fst_error *err);
 /* Calls visit for every kernel with its seconds a step, as above. */
 typedef void (*fst_kernel_visit)(void *ctx, const fst_kernel_info *info, double seconds);
 FST_MUST FST_API fst_status fst_trainer_profile(fst_trainer *t, double round_seconds, fst_kernel_visit visit, void *ctx,

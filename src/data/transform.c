@@ -23,7 +23,7 @@ static fst_status check_numbers(const fst_transform *t, const fst_source *s, fst
         (t->crop_padding < 0 || t->crop_padding >= s->shape.dim[1] || t->crop_padding >= s->shape.dim[2]))
         return fst_fail(err, FST_E_CONFIG, "%s: a crop padding of %d does not fit images of shape %s", s->name,
                         t->crop_padding, fst_shape_text(&s->shape, text, sizeof text));
-    return FST_OK;
+    return t->spectrum != 0 ? fst__spectrum_check(t, s, err) : FST_OK;
 }
 
 fst_status fst__transformer_init(fst__transformer *out, const fst_transform *t, const fst_source *s, fst_error *err)
@@ -31,7 +31,7 @@ fst_status fst__transformer_init(fst__transformer *out, const fst_transform *t, 
     fst_status st = check_numbers(t, s, err);
     if (st)
         return st;
-    fst__transformer n = {.dtype = s->dtype, .crop_padding = t->crop_padding, .flip = t->flip};
+    fst__transformer n = {.dtype = s->dtype, .crop_padding = t->crop_padding, .flip = t->flip, .spectrum = t->spectrum};
     n.elements = (size_t)fst_shape_count(&s->shape);
     n.channels = t->channels > 1 ? (size_t)t->channels : 1;
     n.plane = n.elements / n.channels;
@@ -51,11 +51,18 @@ fst_status fst__transformer_init(fst__transformer *out, const fst_transform *t, 
 
 size_t fst__transformer_table(const fst__transformer *t)
 {
+    if (t->spectrum > 0)
+        return t->elements;
     return t->dtype == FST_U8 ? 256 * t->channels : 0;
 }
 
 void fst__transformer_fill(fst__transformer *t, float *table)
 {
+    if (t->spectrum > 0) {
+        fst__spectrum_fill(table, t->elements / 2);
+        t->table = table;
+        return;
+    }
     if (t->dtype != FST_U8)
         return;
     for (size_t c = 0; c < t->channels; c++)
@@ -65,7 +72,7 @@ void fst__transformer_fill(fst__transformer *t, float *table)
 }
 
 /* n elements of channel c, from raw element `at` on. */
-static void convert(const fst__transformer *t, size_t c, const void *raw, size_t at, size_t n, float *restrict dst)
+static void convert(const fst__transformer *t, size_t c, const void *raw, size_t at, size_t n, float *dst)
 {
     if (t->dtype == FST_U8) {
         const unsigned char *src = (const unsigned char *)raw + at;
@@ -131,6 +138,10 @@ static void augment(const fst__transformer *t, const void *raw, float *dst, fst_
 
 void fst__transformer_apply(const fst__transformer *t, const void *raw, float *dst, fst_rng *rng)
 {
+    if (t->spectrum > 0) {
+        fst__spectrum_apply(t->table, t->spectrum, t->elements / 2, raw, dst);
+        raw = dst; /* what follows works element by element */
+    }
     if (rng && (t->crop_padding || t->flip)) {
         augment(t, raw, dst, rng);
         return;

@@ -1,4 +1,4 @@
-/* Which format a file of weights has, and safetensors as one of them. Parsing is the tensor layer's. */
+/* Which format a file of weights has; safetensors and PyTorch's own as two of them. Parsing is the tensor layer's. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -63,19 +63,85 @@ static const struct fst__weights_format safetensors = {
     .safetensors = safetensors_itself,
 };
 
+/* ---- PyTorch's files ------------------------------------------------------------------------------ */
+
+/* A zip archive, or the first pickle of the older stream. */
+static bool pth_probe(const unsigned char *head, size_t len)
+{
+    static const unsigned char magic[] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c};
+    return (len >= 4 && !memcmp(head, "PK\3\4", 4)) || (len >= sizeof magic && !memcmp(head, magic, sizeof magic));
+}
+
+static fst_status pth_open(void **file, const char *name, const void *data, size_t len, fst_error *err)
+{
+    fst_pth *p = NULL;
+    fst_status s = data ? fst_pth_parse(&p, name, data, len, FST_ARRAY_MAX_BYTES, err)
+                        : fst_pth_read(&p, name, FST_ARRAY_MAX_BYTES, err);
+    if (!s)
+        *file = p;
+    return s;
+}
+
+static void pth_free(void *file)
+{
+    fst_pth_free(file);
+}
+
+static size_t pth_count(const void *file)
+{
+    return fst_pth_count(file);
+}
+
+static fst_tensor pth_at(const void *file, size_t i)
+{
+    fst_tensor t = fst_pth_at(file, i);
+    t.data = NULL;
+    return t;
+}
+
+static fst_status pth_read(const void *file, size_t i, void *dst, size_t bytes, fst_error *err)
+{
+    fst_tensor t = fst_pth_at(file, i);
+    size_t own = (size_t)fst_shape_count(&t.shape) * fst_dtype_size(t.dtype);
+    if (bytes != own)
+        return fst_fail(err, FST_E_MISMATCH, "tensor \"%s\" has %zu bytes, %zu are wanted", t.name, own, bytes);
+    if (bytes)
+        memcpy(dst, t.data, bytes);
+    return FST_OK;
+}
+
+static fst_status pth_read_f32(const void *file, size_t i, float *dst, size_t count, fst_error *err)
+{
+    fst_tensor t = fst_pth_at(file, i);
+    if ((uint64_t)fst_shape_count(&t.shape) != count)
+        return fst_fail(err, FST_E_MISMATCH, "tensor \"%s\" has %lld elements, %zu are wanted", t.name,
+                        (long long)fst_shape_count(&t.shape), count);
+    fst_f32_from(dst, t.dtype, t.data, count);
+    return FST_OK;
+}
+
+static const struct fst__weights_format pth = {
+    .name = "PyTorch",
+    .probe = pth_probe,
+    .open = pth_open,
+    .free = pth_free,
+    .count = pth_count,
+    .at = pth_at,
+    .read = pth_read,
+    .read_f32 = pth_read_f32,
+};
+
 /* ---- by content ---------------------------------------------------------------------------------- */
 
-static const struct fst__weights_format *const formats[] = {&safetensors};
+static const struct fst__weights_format *const formats[] = {&safetensors, &pth};
 
 /* What is known and not read; NULL for what is not known. */
 static const char *unread_format(const unsigned char *head, size_t len)
 {
     if (len > 8 && head[8] == '{')
         return NULL;
-    if (len >= 4 && !memcmp(head, "PK\3\4", 4))
-        return "a zip archive, as torch.save writes";
     if (len >= 2 && head[0] == 0x80 && head[1] >= 2 && head[1] <= 5)
-        return "a pickle, as old versions of torch.save write";
+        return "a pickle that torch.save did not write";
     if (len >= 4 && !memcmp(head, "\x89HDF", 4))
         return "HDF5";
     if (len >= 4 && !memcmp(head, "GGUF", 4))
@@ -114,8 +180,7 @@ fst_status fst__weights_open(struct fst__weights *w, const char *name, const voi
     const char *other = found ? NULL : unread_format(head, have);
     if (other)
         return fst_fail(err, FST_E_UNSUPPORTED,
-                        "%s is %s; weights are read from safetensors: write them with safetensors.torch.save_file",
-                        name, other);
+                        "%s is %s; weights are read from safetensors and from files of torch.save", name, other);
     if (found)
         n.format = found;
     s = n.format->open(&n.file, name, data, len, err);

@@ -139,16 +139,6 @@ static struct kernel *new_kernel(struct fst_context *c, fst_kernel_fn run, const
     return k;
 }
 
-/* A convolution sums a plane at a time in double. */
-static size_t scratch_bytes(const struct fst_op_request *r)
-{
-    const struct fst_node *n = r->node;
-    if (n->kind != FST_OP_CONV2D)
-        return 0;
-    int64_t in = n->in.dim[1] * n->in.dim[2], out = n->out.dim[1] * n->out.dim[2];
-    return sizeof(double) * (size_t)(in > out ? in : out);
-}
-
 static fst_status op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err)
 {
     const struct fst_node *n = r->node;
@@ -175,8 +165,9 @@ static fst_status op(struct fst_context *c, const struct fst_op_request *r, stru
         o.kernel[o.kernels++] = &b->base;
     }
     o.keep_in = o.keep_out = true;
-    o.saved = t->saved && (r->training || n->kind == FST_OP_BATCHNORM2D) ? t->saved(n, r->batch) : 0;
-    o.scratch = scratch_bytes(r);
+    bool needs_saved = r->training || n->kind == FST_OP_BATCHNORM2D || n->kind == FST_OP_SPECTRAL_LINEAR;
+    o.saved = t->saved && needs_saved ? t->saved(n, r->batch) : 0;
+    o.scratch = t->scratch ? t->scratch(n, r->batch) : 0;
     *out = o;
     return FST_OK;
 }

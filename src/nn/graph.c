@@ -36,6 +36,10 @@ const struct fst_op_type *const fst__op_types[FST_OP_KINDS] = {
     [FST_OP_SOFTMAX] = &fst__op_softmax,
     [FST_OP_GROUPNORM] = &fst__op_groupnorm,
     [FST_OP_LAYERNORM] = &fst__op_layernorm,
+    [FST_OP_SPECTRAL_LINEAR] = &fst__op_spectral_linear,
+    [FST_OP_TRANSPOSE] = &fst__op_transpose,
+    [FST_OP_SCALE] = &fst__op_scale,
+    [FST_OP_ATTENTION] = &fst__op_attention,
 };
 
 fst_status fst_graph_new(fst_graph **out, fst_error *err)
@@ -75,7 +79,8 @@ static fst_status grow(void **array, size_t count, size_t size, fst_error *err)
 /* Names become keys of files, so they are whole and different. */
 static fst_status check_name(const fst_graph *g, fst_op_kind kind, const char *name, fst_error *err)
 {
-    bool named = kind == FST_OP_CONV2D || kind == FST_OP_LINEAR || kind == FST_OP_BATCHNORM2D;
+    bool named = kind == FST_OP_CONV2D || kind == FST_OP_LINEAR || kind == FST_OP_BATCHNORM2D ||
+                 kind == FST_OP_GROUPNORM || kind == FST_OP_LAYERNORM || kind == FST_OP_SPECTRAL_LINEAR;
     if (!named)
         return FST_OK;
     if (!name[0] || strlen(name) > MAX_NODE_NAME)
@@ -86,7 +91,7 @@ static fst_status check_name(const fst_graph *g, fst_op_kind kind, const char *n
     return FST_OK;
 }
 
-static fst_value broken(fst_graph *g, fst_status s)
+fst_value fst__graph_broken(fst_graph *g, fst_status s)
 {
     if (!g->status)
         g->status = s;
@@ -103,24 +108,23 @@ static fst_status check_planes(const fst_graph *g, const struct fst_node *n, fst
     return FST_OK;
 }
 
-/* Appends a node; its shape rule runs. NULL once the graph is broken. */
-static struct fst_node *add(fst_graph *g, fst_op_kind kind, int input, const struct fst_node *attributes,
-                            const char *name)
+struct fst_node *fst__graph_add(fst_graph *g, fst_op_kind kind, int input, const struct fst_node *attributes,
+                                const char *name)
 {
     if (g->status)
         return NULL;
     if (g->finished) {
-        broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the graph is finished"));
+        fst__graph_broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the graph is finished"));
         return NULL;
     }
     if (kind != FST_OP_INPUT && (input < 0 || input >= g->count)) {
-        broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "%s \"%s\": there is no value %d", fst__op_types[kind]->name,
-                           name, input));
+        fst__graph_broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "%s \"%s\": there is no value %d",
+                                      fst__op_types[kind]->name, name, input));
         return NULL;
     }
     fst_status s = grow((void **)&g->nodes, (size_t)g->count, sizeof *g->nodes, &g->error);
     if (s) {
-        broken(g, s);
+        fst__graph_broken(g, s);
         return NULL;
     }
     struct fst_node *n = &g->nodes[g->count];
@@ -143,7 +147,7 @@ static struct fst_node *add(fst_graph *g, fst_op_kind kind, int input, const str
     if (!s && (fst_shape_count(&n->out) < 1 || fst_shape_count(&n->out) > MAX_VALUES))
         s = fst_fail(&g->error, FST_E_LIMIT, "an output of more than %lld values a sample", (long long)MAX_VALUES);
     if (s) {
-        broken(g, fst_fail_in(&g->error, s, "%s \"%.80s\"", fst__op_types[kind]->name, name));
+        fst__graph_broken(g, fst_fail_in(&g->error, s, "%s \"%.80s\"", fst__op_types[kind]->name, name));
         return NULL;
     }
     if (n->input >= 0)
@@ -163,7 +167,7 @@ static bool add_slot(fst_graph *g, struct fst_slot **slots, size_t *count, size_
         s = fst_fail(&g->error, FST_E_LIMIT, "\"%.80s\": %s of more than %lld values", node, leaf,
                      (long long)MAX_VALUES);
     if (s) {
-        broken(g, s);
+        fst__graph_broken(g, s);
         return false;
     }
     struct fst_slot *t = &(*slots)[*count];
@@ -175,8 +179,8 @@ static bool add_slot(fst_graph *g, struct fst_slot **slots, size_t *count, size_
     return true;
 }
 
-static bool add_param(fst_graph *g, struct fst_node *n, const char *leaf, fst_shape shape, fst_init_rule init,
-                      int64_t fan_in)
+bool fst__graph_add_param(fst_graph *g, struct fst_node *n, const char *leaf, fst_shape shape, fst_init_rule init,
+                          int64_t fan_in)
 {
     if (!n->params)
         n->first_param = (int)g->nparams;
@@ -184,7 +188,7 @@ static bool add_param(fst_graph *g, struct fst_node *n, const char *leaf, fst_sh
     return add_slot(g, &g->params, &g->nparams, &g->param_count, n->name, leaf, shape, init, fan_in);
 }
 
-static bool add_buffer(fst_graph *g, struct fst_node *n, const char *leaf, fst_shape shape, fst_init_rule init)
+bool fst__graph_add_buffer(fst_graph *g, struct fst_node *n, const char *leaf, fst_shape shape, fst_init_rule init)
 {
     if (!n->buffers)
         n->first_buffer = (int)g->nbuffers;
@@ -192,7 +196,7 @@ static bool add_buffer(fst_graph *g, struct fst_node *n, const char *leaf, fst_s
     return add_slot(g, &g->buffers, &g->nbuffers, &g->buffer_count, n->name, leaf, shape, init, 0);
 }
 
-static fst_value made(const fst_graph *g, const struct fst_node *n, bool ok)
+fst_value fst__graph_made(const fst_graph *g, const struct fst_node *n, bool ok)
 {
     return n && ok && !g->status ? n->id : -1;
 }
@@ -201,14 +205,16 @@ fst_value fst_graph_input(fst_graph *g, const fst_shape *sample)
 {
     struct fst_node a = {.in = *sample};
     if (!g->status && g->count != g->inputs)
-        return broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the inputs are made before everything else"));
+        return fst__graph_broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the inputs are made before everything else"));
     if (!g->status && g->inputs == FST_GRAPH_INPUTS)
-        return broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "a graph has at most %d inputs", FST_GRAPH_INPUTS));
+        return fst__graph_broken(
+            g, fst_fail(&g->error, FST_E_ARGUMENT, "a graph has at most %d inputs", FST_GRAPH_INPUTS));
     if (!g->status && (sample->rank < 1 || sample->rank > 4 || fst_shape_count(sample) <= 0))
-        return broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the input needs 1 to 4 dimensions, all above 0"));
-    struct fst_node *n = add(g, FST_OP_INPUT, -1, &a, "input");
+        return fst__graph_broken(g,
+                                 fst_fail(&g->error, FST_E_ARGUMENT, "the input needs 1 to 4 dimensions, all above 0"));
+    struct fst_node *n = fst__graph_add(g, FST_OP_INPUT, -1, &a, "input");
     g->inputs += n != NULL;
-    return made(g, n, true);
+    return fst__graph_made(g, n, true);
 }
 
 fst_value fst_graph_conv2d(fst_graph *g, fst_value x, const char *name, const fst_conv2d *o)
@@ -216,53 +222,53 @@ fst_value fst_graph_conv2d(fst_graph *g, fst_value x, const char *name, const fs
     struct fst_node a = {.u.conv = *o};
     if (!a.u.conv.groups)
         a.u.conv.groups = 1;
-    struct fst_node *n = add(g, FST_OP_CONV2D, x, &a, name);
+    struct fst_node *n = fst__graph_add(g, FST_OP_CONV2D, x, &a, name);
     if (!n)
         return -1;
     const fst_conv2d *c = &n->u.conv;
     int64_t per_group = n->in.dim[0] / c->groups, fan_in = per_group * c->kernel[0] * c->kernel[1];
-    bool ok = add_param(g, n, "weight", FST_SHAPE(c->out_channels, per_group, c->kernel[0], c->kernel[1]),
-                        FST_INIT_UNIFORM, fan_in);
+    bool ok = fst__graph_add_param(g, n, "weight", FST_SHAPE(c->out_channels, per_group, c->kernel[0], c->kernel[1]),
+                                   FST_INIT_UNIFORM, fan_in);
     if (ok && c->bias)
-        ok = add_param(g, n, "bias", FST_SHAPE(c->out_channels), FST_INIT_UNIFORM, fan_in);
-    return made(g, n, ok);
+        ok = fst__graph_add_param(g, n, "bias", FST_SHAPE(c->out_channels), FST_INIT_UNIFORM, fan_in);
+    return fst__graph_made(g, n, ok);
 }
 
 fst_value fst_graph_linear(fst_graph *g, fst_value x, const char *name, int64_t out, bool bias)
 {
     struct fst_node a = {.u.linear = {out, bias}};
-    struct fst_node *n = add(g, FST_OP_LINEAR, x, &a, name);
+    struct fst_node *n = fst__graph_add(g, FST_OP_LINEAR, x, &a, name);
     if (!n)
         return -1;
-    int64_t in = n->in.dim[0];
-    bool ok = add_param(g, n, "weight", FST_SHAPE(out, in), FST_INIT_UNIFORM, in);
+    int64_t in = n->in.dim[n->in.rank - 1];
+    bool ok = fst__graph_add_param(g, n, "weight", FST_SHAPE(out, in), FST_INIT_UNIFORM, in);
     if (ok && bias)
-        ok = add_param(g, n, "bias", FST_SHAPE(out), FST_INIT_UNIFORM, in);
-    return made(g, n, ok);
+        ok = fst__graph_add_param(g, n, "bias", FST_SHAPE(out), FST_INIT_UNIFORM, in);
+    return fst__graph_made(g, n, ok);
 }
 
 fst_value fst_graph_relu(fst_graph *g, fst_value x)
 {
     struct fst_node a = {0};
-    return made(g, add(g, FST_OP_RELU, x, &a, ""), true);
+    return fst__graph_made(g, fst__graph_add(g, FST_OP_RELU, x, &a, ""), true);
 }
 
 fst_value fst_graph_maxpool2d(fst_graph *g, fst_value x, int64_t kernel, int64_t stride, int64_t padding)
 {
     struct fst_node a = {.u.pool = {kernel, stride, padding}};
-    return made(g, add(g, FST_OP_MAXPOOL2D, x, &a, ""), true);
+    return fst__graph_made(g, fst__graph_add(g, FST_OP_MAXPOOL2D, x, &a, ""), true);
 }
 
 fst_value fst_graph_reshape(fst_graph *g, fst_value x, const fst_shape *sample)
 {
     struct fst_node a = {.u.reshape = {*sample}};
-    return made(g, add(g, FST_OP_FLATTEN, x, &a, ""), true);
+    return fst__graph_made(g, fst__graph_add(g, FST_OP_FLATTEN, x, &a, ""), true);
 }
 
 static fst_value simple(fst_graph *g, fst_op_kind kind, fst_value x)
 {
     struct fst_node a = {0};
-    return made(g, add(g, kind, x, &a, ""), true);
+    return fst__graph_made(g, fst__graph_add(g, kind, x, &a, ""), true);
 }
 
 fst_value fst_graph_relu6(fst_graph *g, fst_value x)
@@ -285,30 +291,31 @@ fst_value fst_graph_softmax(fst_graph *g, fst_value x)
     return simple(g, FST_OP_SOFTMAX, x);
 }
 
-/* Several inputs: all must be values of this graph. */
-static fst_value join(fst_graph *g, fst_op_kind kind, const fst_value *x, int count)
+fst_value fst__graph_join(fst_graph *g, fst_op_kind kind, const fst_value *x, int count,
+                          const struct fst_node *attributes)
 {
-    struct fst_node a = {.nmore = count - 1};
+    struct fst_node a = *attributes;
     const char *name = fst__op_types[kind]->name;
     if (!g->status && (count < 1 || count > 1 + FST_NODE_MORE))
-        return broken(g, fst_fail(&g->error, FST_E_UNSUPPORTED, "%s takes 1 to %d inputs, not %d", name,
-                                  1 + FST_NODE_MORE, count));
+        return fst__graph_broken(g, fst_fail(&g->error, FST_E_UNSUPPORTED, "%s takes 1 to %d inputs, not %d", name,
+                                             1 + FST_NODE_MORE, count));
     for (int j = 1; !g->status && j < count; j++) {
         if (x[j] < 0 || x[j] >= g->count)
-            return broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "%s: there is no value %d", name, x[j]));
+            return fst__graph_broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "%s: there is no value %d", name, x[j]));
         a.more[j - 1] = x[j];
     }
-    return g->status ? -1 : made(g, add(g, kind, x[0], &a, ""), true);
+    a.nmore = count - 1;
+    return g->status ? -1 : fst__graph_made(g, fst__graph_add(g, kind, x[0], &a, ""), true);
 }
 
 fst_value fst_graph_add(fst_graph *g, fst_value x, fst_value y)
 {
-    return join(g, FST_OP_ADD, (fst_value[]){x, y}, 2);
+    return fst__graph_join(g, FST_OP_ADD, (fst_value[]){x, y}, 2, &(struct fst_node){0});
 }
 
 fst_value fst_graph_concat(fst_graph *g, const fst_value *x, int count)
 {
-    return join(g, FST_OP_CONCAT, x, count);
+    return fst__graph_join(g, FST_OP_CONCAT, x, count, &(struct fst_node){0});
 }
 
 fst_value fst_graph_avgpool2d(fst_graph *g, fst_value x, const int64_t kernel[2], const int64_t stride[2],
@@ -316,16 +323,16 @@ fst_value fst_graph_avgpool2d(fst_graph *g, fst_value x, const int64_t kernel[2]
 {
     struct fst_node a = {
         .u.average = {{kernel[0], kernel[1]}, {stride[0], stride[1]}, {padding[0], padding[1]}, count_padding}};
-    return made(g, add(g, FST_OP_AVGPOOL2D, x, &a, ""), true);
+    return fst__graph_made(g, fst__graph_add(g, FST_OP_AVGPOOL2D, x, &a, ""), true);
 }
 
 fst_value fst_graph_global_avgpool(fst_graph *g, fst_value x)
 {
     static const int64_t none[2] = {0, 0};
     if (g->status || x < 0 || x >= g->count || g->nodes[x].out.rank != 3)
-        return g->status
-                   ? -1
-                   : broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "global_avgpool: needs (channels, height, width)"));
+        return g->status ? -1
+                         : fst__graph_broken(g, fst_fail(&g->error, FST_E_ARGUMENT,
+                                                         "global_avgpool: needs (channels, height, width)"));
     int64_t window[2] = {g->nodes[x].out.dim[1], g->nodes[x].out.dim[2]};
     return fst_graph_flatten(g, fst_graph_avgpool2d(g, x, window, window, none, true));
 }
@@ -333,64 +340,67 @@ fst_value fst_graph_global_avgpool(fst_graph *g, fst_value x)
 fst_value fst_graph_flatten(fst_graph *g, fst_value x)
 {
     struct fst_node a = {0};
-    return made(g, add(g, FST_OP_FLATTEN, x, &a, ""), true);
+    return fst__graph_made(g, fst__graph_add(g, FST_OP_FLATTEN, x, &a, ""), true);
 }
 
 fst_value fst_graph_dropout(fst_graph *g, fst_value x, double p)
 {
     struct fst_node a = {.u.dropout = {p}};
-    return made(g, add(g, FST_OP_DROPOUT, x, &a, ""), true);
+    return fst__graph_made(g, fst__graph_add(g, FST_OP_DROPOUT, x, &a, ""), true);
 }
 
 fst_value fst_graph_batchnorm2d(fst_graph *g, fst_value x, const char *name, double eps, double momentum)
 {
     struct fst_node a = {.u.norm = {eps, momentum}};
-    struct fst_node *n = add(g, FST_OP_BATCHNORM2D, x, &a, name);
+    struct fst_node *n = fst__graph_add(g, FST_OP_BATCHNORM2D, x, &a, name);
     if (!n)
         return -1;
     fst_shape c = FST_SHAPE(n->in.dim[0]);
-    bool ok = add_param(g, n, "weight", c, FST_INIT_ONE, 0) && add_param(g, n, "bias", c, FST_INIT_ZERO, 0) &&
-              add_buffer(g, n, "running_mean", c, FST_INIT_ZERO) && add_buffer(g, n, "running_var", c, FST_INIT_ONE);
+    bool ok = fst__graph_add_param(g, n, "weight", c, FST_INIT_ONE, 0) &&
+              fst__graph_add_param(g, n, "bias", c, FST_INIT_ZERO, 0) &&
+              fst__graph_add_buffer(g, n, "running_mean", c, FST_INIT_ZERO) &&
+              fst__graph_add_buffer(g, n, "running_var", c, FST_INIT_ONE);
     fst_status s = grow((void **)&g->counters, g->ncounters, sizeof *g->counters, &g->error);
     if (s)
-        return broken(g, s);
+        return fst__graph_broken(g, s);
     n->counter = (int)g->ncounters++;
     snprintf(g->counters[n->counter], FST_NAME_MAX, "%.70s.num_batches_tracked", name);
-    return made(g, n, ok);
+    return fst__graph_made(g, n, ok);
 }
 
 /* Scale and shift of `count` elements. */
 static fst_value scaled(fst_graph *g, struct fst_node *n, int64_t count)
 {
-    return made(g, n,
-                n && add_param(g, n, "weight", FST_SHAPE(count), FST_INIT_ONE, 0) &&
-                    add_param(g, n, "bias", FST_SHAPE(count), FST_INIT_ZERO, 0));
+    return fst__graph_made(g, n,
+                           n && fst__graph_add_param(g, n, "weight", FST_SHAPE(count), FST_INIT_ONE, 0) &&
+                               fst__graph_add_param(g, n, "bias", FST_SHAPE(count), FST_INIT_ZERO, 0));
 }
 
 fst_value fst_graph_groupnorm(fst_graph *g, fst_value x, const char *name, int64_t groups, double eps)
 {
     struct fst_node a = {.u.norm = {.eps = eps, .groups = groups}};
-    struct fst_node *n = add(g, FST_OP_GROUPNORM, x, &a, name);
+    struct fst_node *n = fst__graph_add(g, FST_OP_GROUPNORM, x, &a, name);
     return scaled(g, n, n ? n->in.dim[0] : 0);
 }
 
 fst_value fst_graph_layernorm(fst_graph *g, fst_value x, const char *name, double eps)
 {
     struct fst_node a = {.u.norm = {.eps = eps}};
-    struct fst_node *n = add(g, FST_OP_LAYERNORM, x, &a, name);
+    struct fst_node *n = fst__graph_add(g, FST_OP_LAYERNORM, x, &a, name);
     return scaled(g, n, n ? n->in.dim[n->in.rank - 1] : 0);
 }
 
 fst_status fst_graph_finish(fst_graph *g, fst_value output, fst_error *err)
 {
     if (!g->status && (output < 0 || output >= g->count))
-        broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the output is not a value of this graph"));
+        fst__graph_broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the output is not a value of this graph"));
     if (!g->status && g->nodes[output].planes != 1)
-        broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the output is complex; take its magnitude, or its parts"));
+        fst__graph_broken(
+            g, fst_fail(&g->error, FST_E_ARGUMENT, "the output is complex; take its magnitude, or its parts"));
     for (int i = 0; !g->status && i < g->count; i++) {
         if (g->nodes[i].consumers == 0 && i != output)
-            broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "value %d (%s \"%s\") is not read by anything", i,
-                               fst__op_types[g->nodes[i].kind]->name, g->nodes[i].name));
+            fst__graph_broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "value %d (%s \"%s\") is not read by anything", i,
+                                          fst__op_types[g->nodes[i].kind]->name, g->nodes[i].name));
     }
     if (g->status) {
         if (err)
@@ -506,7 +516,7 @@ fst_status fst_state_init(fst_state *s, const fst_graph *g, fst_error *err)
     }
     for (size_t i = 0; i < g->nbuffers; i++)
         for (size_t k = 0; k < g->buffers[i].count; k++)
-            t.buffers[g->buffers[i].offset + k] = g->buffers[i].init == FST_INIT_ONE;
+            t.buffers[g->buffers[i].offset + k] = g->buffers[i].init != FST_INIT_ZERO;
     *s = t;
     return FST_OK;
 }
@@ -521,21 +531,35 @@ void fst_state_release(fst_state *s)
     *s = (fst_state){0};
 }
 
-void fst_state_randomise(fst_state *s, const fst_graph *g, uint64_t seed)
+static void randomise_slot(const struct fst_slot *t, uint64_t seed, float *span)
 {
     char purpose[FST_NAME_MAX + 8];
-    for (size_t i = 0; i < g->nparams; i++) {
-        const struct fst_slot *t = &g->params[i];
-        fst_rng r;
-        snprintf(purpose, sizeof purpose, "init.%s", t->name);
-        fst_rng_init(&r, seed, purpose, 0);
-        double bound = t->init == FST_INIT_UNIFORM ? 1.0 / sqrt((double)t->fan_in) : 0;
-        for (size_t k = 0; k < t->count; k++) {
-            float *p = &s->params[t->offset + k];
-            *p = t->init == FST_INIT_UNIFORM ? (float)((2 * fst_rng_uniform(&r) - 1) * bound)
-                                             : (float)(t->init == FST_INIT_ONE);
+    float *v = span + t->offset;
+    double bound = t->init == FST_INIT_UNIFORM ? 1.0 / sqrt((double)t->fan_in) : 0, square = 0;
+    fst_rng r;
+    snprintf(purpose, sizeof purpose, "init.%s", t->name);
+    fst_rng_init(&r, seed, purpose, 0);
+    for (size_t k = 0; k < t->count; k++) {
+        if (t->init == FST_INIT_DIRECTION) {
+            double x = fst_rng_normal(&r);
+            v[k] = (float)x;
+            square += x * x;
+        } else {
+            v[k] = t->init == FST_INIT_UNIFORM ? (float)((2 * fst_rng_uniform(&r) - 1) * bound)
+                                               : (float)(t->init == FST_INIT_ONE);
         }
     }
+    for (size_t k = 0; t->init == FST_INIT_DIRECTION && k < t->count; k++)
+        v[k] = (float)((double)v[k] / sqrt(square));
+}
+
+void fst_state_randomise(fst_state *s, const fst_graph *g, uint64_t seed)
+{
+    for (size_t i = 0; i < g->nparams; i++)
+        randomise_slot(&g->params[i], seed, s->params);
+    for (size_t i = 0; i < g->nbuffers; i++)
+        if (g->buffers[i].init == FST_INIT_DIRECTION)
+            randomise_slot(&g->buffers[i], seed, s->buffers);
 }
 
 void fst_state_copy(fst_state *dst, const fst_state *src)

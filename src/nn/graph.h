@@ -25,10 +25,19 @@ typedef enum fst_op_kind {
     FST_OP_SOFTMAX,
     FST_OP_GROUPNORM,
     FST_OP_LAYERNORM,
+    FST_OP_SPECTRAL_LINEAR,
+    FST_OP_TRANSPOSE,
+    FST_OP_SCALE,
+    FST_OP_ATTENTION,
     FST_OP_KINDS
 } fst_op_kind;
 
-typedef enum fst_init_rule { FST_INIT_UNIFORM, FST_INIT_ONE, FST_INIT_ZERO } fst_init_rule;
+typedef enum fst_init_rule {
+    FST_INIT_UNIFORM,
+    FST_INIT_ONE,
+    FST_INIT_ZERO,
+    FST_INIT_DIRECTION /* a random unit vector */
+} fst_init_rule;
 
 struct fst_slot { /* a tensor of the parameter or the buffer span */
     char name[FST_NAME_MAX];
@@ -54,7 +63,7 @@ struct fst_node {
         struct {
             int64_t out;
             bool bias;
-        } linear;
+        } linear; /* spectral_linear too */
         struct {
             int64_t kernel, stride, padding;
         } pool;
@@ -68,6 +77,12 @@ struct fst_node {
         struct {
             double p;
         } dropout;
+        struct {
+            double factor;
+        } scale;
+        struct {
+            int64_t heads;
+        } attention;
         struct {
             double eps, momentum;
             int64_t groups; /* groupnorm */
@@ -103,12 +118,29 @@ struct fst_op_type {
     void (*backward)(const struct fst_node *n, const struct fst_op_args *a);
     /* Bytes of `saved` that forward leaves for backward, for a batch. */
     size_t (*saved)(const struct fst_node *n, int64_t batch);
+    /* Bytes of `scratch` that forward and backward need. */
+    size_t (*scratch)(const struct fst_node *n, int64_t batch);
     bool takes_complex; /* acts on real and imaginary parts alike, or knows what complex numbers are */
 };
 extern const struct fst_op_type *const fst__op_types[FST_OP_KINDS];
 extern const struct fst_op_type fst__op_conv2d, fst__op_linear, fst__op_relu, fst__op_maxpool2d, fst__op_flatten,
     fst__op_dropout, fst__op_batchnorm2d, fst__op_add, fst__op_concat, fst__op_avgpool2d, fst__op_relu6,
-    fst__op_sigmoid, fst__op_gelu_tanh, fst__op_softmax, fst__op_groupnorm, fst__op_layernorm;
+    fst__op_sigmoid, fst__op_gelu_tanh, fst__op_softmax, fst__op_groupnorm, fst__op_layernorm, fst__op_spectral_linear,
+    fst__op_transpose, fst__op_scale, fst__op_attention;
+
+/* graph.c, for the builders of other files. */
+/* Appends a node; its shape rule runs. NULL once the graph is broken. */
+struct fst_node *fst__graph_add(fst_graph *g, fst_op_kind kind, int input, const struct fst_node *attributes,
+                                const char *name);
+/* The same for an op of several inputs: x[0 ... count-1], which must be values of the graph. */
+fst_value fst__graph_join(fst_graph *g, fst_op_kind kind, const fst_value *x, int count,
+                          const struct fst_node *attributes);
+bool fst__graph_add_param(fst_graph *g, struct fst_node *n, const char *leaf, fst_shape shape, fst_init_rule init,
+                          int64_t fan_in);
+bool fst__graph_add_buffer(fst_graph *g, struct fst_node *n, const char *leaf, fst_shape shape, fst_init_rule init);
+/* The node's value when all went well, else -1. */
+fst_value fst__graph_made(const fst_graph *g, const struct fst_node *n, bool ok);
+fst_value fst__graph_broken(fst_graph *g, fst_status s);
 
 /* Who runs jobs side by side: a pool, or a backend's own threads. */
 struct fst_crew {

@@ -64,6 +64,12 @@ FST_HOT bool fst__all_finite(const void *values, size_t bytes, bool half)
     return !bad;
 }
 
+FST_HOT void fst__scale(const float *restrict x, float factor, float *restrict out, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = factor * x[i];
+}
+
 /* ---- bf16: the upper half of a float --------------------------------------------------------------- */
 
 static inline float widen(uint16_t x)

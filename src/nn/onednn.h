@@ -116,7 +116,8 @@ fst_status fdn_add_mask(struct fst_context *c, const struct fst_op_request *r, s
 fst_status fdn_accumulate(struct fst_context *c, const struct fst_layout *l, struct fst_kernel **out, fst_error *err);
 
 typedef fst_status fdn_maker(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err);
-fdn_maker fdn_weighted_op, fdn_relu_op, fdn_relu6_op, fdn_add_op, fdn_plain_op, fdn_blocked_maxpool_op;
+fdn_maker fdn_weighted_op, fdn_relu_op, fdn_relu6_op, fdn_add_op, fdn_plain_op, fdn_blocked_maxpool_op, fdn_spectral_op,
+    fdn_scale_op, fdn_attention_op;
 /* The kernels of one node. */
 fdn_maker fdn_op;
 
@@ -143,6 +144,8 @@ struct fdn_weighted {
 fst_status fdn_weighted_init(struct fdn_weighted *w, struct fst_context *c, const struct fst_op_request *r,
                              struct fst_op *op, fst_error *err);
 fst_status fdn_weighted_forward(struct fdn_weighted *w, fst_error *err);
+/* The op's own layouts, behind fdn_weighted_forward: those of the primitive, with tokens taken apart again. */
+fst_status fdn_weighted_ends(struct fdn_weighted *w, fst_error *err);
 fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err);
 fst_status fdn_weighted_backward_data(struct fdn_weighted *w, fst_error *err);
 void fdn_weighted_release(struct fdn_weighted *w);

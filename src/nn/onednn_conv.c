@@ -8,16 +8,39 @@
 
 #include "onednn.h"
 
+/* A linear layer sees rows of features: samples, or the tokens of all of them, and these as they lie. */
+static fst_status linear_ends(struct fdn_weighted *w, fst_error *err)
+{
+    struct fst_linear_sizes z = fst__linear_sizes(w->r->node, w->r->batch);
+    fst_shape in = FST_SHAPE(z.in), out = FST_SHAPE(z.out);
+    bool any = w->r->node->in.rank == 1 && w->c->type != dnnl_f32;
+    w->rows = z.rows;
+    fst_status s = fdn_sample_layout(w->c, z.rows, &in, any, &w->src, err);
+    return s ? s : fdn_sample_layout(w->c, z.rows, &out, any, &w->dst, err);
+}
+
+fst_status fdn_weighted_ends(struct fdn_weighted *w, fst_error *err)
+{
+    const struct fst_node *n = w->r->node;
+    w->op->in = w->src;
+    w->op->out = w->dst;
+    if (w->conv || n->in.rank == 1)
+        return FST_OK;
+    fst_status s = fdn_sample_layout(w->c, w->r->batch, &n->in, false, &w->op->in, err);
+    return s ? s : fdn_sample_layout(w->c, w->r->batch, &n->out, false, &w->op->out, err);
+}
+
 fst_status fdn_weighted_init(struct fdn_weighted *w, struct fst_context *c, const struct fst_op_request *r,
                              struct fst_op *op, fst_error *err)
 {
     const struct fst_node *n = r->node;
-    int64_t dims[5], rank = 0, out = n->out.dim[0];
+    bool conv = n->kind != FST_OP_LINEAR && n->kind != FST_OP_SPECTRAL_LINEAR;
+    int64_t dims[5], rank = 0, out = conv ? n->out.dim[0] : n->u.linear.out;
     *w = (struct fdn_weighted){.c = c,
                                .r = r,
                                .op = op,
                                .rows = r->batch,
-                               .conv = n->kind != FST_OP_LINEAR,
+                               .conv = conv,
                                .relu = r->relu,
                                .relu6 = r->relu6,
                                .fold = r->fold,
@@ -43,7 +66,7 @@ fst_status fdn_weighted_init(struct fdn_weighted *w, struct fst_context *c, cons
         w->bias = o->bias;
     } else {
         dims[rank++] = n->u.linear.out;
-        dims[rank++] = n->in.dim[0];
+        dims[rank++] = n->in.dim[n->in.rank - 1];
         w->bias = n->u.linear.bias;
     }
     /* The weights of a linear layer stay as they lie unless their type changes: bringing them costs more than it gains
@@ -55,8 +78,8 @@ fst_status fdn_weighted_init(struct fdn_weighted *w, struct fst_context *c, cons
     if (!s)
         s = fdn_tagged(c, dnnl_f32, 1, &out, false, &w->bias_layout, err);
     if (!s)
-        s = fdn_sample_layout(c, w->rows, &n->in, any, &w->src, err);
-    return s ? s : fdn_sample_layout(c, w->rows, &n->out, any, &w->dst, err);
+        s = conv ? fdn_sample_layout(c, w->rows, &n->in, true, &w->src, err) : linear_ends(w, err);
+    return s || !conv ? s : fdn_sample_layout(c, w->rows, &n->out, true, &w->dst, err);
 }
 
 void fdn_weighted_release(struct fdn_weighted *w)
@@ -202,6 +225,33 @@ static fst_status gradient_layout(const struct fdn_weighted *w, const struct fst
     return fdn_tagged(w->c, dnnl_f32, rank, dims, true, out, err);
 }
 
+static fst_status run_clear(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    const struct kernel *k = (struct kernel *)base;
+    (void)err;
+    memset(fdn_pointer(a, k->folded), 0, k->work);
+    return FST_OK;
+}
+
+/* Where images are narrower than a stride, oneDNN 2.6's bf16 kernel for the weights' gradient reads scratch that it has
+ * not written: it finds zeros there. */
+static fst_status clear_scratch(struct fdn_weighted *w, const_dnnl_primitive_desc_t pd, size_t offset, fst_error *err)
+{
+    const struct fst_layout *pad;
+    const struct fst_node *n = w->r->node;
+    if (!w->conv || w->c->type == dnnl_f32 || n->in.dim[2] >= n->u.conv.stride[1])
+        return FST_OK;
+    fst_status s = fdn_queried(w->c, pd, dnnl_query_scratchpad_md, &pad, err);
+    if (!s)
+        s = fdn_add_call(w->c, w->op, "clear scratch", true, run_clear, n, err);
+    if (s)
+        return s;
+    w->c->kernels->base.compute = false;
+    w->c->kernels->folded = (struct place){SCRATCH, offset};
+    w->c->kernels->work = fdn_bytes(pad);
+    return FST_OK;
+}
+
 static fst_status bind_backward_weights(struct fdn_weighted *w, struct kernel *k, const struct fst_layout *want,
                                         struct place to, fst_error *err)
 {
@@ -231,19 +281,22 @@ fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err)
         return fdn_failed(ds, "backward weights", err);
     const struct fst_layout *want = NULL;
     s = fdn_queried(w->c, pd, dnnl_query_diff_weights_md, &want, err);
+    bool direct = !s && fdn_equal(want, w->weights);
+    size_t pad = w->scratch_at + (direct || s ? 0 : fdn_round64(fdn_bytes(want)));
+    if (!s)
+        s = clear_scratch(w, pd, pad, err);
     struct kernel *k = s ? NULL : fdn_new_kernel(w->c, w->op, "backward weights", true, err);
     if (!k) {
         dnnl_primitive_desc_destroy(pd);
         return s ? s : FST_E_MEMORY;
     }
-    bool direct = fdn_equal(want, w->weights);
     struct place to = direct ? w->grad_weight : (struct place){SCRATCH, w->scratch_at};
     s = bind_backward_weights(w, k, want, to, err);
     if (s) {
         dnnl_primitive_desc_destroy(pd);
         return s;
     }
-    s = fdn_finish(k, w->op, pd, w->scratch_at + (direct ? 0 : fdn_round64(fdn_bytes(want))), err);
+    s = fdn_finish(k, w->op, pd, pad, err);
     if (s || direct)
         return s;
     return fdn_new_reorder(w->c, w->op, "gradient reorder", true, want, to, w->weights, w->grad_weight, NULL, err);
@@ -286,8 +339,8 @@ fst_status fdn_weighted_op(struct fst_context *c, const struct fst_op_request *r
     fst_status s = fdn_weighted_init(&w, c, r, op, err);
     if (!s)
         s = fdn_weighted_forward(&w, err);
-    op->in = w.src;
-    op->out = w.dst;
+    if (!s)
+        s = fdn_weighted_ends(&w, err);
     if (!s && r->training) {
         op->keep_in = true;
         s = fdn_add_mask(c, r, op, err);

@@ -260,6 +260,7 @@ fst_status fdn_plain_op(struct fst_context *c, const struct fst_op_request *r, s
     const struct fst_op_type *t = fst__op_types[n->kind];
     op->keep_in = op->keep_out = true;
     op->saved = t->saved && r->training ? t->saved(n, r->batch) : 0;
+    op->scratch = t->scratch ? t->scratch(n, r->batch) : 0;
     fst_status s = fdn_plain(c, r->in_rows, &n->in, &op->in, err);
     for (int j = 0; !s && j < n->nmore; j++)
         s = fdn_plain(c, r->in_rows, &n->more_in[j], &op->more[j], err);

@@ -273,12 +273,26 @@ static fst_status dropout_op(struct fst_context *c, const struct fst_op_request 
 fst_status fdn_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err)
 {
     static fdn_maker *const makers[FST_OP_KINDS] = {
-        [FST_OP_CONV2D] = fdn_weighted_op, [FST_OP_LINEAR] = fdn_weighted_op, [FST_OP_RELU] = fdn_relu_op,
-        [FST_OP_MAXPOOL2D] = pool_op,      [FST_OP_FLATTEN] = flatten_op,     [FST_OP_DROPOUT] = dropout_op,
-        [FST_OP_BATCHNORM2D] = norm_op,    [FST_OP_ADD] = fdn_add_op,         [FST_OP_CONCAT] = fdn_plain_op,
-        [FST_OP_AVGPOOL2D] = pool_op,      [FST_OP_RELU6] = fdn_relu6_op,     [FST_OP_SIGMOID] = fdn_plain_op,
-        [FST_OP_GELU_TANH] = fdn_plain_op, [FST_OP_SOFTMAX] = fdn_plain_op,   [FST_OP_GROUPNORM] = fdn_plain_op,
+        [FST_OP_CONV2D] = fdn_weighted_op,
+        [FST_OP_LINEAR] = fdn_weighted_op,
+        [FST_OP_RELU] = fdn_relu_op,
+        [FST_OP_MAXPOOL2D] = pool_op,
+        [FST_OP_FLATTEN] = flatten_op,
+        [FST_OP_DROPOUT] = dropout_op,
+        [FST_OP_BATCHNORM2D] = norm_op,
+        [FST_OP_ADD] = fdn_add_op,
+        [FST_OP_CONCAT] = fdn_plain_op,
+        [FST_OP_AVGPOOL2D] = pool_op,
+        [FST_OP_RELU6] = fdn_relu6_op,
+        [FST_OP_SIGMOID] = fdn_plain_op,
+        [FST_OP_GELU_TANH] = fdn_plain_op,
+        [FST_OP_SOFTMAX] = fdn_plain_op,
+        [FST_OP_GROUPNORM] = fdn_plain_op,
         [FST_OP_LAYERNORM] = fdn_plain_op,
+        [FST_OP_SPECTRAL_LINEAR] = fdn_spectral_op,
+        [FST_OP_TRANSPOSE] = fdn_plain_op,
+        [FST_OP_SCALE] = fdn_scale_op,
+        [FST_OP_ATTENTION] = fdn_attention_op,
     };
     struct fst_op o = {0};
     fst_status s = makers[r->node->kind](c, r, &o, err);

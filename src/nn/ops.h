@@ -11,6 +11,7 @@ void fst__relu6_forward(const float *x, float *y, size_t n);
 void fst__relu6_mask(const float *y, float *g, size_t n); /* 0 where y is not inside (0, 6) */
 void fst__add(const float *x, const float *y, float *out, bool relu, size_t n);
 void fst__accumulate(const float *x, float *out, size_t n); /* out += x */
+void fst__scale(const float *x, float factor, float *out, size_t n);
 void fst__relu_forward_bf16(const uint16_t *x, uint16_t *y, size_t n);
 void fst__relu_mask_bf16(const uint16_t *y, uint16_t *g, size_t n);
 void fst__relu6_forward_bf16(const uint16_t *x, uint16_t *y, size_t n);
@@ -30,5 +31,27 @@ void fst__maxpool_blocked_backward(const struct fst_blocked_pool *p, const void 
 /* running = (1 - momentum) running + momentum batch, the variance made unbiased from `n` values. */
 void fst__batchnorm_update(const struct fst_node *node, const struct fst_op_args *a, const float *mean,
                            const float *var);
+
+/* A linear layer with weights from anywhere; parameters and their gradients are a's. */
+struct fst_linear_sizes {
+    int64_t rows, in, out; /* rows: samples times tokens */
+};
+struct fst_linear_sizes fst__linear_sizes(const struct fst_node *n, int64_t batch);
+void fst__linear_forward(const struct fst_node *n, const struct fst_op_args *a, const float *weight);
+void fst__linear_backward(const struct fst_node *n, const struct fst_op_args *a, const float *weight);
+
+/* Writes W / sigma to `to`, and behind it (fst__spectral_weights bytes on) what the gradient needs. In training that is
+ * not frozen, one power iteration first. */
+void fst__spectral_prepare(const struct fst_node *n, const struct fst_op_args *a, void *to);
+/* a->grad_param[0], the gradient of W / sigma, becomes that of W. kept: what fst__spectral_prepare has written. */
+void fst__spectral_gradient(const struct fst_node *n, const struct fst_op_args *a, const void *kept);
+size_t fst__spectral_weights(const struct fst_node *n);
+size_t fst__spectral_saved(const struct fst_node *n); /* bytes of all of it */
+
+/* One head of one sample: items 0 ... batch * heads - 1, which do not meet. scratch: as many bytes as told, for each
+ * item that runs at the same time. */
+size_t fst__attention_scratch(const struct fst_node *n);
+void fst__attention_forward(const struct fst_node *n, const struct fst_op_args *a, int64_t item, double *scratch);
+void fst__attention_backward(const struct fst_node *n, const struct fst_op_args *a, int64_t item, double *scratch);
 
 #endif

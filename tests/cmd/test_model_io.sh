@@ -115,10 +115,24 @@ said out '"complete": true'
 said out '"zero": 9'
 said out '"padded": 10'
 
+# files of torch.save, new and old: the same tensors
+for kind in logistic logistic_legacy; do
+    expect 0 model import "$FEDSTILL_SOURCE/tests/tensor/pth/$kind.pth" --as logistic_regression --input 1,1,2 --classes 2 \
+        --out "$folder/$kind.safetensors"
+    checks=$((checks + 1))
+    tail -c 24 "$folder/$kind.safetensors" >"$folder/$kind.data"
+done
+# fc.bias 0, 0.25, then fc.weight 1, -1, 0.5, 2
+printf '\0\0\0\0\0\0\x80\x3e\0\0\x80\x3f\0\0\x80\xbf\0\0\0\x3f\0\0\0\x40' >"$folder/wanted.data"
+cmp "$folder/logistic.data" "$folder/wanted.data" || fail "logistic.pth is not what was saved"
+cmp "$folder/logistic_legacy.data" "$folder/wanted.data" || fail "logistic_legacy.pth is not what was saved"
+expect 1 model import "$FEDSTILL_SOURCE/tests/tensor/pth/evil.pth" --as logistic_regression --out "$folder/none"
+said err "posix.system is not allowed"
+
 # what is no state_dict
 printf 'PK\3\4and more' >"$folder/zip"
 expect 1 model import "$folder/zip" --as resnet8 --out "$folder/none"
-said err "a zip archive, as torch.save writes"
+said err "not a readable PyTorch (zip) file"
 head -c 100000 "$in" >"$folder/cut"
 expect 1 model import "$folder/cut" --as resnet8 --out "$folder/none"
 said err "$folder/cut"

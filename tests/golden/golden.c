@@ -104,34 +104,46 @@ static uint64_t bits(uint64_t h, size_t i)
     return z ^ (z >> 31);
 }
 
-static double rule_value(const struct spec *s, uint64_t x, size_t i, bool *known)
+/* What a rule makes of u and s. The third column of a complex batch norm's tensors is s by another factor. */
+struct rule {
+    const char *name;
+    bool symmetric;
+    double factor, place; /* factor * s or factor * (place + u) */
+    double third;         /* > 0: third * s in column 2 */
+};
+
+static bool rule_of(const struct spec *s, struct rule *out)
 {
-    double u = (double)(x >> 40) * 0x1p-24, sym = 2 * u - 1, fan = 1;
-    const char *r = s->rule ? s->rule : "";
+    double fan = 1;
     for (int d = 1; d < s->shape.rank; d++)
         fan *= (double)s->shape.dim[d];
-    bool wide = i % 3 < 2;
-    *known = true;
-    if (!strcmp(r, "unit"))
-        return sym * sqrt(3.0);
-    if (!strcmp(r, "fan_in"))
-        return sym * sqrt(6.0 / fan);
-    if (!strcmp(r, "gate"))
-        return 0.25 * (sym * sqrt(6.0 / fan));
-    if (!strcmp(r, "bias") || !strcmp(r, "mean") || !strcmp(r, "cbn_bias") || !strcmp(r, "cbn_mean"))
-        return sym * 0.1;
-    if (!strcmp(r, "scale") || !strcmp(r, "var"))
-        return 0.5 + u;
-    if (!strcmp(r, "residual_scale"))
-        return 0.25 * (0.5 + u);
-    if (!strcmp(r, "cbn_weight"))
-        return wide ? 0.5 + u : sym * 0.25;
-    if (!strcmp(r, "cbn_residual_weight"))
-        return wide ? 0.25 * (0.5 + u) : sym * 0.0625;
-    if (!strcmp(r, "cbn_covar"))
-        return wide ? 2 * (0.5 + u) : sym * 0.5;
-    *known = false;
-    return 0;
+    const struct rule rules[] = {{"unit", true, sqrt(3.0), 0, 0},
+                                 {"fan_in", true, sqrt(6.0 / fan), 0, 0},
+                                 {"gate", true, 0.25 * sqrt(6.0 / fan), 0, 0},
+                                 {"bias", true, 0.1, 0, 0},
+                                 {"mean", true, 0.1, 0, 0},
+                                 {"cbn_bias", true, 0.1, 0, 0},
+                                 {"cbn_mean", true, 0.1, 0, 0},
+                                 {"scale", false, 1, 0.5, 0},
+                                 {"var", false, 1, 0.5, 0},
+                                 {"residual_scale", false, 0.25, 0.5, 0},
+                                 {"cbn_weight", false, 1, 0.5, 0.25},
+                                 {"cbn_residual_weight", false, 0.25, 0.5, 0.0625},
+                                 {"cbn_covar", false, 2, 0.5, 0.5}};
+    for (size_t i = 0; s->rule && i < sizeof rules / sizeof *rules; i++)
+        if (!strcmp(s->rule, rules[i].name)) {
+            *out = rules[i];
+            return true;
+        }
+    return false;
+}
+
+static double rule_value(const struct rule *r, uint64_t x, size_t i)
+{
+    double u = (double)(x >> 40) * 0x1p-24, sym = 2 * u - 1;
+    if (r->third > 0 && i % 3 == 2)
+        return sym * r->third;
+    return r->symmetric ? sym * r->factor : r->factor * (r->place + u);
 }
 
 static float *given(struct golden *g, const struct spec *s)
@@ -151,13 +163,13 @@ float *golden_fill(struct golden *g, const struct spec *s)
         return given(g, s);
     float *v = fst_calloc(s->count + 1, sizeof *v);
     uint64_t h = name_hash(g->salt, s->name);
+    struct rule rule;
+    if (!rule_of(s, &rule)) {
+        golden_fail(g, "%s: unknown fill rule \"%s\"", s->name, s->rule ? s->rule : "");
+        return v;
+    }
     for (size_t i = 0; i < s->count; i++) {
-        bool known;
-        double x = rule_value(s, bits(h, i), i, &known) * s->mul + s->add;
-        if (!known) {
-            golden_fail(g, "%s: unknown fill rule \"%s\"", s->name, s->rule ? s->rule : "");
-            break;
-        }
+        double x = rule_value(&rule, bits(h, i), i) * s->mul + s->add;
         v[i] = (float)(s->relu && x < 0 ? 0 : x);
     }
     return v;

@@ -63,9 +63,18 @@ void golden_compare_double(struct golden *g, const char *tensor, const double *g
 double golden_largest(struct golden *g, const char *prefix);
 double golden_f32(const struct golden *g, const char *name);
 
+/* Fills the graph's parameters (or buffers) from attrs[list]; prefix: what its names have in front. */
+void golden_slots(struct golden *g, const char *list, const char *prefix, const fst_graph *graph, bool buffers,
+                  float *span);
+/* Norms and first elements of every slot against the tensors STEM_norm and STEM_head; r is relative to the slot's own
+ * norm, which counts at least as `floor` of the largest. */
+void golden_compare_slots(struct golden *g, const char *stem, const fst_graph *graph, bool buffers, const float *span,
+                          double r, double floor);
+
 /* One function a kind; g->backend says where the nn kinds run. */
 void golden_op(struct golden *g);
 void golden_model(struct golden *g);
+void golden_mergenet(struct golden *g); /* the model that is none of the zoo's */
 void golden_loss(struct golden *g);
 void golden_optim(struct golden *g);
 void golden_schedule(struct golden *g);

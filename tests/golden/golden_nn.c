@@ -1,13 +1,12 @@
-/* Ops and models: a graph from attrs, filled, run forward and backward, compared. */
+/* Models: a graph by name, filled, trained for some steps, compared. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "golden.h"
 
-/* Fills the spans from attrs[list]; prefix: what the graph's names have in front. */
-static void fill_slots(struct golden *g, const char *list, const char *prefix, const fst_graph *graph, bool buffers,
-                       float *span)
+void golden_slots(struct golden *g, const char *list, const char *prefix, const fst_graph *graph, bool buffers,
+                  float *span)
 {
     size_t n = buffers ? fst_graph_buffers(graph) : fst_graph_params(graph);
     for (size_t i = 0; i < n; i++) {
@@ -25,157 +24,6 @@ static void fill_slots(struct golden *g, const char *list, const char *prefix, c
         memcpy(span + p.offset, v, p.count * sizeof *v);
         fst_free(v);
     }
-}
-
-/* ---- ops -------------------------------------------------------------------------------------------- */
-
-static fst_value op_node(struct golden *g, fst_graph *graph, fst_value x, const char *op)
-{
-    struct spec weight, bias;
-    bool has_bias = golden_find(g, "params", "bias", &bias), has_weight = golden_find(g, "params", "weight", &weight);
-    int64_t stride = (int64_t)golden_number(g, "stride", 1), padding = (int64_t)golden_number(g, "padding", 0);
-    if (!strcmp(op, "conv2d") && has_weight) {
-        fst_conv2d c = {.out_channels = weight.shape.dim[0],
-                        .kernel = {weight.shape.dim[2], weight.shape.dim[3]},
-                        .stride = {stride, stride},
-                        .padding = {padding, padding},
-                        .groups = (int64_t)golden_number(g, "groups", 1),
-                        .bias = has_bias};
-        return fst_graph_conv2d(graph, x, "op", &c);
-    }
-    if (!strcmp(op, "linear") && has_weight)
-        return fst_graph_linear(graph, x, "op", weight.shape.dim[0], has_bias);
-    if (!strcmp(op, "relu"))
-        return fst_graph_relu(graph, x);
-    if (!strcmp(op, "relu6"))
-        return fst_graph_relu6(graph, x);
-    if (!strcmp(op, "sigmoid"))
-        return fst_graph_sigmoid(graph, x);
-    if (!strcmp(op, "gelu_tanh"))
-        return fst_graph_gelu_tanh(graph, x);
-    if (!strcmp(op, "softmax"))
-        return fst_graph_softmax(graph, x);
-    if (!strcmp(op, "global_avgpool"))
-        return fst_graph_global_avgpool(graph, x);
-    if (!strcmp(op, "groupnorm"))
-        return fst_graph_groupnorm(graph, x, "op", (int64_t)golden_number(g, "groups", 1),
-                                   golden_number(g, "eps", 1e-5));
-    if (!strcmp(op, "layernorm"))
-        return fst_graph_layernorm(graph, x, "op", golden_number(g, "eps", 1e-5));
-    if (!strcmp(op, "add") && json_object_get(g->attrs, "operands"))
-        return fst_graph_add(graph, x, x);
-    if (!strcmp(op, "avgpool2d")) {
-        int64_t k = (int64_t)golden_number(g, "kernel", 0);
-        return fst_graph_avgpool2d(graph, x, (int64_t[]){k, k}, (int64_t[]){stride, stride},
-                                   (int64_t[]){padding, padding}, golden_number(g, "count_include_pad", 1) != 0);
-    }
-    if (!strcmp(op, "maxpool2d"))
-        return fst_graph_maxpool2d(graph, x, (int64_t)golden_number(g, "kernel", 0), stride, padding);
-    if (!strcmp(op, "flatten"))
-        return fst_graph_flatten(graph, x);
-    if (!strcmp(op, "dropout"))
-        return fst_graph_dropout(graph, x, golden_number(g, "p", 0.5));
-    if (!strcmp(op, "batchnorm2d"))
-        return fst_graph_batchnorm2d(graph, x, "op", golden_number(g, "eps", 1e-5), golden_number(g, "momentum", 0.1));
-    return -1;
-}
-
-static bool op_known(const char *op)
-{
-    static const char *const known[] = {"conv2d",      "linear",    "relu",    "maxpool2d", "flatten", "dropout",
-                                        "batchnorm2d", "relu6",     "sigmoid", "gelu_tanh", "softmax", "global_avgpool",
-                                        "groupnorm",   "layernorm", "add",     "avgpool2d"};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (!strcmp(op, known[i]))
-            return true;
-    return false;
-}
-
-static void op_gradients(struct golden *g, const fst_graph *graph, const fst_plan *plan, const float *grads,
-                         size_t input_count)
-{
-    double largest = golden_largest(g, "grad.");
-    golden_compare(g, "grad.input", fst_plan_input_grad(plan), input_count, 0);
-    for (size_t i = 0; i < fst_graph_params(graph); i++) {
-        fst_param_info p = fst_graph_param(graph, i);
-        char name[128];
-        snprintf(name, sizeof name, "grad.%s", p.name + strlen("op."));
-        golden_compare(g, name, grads + p.offset, p.count, largest * 1e-3);
-    }
-}
-
-static void op_run(struct golden *g, fst_graph *graph, const struct spec *input)
-{
-    fst_plan_options o = {.batch = input->shape.dim[0],
-                          .training = true,
-                          .input_grad = true,
-                          .frozen = !golden_number(g, "training", 1),
-                          .backend = g->backend};
-    fst_error err = {0};
-    fst_state state = {0};
-    fst_plan *plan = NULL;
-    const float *out;
-    struct spec gs;
-    if (fst_state_init(&state, graph, &err) || fst_plan_new(&plan, graph, &o, &err)) {
-        golden_fail(g, "%s", err.message);
-        fst_state_release(&state);
-        return;
-    }
-    fill_slots(g, "params", "op.", graph, false, state.params);
-    fill_slots(g, "buffers", "op.", graph, true, state.buffers);
-    float *x = golden_fill(g, input), *grads = fst_calloc(state.param_count + 1, sizeof *grads);
-    fst_shape os = fst_graph_output_shape(graph);
-    size_t n = (size_t)(o.batch * fst_shape_count(&os));
-    if (fst_plan_forward(plan, &state, x, NULL, &out, &err)) {
-        golden_fail(g, "%s", err.message);
-    } else if (golden_at(g, "grad_outputs", 0, &gs) && gs.count == n) {
-        golden_compare(g, "output", out, n, 0);
-        float *go = golden_fill(g, &gs);
-        memcpy(fst_plan_output_grad(plan), go, n * sizeof *go);
-        fst_free(go);
-        if (fst_plan_backward(plan, &state, grads, &err))
-            golden_fail(g, "%s", err.message);
-        op_gradients(g, graph, plan, grads, input->count);
-        for (size_t i = 0; i < fst_graph_buffers(graph); i++) {
-            fst_param_info p = fst_graph_buffer(graph, i);
-            char name[128];
-            snprintf(name, sizeof name, "after.%s", p.name + strlen("op."));
-            if (golden_has(g, name))
-                golden_compare(g, name, state.buffers + p.offset, p.count, 0);
-        }
-    } else {
-        golden_fail(g, "no grad_output of the output's size");
-    }
-    fst_free(x);
-    fst_free(grads);
-    fst_plan_free(plan);
-    fst_state_release(&state);
-}
-
-void golden_op(struct golden *g)
-{
-    const char *op = golden_text(g, "op", "");
-    struct spec input;
-    fst_graph *graph = NULL;
-    fst_error err = {0};
-    if (!op_known(op) || (!strcmp(op, "add") && !json_object_get(g->attrs, "operands"))) {
-        golden_skip(g, op);
-        return;
-    }
-    if (!golden_find(g, "inputs", "input", &input) || input.shape.rank < 2) {
-        golden_fail(g, "no input");
-        return;
-    }
-    fst_shape sample = {.rank = input.shape.rank - 1};
-    memcpy(sample.dim, input.shape.dim + 1, (size_t)sample.rank * sizeof *sample.dim);
-    if (fst_graph_new(&graph, &err))
-        return;
-    fst_value y = op_node(g, graph, fst_graph_input(graph, &sample), op);
-    if (fst_graph_finish(graph, y, &err))
-        golden_fail(g, "%s", err.message);
-    else
-        op_run(g, graph, &input);
-    fst_graph_free(graph);
 }
 
 /* ---- models --------------------------------------------------------------------------------------------- */
@@ -200,12 +48,9 @@ static double norm(const float *v, size_t n)
     return sqrt(sum);
 }
 
-/* Norms and first elements of every slot against NORM and HEAD tensors; r is relative to the slot's own norm,
- * which counts at least as `floor` of the largest. */
-static void compare_slots(struct exercise *e, const char *stem, bool buffers, const float *span, double r, double floor)
+void golden_compare_slots(struct golden *g, const char *stem, const fst_graph *graph, bool buffers, const float *span,
+                          double r, double floor)
 {
-    struct golden *g = e->g;
-    const fst_graph *graph = e->model.graph;
     char norm_name[64], head_name[64];
     size_t n = buffers ? fst_graph_buffers(graph) : fst_graph_params(graph);
     snprintf(norm_name, sizeof norm_name, "%s_norm", stem);
@@ -266,10 +111,10 @@ static void exercise(struct exercise *e, fst_error *err)
         }
         if (step == 0) {
             double r = fmax(1e-3, 20 * fmax(golden_f32(g, "grad_norm_max"), golden_f32(g, "grad_head_max")));
-            compare_slots(e, "grad", false, e->grads, r, 1e-3);
+            golden_compare_slots(g, "grad", e->model.graph, false, e->grads, r, 1e-3);
             if (fst_graph_buffers(e->model.graph))
-                compare_slots(e, "buffer", true, e->model.state.buffers, fmax(1e-5, 20 * golden_f32(g, "buffer_norm")),
-                              1e-3);
+                golden_compare_slots(g, "buffer", e->model.graph, true, e->model.state.buffers,
+                                     fmax(1e-5, 20 * golden_f32(g, "buffer_norm")), 1e-3);
         }
         fst_optim_input in = {.grads = &e->grads, .parts = 1, .learning_rate = e->lr};
         fst_optim_step(&optim, e->model.state.params, &in, NULL);
@@ -328,6 +173,10 @@ void golden_model(struct golden *g)
     struct exercise e = {.g = g};
     struct spec input, labels;
     fst_error err = {0};
+    if (!strcmp(arch, "mergenet_adapter")) {
+        golden_mergenet(g);
+        return;
+    }
     if (!model_known(arch)) {
         golden_skip(g, arch);
         return;
@@ -342,8 +191,8 @@ void golden_model(struct golden *g)
     } else if ((double)e.model.state.param_count != golden_number(g, "param_count", 0)) {
         golden_fail(g, "%zu parameters, %.0f expected", e.model.state.param_count, golden_number(g, "param_count", 0));
     } else {
-        fill_slots(g, "params", "", e.model.graph, false, e.model.state.params);
-        fill_slots(g, "buffers", "", e.model.graph, true, e.model.state.buffers);
+        golden_slots(g, "params", "", e.model.graph, false, e.model.state.params);
+        golden_slots(g, "buffers", "", e.model.graph, true, e.model.state.buffers);
         e.x = golden_fill(g, &input);
         e.labels = golden_labels(g, &labels);
         e.grads = fst_calloc(e.model.state.param_count + 1, sizeof *e.grads);

@@ -1,7 +1,7 @@
 /*
- * Runs a folder of golden cases: run_fixtures FOLDER. Whatever needs a backend runs on each that this
- * build has. Closes with "N passed, N failed, N skipped"; what is skipped is named. Fails when a case
- * failed or when the folder holds none.
+ * Runs a folder of golden cases: run_fixtures FOLDER [KIND ...], of some kinds (op, model, loss ...) or all, on all
+ * CPUs. Whatever needs a backend runs on each that this build has. Closes with "N passed, N failed, N skipped"; what is
+ * skipped is named. Fails when a case failed, or when there is none, of one of the kinds or at all.
  */
 #include <dirent.h>
 #include <stdio.h>
@@ -67,39 +67,99 @@ static void run_case(struct golden *g)
         golden_skip(g, g->kind);
 }
 
-static int is_case(const struct dirent *e)
+/* ---- the folder ----------------------------------------------------------------------------------- */
+
+enum { KINDS = 16 };
+
+struct line { /* what is told of a case, in the folder's order whichever was done first */
+    char *file;
+    enum outcome outcome;
+    char reason[sizeof((struct golden *)0)->reason];
+};
+
+struct folder {
+    const char *path;
+    struct line *lines;
+};
+
+/* A file KIND-NAME.safetensors of one of the kinds, or of any when there are none; -1: not one of them. */
+static int kind_of(const char *file, char **kinds, int count)
 {
-    size_t n = strlen(e->d_name), m = strlen(".safetensors");
-    return n > m && !strcmp(e->d_name + n - m, ".safetensors");
+    size_t n = strlen(file), m = strlen(".safetensors");
+    if (n <= m || strcmp(file + n - m, ".safetensors"))
+        return -1;
+    for (int i = 0; i < count; i++)
+        if (!strncmp(file, kinds[i], strlen(kinds[i])) && file[strlen(kinds[i])] == '-')
+            return i;
+    return count ? -1 : 0;
+}
+
+static void run_file(void *ctx, int worker, size_t i)
+{
+    const struct folder *f = ctx;
+    struct line *l = &f->lines[i];
+    char path[4096];
+    struct golden g;
+    (void)worker;
+    snprintf(path, sizeof path, "%s/%s", f->path, l->file);
+    if (open_case(&g, path))
+        run_case(&g);
+    l->outcome = g.outcome;
+    memcpy(l->reason, g.reason, sizeof l->reason);
+    json_decref(g.attrs);
+    fst_safetensors_free(g.file);
+}
+
+/* The files of these kinds; 0 when one of the kinds has none. */
+static size_t list_files(struct folder *f, char **kinds, int count)
+{
+    struct dirent **list;
+    int found[KINDS] = {0}, n = scandir(f->path, &list, NULL, alphasort);
+    size_t files = 0;
+    f->lines = n > 0 ? calloc((size_t)n, sizeof *f->lines) : NULL;
+    for (int i = 0; i < n; i++) {
+        int kind = kind_of(list[i]->d_name, kinds, count);
+        if (kind >= 0 && f->lines) {
+            f->lines[files++].file = strdup(list[i]->d_name);
+            found[kind] = 1;
+        }
+        free(list[i]);
+    }
+    if (n >= 0)
+        free(list);
+    for (int i = 0; i < count; i++)
+        if (!found[i])
+            files = 0;
+    return files;
 }
 
 int main(int argc, char **argv)
 {
     static const char *const words[] = {"ok", "FAILED", "skipped"};
-    struct dirent **list;
+    struct folder f = {.path = argv[1]};
     int count[3] = {0};
-    if (argc != 2) {
-        fprintf(stderr, "usage: run_fixtures FOLDER\n");
+    fst_pool *pool = NULL;
+    if (argc < 2 || argc - 2 > KINDS) {
+        fprintf(stderr, "usage: run_fixtures FOLDER [KIND ...]\n");
         return 2;
     }
-    int n = scandir(argv[1], &list, is_case, alphasort);
-    if (n <= 0) {
-        fprintf(stderr, "%s: no fixtures there\n", argv[1]);
+    size_t n = list_files(&f, argv + 2, argc - 2);
+    if (!n) {
+        fprintf(stderr, "%s: no fixtures there, or none of these kinds\n", argv[1]);
         return 1;
     }
-    for (int i = 0; i < n; i++) {
-        char path[4096];
-        struct golden g;
-        snprintf(path, sizeof path, "%s/%s", argv[1], list[i]->d_name);
-        if (open_case(&g, path))
-            run_case(&g);
-        count[g.outcome]++;
-        printf("%-8s %s%s%s\n", words[g.outcome], list[i]->d_name, g.reason[0] ? ": " : "", g.reason);
-        json_decref(g.attrs);
-        fst_safetensors_free(g.file);
-        free(list[i]);
+    json_object_seed(1); /* the first use of a table of jansson's seeds it: not from several threads at once */
+    if (fst_pool_new(&pool, fst_cpu_count(), NULL))
+        return 1;
+    fst_pool_run(pool, run_file, &f, n);
+    fst_pool_free(pool);
+    for (size_t i = 0; i < n; i++) {
+        struct line *l = &f.lines[i];
+        count[l->outcome]++;
+        printf("%-8s %s%s%s\n", words[l->outcome], l->file, l->reason[0] ? ": " : "", l->reason);
+        free(l->file);
     }
-    free(list);
+    free(f.lines);
     printf("%d passed, %d failed, %d skipped\n", count[PASSED], count[FAILED], count[SKIPPED]);
     return count[FAILED] ? 1 : 0;
 }

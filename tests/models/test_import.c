@@ -654,7 +654,7 @@ static void damaged_and_other_files(void **state)
         fst_status status;
         const char *text;
     } other[] = {
-        {"PK\3\4........", 12, FST_E_UNSUPPORTED, "zip archive"},
+        {"PK\3\4........", 12, FST_E_FORMAT, "not a readable PyTorch (zip) file"},
         {"\x80\x02}q.......", 11, FST_E_UNSUPPORTED, "pickle"},
         {"\x89HDF\r\n\x1a\n", 8, FST_E_UNSUPPORTED, "HDF5"},
         {"", 0, FST_E_FORMAT, "too short"},

@@ -1,130 +1,5 @@
 /* Every op and every loss against finite differences of the function itself. */
-#include "nn/support.h"
-
-/*
- * The loss of a case is sum(c * y) with fixed c, added up in double. Inputs are odd multiples of 0.05 in a
- * random order, all different, so that no step reaches the kink of a ReLU or a tie of a pooling. Ops are
- * linear or smooth within a step; the five-point rule leaves an error of the fourth order.
- */
-enum { MAX_VALUES = 4096 };
-
-struct probe {
-    const char *backend;
-    fst_graph *graph;
-    fst_plan *plan;
-    fst_state state, work; /* work: what a pass may change */
-    float *x, *c, *grads;
-    size_t inputs, outputs;
-};
-
-typedef fst_value (*builder)(fst_graph *g, fst_value x);
-
-static void fill_apart(float *v, size_t n, uint64_t seed)
-{
-    uint32_t order[MAX_VALUES];
-    fst_rng r;
-    assert_true(n <= MAX_VALUES);
-    for (size_t i = 0; i < n; i++)
-        order[i] = (uint32_t)i;
-    fst_rng_init(&r, seed, "test.apart", 0);
-    fst_rng_shuffle_u32(&r, order, n);
-    for (size_t i = 0; i < n; i++)
-        v[i] = (float)(0.05 + 0.1 * ((double)order[i] - (double)(n / 2)));
-}
-
-static void open_probe(struct probe *p, const char *backend, builder build, fst_shape input, int64_t batch, bool frozen,
-                       float scale)
-{
-    *p = (struct probe){.backend = backend};
-    fst_plan_options o = {
-        .batch = batch, .training = true, .input_grad = true, .frozen = frozen, .backend = p->backend};
-    assert_ok(fst_graph_new(&p->graph, err));
-    assert_ok(fst_graph_finish(p->graph, build(p->graph, fst_graph_input(p->graph, &input)), err));
-    assert_ok(fst_state_init(&p->state, p->graph, err));
-    assert_ok(fst_state_init(&p->work, p->graph, err));
-    assert_ok(fst_plan_new(&p->plan, p->graph, &o, err));
-    fill_state(&p->state, p->graph, 7);
-    p->inputs = (size_t)batch * sample_floats(p->graph);
-    p->outputs = (size_t)batch * output_floats(p->graph);
-    p->x = new_floats(p->inputs);
-    p->c = new_floats(p->outputs);
-    p->grads = new_floats(p->state.param_count);
-    fill_apart(p->x, p->inputs, 3);
-    for (size_t i = 0; i < p->inputs; i++)
-        p->x[i] *= scale;
-    fill_normal(p->c, p->outputs, 5, "test.coefficients", 1);
-}
-
-static void close_probe(struct probe *p)
-{
-    fst_plan_free(p->plan);
-    fst_graph_free(p->graph);
-    fst_state_release(&p->state);
-    fst_state_release(&p->work);
-    free(p->x);
-    free(p->c);
-    free(p->grads);
-}
-
-static double loss_at(struct probe *p)
-{
-    static const fst_draws draws = {.seed = 11, .step = 3};
-    const float *y;
-    double sum = 0;
-    fst_state_copy(&p->work, &p->state);
-    assert_ok(fst_plan_forward(p->plan, &p->work, p->x, &draws, &y, err));
-    for (size_t i = 0; i < p->outputs; i++)
-        sum += (double)p->c[i] * (double)y[i];
-    return sum;
-}
-
-static double slope(struct probe *p, float *at, double h)
-{
-    static const double step[4] = {-2, -1, 1, 2}, factor[4] = {1, -8, 8, -1};
-    float was = *at;
-    double sum = 0;
-    for (int i = 0; i < 4; i++) {
-        *at = (float)((double)was + step[i] * h);
-        sum += factor[i] * loss_at(p);
-    }
-    *at = was;
-    return sum / (12 * h);
-}
-
-static void compare(struct probe *p, const char *what, float *values, const float *grad, size_t n, double h)
-{
-    double largest = 0, slopes[MAX_VALUES];
-    assert_true(n <= MAX_VALUES);
-    for (size_t i = 0; i < n; i++) {
-        slopes[i] = slope(p, &values[i], h);
-        largest = fmax(largest, fabs(slopes[i]));
-    }
-    for (size_t i = 0; i < n; i++)
-        if (!(fabs((double)grad[i] - slopes[i]) <= 1e-3 * largest + 1e-3))
-            fail_msg("%s: gradient of %s [%zu] is %g, the slope is %g", p->backend, what, i, (double)grad[i],
-                     slopes[i]);
-}
-
-/* h: the step for parameters and, times scale, for inputs. */
-static void check(builder build, fst_shape input, int64_t batch, bool frozen, float scale, double h)
-{
-    for (const char *const *b = fst_backend_names(); *b; b++) {
-        struct probe p;
-        open_probe(&p, *b, build, input, batch, frozen, scale);
-        (void)loss_at(&p);
-        memcpy(fst_plan_output_grad(p.plan), p.c, p.outputs * sizeof *p.c);
-        assert_ok(fst_plan_backward(p.plan, &p.work, p.grads, err));
-        float *grad_in = new_floats(p.inputs);
-        memcpy(grad_in, fst_plan_input_grad(p.plan), p.inputs * sizeof *grad_in);
-        compare(&p, "the input", p.x, grad_in, p.inputs, h * (double)scale);
-        for (size_t i = 0; i < fst_graph_params(p.graph); i++) {
-            fst_param_info q = fst_graph_param(p.graph, i);
-            compare(&p, q.name, p.state.params + q.offset, p.grads + q.offset, q.count, h);
-        }
-        free(grad_in);
-        close_probe(&p);
-    }
-}
+#include "nn/probe.h"
 
 /* ---- ops ------------------------------------------------------------------------------------------- */
 
@@ -570,7 +445,8 @@ static void one_class(void **state)
     for (int form = FST_KD_STANDARDISED; form <= FST_KD_NTD; form++) {
         float grad = 1;
         double row = 1;
-        fst_loss l = {.kd_weight = 1, .temperature = 2, .kd_form = (fst_kd_form)form, .tckd_weight = 1, .nckd_weight = 1};
+        fst_loss l = {
+            .kd_weight = 1, .temperature = 2, .kd_form = (fst_kd_form)form, .tckd_weight = 1, .nckd_weight = 1};
         fst_loss_input in = {.logits = &z, .rows = 1, .classes = 1, .labels = &label, .soft = &q, .divisor = 1};
         fst_loss_rows(&l, &in, &grad, &row, NULL, NULL);
         assert_true(row == 0 && grad == 0);

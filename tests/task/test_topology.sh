@@ -80,6 +80,27 @@ digests "$task/again" >"$folder/now"
 for k in 1 2; do sha256sum "$task/again/federated_train/edge_${k}_model.safetensors" | cut -d ' ' -f 1 >>"$folder/now"; done
 true_that "one worker: other bits" diff "$folder/reference" "$folder/now"
 
+# ---- killed in the rounds, again and again: the same bits, those of every edge too
+long=(--set stages.federated_train.rounds=40 --set checkpoint.steps=1)
+expect 0 run "$task" "${long[@]}"
+models() { (cd "$1/federated_train" && sha256sum ./*model.safetensors && "$helper" json stage.json best_round); }
+models "$output" >"$folder/reference"
+cp -r "$output" "$task/killed"
+rm -r "$task/killed/federated_train"
+RANDOM=1 resumed=0
+for _ in 1 2 3 4 5 6 7 8; do
+    "$FEDSTILL" run "$task" "${long[@]}" --set output=killed >"$folder/out" 2>"$folder/err" </dev/null &
+    sleep "0.$((100 + RANDOM % 200))"
+    kill -9 $!
+    wait $!
+    grep -q "going on at round" "$folder/err" && resumed=$((resumed + 1))
+done 2>/dev/null
+expect 0 run "$task" "${long[@]}" --set output=killed
+models "$task/killed" >"$folder/now"
+true_that "killed: other bits" diff "$folder/reference" "$folder/now"
+echo "killed runs that went on where others stopped: $resumed"
+expect 0 run "$task"
+
 # ---- signals are made once, and again when they are damaged or asked for otherwise
 made() { stat -c '%Y %Z %i' "$output/data/signals.safetensors"; }
 before=$(made)

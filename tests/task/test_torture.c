@@ -33,6 +33,21 @@ static const char task_text[] =
     "  edge_kd:         {model: logistic_regression, epochs: 1, batch_size: 16, baseline: true}\n"
     "  federated_train: {rounds: 1, optimizer: {name: sgd, learning_rate: 0.01}}\n";
 
+/* Made signals, places with samples of their own, a chosen round. */
+static const char tiers_text[] =
+    "name: torture\n"
+    "seed: 3\n"
+    "data: {source: synth, test: 0.25, validation: 0.25,\n"
+    "       synth: {windows: 112, windows_per_burst: 2, params: params.json}}\n"
+    "topology: {edges: 2, devices: 2}\n"
+    "checkpoint: {steps: 2}\n"
+    "stages:\n"
+    "  cloud_pretrain:  {model: logistic_regression, epochs: 1, batch_size: 16}\n"
+    "  cloud_kd:        {temperature: 2}\n"
+    "  edge_kd:         {model: logistic_regression, epochs: 1, batch_size: 16}\n"
+    "  federated_train: {rounds: 1, select: best, optimizer: {name: sgd, learning_rate: 0.01}}\n";
+static const char params_text[] = "{\"burst\": {\"window\": 64}}";
+
 static const char *path_in(const char *name)
 {
     static char path[512];
@@ -101,6 +116,7 @@ static void digest(char out[FST_DIGEST_HEX])
 static bool fail_at(uint64_t n)
 {
     fst_error err = {0};
+    remove(path_in("output/data/signals.json")); /* what was made is made again */
     uint64_t before = fst_alloc_count();
     fst_alloc_fail_at(n);
     fst_status s = run(true, &err);
@@ -134,8 +150,16 @@ static void every_allocation_may_fail(void **state)
     assert_string_equal(got, wanted);
 }
 
+static void every_allocation_may_fail_with_tiers(void **state)
+{
+    assert_int_equal(fst_file_write(path_in("task.yaml"), tiers_text, strlen(tiers_text), NULL), FST_OK);
+    assert_int_equal(fst_file_write(path_in("params.json"), params_text, strlen(params_text), NULL), FST_OK);
+    every_allocation_may_fail(state);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_may_fail)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_may_fail),
+                                       cmocka_unit_test(every_allocation_may_fail_with_tiers)};
     return cmocka_run_group_tests_name("task under failing allocations", tests, set_up, tear_down);
 }

@@ -71,6 +71,10 @@ def main():
     checkpoint = {"epoch": 3, "optimizer": optimizer.state_dict(), "state_dict": model.state_dict(), "best": 0.5}
     save("checkpoint", checkpoint)
     save("checkpoint_legacy", checkpoint, _use_new_zipfile_serialization=False)
+    # a logistic regression of 1 x 2 images and two classes, for `fedstill model import`
+    logistic = {"fc.weight": torch.tensor([[1.0, -1.0], [0.5, 2.0]]), "fc.bias": torch.tensor([0.0, 0.25])}
+    save("logistic", {"state_dict": logistic})
+    save("logistic_legacy", {"model": logistic}, _use_new_zipfile_serialization=False)
     save("nested", {"a": {"w": torch.ones(1)}, "list": [torch.zeros(2), {"x": torch.ones(2)}], "n": None})
     save("evil", {"w": torch.ones(1), "e": Evil()})
     save("module", model)

@@ -63,7 +63,7 @@ static void values_survive_every_protocol(void **state)
     for (int i = 0; i < 256; i++)
         all[i] = (unsigned char)i;
     for (int protocol = 0; protocol <= 5; protocol++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "values%d", protocol);
         fst_pickle *p = load(name);
         const fst_pickle_value *d = fst_pickle_root(p), *v;
@@ -116,7 +116,7 @@ static void arrays_survive_every_protocol(void **state)
     static const uint16_t half[2] = {0x3800, 0xC000};
     (void)state;
     for (int protocol = 0; protocol <= 5; protocol++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "arrays%d", protocol);
         fst_pickle *p = load(name);
         const fst_pickle_value *d = fst_pickle_root(p), *v;
