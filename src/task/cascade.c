@@ -334,8 +334,9 @@ static fst_status calibrate(struct works *w, const struct trial *t, fst_error *e
     if (w->edge.calibration.at_limit)
         fst_log(FST_LOG_WARN,
                 "edge_infer: on %zu validation samples the confidences fit ever better towards temperature "
-                "%g, as they do when no answer is wrong: the temperature stays 1",
-                t->count, w->edge.calibration.temperature);
+                "%g, as they do when %s: the temperature stays 1",
+                t->count, w->edge.calibration.temperature,
+                w->edge.calibration.temperature < 1 ? "no answer is wrong" : "answers are no better than guesses");
     else
         w->edge.temperature = w->edge.calibration.temperature;
     return FST_OK;
