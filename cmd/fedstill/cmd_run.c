@@ -10,10 +10,20 @@
 #include "fedstill/report.h"
 #include "fedstill/task.h"
 
-static const char *const mode_names[] = {
-    "full_train",     "pretrain", "knowledge_distillation", "federated_learning", "federated_server",
-    "federated_edge", NULL};
-static const char *const stage_names[] = {"cloud_pretrain", "cloud_kd", "edge_kd", "federated_train", NULL};
+static const char *const mode_names[] = {"full_train",
+                                         "pretrain",
+                                         "knowledge_distillation",
+                                         "federated_learning",
+                                         "full_pipeline",
+                                         "device_to_edge",
+                                         "device_to_edge_to_cloud",
+                                         "device_to_cloud",
+                                         "federated_server",
+                                         "federated_edge",
+                                         NULL};
+static const char *const stage_names[] = {"cloud_pretrain",  "cloud_kd",           "edge_kd",
+                                          "federated_train", "device_load",        "edge_infer",
+                                          "cloud_infer",     "cloud_direct_infer", NULL};
 static const char *const devices[] = {"cpu", NULL};
 
 static const struct option_spec options[] = {

@@ -33,7 +33,8 @@ typedef struct fst_observer {
 } fst_observer;
 
 typedef struct fst_task_options {
-    const char *mode;    /* "full_train" (default), "pretrain", "knowledge_distillation", "federated_learning" */
+    const char *mode;    /* "full_train" (default), "pretrain", "knowledge_distillation", "federated_learning",
+                          * "full_pipeline", "device_to_edge", "device_to_edge_to_cloud", "device_to_cloud" */
     const char *stage;   /* only this one (what it needs must be up to date); NULL: by mode */
     int workers;         /* clients trained at the same time; 0: CPUs */
     int threads;         /* of central training and evaluation; 0: CPUs */

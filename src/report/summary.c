@@ -30,8 +30,7 @@ static fst_status model_row(fst_table *t, const char *title, json_t *j, fst_erro
     const char *cells[] = {fst_human_percent(number(j, "accuracy"), accuracy),
                            fst_human_count(number(j, "parameters"), parameters),
                            fst_human_seconds(number(j, "seconds"), seconds),
-                           fst_human_bytes(number(j, "bytes_up") + number(j, "bytes_down"), bytes),
-                           path ? path : "-"};
+                           fst_human_bytes(number(j, "bytes_up") + number(j, "bytes_down"), bytes), path ? path : "-"};
     fst_status st = fst_table_cell(t, err, "%s", title);
     for (size_t i = 0; !st && i < sizeof cells / sizeof *cells; i++) {
         st = fst_table_cell(t, err, "%s", cells[i]);
@@ -66,6 +65,66 @@ static fst_status edge_rows(fst_table *t, json_t *step, fst_error *err)
     return st;
 }
 
+static const struct {
+    const char *step, *title, *accuracy, *time;
+} ways[] = {
+    {"edge_infer", "edge alone", "edge_accuracy", "t1"},
+    {"cloud_infer", "edge and cloud", "accuracy", "t1"},
+    {"cloud_direct_infer", "cloud alone", "cloud_accuracy", "t2"},
+};
+
+/* The cloud alone as cloud_infer knows it, where it has not been run by itself. */
+static json_t *way_json(json_t *cascade, size_t i)
+{
+    json_t *own = json_object_get(cascade, ways[i].step);
+    return own || i < 2 ? own : json_object_get(cascade, "cloud_infer");
+}
+
+/* A row for each way to an answer. Time is that of the model of links and servers. */
+static fst_status cascade_table(json_t *cascade, bool ascii, fst_buf *out, fst_error *err)
+{
+    static const fst_column columns[] = {
+        {"answers by", FST_LEFT}, {"accuracy", FST_RIGHT}, {"to the cloud", FST_RIGHT}, {"time", FST_RIGHT}};
+    fst_table *table = NULL;
+    char a[FST_HUMAN], b[FST_HUMAN], c[FST_HUMAN];
+    fst_status st = fst_table_new(&table, columns, sizeof columns / sizeof *columns, err);
+    for (size_t i = 0; !st && i < sizeof ways / sizeof *ways; i++) {
+        json_t *j = way_json(cascade, i);
+        if (!j)
+            continue;
+        double sent = i == 0 ? 0 : i == 2 ? 1 : number(j, "offload_ratio");
+        const char *cells[] = {ways[i].title, fst_human_percent(number(j, ways[i].accuracy), a),
+                               fst_human_percent(sent, b), fst_human_seconds(number(j, ways[i].time), c)};
+        for (size_t k = 0; !st && k < 4; k++)
+            st = fst_table_cell(table, err, "%s", cells[k]);
+    }
+    if (!st)
+        st = fst_buf_append(out, "\n", 1, err);
+    if (!st)
+        st = fst_table_write(table, ascii, out, err);
+    fst_table_free(table);
+    return st;
+}
+
+static fst_status cascade_lines(json_t *cascade, fst_buf *out, fst_error *err)
+{
+    json_t *j = json_object_get(cascade, "cloud_infer");
+    char p99[FST_HUMAN];
+    fst_status st = FST_OK;
+    if (!j)
+        j = json_object_get(cascade, "edge_infer");
+    if (isfinite(number(j, "threshold")))
+        st = fst_buf_printf(out, err, "\nthreshold %.4g at temperature %.4g; an edge takes %s for a sample (p99)\n",
+                            number(j, "threshold"), number(j, "temperature"),
+                            fst_human_seconds(number(j, "edge_latency_p99_ms") / 1e3, p99));
+    if (!st && isfinite(number(j, "corrected")))
+        st = fst_buf_printf(out, err, "the cloud corrected %.0f answers and spoiled %.0f\n", number(j, "corrected"),
+                            number(j, "spoiled"));
+    if (!st && isfinite(number(j, "ratio")))
+        st = fst_buf_printf(out, err, "cloud alone / edge and cloud: T2/T1 = %.2f\n", number(j, "ratio"));
+    return st;
+}
+
 fst_status fst_report_summary(const char *path, bool ascii, fst_buf *out, fst_error *err)
 {
     static const fst_column columns[] = {{"model", FST_LEFT},       {"accuracy", FST_RIGHT}, {"loss", FST_RIGHT},
@@ -87,8 +146,13 @@ fst_status fst_report_summary(const char *path, bool ascii, fst_buf *out, fst_er
         if (step && !st)
             st = edge_rows(table, step, err);
     }
-    if (!st)
+    json_t *cascade = json_object_get(j, "cascade");
+    if (!st && (fst_table_rows(table) || !cascade))
         st = fst_table_write(table, ascii, out, err);
+    if (!st && cascade)
+        st = cascade_table(cascade, ascii, out, err);
+    if (!st && cascade)
+        st = cascade_lines(cascade, out, err);
     fst_table_free(table);
     json_decref(j);
     fst_buf_release(&text);

@@ -103,14 +103,20 @@ static fst_status tell_federated(const struct session *s, fst_buf *out, fst_erro
     return st ? st : tell(s, &w, out, err);
 }
 
-static fst_status tell_stages(const struct session *s, const bool chosen[4], fst_buf *out, fst_error *err)
+static fst_status tell_stages(const struct session *s, const bool chosen[STAGES], fst_buf *out, fst_error *err)
 {
     const struct stages_section *f = &s->task->file.stages;
     fst_status st = FST_OK;
     if (chosen[0]) {
         const struct training *t = &f->cloud_pretrain;
-        struct work w = {"cloud_pretrain", t->model, (double)s->learn * (double)t->epochs, true, (size_t)t->batch_size,
-                         s->threads, 0, 0};
+        struct work w = {"cloud_pretrain",
+                         t->model,
+                         (double)s->learn * (double)t->epochs,
+                         true,
+                         (size_t)t->batch_size,
+                         s->threads,
+                         0,
+                         0};
         st = tell(s, &w, out, err);
     }
     if (!st && chosen[1]) {
@@ -138,6 +144,19 @@ static fst_status tell_stages(const struct session *s, const bool chosen[4], fst
     return !st && chosen[3] ? tell_federated(s, out, err) : st;
 }
 
+/* Samples of the devices, and which network looks at them; how many the edge sends on is not known before. */
+static fst_status tell_cascade(const struct session *s, const bool chosen[STAGES], fst_buf *out, fst_error *err)
+{
+    static const char *const what[] = {"handed over by the devices", "to the student", "to the teacher, as the threshold says",
+                                       "to the teacher, all"};
+    fst_status st = FST_OK;
+    for (int i = 0; !st && i < 4; i++)
+        if (chosen[4 + i])
+            st = fst_buf_printf(out, err, "  %-16s up to %zu samples %s\n", fst__step_names[STEP_DEVICES + i],
+                                s->test->count, what[i]);
+    return st;
+}
+
 static fst_status tell_places(const struct session *s, fst_buf *out, fst_error *err)
 {
     const struct topology_section *t = &s->task->file.topology;
@@ -159,7 +178,7 @@ static fst_status tell_places(const struct session *s, fst_buf *out, fst_error *
 fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out, fst_error *err)
 {
     struct session s = {.dry = true};
-    bool chosen[4];
+    bool chosen[STAGES];
     char shape[64];
     fst__session_init(&s, t, o);
     fst_status st = fst__chosen_stages(t, o, chosen, err);
@@ -179,6 +198,8 @@ fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out
         st = tell_places(&s, out, err);
     if (!st)
         st = tell_stages(&s, chosen, out, err);
+    if (!st)
+        st = tell_cascade(&s, chosen, out, err);
     fst__session_close(&s);
     return st;
 }

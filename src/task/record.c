@@ -79,6 +79,7 @@ static fst_status add_inputs(const struct session *s, enum step step, fst_buf *t
 {
     const struct task_file *f = &s->task->file;
     fst_status st = FST_OK;
+    char path[64];
     switch (step) {
     case STEP_PRETRAIN:
         st = add_config(s, "stages.cloud_pretrain", text, err);
@@ -97,7 +98,7 @@ static fst_status add_inputs(const struct session *s, enum step step, fst_buf *t
         if (!st && f->stages.edge_kd.kd_weight > 0)
             st = add_step(s, STEP_SOFT, text, err);
         return st;
-    default:
+    case STEP_FEDERATE:
         st = add_config(s, "stages.federated_train", text, err);
         if (!st && !s->edges)
             st = add_config(s, "clients", text, err);
@@ -106,6 +107,10 @@ static fst_status add_inputs(const struct session *s, enum step step, fst_buf *t
         if (!st && init_step(f) != STEPS)
             st = add_step(s, init_step(f), text, err);
         return st;
+    default:
+        snprintf(path, sizeof path, "stages.%s", fst__step_names[step]);
+        st = add_config(s, path, text, err);
+        return st ? st : fst__infer_inputs(s, step, text, err);
     }
 }
 

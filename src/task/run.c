@@ -1,25 +1,40 @@
 /* Runs a task: which steps, in which order, which are up to date; registry and events. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "session.h"
 
+enum stage { PRETRAIN, SOFT, DISTIL, FEDERATE, DEVICES, EDGE, CLOUD, DIRECT };
+static const char *const stage_names[STAGES] = {"cloud_pretrain", "cloud_kd",   "edge_kd",     "federated_train",
+                                                "device_load",    "edge_infer", "cloud_infer", "cloud_direct_infer"};
+
 static const struct {
     const char *name;
-    bool stages[4]; /* cloud_pretrain, cloud_kd, edge_kd, federated_train */
+    bool stages[STAGES];
 } modes[] = {
-    {"full_train", {true, true, true, true}},
-    {"pretrain", {true, false, false, false}},
-    {"knowledge_distillation", {false, true, true, false}},
-    {"federated_learning", {false, false, false, true}},
+    {"full_train", {[PRETRAIN] = true, [SOFT] = true, [DISTIL] = true, [FEDERATE] = true}},
+    {"pretrain", {[PRETRAIN] = true}},
+    {"knowledge_distillation", {[SOFT] = true, [DISTIL] = true}},
+    {"federated_learning", {[FEDERATE] = true}},
+    {"full_pipeline",
+     {[PRETRAIN] = true,
+      [SOFT] = true,
+      [DISTIL] = true,
+      [FEDERATE] = true,
+      [DEVICES] = true,
+      [EDGE] = true,
+      [CLOUD] = true}},
+    {"device_to_edge", {[DEVICES] = true, [EDGE] = true}},
+    {"device_to_edge_to_cloud", {[DEVICES] = true, [EDGE] = true, [CLOUD] = true}},
+    {"device_to_cloud", {[DEVICES] = true, [DIRECT] = true}},
 };
-
-static const char *const stage_names[] = {"cloud_pretrain", "cloud_kd", "edge_kd", "federated_train"};
+enum { MODES = sizeof modes / sizeof *modes };
 
 static int stage_index(const char *name)
 {
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < STAGES; i++)
         if (!strcmp(stage_names[i], name))
             return i;
     return -1;
@@ -27,46 +42,51 @@ static int stage_index(const char *name)
 
 static bool stage_in_task(const struct task_file *f, int stage)
 {
-    const bool has[] = {f->stages.has_cloud_pretrain, f->stages.has_cloud_kd, f->stages.has_edge_kd,
-                        f->stages.has_federated_train};
+    const struct stages_section *s = &f->stages;
+    const bool has[STAGES] = {s->has_cloud_pretrain, s->has_cloud_kd,   s->has_edge_kd,     s->has_federated_train,
+                              s->has_device_load,    s->has_edge_infer, s->has_cloud_infer, s->has_cloud_direct_infer};
     return has[stage];
 }
 
-fst_status fst__chosen_stages(const fst_task *t, const fst_task_options *o, bool chosen[4], fst_error *err)
+static fst_status unknown(const char *what, const char *name, fst_error *err)
+{
+    char list[512] = "";
+    bool mode = !strcmp(what, "mode");
+    for (size_t i = 0, at = 0; i < (mode ? (size_t)MODES : (size_t)STAGES); i++)
+        at +=
+            (size_t)snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", mode ? modes[i].name : stage_names[i]);
+    return fst_fail(err, FST_E_CONFIG, "no %s \"%s\"; there are %s", what, name, list);
+}
+
+fst_status fst__chosen_stages(const fst_task *t, const fst_task_options *o, bool chosen[STAGES], fst_error *err)
 {
     const char *mode = o->mode ? o->mode : "full_train";
-    size_t m = 0, count = sizeof modes / sizeof *modes;
+    size_t m = 0;
+    bool any = false;
     if (!strcmp(mode, "federated_server") || !strcmp(mode, "federated_edge"))
         return fst_fail(err, FST_E_CONFIG,
                         "mode %s belongs to a fleet of several machines, which this version does not run yet; "
                         "federated_learning does the same rounds in one process",
                         mode);
-    while (m < count && strcmp(modes[m].name, mode))
+    while (m < MODES && strcmp(modes[m].name, mode))
         m++;
-    if (m == count)
-        return fst_fail(err, FST_E_CONFIG,
-                        "no mode \"%s\"; there are full_train, pretrain, knowledge_distillation, federated_learning",
-                        mode);
-    for (int i = 0; i < 4; i++)
-        chosen[i] = modes[m].stages[i] && stage_in_task(&t->file, i);
-    if (o->stage) {
-        int only = stage_index(o->stage);
-        if (only < 0)
-            return fst_fail(err, FST_E_CONFIG,
-                            "no stage \"%s\"; there are cloud_pretrain, cloud_kd, edge_kd, federated_train", o->stage);
-        if (!stage_in_task(&t->file, only))
-            return fst_fail(err, FST_E_CONFIG, "%s has no stage %s", t->path, o->stage);
-        for (int i = 0; i < 4; i++)
-            chosen[i] = i == only;
+    if (m == MODES)
+        return unknown("mode", mode, err);
+    int only = o->stage ? stage_index(o->stage) : -1;
+    if (o->stage && only < 0)
+        return unknown("stage", o->stage, err);
+    if (o->stage && !stage_in_task(&t->file, only))
+        return fst_fail(err, FST_E_CONFIG, "%s has no stage %s", t->path, o->stage);
+    for (int i = 0; i < STAGES; i++) {
+        chosen[i] = o->stage ? i == only : modes[m].stages[i] && stage_in_task(&t->file, i);
+        any = any || chosen[i];
     }
-    if (!chosen[0] && !chosen[1] && !chosen[2] && !chosen[3])
-        return fst_fail(err, FST_E_CONFIG, "%s has none of the stages of mode %s", t->path, mode);
-    return FST_OK;
+    return any ? FST_OK : fst_fail(err, FST_E_CONFIG, "%s has none of the stages of mode %s", t->path, mode);
 }
 
 /* ---- one step ----------------------------------------------------------------------------------------- */
 
-static bool step_wanted(const struct task_file *f, enum step step, const bool chosen[4])
+static bool step_wanted(const struct task_file *f, enum step step, const bool chosen[STAGES])
 {
     int stage = stage_index(fst__step_stages[step]);
     return chosen[stage] && (step != STEP_ALONE || f->stages.edge_kd.baseline);
@@ -79,12 +99,9 @@ static void register_figures(struct session *s, enum step step, const struct rec
         const char *key;
         double value;
         bool model;
-    } figures[] = {{"accuracy", r->accuracy, true},
-                   {"loss", r->loss, true},
-                   {"parameters", (double)r->parameters, true},
-                   {"seconds", r->seconds, false},
-                   {"bytes_up", (double)r->bytes_up, false},
-                   {"bytes_down", (double)r->bytes_down, false}};
+    } figures[] = {{"accuracy", r->accuracy, !isfinite(r->accuracy)}, {"loss", r->loss, true},
+                   {"parameters", (double)r->parameters, true},       {"seconds", r->seconds, false},
+                   {"bytes_up", (double)r->bytes_up, false},          {"bytes_down", (double)r->bytes_down, false}};
     fst_error e = {0};
     fst_status st = FST_OK;
     for (size_t i = 0; s->registry && !st && i < sizeof figures / sizeof *figures; i++)
@@ -120,8 +137,9 @@ static void remove_file(const struct session *s, enum step step, const char *nam
 static fst_status run_step(struct session *s, enum step step, fst_error *err)
 {
     typedef fst_status (*runner)(struct session *, struct record *, fst_error *);
-    static const runner runners[STEPS] = {fst__step_pretrain, fst__step_soft, fst__step_alone, fst__step_distil,
-                                          fst__step_federate};
+    static const runner runners[STEPS] = {fst__step_pretrain, fst__step_soft,     fst__step_alone,
+                                          fst__step_distil,   fst__step_federate, fst__step_devices,
+                                          fst__step_edge,     fst__step_cloud,    fst__step_direct};
     struct record r = {0};
     if (fst__session_stopped(s))
         return fst_fail(err, FST_E_CANCELLED, "stopped before %s", fst__step_names[step]);
@@ -140,8 +158,7 @@ static fst_status run_step(struct session *s, enum step step, fst_error *err)
     remove_file(s, step, "checkpoint.safetensors"); /* the record has taken its place */
     s->records[step] = r;
     s->done[step] = true;
-    fst_field f[] = {FST_DOUBLE("accuracy", r.has_model ? r.accuracy : __builtin_nan("")),
-                     FST_DOUBLE("loss", r.has_model ? r.loss : __builtin_nan("")), FST_DOUBLE("seconds", r.seconds),
+    fst_field f[] = {FST_DOUBLE("accuracy", r.accuracy), FST_DOUBLE("loss", r.loss), FST_DOUBLE("seconds", r.seconds),
                      FST_STRING("digest", r.digest)};
     fst__emit(s, "result", f, 4);
     register_figures(s, step, &r);
@@ -162,7 +179,7 @@ static void drop_spent_checkpoint(const struct session *s, enum step step)
     fst_free(path);
 }
 
-static fst_status one_step(struct session *s, enum step step, const bool chosen[4], fst_error *err)
+static fst_status one_step(struct session *s, enum step step, const bool chosen[STAGES], fst_error *err)
 {
     const struct task_file *f = &s->task->file;
     bool wanted = step_wanted(f, step, chosen);
@@ -196,12 +213,12 @@ static bool needs_step(const struct task_file *f, enum step step, enum step othe
                (other == STEP_ALONE && f->stages.federated_train.init == 1) ||
                (other == STEP_PRETRAIN && f->stages.federated_train.init == 2);
     default:
-        return false;
+        return step > STEP_FEDERATE && fst__infer_needs(f, step, other);
     }
 }
 
 /* --fresh: all at once and before anything runs, so that a run that is killed does not mix old and new. */
-static void forget(const struct session *s, const bool chosen[4])
+static void forget(const struct session *s, const bool chosen[STAGES])
 {
     for (enum step step = 0; step < STEPS; step++) {
         if (!step_wanted(&s->task->file, step, chosen))
@@ -212,7 +229,7 @@ static void forget(const struct session *s, const bool chosen[4])
 }
 
 /* `planned`: a step that is going to run counts as done. */
-static fst_status check_needs(const struct session *s, enum step step, const bool chosen[4], bool planned,
+static fst_status check_needs(const struct session *s, enum step step, const bool chosen[STAGES], bool planned,
                               fst_error *err)
 {
     const struct task_file *f = &s->task->file;
@@ -224,7 +241,7 @@ static fst_status check_needs(const struct session *s, enum step step, const boo
 }
 
 /* Looks at the steps before the first that is asked for, so that what is missing is told before any work. */
-static fst_status check_all_needs(struct session *s, const bool chosen[4], fst_error *err)
+static fst_status check_all_needs(struct session *s, const bool chosen[STAGES], fst_error *err)
 {
     fst_status st = FST_OK;
     enum step first = 0;
@@ -237,7 +254,7 @@ static fst_status check_all_needs(struct session *s, const bool chosen[4], fst_e
     return st;
 }
 
-static fst_status run_steps(struct session *s, const bool chosen[4], fst_error *err)
+static fst_status run_steps(struct session *s, const bool chosen[STAGES], fst_error *err)
 {
     fst_status st = fst__check_stages(s, chosen, err);
     if (!st)
@@ -308,7 +325,7 @@ fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err)
     fst_error own = {0};
     struct session s = {.nowned = 0};
     int lock = -1;
-    bool chosen[4];
+    bool chosen[STAGES];
     fst_status st = fst__chosen_stages(t, o, chosen, &own);
     if (!st)
         st = fst_make_folders(t->output, &own);

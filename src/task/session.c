@@ -6,8 +6,12 @@
 
 #include "session.h"
 
-const char *const fst__step_names[STEPS] = {"cloud_pretrain", "cloud_kd", "edge_alone", "edge_kd", "federated_train"};
-const char *const fst__step_stages[STEPS] = {"cloud_pretrain", "cloud_kd", "edge_kd", "edge_kd", "federated_train"};
+const char *const fst__step_names[STEPS] = {"cloud_pretrain", "cloud_kd",   "edge_alone",  "edge_kd",
+                                            "federated_train", "device_load", "edge_infer", "cloud_infer",
+                                            "cloud_direct_infer"};
+const char *const fst__step_stages[STEPS] = {"cloud_pretrain", "cloud_kd",   "edge_kd",     "edge_kd",
+                                             "federated_train", "device_load", "edge_infer", "cloud_infer",
+                                             "cloud_direct_infer"};
 
 enum { EVAL_BATCH = 512 };
 

@@ -7,7 +7,19 @@
 #include "task_file.h"
 
 /* A step makes one artifact. edge_alone is the part of the stage edge_kd that trains the baseline. */
-enum step { STEP_PRETRAIN, STEP_SOFT, STEP_ALONE, STEP_DISTIL, STEP_FEDERATE, STEPS };
+enum step {
+    STEP_PRETRAIN,
+    STEP_SOFT,
+    STEP_ALONE,
+    STEP_DISTIL,
+    STEP_FEDERATE,
+    STEP_DEVICES,
+    STEP_EDGE,
+    STEP_CLOUD,
+    STEP_DIRECT,
+    STEPS
+};
+enum { STAGES = 8 };
 extern const char *const fst__step_names[STEPS];  /* folders under output/ */
 extern const char *const fst__step_stages[STEPS]; /* the stage that a step belongs to */
 
@@ -169,7 +181,7 @@ fst_optim_spec fst__optim_spec(const struct optimizer_section *o, double clip_no
 
 /* ---- steps ---- */
 /* What can be told about the chosen stages before the first of them starts: networks and clients. */
-fst_status fst__check_stages(const struct session *s, const bool chosen[4], fst_error *err);
+fst_status fst__check_stages(const struct session *s, const bool chosen[STAGES], fst_error *err);
 fst_status fst__step_pretrain(struct session *s, struct record *r, fst_error *err);
 fst_status fst__step_soft(struct session *s, struct record *r, fst_error *err);
 fst_status fst__step_alone(struct session *s, struct record *r, fst_error *err);
@@ -181,9 +193,21 @@ const char *fst__federated_model(const struct task_file *f);
 fst_partition_spec fst__partition_spec(const struct session *s);
 fst_trainer_options fst__trainer_options(const struct session *s, size_t batch, int threads);
 
+/* ---- cascade.c, cascade_inputs.c ---- */
+fst_status fst__step_devices(struct session *s, struct record *r, fst_error *err);
+fst_status fst__step_edge(struct session *s, struct record *r, fst_error *err);
+fst_status fst__step_cloud(struct session *s, struct record *r, fst_error *err);
+fst_status fst__step_direct(struct session *s, struct record *r, fst_error *err);
+/* Whether a step of the cascade reads another's artifact. */
+bool fst__infer_needs(const struct task_file *f, enum step step, enum step other);
+/* What can be told about the chosen stages of the cascade beforehand. */
+fst_status fst__check_cascade(const struct session *s, const bool chosen[STAGES], fst_error *err);
+/* What the result of a step of the cascade depends on, besides data, seed and backend. */
+fst_status fst__infer_inputs(const struct session *s, enum step step, fst_buf *text, fst_error *err);
+
 /* ---- run.c ---- */
-/* Which of the four stages, in their order, the options ask for. */
-fst_status fst__chosen_stages(const fst_task *t, const fst_task_options *o, bool chosen[4], fst_error *err);
+/* Which of the stages, in their order, the options ask for. */
+fst_status fst__chosen_stages(const fst_task *t, const fst_task_options *o, bool chosen[STAGES], fst_error *err);
 
 /* ---- summary.c ---- */
 fst_status fst__summary_write(const struct session *s, fst_error *err);

@@ -386,6 +386,31 @@ static fst_status put_federated(fst_buf *out, const struct stage_file *f, enum s
     return st ? st : fst_buf_printf(out, err, "}\n");
 }
 
+/* Devices, edge and cloud; a stage whose input stage has no file is left out. Without a threshold the edge asks nobody.
+ * The cloud alone, for comparison, has no file of its own. */
+static fst_status put_cascade(fst_buf *out, const struct stage_file *f, fst_error *err)
+{
+    const struct stage_file *d = &f[LOAD], *e = &f[EDGE], *c = &f[CLOUD];
+    bool edge = d->there && e->there && (f[DISTIL].there || f[FEDERATE].there), cloud = d->there && f[PRETRAIN].there;
+    fst_status st = FST_OK;
+    if (d->there)
+        st = fst_buf_printf(out, err, "  device_load: {batch_size: %lld, num_batches: %lld, max_files: %lld}\n",
+                            (long long)d->batch_size, (long long)d->num_batches, (long long)d->max_files);
+    if (!st && edge)
+        st = fst_buf_printf(out, err, "  edge_infer: {batch_size: %lld%s", (long long)e->batch_size,
+                            e->model_path && strstr(e->model_path, "output/edge_kd/") ? ", model: edge_kd" : "");
+    if (!st && edge)
+        st = put_number(out, ", threshold: ", e->has_threshold ? e->confidence_threshold : 0, err);
+    if (!st && edge)
+        st = fst_buf_printf(out, err, ", calibrate: false}\n");
+    if (!st && edge && cloud && c->there)
+        st = fst_buf_printf(out, err, "  cloud_infer: {batch_size: %lld}\n", (long long)c->batch_size);
+    if (!st && cloud)
+        st = fst_buf_printf(out, err, "  cloud_direct_infer: {batch_size: %lld}\n",
+                            c->there ? (long long)c->batch_size : 32LL);
+    return st;
+}
+
 static fst_status put_stages(fst_buf *out, const struct stage_file *f, enum stage init, fst_error *err)
 {
     fst_status st = fst_buf_printf(out, err, "stages:\n");
@@ -410,7 +435,9 @@ static fst_status put_stages(fst_buf *out, const struct stage_file *f, enum stag
         if (!st)
             st = fst_buf_printf(out, err, "}\n");
     }
-    return !st && f[FEDERATE].there ? put_federated(out, f, init, err) : st;
+    if (!st && f[FEDERATE].there)
+        st = put_federated(out, f, init, err);
+    return st ? st : put_cascade(out, f, err);
 }
 
 static fst_status put_data(fst_buf *out, const char *folder, const struct stage_file *f, const char *path,

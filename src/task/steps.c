@@ -227,7 +227,7 @@ static fst_status check_clients(const struct session *s, fst_error *err)
     return st ? fst_fail_in(err, st, "clients") : FST_OK;
 }
 
-fst_status fst__check_stages(const struct session *s, const bool chosen[4], fst_error *err)
+fst_status fst__check_stages(const struct session *s, const bool chosen[STAGES], fst_error *err)
 {
     const struct task_file *f = &s->task->file;
     fst_status st = FST_OK;
@@ -239,5 +239,7 @@ fst_status fst__check_stages(const struct session *s, const bool chosen[4], fst_
         st = check_model(s, "federated_train", fst__federated_model(f), err);
     if (!st && chosen[3])
         st = check_init(f, err);
-    return !st && chosen[3] ? check_clients(s, err) : st;
+    if (!st && chosen[3])
+        st = check_clients(s, err);
+    return st ? st : fst__check_cascade(s, chosen, err);
 }

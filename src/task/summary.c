@@ -18,8 +18,8 @@ static json_t *step_json(const struct session *s, enum step step)
     char *path = fst__step_path(s, step, r->artifact);
     json_t *file = json_pack("{s:s, s:s}", "path", path ? path : "", "digest", r->digest);
     json_t *j = json_object();
-    json_object_set_new(j, "accuracy", r->has_model ? real_or_null(r->accuracy) : json_null());
-    json_object_set_new(j, "loss", r->has_model ? real_or_null(r->loss) : json_null());
+    json_object_set_new(j, "accuracy", real_or_null(r->accuracy));
+    json_object_set_new(j, "loss", real_or_null(r->loss));
     json_object_set_new(j, "parameters", r->has_model ? json_integer(r->parameters) : json_null());
     json_object_set_new(j, "samples", json_integer(r->samples));
     json_object_set_new(j, "seconds", real_or_null(r->seconds));
@@ -62,6 +62,22 @@ static fst_status write_changed(const char *path, const char *text, fst_error *e
     return same ? FST_OK : fst_file_write(path, text, n, err);
 }
 
+/* What the reports of the cascade's stages say first. */
+static json_t *cascade_json(const struct session *s)
+{
+    static const enum step steps[] = {STEP_EDGE, STEP_CLOUD, STEP_DIRECT};
+    json_t *all = json_object();
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        char *path = s->done[steps[i]] ? fst__step_path(s, steps[i], "report.json") : NULL;
+        json_t *report = path ? json_load_file(path, 0, NULL) : NULL, *figures = json_object_get(report, "summary");
+        if (figures)
+            json_object_set(all, fst__step_names[steps[i]], figures);
+        json_decref(report);
+        fst_free(path);
+    }
+    return all;
+}
+
 fst_status fst__summary_write(const struct session *s, fst_error *err)
 {
     json_t *stages = json_object();
@@ -73,6 +89,10 @@ fst_status fst__summary_write(const struct session *s, fst_error *err)
                           "backend", fst_backend_describe(s->backend), "data", "train_digest", s->train->digest,
                           "test_digest", s->test->digest, "train_samples", (json_int_t)s->learn, "test_samples",
                           (json_int_t)s->test->count, "stages", stages);
+    json_t *cascade = cascade_json(s);
+    if (j && json_object_size(cascade))
+        json_object_set(j, "cascade", cascade);
+    json_decref(cascade);
     if (j && s->edges)
         json_object_set_new(j, "places", places_json(s));
     if (j && s->task->file.precision != FST_PRECISION_F32)

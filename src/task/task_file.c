@@ -241,6 +241,14 @@ static const fst__field stages_fields[] = {
                     "the student, from soft and hard labels"),
     FST__F_OPTIONAL(struct stages_section, federated_train, has_federated_train, &federated_schema,
                     "rounds over the clients' own data"),
+    FST__F_OPTIONAL(struct stages_section, device_load, has_device_load, &fst__device_load_schema,
+                    "the devices' shares of the test samples, in batches"),
+    FST__F_OPTIONAL(struct stages_section, edge_infer, has_edge_infer, &fst__edge_infer_schema,
+                    "the student answers what it is sure of"),
+    FST__F_OPTIONAL(struct stages_section, cloud_infer, has_cloud_infer, &fst__cloud_infer_schema,
+                    "the teacher answers the rest"),
+    FST__F_OPTIONAL(struct stages_section, cloud_direct_infer, has_cloud_direct_infer, &fst__cloud_direct_schema,
+                    "the teacher answers everything, for comparison"),
 };
 
 static bool check_stages(const void *object, fst__complaint *c)
@@ -267,6 +275,8 @@ static bool check_stages(const void *object, fst__complaint *c)
         c->key = "federated_train", why = "init: edge_kd needs that stage; or set init: random";
     else if (s->has_federated_train && s->federated_train.init == 2 && !s->has_cloud_pretrain)
         c->key = "federated_train", why = "init: cloud_pretrain needs that stage; or set init: random";
+    if (!why)
+        why = fst__infer_complaint(s, &c->key);
     if (why)
         snprintf(c->text, sizeof c->text, "%s", why);
     return !why;

@@ -7,6 +7,7 @@
 #include "fedstill/distill.h"
 #include "fedstill/nn.h"
 #include "fedstill/task.h"
+#include "infer_file.h"
 #include "schema.h"
 
 struct normalise_section {
@@ -129,6 +130,10 @@ struct stages_section {
     struct cloud_kd_section cloud_kd;
     struct edge_kd_section edge_kd;
     struct federated_section federated_train;
+    bool has_device_load, has_edge_infer, has_cloud_infer, has_cloud_direct_infer;
+    struct device_load_section device_load;
+    struct edge_infer_section edge_infer;
+    struct cloud_infer_section cloud_infer, cloud_direct_infer;
 };
 
 struct checkpoint_section {
