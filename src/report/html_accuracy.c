@@ -352,24 +352,25 @@ static void place_picture(fst__page *p, const fst_sample *s, const char *caption
     fst__image_release(&m);
 }
 
-/* A sample of `truth`; one that was not answered so is only shown when any will do. */
-static void picture(const struct fst__html *h, fst__page *p, const char *step, size_t truth, size_t taken, bool any,
+/* A sample of `truth`; one that was not answered so is only shown when any will do. Whether there is one. */
+static bool picture(const struct fst__html *h, fst__page *p, const char *step, size_t truth, size_t taken, bool any,
                     const char *name, const char *answered)
 {
     fst_sample s = {.snr = NAN};
     bool there = false, exact = false;
     char caption[256];
     if (p->status)
-        return;
+        return false;
     p->status = h->r->example(h->r->ctx, step, (int)truth, (int)taken, &s, &there, &exact, p->err);
     if (p->status || !there || (!exact && !any))
-        return;
+        return false;
     snprintf(caption, sizeof caption, "%.90s, %s%.90s", name,
              !exact           ? "a sample"
              : truth == taken ? "answered right"
                               : "taken for ",
              truth == taken || !exact ? "" : answered);
     place_picture(p, &s, caption);
+    return true;
 }
 
 static void show_pair(const struct fst__html *h, fst__page *p, const struct matrix *m, const struct pair *w,
@@ -385,9 +386,9 @@ static void show_pair(const struct fst__html *h, fst__page *p, const struct matr
     snprintf(text, sizeof text, "%s taken for %s: %lld time%s", a, b, (long long)w->n, w->n > 1 ? "s" : "");
     fst__subtitle(p, text);
     fst__put(p, "<div class=\"samples\">\n");
-    picture(h, p, m->step, w->truth, w->taken, false, a, b);
-    picture(h, p, m->step, w->truth, w->truth, true, a, b);
-    picture(h, p, m->step, w->taken, w->taken, true, b, b);
+    bool mistaken = picture(h, p, m->step, w->truth, w->taken, false, a, b);
+    (void)picture(h, p, m->step, w->truth, w->truth, !mistaken, a, b);
+    (void)picture(h, p, m->step, w->taken, w->taken, true, b, b);
     fst__put(p, "</div>\n");
 }
 

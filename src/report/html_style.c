@@ -38,7 +38,7 @@ const char fst__html_style[] =
     "th[role=button]{cursor:pointer}\n"
     ".heat th,.heat td{padding:.25rem .35rem;text-align:center;min-width:2.6em;border:1px solid var(--bg)}\n"
     ".heat tbody th{text-align:right;position:sticky;left:0;background:var(--bg);z-index:1}\n"
-    ".heat thead th span{display:inline-block;max-width:7em;overflow:hidden;text-overflow:ellipsis}\n"
+    ".heat thead th span{display:inline-block;white-space:nowrap;max-width:7em;overflow:hidden;text-overflow:ellipsis}\n"
     ".heat td.hit{background:rgb(var(--hit)/calc(.08 + .5*var(--v)))}\n"
     ".heat td.miss{background:rgb(var(--miss)/calc(.08 + .5*var(--v)))}\n"
     ".heat td.none{color:var(--soft)}\n"
