@@ -82,6 +82,7 @@ struct command {
 extern const struct command cmd_bench;
 extern const struct command cmd_run;
 extern const struct command cmd_runs;
+extern const struct command cmd_report;
 extern const struct command cmd_model_list;
 extern const struct command cmd_model_info;
 extern const struct command cmd_model_import;
@@ -89,6 +90,7 @@ extern const struct command cmd_model_export;
 extern const struct command cmd_eval;
 extern const struct command cmd_predict;
 extern const struct command cmd_data_info;
+extern const struct command cmd_data_show;
 extern const struct command cmd_data_split;
 extern const struct command cmd_data_synth;
 extern const struct command cmd_data_import;

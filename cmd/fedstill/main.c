@@ -12,6 +12,7 @@
 static const struct command *const commands[] = {
     &cmd_run,
     &cmd_runs,
+    &cmd_report,
     &cmd_eval,
     &cmd_predict,
     &cmd_model_list,
@@ -19,6 +20,7 @@ static const struct command *const commands[] = {
     &cmd_model_import,
     &cmd_model_export,
     &cmd_data_info,
+    &cmd_data_show,
     &cmd_data_split,
     &cmd_data_synth,
     &cmd_data_import,

@@ -1,11 +1,11 @@
 /*
- * fedstill/report.h - numbers as people read them: aligned tables, pictures made of characters, units.
- * Everything is appended to an fst_buf; nothing here knows a terminal, a file or a locale.
+ * fedstill/report.h - what people look at: aligned tables, pictures made of characters, units, pictures of samples, and the
+ * HTML report of a run. Everything is appended to an fst_buf; nothing here knows a terminal or a locale.
  */
 #ifndef FEDSTILL_REPORT_H
 #define FEDSTILL_REPORT_H
 
-#include "fedstill/base.h"
+#include "fedstill/store.h"
 
 /* Terminal columns that UTF-8 text takes: combining marks take none, East Asian wide characters two. A
  * byte that is not UTF-8 takes one. */
@@ -62,6 +62,87 @@ FST_MUST FST_API fst_status fst_report_bar(double share, size_t width, bool asci
 /* The table of a run's models, from its summary.json: accuracy, loss, parameters, time, bytes exchanged (both ways, of
  * the step that made the model), file. */
 FST_MUST FST_API fst_status fst_report_summary(const char *path, bool ascii, fst_buf *out, fst_error *err);
+
+/* ---- pictures of samples ------------------------------------------------------------------- */
+
+/* A raw sample, as a source gives it: FST_U8 or FST_F32. (2, L) is a signal, I and Q; (H, W), (1, H, W) and (3, H, W) are
+ * images; all others are drawn as one line over their elements. */
+typedef struct fst_sample {
+    fst_dtype dtype;
+    fst_shape shape;
+    const void *data;
+    const char *name; /* of its class; NULL: none */
+    double snr;       /* dB; NaN: not known */
+} fst_sample;
+
+typedef enum fst_picture_format { FST_PICTURE_PNG, FST_PICTURE_SVG } fst_picture_format;
+
+/* One sample: a signal over time, as a constellation and as a spectrogram; an image as it is. Appended to out. */
+FST_MUST FST_API fst_status fst_report_sample(const fst_sample *s, const char *title, fst_picture_format format,
+                                              fst_buf *out, fst_error *err);
+
+/* Sample `column` of row `row` of a sheet, valid until the next call. *there false: the row has no such sample. */
+typedef fst_status (*fst_sample_fn)(void *ctx, size_t row, size_t column, fst_sample *out, bool *there, fst_error *err);
+#define FST_SHEET_ROWS 256
+#define FST_SHEET_COLUMNS 64
+/* A contact sheet: a row for each class, its name, and spectrograms of signals or images. */
+typedef struct fst_sheet {
+    const char *title;
+    size_t rows, columns; /* 1 ... FST_SHEET_ROWS, 1 ... FST_SHEET_COLUMNS */
+    const char *const *names; /* rows; NULL: numbers */
+    fst_sample_fn sample;
+    void *ctx;
+} fst_sheet;
+FST_MUST FST_API fst_status fst_report_sheet(const fst_sheet *s, fst_picture_format format, fst_buf *out,
+                                             fst_error *err);
+
+/* ---- the HTML report ------------------------------------------------------------------------ */
+
+/* Samples of each class somewhere: "training", "test", "client 0". */
+typedef struct fst_place_counts {
+    const char *name;
+    const int64_t *counts; /* classes */
+} fst_place_counts;
+
+typedef struct fst_snr_count {
+    double from, to; /* dB; equal: just this one */
+    int64_t samples, right;
+} fst_snr_count;
+
+/* A model that the caller tried on the test samples. */
+typedef struct fst_tried_model {
+    const char *step;         /* "edge_kd" */
+    const int64_t *confusion; /* classes x classes: true by answered */
+    const fst_snr_count *snr; /* NULL: not known */
+    size_t snr_bins;
+} fst_tried_model;
+
+/* What the report is made of: the files of an output folder, and what the caller knows besides. Everything but output
+ * may be NULL or 0. */
+typedef struct fst_html_report {
+    const char *output;        /* folder with summary.json, events.jsonl, STEP/report.json */
+    const char *settings;      /* the task with all defaults, as YAML */
+    const char *settings_note; /* where they come from */
+    const fst_run *run;        /* of the registry */
+    int classes;
+    const char *const *class_names; /* classes */
+    const fst_place_counts *places;
+    size_t place_count;
+    const char *places_note; /* why they are missing, or where they come from */
+    const fst_tried_model *models;
+    size_t model_count;
+    /* A sample of class `truth`, preferably one that the model of `step` took for `taken_for`. */
+    fst_status (*example)(void *ctx, const char *step, int truth, int taken_for, fst_sample *out, bool *there,
+                          fst_error *err);
+    void *ctx;
+} fst_html_report;
+
+/*
+ * Appends one HTML page that needs nothing else: no network, no script to be read. It is well-formed XML too. Sections of
+ * which there are no data are left out; a file that is damaged or too large is named in its section and is no error. All
+ * text from files is escaped.
+ */
+FST_MUST FST_API fst_status fst_report_html(const fst_html_report *r, fst_buf *out, fst_error *err);
 
 /* ---- units -------------------------------------------------------------------------------- */
 

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "fedstill/base.h"
+#include "fedstill/data.h"
 
 typedef struct fst_task fst_task;
 
@@ -22,6 +23,22 @@ FST_API const char *fst_task_output(const fst_task *t); /* the folder that the p
 FST_MUST FST_API fst_status fst_task_dump(const fst_task *t, fst_buf *out, fst_error *err);
 /* The reference of the task file in Markdown. */
 FST_MUST FST_API fst_status fst_task_reference(fst_buf *out, fst_error *err);
+
+/* The samples of a task, opened and dealt as its stages do it; writes nothing. folder: what the task file's relative paths
+ * start from; output: the run's folder. t must outlive it. */
+typedef struct fst_task_data fst_task_data;
+FST_MUST FST_API fst_status fst_task_data_open(fst_task_data **out, const fst_task *t, const char *folder,
+                                               const char *output, fst_error *err);
+FST_API void fst_task_data_free(fst_task_data *d);
+FST_API const fst_source *fst_task_data_train(const fst_task_data *d); /* of all places */
+FST_API const fst_source *fst_task_data_test(const fst_task_data *d);
+typedef struct fst_task_place {
+    const char *name;       /* "training", or with a topology "cloud", "edge 1"; valid until the next call */
+    const uint32_t *index;  /* its training samples: those to learn from, then those of validation */
+    size_t learn, validate;
+} fst_task_place;
+/* The i-th place; false behind the last. */
+FST_API bool fst_task_data_place(fst_task_data *d, size_t i, fst_task_place *out);
 
 /* Who wants to watch. Any member may be NULL. All calls come from the thread that runs the task. */
 typedef struct fst_observer {

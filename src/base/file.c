@@ -79,6 +79,10 @@ fst_status fst_atomic_open(fst_atomic_file *f, const char *path, fst_error *err)
 {
     fst_atomic_file a = {.fd = -1};
     fst_buf name = {0};
+    struct stat there;
+    /* The rename would put a file in the place of a device such as /dev/null. */
+    if (!stat(path, &there) && !S_ISREG(there.st_mode) && !S_ISDIR(there.st_mode))
+        return fst_fail(err, FST_E_IO, "cannot write %s: it is a device or a pipe, and only files are replaced", path);
     fst_status s = fst_buf_printf(&name, err, "%s" TEMPORARY "%ld", path, (long)getpid());
     if (s)
         return s;

@@ -337,6 +337,7 @@ fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err)
         fst__session_init(&s, t, o);
         sweep(&s);
         open_books(&s);
+        fst__settings_write(&s);
         st = fst__session_open_data(&s, &own);
         if (!st)
             st = run_steps(&s, chosen, &own);

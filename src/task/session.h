@@ -211,5 +211,7 @@ fst_status fst__chosen_stages(const fst_task *t, const fst_task_options *o, bool
 
 /* ---- summary.c ---- */
 fst_status fst__summary_write(const struct session *s, fst_error *err);
+/* The task with all defaults and --set, for the report. A failure is only logged. */
+void fst__settings_write(const struct session *s);
 
 #endif

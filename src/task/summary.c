@@ -1,4 +1,4 @@
-/* output/summary.json: what the steps that are up to date left. */
+/* output/summary.json: what the steps that are up to date left; output/task.yaml: what they were asked to do. */
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -104,4 +104,18 @@ fst_status fst__summary_write(const struct session *s, fst_error *err)
     fst_free(path);
     json_decref(j);
     return st;
+}
+
+void fst__settings_write(const struct session *s)
+{
+    fst_error e = {0};
+    fst_buf text = {0};
+    char *path = fst_path_join(s->task->output, "task.yaml");
+    fst_status st = path ? fst_task_dump(s->task, &text, &e) : fst_fail_memory(&e, 256);
+    if (!st)
+        st = write_changed(path, text.data, &e);
+    if (st)
+        fst_log(FST_LOG_WARN, "the settings of this run are not kept: %s", e.message);
+    fst_buf_release(&text);
+    fst_free(path);
 }

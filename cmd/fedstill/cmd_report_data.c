@@ -1,0 +1,287 @@
+/* What fedstill report says of the data: counts by class and place, examples, and confusions of the run's models. It
+ * changes no file of the run. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd_report.h"
+
+enum { BATCH = 256, MAX_CLASSES = 1024 };
+
+static const char *const steps[REPORT_MODELS] = {"cloud_pretrain", "edge_alone", "edge_kd", "federated_train"};
+
+/* ---- opening -------------------------------------------------------------------------------------------- */
+
+static void note(struct report_data *d, const char *what, const fst_error *e)
+{
+    size_t n = strlen(d->note);
+    snprintf(d->note + n, sizeof d->note - n, "%s%s: %.500s.", n ? " " : "", what, e->message);
+}
+
+static fst_status add_place(struct report_data *d, const char *name, size_t classes, const int64_t *counts,
+                            const fst_source *source)
+{
+    int64_t *own = d->counts + d->place_count * classes;
+    if (counts)
+        memcpy(own, counts, classes * sizeof *own);
+    for (size_t i = 0; source && i < source->count; i++)
+        own[source->labels[i]]++;
+    snprintf(d->names[d->place_count], sizeof d->names[0], "%s", name);
+    d->places[d->place_count] = (fst_place_counts){d->names[d->place_count], own};
+    d->place_count++;
+    return FST_OK;
+}
+
+static fst_status count_places(struct report_data *d, fst_error *err)
+{
+    char name[32];
+    size_t classes = (size_t)d->train->classes, places = 2 + (size_t)d->partition.clients;
+    d->counts = fst_calloc(places * classes, sizeof *d->counts);
+    d->places = fst_calloc(places, sizeof *d->places);
+    d->names = fst_calloc(places, sizeof *d->names);
+    if (!d->counts || !d->places || !d->names)
+        return fst_fail_memory(err, places * classes * sizeof *d->counts);
+    fst_status s = add_place(d, "training", classes, NULL, d->train);
+    if (!s)
+        s = add_place(d, "test", classes, NULL, d->test);
+    for (int k = 0; !s && k < d->partition.clients; k++) {
+        snprintf(name, sizeof name, "client %d", k);
+        s = add_place(d, name, classes, d->partition.counts + (size_t)k * classes, NULL);
+    }
+    return s;
+}
+
+/* A partition of other data says nothing of these. */
+static void open_partition(struct report_data *d, const char *output)
+{
+    fst_error e = {0};
+    char *path = fst_path_join(output, "federated_train/partition.safetensors");
+    if (path && fst_file_exists(path)) {
+        if (fst_partition_read(&d->partition, path, &e))
+            note(d, "The split among the clients cannot be used", &e);
+        else if (d->partition.classes != d->train->classes)
+            fst_partition_release(&d->partition);
+    }
+    fst_free(path);
+}
+
+fst_status report_data_open(struct report_data *d, const fst_task *t, const char *folder, const char *output,
+                            fst_error *err)
+{
+    fst_error e = {0};
+    if (fst_task_open_data(t, folder, "train", &d->train, &e) || fst_task_open_data(t, folder, "test", &d->test, &e)) {
+        note(d, "The data cannot be opened, so that counts by class and examples are missing", &e);
+        return e.status == FST_E_MEMORY ? fst_fail(err, e.status, "%s", e.message) : FST_OK;
+    }
+    if (d->test->classes > d->train->classes || d->train->classes > MAX_CLASSES) {
+        snprintf(d->note, sizeof d->note,
+                 "Counts by class are shown of up to %d classes, the test samples' being among "
+                 "the training samples'.",
+                 MAX_CLASSES);
+        return FST_OK;
+    }
+    open_partition(d, output);
+    return count_places(d, err);
+}
+
+/* ---- trying models --------------------------------------------------------------------------------------- */
+
+struct trial {
+    fst_model model;
+    fst_runner *runner;
+    fst_loader *loader;
+    float *logits;
+};
+
+static void trial_release(struct trial *t)
+{
+    fst_loader_free(t->loader);
+    fst_runner_free(t->runner);
+    fst_model_release(&t->model);
+    fst_free(t->logits);
+}
+
+static fst_status trial_open(struct trial *t, const struct report_data *d, const char *path, int threads,
+                             fst_error *err)
+{
+    fst_status s = load_model(&t->model, path, err);
+    if (!s && (!shapes_fit(&d->test->shape, &t->model.config.input) || t->model.classes != d->train->classes))
+        s = fst_fail(err, FST_E_MISMATCH, "%s: the model and the test samples do not fit together", path);
+    fst_trainer_options to = {.batch_size = BATCH, .threads = threads};
+    if (!s)
+        s = fst_runner_new(&t->runner, t->model.graph, &to, err);
+    fst_loader_spec spec = {
+        .source = d->test, .batch_size = BATCH, .transform = model_transform(&t->model), .background = true};
+    if (!s)
+        s = fst_loader_new(&t->loader, &spec, err);
+    size_t n = (size_t)BATCH * (size_t)d->train->classes;
+    if (!s && !(t->logits = fst_alloc(n * sizeof *t->logits)))
+        s = fst_fail_memory(err, n * sizeof *t->logits);
+    return s ? s : fst_loader_start(t->loader, 0, 0, err);
+}
+
+/* Whole decibels while there are few enough of them, else bins of a width that suffices. */
+static double snr_width(const fst_source *s, double *from)
+{
+    double low = INFINITY, high = -INFINITY;
+    for (size_t i = 0; s->snr && i < s->count; i++)
+        if (isfinite(s->snr[i])) {
+            low = fmin(low, (double)s->snr[i]);
+            high = fmax(high, (double)s->snr[i]);
+        }
+    *from = floor(low);
+    return !(low <= high) ? 0 : fmax(2, ceil((high - *from + 1) / REPORT_SNR_BINS));
+}
+
+static void count_snr(struct report_model *m, const fst_source *s, size_t i, bool right, double from, double width)
+{
+    if (!(width > 0) || !isfinite(s->snr[i]))
+        return;
+    size_t bin = (size_t)(((double)s->snr[i] - from) / width);
+    bin = bin < REPORT_SNR_BINS ? bin : REPORT_SNR_BINS - 1;
+    m->snr[bin].from = from + (double)bin * width;
+    m->snr[bin].to = m->snr[bin].from + width;
+    m->snr[bin].samples++;
+    m->snr[bin].right += right;
+}
+
+static fst_status trial_run(struct trial *t, struct report_data *d, struct report_model *m, fst_error *err)
+{
+    size_t classes = (size_t)d->train->classes;
+    double from, width = snr_width(d->test, &from);
+    fst_status s = FST_OK;
+    for (fst_batch b = {.rows = 1}; !s && b.rows;) {
+        s = fst_loader_next(t->loader, &b, err);
+        if (!s && b.rows)
+            s = fst_runner_logits(t->runner, &t->model.state, b.x, b.rows, t->logits, err);
+        for (size_t i = 0; !s && i < b.rows; i++) {
+            const float *z = t->logits + i * classes;
+            size_t best = 0, label = (size_t)b.labels[i];
+            for (size_t k = 1; k < classes; k++)
+                best = z[k] > z[best] ? k : best;
+            if (!m->confusion[label * classes + best]++)
+                m->example[label * classes + best] = (int64_t)b.index[i];
+            count_snr(m, d->test, b.index[i], best == label, from, width);
+        }
+        progress_update((uint64_t)(b.rows ? b.index[b.rows - 1] + 1 : d->test->count), NULL);
+    }
+    return s;
+}
+
+static fst_status try_one(struct report_data *d, const char *step, const char *path, int threads, fst_error *err)
+{
+    struct report_model *m = &d->model[d->models];
+    struct trial t = {0};
+    size_t n = (size_t)d->train->classes * (size_t)d->train->classes;
+    snprintf(m->name, sizeof m->name, "%s", step);
+    m->confusion = fst_calloc(n, sizeof *m->confusion);
+    m->example = fst_calloc(n, sizeof *m->example);
+    for (size_t i = 0; m->example && i < n; i++)
+        m->example[i] = -1;
+    d->models++;
+    if (!m->confusion || !m->example)
+        return fst_fail_memory(err, n * sizeof *m->confusion);
+    progress_begin(step, d->test->count, "samples");
+    fst_status s = trial_open(&t, d, path, threads, err);
+    if (!s)
+        s = trial_run(&t, d, m, err);
+    progress_end(NULL);
+    trial_release(&t);
+    return s;
+}
+
+static size_t pack_snr(struct report_model *m)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < REPORT_SNR_BINS; i++)
+        if (m->snr[i].samples)
+            m->snr[n++] = m->snr[i];
+    return n;
+}
+
+fst_status report_data_try(struct report_data *d, const char *output, int threads, fst_error *err)
+{
+    fst_status s = FST_OK;
+    if (!d->place_count)
+        return fst_fail(err, FST_E_CONFIG, "--evaluate needs the run's data. %s", d->note);
+    for (size_t i = 0; !s && i < REPORT_MODELS; i++) {
+        char name[96];
+        snprintf(name, sizeof name, "%s/model.safetensors", steps[i]);
+        char *path = fst_path_join(output, name);
+        if (!path)
+            return fst_fail_memory(err, sizeof name);
+        if (fst_file_exists(path))
+            s = try_one(d, steps[i], path, threads, err);
+        fst_free(path);
+    }
+    for (size_t i = 0; i < d->models; i++) {
+        struct report_model *m = &d->model[i];
+        d->tried[i] = (fst_tried_model){m->name, m->confusion, m->snr, pack_snr(m)};
+    }
+    return s;
+}
+
+/* ---- handing over ------------------------------------------------------------------------------------------ */
+
+/* The sample that `step` answered so; where that is not known, any of the class. */
+static int64_t find_example(const struct report_data *d, const char *step, int truth, int taken_for)
+{
+    size_t classes = (size_t)d->train->classes;
+    for (size_t k = 0; k < d->models; k++)
+        if (!strcmp(d->model[k].name, step)) {
+            int64_t at = d->model[k].example[(size_t)truth * classes + (size_t)taken_for];
+            if (at >= 0)
+                return at;
+        }
+    for (size_t i = 0; i < d->test->count; i++)
+        if (d->test->labels[i] == truth)
+            return (int64_t)i;
+    return -1;
+}
+
+static fst_status example(void *ctx, const char *step, int truth, int taken_for, fst_sample *out, bool *there,
+                          fst_error *err)
+{
+    struct report_data *d = ctx;
+    int64_t i = find_example(d, step, truth, taken_for);
+    *there = i >= 0;
+    if (i < 0)
+        return FST_OK;
+    if (!d->sample && !(d->sample = fst_alloc(fst_source_sample_bytes(d->test))))
+        return fst_fail_memory(err, fst_source_sample_bytes(d->test));
+    fst_status s = d->test->v->get(d->test, (size_t)i, d->sample, err);
+    if (!s)
+        *out =
+            (fst_sample){d->test->dtype, d->test->shape, d->sample, NULL, d->test->snr ? (double)d->test->snr[i] : NAN};
+    return s;
+}
+
+void report_data_fill(struct report_data *d, fst_html_report *r)
+{
+    r->places_note = d->note[0] ? d->note : NULL;
+    if (!d->place_count)
+        return;
+    r->classes = d->train->classes;
+    r->class_names = (const char *const *)d->train->class_names;
+    r->places = d->places;
+    r->place_count = d->place_count;
+    r->models = d->tried;
+    r->model_count = d->models;
+    r->example = example;
+    r->ctx = d;
+}
+
+void report_data_release(struct report_data *d)
+{
+    fst_source_close(d->train);
+    fst_source_close(d->test);
+    fst_partition_release(&d->partition);
+    fst_free(d->counts);
+    fst_free(d->places);
+    fst_free(d->names);
+    for (size_t i = 0; i < d->models; i++) {
+        fst_free(d->model[i].confusion);
+        fst_free(d->model[i].example);
+    }
+    fst_free(d->sample);
+}

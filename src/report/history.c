@@ -1,0 +1,112 @@
+/* What events.jsonl says of each stage: its curve, and how often it was begun, resumed and finished. The latest run of
+ * a stage counts; of an epoch or a round that is there twice, the later line. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "html.h"
+
+void fst__history_release(struct fst__history *h)
+{
+    for (size_t i = 0; i < h->stages; i++)
+        fst_free(h->stage[i].point);
+    *h = (struct fst__history){0};
+}
+
+const struct fst__stage_history *fst__history_find(const struct fst__history *h, const char *stage)
+{
+    for (size_t i = 0; i < h->stages; i++)
+        if (!strcmp(h->stage[i].name, stage))
+            return &h->stage[i];
+    return NULL;
+}
+
+static struct fst__stage_history *stage_of(struct fst__history *h, const char *name)
+{
+    struct fst__stage_history *s = (struct fst__stage_history *)fst__history_find(h, name);
+    if (s || h->stages == FST__MAX_STAGES || !*name || strlen(name) >= sizeof s->name)
+        return s;
+    s = &h->stage[h->stages++];
+    snprintf(s->name, sizeof s->name, "%s", name);
+    return s;
+}
+
+static void take_state(struct fst__stage_history *s, const char *state)
+{
+    bool open = !strcmp(s->state, "runs");
+    if (!strcmp(state, "runs")) {
+        s->begun++;
+        s->resumed = open ? s->resumed + 1 : 0;
+        if (!open)
+            s->points = 0;
+    } else if (!strcmp(state, "done")) {
+        s->finished++;
+    }
+    snprintf(s->state, sizeof s->state, "%s", state);
+}
+
+static void take_point(struct fst__history *h, struct fst__stage_history *s, const fst_event *e, bool round)
+{
+    struct fst__step_point p = {.number = fst_event_number(e, round ? "round" : "epoch")};
+    if (!(p.number >= 0 && p.number <= 1e9))
+        return;
+    if (s->rounds != round)
+        s->points = 0;
+    s->rounds = round;
+    while (s->points && s->point[s->points - 1].number >= p.number)
+        s->points--;
+    if (s->points == FST__MAX_POINTS)
+        return;
+    if (s->points == s->room) {
+        size_t room = s->room ? 2 * s->room : 64;
+        struct fst__step_point *more = fst_realloc(s->point, s->room * sizeof *more, room * sizeof *more);
+        if (!more) {
+            h->status = fst_fail_memory(h->err, room * sizeof *more);
+            return;
+        }
+        s->point = more;
+        s->room = room;
+    }
+    p.loss = fst_event_number(e, round ? "train_loss" : "loss");
+    p.accuracy = fst_event_number(e, "accuracy");
+    p.other_loss = fst_event_number(e, round ? "test_loss" : "validation_loss");
+    p.other_accuracy = fst_event_number(e, round ? "test_accuracy" : "validation_accuracy");
+    p.selected = fst_event_number(e, "selected");
+    p.reported = fst_event_number(e, "reported");
+    p.lost = fst_event_number(e, "lost");
+    p.bytes_up = fst_event_number(e, "bytes_up");
+    p.bytes_down = fst_event_number(e, "bytes_down");
+    p.mb_up = p.bytes_up / 1e6;
+    p.mb_down = p.bytes_down / 1e6;
+    p.seconds = fst_event_number(e, "seconds");
+    p.norm = fst_event_number(e, "update_norm");
+    s->point[s->points++] = p;
+}
+
+static bool take_event(void *ctx, const fst_event *e)
+{
+    struct fst__history *h = ctx;
+    const fst_field *f = fst_event_field(e, "state");
+    struct fst__stage_history *s = stage_of(h, e->stage);
+    if (!h->first[0])
+        snprintf(h->first, sizeof h->first, "%s", e->time);
+    snprintf(h->last, sizeof h->last, "%s", e->time);
+    if (s && !strcmp(e->event, "stage") && f && f->type == FST_FIELD_STRING && f->value.string)
+        take_state(s, f->value.string);
+    else if (s && (!strcmp(e->event, "epoch") || !strcmp(e->event, "round")))
+        take_point(h, s, e, e->event[0] == 'r');
+    h->lost_clients += !strcmp(e->event, "client_lost");
+    return !h->status;
+}
+
+fst_status fst__history_parse(struct fst__history *h, const fst_buf *text, fst_error *err)
+{
+    struct fst__history n = {.err = err};
+    fst_status st = fst_events_parse(text->data ? text->data : "", text->len, take_event, &n, &n.skipped, err);
+    st = st ? st : n.status;
+    if (st)
+        fst__history_release(&n);
+    else
+        *h = n;
+    return st;
+}

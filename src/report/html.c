@@ -1,0 +1,206 @@
+/* The HTML report: reads the files of a run and puts the sections into one page. What the sections say is in the other
+ * files of this name. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "html.h"
+
+static const struct {
+    const char *path;
+    size_t most; /* bytes */
+} files[PIECES] = {{"summary.json", 16 << 20},
+                   {"edge_infer/report.json", 64 << 20},
+                   {"cloud_infer/report.json", 64 << 20},
+                   {"cloud_direct_infer/report.json", 64 << 20},
+                   {"events.jsonl", 256 << 20}};
+
+/* ---- JSON ------------------------------------------------------------------------------------------ */
+
+double fst__json_number(json_t *j, const char *key)
+{
+    json_t *v = json_object_get(j, key);
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+
+const char *fst__json_text(json_t *j, const char *key)
+{
+    return json_string_value(json_object_get(j, key));
+}
+
+int64_t *fst__json_matrix(json_t *j, size_t *n)
+{
+    size_t rows = json_array_size(j);
+    int64_t *m = rows && rows <= FST__MAX_CLASSES ? fst_calloc(rows * rows, sizeof *m) : NULL;
+    for (size_t i = 0; m && i < rows; i++) {
+        json_t *row = json_array_get(j, i);
+        bool ok = json_array_size(row) == rows;
+        for (size_t k = 0; ok && k < rows; k++) {
+            json_t *v = json_array_get(row, k);
+            ok = json_is_integer(v) && json_integer_value(v) >= 0;
+            m[i * rows + k] = (int64_t)json_integer_value(v);
+        }
+        if (!ok) {
+            fst_free(m);
+            return NULL;
+        }
+    }
+    *n = m ? rows : 0;
+    return m;
+}
+
+/* ---- pieces ------------------------------------------------------------------------------------------- */
+
+static void read_piece(struct fst__piece *f, const char *output, size_t most)
+{
+    fst_error e = {0};
+    char *path = fst_path_join(output, f->path);
+    f->there = path && fst_file_exists(path);
+    if (f->there && fst_file_read(path, most, &f->text, &e))
+        snprintf(f->why, sizeof f->why, "%.500s", e.message);
+    fst_free(path);
+}
+
+static void parse_piece(struct fst__piece *f)
+{
+    json_error_t e;
+    if (!f->there || f->why[0])
+        return;
+    f->json = json_loadb(f->text.data ? f->text.data : "", f->text.len, 0, &e);
+    if (!f->json)
+        snprintf(f->why, sizeof f->why, "%s:%d:%d: %.160s", f->path, e.line, e.column, e.text);
+    else if (!json_is_object(f->json))
+        snprintf(f->why, sizeof f->why, "%s: is no JSON object", f->path);
+    if (f->why[0]) {
+        json_decref(f->json);
+        f->json = NULL;
+    }
+}
+
+void fst__html_release(struct fst__html *h)
+{
+    for (int i = 0; i < PIECES; i++) {
+        json_decref(h->piece[i].json);
+        fst_buf_release(&h->piece[i].text);
+    }
+    fst__history_release(&h->history);
+}
+
+/* ---- the page ------------------------------------------------------------------------------------------ */
+
+static const char *task_name(const struct fst__html *h)
+{
+    const char *name = fst__json_text(h->piece[PIECE_SUMMARY].json, "task");
+    for (int i = PIECE_EDGE; !name && i <= PIECE_DIRECT; i++)
+        name = fst__json_text(h->piece[i].json, "task");
+    return name ? name : h->r->run ? h->r->run->task : "a run";
+}
+
+static void head(const struct fst__html *h, fst__page *p)
+{
+    fst__put(
+        p,
+        "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n"
+        "<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
+        "<meta name=\"color-scheme\" content=\"light dark\"/>\n<meta name=\"generator\" content=\"fedstill " FST_VERSION
+        "\"/>\n<link rel=\"icon\" href=\"data:,\"/>\n<title>");
+    fst__say(p, task_name(h));
+    fst__put(p, ": fedstill report</title>\n<style>\n");
+    fst__put(p, fst__html_style);
+    fst__put(p, "</style>\n</head>\n<body>\n");
+}
+
+static void contents(const fst__page *body, fst__page *p)
+{
+    fst__put(p, "<nav aria-label=\"Sections\"><ul>");
+    for (size_t i = 0; i < body->sections; i++) {
+        fst__putf(p, "<li><a href=\"#%s\">", body->section[i].id);
+        fst__say(p, body->section[i].title);
+        fst__put(p, "</a></li>");
+    }
+    fst__put(p, "</ul></nav>\n");
+}
+
+static void banner(const struct fst__html *h, fst__page *p)
+{
+    char a[FST_HUMAN], b[FST_HUMAN];
+    const fst_run *r = h->r->run;
+    fst__put(p, "<header>\n");
+    fst__say_in(p, "h1", task_name(h));
+    fst__put(p, "<p class=\"sub\">");
+    if (r) {
+        fst__putf(p, "run %lld, %s, begun %s, worked %s on ", (long long)r->id, fst_run_status_name(r->status),
+                  fst_human_time(r->started_ms, a), fst_human_seconds(r->seconds, b));
+        fst__say(p, r->host);
+    } else if (h->history.first[0]) {
+        fst__put(p, "first event ");
+        fst__say(p, h->history.first);
+        fst__put(p, ", last ");
+        fst__say(p, h->history.last);
+    } else {
+        fst__say(p, h->r->output);
+    }
+    fst__put(p, "</p>\n");
+    fst__html_figures(h, p);
+    fst__put(p, "</header>\n");
+}
+
+static void body(const struct fst__html *h, fst__page *p)
+{
+    fst__html_stages(h, p);
+    fst__html_curves(h, p);
+    fst__html_rounds(h, p);
+    fst__html_cascade(h, p);
+    fst__html_by_class(h, p);
+    fst__html_by_snr(h, p);
+    fst__html_confusion(h, p);
+    fst__html_pairs(h, p);
+    fst__html_data(h, p);
+    fst__html_settings(h, p);
+    fst__html_provenance(h, p);
+    fst__section_end(p);
+}
+
+fst_status fst__html_write(struct fst__html *h, fst_buf *out, fst_error *err)
+{
+    fst_buf inner = {0}, whole = {0};
+    fst__page b = {.out = &inner, .err = err}, p = {.out = &whole, .err = err};
+    struct fst__piece *events = &h->piece[PIECE_EVENTS];
+    for (int i = 0; i < PIECES; i++) {
+        h->piece[i].path = files[i].path;
+        if (i != PIECE_EVENTS)
+            parse_piece(&h->piece[i]);
+    }
+    fst_status st = events->there && !events->why[0] ? fst__history_parse(&h->history, &events->text, err) : FST_OK;
+    if (!st) {
+        body(h, &b);
+        st = b.status;
+    }
+    if (!st) {
+        head(h, &p);
+        banner(h, &p);
+        contents(&b, &p);
+        fst__put(&p, "<main>\n");
+        fst__put(&p, inner.data ? inner.data : "");
+        fst__put(&p, "</main>\n<footer><p>Written by fedstill " FST_VERSION
+                     ". This page needs no network; charts and tables are part of it.</p></footer>\n<script>\n");
+        fst__put(&p, fst__html_script);
+        fst__put(&p, "</script>\n</body>\n</html>\n");
+        st = p.status ? p.status : fst_buf_append(out, whole.data, whole.len, err);
+    }
+    fst_buf_release(&inner);
+    fst_buf_release(&whole);
+    return st;
+}
+
+fst_status fst_report_html(const fst_html_report *r, fst_buf *out, fst_error *err)
+{
+    struct fst__html h = {.r = r};
+    for (int i = 0; i < PIECES; i++) {
+        h.piece[i].path = files[i].path;
+        read_piece(&h.piece[i], r->output, files[i].most);
+    }
+    fst_status st = fst__html_write(&h, out, err);
+    fst__html_release(&h);
+    return st;
+}

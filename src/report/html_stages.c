@@ -1,0 +1,324 @@
+/* Sections on training: stages, curves, rounds. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "html.h"
+
+static const struct {
+    const char *step, *title;
+} titles[] = {{"cloud_pretrain", "teacher"},
+              {"cloud_kd", "soft labels"},
+              {"edge_alone", "student alone (hard labels)"},
+              {"edge_kd", "student distilled"},
+              {"federated_train", "student federated"},
+              {"device_load", "devices' batches"},
+              {"edge_infer", "answers at the edge"},
+              {"cloud_infer", "answers of edge and cloud"},
+              {"cloud_direct_infer", "answers of the cloud alone"}};
+
+const char *fst__step_title(const char *step)
+{
+    for (size_t i = 0; i < sizeof titles / sizeof *titles; i++)
+        if (!strcmp(titles[i].step, step))
+            return titles[i].title;
+    return step;
+}
+
+json_t *fst__stage_json(const struct fst__html *h, const char *step)
+{
+    return json_object_get(json_object_get(h->piece[PIECE_SUMMARY].json, "stages"), step);
+}
+
+/* ---- tiles -------------------------------------------------------------------------------------------- */
+
+static void tile(fst__page *p, const char *name, double value, const char *shown)
+{
+    if (!isfinite(value))
+        return;
+    fst__putf(p, "<li><strong data-value=\"%.17g\">", value);
+    fst__say(p, shown);
+    fst__put(p, "</strong> ");
+    fst__say(p, name);
+    fst__put(p, "</li>\n");
+}
+
+void fst__html_figures(const struct fst__html *h, fst__page *p)
+{
+    char text[FST_HUMAN];
+    json_t *c = json_object_get(h->piece[PIECE_CLOUD].json, "summary");
+    fst__put(p, "<ul class=\"tiles\">\n");
+    for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
+        double a = fst__json_number(fst__stage_json(h, titles[i].step), "accuracy");
+        if (i < 5)
+            tile(p, titles[i].title, a, fst_human_percent(a, text));
+    }
+    double a = fst__json_number(c, "accuracy"), sent = fst__json_number(c, "offload_ratio");
+    tile(p, "edge and cloud together", a, fst_human_percent(a, text));
+    tile(p, "asked of the cloud", sent, fst_human_percent(sent, text));
+    fst__put(p, "<li class=\"pad\"></li></ul>\n");
+}
+
+/* ---- stages -------------------------------------------------------------------------------------------- */
+
+static const char *state_text(const struct fst__stage_history *s, char out[96])
+{
+    if (!s || !s->state[0])
+        return "";
+    if (s->resumed)
+        snprintf(out, 96, "%s, resumed %d time%s", s->state, s->resumed, s->resumed > 1 ? "s" : "");
+    else
+        snprintf(out, 96, "%s", s->state);
+    return out;
+}
+
+static void stage_row(const struct fst__html *h, fst__page *p, const char *step, json_t *j)
+{
+    char text[FST_HUMAN], state[96];
+    double parameters = fst__json_number(j, "parameters");
+    fst__row_begin(p);
+    fst__cell_head(p, fst__step_title(step));
+    fst__cell_percent(p, fst__json_number(j, "accuracy"));
+    fst__cell_plain(p, fst__json_number(j, "loss"));
+    fst__cell_number(p, parameters, fst_human_count(parameters, text));
+    fst__cell_count(p, fst__json_number(j, "samples"));
+    fst__cell_seconds(p, fst__json_number(j, "seconds"));
+    fst__cell_bytes(p, fst__json_number(j, "bytes_up"));
+    fst__cell_bytes(p, fst__json_number(j, "bytes_down"));
+    fst__cell(p, state_text(fst__history_find(&h->history, step), state));
+    fst__row_end(p);
+}
+
+static void edges_table(fst__page *p, json_t *edges)
+{
+    static const char *const columns[] = {"edge",
+                                          "#samples",
+                                          "#validation",
+                                          "#its own model",
+                                          "#own model, own samples",
+                                          "#global model, own samples",
+                                          "classes that it lacks",
+                                          NULL};
+    size_t i;
+    json_t *e;
+    char name[32];
+    if (!json_array_size(edges))
+        return;
+    fst__table_begin(p, "Edges: accuracy of their last local model and of the global one", columns);
+    json_array_foreach(edges, i, e)
+    {
+        if (i == 1000)
+            break;
+        snprintf(name, sizeof name, "edge %zu", i + 1);
+        fst__row_begin(p);
+        fst__cell_head(p, name);
+        fst__cell_count(p, fst__json_number(e, "samples"));
+        fst__cell_count(p, fst__json_number(e, "validation"));
+        fst__cell_percent(p, fst__json_number(e, "accuracy"));
+        fst__cell_percent(p, fst__json_number(e, "own_accuracy"));
+        fst__cell_percent(p, fst__json_number(e, "global_accuracy"));
+        fst__cell(p, fst__json_text(e, "missing_classes"));
+        fst__row_end(p);
+    }
+    fst__table_end(p);
+}
+
+void fst__html_stages(const struct fst__html *h, fst__page *p)
+{
+    static const char *const columns[] = {"stage", "#accuracy", "#loss",      "#parameters", "#samples",
+                                          "#time", "#sent up",  "#sent down", "state",       NULL};
+    const struct fst__piece *f = &h->piece[PIECE_SUMMARY];
+    json_t *stages = json_object_get(f->json, "stages"), *j;
+    const char *step;
+    size_t shown = 0;
+    fst__section(p, "stages", "Stages");
+    if (!f->there || f->why[0])
+        fst__missing(p, f->there ? "summary.json cannot be used:" : "summary.json is missing:",
+                     f->there ? f->why : "no stage has finished yet, or the folder is not a run's output.");
+    if (f->json && !json_object_size(stages))
+        fst__missing(p, "No stages:", "summary.json names none.");
+    if (!json_object_size(stages))
+        return;
+    fst__table_begin(p, "Accuracy and loss on the test samples; bytes from and to the edges", columns);
+    json_object_foreach(stages, step, j) if (shown++ < FST__MAX_STAGES) stage_row(h, p, step, j);
+    fst__table_end(p);
+    edges_table(p, json_object_get(fst__stage_json(h, "federated_train"), "edges"));
+}
+
+/* ---- curves ---------------------------------------------------------------------------------------------- */
+
+/* Columns of a stage's points: number, loss, accuracy, other_loss, other_accuracy, then the rest. */
+static double *column(const struct fst__stage_history *s, size_t offset, fst__page *p)
+{
+    double *v = fst_alloc((s->points + 1) * sizeof *v);
+    if (!v && !p->status)
+        p->status = fst_fail_memory(p->err, s->points * sizeof *v);
+    for (size_t i = 0; v && i < s->points; i++)
+        v[i] = *(const double *)((const char *)&s->point[i] + offset);
+    return v;
+}
+
+struct curve {
+    const char *name;
+    size_t offset;
+};
+
+/* One chart of up to four columns. */
+static void chart_of(fst__page *p, const struct fst__stage_history *s, const char *title, bool percent,
+                     const struct curve *curve, size_t n)
+{
+    fst__series series[4];
+    double *x = column(s, offsetof(struct fst__step_point, number), p), *y[4] = {0};
+    size_t used = 0;
+    for (size_t i = 0; x && i < n && (y[i] = column(s, curve[i].offset, p)); i++) {
+        bool any = false;
+        for (size_t k = 0; k < s->points; k++)
+            any = any || isfinite(y[i][k]);
+        if (any)
+            series[used++] = (fst__series){curve[i].name, x, y[i], s->points};
+    }
+    const fst__chart c = {.title = title,
+                          .x_title = s->rounds ? "round" : "epoch",
+                          .series = series,
+                          .count = used,
+                          .percent = percent,
+                          .whole = true};
+    if (used && !p->status)
+        fst__line_chart(p, &c);
+    fst_free(x);
+    for (size_t i = 0; i < n; i++)
+        fst_free(y[i]);
+}
+
+#define OF(m) offsetof(struct fst__step_point, m)
+
+static void stage_curves(fst__page *p, const struct fst__stage_history *s)
+{
+    static const struct curve loss[] = {{"training", OF(loss)}, {"validation", OF(other_loss)}};
+    static const struct curve accuracy[] = {{"training", OF(accuracy)}, {"validation", OF(other_accuracy)}};
+    char title[160];
+    fst__subtitle(p, fst__step_title(s->name));
+    fst__put(p, "<div class=\"charts\">\n");
+    snprintf(title, sizeof title, "Loss, %s", fst__step_title(s->name));
+    chart_of(p, s, title, false, loss, 2);
+    snprintf(title, sizeof title, "Accuracy, %s", fst__step_title(s->name));
+    chart_of(p, s, title, true, accuracy, 2);
+    fst__put(p, "</div>\n");
+}
+
+static void events_note(const struct fst__html *h, fst__page *p)
+{
+    char text[96];
+    const struct fst__piece *f = &h->piece[PIECE_EVENTS];
+    if (f->there && f->why[0])
+        fst__missing(p, "events.jsonl cannot be used:", f->why);
+    if (h->history.skipped) {
+        snprintf(text, sizeof text, "%zu of events.jsonl are no events.", h->history.skipped);
+        fst__missing(p, "Lines left out:", text);
+    }
+}
+
+void fst__html_curves(const struct fst__html *h, fst__page *p)
+{
+    bool begun = false;
+    const struct fst__piece *f = &h->piece[PIECE_EVENTS];
+    for (size_t i = 0; i < h->history.stages; i++) {
+        const struct fst__stage_history *s = &h->history.stage[i];
+        if (s->rounds || !s->points)
+            continue;
+        if (!begun)
+            fst__section(p, "curves", "Training");
+        if (!begun)
+            events_note(h, p);
+        begun = true;
+        stage_curves(p, s);
+    }
+    if (!begun && ((f->there && f->why[0]) || h->history.skipped)) {
+        fst__section(p, "curves", "Training");
+        events_note(h, p);
+    }
+}
+
+/* ---- rounds ------------------------------------------------------------------------------------------------ */
+
+static void rounds_table(fst__page *p, const struct fst__stage_history *s)
+{
+    static const char *const columns[] = {"#round",     "#test accuracy", "#test loss", "#training loss",
+                                          "#asked",     "#reported",      "#lost",      "#sent up",
+                                          "#sent down", "#update's norm", "#time",      NULL};
+    size_t step = s->points > 500 ? s->points / 250 : 1;
+    fst__put(p, "<details><summary>All rounds as a table</summary>\n");
+    fst__table_begin(p, step > 1 ? "Rounds (not all of them)" : "Rounds", columns);
+    for (size_t i = 0; i < s->points; i += i + step < s->points || i + 1 == s->points ? step : s->points - 1 - i) {
+        const struct fst__step_point *t = &s->point[i];
+        fst__row_begin(p);
+        fst__cell_count(p, t->number);
+        fst__cell_percent(p, t->other_accuracy);
+        fst__cell_plain(p, t->other_loss);
+        fst__cell_plain(p, t->loss);
+        fst__cell_count(p, t->selected);
+        fst__cell_count(p, t->reported);
+        fst__cell_count(p, t->lost);
+        fst__cell_bytes(p, t->bytes_up);
+        fst__cell_bytes(p, t->bytes_down);
+        fst__cell_plain(p, t->norm);
+        fst__cell_seconds(p, t->seconds);
+        fst__row_end(p);
+    }
+    fst__table_end(p);
+    fst__put(p, "</details>\n");
+}
+
+static void rounds_facts(const struct fst__html *h, fst__page *p, const struct fst__stage_history *s)
+{
+    char text[FST_HUMAN];
+    double up = 0, down = 0, selected = 0, reported = 0, best = NAN, at = NAN;
+    json_t *j = fst__stage_json(h, s->name);
+    for (size_t i = 0; i < s->points; i++) {
+        const struct fst__step_point *t = &s->point[i];
+        up += isfinite(t->bytes_up) ? t->bytes_up : 0;
+        down += isfinite(t->bytes_down) ? t->bytes_down : 0;
+        selected += isfinite(t->selected) ? t->selected : 0;
+        reported += isfinite(t->reported) ? t->reported : 0;
+        if (isfinite(t->other_accuracy) && !(t->other_accuracy <= best)) {
+            best = t->other_accuracy;
+            at = t->number;
+        }
+    }
+    fst__facts_begin(p);
+    snprintf(text, sizeof text, "%zu", s->points);
+    fst__fact_number(p, "rounds", (double)s->points, text);
+    fst__fact_number(p, "best test accuracy", best, fst_human_percent(best, text));
+    snprintf(text, sizeof text, "%.0f", at);
+    fst__fact_number(p, "reached in round", at, text);
+    snprintf(text, sizeof text, "%.0f", fst__json_number(j, "best_round"));
+    fst__fact_number(p, "kept the model of round", fst__json_number(j, "best_round"), text);
+    fst__fact_number(p, "clients that were asked and reported", selected > 0 ? reported / selected : NAN,
+                     fst_human_percent(reported / selected, text));
+    fst__fact_number(p, "sent up", up, fst_human_bytes(up, text));
+    fst__fact_number(p, "sent down", down, fst_human_bytes(down, text));
+    fst__facts_end(p);
+}
+
+void fst__html_rounds(const struct fst__html *h, fst__page *p)
+{
+    static const struct curve accuracy[] = {{"test", OF(other_accuracy)}};
+    static const struct curve loss[] = {{"test", OF(other_loss)}, {"training, mean of the clients", OF(loss)}};
+    static const struct curve clients[] = {{"asked", OF(selected)}, {"reported", OF(reported)}, {"lost", OF(lost)}};
+    static const struct curve bytes[] = {{"up", OF(mb_up)}, {"down", OF(mb_down)}};
+    for (size_t i = 0; i < h->history.stages; i++) {
+        const struct fst__stage_history *s = &h->history.stage[i];
+        if (!s->rounds || !s->points)
+            continue;
+        fst__section(p, "rounds", "Federated rounds");
+        rounds_facts(h, p, s);
+        fst__put(p, "<div class=\"charts\">\n");
+        chart_of(p, s, "Accuracy by round", true, accuracy, 1);
+        chart_of(p, s, "Loss by round", false, loss, 2);
+        chart_of(p, s, "Clients by round", false, clients, 3);
+        chart_of(p, s, "Megabytes by round", false, bytes, 2);
+        fst__put(p, "</div>\n");
+        rounds_table(p, s);
+        return;
+    }
+}

@@ -1,0 +1,10 @@
+/* A sample as a small picture, for sheets and for the HTML report. */
+#ifndef FST_REPORT_SAMPLE_H
+#define FST_REPORT_SAMPLE_H
+
+#include "surface.h"
+
+/* An image as it is, a signal's spectrogram; other shapes' spectrogram over their elements. */
+FST_MUST fst_status fst__sample_tile(const fst_sample *s, fst__image *out, fst_error *err);
+
+#endif

@@ -1,0 +1,67 @@
+/* A run's samples for others to look at: opened and dealt as the stages do it, with nothing written. */
+#include <stdio.h>
+#include <string.h>
+
+#include "session.h"
+
+struct fst_task_data {
+    struct fst_task task; /* the caller's, with folders of its own; nothing else here belongs to it */
+    fst_task_options options;
+    struct session session;
+    char name[32];
+};
+
+fst_status fst_task_data_open(fst_task_data **out, const fst_task *t, const char *folder, const char *output,
+                              fst_error *err)
+{
+    fst_task_data *d = fst_calloc(1, sizeof *d);
+    if (!d)
+        return fst_fail_memory(err, sizeof *d);
+    d->task = *t;
+    d->task.folder = fst_strdup(folder);
+    d->task.output = fst_strdup(output);
+    d->session.task = &d->task;
+    d->session.options = &d->options;
+    d->session.dry = true;
+    d->session.threads = fst_cpu_count();
+    fst_status st = d->task.folder && d->task.output ? fst__session_open_data(&d->session, err)
+                                                     : fst_fail_memory(err, strlen(folder) + strlen(output));
+    if (st)
+        fst_task_data_free(d);
+    else
+        *out = d;
+    return st;
+}
+
+void fst_task_data_free(fst_task_data *d)
+{
+    if (!d)
+        return;
+    fst__session_close(&d->session);
+    fst_free(d->task.folder);
+    fst_free(d->task.output);
+    fst_free(d);
+}
+
+const fst_source *fst_task_data_train(const fst_task_data *d)
+{
+    return d->session.train;
+}
+
+const fst_source *fst_task_data_test(const fst_task_data *d)
+{
+    return d->session.test;
+}
+
+bool fst_task_data_place(fst_task_data *d, size_t i, fst_task_place *out)
+{
+    const struct session *s = &d->session;
+    if (i > s->edges)
+        return false;
+    if (i == 0)
+        *out = (fst_task_place){s->edges ? "cloud" : "training", s->order, s->learn, s->validate};
+    else
+        *out = (fst_task_place){d->name, s->edge[i - 1].index, s->edge[i - 1].learn, s->edge[i - 1].validate};
+    snprintf(d->name, sizeof d->name, "edge %zu", i);
+    return true;
+}
