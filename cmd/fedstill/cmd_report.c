@@ -76,6 +76,7 @@ struct job {
     fst_task *task;
     fst_buf settings;
     const char *settings_note;
+    char why[700]; /* the note, when the task's file cannot be read */
     struct found found;
 };
 
@@ -144,17 +145,38 @@ static bool is_task(const char *name)
     return holds(name, "task.yaml") || (n > 5 && !strcmp(name + n - 5, ".yaml") && fst_file_exists(name));
 }
 
+static bool is_output(const char *folder)
+{
+    return holds(folder, "summary.json") || holds(folder, "events.jsonl");
+}
+
+/* A task's file that cannot be read is no reason to say nothing of its run, if that is where it usually is. */
+static fst_status from_task(struct job *j, const char *name, fst_error *err)
+{
+    fst_error e = {0};
+    bool folder = holds(name, "task.yaml");
+    fst_status s = folder ? copy(&j->folder, name, err) : folder_of(&j->folder, name, err);
+    if (s)
+        return s;
+    s = fst_task_load(&j->task, name, NULL, 0, &e);
+    if (!s)
+        return copy(&j->output, fst_task_output(j->task), err);
+    if (!(j->output = fst_path_join(j->folder, "output")))
+        return fst_fail_memory(err, strlen(j->folder));
+    if (!is_output(j->output))
+        return fst_fail(err, s, "%s", e.message);
+    snprintf(j->why, sizeof j->why, "The task's file cannot be read: %.600s", e.message);
+    j->settings_note = j->why;
+    return FST_OK;
+}
+
 static fst_status find_run(struct job *j, const char *name, fst_error *err)
 {
     fst_status s;
-    if (holds(name, "summary.json") || holds(name, "events.jsonl")) {
+    if (is_output(name)) {
         s = copy(&j->output, name, err);
     } else if (is_task(name)) {
-        s = fst_task_load(&j->task, name, NULL, 0, err);
-        if (!s)
-            s = copy(&j->output, fst_task_output(j->task), err);
-        if (!s)
-            s = holds(name, "task.yaml") ? copy(&j->folder, name, err) : folder_of(&j->folder, name, err);
+        s = from_task(j, name, err);
     } else {
         s = look_up(&j->found, name, err);
         return s ? s : copy(&j->output, j->found.run.output, err);
@@ -198,7 +220,7 @@ static fst_status read_settings(struct job *j, fst_error *err)
         (void)!fst_task_load(&j->task, j->folder, NULL, 0, NULL);
     }
     fst_task_free(kept);
-    if (!s && j->task && !j->settings_note) {
+    if (!s && j->task && !j->settings.data) {
         s = fst_task_dump(j->task, &j->settings, err);
         j->settings_note =
             "As the task's file says now, all defaults filled in; what --set changed in the run is not known.";
@@ -255,7 +277,7 @@ static fst_status run(const struct options *o, fst_error *err)
     if (option_flag(o, "evaluate") && option_flag(o, "no-data"))
         return fst_fail(err, FST_E_CONFIG, "--evaluate and --no-data exclude each other");
     fst_status s = find_run(&j, operand(o, 0), err);
-    if (!s && !holds(j.output, "summary.json") && !holds(j.output, "events.jsonl"))
+    if (!s && !is_output(j.output))
         s = fst_fail(err, FST_E_CONFIG, "%s holds no summary.json and no events.jsonl: nothing has run there yet",
                      j.output);
     if (!s)

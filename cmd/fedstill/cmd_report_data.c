@@ -224,15 +224,16 @@ fst_status report_data_try(struct report_data *d, const char *output, int thread
 /* ---- handing over ------------------------------------------------------------------------------------------ */
 
 /* The sample that `step` answered so; where that is not known, any of the class. */
-static int64_t find_example(const struct report_data *d, const char *step, int truth, int taken_for)
+static int64_t find_example(const struct report_data *d, const char *step, int truth, int taken_for, bool *exact)
 {
     size_t classes = (size_t)d->train->classes;
     for (size_t k = 0; k < d->models; k++)
         if (!strcmp(d->model[k].name, step)) {
             int64_t at = d->model[k].example[(size_t)truth * classes + (size_t)taken_for];
-            if (at >= 0)
+            if ((*exact = at >= 0))
                 return at;
         }
+    *exact = false;
     for (size_t i = 0; i < d->test->count; i++)
         if (d->test->labels[i] == truth)
             return (int64_t)i;
@@ -240,10 +241,10 @@ static int64_t find_example(const struct report_data *d, const char *step, int t
 }
 
 static fst_status example(void *ctx, const char *step, int truth, int taken_for, fst_sample *out, bool *there,
-                          fst_error *err)
+                          bool *exact, fst_error *err)
 {
     struct report_data *d = ctx;
-    int64_t i = find_example(d, step, truth, taken_for);
+    int64_t i = find_example(d, step, truth, taken_for, exact);
     *there = i >= 0;
     if (i < 0)
         return FST_OK;

@@ -21,12 +21,12 @@ struct matrix {
 
 static const struct {
     enum piece piece;
-    const char *key, *title, *step;
-} sources[] = {{PIECE_CLOUD, "edge", "edge", "edge_kd"},
-               {PIECE_CLOUD, "cloud", "cloud", "cloud_pretrain"},
-               {PIECE_CLOUD, "cascade", "edge and cloud together", ""},
-               {PIECE_EDGE, "edge", "edge", "edge_kd"},
-               {PIECE_DIRECT, "cloud", "cloud", "cloud_pretrain"}};
+    const char *key, *title;
+} sources[] = {{PIECE_CLOUD, "edge", "edge"},
+               {PIECE_CLOUD, "cloud", "cloud"},
+               {PIECE_CLOUD, "cascade", "edge and cloud together"},
+               {PIECE_EDGE, "edge", "edge"},
+               {PIECE_DIRECT, "cloud", "cloud"}};
 
 /* cloud_infer's report knows what those of the edge and the cloud alone know; these count where it is missing. */
 static bool stands_in(const struct fst__html *h, size_t i)
@@ -47,8 +47,8 @@ static size_t gather(const struct fst__html *h, struct matrix out[MAX_MATRICES])
         if (!m->own)
             continue;
         m->v = m->own;
-        m->step = sources[i].step;
-        snprintf(m->title, sizeof m->title, "Answers of %s", sources[i].title);
+        m->step = "";
+        snprintf(m->title, sizeof m->title, "Answers of %s%s", strchr(sources[i].title, ' ') ? "" : "the ", sources[i].title);
         count++;
     }
     for (size_t i = 0; i < h->r->model_count && count < MAX_MATRICES && h->r->classes > 0; i++) {
@@ -288,13 +288,18 @@ void fst__html_confusion(const struct fst__html *h, fst__page *p)
 {
     struct matrix m[MAX_MATRICES] = {0};
     size_t count = gather(h, m);
-    if (count)
+    if (count) {
         fst__section(p, "confusion", "Confusion");
+        fst__say_in(p, "p",
+                    "A row for each true class, a column for what was answered, shaded by its share of the row.");
+        fst__putf(p, "<div class=\"%s\">\n", m[0].n <= 12 ? "charts" : "");
+    }
     for (size_t i = 0; i < count; i++) {
         const char **names = class_names(h, m[i].n, p);
         fst__confusion(p, m[i].title, m[i].n, names, m[i].v);
         fst_free(names);
     }
+    fst__put(p, count ? "</div>\n" : "");
     release(m, count);
 }
 
@@ -324,34 +329,45 @@ static size_t worst(const struct matrix *m, struct pair out[PAIRS])
     return count;
 }
 
-static void picture(const struct fst__html *h, fst__page *p, const char *step, size_t truth, size_t taken,
-                    const char *caption)
+static void place_picture(fst__page *p, const fst_sample *s, const char *caption)
 {
-    fst_sample s = {.snr = NAN};
     fst__image m = {0};
-    bool there = false;
     char text[48];
-    if (p->status)
-        return;
-    p->status = h->r->example(h->r->ctx, step, (int)truth, (int)taken, &s, &there, p->err);
-    if (p->status || !there)
-        return;
-    if (!p->status)
-        p->status = fst__sample_tile(&s, &m, p->err);
+    p->status = fst__sample_tile(s, &m, p->err);
     if (p->status)
         return;
     fst__putf(p, "<figure class=\"sample\"><img class=\"pixels\" %s alt=\"",
-              m.width == m.height ? "width=\"180\" height=\"180\"" : "width=\"240\" height=\"150\"");
+              m.width == m.height ? "width=\"150\" height=\"150\"" : "width=\"240\" height=\"150\"");
     fst__say(p, caption);
     fst__put(p, "\" src=\"");
     if (!p->status)
         p->status = fst__image_address(&m, p->out, p->err);
     fst__put(p, "\"/><figcaption>");
     fst__say(p, caption);
-    snprintf(text, sizeof text, ", %.1f dB", s.snr);
-    fst__say(p, isfinite(s.snr) ? text : "");
+    snprintf(text, sizeof text, ", %.1f dB", s->snr);
+    fst__say(p, isfinite(s->snr) ? text : "");
     fst__put(p, "</figcaption></figure>\n");
     fst__image_release(&m);
+}
+
+/* A sample of `truth`; one that was not answered so is only shown when any will do. */
+static void picture(const struct fst__html *h, fst__page *p, const char *step, size_t truth, size_t taken, bool any,
+                    const char *name, const char *answered)
+{
+    fst_sample s = {.snr = NAN};
+    bool there = false, exact = false;
+    char caption[256];
+    if (p->status)
+        return;
+    p->status = h->r->example(h->r->ctx, step, (int)truth, (int)taken, &s, &there, &exact, p->err);
+    if (p->status || !there || (!exact && !any))
+        return;
+    snprintf(caption, sizeof caption, "%.90s, %s%.90s", name,
+             !exact           ? "a sample"
+             : truth == taken ? "answered right"
+                              : "taken for ",
+             truth == taken || !exact ? "" : answered);
+    place_picture(p, &s, caption);
 }
 
 static void show_pair(const struct fst__html *h, fst__page *p, const struct matrix *m, const struct pair *w,
@@ -367,12 +383,9 @@ static void show_pair(const struct fst__html *h, fst__page *p, const struct matr
     snprintf(text, sizeof text, "%s taken for %s: %lld time%s", a, b, (long long)w->n, w->n > 1 ? "s" : "");
     fst__subtitle(p, text);
     fst__put(p, "<div class=\"samples\">\n");
-    snprintf(text, sizeof text, "%s, taken for %s", a, b);
-    picture(h, p, m->step, w->truth, w->taken, text);
-    snprintf(text, sizeof text, "%s, answered right", a);
-    picture(h, p, m->step, w->truth, w->truth, text);
-    snprintf(text, sizeof text, "%s, answered right", b);
-    picture(h, p, m->step, w->taken, w->taken, text);
+    picture(h, p, m->step, w->truth, w->taken, false, a, b);
+    picture(h, p, m->step, w->truth, w->truth, true, a, b);
+    picture(h, p, m->step, w->taken, w->taken, true, b, b);
     fst__put(p, "</div>\n");
 }
 

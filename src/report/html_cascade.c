@@ -175,7 +175,7 @@ static void link_bars(fst__page *p, json_t *time)
 
 static void latency_row(fst__page *p, const char *name, json_t *l)
 {
-    if (!json_is_object(l))
+    if (!isfinite(fst__json_number(l, "mean")) && !isfinite(fst__json_number(l, "p50")))
         return;
     fst__row_begin(p);
     fst__cell_head(p, name);

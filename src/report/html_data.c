@@ -15,10 +15,11 @@ static void places_table(const struct fst__html *h, fst__page *p)
     const fst_html_report *r = h->r;
     size_t columns = (size_t)r->classes < MAX_CLASS_COLUMNS ? (size_t)r->classes : MAX_CLASS_COLUMNS;
     char text[32];
-    fst__put(p,
-             "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Samples by place and class\">"
-             "<table class=\"heat\">\n<caption><span>Samples by place and class, shaded by their share of the place's most "
-             "frequent class</span></caption>\n<thead><tr><th scope=\"col\">place</th><th scope=\"col\">all</th>");
+    fst__put(
+        p,
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Samples by place and class\">"
+        "<table class=\"heat\">\n<caption><span>Samples by place and class, shaded by their share of the place's most "
+        "frequent class</span></caption>\n<thead><tr><th scope=\"col\">place</th><th scope=\"col\">all</th>");
     for (size_t c = 0; c < columns; c++) {
         snprintf(text, sizeof text, "%zu", c);
         fst__put(p, "<th scope=\"col\"><span>");

@@ -80,7 +80,7 @@ const char fst__html_style[] =
     ".missing{background:var(--card);border-left:4px solid var(--c1);padding:.5rem .8rem;margin:.8rem 0}\n"
     "footer{margin-top:3rem;color:var(--soft);font-size:.9rem;border-top:1px solid var(--rule)}\n"
     ":focus-visible{outline:2px solid var(--link);outline-offset:2px}\n"
-    "@media (max-width:480px){h1{font-size:1.55rem}.chart text{font-size:16px}.chart text.name{font-size:18px}}\n"
+    "@media (max-width:480px){.sorts tbody th{white-space:normal;min-width:7.5em}h1{font-size:1.55rem}.chart text{font-size:16px}.chart text.name{font-size:18px}}\n"
     "@media print{nav,summary{display:none}.scroll{overflow:visible}pre{max-height:none}}\n";
 
 const char fst__html_script[] =

@@ -7,12 +7,18 @@
 #include "page.h"
 #include "surface.h"
 
-enum { WIDTH = 480, HEIGHT = 270, LEFT = 58, RIGHT = 14, TOP = 12, BOTTOM = 44, MOST_POINTS = 600, COLOURS = 6 };
+enum { WIDTH = 480, HEIGHT = 270, LEFT = 58, RIGHT = 24, TOP = 12, BOTTOM = 44, MOST_POINTS = 600, COLOURS = 6 };
 enum { TABLE_CLASSES = 32, BAR = 16, BAR_ROW = 46 };
 
 struct range {
     double from, to, step;
 };
+
+/* Far beyond what anybody measures, and near enough to let differences overflow: not drawn. */
+static bool is_drawable(double v)
+{
+    return fabs(v) < 1e100;
+}
 
 static struct range span_of(const fst__chart *c, bool y)
 {
@@ -20,7 +26,7 @@ static struct range span_of(const fst__chart *c, bool y)
     for (size_t s = 0; s < c->count; s++)
         for (size_t i = 0; i < c->series[s].n; i++) {
             double v = y ? c->series[s].y[i] : c->series[s].x[i];
-            if (!isfinite(v) || !isfinite(y ? c->series[s].x[i] : c->series[s].y[i]))
+            if (!is_drawable(v) || !is_drawable(y ? c->series[s].x[i] : c->series[s].y[i]))
                 continue;
             r.from = fmin(r.from, v);
             r.to = fmax(r.to, v);
@@ -104,7 +110,7 @@ static void say_point(fst__page *p, const fst__chart *c, const fst__series *s, s
 
 static bool drawn(const fst__series *s, size_t i)
 {
-    return isfinite(s->x[i]) && isfinite(s->y[i]);
+    return is_drawable(s->x[i]) && is_drawable(s->y[i]);
 }
 
 static void draw_series(fst__page *p, const fst__chart *c, size_t k, const struct range *x, const struct range *y)
@@ -218,7 +224,7 @@ static double length_of(const fst__bar_row *r, size_t parts)
 {
     double sum = 0;
     for (size_t k = 0; k < parts; k++)
-        sum += r->part[k] > 0 && isfinite(r->part[k]) ? r->part[k] : 0;
+        sum += r->part[k] > 0 && is_drawable(r->part[k]) ? r->part[k] : 0;
     return sum;
 }
 
@@ -249,7 +255,7 @@ void fst__bar_chart(fst__page *p, const char *title, const char *const *parts, s
         fst__say(p, rows[i].label);
         fst__put(p, "</text>");
         for (size_t k = 0; k < nparts; k++) {
-            double part = rows[i].part[k] > 0 && isfinite(rows[i].part[k]) ? rows[i].part[k] / longest * WIDTH : 0;
+            double part = rows[i].part[k] > 0 && is_drawable(rows[i].part[k]) ? rows[i].part[k] / longest * WIDTH : 0;
             if (part > 0)
                 fst__putf(p,
                           "<g class=\"s%zu\"><rect class=\"bar\" x=\"%.2f\" y=\"%zu\" width=\"%.2f\" "

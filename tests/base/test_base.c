@@ -208,6 +208,21 @@ static void test_whole_files(void **state)
     fst_free(path);
 }
 
+/* The rename at the end of an atomic write would put a file where the pipe or device was. */
+static void test_devices_are_not_replaced(void **state)
+{
+    (void)state;
+    fst_error err = {0};
+    struct stat st;
+    char *path = fst_path_join(folder, "pipe");
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(fst_file_write(path, "x", 1, &err), FST_E_IO);
+    assert_non_null(strstr(err.message, path));
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(S_ISFIFO(st.st_mode));
+    fst_free(path);
+}
+
 static void test_full_disk(void **state)
 {
     (void)state;
@@ -299,7 +314,7 @@ int main(void)
         cmocka_unit_test(test_shuffle),     cmocka_unit_test(test_memory),         cmocka_unit_test(test_buffer),
         cmocka_unit_test(test_pool),        cmocka_unit_test(test_whole_files),    cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_lock),        cmocka_unit_test(test_folders),        cmocka_unit_test(test_hashes),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_errors),      cmocka_unit_test(test_devices_are_not_replaced),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -7,6 +7,7 @@
  *   task_helper json FILE [KEY.KEY...]          fails when FILE is no JSON; prints what stands at the keys
  *                                               (of a list: at the index)
  *   task_helper events FILE                     fails when a line is no event; prints how many there are
+ *   task_helper xml FILE                        fails when FILE is no well-formed XML, and says where
  */
 #include <jansson.h>
 #include <math.h>
@@ -16,6 +17,7 @@
 
 #include "fedstill/store.h"
 #include "fedstill/tensor.h"
+#include "xml_check.h"
 
 enum { SIDE = 28, PIXELS = SIDE * SIDE, CLASSES = 10 };
 
@@ -168,6 +170,21 @@ static int read_events(const char *path)
     return skipped > 0;
 }
 
+static int check_xml(const char *path)
+{
+    fst_buf text = {0};
+    fst_error e = {0};
+    char why[200];
+    size_t at;
+    if (fst_file_read(path, 64 << 20, &text, &e))
+        return failed(&e);
+    bool ok = xml_check(text.data ? text.data : "", text.len, &at, why, sizeof why);
+    if (!ok)
+        fprintf(stderr, "task_helper: %s: byte %zu: %s\n", path, at, why);
+    fst_buf_release(&text);
+    return !ok;
+}
+
 int main(int argc, char **argv)
 {
     const char *verb = argc > 2 ? argv[1] : "";
@@ -179,6 +196,8 @@ int main(int argc, char **argv)
         return read_json(argv[2], argc == 4 ? argv[3] : NULL);
     if (!strcmp(verb, "events") && argc == 3)
         return read_events(argv[2]);
+    if (!strcmp(verb, "xml") && argc == 3)
+        return check_xml(argv[2]);
     fprintf(stderr, "task_helper: wrong usage; see the head of tests/task/helper.c\n");
     return 2;
 }
