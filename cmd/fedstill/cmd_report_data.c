@@ -268,6 +268,7 @@ void report_data_fill(struct report_data *d, fst_html_report *r)
     r->place_count = d->place_count;
     r->models = d->tried;
     r->model_count = d->models;
+    r->test_digest = d->test->digest;
     r->example = example;
     r->ctx = d;
 }

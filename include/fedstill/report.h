@@ -131,6 +131,7 @@ typedef struct fst_html_report {
     const char *places_note; /* why they are missing, or where they come from */
     const fst_tried_model *models;
     size_t model_count;
+    const char *test_digest; /* of the data that models were tried on and examples are of */
     /* A sample of class `truth`. *exact: one that the model of `step` took for `taken_for`, which is looked for first; false:
      * any. *there false: there is none at all. It is valid until the next call. */
     fst_status (*example)(void *ctx, const char *step, int truth, int taken_for, fst_sample *out, bool *there,

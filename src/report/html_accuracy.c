@@ -48,7 +48,8 @@ static size_t gather(const struct fst__html *h, struct matrix out[MAX_MATRICES])
             continue;
         m->v = m->own;
         m->step = "";
-        snprintf(m->title, sizeof m->title, "Answers of %s%s", strchr(sources[i].title, ' ') ? "" : "the ", sources[i].title);
+        snprintf(m->title, sizeof m->title, "Answers of %s%s", strchr(sources[i].title, ' ') ? "" : "the ",
+                 sources[i].title);
         count++;
     }
     for (size_t i = 0; i < h->r->model_count && count < MAX_MATRICES && h->r->classes > 0; i++) {
@@ -245,6 +246,7 @@ static void snr_table(const struct snr_chart *c, fst__page *p)
         snprintf(named[k], sizeof named[k], "#%s", c->name[k]);
         titles[k + 1] = named[k];
     }
+    fst__put(p, "<details><summary>As a table</summary>\n");
     fst__table_begin(p, "Accuracy by SNR (middle of the bin)", titles);
     for (size_t i = 0; i < c->series[0].n && i < MAX_ROWS; i++) {
         fst__row_begin(p);
@@ -258,6 +260,7 @@ static void snr_table(const struct snr_chart *c, fst__page *p)
         fst__row_end(p);
     }
     fst__table_end(p);
+    fst__put(p, "</details>\n");
 }
 
 void fst__html_by_snr(const struct fst__html *h, fst__page *p)
@@ -336,8 +339,7 @@ static void place_picture(fst__page *p, const fst_sample *s, const char *caption
     p->status = fst__sample_tile(s, &m, p->err);
     if (p->status)
         return;
-    fst__putf(p, "<figure class=\"sample\"><img class=\"pixels\" %s alt=\"",
-              m.width == m.height ? "width=\"150\" height=\"150\"" : "width=\"240\" height=\"150\"");
+    fst__putf(p, "<figure class=\"sample\"><img class=\"pixels%s\" alt=\"", fst__sample_is_image(s) ? "" : " wide");
     fst__say(p, caption);
     fst__put(p, "\" src=\"");
     if (!p->status)

@@ -89,6 +89,12 @@ void fst__html_data(const struct fst__html *h, fst__page *p)
     snprintf(text, sizeof text, "%d", r->classes);
     fst__fact_number(p, "classes", r->classes > 0 ? r->classes : NAN, text);
     fst__facts_end(p);
+    const char *digest = fst__json_text(d, "test_digest");
+    if (r->test_digest && digest && strcmp(digest, r->test_digest))
+        fst__missing(
+            p, "Not the run's test samples:",
+            "those that were opened for this page have another digest. Counts by class, examples and what was tried "
+            "on them are of the opened ones.");
     summary_places(p, json_object_get(s, "places"));
     if (counts)
         places_table(h, p);

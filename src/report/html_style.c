@@ -30,7 +30,7 @@ const char fst__html_style[] =
     ".scroll{overflow-x:auto;max-width:100%;margin:.8rem 0}\n"
     "table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}\n"
     "caption{text-align:left;color:var(--soft);padding:.2rem 0 .5rem}\n"
-    "caption span{display:block;position:sticky;left:0;width:fit-content;max-width:calc(100vw - 2rem)}\n"
+    "caption span{display:block;position:sticky;left:0;width:max-content;max-width:calc(100vw - 2rem)}\n"
     "th,td{padding:.32rem .6rem;text-align:left;border-bottom:1px solid var(--rule);overflow-wrap:normal}\n"
     "td.n,th.n{text-align:right;white-space:nowrap}\n"
     "thead th{color:var(--soft);font-weight:600;vertical-align:bottom}\n"
@@ -77,10 +77,12 @@ const char fst__html_style[] =
     ".sample figcaption{font-size:.9rem;color:var(--soft);max-width:240px}\n"
     "img.pixels{image-rendering:pixelated;max-width:100%;height:auto;display:block;border:1px solid var(--rule)}\n"
     ".sample img.pixels{height:150px;width:auto}\n"
+    ".sample img.wide{width:240px}\n"
     ".missing{background:var(--card);border-left:4px solid var(--c1);padding:.5rem .8rem;margin:.8rem 0}\n"
     "footer{margin-top:3rem;color:var(--soft);font-size:.9rem;border-top:1px solid var(--rule)}\n"
     ":focus-visible{outline:2px solid var(--link);outline-offset:2px}\n"
-    "@media (max-width:480px){.sorts tbody th{white-space:normal;min-width:7.5em}h1{font-size:1.55rem}.chart text{font-size:16px}.chart text.name{font-size:18px}}\n"
+    "@media (max-width:480px){.sorts tbody th{white-space:normal;min-width:7.5em}h1{font-size:1.55rem}.chart "
+    "text{font-size:16px}.chart text.name{font-size:18px}}\n"
     "@media print{nav,summary{display:none}.scroll{overflow:visible}pre{max-height:none}}\n";
 
 const char fst__html_script[] =

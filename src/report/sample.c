@@ -30,6 +30,12 @@ static bool is_image(const fst_sample *s, size_t *c, size_t *h, size_t *w)
     return *h <= 4096 && *w <= 4096;
 }
 
+bool fst__sample_is_image(const fst_sample *s)
+{
+    size_t c, h, w;
+    return is_image(s, &c, &h, &w);
+}
+
 static double element(const fst_sample *s, size_t i)
 {
     if (s->dtype == FST_U8)

@@ -6,5 +6,7 @@
 
 /* An image as it is, a signal's spectrogram; other shapes' spectrogram over their elements. */
 FST_MUST fst_status fst__sample_tile(const fst_sample *s, fst__image *out, fst_error *err);
+/* Whether that keeps its shape when it is shown, as images do and spectrograms need not. */
+bool fst__sample_is_image(const fst_sample *s);
 
 #endif

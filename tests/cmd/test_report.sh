@@ -76,6 +76,7 @@ for step in edge_kd federated_train; do
     done
     said $page "<code>$("$FEDSTILL_HELPER" json task/output/summary.json stages.$step.model.digest)</code>"
 done
+not_said $page "Not the run&#39;s test samples"
 # the confusion of the federated student has as many on its diagonal as its accuracy says
 checks=$((checks + 1))
 right=$(sed -n '/Answers of the student federated/,/<\/table>/p' $page | grep -o '<td class="hit"[^>]*>[0-9]*' |
@@ -115,6 +116,10 @@ expect 0 report task -o page.html
 well_formed page.html
 said page.html "The data cannot be opened"
 expect 2 report task -o page.html --evaluate
+"$FEDSTILL_HELPER" data data 120 60 7
+expect 0 report task -o page.html
+said page.html "Not the run&#39;s test samples"
+rm -r data
 mv gone data
 echo '{"task": ' >task/output/summary.json
 expect 0 report task -o page.html
