@@ -93,6 +93,37 @@ typedef struct fst_cross_attention {
 FST_API fst_value fst_graph_cross_attention(fst_graph *g, fst_value q, fst_value context, const char *name,
                                             const fst_cross_attention *o);
 
+/*
+ * Complex values. They begin with fst_graph_complex_from_parts; relu, max and average pooling, flatten, reshape, add
+ * and concat then act on real and imaginary parts alike, other ops refuse them. A graph's output is real.
+ */
+FST_API fst_value fst_graph_complex_from_parts(fst_graph *g, fst_value x); /* real (2, ...) -> complex (...) */
+FST_API fst_value fst_graph_complex_to_parts(fst_graph *g, fst_value x);   /* and back: parts first */
+FST_API fst_value fst_graph_magnitude(fst_graph *g, fst_value x);          /* |z|, real; gradient 0 at 0 */
+/* (a + ib)(re + i im) with two real layers of equal shape, each with a bias of its own if any:
+ * re = r(re) - i(im), im = r(im) + i(re). Parameters NAME.conv_r.weight (out, in, kh, kw), NAME.conv_r.bias (out),
+ * NAME.conv_i.weight, NAME.conv_i.bias; no groups. Trabelsi et al., Deep complex networks, ICLR 2018. */
+FST_API fst_value fst_graph_complex_conv2d(fst_graph *g, fst_value x, const char *name, const fst_conv2d *o);
+/* The same with NAME.fc_r.weight (out, in), NAME.fc_r.bias (out), NAME.fc_i.weight, NAME.fc_i.bias. */
+FST_API fst_value fst_graph_complex_linear(fst_graph *g, fst_value x, const char *name, int64_t out, bool bias);
+/* Whitens real and imaginary part together by the inverse square root of their 2x2 covariance over batch and positions,
+ * then w = G w + beta (Trabelsi et al. 2018). Parameters NAME.weight (C, 3): G's rr, ii, ri; NAME.bias (C, 2): re, im.
+ * Buffers NAME.running_mean (C, 2), NAME.running_covar (C, 3): rr, ii, ri, unbiased and without eps; counter
+ * NAME.num_batches_tracked. The diagonals start at sqrt(2). */
+FST_API fst_value fst_graph_complex_batchnorm(fst_graph *g, fst_value x, const char *name, double eps, double momentum);
+
+typedef struct fst_time_freq_attention {
+    int64_t reduction;                /* the gate's hidden layer has channels / reduction units */
+    double floor, ceiling, phase_eps; /* of magnitudes; added to both parts before the phase is taken */
+} fst_time_freq_attention;
+/*
+ * Gates the magnitude m = |z| + floor of complex (C, H, W), first by channel, m *= sigmoid(W2 relu(W1 mean_hw m)), then
+ * by position, m *= sigmoid(conv7x7([mean_c m, max_c m])), clamps it to [floor, ceiling] and puts the phase back:
+ * m exp(i atan2(im + phase_eps, re + phase_eps)). Parameters NAME.fc1.weight (C / reduction, C), NAME.fc2.weight
+ * (C, C / reduction), NAME.conv.weight (1, 2, 7, 7). After Woo et al., CBAM, ECCV 2018.
+ */
+FST_API fst_value fst_graph_time_freq_attention(fst_graph *g, fst_value x, const char *name, const fst_time_freq_attention *o);
+
 /* Names the output and closes the graph. */
 FST_MUST FST_API fst_status fst_graph_finish(fst_graph *g, fst_value output, fst_error *err);
 

@@ -161,6 +161,36 @@ fst_status fdn_tagged(struct fst_context *c, dnnl_data_type_t type, int rank, co
     return FST_OK;
 }
 
+fst_status fdn_blocked(struct fst_context *c, int64_t rows, const fst_shape *sample, int64_t block,
+                       const struct fst_layout **out, fst_error *err)
+{
+    dnnl_dims_t d = {rows, sample->dim[0], sample->dim[1], sample->dim[2]};
+    struct fst_layout *l = new_layout(c, err);
+    if (!l)
+        return FST_E_MEMORY;
+    dnnl_status_t s = fdn_md_tagged(&l->md, 4, d, dnnl_f32, block == 16 ? dnnl_aBcd16b : dnnl_aBcd8b);
+    if (s)
+        return fdn_failed(s, "cannot describe a tensor", err);
+    *out = l;
+    return FST_OK;
+}
+
+fst_status fdn_part(struct fst_context *c, int rank, const int64_t *dims, const int64_t *strides,
+                    const struct fst_layout **out, fst_error *err)
+{
+    dnnl_dims_t d = {0}, step = {0};
+    struct fst_layout *l = new_layout(c, err);
+    if (!l)
+        return FST_E_MEMORY;
+    for (int i = 0; i < rank; i++)
+        d[i] = dims[i], step[i] = strides[i];
+    dnnl_status_t s = fdn_md_strided(&l->md, rank, d, dnnl_f32, step);
+    if (s)
+        return fdn_failed(s, "cannot describe a tensor", err);
+    *out = l;
+    return FST_OK;
+}
+
 fst_status fdn_samples(struct fst_context *c, dnnl_data_type_t type, int64_t rows, const fst_shape *sample, bool any,
                        const struct fst_layout **out, fst_error *err)
 {
@@ -371,7 +401,7 @@ static bool fuses(const struct fst_node *n, const struct fst_node *behind, bool 
     bool weighted = n->kind == FST_OP_CONV2D || n->kind == FST_OP_LINEAR;
     switch (behind->kind) {
     case FST_OP_RELU:
-        return weighted || n->kind == FST_OP_BATCHNORM2D || n->kind == FST_OP_ADD;
+        return weighted || fst__is_batch_norm(n->kind) || n->kind == FST_OP_ADD;
     case FST_OP_RELU6:
         return weighted && !training;
     case FST_OP_BATCHNORM2D:

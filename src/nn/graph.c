@@ -40,6 +40,13 @@ const struct fst_op_type *const fst__op_types[FST_OP_KINDS] = {
     [FST_OP_TRANSPOSE] = &fst__op_transpose,
     [FST_OP_SCALE] = &fst__op_scale,
     [FST_OP_ATTENTION] = &fst__op_attention,
+    [FST_OP_COMPLEX_FROM_PARTS] = &fst__op_complex_from_parts,
+    [FST_OP_COMPLEX_TO_PARTS] = &fst__op_complex_to_parts,
+    [FST_OP_MAGNITUDE] = &fst__op_magnitude,
+    [FST_OP_COMPLEX_CONV2D] = &fst__op_complex_conv2d,
+    [FST_OP_COMPLEX_LINEAR] = &fst__op_complex_linear,
+    [FST_OP_COMPLEX_BATCHNORM] = &fst__op_complex_batchnorm,
+    [FST_OP_TIME_FREQ_ATTENTION] = &fst__op_time_freq_attention,
 };
 
 fst_status fst_graph_new(fst_graph **out, fst_error *err)
@@ -79,8 +86,9 @@ static fst_status grow(void **array, size_t count, size_t size, fst_error *err)
 /* Names become keys of files, so they are whole and different. */
 static fst_status check_name(const fst_graph *g, fst_op_kind kind, const char *name, fst_error *err)
 {
-    bool named = kind == FST_OP_CONV2D || kind == FST_OP_LINEAR || kind == FST_OP_BATCHNORM2D ||
-                 kind == FST_OP_GROUPNORM || kind == FST_OP_LAYERNORM || kind == FST_OP_SPECTRAL_LINEAR;
+    bool named = kind == FST_OP_CONV2D || kind == FST_OP_LINEAR || fst__is_batch_norm(kind) ||
+                 kind == FST_OP_GROUPNORM || kind == FST_OP_LAYERNORM || kind == FST_OP_SPECTRAL_LINEAR ||
+                 kind == FST_OP_COMPLEX_CONV2D || kind == FST_OP_COMPLEX_LINEAR || kind == FST_OP_TIME_FREQ_ATTENTION;
     if (!named)
         return FST_OK;
     if (!name[0] || strlen(name) > MAX_NODE_NAME)
@@ -194,6 +202,18 @@ bool fst__graph_add_buffer(fst_graph *g, struct fst_node *n, const char *leaf, f
         n->first_buffer = (int)g->nbuffers;
     n->buffers++;
     return add_slot(g, &g->buffers, &g->nbuffers, &g->buffer_count, n->name, leaf, shape, init, 0);
+}
+
+bool fst__graph_add_counter(fst_graph *g, struct fst_node *n)
+{
+    fst_status s = grow((void **)&g->counters, g->ncounters, sizeof *g->counters, &g->error);
+    if (s) {
+        fst__graph_broken(g, s);
+        return false;
+    }
+    n->counter = (int)g->ncounters++;
+    snprintf(g->counters[n->counter], FST_NAME_MAX, "%.70s.num_batches_tracked", n->name);
+    return true;
 }
 
 fst_value fst__graph_made(const fst_graph *g, const struct fst_node *n, bool ok)
@@ -360,12 +380,7 @@ fst_value fst_graph_batchnorm2d(fst_graph *g, fst_value x, const char *name, dou
               fst__graph_add_param(g, n, "bias", c, FST_INIT_ZERO, 0) &&
               fst__graph_add_buffer(g, n, "running_mean", c, FST_INIT_ZERO) &&
               fst__graph_add_buffer(g, n, "running_var", c, FST_INIT_ONE);
-    fst_status s = grow((void **)&g->counters, g->ncounters, sizeof *g->counters, &g->error);
-    if (s)
-        return fst__graph_broken(g, s);
-    n->counter = (int)g->ncounters++;
-    snprintf(g->counters[n->counter], FST_NAME_MAX, "%.70s.num_batches_tracked", name);
-    return fst__graph_made(g, n, ok);
+    return fst__graph_made(g, n, ok && fst__graph_add_counter(g, n));
 }
 
 /* Scale and shift of `count` elements. */
@@ -504,6 +519,14 @@ double fst_graph_flops(const fst_graph *g)
 
 /* ---- state ----------------------------------------------------------------------------------- */
 
+/* Element k of a tensor that starts without randomness. */
+static float constant(fst_init_rule rule, size_t k)
+{
+    if (rule == FST_INIT_COVARIANCE)
+        return k % 3 < 2 ? (float)sqrt(2.0) : 0;
+    return rule != FST_INIT_ZERO;
+}
+
 fst_status fst_state_init(fst_state *s, const fst_graph *g, fst_error *err)
 {
     fst_state t = {.param_count = g->param_count, .buffer_count = g->buffer_count, .counter_count = g->ncounters};
@@ -516,7 +539,7 @@ fst_status fst_state_init(fst_state *s, const fst_graph *g, fst_error *err)
     }
     for (size_t i = 0; i < g->nbuffers; i++)
         for (size_t k = 0; k < g->buffers[i].count; k++)
-            t.buffers[g->buffers[i].offset + k] = g->buffers[i].init != FST_INIT_ZERO;
+            t.buffers[g->buffers[i].offset + k] = constant(g->buffers[i].init, k);
     *s = t;
     return FST_OK;
 }
@@ -545,8 +568,7 @@ static void randomise_slot(const struct fst_slot *t, uint64_t seed, float *span)
             v[k] = (float)x;
             square += x * x;
         } else {
-            v[k] = t->init == FST_INIT_UNIFORM ? (float)((2 * fst_rng_uniform(&r) - 1) * bound)
-                                               : (float)(t->init == FST_INIT_ONE);
+            v[k] = t->init == FST_INIT_UNIFORM ? (float)((2 * fst_rng_uniform(&r) - 1) * bound) : constant(t->init, k);
         }
     }
     for (size_t k = 0; t->init == FST_INIT_DIRECTION && k < t->count; k++)

@@ -29,6 +29,13 @@ typedef enum fst_op_kind {
     FST_OP_TRANSPOSE,
     FST_OP_SCALE,
     FST_OP_ATTENTION,
+    FST_OP_COMPLEX_FROM_PARTS,
+    FST_OP_COMPLEX_TO_PARTS,
+    FST_OP_MAGNITUDE,
+    FST_OP_COMPLEX_CONV2D,
+    FST_OP_COMPLEX_LINEAR,
+    FST_OP_COMPLEX_BATCHNORM,
+    FST_OP_TIME_FREQ_ATTENTION,
     FST_OP_KINDS
 } fst_op_kind;
 
@@ -36,7 +43,8 @@ typedef enum fst_init_rule {
     FST_INIT_UNIFORM,
     FST_INIT_ONE,
     FST_INIT_ZERO,
-    FST_INIT_DIRECTION /* a random unit vector */
+    FST_INIT_DIRECTION, /* a random unit vector */
+    FST_INIT_COVARIANCE /* rows of three, rr, ii, ri: sqrt(2), sqrt(2), 0 */
 } fst_init_rule;
 
 struct fst_slot { /* a tensor of the parameter or the buffer span */
@@ -87,6 +95,10 @@ struct fst_node {
             double eps, momentum;
             int64_t groups; /* groupnorm */
         } norm;
+        struct {
+            int64_t reduction, hidden; /* hidden = channels / reduction */
+            double floor, ceiling, phase_eps;
+        } time_freq;
     } u;
     int params, first_param; /* slots in graph->params */
     int buffers, first_buffer;
@@ -126,7 +138,17 @@ extern const struct fst_op_type *const fst__op_types[FST_OP_KINDS];
 extern const struct fst_op_type fst__op_conv2d, fst__op_linear, fst__op_relu, fst__op_maxpool2d, fst__op_flatten,
     fst__op_dropout, fst__op_batchnorm2d, fst__op_add, fst__op_concat, fst__op_avgpool2d, fst__op_relu6,
     fst__op_sigmoid, fst__op_gelu_tanh, fst__op_softmax, fst__op_groupnorm, fst__op_layernorm, fst__op_spectral_linear,
-    fst__op_transpose, fst__op_scale, fst__op_attention;
+    fst__op_transpose, fst__op_scale, fst__op_attention, fst__op_complex_from_parts, fst__op_complex_to_parts,
+    fst__op_magnitude, fst__op_complex_conv2d, fst__op_complex_linear, fst__op_complex_batchnorm,
+    fst__op_time_freq_attention;
+
+/* Statistics of the whole batch: it cannot be cut, or padded. */
+static inline bool fst__is_batch_norm(fst_op_kind k)
+{
+    return k == FST_OP_BATCHNORM2D || k == FST_OP_COMPLEX_BATCHNORM;
+}
+/* The shape rule of conv2d, which complex convolutions share. */
+fst_status fst__conv2d_shape(struct fst_node *n, fst_error *err);
 
 /* graph.c, for the builders of other files. */
 /* Appends a node; its shape rule runs. NULL once the graph is broken. */
@@ -138,6 +160,7 @@ fst_value fst__graph_join(fst_graph *g, fst_op_kind kind, const fst_value *x, in
 bool fst__graph_add_param(fst_graph *g, struct fst_node *n, const char *leaf, fst_shape shape, fst_init_rule init,
                           int64_t fan_in);
 bool fst__graph_add_buffer(fst_graph *g, struct fst_node *n, const char *leaf, fst_shape shape, fst_init_rule init);
+bool fst__graph_add_counter(fst_graph *g, struct fst_node *n);
 /* The node's value when all went well, else -1. */
 fst_value fst__graph_made(const fst_graph *g, const struct fst_node *n, bool ok);
 fst_value fst__graph_broken(fst_graph *g, fst_status s);

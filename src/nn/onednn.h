@@ -63,6 +63,8 @@ struct kernel {
     const struct fst_node *fold;      /* the batch norm that it folds into weights and bias, */
     struct place folded, folded_bias; /* which go there */
     struct fst_blocked_pool pool;
+    int64_t block; /* of channels, for loops on complex values */
+    size_t clear;  /* bytes of the gradient that are set to 0 */
     struct kernel *next;
 };
 
@@ -84,6 +86,11 @@ fst_status fdn_sample_layout(struct fst_context *c, int64_t rows, const fst_shap
                              const struct fst_layout **out, fst_error *err);
 fst_status fdn_samples(struct fst_context *c, dnnl_data_type_t type, int64_t rows, const fst_shape *sample, bool any,
                        const struct fst_layout **out, fst_error *err);
+/* f32 with channels in blocks of 8 or 16; with strides of one's own, in elements. */
+fst_status fdn_blocked(struct fst_context *c, int64_t rows, const fst_shape *sample, int64_t block,
+                       const struct fst_layout **out, fst_error *err);
+fst_status fdn_part(struct fst_context *c, int rank, const int64_t *dims, const int64_t *strides,
+                    const struct fst_layout **out, fst_error *err);
 /* Plain f32. */
 fst_status fdn_plain(struct fst_context *c, int64_t rows, const fst_shape *sample, const struct fst_layout **out,
                      fst_error *err);
@@ -118,6 +125,8 @@ fst_status fdn_accumulate(struct fst_context *c, const struct fst_layout *l, str
 typedef fst_status fdn_maker(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err);
 fdn_maker fdn_weighted_op, fdn_relu_op, fdn_relu6_op, fdn_add_op, fdn_plain_op, fdn_blocked_maxpool_op, fdn_spectral_op,
     fdn_scale_op, fdn_attention_op;
+/* onednn_complex.c, onednn_complex_loops.c */
+fdn_maker fdn_complex_weighted_op, fdn_complex_norm_op, fdn_time_freq_op;
 /* The kernels of one node. */
 fdn_maker fdn_op;
 

@@ -36,6 +36,16 @@ static inline dnnl_status_t fdn_md_tagged(fdn_md_store *out, int rank, const dnn
 #endif
 }
 
+static inline dnnl_status_t fdn_md_strided(fdn_md_store *out, int rank, const dnnl_dims_t dims, dnnl_data_type_t type,
+                                           const dnnl_dims_t strides)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    return dnnl_memory_desc_create_with_strides(out, rank, dims, type, strides);
+#else
+    return dnnl_memory_desc_init_by_strides(out, rank, dims, type, strides);
+#endif
+}
+
 static inline dnnl_status_t fdn_md_copy(fdn_md_store *out, fdn_md from)
 {
 #if DNNL_VERSION_MAJOR >= 3

@@ -293,6 +293,13 @@ fst_status fdn_op(struct fst_context *c, const struct fst_op_request *r, struct 
         [FST_OP_TRANSPOSE] = fdn_plain_op,
         [FST_OP_SCALE] = fdn_scale_op,
         [FST_OP_ATTENTION] = fdn_attention_op,
+        [FST_OP_COMPLEX_FROM_PARTS] = fdn_plain_op,
+        [FST_OP_COMPLEX_TO_PARTS] = fdn_plain_op,
+        [FST_OP_MAGNITUDE] = fdn_plain_op,
+        [FST_OP_COMPLEX_CONV2D] = fdn_complex_weighted_op,
+        [FST_OP_COMPLEX_LINEAR] = fdn_complex_weighted_op,
+        [FST_OP_COMPLEX_BATCHNORM] = fdn_complex_norm_op,
+        [FST_OP_TIME_FREQ_ATTENTION] = fdn_time_freq_op,
     };
     struct fst_op o = {0};
     fst_status s = makers[r->node->kind](c, r, &o, err);

@@ -4,7 +4,7 @@
 #include "backend.h"
 #include "matmul.h"
 
-static fst_status shape(struct fst_node *n, fst_error *err)
+fst_status fst__conv2d_shape(struct fst_node *n, fst_error *err)
 {
     const fst_conv2d *c = &n->u.conv;
     if (n->in.rank != 3)
@@ -260,7 +260,7 @@ static void backward(const struct fst_node *n, const struct fst_op_args *a)
 
 const struct fst_op_type fst__op_conv2d = {
     .name = "conv2d",
-    .shape = shape,
+    .shape = fst__conv2d_shape,
     .flops = flops,
     .forward = forward,
     .backward = backward,

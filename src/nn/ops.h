@@ -54,4 +54,26 @@ size_t fst__attention_scratch(const struct fst_node *n);
 void fst__attention_forward(const struct fst_node *n, const struct fst_op_args *a, int64_t item, double *scratch);
 void fst__attention_backward(const struct fst_node *n, const struct fst_op_args *a, int64_t item, double *scratch);
 
+/* ---- complex values ---- */
+
+/* Complex batch norm of one channel: y = A (z - mean) + beta, A = G C^(-1/2), C the covariance with eps. */
+struct fst_whitening {
+    double mean[2], covar[3]; /* rr, ii, ri, without eps */
+    double root[3];           /* C^(-1/2) */
+    double a[4];              /* A by rows */
+};
+/* From mean and covar. weight: G's rr, ii, ri. */
+void fst__whiten(struct fst_whitening *w, const float weight[3], double eps);
+/* From the sums of g (2) and of g d^T (4, by rows), d = z - mean, over `count` values: gradients of weight and bias,
+ * and what the gradient of z is made of: A^T g + b d + c, b symmetric (rr, ii, ri). fixed: mean and covar do not depend
+ * on z. */
+struct fst_whitening_grad {
+    double weight[3], bias[2], b[3], c[2];
+};
+void fst__whiten_backward(const struct fst_whitening *w, const float weight[3], double eps, const double sum[2],
+                          const double dot[4], double count, bool fixed, struct fst_whitening_grad *out);
+/* Moves running mean and covariance of channel c on. */
+void fst__whitening_update(const struct fst_node *n, const struct fst_op_args *a, int64_t c,
+                           const struct fst_whitening *w);
+
 #endif

@@ -44,7 +44,7 @@ struct fst_trainer {
 static bool has_batch_norm(const fst_graph *g)
 {
     for (int i = 0; i < g->count; i++)
-        if (g->nodes[i].kind == FST_OP_BATCHNORM2D)
+        if (fst__is_batch_norm(g->nodes[i].kind))
             return true;
     return false;
 }
