@@ -25,6 +25,7 @@
 #define CIFAR_100 .classes = 100, .input = {3, {3, 32, 32}}
 
 #define LINK11 "real_resnet20_link11_h"
+#define COMPLEX "complex_resnet50_link11_with_attention"
 #define MOBILENET_CIFAR CIFAR_100, .stem_stride = 1, .stage_strides = {1, 2, 2, 2, 1, 1, 1}
 
 static const struct workload workloads[] = {
@@ -44,6 +45,7 @@ static const struct workload workloads[] = {
     {.name = "pfl_cifar", .model = "pfl_cifar", .batch = 10, .optim = SGD},
     {.name = "resnet20", .model = "resnet20", .batch = 128, .optim = MOMENTUM},
     {.name = LINK11, .model = LINK11, .batch = 32, .optim = ADAM},
+    {.name = COMPLEX, .model = COMPLEX, .batch = 32, .optim = ADAM},
     {.name = "mobilenet_v2_cifar",
      .model = "mobilenet_v2",
      .batch = 64,
@@ -99,7 +101,8 @@ static const struct option_spec options[] = {
 static const struct operand_spec operands[] = {
     {"WORKLOAD", 0, -1,
      "mnist_teacher, mnist_student_kd_online, mnist_student_kd_cached, cifar_teacher, pfl_cifar, resnet20, "
-     "real_resnet20_link11_h, mobilenet_v2_cifar, resnet50_cifar, real_resnet20_link11_h_infer_b1, "
+     "real_resnet20_link11_h, complex_resnet50_link11_with_attention, mobilenet_v2_cifar, resnet50_cifar, "
+     "real_resnet20_link11_h_infer_b1, "
      "real_resnet20_link11_h_infer_b256, fl_mnist_lr; all when none is given."},
     {0},
 };

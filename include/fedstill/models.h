@@ -18,8 +18,8 @@ typedef struct fst_model_config {
     fst_shape input;                            /* rank 0: the default */
     double dropout1, dropout2;                  /* pfl_cifar, mobilenet_v2; negative: 0 */
     fst_stem stem;                              /* resnet50 */
-    int hidden;                                 /* real_resnet20_link11_h: width of its first linear layer (1000) */
-    double width;                               /* mobilenet_v2, real_resnet20_link11_h: multiplies its channels (1) */
+    int hidden;                                 /* the Link-11 networks: width of the first linear layer (1000) */
+    double width;                               /* mobilenet_v2, the Link-11 networks: multiplies the channels (1) */
     int stem_stride, stage_strides[FST_STAGES]; /* mobilenet_v2; the strides all or none */
 } fst_model_config;
 

@@ -87,8 +87,8 @@ static const struct {
     {"dropout1", " pfl_cifar mobilenet_v2 ", "0 to below 1"},
     {"dropout2", " pfl_cifar ", "0 to below 1"},
     {"stem", " resnet50 ", "imagenet or cifar"},
-    {"hidden", " real_resnet20_link11_h ", "1 to 1048576"},
-    {"width", " mobilenet_v2 real_resnet20_link11_h ", "0.01 to 16"},
+    {"hidden", " real_resnet20_link11_h complex_resnet50_link11_with_attention ", "1 to 1048576"},
+    {"width", " mobilenet_v2 real_resnet20_link11_h complex_resnet50_link11_with_attention ", "0.01 to 16"},
     {"stem_stride", " mobilenet_v2 ", "1 to 16"},
     {"stage_strides", " mobilenet_v2 ", "seven numbers 1 to 16, by comma"},
 };

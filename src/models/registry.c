@@ -3,7 +3,8 @@
 
 #include "zoo.h"
 
-static const struct fst_zoo_entry *const families[] = {fst__zoo_small, fst__zoo_resnet, fst__zoo_mobilenet};
+static const struct fst_zoo_entry *const families[] = {fst__zoo_small, fst__zoo_resnet, fst__zoo_mobilenet,
+                                                       fst__zoo_complex};
 
 static const struct fst_zoo_entry *entry_at(size_t i)
 {

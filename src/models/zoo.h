@@ -10,7 +10,8 @@ struct fst_zoo_entry {
     fst_value (*build)(fst_graph *g, fst_value x, const fst_model_config *config);
 };
 /* Tables of the families, each ended by an entry without a name. */
-extern const struct fst_zoo_entry fst__zoo_small[], fst__zoo_resnet[], fst__zoo_mobilenet[];
+extern const struct fst_zoo_entry fst__zoo_small[], fst__zoo_resnet[], fst__zoo_mobilenet[],
+    fst__zoo_complex[];
 
 /* The options that are not at their defaults, as text: "stem=cifar hidden=500". parse: false for what it does not
  * know. */
