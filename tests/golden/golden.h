@@ -71,6 +71,11 @@ void golden_slots(struct golden *g, const char *list, const char *prefix, const 
 void golden_compare_slots(struct golden *g, const char *stem, const fst_graph *graph, bool buffers, const float *span,
                           double r, double floor);
 
+/* Ops on complex values: input.re, input.im. */
+bool golden_is_complex(const struct golden *g);
+bool golden_knows_complex(const char *op);
+void golden_complex_op(struct golden *g);
+
 /* One function a kind; g->backend says where the nn kinds run. */
 void golden_op(struct golden *g);
 void golden_model(struct golden *g);

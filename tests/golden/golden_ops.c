@@ -255,6 +255,10 @@ static void op_run(const struct op_case *c)
 void golden_op(struct golden *g)
 {
     struct op_case c = {.g = g, .op = golden_text(g, "op", "")};
+    if (golden_is_complex(g) && golden_knows_complex(c.op)) {
+        golden_complex_op(g);
+        return;
+    }
     if (!op_known(c.op)) {
         golden_skip(g, c.op);
         return;

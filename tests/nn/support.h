@@ -71,6 +71,24 @@ static inline size_t output_floats(const fst_graph *g)
     return (size_t)fst_shape_count(&s);
 }
 
+/* Complex batch norms: scales beside their diagonal, covariances with a determinant above 0. */
+static inline void fill_complex_norms(fst_state *s, const fst_graph *g, uint64_t seed)
+{
+    fst_rng r;
+    fst_rng_init(&r, seed, "test.complex", 0);
+    for (size_t i = 0; i < fst_graph_buffers(g); i++) {
+        fst_param_info p = fst_graph_buffer(g, i);
+        for (size_t k = 0; strstr(p.name, "running_covar") && k < p.count; k++)
+            s->buffers[p.offset + k] = (float)(k % 3 < 2 ? 0.5 + fst_rng_uniform(&r) : fst_rng_uniform(&r) - 0.5);
+    }
+    for (size_t i = 0; i < fst_graph_params(g); i++) {
+        fst_param_info p = fst_graph_param(g, i);
+        bool scale = p.shape.rank == 2 && p.shape.dim[1] == 3 && strstr(p.name, "norm.weight");
+        for (size_t k = 0; scale && k < p.count; k++)
+            s->params[p.offset + k] += (float)(0.3 * fst_rng_normal(&r));
+    }
+}
+
 /* Parameters and running statistics of a network that has seen data: none zero, variances above 0. */
 static inline void fill_state(fst_state *s, const fst_graph *g, uint64_t seed)
 {
@@ -89,6 +107,7 @@ static inline void fill_state(fst_state *s, const fst_graph *g, uint64_t seed)
             s->buffers[p.offset + k] =
                 (float)(strstr(p.name, "_var") ? 0.5 + fst_rng_uniform(&r) : 0.3 * fst_rng_normal(&r));
     }
+    fill_complex_norms(s, g, seed);
 }
 
 /* The Euclidean norm of a - b; b NULL counts as 0. */
