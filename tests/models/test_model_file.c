@@ -53,6 +53,8 @@ static void every_network_comes_back(void **state)
         char digest[FST_DIGEST_HEX], again[FST_DIGEST_HEX];
         fst_model_info info = fst_model_at(i);
         fst_model_config c = {.classes = info.classes == 10 ? 7 : 0};
+        if (!strncmp(info.name, "complex_", 8)) /* 52 million parameters otherwise */
+            c.width = 0.25;
         new_model(&m, info.name, &c);
         assert_ok(fst_model_save(&m, path, NULL, 0, digest, err));
         assert_ok(fst_sha256_file(path, again, err));
