@@ -26,6 +26,8 @@ static const char *const stage_names[] = {"cloud_pretrain",  "cloud_kd",        
                                           "cloud_infer",     "cloud_direct_infer", NULL};
 static const char *const devices[] = {"cpu", NULL};
 
+static const char *const precisions[] = {"f32", "bf16", NULL};
+
 static const struct option_spec options[] = {
     {.name = "mode",
      .letter = 'm',
@@ -68,6 +70,14 @@ static const struct option_spec options[] = {
      .fallback = "cpu",
      .choices = devices,
      .help = "Where to compute."},
+    {.name = "precision",
+     .argument = "P",
+     .type = OPTION_STRING,
+     .choices = precisions,
+     .help = "As --set precision=P: f32, or bf16 activations with f32 parameters."},
+    {.name = "check-finite",
+     .type = OPTION_FLAG,
+     .help = "As --set check_finite=true: name the first layer that yields a value that is no finite number."},
     {.name = "fresh", .type = OPTION_FLAG, .help = "Run the stages anew, whatever is there."},
     {.name = "dry-run",
      .letter = 'n',
@@ -184,10 +194,32 @@ static fst_status say_how_to_go_on(fst_error *err)
     return fst_fail(err, FST_E_CANCELLED, "%.900s; run the same command again to go on", why.message);
 }
 
+enum { MORE_SETS = 2 }; /* from options of their own */
+
+/* The overrides of --set, then those that have names; new memory for the list, not for its texts. */
+static fst_status load(fst_task **out, const struct options *o, fst_error *err)
+{
+    size_t n;
+    const char *const *given = option_list(o, "set", &n);
+    const char **sets = fst_calloc(n + MORE_SETS, sizeof *sets);
+    char precision[32];
+    if (!sets)
+        return fst_fail_memory(err, n * sizeof *sets);
+    for (size_t i = 0; i < n; i++)
+        sets[i] = given[i];
+    if (option_given(o, "precision")) {
+        snprintf(precision, sizeof precision, "precision=%s", option_string(o, "precision"));
+        sets[n++] = precision;
+    }
+    if (option_flag(o, "check-finite"))
+        sets[n++] = "check_finite=true";
+    fst_status s = fst_task_load(out, operand(o, 0), sets, n, err);
+    fst_free(sets);
+    return s;
+}
+
 static fst_status run(const struct options *o, fst_error *err)
 {
-    size_t nsets;
-    const char *const *sets = option_list(o, "set", &nsets);
     bool quiet = option_flag(o, "quiet");
     fst_task *task = NULL;
     fst_task_options to = {.mode = option_string(o, "mode"),
@@ -200,7 +232,7 @@ static fst_status run(const struct options *o, fst_error *err)
                            .stop = &stop};
     if (option_given(o, "mode") && option_given(o, "stage"))
         return fst_fail(err, FST_E_CONFIG, "--mode and --stage say different things: give one of them");
-    fst_status s = fst_task_load(&task, operand(o, 0), sets, nsets, err);
+    fst_status s = load(&task, o, err);
     if (!s && option_flag(o, "dry-run")) {
         s = dry_run(task, &to, err);
     } else if (!s) {
