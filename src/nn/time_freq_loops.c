@@ -1,7 +1,6 @@
 /*
  * time_freq_attention over runs (complex_loops.h). Magnitudes are computed again in every pass rather than kept: a
- * sample stays in the core's cache, and a square root costs less than a wait for memory. Compiled without errno for
- * sqrtf.
+ * sample stays in the core's cache, and a square root costs less than a wait for memory.
  */
 #include <math.h>
 #include <string.h>
