@@ -79,6 +79,7 @@ check_finished "$task/timed"
 
 # ---- kill -9
 hit=0 early=0 training=0 rounds=0 cycle=0 ended=0 attempts=0
+cycle_began=0 # this cycle was killed behind its start, so that the registry knows it
 quota=$((kills * 3 / 10))
 cycle_kills=0
 while [ $hit -lt "$kills" ] || [ $training -lt $quota ] || [ $rounds -lt $quota ]; do
@@ -103,31 +104,33 @@ while [ $hit -lt "$kills" ] || [ $training -lt $quota ] || [ $rounds -lt $quota 
     137)
         hit=$((hit + 1)) cycle_kills=$((cycle_kills + 1))
         case $(where "$output" "$before") in
-        cloud_pretrain | edge_alone | edge_kd) training=$((training + 1)) ;;
-        federated_train) rounds=$((rounds + 1)) ;;
+        cloud_pretrain | edge_alone | edge_kd) training=$((training + 1)) cycle_began=1 ;;
+        federated_train) rounds=$((rounds + 1)) cycle_began=1 ;;
         *) early=$((early + 1)) ;;
         esac
         ;;
     0)
         ended=$((ended + 1))
+        # the machine is faster now than when the whole run was timed: aim earlier
+        [ $cycle_kills -gt 2 ] || whole=$((whole * 3 / 4 + 20))
         check_finished "$output"
         expect 0 runs "$output" --json
         said out '"status": "done"'
         rm -rf "$output"
-        cycle=$((cycle + 1)) cycle_kills=0
+        cycle=$((cycle + 1)) cycle_kills=0 cycle_began=0
         ;;
     *)
         fail "cycle $cycle: exit status $status after $cycle_kills kills:"
         cat "$folder/child.err"
         rm -rf "$output"
-        cycle=$((cycle + 1)) cycle_kills=0
+        cycle=$((cycle + 1)) cycle_kills=0 cycle_began=0
         ;;
     esac
 done
 # the last cycle, from wherever it was killed
 output=$task/cycle-$cycle
 expect 0 runs --json
-[ $cycle_kills -eq 0 ] || said out '"status": "interrupted"'
+[ $cycle_began -eq 0 ] || said out '"status": "interrupted"'
 expect 0 run "$task" --set output="cycle-$cycle"
 check_finished "$output"
 expect 0 runs "$output"
