@@ -175,6 +175,8 @@ static fst_status setup(struct eval *e, fst_error *err)
     s = reserve(e, err);
     if (!s)
         s = fst_runner_new(&e->runner, e->model.graph, &to, err);
+    if (!s)
+        fst_runner_hold(e->runner, &e->model.state);
     return s ? s : fst_loader_new(&e->loader, &spec, err);
 }
 

@@ -305,6 +305,8 @@ static fst_status compute(struct predict *p, fst_error *err)
 {
     fst_trainer_options to = {.batch_size = p->batch};
     fst_status s = fst_runner_new(&p->runner, p->model.graph, &to, err);
+    if (!s)
+        fst_runner_hold(p->runner, &p->model.state);
     for (size_t i = 0; !s && i < p->ninputs; i++)
         s = predict_input(p, &p->inputs[i], err);
     return s;

@@ -124,6 +124,8 @@ static fst_status trial_open(struct trial *t, const struct report_data *d, const
     fst_trainer_options to = {.batch_size = BATCH, .threads = threads};
     if (!s)
         s = fst_runner_new(&t->runner, t->model.graph, &to, err);
+    if (!s)
+        fst_runner_hold(t->runner, &t->model.state);
     fst_loader_spec spec = {
         .source = d->test, .batch_size = BATCH, .transform = model_transform(&t->model), .background = true};
     if (!s)

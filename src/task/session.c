@@ -255,8 +255,11 @@ static fst_status evaluate(struct session *s, const fst_graph *graph, const fst_
     fst_status st = runner_for(s, graph, err);
     if (!st)
         st = fst_loader_new(&loader, &spec, err);
-    if (!st)
+    if (!st) {
+        fst_runner_hold(s->runner, state); /* it changes between evaluations, not within one */
         st = count_all(s, &t, loader, err);
+        fst_runner_hold(s->runner, NULL);
+    }
     fst_loader_free(loader);
     fst_free(t.logits);
     fst_free(t.grad);

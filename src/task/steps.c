@@ -74,6 +74,8 @@ static fst_status soften(struct session *s, const fst_model *teacher, fst_soft_l
     fst_runner *runner = NULL;
     fst_trainer_options o = fst__trainer_options(s, 512, s->threads);
     fst_status st = fst_runner_new(&runner, teacher->graph, &o, err);
+    if (!st)
+        fst_runner_hold(runner, &teacher->state);
     fst_soft_spec spec = fst__soft_spec(s);
     fst_soft_make how = {.source = s->train,
                          .subset = s->order,

@@ -532,6 +532,52 @@ static void profiles_run_behind_a_step(void **state)
     }
 }
 
+static void same_logits(fst_runner *a, fst_runner *b, const fst_state *s, const float *x)
+{
+    float first[BATCH * CLASSES], second[BATCH * CLASSES];
+    assert_ok(fst_runner_logits(a, s, x, BATCH, first, err));
+    assert_ok(fst_runner_logits(b, s, x, BATCH, second, err));
+    assert_memory_equal(first, second, sizeof first);
+}
+
+/* What a runner keeps of weights (layouts, folded batch norms) is that of the state in use, also when a held state
+ * has changed between two promises, or another one came in between. */
+static void held_states_are_the_ones_in_use(void **unused)
+{
+    (void)unused;
+    for (const char *const *b = fst_backend_names(); *b; b++) {
+        fst_graph *g = new_model("resnet8", FST_SHAPE(3, 8, 8));
+        fst_trainer_options o = {.batch_size = BATCH, .threads = 2, .shard_size = 8, .backend = *b};
+        fst_runner *held = NULL, *free_one = NULL;
+        fst_state s, other;
+        float x[BATCH * 3 * 8 * 8];
+        fill_normal(x, BATCH * 3 * 8 * 8, 9, "test.held", 1);
+        assert_ok(fst_state_init(&s, g, err));
+        assert_ok(fst_state_init(&other, g, err));
+        fst_state_randomise(&s, g, 1);
+        fst_state_randomise(&other, g, 2);
+        assert_ok(fst_runner_new(&held, g, &o, err));
+        assert_ok(fst_runner_new(&free_one, g, &o, err));
+        fst_runner_hold(held, &s);
+        same_logits(held, free_one, &s, x);
+        same_logits(held, free_one, &s, x);
+        same_logits(held, free_one, &other, x);
+        same_logits(held, free_one, &s, x);
+        for (size_t i = 0; i < s.buffer_count; i++)
+            s.buffers[i] = s.buffers[i] * 1.5f + 0.25f; /* running statistics */
+        fst_runner_hold(held, &s);
+        same_logits(held, free_one, &s, x);
+        fst_runner_hold(held, NULL);
+        s.params[0] += 1;
+        same_logits(held, free_one, &s, x);
+        fst_runner_free(held);
+        fst_runner_free(free_one);
+        fst_state_release(&s);
+        fst_state_release(&other);
+        fst_graph_free(g);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -546,6 +592,7 @@ int main(void)
         cmocka_unit_test(trainers_do_not_disturb_each_other),
         cmocka_unit_test(logits_do_not_depend_on_company),
         cmocka_unit_test(profiles_run_behind_a_step),
+        cmocka_unit_test(held_states_are_the_ones_in_use),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
