@@ -371,7 +371,7 @@ fst_value fst_graph_dropout(fst_graph *g, fst_value x, double p)
 
 fst_value fst_graph_batchnorm2d(fst_graph *g, fst_value x, const char *name, double eps, double momentum)
 {
-    struct fst_node a = {.u.norm = {eps, momentum}};
+    struct fst_node a = {.u.norm = {.eps = eps, .momentum = momentum}};
     struct fst_node *n = fst__graph_add(g, FST_OP_BATCHNORM2D, x, &a, name);
     if (!n)
         return -1;

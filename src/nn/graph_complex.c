@@ -61,7 +61,7 @@ fst_value fst_graph_complex_linear(fst_graph *g, fst_value x, const char *name, 
 
 fst_value fst_graph_complex_batchnorm(fst_graph *g, fst_value x, const char *name, double eps, double momentum)
 {
-    struct fst_node a = {.u.norm = {eps, momentum}};
+    struct fst_node a = {.u.norm = {.eps = eps, .momentum = momentum}};
     struct fst_node *n = fst__graph_add(g, FST_OP_COMPLEX_BATCHNORM, x, &a, name);
     if (!n)
         return -1;
