@@ -122,7 +122,8 @@ typedef struct fst_time_freq_attention {
  * m exp(i atan2(im + phase_eps, re + phase_eps)). Parameters NAME.fc1.weight (C / reduction, C), NAME.fc2.weight
  * (C, C / reduction), NAME.conv.weight (1, 2, 7, 7). After Woo et al., CBAM, ECCV 2018.
  */
-FST_API fst_value fst_graph_time_freq_attention(fst_graph *g, fst_value x, const char *name, const fst_time_freq_attention *o);
+FST_API fst_value fst_graph_time_freq_attention(fst_graph *g, fst_value x, const char *name,
+                                                const fst_time_freq_attention *o);
 
 /* Names the output and closes the graph. */
 FST_MUST FST_API fst_status fst_graph_finish(fst_graph *g, fst_value output, fst_error *err);
@@ -186,12 +187,12 @@ FST_API bool fst_precision_parse(const char *name, fst_precision *out);
 
 typedef struct fst_plan_options {
     int64_t batch;
-    bool training;      /* backward passes, batch statistics, dropout */
-    bool input_grad;    /* backward also computes the gradient of the input */
-    bool frozen;        /* with training: batch norm uses its running statistics and dropout is off */
-    bool measure;       /* only for fst_plan_arena_bytes: takes no memory for values and cannot run */
-    int threads;        /* inside an op; 0 means 1 */
-    const char *backend; /* NULL: the first of fst_backend_names */
+    bool training;           /* backward passes, batch statistics, dropout */
+    bool input_grad;         /* backward also computes the gradient of the input */
+    bool frozen;             /* with training: batch norm uses its running statistics and dropout is off */
+    bool measure;            /* only for fst_plan_arena_bytes: takes no memory for values and cannot run */
+    int threads;             /* inside an op; 0 means 1 */
+    const char *backend;     /* NULL: the first of fst_backend_names */
     fst_precision precision; /* an error when the backend does not support it */
     bool check_finite; /* training, for finding faults, slow: a pass fails with FST_E_NUMERIC at the first layer whose
                         * parameters, output or gradients hold a NaN or an infinity, and names it */
@@ -390,11 +391,8 @@ FST_MUST FST_API fst_status fst_trainer_step(fst_trainer *t, fst_state *state, f
                                              const fst_step_input *in, fst_step_result *out, fst_error *err);
 FST_API int fst_trainer_threads(const fst_trainer *t);
 FST_API size_t fst_trainer_shard(const fst_trainer *t);
-/* Sum of the times of a step's compute kernels, each run alone on all threads: the median of five rounds of
- * round_seconds. Call it behind a step, while that step's state is there. */
-FST_MUST FST_API fst_status fst_trainer_kernel_seconds(fst_trainer *t, double round_seconds, double *out,
-                                                       fst_error *err);
-/* Calls visit for every kernel with its seconds a step, as above. */
+/* Calls visit for every kernel with its seconds a step, the kernel run alone on all threads: the median of five rounds
+ * of round_seconds. Call it behind a step, while that step's state is there. */
 typedef void (*fst_kernel_visit)(void *ctx, const fst_kernel_info *info, double seconds);
 FST_MUST FST_API fst_status fst_trainer_profile(fst_trainer *t, double round_seconds, fst_kernel_visit visit, void *ctx,
                                                 fst_error *err);

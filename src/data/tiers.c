@@ -209,7 +209,7 @@ static size_t pick(struct work *w, size_t c, int32_t site)
     return n;
 }
 
-/* Site 0 is the cloud, 1 the edges together for now. */
+/* Site 0 is the cloud; 1 stands for all edges together, among whom deal_edges() then divides. */
 static void deal_cloud(struct work *w)
 {
     for (size_t c = 0; c < (size_t)w->source->classes; c++) {

@@ -470,22 +470,6 @@ fst_status fst_trainer_profile(fst_trainer *t, double round_seconds, fst_kernel_
     return s ? s : profile(t, round_seconds, visit, ctx, err);
 }
 
-static void add_compute(void *ctx, const fst_kernel_info *k, double seconds)
-{
-    double *sum = ctx;
-    if (k->compute)
-        *sum += seconds;
-}
-
-fst_status fst_trainer_kernel_seconds(fst_trainer *t, double round_seconds, double *out, fst_error *err)
-{
-    double sum = 0;
-    fst_status s = fst_trainer_profile(t, round_seconds, add_compute, &sum, err);
-    if (!s)
-        *out = sum;
-    return s;
-}
-
 /* ---- runner ---------------------------------------------------------------------------------------- */
 
 struct fst_runner {

@@ -503,11 +503,17 @@ static void logits_do_not_depend_on_company(void **state)
         }
 }
 
+struct profile {
+    size_t kernels;
+    double seconds;
+};
+
 static void count_kernel(void *ctx, const fst_kernel_info *k, double seconds)
 {
-    size_t *n = ctx;
-    assert_true(k->name[0] && seconds >= 0);
-    (*n)++;
+    struct profile *p = ctx;
+    assert_true(k->name[0] && k->op[0] && seconds >= 0 && !k->prepare);
+    p->kernels++;
+    p->seconds += seconds;
 }
 
 /* Kernels run alone behind a step, also when the step's own input is gone (a sanitizer sees it if not). */
@@ -517,17 +523,22 @@ static void profiles_run_behind_a_step(void **state)
     for (const char *const *b = fst_backend_names(); *b; b++) {
         struct bench s;
         fst_step_result r;
-        size_t kernels = 0;
-        double seconds = -1;
+        struct profile training = {0}, inference = {0};
+        fst_runner *runner = NULL;
+        float logits[BATCH * CLASSES];
         fst_trainer_options o = {.batch_size = BATCH, .threads = 2, .shard_size = 8, .backend = *b};
         open_bench(&s, "pfl_cifar", FST_SHAPE(3, 6, 6), &o, &adam);
-        assert_fails(fst_trainer_profile(s.trainer, 1e-5, count_kernel, &kernels, err), FST_E_ARGUMENT, "run a step");
+        assert_fails(fst_trainer_profile(s.trainer, 1e-5, count_kernel, &training, err), FST_E_ARGUMENT, "run a step");
         s.in.rows = 1; /* of the plans only one has work */
         assert_ok(fst_trainer_step(s.trainer, &s.state, &s.optim, &s.in, &r, err));
-        assert_ok(fst_trainer_profile(s.trainer, 1e-5, count_kernel, &kernels, err));
-        assert_true(kernels >= 10);
-        assert_ok(fst_trainer_kernel_seconds(s.trainer, 1e-5, &seconds, err));
-        assert_true(seconds > 0);
+        assert_ok(fst_trainer_profile(s.trainer, 1e-5, count_kernel, &training, err));
+        assert_true(training.kernels >= 10 && training.seconds > 0);
+        assert_ok(fst_runner_new(&runner, s.graph, &o, err));
+        assert_fails(fst_runner_profile(runner, 1e-5, count_kernel, &inference, err), FST_E_ARGUMENT, "run a batch");
+        assert_ok(fst_runner_logits(runner, &s.state, s.in.x, BATCH, logits, err));
+        assert_ok(fst_runner_profile(runner, 1e-5, count_kernel, &inference, err));
+        assert_true(inference.kernels >= 5 && inference.kernels < training.kernels && inference.seconds > 0);
+        fst_runner_free(runner);
         close_bench(&s);
     }
 }
