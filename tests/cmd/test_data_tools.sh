@@ -2,42 +2,10 @@
 # data import, data split --out and data info on signals, driven from outside. Needs $FEDSTILL, the program, and
 # $FEDSTILL_SOURCE, the sources.
 set -u
-: "${FEDSTILL:?the path of the program}" "${FEDSTILL_SOURCE:?the source folder}"
-[ -x "$FEDSTILL" ] || { echo "no program $FEDSTILL"; exit 1; }
-folder=$(mktemp -d) || exit 1
-trap 'rm -rf "$folder"' EXIT
-export FEDSTILL_HOME=$folder/home LC_ALL=C TERM=dumb
+. "$(dirname "$0")/common.sh"
 pickles=$FEDSTILL_SOURCE/tests/data/pickles
 cd "$folder" || exit 1
-failed=0 checks=0 last=
 
-fail() {
-    echo "FAILED: $last: $1"
-    failed=$((failed + 1))
-}
-# expect STATUS ARGUMENT...: runs the program; its output is then in out and err.
-expect() {
-    local wanted=$1 got
-    shift
-    checks=$((checks + 1))
-    "$FEDSTILL" "$@" >out 2>err </dev/null
-    got=$?
-    last="fedstill $*"
-    if [ $got -ne "$wanted" ]; then
-        fail "exit status $got, wanted $wanted"
-        cat err
-    elif [ $got -ne 0 ] && { [ -s out ] || [ ! -s err ]; }; then
-        fail "failed, but stdout is not empty or stderr is"
-    fi
-}
-said() { # out|err TEXT
-    checks=$((checks + 1))
-    grep -qF -e "$2" "$1" || { fail "\"$2\" is missing from $1:" && cat "$1"; }
-}
-row() { # a line of stdout, blanks counting as one
-    checks=$((checks + 1))
-    tr -s ' ' <out | sed 's/^ //;s/ $//' | grep -qxF -e "$1" || { fail "no line \"$1\" in stdout:" && cat out; }
-}
 same() {
     checks=$((checks + 1))
     cmp -s "$1" "$2" || fail "$1 and $2 differ"

@@ -2,20 +2,10 @@
 # model import, model export and what model info says of memory, driven from outside. Needs $FEDSTILL, the program, and
 # $FEDSTILL_SOURCE, the sources.
 set -u
-: "${FEDSTILL:?the path of the program}" "${FEDSTILL_SOURCE:?the source folder}"
-[ -x "$FEDSTILL" ] || { echo "no program $FEDSTILL"; exit 1; }
-folder=$(mktemp -d) || exit 1
-trap 'rm -rf "$folder"' EXIT
-export FEDSTILL_HOME=$folder/home LC_ALL=C TERM=dumb
+. "$(dirname "$0")/common.sh"
 files=$FEDSTILL_SOURCE/tests/models
-failed=0 checks=0 last=
 
-fail() {
-    echo "FAILED: $last: $1"
-    failed=$((failed + 1))
-}
-
-# expect STATUS ARGUMENT...: runs the program; its output is then in $folder/out and $folder/err.
+# As in common.sh, but a failed import may write its report to stdout.
 expect() {
     local wanted=$1 got
     shift
@@ -25,17 +15,13 @@ expect() {
     last="fedstill $*"
     [ $got -eq "$wanted" ] || { fail "exit status $got, wanted $wanted" && cat "$folder/err"; }
 }
-# said out|err TEXT: the last run wrote TEXT there.
+# As in common.sh, blanks counting as one.
 said() {
     checks=$((checks + 1))
     if ! tr -s ' ' <"$folder/$1" | grep -qF -e "$2"; then
         fail "\"$2\" is missing from std$1:"
         cat "$folder/$1"
     fi
-}
-silent() {
-    checks=$((checks + 1))
-    [ ! -s "$folder/$1" ] || { fail "std$1 is not empty:" && cat "$folder/$1"; }
 }
 absent() {
     checks=$((checks + 1))
