@@ -45,6 +45,16 @@ struct option_spec {
     double low, high;           /* OPTION_DOUBLE; both 0: any */
     const char *const *choices; /* OPTION_STRING: NULL-terminated list of accepted values; NULL: any */
 };
+/* Options that several commands have, with what they mean there. */
+#define THREADS_OPTION(text)                                                                                       \
+    {                                                                                                              \
+        .name = "threads", .letter = 't', .argument = "N", .type = OPTION_INT, .min = 1, .max = 1024, .help = text \
+    }
+#define SEED_OPTION(text)                                                                               \
+    {                                                                                                   \
+        .name = "seed", .letter = 's', .argument = "S", .type = OPTION_INT, .min = 0, .max = INT64_MAX, \
+        .fallback = "42", .help = text                                                                  \
+    }
 
 struct operand_spec {
     const char *name; /* "TASK"; NULL ends a table */

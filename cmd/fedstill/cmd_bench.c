@@ -65,13 +65,7 @@ static const char federated_name[] = "fl_mnist_lr";
 static const char *const precisions[] = {"f32", "bf16", NULL};
 
 static const struct option_spec options[] = {
-    {.name = "threads",
-     .letter = 't',
-     .argument = "N",
-     .type = OPTION_INT,
-     .min = 1,
-     .max = 1024,
-     .help = "Threads (default: the CPUs)."},
+    THREADS_OPTION("Threads (default: the CPUs)."),
     {.name = "precision",
      .letter = 'p',
      .argument = "P",

@@ -22,13 +22,7 @@ static const struct option_spec options[] = {
     {.name = "no-data",
      .type = OPTION_FLAG,
      .help = "Do not open the data: no counts by class, no examples. For data that are large or far away."},
-    {.name = "threads",
-     .letter = 't',
-     .argument = "N",
-     .type = OPTION_INT,
-     .min = 1,
-     .max = 1024,
-     .help = "Threads of --evaluate (default: the CPUs)."},
+    THREADS_OPTION("Threads of --evaluate (default: the CPUs)."),
     {0},
 };
 
