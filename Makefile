@@ -1,6 +1,7 @@
 # The front door; CMakeLists.txt says how things are built, scripts/ does the work.
 #
-#   make demo        build, find MNIST (or fetch it), run tasks/mnist from teacher to federation
+#   make demo        build, make signals, run tasks/link11-demo from teacher to cascade, write its report
+#   make demo-mnist  build, find MNIST (or fetch it), run tasks/mnist from teacher to federation
 #   make check       optimised build and tests, then the same under address and undefined sanitizers
 #   make check-full  more: thread sanitizer, valgrind, fuzzing, many kills, thousands of random graphs
 #   make fixtures    golden cases over $FEDSTILL_FIXTURES (default: tests/fixtures)
@@ -36,6 +37,10 @@ all: deps
 demo: deps
 	scripts/build $(BUILD) --target fedstill-cli
 	scripts/demo $(BUILD)/fedstill
+
+demo-mnist: deps
+	scripts/build $(BUILD) --target fedstill-cli
+	scripts/demo-mnist $(BUILD)/fedstill
 
 check: deps
 	scripts/build $(BUILD) $(STRICT)
@@ -84,4 +89,4 @@ clean:
 deps:
 	@scripts/install-deps
 
-.PHONY: all demo check check-full fixtures bench install fuzz docs format clean deps
+.PHONY: all demo demo-mnist check check-full fixtures bench install fuzz docs format clean deps

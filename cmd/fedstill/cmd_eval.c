@@ -165,7 +165,7 @@ static fst_status setup(struct eval *e, fst_error *err)
         e->batch = e->source->count;
     fst_trainer_options to = {.batch_size = e->batch, .threads = (int)option_int(e->o, "threads")};
     fst_loader_spec spec = {
-        .source = e->source, .batch_size = e->batch, .transform = model_transform(&e->model), .background = true};
+        .source = e->source, .batch_size = e->batch, .transform = fst_model_transform(&e->model), .background = true};
     s = reserve(e, err);
     if (!s)
         s = fst_runner_new(&e->runner, e->model.graph, &to, err);

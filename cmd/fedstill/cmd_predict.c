@@ -290,7 +290,7 @@ static fst_status predict_input(const struct predict *p, struct input *in, fst_e
     if (!s)
         s = fst_source_from_memory(&source, in->path, in->dtype, &p->model.config.input, in->count, in->data, labels, 1,
                                    err);
-    fst_loader_spec spec = {.source = source, .batch_size = p->batch, .transform = model_transform(&p->model)};
+    fst_loader_spec spec = {.source = source, .batch_size = p->batch, .transform = fst_model_transform(&p->model)};
     if (!s)
         s = fst_loader_new(&loader, &spec, err);
     if (!s)

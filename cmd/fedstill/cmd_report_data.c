@@ -127,7 +127,7 @@ static fst_status trial_open(struct trial *t, const struct report_data *d, const
     if (!s)
         fst_runner_hold(t->runner, &t->model.state);
     fst_loader_spec spec = {
-        .source = d->test, .batch_size = BATCH, .transform = model_transform(&t->model), .background = true};
+        .source = d->test, .batch_size = BATCH, .transform = fst_model_transform(&t->model), .background = true};
     if (!s)
         s = fst_loader_new(&t->loader, &spec, err);
     size_t n = (size_t)BATCH * (size_t)d->train->classes;

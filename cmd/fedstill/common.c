@@ -129,16 +129,6 @@ fst_status load_model(fst_model *m, const char *path, fst_error *err)
     return s;
 }
 
-fst_transform model_transform(const fst_model *m)
-{
-    fst_transform t = {.channels = m->channels, .spectrum = m->spectrum};
-    for (int i = 0; i < m->channels; i++) {
-        t.mean[i] = m->mean[i];
-        t.std[i] = m->std[i];
-    }
-    return t;
-}
-
 static fst_shape squeezed(const fst_shape *s)
 {
     fst_shape r = {0};

@@ -20,6 +20,7 @@ static const struct entry exit_status[] = {
 static const struct entry environment[] = {
     {"FEDSTILL_HOME", "Folder of the run registry."},
     {"XDG_STATE_HOME", "Without FEDSTILL_HOME the registry is in its folder fedstill; default ~/.local/state."},
+    {"FEDSTILL_DATA", "Folder of the data sets, for tasks that name it, such as tasks/mnist; nothing else reads it."},
     {"TERM", "A terminal that is \"dumb\" gets plain lines in place of progress bars."},
     {"LC_ALL, LC_CTYPE, LANG", "Where they do not ask for UTF-8, tables and pictures keep to ASCII."},
 };

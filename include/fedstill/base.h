@@ -132,6 +132,14 @@ FST_API void fst_rng_shuffle_u32(fst_rng *r, uint32_t *a, size_t n); /* Fisher-Y
 /* One block of the bare cipher (for the known-answer test and for vector code). */
 FST_API void fst_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
+/* ---- Fourier transform -------------------------------------------------------------------- */
+
+/* Discrete Fourier transform X[k] = sum over i of x[i] exp(-2 pi j i k / n), in place, not scaled; n a power of two from
+ * 1 on. By radix 2, decimation in time (Cooley and Tukey 1965). `turns` has 2n floats that fst_fft_turns filled for this
+ * n, and may be shared by threads. */
+FST_API void fst_fft_turns(float *turns, size_t n);
+FST_API void fst_fft(const float *turns, size_t n, float *re, float *im);
+
 /* ---- clock -------------------------------------------------------------------------------- */
 
 FST_API double fst_clock_seconds(void); /* monotonic */

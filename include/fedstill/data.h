@@ -130,6 +130,14 @@ FST_MUST FST_API fst_status fst_image_decode(unsigned char **out, fst_shape *sha
 /* ---- transforms and batches ---------------------------------------------------------------- */
 
 #define FST_MAX_CHANNELS 64
+/* The fingerprint of L complex samples y, scaled to mean power 1, in 8 blocks of L/4 floats: levels of the spectra of y,
+ * y|y|^2, y|y|^4, y^2 | y^2|y|^2, |y|^2 - 1, a zoom, amplitudes. "|" parts the two channels.
+ *  - Level: log10(P + 1e-6) / 2 + 1/4, P the power |V(f)|^2 of a Hann window (mean square 1) and a DFT over sqrt(L),
+ *    mean of four neighbouring frequencies, from the lowest (negative) to the highest.
+ *  - Zoom: the L/32 frequencies around 0 in rows, each row twice: level of Y(f), level of Y2(f) (of y^2), and the real and
+ *    the imaginary part of B^(1/3) 50/sqrt(L), its phase that of B = Y(f)^2 conj(Y2(2f)): the phase between carrier leak
+ *    and image, in which the carrier's own cancels.
+ *  - Amplitudes: |y| sorted, mean of four neighbours, minus what Rayleigh's distribution would give, times 10. */
 typedef struct fst_transform {
     /* u8 samples are scaled to 0 ... 1 first; then (x - mean) / std by channel (the first dimension). */
     int channels;                /* entries used of mean, std: 0 (none), 1 (for all), or the sample's channels */
@@ -137,10 +145,18 @@ typedef struct fst_transform {
     int crop_padding;            /* > 0: zero-pad (before normalisation) by so much, then crop at random; 3-D samples,
                                   * less than height and width */
     bool flip;                   /* mirror left-right with probability 1/2; 3-D samples */
-    double spectrum;             /* > 0: before normalisation, complex samples (2, L), I then Q, L a power of two, become
-                                  * their spectrum: Hann window of mean square 1, DFT over sqrt(L), zero frequency in the
-                                  * middle, |X| compressed to asinh(|X| / spectrum), phases kept */
+    bool fingerprint;            /* before normalisation, complex samples (2, L), I then Q, L a power of two from 64 to
+                                  * 4096, become their fingerprint, see below */
 } fst_transform;
+
+/* A transform made ready for the samples of a source, one sample at a time and without crop and flip: what a device does
+ * that has no loader. Threads may share it. */
+typedef struct fst_transformer fst_transformer;
+FST_MUST FST_API fst_status fst_transformer_new(fst_transformer **out, const fst_transform *t, const fst_source *s,
+                                                fst_error *err);
+FST_API void fst_transformer_free(fst_transformer *t);
+/* raw: a sample as fst_source's get gives it; x: as many floats as the sample has elements. */
+FST_API void fst_transformer_apply(const fst_transformer *t, const void *raw, float *x);
 
 /* A batch as the engine eats it. Rows behind `rows` are not defined. */
 typedef struct fst_batch {

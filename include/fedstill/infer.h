@@ -236,6 +236,9 @@ FST_MUST FST_API fst_status fst_timing_run(fst_timing *out, fst_route route, boo
 
 /* ---- measuring -------------------------------------------------------------------------------- */
 
+/* What a model's samples go through before it sees them. */
+FST_API fst_transform fst_model_transform(const fst_model *m);
+
 typedef struct fst_measure_spec {
     const fst_source *source;
     const uint32_t *subset; /* samples; NULL: all */
@@ -257,10 +260,10 @@ typedef struct fst_measure_spec {
 } fst_measure_spec;
 
 typedef struct fst_measured {
-    fst_cost cost;   /* at 1, a quarter, half and all of batch_size rows, median of the repeats; fewer rows are made
-                      * to take no longer than more */
+    fst_cost cost;   /* transform and model at 1, a quarter, half and all of batch_size rows, median of the repeats; fewer
+                      * rows are made to take no longer than more */
     double planning; /* seconds of deciding on a batch of batch_size; 0 unless asked for */
-    double p50, p95, p99; /* seconds of one sample alone on one thread; NaN without singles */
+    double p50, p95, p99; /* seconds of one sample alone on one thread, from its bytes to logits; NaN without singles */
     size_t singles;
     double peak_bytes; /* peak resident memory of the process so far; NaN where it is not known */
 } fst_measured;

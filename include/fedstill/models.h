@@ -65,7 +65,7 @@ FST_MUST FST_API fst_status fst_mergenet_graph(fst_graph **out, const fst_mergen
  *
  * safetensors with PyTorch's state_dict names. __metadata__ (all strings): format "fedstill-model-1", arch,
  * classes, input "1,28,28", options ("stem=cifar hidden=500"), normalise_mean and normalise_std "0.1307" (by comma),
- * spectrum "0.05" where there is one, class_names (a JSON list), stage, and whatever else the writer adds as
+ * features "fingerprint" where the network sees that, class_names (a JSON list), stage, and whatever else the writer adds as
  * provenance.
  */
 #define FST_MODEL_FORMAT "fedstill-model-1"
@@ -78,7 +78,7 @@ typedef struct fst_model {
     fst_state state;
     int channels; /* entries of mean, std: 0, 1 or the input's channels */
     float mean[FST_MODEL_CHANNELS], std[FST_MODEL_CHANNELS];
-    double spectrum;    /* scale of fst_transform.spectrum, 0: the network takes samples as they are */
+    bool fingerprint;   /* the network sees fst_transform.fingerprint, not the samples */
     char **class_names; /* NULL or `classes` entries */
     int classes;
 } fst_model;

@@ -23,7 +23,7 @@ static fst_status check_numbers(const fst_transform *t, const fst_source *s, fst
         (t->crop_padding < 0 || t->crop_padding >= s->shape.dim[1] || t->crop_padding >= s->shape.dim[2]))
         return fst_fail(err, FST_E_CONFIG, "%s: a crop padding of %d does not fit images of shape %s", s->name,
                         t->crop_padding, fst_shape_text(&s->shape, text, sizeof text));
-    return t->spectrum != 0 ? fst__spectrum_check(t, s, err) : FST_OK;
+    return t->fingerprint ? fst__fingerprint_check(s, err) : FST_OK;
 }
 
 fst_status fst__transformer_init(fst__transformer *out, const fst_transform *t, const fst_source *s, fst_error *err)
@@ -31,7 +31,8 @@ fst_status fst__transformer_init(fst__transformer *out, const fst_transform *t, 
     fst_status st = check_numbers(t, s, err);
     if (st)
         return st;
-    fst__transformer n = {.dtype = s->dtype, .crop_padding = t->crop_padding, .flip = t->flip, .spectrum = t->spectrum};
+    fst__transformer n = {
+        .dtype = s->dtype, .crop_padding = t->crop_padding, .flip = t->flip, .fingerprint = t->fingerprint};
     n.elements = (size_t)fst_shape_count(&s->shape);
     n.channels = t->channels > 1 ? (size_t)t->channels : 1;
     n.plane = n.elements / n.channels;
@@ -51,15 +52,15 @@ fst_status fst__transformer_init(fst__transformer *out, const fst_transform *t, 
 
 size_t fst__transformer_table(const fst__transformer *t)
 {
-    if (t->spectrum > 0)
-        return t->elements;
+    if (t->fingerprint)
+        return fst__fingerprint_table(t->elements / 2);
     return t->dtype == FST_U8 ? 256 * t->channels : 0;
 }
 
 void fst__transformer_fill(fst__transformer *t, float *table)
 {
-    if (t->spectrum > 0) {
-        fst__spectrum_fill(table, t->elements / 2);
+    if (t->fingerprint) {
+        fst__fingerprint_fill(table, t->elements / 2);
         t->table = table;
         return;
     }
@@ -138,8 +139,8 @@ static void augment(const fst__transformer *t, const void *raw, float *dst, fst_
 
 void fst__transformer_apply(const fst__transformer *t, const void *raw, float *dst, fst_rng *rng)
 {
-    if (t->spectrum > 0) {
-        fst__spectrum_apply(t->table, t->spectrum, t->elements / 2, raw, dst);
+    if (t->fingerprint) {
+        fst__fingerprint_apply(t->table, t->elements / 2, raw, dst);
         raw = dst; /* what follows works element by element */
     }
     if (rng && (t->crop_padding || t->flip)) {
@@ -148,6 +149,45 @@ void fst__transformer_apply(const fst__transformer *t, const void *raw, float *d
     }
     for (size_t c = 0; c < t->channels; c++)
         convert(t, c, raw, c * t->plane, t->plane, dst + c * t->plane);
+}
+
+/* ---- one sample at a time ------------------------------------------------------------------- */
+
+struct fst_transformer {
+    fst__transformer t;
+    float *table;
+};
+
+fst_status fst_transformer_new(fst_transformer **out, const fst_transform *t, const fst_source *s, fst_error *err)
+{
+    fst_transformer *n = fst_calloc(1, sizeof *n);
+    if (!n)
+        return fst_fail_memory(err, sizeof *n);
+    fst_status st = fst__transformer_init(&n->t, t, s, err);
+    size_t floats = st ? 0 : fst__transformer_table(&n->t);
+    if (!st && floats) {
+        n->table = fst_alloc(floats * sizeof *n->table);
+        st = n->table ? FST_OK : fst_fail_memory(err, floats * sizeof *n->table);
+    }
+    if (st) {
+        fst_transformer_free(n);
+        return st;
+    }
+    fst__transformer_fill(&n->t, n->table);
+    *out = n;
+    return FST_OK;
+}
+
+void fst_transformer_free(fst_transformer *t)
+{
+    if (t)
+        fst_free(t->table);
+    fst_free(t);
+}
+
+void fst_transformer_apply(const fst_transformer *t, const void *raw, float *x)
+{
+    fst__transformer_apply(&t->t, raw, x, NULL);
 }
 
 /* ---- statistics ----------------------------------------------------------------------------- */

@@ -12,8 +12,8 @@ typedef struct fst__transformer {
     size_t depth, height, width; /* of 3-D samples: for crop and flip */
     int crop_padding;
     bool flip;
-    double spectrum;    /* scale of the compression, 0: none */
-    const float *table; /* u8: 256 floats a channel; spectrum: window and turns */
+    bool fingerprint;
+    const float *table; /* u8: 256 floats a channel; fingerprint: window, turns, amplitudes */
     float mean[FST_MAX_CHANNELS], std[FST_MAX_CHANNELS];
 } fst__transformer;
 
@@ -23,10 +23,11 @@ FST_MUST fst_status fst__transformer_init(fst__transformer *out, const fst_trans
 /* Floats that the table needs (0: none), and filling it; `table` is kept. */
 size_t fst__transformer_table(const fst__transformer *t);
 void fst__transformer_fill(fst__transformer *t, float *table);
-/* spectrum.c: of n complex samples; the table has 2n floats. */
-FST_MUST fst_status fst__spectrum_check(const fst_transform *t, const fst_source *s, fst_error *err);
-void fst__spectrum_fill(float *table, size_t n);
-void fst__spectrum_apply(const float *table, double scale, size_t n, const float *raw, float *dst);
+/* fingerprint.c: of n complex samples; the table has so many floats. */
+FST_MUST fst_status fst__fingerprint_check(const fst_source *s, fst_error *err);
+size_t fst__fingerprint_table(size_t n);
+void fst__fingerprint_fill(float *table, size_t n);
+void fst__fingerprint_apply(const float *table, size_t n, const float *raw, float *dst);
 /* rng NULL: no augmentation. */
 void fst__transformer_apply(const fst__transformer *t, const void *raw, float *dst, fst_rng *rng);
 

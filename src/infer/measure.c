@@ -10,10 +10,11 @@ struct bench {
     const fst_model *model;
     const fst_measure_spec *spec;
     fst_runner *runner;
-    fst_loader *loader;
-    float *x, *logits; /* a batch and what comes of it */
+    fst_transformer *transformer;
+    unsigned char *raw; /* a batch of samples as they come in */
+    float *x, *logits;  /* as the model sees them, and what comes of it */
     double *seconds;
-    size_t rows; /* samples held in x */
+    size_t rows; /* different samples in raw */
 };
 
 static size_t sample_count(const fst_measure_spec *s)
@@ -91,10 +92,20 @@ static double rank(const double *sorted, size_t n, double p)
     return sorted[r ? r - 1 : 0];
 }
 
-static fst_status timed(struct bench *b, fst_runner *runner, const float *x, size_t rows, double *out, fst_error *err)
+static size_t sample_elements(const struct bench *b)
 {
+    return (size_t)fst_shape_count(&b->spec->source->shape);
+}
+
+/* From the bytes of `rows` samples to logits. */
+static fst_status timed(struct bench *b, fst_runner *runner, const unsigned char *raw, size_t rows, double *out,
+                        fst_error *err)
+{
+    size_t bytes = fst_source_sample_bytes(b->spec->source), elements = sample_elements(b);
     double start = fst_clock_seconds();
-    fst_status st = fst_runner_logits(runner, &b->model->state, x, rows, b->logits, err);
+    for (size_t i = 0; i < rows; i++)
+        fst_transformer_apply(b->transformer, raw + i * bytes, b->x + i * elements);
+    fst_status st = fst_runner_logits(runner, &b->model->state, b->x, rows, b->logits, err);
     *out = fst_clock_seconds() - start;
     return st;
 }
@@ -109,9 +120,9 @@ static double median(double *x, int n)
 static fst_status point(struct bench *b, size_t rows, double *out, fst_error *err)
 {
     int n = b->spec->repeats;
-    fst_status st = timed(b, b->runner, b->x, rows, &b->seconds[0], err);
+    fst_status st = timed(b, b->runner, b->raw, rows, &b->seconds[0], err);
     for (int i = 0; !st && i < n; i++)
-        st = timed(b, b->runner, b->x, rows, &b->seconds[i], err);
+        st = timed(b, b->runner, b->raw, rows, &b->seconds[i], err);
     if (!st)
         *out = median(b->seconds, n);
     return st;
@@ -164,14 +175,14 @@ static fst_status points(struct bench *b, fst_cost *cost, fst_error *err)
 /* Different samples one after the other, on one thread. */
 static fst_status singles(struct bench *b, fst_measured *m, fst_error *err)
 {
-    size_t n = b->spec->singles, sample = (size_t)fst_shape_count(&b->spec->source->shape);
+    size_t n = b->spec->singles, bytes = fst_source_sample_bytes(b->spec->source);
     fst_runner *one = NULL;
     fst_status st = open_runner(&one, b->model, b->spec, 1, 1, err);
     double unused;
     if (!st)
-        st = timed(b, one, b->x, 1, &unused, err);
+        st = timed(b, one, b->raw, 1, &unused, err);
     for (size_t i = 0; !st && i < n; i++)
-        st = timed(b, one, b->x + i % b->rows * sample, 1, &b->seconds[i], err);
+        st = timed(b, one, b->raw + i % b->rows * bytes, 1, &b->seconds[i], err);
     if (!st) {
         qsort(b->seconds, n, sizeof *b->seconds, rising);
         m->p50 = rank(b->seconds, n, 0.5);
@@ -186,31 +197,40 @@ static fst_status singles(struct bench *b, fst_measured *m, fst_error *err)
 /* A full batch of samples, the same again and again where there are too few. */
 static fst_status fill(struct bench *b, fst_error *err)
 {
-    size_t sample = (size_t)fst_shape_count(&b->spec->source->shape), full = b->spec->batch_size;
-    fst_batch batch;
-    fst_status st = open_loader(&b->loader, b->spec, full, err);
-    if (!st)
-        st = fst_loader_next(b->loader, &batch, err);
-    if (st)
-        return st;
-    b->rows = batch.rows;
-    memcpy(b->x, batch.x, batch.rows * sample * sizeof *b->x);
-    for (size_t i = batch.rows; i < full; i++)
-        memcpy(b->x + i * sample, b->x + i % batch.rows * sample, sample * sizeof *b->x);
-    return FST_OK;
+    const fst_measure_spec *s = b->spec;
+    size_t bytes = fst_source_sample_bytes(s->source), count = sample_count(s);
+    fst_status st = FST_OK;
+    b->rows = count < s->batch_size ? count : s->batch_size;
+    for (size_t i = 0; !st && i < s->batch_size; i++) {
+        size_t at = i % b->rows;
+        st = s->source->v->get(s->source, s->subset ? s->subset[at] : at, b->raw + i * bytes, err);
+    }
+    return st;
 }
 
 static fst_status prepare(struct bench *b, fst_error *err)
 {
     const fst_measure_spec *s = b->spec;
-    size_t sample = (size_t)fst_shape_count(&s->source->shape), times = s->singles + (size_t)s->repeats + 1;
-    b->x = fst_alloc(s->batch_size * sample * sizeof *b->x);
+    size_t bytes = fst_source_sample_bytes(s->source), times = s->singles + (size_t)s->repeats + 1;
+    b->raw = fst_alloc(s->batch_size * bytes);
+    b->x = fst_alloc(s->batch_size * sample_elements(b) * sizeof *b->x);
     b->logits = fst_alloc(s->batch_size * (size_t)b->model->classes * sizeof *b->logits);
     b->seconds = fst_alloc(times * sizeof *b->seconds);
-    if (!b->x || !b->logits || !b->seconds)
-        return fst_fail_memory(err, s->batch_size * sample * sizeof *b->x);
-    fst_status st = fill(b, err);
+    if (!b->raw || !b->x || !b->logits || !b->seconds)
+        return fst_fail_memory(err, s->batch_size * bytes);
+    fst_status st = fst_transformer_new(&b->transformer, &s->transform, s->source, err);
+    if (!st)
+        st = fill(b, err);
     return st ? st : open_runner(&b->runner, b->model, s, s->batch_size, s->threads, err);
+}
+
+fst_transform fst_model_transform(const fst_model *m)
+{
+    fst_transform t = {.channels = m->channels, .fingerprint = m->fingerprint};
+    _Static_assert(sizeof t.mean == sizeof m->mean, "as many channels in models as in transforms");
+    memcpy(t.mean, m->mean, sizeof t.mean);
+    memcpy(t.std, m->std, sizeof t.std);
+    return t;
 }
 
 static double peak_bytes(void)
@@ -235,8 +255,9 @@ fst_status fst_measure(fst_measured *out, const fst_model *model, const fst_meas
         st = planning(&b, &m.planning, err);
     if (!st && spec->singles)
         st = singles(&b, &m, err);
-    fst_loader_free(b.loader);
+    fst_transformer_free(b.transformer);
     fst_runner_free(b.runner);
+    fst_free(b.raw);
     fst_free(b.x);
     fst_free(b.logits);
     fst_free(b.seconds);

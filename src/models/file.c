@@ -127,7 +127,7 @@ enum { OWN_PAIRS = 10, LINE = FST_MODEL_CHANNELS * 16 };
 fst_status fst__model_write(const fst_model *m, const char *path, const fst_tensor *tensors, size_t ntensors,
                             const fst_pair *more, size_t nmore, char digest[FST_DIGEST_HEX], fst_error *err)
 {
-    char classes[16], spectrum[32], input[128] = "", mean[LINE], std[LINE], dropout[64], options[FST_OPTIONS_TEXT];
+    char classes[16], input[128] = "", mean[LINE], std[LINE], dropout[64], options[FST_OPTIONS_TEXT];
     size_t n = 0, at = 0;
     const fst_shape *in = &m->config.input;
     for (int i = 0; i < in->rank; i++)
@@ -137,7 +137,6 @@ fst_status fst__model_write(const fst_model *m, const char *path, const fst_tens
     snprintf(dropout, sizeof dropout, "%.17g,%.17g", m->config.dropout1, m->config.dropout2);
     put_floats(mean, sizeof mean, m->mean, m->channels);
     put_floats(std, sizeof std, m->std, m->channels);
-    snprintf(spectrum, sizeof spectrum, "%.17g", m->spectrum);
     char *names = NULL;
     fst_status s = names_json(m, &names, err);
     if (s)
@@ -154,8 +153,8 @@ fst_status fst__model_write(const fst_model *m, const char *path, const fst_tens
         meta[n++] = (fst_pair){"options", options};
         meta[n++] = (fst_pair){"normalise_mean", mean};
         meta[n++] = (fst_pair){"normalise_std", std};
-        if (m->spectrum > 0)
-            meta[n++] = (fst_pair){"spectrum", spectrum};
+        if (m->fingerprint)
+            meta[n++] = (fst_pair){"features", "fingerprint"};
         meta[n++] = (fst_pair){"class_names", names};
         for (size_t i = 0; i < nmore; i++)
             meta[n++] = more[i];
@@ -228,7 +227,7 @@ fst_status fst__model_read_config(const fst_safetensors *f, const char *path, fs
     const char *classes = need(f, path, "classes", err), *input = need(f, path, "input", err);
     const char *mean = fst_safetensors_meta(f, "normalise_mean"), *std = fst_safetensors_meta(f, "normalise_std");
     const char *dropout = fst_safetensors_meta(f, "dropout"), *options = fst_safetensors_meta(f, "options");
-    const char *spectrum = fst_safetensors_meta(f, "spectrum");
+    const char *features = fst_safetensors_meta(f, "features");
     int nmean = 0, nstd = 0;
     if (!format || !arch || !classes || !input)
         return FST_E_FORMAT;
@@ -246,8 +245,9 @@ fst_status fst__model_read_config(const fst_safetensors *f, const char *path, fs
         nmean != nstd)
         return fst_fail(err, FST_E_FORMAT, "%s: normalise_mean and normalise_std do not go together", path);
     m->channels = nmean;
-    if (spectrum && (sscanf(spectrum, "%lf", &m->spectrum) != 1 || !(m->spectrum > 0)))
-        return fst_fail(err, FST_E_FORMAT, "%s: spectrum \"%.40s\" is not a number above 0", path, spectrum);
+    if (features && strcmp(features, "fingerprint"))
+        return fst_fail(err, FST_E_FORMAT, "%s: features \"%.40s\" are not known; \"fingerprint\" is", path, features);
+    m->fingerprint = features;
     for (int i = 0; i < nmean; i++)
         if (!(m->std[i] > 0))
             return fst_fail(err, FST_E_FORMAT, "%s: normalise_std \"%s\" must be above 0", path, std);
@@ -369,7 +369,7 @@ static fst_status load(fst_model *m, const char *path, const fst_safetensors *f,
         s = fst_state_init(&n.state, n.graph, err);
     if (!s) {
         n.channels = head.channels;
-        n.spectrum = head.spectrum;
+        n.fingerprint = head.fingerprint;
         memcpy(n.mean, head.mean, sizeof n.mean);
         memcpy(n.std, head.std, sizeof n.std);
         s = fst__model_read_class_names(f, path, &n, err);

@@ -1,5 +1,5 @@
-/* Short-time spectra as pictures: a radix-2 FFT, Hann windows, decibels, viridis. For looking at windows of some
- * thousand samples; no library of transforms. */
+/* Short-time spectra as pictures: Hann windows, decibels, viridis. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -26,55 +26,42 @@ fst__colour fst__viridis(double x)
     return (fst__colour){c[0], c[1], c[2]};
 }
 
-static void reverse_bits(double *re, double *im, size_t n)
+static float sound(float x)
 {
-    for (size_t i = 1, j = 0; i < n; i++) {
-        size_t bit = n >> 1;
-        for (; j & bit; bit >>= 1)
-            j ^= bit;
-        j ^= bit;
-        if (i < j) {
-            double r = re[i], m = im[i];
-            re[i] = re[j], im[i] = im[j];
-            re[j] = r, im[j] = m;
-        }
+    return isfinite(x) ? x : 0;
+}
+
+/* The samples, how many, and 1 over the largest of them, so that none overflows. */
+struct signal {
+    const float *re, *im;
+    size_t n;
+    float scale;
+};
+
+static float scale_of(const float *re, const float *im, size_t n)
+{
+    float most = 0;
+    for (size_t i = 0; i < n; i++) {
+        float a = fabsf(sound(re[i])), b = im ? fabsf(sound(im[i])) : 0;
+        most = fmaxf(most, fmaxf(a, b));
     }
+    return most > FLT_MIN ? 1 / most : 1;
 }
 
-void fst__fft(double *re, double *im, size_t n)
+/* One column: power of the windowed piece that begins at `from`, lowest frequency first. `work` has 4 * size floats, the
+ * last half of them turns. */
+static void spectrum(const struct signal *x, size_t from, size_t size, float *work, double *power)
 {
-    reverse_bits(re, im, n);
-    for (size_t half = 1; half < n; half *= 2) {
-        for (size_t k = 0; k < half; k++) {
-            double angle = -TAU * (double)k / (double)(2 * half), c = cos(angle), s = sin(angle);
-            for (size_t i = k; i < n; i += 2 * half) {
-                size_t j = i + half;
-                double r = re[j] * c - im[j] * s, m = re[j] * s + im[j] * c;
-                re[j] = re[i] - r, im[j] = im[i] - m;
-                re[i] += r, im[i] += m;
-            }
-        }
-    }
-}
-
-static double sound(float x)
-{
-    return isfinite(x) ? (double)x : 0;
-}
-
-/* One column: power of the windowed piece that begins at `from`, lowest frequency first. */
-static void spectrum(const float *re, const float *im, size_t n, size_t from, size_t size, double *work, double *power)
-{
-    double *a = work, *b = work + size;
+    float *a = work, *b = work + size;
     for (size_t i = 0; i < size; i++) {
-        double w = 0.5 - 0.5 * cos(TAU * ((double)i + 0.5) / (double)size);
-        a[i] = from + i < n ? w * sound(re[from + i]) : 0;
-        b[i] = from + i < n && im ? w * sound(im[from + i]) : 0;
+        float w = x->scale * (float)(0.5 - 0.5 * cos(TAU * ((double)i + 0.5) / (double)size));
+        a[i] = from + i < x->n ? w * sound(x->re[from + i]) : 0;
+        b[i] = from + i < x->n && x->im ? w * sound(x->im[from + i]) : 0;
     }
-    fst__fft(a, b, size);
+    fst_fft(work + 2 * size, size, a, b);
     for (size_t i = 0; i < size; i++) {
         size_t k = (i + size / 2) % size;
-        power[i] = a[k] * a[k] + b[k] * b[k];
+        power[i] = (double)a[k] * (double)a[k] + (double)b[k] * (double)b[k];
     }
 }
 
@@ -103,12 +90,15 @@ fst_status fst__spectrogram(const float *re, const float *im, size_t n, fst__ima
         columns = 512;
         step = (n - size) / 511;
     }
-    double *power = fst_alloc(columns * size * sizeof *power), *work = fst_alloc(2 * size * sizeof *work);
+    double *power = fst_alloc(columns * size * sizeof *power);
+    float *work = fst_alloc(4 * size * sizeof *work);
     fst_status st =
         power && work ? fst__image_init(&m, columns, size, err) : fst_fail_memory(err, columns * size * sizeof *power);
-    for (size_t i = 0; !st && i < columns; i++)
-        spectrum(re, im, n, i * step, size, work, power + i * size);
     if (!st) {
+        const struct signal x = {re, im, n, scale_of(re, im, n)};
+        fst_fft_turns(work + 2 * size, size);
+        for (size_t i = 0; i < columns; i++)
+            spectrum(&x, i * step, size, work, power + i * size);
         paint(power, columns, size, &m);
         *out = m;
     }

@@ -62,8 +62,6 @@ enum { FST__GLYPH_WIDTH = 6, FST__GLYPH_HEIGHT = 7 }; /* width with the gap behi
 const unsigned char *fst__glyph(uint32_t code);
 
 /* ---- spectrogram.c ---- */
-/* x -> sum x[k] exp(-2 pi i k n / N) in place; n is a power of two. */
-void fst__fft(double *re, double *im, size_t n);
 /* 0 ... 1 to viridis; outside it is clamped, NaN is the lowest. */
 fst__colour fst__viridis(double x);
 /*

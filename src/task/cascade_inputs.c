@@ -112,15 +112,6 @@ fst_status fst__tiers(const struct task_file *f, struct topology_section *out, f
     return FST_OK;
 }
 
-static fst_transform transform_of(const fst_model *m)
-{
-    fst_transform t = {.channels = m->channels};
-    _Static_assert(sizeof t.mean == sizeof m->mean, "as many channels in models as in transforms");
-    memcpy(t.mean, m->mean, sizeof t.mean);
-    memcpy(t.std, m->std, sizeof t.std);
-    return t;
-}
-
 static fst_status check_model(const struct session *s, const fst_model *m, fst_error *err)
 {
     char a[64], b[64];
@@ -155,7 +146,7 @@ fst_status fst__tier_model(const struct session *s, enum step step, struct tier_
         fst_model_release(&m.model);
         return fst_fail_in(err, st, "stages.%s.model: %s", fst__step_names[step], m.name);
     }
-    m.transform = transform_of(&m.model);
+    m.transform = fst_model_transform(&m.model);
     *out = m;
     return FST_OK;
 }

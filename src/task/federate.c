@@ -30,7 +30,8 @@ struct federation {
     uint64_t best_round;  /* from 1 */
     fst_state *edge;      /* by edge: its last local model; NULL without a topology */
     uint64_t saved_round; /* the checkpoint holds the state after so many rounds; 0: there is none */
-    double seconds_before, started, saved;
+    double seconds_before, started;
+    struct save_clock saves;
 };
 
 const char *fst__federated_model(const struct task_file *f)
@@ -182,6 +183,7 @@ static fst_status put_state(struct federation *f, fst_checkpoint_writer *w, fst_
 
 static fst_status save(struct federation *f, fst_error *err)
 {
+    double began = fst_clock_seconds();
     fst_checkpoint_writer *w = NULL;
     fst_buf kept = {0};
     fst_status st = fst_checkpoint_writer_new(&w, f->s->fingerprints[STEP_FEDERATE], err);
@@ -191,7 +193,7 @@ static fst_status save(struct federation *f, fst_error *err)
         st = fst_checkpoint_write(w, f->checkpoint, NULL, err);
     fst_checkpoint_writer_free(w);
     fst_buf_release(&kept);
-    f->saved = fst_clock_seconds();
+    f->saves = fst__saved(began);
     if (st)
         return fst_fail_in(err, st, "federated_train: saving progress");
     f->saved_round = f->round;
@@ -340,7 +342,7 @@ static fst_status round_done(void *ctx, const fst_fed_view *global, const fst_ro
         st = fst__evaluate_test(f->s, f->model->graph, &f->model->state, &score, err);
     if (!st)
         tell_round(f, r, &score, validation);
-    if (!st && (k->steps || fst_clock_seconds() - f->saved >= k->seconds || fst__session_stopped(f->s)))
+    if (!st && (k->steps || fst__save_due(&f->saves, k->seconds) || fst__session_stopped(f->s)))
         st = save(f, err);
     if (!st && fst__session_stopped(f->s))
         st = fst_fail(err, FST_E_CANCELLED, "federated_train: stopped; progress is saved");
@@ -384,8 +386,10 @@ static fst_status rounds(struct federation *f, fst_error *err)
                               .ctx = f,
                               .train = train_client,
                               .round_done = round_done};
-    f->started = f->saved = fst_clock_seconds();
+    f->started = fst_clock_seconds();
+    f->saves = fst__saved(f->started);
     fst__watch_begin(s, "federated_train", (uint64_t)c->rounds, "rounds");
+    fst__watch_update(s, f->round, NULL); /* none of this run's work */
     fst_status st = fst_simulate(&spec, &global, err);
     if (st)
         st = keep_rounds(f, st, err);

@@ -102,6 +102,18 @@ void fst__watch_end(const struct session *s, const char *note)
         o->end(o->ctx, note);
 }
 
+struct save_clock fst__saved(double began)
+{
+    double now = fst_clock_seconds();
+    return (struct save_clock){now, now - began};
+}
+
+bool fst__save_due(const struct save_clock *c, double seconds)
+{
+    double passed = fst_clock_seconds() - c->at;
+    return passed >= seconds && (seconds == 0 || passed >= 19 * c->cost);
+}
+
 void fst__emit(struct session *s, const char *event, const fst_field *fields, size_t n)
 {
     fst_error e = {0};
@@ -331,7 +343,7 @@ fst_status fst__new_model(const struct session *s, const char *model, fst_model 
     if (st)
         return st;
     out->channels = s->transform.channels;
-    out->spectrum = s->transform.spectrum;
+    out->fingerprint = s->transform.fingerprint;
     memcpy(out->mean, s->transform.mean, sizeof out->mean);
     memcpy(out->std, s->transform.std, sizeof out->std);
     if (s->train->class_names)

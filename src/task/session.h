@@ -126,6 +126,14 @@ uint64_t fst__step_seed(const struct session *s, enum step step, const char *pur
 void fst__watch_begin(const struct session *s, const char *label, uint64_t total, const char *unit);
 void fst__watch_update(const struct session *s, uint64_t done, const char *note);
 void fst__watch_end(const struct session *s, const char *note);
+/* When progress was saved last, and how long that took. */
+struct save_clock {
+    double at, cost;
+};
+/* Of a save that began then and is done now; of no save yet when it begins now. */
+struct save_clock fst__saved(double began);
+/* After `seconds`, but so seldom that saving takes a twentieth of the time at most; seconds 0: always. */
+bool fst__save_due(const struct save_clock *c, double seconds);
 /* Events never stop a run: a failure is logged once. */
 void fst__emit(struct session *s, const char *event, const fst_field *fields, size_t n);
 

@@ -329,7 +329,7 @@ void fst__share_digest(const struct share *h, char out[FST_DIGEST_HEX])
 static fst_status make_transform(struct session *s, fst_error *err)
 {
     const struct data_section *d = &s->task->file.data;
-    fst_transform t = {.crop_padding = (int)d->crop_padding, .flip = d->flip, .spectrum = d->spectrum};
+    fst_transform t = {.crop_padding = (int)d->crop_padding, .flip = d->flip, .fingerprint = d->fingerprint};
     if (d->has_normalise) {
         t.channels = (int)d->normalise.mean_count;
         if (t.channels != 1 && t.channels != s->train->shape.dim[0])

@@ -73,8 +73,8 @@ static const fst__field data_fields[] = {
                     "mean and standard deviation; missing: as they are"),
     FST__F_INT(struct data_section, crop_padding, 0, 64, "0", "training: zero-pad by so much and crop at random"),
     FST__F_BOOL(struct data_section, flip, "false", "training: mirror left-right at random"),
-    FST__F_DOUBLE(struct data_section, spectrum, 0, 1e6, "0",
-                  "complex samples (2, L) become their spectrum, magnitudes compressed to asinh(|X| / spectrum); 0: no"),
+    FST__F_BOOL(struct data_section, fingerprint, "false",
+                "networks see the fingerprints of complex samples (2, L), not the samples; docs/signals.md"),
 };
 
 bool fst__is_synth(const struct data_section *d)

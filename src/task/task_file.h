@@ -41,7 +41,7 @@ struct data_section {
     struct normalise_section normalise;
     int64_t crop_padding;
     bool flip;
-    double spectrum; /* scale of fst_transform.spectrum */
+    bool fingerprint; /* fst_transform.fingerprint */
 };
 
 struct clients_section {

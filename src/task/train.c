@@ -24,7 +24,8 @@ struct course {
     /* where we are */
     int64_t epoch;
     size_t batch, rows, correct;
-    double loss_sum, seconds_before, started, saved;
+    double loss_sum, seconds_before, started;
+    struct save_clock saves;
     int64_t steps_since_save;
 };
 
@@ -114,6 +115,7 @@ static fst_status explain(const struct course *c, fst_status st, fst_error *err)
 
 static fst_status save(struct course *c, fst_error *err)
 {
+    double began = fst_clock_seconds();
     fst_tensor t[MAX_TENSORS];
     fst_checkpoint_writer *w = NULL;
     /* a spoilt state must not take the place of the last good one */
@@ -128,7 +130,7 @@ static fst_status save(struct course *c, fst_error *err)
     if (!st)
         st = fst_checkpoint_write(w, c->checkpoint, NULL, err);
     fst_checkpoint_writer_free(w);
-    c->saved = fst_clock_seconds();
+    c->saves = fst__saved(began);
     c->steps_since_save = 0;
     c->saved_once = c->saved_once || !st;
     return st ? fst_fail_in(err, st, "%s: saving progress", c->lesson->label) : FST_OK;
@@ -198,7 +200,7 @@ static bool resume(struct course *c)
 static bool save_due(const struct course *c)
 {
     const struct checkpoint_section *k = &c->s->task->file.checkpoint;
-    return (k->steps && c->steps_since_save >= k->steps) || fst_clock_seconds() - c->saved >= k->seconds;
+    return (k->steps && c->steps_since_save >= k->steps) || fst__save_due(&c->saves, k->seconds);
 }
 
 /* ---- training -------------------------------------------------------------------------------------- */
@@ -341,11 +343,13 @@ static fst_status teach(struct course *c, fst_error *err)
     fst_status st = FST_OK;
     fst_state_randomise(&c->model->state, c->model->graph, fst__step_seed(c->s, c->lesson->step, "init", 0));
     bool resumed = resume(c);
-    c->started = c->saved = fst_clock_seconds();
+    c->started = fst_clock_seconds();
+    c->saves = fst__saved(c->started);
     if (resumed)
         fst_log(FST_LOG_INFO, "%s: going on at epoch %lld, step %zu", c->lesson->label, (long long)c->epoch + 1,
                 c->batch + 1);
     fst__watch_begin(c->s, c->lesson->label, (uint64_t)t->epochs * c->s->learn, "samples");
+    fst__watch_update(c->s, (uint64_t)c->epoch * c->s->learn + c->rows, NULL); /* none of this run's work */
     while (!st && c->epoch < t->epochs) {
         st = one_epoch(c, err);
         if (!st)

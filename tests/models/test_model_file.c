@@ -210,6 +210,7 @@ static void foreign_files_are_read(void **state)
     assert_ok(fst_model_load(&m, path, err));
     assert_int_equal(m.channels, 1);
     assert_true(m.mean[0] == 0.5f && m.std[0] == 0.25f);
+    assert_false(m.fingerprint);
     assert_memory_equal(m.state.params, f.weight, sizeof f.weight);
     fst_model_release(&m);
     for (int i = 0; i < 12; i++)
@@ -225,6 +226,23 @@ static void foreign_files_are_read(void **state)
     assert_null(m.class_names);
     assert_memory_equal(m.state.params, f.weight, sizeof f.weight);
     fst_model_release(&m);
+}
+
+static void what_the_network_sees_is_kept(void **state)
+{
+    (void)state;
+    struct file f;
+    fst_model m = {0}, again = {0};
+    good_file(&f);
+    set_meta(&f, "features", "fingerprint");
+    put(&f);
+    assert_ok(fst_model_load(&m, path, err));
+    assert_true(m.fingerprint);
+    assert_ok(fst_model_save(&m, path, NULL, 0, NULL, err));
+    assert_ok(fst_model_load(&again, path, err));
+    assert_true(again.fingerprint);
+    fst_model_release(&m);
+    fst_model_release(&again);
 }
 
 static void tensors_that_do_not_fit_are_named(void **state)
@@ -327,6 +345,8 @@ static void metadata_is_checked(void **state)
         {"normalise_std", "0", FST_E_FORMAT, "above 0"},
         {"normalise_std", "-1", FST_E_FORMAT, "above 0"},
         {"normalise_std", "one", FST_E_FORMAT, "do not go together"},
+        {"features", "", FST_E_FORMAT, "\"fingerprint\" is"},
+        {"features", "spectrum", FST_E_FORMAT, "\"spectrum\" are not known"},
         {"dropout", "0.5", FST_E_FORMAT, "two numbers"},
         {"dropout", "1,0", FST_E_FORMAT, "below 1"},
         {"dropout", "nan,0", FST_E_FORMAT, "below 1"},
@@ -468,7 +488,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_network_comes_back),   cmocka_unit_test(everything_else_comes_back),
         cmocka_unit_test(class_names_are_checked),    cmocka_unit_test(names_of_networks),
-        cmocka_unit_test(foreign_files_are_read),     cmocka_unit_test(tensors_that_do_not_fit_are_named),
+        cmocka_unit_test(foreign_files_are_read),     cmocka_unit_test(what_the_network_sees_is_kept),
+        cmocka_unit_test(tensors_that_do_not_fit_are_named),
         cmocka_unit_test(counters_are_whole_numbers), cmocka_unit_test(metadata_is_checked),
         cmocka_unit_test(promises_take_no_memory),    cmocka_unit_test(every_prefix_is_refused),
         cmocka_unit_test(changed_bytes_do_no_harm),   cmocka_unit_test(failed_saves_leave_the_old_file),

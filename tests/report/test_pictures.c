@@ -1,4 +1,4 @@
-/* What pictures are made of: transform, colours, font, canvas, and pictures of samples read back by the PNG decoder. */
+/* What pictures are made of: colours, font, canvas, and pictures of samples read back by the PNG decoder. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,30 +14,6 @@
 #include "xml_check.h"
 
 #define PI 3.14159265358979323846
-
-static void test_transform_is_the_sum(void **state)
-{
-    (void)state;
-    enum { N = 32 };
-    double re[N], im[N], a[N], b[N];
-    fst_rng r;
-    fst_rng_init(&r, 1, "test.fft", 0);
-    for (int i = 0; i < N; i++) {
-        a[i] = re[i] = fst_rng_normal(&r);
-        b[i] = im[i] = fst_rng_normal(&r);
-    }
-    fst__fft(re, im, N);
-    for (int n = 0; n < N; n++) {
-        double x = 0, y = 0;
-        for (int k = 0; k < N; k++) {
-            double w = -2 * PI * k * n / N;
-            x += a[k] * cos(w) - b[k] * sin(w);
-            y += a[k] * sin(w) + b[k] * cos(w);
-        }
-        assert_float_equal(re[n], x, 1e-12 * N);
-        assert_float_equal(im[n], y, 1e-12 * N);
-    }
-}
 
 static double brightness(fst__colour c)
 {
@@ -247,7 +223,6 @@ static void test_every_failing_allocation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_transform_is_the_sum),
         cmocka_unit_test(test_viridis_gets_brighter),
         cmocka_unit_test(test_spectrogram_shows_where_a_tone_is),
         cmocka_unit_test(test_spectrogram_of_little_and_bad),

@@ -22,6 +22,9 @@ stages:
   cloud_kd:        {temperature: 2}
   edge_kd:         {model: logistic_regression, epochs: 1, batch_size: 32, baseline: true}
   federated_train: {rounds: 4, batch_size: 16, select: best, optimizer: {name: sgd, learning_rate: 0.05}}
+  device_load:     {batch_size: 8}
+  edge_infer:      {threshold: 0.3, calibrate: false, runs: 1, repeats: 1}
+  cloud_infer:     {runs: 1, repeats: 1}
 END
 summary() { "$helper" json "$output/summary.json" "$1"; }
 record() { "$helper" json "$output/federated_train/stage.json" "$1"; }
@@ -151,6 +154,21 @@ expect 1 run "$task" "${broken[@]}" --set check_finite=true
 said err " of layer "
 expect 1 run "$task" "${broken[@]}"
 unsaid err " of layer "
+
+# ---- networks that see fingerprints: in training, in the rounds, at the edge and in the cloud
+seen() { # ACCURACIES: what the stages say of the same model on the same samples
+    expect 0 run "$task" --mode full_pipeline --set output=seen --set data.fingerprint="$1"
+    for pair in "cloud_infer cloud_pretrain cloud_accuracy" "edge_infer federated_train accuracy"; do
+        read -r stage model key <<<"$pair"
+        true_that "$stage and $model differ" awk -v a="$("$helper" json "$task/seen/$stage/report.json" "summary.$key")" \
+            -v b="$("$helper" json "$task/seen/$model/stage.json" accuracy)" 'BEGIN { d = a - b; exit !(d < 1e-9 && d > -1e-9) }'
+    done
+}
+seen false
+plain=$("$helper" json "$task/seen/cloud_pretrain/stage.json" digest)
+seen true
+ran cloud_pretrain cloud_kd edge_alone edge_kd federated_train device_load edge_infer cloud_infer
+true_that "fingerprints change nothing" [ "$("$helper" json "$task/seen/cloud_pretrain/stage.json" digest)" != "$plain" ]
 
 # ---- modes of a fleet
 for mode in federated_server federated_edge; do

@@ -28,7 +28,7 @@ expect 1 "$scratch/scripts/fetch-mnist" "$scratch/data/mnist"
 said 'fetching https://one.invalid/train-images-idx3-ubyte.gz'
 said 'fetching https://two.invalid/train-images-idx3-ubyte.gz'
 said 'no mirror gave a right train-images-idx3-ubyte.gz'
-said 'FEDSTILL_DATA=/path/to/data make demo'
+said 'FEDSTILL_DATA=/path/to/data make demo-mnist'
 said "put them into $scratch/data/mnist"
 holds "nothing is left behind" test -z "$(ls -A "$scratch/data/mnist")"
 
