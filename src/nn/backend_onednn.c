@@ -161,14 +161,14 @@ fst_status fdn_tagged(struct fst_context *c, dnnl_data_type_t type, int rank, co
     return FST_OK;
 }
 
-fst_status fdn_blocked(struct fst_context *c, int64_t rows, const fst_shape *sample, int64_t block,
-                       const struct fst_layout **out, fst_error *err)
+fst_status fdn_blocked(struct fst_context *c, dnnl_data_type_t type, int64_t rows, const fst_shape *sample,
+                       int64_t block, const struct fst_layout **out, fst_error *err)
 {
     dnnl_dims_t d = {rows, sample->dim[0], sample->dim[1], sample->dim[2]};
     struct fst_layout *l = new_layout(c, err);
     if (!l)
         return FST_E_MEMORY;
-    dnnl_status_t s = fdn_md_tagged(&l->md, 4, d, dnnl_f32, block == 16 ? dnnl_aBcd16b : dnnl_aBcd8b);
+    dnnl_status_t s = fdn_md_tagged(&l->md, 4, d, type, block == 16 ? dnnl_aBcd16b : dnnl_aBcd8b);
     if (s)
         return fdn_failed(s, "cannot describe a tensor", err);
     *out = l;

@@ -86,9 +86,10 @@ fst_status fdn_sample_layout(struct fst_context *c, int64_t rows, const fst_shap
                              const struct fst_layout **out, fst_error *err);
 fst_status fdn_samples(struct fst_context *c, dnnl_data_type_t type, int64_t rows, const fst_shape *sample, bool any,
                        const struct fst_layout **out, fst_error *err);
-/* f32 with channels in blocks of 8 or 16; with strides of one's own, in elements. */
-fst_status fdn_blocked(struct fst_context *c, int64_t rows, const fst_shape *sample, int64_t block,
-                       const struct fst_layout **out, fst_error *err);
+/* Channels in blocks of 8 or 16. */
+fst_status fdn_blocked(struct fst_context *c, dnnl_data_type_t type, int64_t rows, const fst_shape *sample,
+                       int64_t block, const struct fst_layout **out, fst_error *err);
+/* f32 with strides of one's own, in elements. */
 fst_status fdn_part(struct fst_context *c, int rank, const int64_t *dims, const int64_t *strides,
                     const struct fst_layout **out, fst_error *err);
 /* Plain f32. */

@@ -254,7 +254,7 @@ static fst_status halve(struct twin *t, bool *fits, fst_error *err)
     int64_t block = n->out.rank == 3 ? fdn_channel_block(FDN_MD(t->w.dst->md)) : 0;
     *fits = (block == 8 || block == 16) && n->out.dim[0] % block == 0;
     if (*fits)
-        return fdn_blocked(t->c, t->r->batch, &n->out, block, &t->op->out, err);
+        return fdn_blocked(t->c, dnnl_f32, t->r->batch, &n->out, block, &t->op->out, err);
     fst_status s = fdn_plain(t->c, t->r->batch, &t->node.out, &plain, err);
     if (s)
         return s;

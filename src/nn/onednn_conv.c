@@ -179,6 +179,38 @@ static dnnl_status_t describe_forward(struct fdn_weighted *w)
                               FDN_MD(w->dst->md), attr);
 }
 
+static bool is_reference(const_dnnl_primitive_desc_t pd)
+{
+    const char *name = NULL;
+    return dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name) || !name || !strncmp(name, "ref", 3);
+}
+
+/* For 4 to 15 channels, less than a vector, oneDNN takes the input as it lies, as of an image, and then has nothing but its
+ * reference for the backward passes, which is some fifty times slower. Blocks that are filled up with zeros cure that. */
+static fst_status widen_input(struct fdn_weighted *w, fst_error *err)
+{
+    static const int64_t blocks[] = {16, 8};
+    const struct fst_node *n = w->r->node;
+    if (!w->conv || !w->r->training || n->u.conv.groups > 1 || n->in.dim[0] < 4 || n->in.dim[0] > 15)
+        return FST_OK;
+    const struct fst_layout *before = w->src;
+    dnnl_primitive_desc_t hint = w->hint;
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) {
+        fst_status s = fdn_blocked(w->c, w->c->type, w->r->batch, &n->in, blocks[i], &w->src, err);
+        if (s)
+            return s;
+        w->hint = NULL;
+        if (!describe_forward(w) && !is_reference(w->hint)) {
+            dnnl_primitive_desc_destroy(hint);
+            return FST_OK;
+        }
+        fdn_weighted_release(w);
+        w->hint = hint;
+    }
+    w->src = before;
+    return FST_OK;
+}
+
 fst_status fdn_weighted_forward(struct fdn_weighted *w, fst_error *err)
 {
     const struct fst_layout *want;
@@ -187,7 +219,9 @@ fst_status fdn_weighted_forward(struct fdn_weighted *w, fst_error *err)
     dnnl_status_t ds = describe_forward(w);
     if (ds)
         return fdn_failed(ds, "forward", err);
-    fst_status s = fdn_queried(w->c, w->hint, dnnl_query_src_md, &w->src, err);
+    fst_status s = widen_input(w, err);
+    if (!s)
+        s = fdn_queried(w->c, w->hint, dnnl_query_src_md, &w->src, err);
     if (!s)
         s = fdn_queried(w->c, w->hint, dnnl_query_dst_md, &w->dst, err);
     if (!s)
