@@ -127,6 +127,7 @@ static fst_status open_data(struct eval *e, fst_error *err)
                             .path = operand(e->o, 1),
                             .split = option_string(e->o, "split"),
                             .image_channels = image ? (int)in->dim[0] : 0,
+                            .window = in->rank == 2 && in->dim[0] == 2 ? (size_t)in->dim[1] : 0,
                             .limit = (size_t)option_int(e->o, "limit")};
     fst_status s = fst_source_open(&e->source, &spec, err);
     return s ? s : check_data(e, err);

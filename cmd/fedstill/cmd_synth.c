@@ -69,9 +69,9 @@ static const struct operand_spec operands[] = {
 };
 
 static const char *const examples[] = {
-    "fedstill data synth link11 --out link11/train.safetensors --count 40000 --snr 10:30",
+    "fedstill data synth link11 --out train.safetensors --count 40000 --snr 10:30",
     "Training data.",
-    "fedstill data synth link11 --out link11/test.safetensors --first 40000 --count 8000 --snr 10:30",
+    "fedstill data synth link11 --out test.safetensors --first 40000 --count 8000 --snr 10:30",
     "Test data: the same emitters, other bursts.",
     "fedstill data synth modulation --out mod.sigmf --classes BPSK,QPSK,GFSK",
     "A SigMF recording of three modulations.",

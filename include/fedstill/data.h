@@ -50,6 +50,9 @@ struct fst_source {
     char digest[FST_DIGEST_HEX];
 };
 
+/* FST_E_MISMATCH, naming the class and both sources, where both name their classes and not alike. */
+FST_MUST FST_API fst_status fst_source_same_classes(const fst_source *a, const fst_source *b, fst_error *err);
+
 /*
  * What to open. Paths by format:
  *  - idx: a folder with the four usual files, plain or .gz (train-images-idx3-ubyte or

@@ -14,6 +14,7 @@
 static const fst_source_vtable vtable = {"array", fst__held_get, fst__held_close};
 
 enum { NAME_SIZE = 256 };
+#define MAX_GROUP (INT64_C(1) << 53)
 
 /* A place that holds arrays by name. */
 struct store {
@@ -350,8 +351,12 @@ static fst_status take_groups(fst__held *h, const fst_array *a, size_t count, fs
     h->own_group = fst_alloc(count * sizeof *h->own_group);
     if (!h->own_group)
         return fst_fail_memory(err, count * sizeof *h->own_group);
-    for (size_t i = 0; i < count; i++)
-        h->own_group[i] = integer_at(a, i);
+    for (size_t i = 0; i < count; i++) {
+        int64_t v = h->own_group[i] = integer_at(a, i);
+        if (v > MAX_GROUP || v < -MAX_GROUP) /* numbers of several sources are put one behind the other */
+            return fst_fail(err, FST_E_LIMIT, "%s: sample %zu is of burst %lld; numbers up to 2^53 are possible",
+                            h->base.name, i, (long long)v);
+    }
     return FST_OK;
 }
 

@@ -58,10 +58,9 @@ static fst_status check_parts(const fst_source_part *parts, size_t n, size_t *to
             return fst_fail(err, FST_E_MISMATCH, "%s holds samples %s %s, %s holds %s %s", first->name,
                             fst_dtype_name(first->dtype), fst_shape_text(&first->shape, a, sizeof a), s->name,
                             fst_dtype_name(s->dtype), fst_shape_text(&s->shape, b, sizeof b));
-        for (int c = 0; s->class_names && first->class_names && c < s->classes && c < first->classes; c++)
-            if (strcmp(s->class_names[c], first->class_names[c]))
-                return fst_fail(err, FST_E_MISMATCH, "class %d is \"%s\" in %s and \"%s\" in %s", c,
-                                first->class_names[c], first->name, s->class_names[c], s->name);
+        fst_status st = fst_source_same_classes(first, s, err);
+        if (st)
+            return st;
         for (size_t i = 0; parts[p].index && i < count; i++)
             if (parts[p].index[i] >= s->count)
                 return fst_fail(err, FST_E_ARGUMENT, "%s: there is no sample %u, the last is %zu", s->name,

@@ -92,7 +92,7 @@ static void transform_of_envelope(struct work *w)
     fst_fft(w->turns, w->n, w->a, w->b);
 }
 
-/* Powers from 1e-6 to 1 lie between -2.75 and 0.25: networks like numbers of that size. */
+/* Powers from 0 to 1 lie between -2.75 and 0.25: networks like numbers of that size. */
 static float level(float power)
 {
     return 0.5f * log10f(power + 1e-6f) + 0.25f;
@@ -111,7 +111,7 @@ static void levels(const struct work *w, float *to)
 
 /* Rows of n / ZOOM values, each twice: the levels of y and of y^2 around zero frequency, then real and imaginary part of
  * Y(f)^2 conj(Y2(2f)), the phase between carrier leak and image whatever the carrier's own is; its size to the power of
- * one third. Expects the transform of y in `to` (n / ZOOM pairs) and that of y^2 in a, b. */
+ * one third. re, im: the transform of y there; that of y^2 is in w->a, w->b. */
 static void zoom(const struct work *w, const float *re, const float *im, float *to)
 {
     size_t row = w->n / ZOOM, middle = w->n / 2;

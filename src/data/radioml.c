@@ -274,6 +274,7 @@ static const fst_pickle_value *pair_of(const fst_pickle_value *root, const char 
 static fst_status take_pair(fst__held *h, const fst_pickle_value *root, const fst_source_spec *spec, fst_source **out,
                             fst_error *err)
 {
+    char text[256];
     const fst_pickle_value *pair = pair_of(root, spec->split);
     if (!pair)
         return fst_fail(err, FST_E_FORMAT, "%s: '%s' is not there, or not a pair (X, y)", h->base.name, spec->split);
@@ -282,6 +283,9 @@ static fst_status take_pair(fst__held *h, const fst_pickle_value *root, const fs
         return fst_fail(err, FST_E_FORMAT, "%s: X of '%s' is not an array of floats (N, 2, length)", h->base.name,
                         spec->split);
     size_t n = (size_t)x->array->shape.dim[0];
+    if (y->kind == FST_PICKLE_ARRAY && y->array->shape.rank > 0 && !length_of(y) && n)
+        return fst_fail(err, FST_E_FORMAT, "%s: y of '%s' has shape %s; a whole number for each sample is needed",
+                        h->base.name, spec->split, fst_shape_text(&y->array->shape, text, sizeof text));
     if (length_of(y) != n)
         return fst_fail(err, FST_E_MISMATCH, "%s: '%s' has %zu samples and %zu labels", h->base.name, spec->split, n,
                         length_of(y));

@@ -288,7 +288,9 @@ static fst_status settle_window(struct job *j, uint64_t *total, fst_error *err)
                                 "%s: annotation %zu has %" PRIu64 " samples, others have %" PRIu64
                                 ": choose a window (option window) that all can be cut into",
                                 m->name, i, n, window);
-            if (n < window || n == 0)
+            if (n == 0)
+                return fst_fail(err, FST_E_FORMAT, "%s: annotation %zu has no samples (core:sample_count 0)", m->name, i);
+            if (n < window)
                 return fst_fail(err, FST_E_FORMAT,
                                 "%s: annotation %zu has %" PRIu64 " samples, fewer than a window of %" PRIu64, m->name,
                                 i, n, window);
@@ -354,6 +356,18 @@ struct cursor {
     int64_t group_base, group_next;
 };
 
+static fst_status check_window(const struct recording *r, size_t note, uint64_t start, const float *x, size_t window,
+                               fst_error *err)
+{
+    for (size_t k = 0; k < 2 * window; k++)
+        if (!isfinite(x[k]))
+            return fst_fail(err, FST_E_NUMERIC,
+                            "%s: sample %" PRIu64 " (annotation %zu): %s is %f; finite numbers are needed",
+                            r->memory ? r->meta.name : r->data_path, start + k % window, note, k < window ? "I" : "Q",
+                            (double)x[k]);
+    return FST_OK;
+}
+
 static fst_status take_note(struct job *j, const struct recording *r, int fd, size_t i, unsigned char *raw,
                             struct cursor *c, fst_error *err)
 {
@@ -366,7 +380,9 @@ static fst_status take_note(struct job *j, const struct recording *r, int fd, si
         s = read_raw(r, fd, (n->start + w * j->window) * width, raw, j->window * width, err);
         if (s)
             break;
-        fst__sigmf_convert(r->meta.type, raw, j->window, (float *)(void *)j->held->own_data + c->at * 2 * j->window);
+        float *x = (float *)(void *)j->held->own_data + c->at * 2 * j->window;
+        fst__sigmf_convert(r->meta.type, raw, j->window, x);
+        s = check_window(r, i, n->start + w * j->window, x, j->window, err);
         j->held->own_labels[c->at] = class;
         j->held->own_snr[c->at] = n->snr;
         j->held->own_group[c->at] = group;
@@ -437,8 +453,7 @@ static fst_status take_all(struct job *j, fst_source **out, fst_error *err)
         return s;
     forget_unknown_snr(j->held);
     j->held->data = j->held->own_data;
-    s = fst__held_check_finite(j->held, err);
-    return s ? s : fst__held_finish(j->held, j->held->own_labels, j->held->base.count, (int)j->classes, out, err);
+    return fst__held_finish(j->held, j->held->own_labels, j->held->base.count, (int)j->classes, out, err);
 }
 
 /* ---- opening -------------------------------------------------------------------------------- */

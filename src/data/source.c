@@ -261,6 +261,15 @@ fst_status fst__names_copy(char ***out, char *const *names, size_t n, fst_error 
     return FST_OK;
 }
 
+fst_status fst_source_same_classes(const fst_source *a, const fst_source *b, fst_error *err)
+{
+    for (int c = 0; a->class_names && b->class_names && c < a->classes && c < b->classes; c++)
+        if (strcmp(a->class_names[c], b->class_names[c]))
+            return fst_fail(err, FST_E_MISMATCH, "class %d is \"%s\" in %s and \"%s\" in %s", c, a->class_names[c],
+                            a->name, b->class_names[c], b->name);
+    return FST_OK;
+}
+
 fst_status fst__held_check_finite(const fst__held *h, fst_error *err)
 {
     const float *x = (const float *)(const void *)h->data;

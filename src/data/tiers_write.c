@@ -310,6 +310,8 @@ fst_status fst_tiers_write(const fst_tiers *t, const fst_source *s, const char *
     snprintf(ending[1], sizeof ending[1], ".old-%ld", (long)getpid());
     char *target = with_ending(folder, ""), *fresh = with_ending(folder, ending[0]),
          *aside = with_ending(folder, ending[1]);
+    if (fresh)
+        remove_split(fresh); /* of a process of this number that was killed */
     st = target && fresh && aside ? fst_make_folders(fresh, err) : fst_fail_memory(err, strlen(folder));
     if (!st)
         st = write_all(t, s, fresh, err);

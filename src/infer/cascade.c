@@ -31,9 +31,8 @@ static fst_status check(const fst_cascade_input *in, fst_error *err)
         if (in->device && in->device[i] >= devices)
             return fst_fail(err, FST_E_ARGUMENT, "sample %zu is of device %u, and there are %zu", i, in->device[i],
                             devices);
-        const float *z = in->cloud + i * (size_t)in->classes;
         for (int j = 0; known(in, i) && j < in->classes; j++)
-            if (!isfinite(z[j]))
+            if (!isfinite(in->cloud[i * (size_t)in->classes + (size_t)j]))
                 return fst_fail(err, FST_E_NUMERIC, "sample %zu: the cloud's logit of class %d is not a finite number",
                                 i, j);
     }

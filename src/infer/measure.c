@@ -9,7 +9,6 @@
 struct bench {
     const fst_model *model;
     const fst_measure_spec *spec;
-    fst_runner *runner;
     fst_transformer *transformer;
     unsigned char *raw; /* a batch of samples as they come in */
     float *x, *logits;  /* as the model sees them, and what comes of it */
@@ -116,15 +115,20 @@ static double median(double *x, int n)
     return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
 }
 
-/* The median of the repeats; one more run before them brings weights and caches into place. */
+/* The median of the repeats; one more run before them brings weights and caches into place. A runner fills a batch up to
+ * its own size, so each size gets one. */
 static fst_status point(struct bench *b, size_t rows, double *out, fst_error *err)
 {
     int n = b->spec->repeats;
-    fst_status st = timed(b, b->runner, b->raw, rows, &b->seconds[0], err);
+    fst_runner *runner = NULL;
+    fst_status st = open_runner(&runner, b->model, b->spec, rows, b->spec->threads, err);
+    if (!st)
+        st = timed(b, runner, b->raw, rows, &b->seconds[0], err);
     for (int i = 0; !st && i < n; i++)
-        st = timed(b, b->runner, b->raw, rows, &b->seconds[i], err);
+        st = timed(b, runner, b->raw, rows, &b->seconds[i], err);
     if (!st)
         *out = median(b->seconds, n);
+    fst_runner_free(runner);
     return st;
 }
 
@@ -219,9 +223,7 @@ static fst_status prepare(struct bench *b, fst_error *err)
     if (!b->raw || !b->x || !b->logits || !b->seconds)
         return fst_fail_memory(err, s->batch_size * bytes);
     fst_status st = fst_transformer_new(&b->transformer, &s->transform, s->source, err);
-    if (!st)
-        st = fill(b, err);
-    return st ? st : open_runner(&b->runner, b->model, s, s->batch_size, s->threads, err);
+    return st ? st : fill(b, err);
 }
 
 fst_transform fst_model_transform(const fst_model *m)
@@ -256,7 +258,6 @@ fst_status fst_measure(fst_measured *out, const fst_model *model, const fst_meas
     if (!st && spec->singles)
         st = singles(&b, &m, err);
     fst_transformer_free(b.transformer);
-    fst_runner_free(b.runner);
     fst_free(b.raw);
     fst_free(b.x);
     fst_free(b.logits);

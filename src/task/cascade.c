@@ -91,17 +91,35 @@ static fst_status measure(const struct session *s, const struct tier_model *m, f
 
 /* ---- device_load --------------------------------------------------------------------------------------- */
 
-/* Deals the test samples evenly, bursts whole; a device keeps the first of its own, in their order. */
+/* Deals the test samples evenly, bursts whole. */
+static fst_status deal_out(const struct session *s, size_t devices, fst_partition *out, fst_error *err)
+{
+    fst_partition_spec spec = {
+        .kind = FST_PARTITION_IID, .clients = (int)devices, .seed = fst__step_seed(s, STEP_DEVICES, "deal", 0)};
+    fst_status st = fst_partition_make(out, s->test, &spec, err);
+    return st ? fst_fail_in(err, st, "the shares of %zu devices of the test samples", devices) : FST_OK;
+}
+
+fst_status fst__check_devices(const struct session *s, fst_error *err)
+{
+    struct topology_section t;
+    fst_partition p = {0};
+    fst_status st = fst__tiers(&s->task->file, &t, err);
+    if (!st)
+        st = deal_out(s, (size_t)t.devices, &p, err);
+    fst_partition_release(&p);
+    return st;
+}
+
+/* A device keeps the first of its own, in their order. */
 static fst_status deal(const struct session *s, struct batches *b, size_t devices, fst_error *err)
 {
     const struct device_load_section *d = &s->task->file.stages.device_load;
     size_t n = s->test->count, most = d->num_batches ? (size_t)(d->num_batches * d->batch_size) : n;
     fst_partition p = {0};
-    fst_partition_spec spec = {
-        .kind = FST_PARTITION_IID, .clients = (int)devices, .seed = fst__step_seed(s, STEP_DEVICES, "deal", 0)};
-    fst_status st = fst_partition_make(&p, s->test, &spec, err);
+    fst_status st = deal_out(s, devices, &p, err);
     if (st)
-        return fst_fail_in(err, st, "the devices' shares of the test samples");
+        return st;
     if (d->max_files && (size_t)d->max_files < most)
         most = (size_t)d->max_files;
     b->index = fst_calloc(n, sizeof *b->index);
@@ -243,7 +261,7 @@ static double share(size_t part, size_t n)
     return n ? (double)part / (double)n : NAN;
 }
 
-/* The record's figures: answers that are right, and bytes over the links of the first run. */
+/* The record's figures of all answers; bytes are the stage's own. */
 static void fill_record(const struct works *w, struct record *r, double start)
 {
     r->samples = (int64_t)w->b.count;
@@ -423,7 +441,7 @@ static fst_status edge_files(struct works *w, struct record *r, double start, fs
         low += below[i] = w->cascade.confidence[i] < w->edge.choice.value;
     fst_cascade_report report = report_of(w, FST_REPORT_EDGE_ONLY);
     report.low_confidence = low;
-    report.cloud_model = NULL;
+    report.cloud_model = report.cloud_digest = NULL;
     report.cloud_runs = 0;
     struct answers a = {&w->b, &w->edge_model, w->s->train->classes, w->edge.logits, &w->cascade, &w->edge, below};
     snprintf(r->artifact, sizeof r->artifact, "predictions.safetensors");

@@ -48,7 +48,7 @@ fst_status fst__check_cascade(const struct session *s, const bool chosen[STAGES]
         return fst_fail(err, FST_E_CONFIG,
                         "stages.edge_infer.threshold: a target of accuracy or share is met on "
                         "validation samples: set data.validation, for instance to 0.1");
-    return FST_OK;
+    return chosen[4] ? fst__check_devices(s, err) : FST_OK;
 }
 
 /* ---- fingerprints --------------------------------------------------------------------------------- */
@@ -99,6 +99,9 @@ fst_status fst__infer_inputs(const struct session *s, enum step step, fst_buf *t
                             s->records[STEP_EDGE].extra_digest);
     if (!st && step == STEP_EDGE && fst__needs_teacher(&f->stages.edge_infer))
         st = add_model(s, STEP_CLOUD, text, err);
+    if (!st && step == STEP_EDGE && f->stages.edge_infer.threshold.has_target_time) /* it looks at the cloud's times */
+        st = fst_buf_printf(text, err, "cloud=%lld %lld %lld\n", (long long)f->stages.cloud_infer.batch_size,
+                            (long long)f->stages.cloud_infer.threads, (long long)f->stages.cloud_infer.repeats);
     return st;
 }
 
@@ -134,7 +137,7 @@ fst_status fst__tier_model(const struct session *s, enum step step, struct tier_
         st = fst__load_step_model(s, maker, &m.model, err);
         memcpy(m.digest, s->records[maker].digest, sizeof m.digest);
     } else {
-        char *path = fst_path_join(s->task->folder, m.name);
+        char *path = fst_path_join(s->task->folder, model_name(f, step));
         st = path ? fst_model_load(&m.model, path, err) : fst_fail_memory(err, 256);
         if (!st)
             st = fst_sha256_file(path, m.digest, err);
@@ -174,8 +177,8 @@ static fst_status read_list(const fst_safetensors *f, const char *name, size_t *
         return fst_fail(err, FST_E_FORMAT, "no tensor \"%s\"", name);
     fst_tensor t = fst_safetensors_at(f, i);
     size_t n = (size_t)fst_shape_count(&t.shape);
-    if (t.dtype != FST_U32 || t.shape.rank != 1 || (*count && n != *count))
-        return fst_fail(err, FST_E_FORMAT, "\"%s\" is not a list of U32 as long as the others", name);
+    if (t.dtype != FST_U32 || t.shape.rank != 1)
+        return fst_fail(err, FST_E_FORMAT, "\"%s\" is not a list of U32", name);
     *out = fst_calloc(n + 1, sizeof **out);
     if (!*out)
         return fst_fail_memory(err, n * sizeof **out);
@@ -199,11 +202,14 @@ fst_status fst__batches_read(const struct session *s, struct batches *out, fst_e
     struct batches b = {0};
     fst_safetensors *f = NULL;
     char *path = fst__step_path(s, STEP_DEVICES, s->records[STEP_DEVICES].artifact);
+    size_t devices = 0;
     fst_status st = path ? fst_safetensors_open(&f, path, err) : fst_fail_memory(err, 256);
     if (!st)
         st = read_list(f, "index", &b.count, &b.index, err);
     if (!st)
-        st = read_list(f, "device", &b.count, &b.device, err);
+        st = read_list(f, "device", &devices, &b.device, err);
+    if (!st && (devices != b.count || !devices))
+        st = fst_fail(err, FST_E_FORMAT, "%zu samples of %zu devices", b.count, devices);
     if (!st)
         st = check_batches(s, &b, err);
     if (!st)

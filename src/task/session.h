@@ -210,6 +210,8 @@ fst_status fst__step_direct(struct session *s, struct record *r, fst_error *err)
 bool fst__infer_needs(const struct task_file *f, enum step step, enum step other);
 /* What can be told about the chosen stages of the cascade beforehand. */
 fst_status fst__check_cascade(const struct session *s, const bool chosen[STAGES], fst_error *err);
+/* cascade.c: is there something to read for every device? */
+fst_status fst__check_devices(const struct session *s, fst_error *err);
 /* What the result of a step of the cascade depends on, besides data, seed and backend. */
 fst_status fst__infer_inputs(const struct session *s, enum step step, fst_buf *text, fst_error *err);
 

@@ -389,6 +389,8 @@ fst_status fst__session_open_data(struct session *s, fst_error *err)
                       fst_shape_text(&s->train->shape, a, sizeof a), s->train->classes,
                       fst_shape_text(&s->test->shape, b, sizeof b), s->test->classes);
     if (!st)
+        st = fst_source_same_classes(s->train, s->test, err);
+    if (!st)
         st = make_transform(s, err);
     if (!st)
         st = share_out(s, &p, err);

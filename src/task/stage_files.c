@@ -223,7 +223,8 @@ static fst_status check_classes(const char *folder, const struct stage_file *f, 
 
 /* Models are those that this task's stages leave: a path to one is taken for that stage's, wherever it stands. */
 static fst_status check_model_path(const char *folder, enum stage stage, const char *key, const char *path,
-                                   const enum stage *from, size_t n, enum stage *which, fst_error *err)
+                                   const struct stage_file *f, const enum stage *from, size_t n, enum stage *which,
+                                   fst_error *err)
 {
     if (!path)
         return FST_OK;
@@ -231,6 +232,9 @@ static fst_status check_model_path(const char *folder, enum stage stage, const c
         char part[64];
         snprintf(part, sizeof part, "output/%s/", stage_names[from[i]]);
         if (strstr(path, part)) {
+            if (!f[from[i]].there)
+                return fst_fail(err, FST_E_CONFIG, "%s/input/%s.json: %s: \"%s\" is what a stage leaves that has no %s.json",
+                                folder, stage_names[stage], key, path, stage_names[from[i]]);
             if (which)
                 *which = from[i];
             return FST_OK;
@@ -246,15 +250,15 @@ static fst_status check_paths(const char *folder, const struct stage_file *f, en
 {
     static const enum stage teacher[] = {PRETRAIN}, student[] = {DISTIL, PRETRAIN}, edge[] = {FEDERATE, DISTIL};
     fst_status st =
-        check_model_path(folder, SOFT, "teacher_model_path", f[SOFT].teacher_model_path, teacher, 1, NULL, err);
+        check_model_path(folder, SOFT, "teacher_model_path", f[SOFT].teacher_model_path, f, teacher, 1, NULL, err);
     if (!st)
-        st = check_model_path(folder, FEDERATE, "init_model_path", f[FEDERATE].init_model_path, student, 2, init, err);
+        st = check_model_path(folder, FEDERATE, "init_model_path", f[FEDERATE].init_model_path, f, student, 2, init, err);
     if (!st)
-        st = check_model_path(folder, EDGE, "model_path", f[EDGE].model_path, edge, 2, NULL, err);
+        st = check_model_path(folder, EDGE, "model_path", f[EDGE].model_path, f, edge, 2, NULL, err);
     if (!st)
-        st = check_model_path(folder, CLOUD, "model_path", f[CLOUD].model_path, teacher, 1, NULL, err);
+        st = check_model_path(folder, CLOUD, "model_path", f[CLOUD].model_path, f, teacher, 1, NULL, err);
     if (!st)
-        st = check_model_path(folder, CLOUD, "teacher_model_path", f[CLOUD].teacher_model_path, teacher, 1, NULL, err);
+        st = check_model_path(folder, CLOUD, "teacher_model_path", f[CLOUD].teacher_model_path, f, teacher, 1, NULL, err);
     return st;
 }
 
@@ -319,7 +323,10 @@ static bool has_split(const char *path, const char *split, int64_t classes)
 {
     fst_source *s = NULL;
     fst_source_spec spec = {.path = path, .split = split, .classes = (int)classes};
-    bool there = !fst_source_open(&s, &spec, NULL);
+    fst_error why = {0};
+    bool there = !fst_source_open(&s, &spec, &why);
+    if (!there) /* whether it is missing or broken, somebody should know what takes its place */
+        fst_log(FST_LOG_INFO, "no %s samples of their own, so a share of the training samples: %s", split, why.message);
     fst_source_close(s);
     return there;
 }
@@ -444,7 +451,7 @@ static fst_status put_data(fst_buf *out, const char *folder, const struct stage_
                            int64_t classes, fst_error *err)
 {
     const struct stage_file *t = &f[FEDERATE];
-    bool split = has_split(path, "val", classes) && (!t->there || t->edge_count);
+    bool split = t->edge_count && has_split(path, "val", classes); /* a topology deals out validation samples too */
     fst_status st = put_key(out, "data:\n  path: ", path, err);
     if (!st)
         st = fst_buf_printf(out, err, "\n  classes: %lld\n  %s\n  test: %s\n", (long long)classes,

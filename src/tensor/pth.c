@@ -380,6 +380,17 @@ static fst_status read_member(struct job *j, struct archive *a, zip_uint64_t i, 
     return s;
 }
 
+/* Before memory is taken for what the pickle says. */
+static fst_status check_size(struct job *j, struct archive *a, zip_uint64_t i, uint64_t bytes)
+{
+    zip_stat_t st;
+    if (zip_stat_index(a->zip, i, 0, &st) || !(st.valid & ZIP_STAT_SIZE) || st.size != bytes)
+        return fst_fail(j->err, FST_E_FORMAT, "%s: member %s has %llu bytes, its pickle says %llu", j->name,
+                        zip_get_name(a->zip, i, 0), (unsigned long long)(st.valid & ZIP_STAT_SIZE ? st.size : 0),
+                        (unsigned long long)bytes);
+    return FST_OK;
+}
+
 static fst_status storage_of_zip(struct job *j, void *ctx, const fst__torch_storage *st, void **out)
 {
     struct archive *a = ctx;
@@ -391,7 +402,9 @@ static fst_status storage_of_zip(struct job *j, void *ctx, const fst__torch_stor
     zip_int64_t i = zip_name_locate(a->zip, member, 0);
     if (i < 0)
         return fst_fail(j->err, FST_E_FORMAT, "%s: member data/%.*s is missing", j->name, (int)st->key_len, st->key);
-    s = take_block(j, st->count, st->dtype, out);
+    s = check_size(j, a, (zip_uint64_t)i, st->count * fst_dtype_size(st->dtype));
+    if (!s)
+        s = take_block(j, st->count, st->dtype, out);
     return s ? s : read_member(j, a, (zip_uint64_t)i, *out, st->count * fst_dtype_size(st->dtype));
 }
 

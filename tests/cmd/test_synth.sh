@@ -27,6 +27,12 @@ refused() {
     check "data synth $*: stdout is not empty" [ ! -s out ]
 }
 
+fails() { # TEXT COMMAND...: fails and says TEXT
+    local text=$1
+    shift
+    ! "$@" >out 2>err && grep -qF -e "$text" err
+}
+
 for threads in 1 2 3; do
     check "threads $threads" synth link11 -o t$threads.safetensors -n 600 -t $threads --snr 0:20
 done
@@ -44,6 +50,15 @@ check "eleven classes of eight" [ "$(tr -d ' \n' <info | grep -o '"counts":\[8,8
 check "sigmf" synth link11 -o s.sigmf-meta -n 4 --classes P-8A_3,E-2D_1 --classes P-3C_2
 check "sigmf data: 4 windows of 1024 pairs" [ "$(stat -c %s s.sigmf-data)" -eq 32768 ]
 check "sigmf classes" grep -qF '"fedstill:classes":["P-8A_3","E-2D_1","P-3C_2"]' s.sigmf-meta
+
+check "sigmf is read" "$FEDSTILL" data info s.sigmf-meta
+cp s.sigmf-meta before
+check "sigmf of another seed" synth link11 -o s.sigmf-meta -n 4 --classes P-8A_3,E-2D_1 --classes P-3C_2 --seed 7 --force
+cp before s.sigmf-meta
+check "old annotations beside new data are taken" fails "core:sha512" "$FEDSTILL" data info s.sigmf-meta
+
+echo '{"burst": {"window": 1020, "preamble": false}}' >p.json # the last sample may lie in the frame behind the stop code
+check "a burst's last frame" synth link11 -o last.npz -n 2000 --params p.json
 
 echo '{"burst": {"window": 256}}' >p.json
 check "parameters" synth link11 -o p.safetensors -n 8 --params p.json

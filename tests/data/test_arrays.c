@@ -175,6 +175,38 @@ static void check_refused(const fst_tensor *x, const fst_tensor *y, fst_status w
     assert_null(s);
 }
 
+/* Bursts of several sources are numbered one behind the other, which must not overflow. */
+static void numbers_of_bursts_have_limits(void **state)
+{
+    static const int64_t wide[N] = {0, 1, INT64_MIN, 2};
+    fst_source *s = NULL;
+    (void)state;
+    const fst_tensor burst = {"burst", FST_I64, FST_SHAPE(N), (void *)(uintptr_t)wide};
+    put_tensors("wide.safetensors", (fst_tensor[]){samples("x"), labels("y"), burst}, 3);
+    assert_fails(open_array(&s, "wide.safetensors", NULL, err), FST_E_LIMIT, "sample 2 is of burst -9223372036854775808");
+    assert_null(s);
+}
+
+/* Texts of no bytes fit any file, however many its header promises. */
+static void empty_texts_take_no_time(void **state)
+{
+    static const char *const members[] = {"x.npy", "y.npy", "classes.npy"};
+    const fst_tensor x = samples("x"), y = labels("y");
+    char header[128] = "\x93NUMPY\x01\x00\x76";
+    fst_source *s = NULL;
+    (void)state;
+    assert_ok(fst_npy_write(in_work("x.npy"), &x, err));
+    assert_ok(fst_npy_write(in_work("y.npy"), &y, err));
+    const char *text = "{'descr': '|S0', 'fortran_order': False, 'shape': (1152921504606846976,), }";
+    memset(header + 10, ' ', sizeof header - 11);
+    memcpy(header + 10, text, strlen(text));
+    header[127] = '\n';
+    put_file("classes.npy", header, sizeof header);
+    put_npz("empty.npz", members, 3);
+    assert_fails(open_array(&s, "empty.npz", NULL, err), FST_E_LIMIT, "texts of 0 characters");
+    assert_null(s);
+}
+
 static void bad_arrays_are_refused(void **state)
 {
     static const int64_t low[N] = {0, -1, 0, 0}, high[N] = {0, 0, 0, FST_MAX_CLASSES};
@@ -210,6 +242,7 @@ int main(void)
         cmocka_unit_test(other_floats_are_converted), cmocka_unit_test(npz_and_npy_convert_too),
         cmocka_unit_test(every_integer_is_a_label),   cmocka_unit_test(splits_and_names),
         cmocka_unit_test(numbers_have_one_element),   cmocka_unit_test(bad_arrays_are_refused),
+        cmocka_unit_test(empty_texts_take_no_time),   cmocka_unit_test(numbers_of_bursts_have_limits),
     };
     return cmocka_run_group_tests(tests, make_work_folder, remove_work_folder);
 }

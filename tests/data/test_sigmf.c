@@ -252,12 +252,13 @@ static void what_is_wrong_is_said(void **state)
          "annotation 1 (samples 7, 2 of them) goes past the end of its data file, which has 8"},
         {GLOBAL("cu8", "") NOTES(NOTE(9223372036854775807, 9223372036854775807, "a", "")), FST_E_FORMAT,
          "goes past the end"},
-        {GLOBAL("cu8", "") NOTES(NOTE(0, 0, "a", "")), FST_E_FORMAT, "fewer than a window"},
+        {GLOBAL("cu8", "") NOTES(NOTE(0, 0, "a", "")), FST_E_FORMAT, "annotation 0 has no samples"},
         {GLOBAL("cu8", "") NOTES(NOTE(0, 2, "a", BURST(-1, 0))), FST_E_FORMAT, "fedstill:burst must be"},
         {GLOBAL("cu8", "") NOTES(NOTE(0, 2, "a", BURST(4294967296, 0))), FST_E_LIMIT, "fedstill:burst is 4294967296"},
         {GLOBAL("cu8", "") NOTES(NOTE(0, 2, "a", BURST(0, "x"))), FST_E_FORMAT, "fedstill:snr_db"},
         {GLOBAL("cu8", ", \"core:offset\": 5") NOTES(NOTE(0, 2, "a", "")), FST_E_FORMAT, "before core:offset 5"},
-        {GLOBAL("cf32_le", "") NOTES(NOTE(0, 2, "a", "")), FST_E_NUMERIC, "sample 0, element 0 is -nan"},
+        {GLOBAL("cf32_le", "") NOTES(NOTE(0, 2, "a", "")), FST_E_NUMERIC,
+         "bad.sigmf-data: sample 0 (annotation 0): I is -nan"},
         {GLOBAL("ci16_le", "") NOTES(NOTE(0, 5, "a", "")), FST_E_FORMAT, "which has 4"},
     };
     unsigned char data[16];

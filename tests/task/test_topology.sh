@@ -170,6 +170,22 @@ seen true
 ran cloud_pretrain cloud_kd edge_alone edge_kd federated_train device_load edge_infer cloud_infer
 true_that "fingerprints change nothing" [ "$("$helper" json "$task/seen/cloud_pretrain/stage.json" digest)" != "$plain" ]
 
+# ---- what cannot work is told before anything is trained
+expect 2 run "$task" --dry-run --mode full_pipeline --set topology.devices=1000
+said err "the shares of 1000 devices"
+mkdir "$folder/turned" "$folder/turned/data"
+"$FEDSTILL" data synth link11 --out "$folder/turned/data/train.npz" --count 280 --classes E-2D_1,E-2D_2 \
+    --params "$task/params.json" >"$folder/out" 2>&1
+"$FEDSTILL" data synth link11 --out "$folder/turned/data/test.npz" --first 280 --count 80 --classes E-2D_2,E-2D_1 \
+    --params "$task/params.json" >"$folder/out" 2>&1
+cat >"$folder/turned/task.yaml" <<END
+name: turned
+data: {source: array, path: data}
+stages: {cloud_pretrain: {model: logistic_regression, epochs: 1}}
+END
+expect 1 run "$folder/turned"
+said err 'class 0 is "E-2D_1" in '
+
 # ---- modes of a fleet
 for mode in federated_server federated_edge; do
     expect 2 run "$task" --mode $mode

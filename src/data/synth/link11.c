@@ -54,7 +54,7 @@ bool fst_link11_decode(uint32_t word, uint32_t *data)
 
 static size_t word_count(const fst_synth *g)
 {
-    double longest = g->frame * (FST_LINK11_HEAD_FRAMES + 1) + FST__BEFORE +
+    double longest = g->frame * (FST_LINK11_HEAD_FRAMES + 1) + FST__LEAD +
                      (double)g->spec.params.burst.window * g->spec.windows_per_burst;
     return (size_t)ceil(longest / g->frame) - (PREAMBLE + 1);
 }

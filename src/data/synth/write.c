@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -344,10 +345,17 @@ static fst_status write_npz(struct writer *w, fst_error *err)
 
 /* ---- SigMF -------------------------------------------------------------------------------------------- */
 
+struct pairs {
+    float *x; /* a window of them */
+    crypto_hash_sha512_state sha;
+    char digest[129];
+};
+
 /* Planes to pairs, window by window. */
 static fst_status put_pairs(struct writer *w, void *ctx, size_t windows, fst_error *err)
 {
-    float *pairs = ctx;
+    struct pairs *p = ctx;
+    float *pairs = p->x;
     fst_status s = FST_OK;
     for (size_t i = 0; !s && i < windows; i++) {
         const float *x = w->x + i * 2 * w->window;
@@ -355,21 +363,22 @@ static fst_status put_pairs(struct writer *w, void *ctx, size_t windows, fst_err
             pairs[2 * k] = x[k];
             pairs[2 * k + 1] = x[w->window + k];
         }
+        crypto_hash_sha512_update(&p->sha, (const unsigned char *)pairs, 2 * w->window * sizeof *pairs);
         s = fst_atomic_write(&w->file, pairs, 2 * w->window * sizeof *pairs, err);
     }
     return s;
 }
 
-static fst_status sigmf_global(const struct writer *w, fst_buf *out, fst_error *err)
+static fst_status sigmf_global(const struct writer *w, const char *digest, fst_buf *out, fst_error *err)
 {
     const fst_synth_spec *spec = fst_synth_spec_of(w->g);
     fst_status s = fst_buf_printf(
         out, err,
-        "{\"global\":{\"core:datatype\":\"cf32_le\",\"core:version\":\"1.2.0\",\"core:sample_rate\":%.17g,"
+        "{\"global\":{\"core:datatype\":\"cf32_le\",\"core:version\":\"1.2.0\",\"core:sample_rate\":%.17g,\"core:sha512\":\"%s\","
         "\"core:generator\":\"fedstill %s\",\"core:description\":\"synthetic %s\",\"core:extensions\":[{\"name\":"
         "\"fedstill\",\"version\":\"1.0.0\",\"optional\":true}],\"fedstill:seed\":\"%" PRIu64
         "\",\"fedstill:classes\":",
-        fst_synth_sample_rate(w->g), FST_VERSION, fst_synth_kind_name(spec->kind), spec->seed);
+        fst_synth_sample_rate(w->g), digest, FST_VERSION, fst_synth_kind_name(spec->kind), spec->seed);
     if (!s)
         s = class_list(w->g, out, err);
     if (!s)
@@ -379,10 +388,11 @@ static fst_status sigmf_global(const struct writer *w, fst_buf *out, fst_error *
     return s ? s : fst_buf_printf(out, err, "},\n\"captures\":[{\"core:sample_start\":0}],\n\"annotations\":[");
 }
 
-static fst_status write_meta(struct writer *w, const char *path, fst_error *err)
+/* The digest ties this file to the data: one of them beside another's is refused when it is read. */
+static fst_status write_meta(struct writer *w, const char *path, const char *digest, fst_error *err)
 {
     fst_buf text = {0};
-    fst_status s = sigmf_global(w, &text, err);
+    fst_status s = sigmf_global(w, digest, &text, err);
     if (!s)
         s = fst_atomic_open(&w->file, path, err);
     for (size_t i = 0; !s && i < w->count; i++) {
@@ -426,8 +436,10 @@ static fst_status sigmf_path(fst_buf *out, const char *path, const char *ending,
 static fst_status write_sigmf(struct writer *w, fst_error *err)
 {
     fst_buf data = {0}, meta = {0};
-    float *pairs = fst_alloc(2 * w->window * sizeof *pairs);
-    fst_status s = pairs ? FST_OK : fst_fail_memory(err, 2 * w->window * sizeof *pairs);
+    struct pairs pairs = {.x = fst_alloc(2 * w->window * sizeof *pairs.x)};
+    unsigned char digest[crypto_hash_sha512_BYTES];
+    fst_status s = pairs.x ? FST_OK : fst_fail_memory(err, 2 * w->window * sizeof *pairs.x);
+    crypto_hash_sha512_init(&pairs.sha);
     if (!s)
         s = sigmf_path(&data, w->path, ".sigmf-data", err);
     if (!s)
@@ -435,18 +447,20 @@ static fst_status write_sigmf(struct writer *w, fst_error *err)
     if (!s)
         s = fst_atomic_open(&w->file, data.data, err);
     if (!s)
-        s = each_chunk(w, put_pairs, pairs, err);
+        s = each_chunk(w, put_pairs, &pairs, err);
+    crypto_hash_sha512_final(&pairs.sha, digest);
+    sodium_bin2hex(pairs.digest, sizeof pairs.digest, digest, sizeof digest);
     w->data = w->file; /* both are written before either has its name */
     w->file = (fst_atomic_file){0};
     if (!s)
-        s = write_meta(w, meta.data, err);
+        s = write_meta(w, meta.data, pairs.digest, err);
     if (!s)
         s = fst_atomic_commit(&w->data, err);
     if (!s)
         s = fst_atomic_commit(&w->file, err);
     fst_buf_release(&data);
     fst_buf_release(&meta);
-    fst_free(pairs);
+    fst_free(pairs.x);
     return s;
 }
 
