@@ -114,6 +114,28 @@ static fst_status add_inputs(const struct session *s, enum step step, fst_buf *t
     }
 }
 
+/* What a source knows of its samples besides values and labels, which its digest has: bursts decide who gets which samples,
+ * SNR and names stand in tables and models. */
+static fst_status add_facts(const char *name, const fst_source *source, fst_buf *text, fst_error *err)
+{
+    char digest[FST_DIGEST_HEX];
+    fst_sha256 sha;
+    if (!source->group && !source->snr && !source->class_names)
+        return FST_OK;
+    fst_sha256_init(&sha);
+    if (source->group)
+        fst_sha256_update(&sha, source->group, source->count * sizeof *source->group);
+    fst_sha256_update(&sha, "\nsnr", 4);
+    if (source->snr)
+        fst_sha256_update(&sha, source->snr, source->count * sizeof *source->snr);
+    for (int c = 0; source->class_names && c < source->classes; c++) {
+        fst_sha256_update(&sha, "\n", 1);
+        fst_sha256_update(&sha, source->class_names[c], strlen(source->class_names[c]));
+    }
+    fst_sha256_final(&sha, digest);
+    return fst_buf_printf(text, err, "%s facts=%s\n", name, digest);
+}
+
 fst_status fst__fingerprint(const struct session *s, enum step step, char out[FST_DIGEST_HEX], fst_error *err)
 {
     fst_buf text = {0};
@@ -121,6 +143,10 @@ fst_status fst__fingerprint(const struct session *s, enum step step, char out[FS
     fst_status st = fst_buf_printf(&text, err, "%s\n%s\nseed=%lld\nbackend=%s\ntrain=%s\ntest=%s\n", RECORD_FORMAT,
                                    fst__step_names[step], (long long)s->task->file.seed, s->backend, s->train->digest,
                                    s->test->digest);
+    if (!st)
+        st = add_facts("train", s->train, &text, err);
+    if (!st)
+        st = add_facts("test", s->test, &text, err);
     if (!st)
         st = add_config(s, "data", &text, err);
     /* nothing is added for f32, which is what there was before there was a choice */

@@ -170,6 +170,22 @@ seen true
 ran cloud_pretrain cloud_kd edge_alone edge_kd federated_train device_load edge_infer cloud_infer
 true_that "fingerprints change nothing" [ "$("$helper" json "$task/seen/cloud_pretrain/stage.json" digest)" != "$plain" ]
 
+# ---- bursts and SNR belong to the inputs: other annotations of the same samples
+mkdir "$folder/facts"
+"$FEDSTILL" data synth link11 --out "$folder/facts/signals.sigmf" --count 280 --params "$task/params.json" >"$folder/out" 2>&1
+cat >"$folder/facts/task.yaml" <<END
+name: facts
+data: {source: sigmf, path: signals.sigmf-meta, test: 0.2, validation: 0.1}
+stages: {cloud_pretrain: {model: logistic_regression, epochs: 1}}
+END
+expect 0 run "$folder/facts"
+ran cloud_pretrain
+expect 0 run "$folder/facts"
+ran
+sed -i 's/"fedstill:snr_db":[-0-9.e]*/"fedstill:snr_db":7/' "$folder/facts/signals.sigmf-meta"
+expect 0 run "$folder/facts"
+ran cloud_pretrain
+
 # ---- what cannot work is told before anything is trained
 expect 2 run "$task" --dry-run --mode full_pipeline --set topology.devices=1000
 said err "the shares of 1000 devices"
