@@ -368,7 +368,8 @@ static json_t *summary(const fst_cascade_report *r)
 {
     const fst_cascade *c = r->cascade;
     json_t *j = group(r, &c->all);
-    set(j, "threshold", number(r->choice ? r->choice->value : c->threshold));
+    double threshold = r->choice ? r->choice->value : c->threshold;
+    set(j, "threshold", number(r->route == FST_REPORT_CLOUD_ONLY ? NAN : threshold)); /* nobody was asked first */
     set(j, "temperature", number(c->temperature));
     set(j, "t1", number(mean(r, false, true)));
     set(j, "t2", number(mean(r, true, true)));

@@ -310,6 +310,9 @@ static fst_status cloud_data(const char *folder, const struct stage_file *f, cha
             first = s;
         else if (s < FEDERATE && strcmp(f[s].data_path, f[first].data_path))
             return disagree(folder, first, s, "data_path", "teacher and student learn from the same samples", err);
+        else if (strcmp(f[s].data_path, f[first].data_path))
+            fst_log(FST_LOG_WARN, "%s.json: data_path is not read: %s", stage_names[s],
+                    s == LOAD ? "devices read the test samples" : "edges get a share, or what edge_data_paths names");
     }
     if (first != STAGES)
         return find_path(folder, first, f[first].data_path, out, err);
@@ -475,6 +478,9 @@ static fst_status put_topology(fst_buf *out, const char *folder, const struct st
     if (t->edge_count && edges != (int64_t)t->edge_count)
         return fst_fail(err, FST_E_CONFIG, "%s/input/federated_train.json: num_edges is %lld, edge_data_paths has %zu",
                         folder, (long long)edges, t->edge_count);
+    if (f[EDGE].has_bandwidth && f[CLOUD].has_bandwidth &&
+        f[EDGE].simulate_bandwidth_mbps != f[CLOUD].simulate_bandwidth_mbps)
+        return disagree(folder, EDGE, CLOUD, "simulate_bandwidth_mbps", "both are the link between edge and cloud", err);
     fst_status st =
         fst_buf_printf(out, err, "topology: {edges: %lld, devices: %lld", (long long)edges, (long long)(2 * edges));
     if (!st && link->has_bandwidth) {

@@ -267,6 +267,10 @@ wrong federated_train '{"num_edges": 3, "edge_data_paths": ["../data"]}' "num_ed
 wrong federated_train '{"edge_data_paths": ["../nowhere"]}' "nowhere"
 wrong device_load '{"batch_size": 0}' "batch_size"
 wrong cloud_infer '{"kd_alpha": 0.5}' "unknown key"
+wrong cloud_infer '{"simulate_bandwidth_mbps": 5}' "simulate_bandwidth_mbps is not that of edge_infer.json"
+mv "$stages/input/federated_train.json" "$folder/rounds"
+wrong edge_infer '{"model_path": "tasks/004/output/federated_train/global_model.pth"}' "has no federated_train.json"
+mv "$folder/rounds" "$stages/input/federated_train.json"
 wrong cloud_pretrain '{"model_type": "logistic_regression",' "cloud_pretrain.json"
 rm "$stages"/input/*.json
 expect 2 run "$stages"
