@@ -140,6 +140,7 @@ struct fdn_weighted {
     struct fst_op *op;
     int64_t rows;
     bool conv, bias, relu, relu6;
+    bool blocks; /* channels in blocks: what inference chooses otherwise may have them last */
     const struct fst_node *fold;
     struct place in, out, grad_out, grad_in; /* of values and their gradients */
     struct place weight, bias_at, grad_weight, grad_bias;

@@ -371,6 +371,7 @@ static fst_status make(struct twin *t, fst_error *err)
         s = fdn_weighted_init(&t->w, t->c, &t->wide, t->op, err);
     if (s)
         return s;
+    t->w.blocks = true; /* which halve() can take apart */
     t->w.in = t->in_at;
     t->w.weight = t->weight_at;
     t->w.bias_at = t->bias_at;

@@ -169,7 +169,7 @@ static fst_status bring_weights(struct fdn_weighted *w, const struct fst_layout 
 
 static dnnl_status_t describe_forward(struct fdn_weighted *w)
 {
-    dnnl_prop_kind_t prop = w->r->training ? dnnl_forward_training : dnnl_forward_inference;
+    dnnl_prop_kind_t prop = w->r->training || w->blocks ? dnnl_forward_training : dnnl_forward_inference;
     const_dnnl_primitive_attr_t attr = w->relu ? w->c->attr_relu : w->relu6 ? w->c->attr_relu6 : w->c->attr;
     fdn_md bias = w->bias || w->fold ? FDN_MD(w->bias_layout->md) : NULL;
     if (w->conv)
