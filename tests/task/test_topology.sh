@@ -84,7 +84,7 @@ for k in 1 2; do sha256sum "$task/again/federated_train/edge_${k}_model.safetens
 true_that "one worker: other bits" diff "$folder/reference" "$folder/now"
 
 # ---- killed in the rounds, again and again: the same bits, those of every edge too
-long=(--set stages.federated_train.rounds=40 --set checkpoint.steps=1)
+long=(--set stages.federated_train.rounds=500 --set checkpoint.steps=1)
 expect 0 run "$task" "${long[@]}"
 models() { (cd "$1/federated_train" && sha256sum ./*model.safetensors && "$helper" json stage.json best_round); }
 models "$output" >"$folder/reference"
@@ -185,6 +185,12 @@ ran
 sed -i 's/"fedstill:snr_db":[-0-9.e]*/"fedstill:snr_db":7/' "$folder/facts/signals.sigmf-meta"
 expect 0 run "$folder/facts"
 ran cloud_pretrain
+
+# ---- recordings are cut into windows of the model's length
+echo '{"burst": {"window": 128}}' >"$folder/long.json"
+"$FEDSTILL" data synth link11 --out "$folder/long.sigmf" --count 28 --params "$folder/long.json" >"$folder/out" 2>&1
+expect 0 eval "$output/federated_train/model.safetensors" "$folder/long.sigmf-meta" --split train --json
+said out '"samples": 56'
 
 # ---- what cannot work is told before anything is trained
 expect 2 run "$task" --dry-run --mode full_pipeline --set topology.devices=1000
