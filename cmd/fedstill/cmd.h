@@ -19,6 +19,8 @@
 #ifndef FEDSTILL_CMD_H
 #define FEDSTILL_CMD_H
 
+#include <stdio.h>
+
 #include "fedstill/base.h"
 
 /* Exit status of the program. */
@@ -116,6 +118,8 @@ void progress_set_quiet(bool quiet);
 /* A fst_log_fn: warnings and errors go to stderr (also with --quiet) without tearing the bar, FST_LOG_INFO
  * only without --quiet, FST_LOG_DEBUG never. main installs it. Safe from any thread. */
 void progress_log(void *ctx, fst_log_level level, const char *message);
+/* Writes text that may hold what foreign files say: control characters but line ends and tabs become "?". */
+void put_plain(FILE *to, const char *text);
 
 /* ---- the terminal ------------------------------------------------------------------------- */
 

@@ -101,13 +101,20 @@ static int end_output(int status)
     return status ? status : EXIT_FAILED;
 }
 
+static void complain(const struct command *c, const char *message)
+{
+    fprintf(stderr, "fedstill %s: ", c->name);
+    put_plain(stderr, message);
+    fputc('\n', stderr);
+}
+
 static int run_command(const struct command *c, int argc, char *const *argv)
 {
     fst_error err = {0};
     struct options *o = NULL;
     fst_status s = options_parse(&o, c, argc, argv, &err);
     if (s) {
-        fprintf(stderr, "fedstill %s: %s\n", c->name, err.message);
+        complain(c, err.message);
         if (s == FST_E_ARGUMENT)
             fprintf(stderr, "try \"fedstill %s --help\"\n", c->name);
         return s == FST_E_ARGUMENT ? EXIT_USAGE : EXIT_FAILED;
@@ -118,7 +125,7 @@ static int run_command(const struct command *c, int argc, char *const *argv)
         progress_set_quiet(option_flag(o, "quiet"));
         s = c->run(o, &err);
         if (s)
-            fprintf(stderr, "fedstill %s: %s\n", c->name, err.message[0] ? err.message : fst_status_name(s));
+            complain(c, err.message[0] ? err.message : fst_status_name(s));
     }
     options_free(o);
     return s == FST_E_CONFIG ? EXIT_USAGE : s ? EXIT_FAILED : EXIT_DONE;

@@ -203,6 +203,16 @@ void progress_end(const char *note)
     pthread_mutex_unlock(&p.lock);
 }
 
+void put_plain(FILE *to, const char *text)
+{
+    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
+        bool c1 = c[0] == 0xC2 && c[1] >= 0x80 && c[1] < 0xA0;
+        bool control = (*c < 32 && *c != '\n' && *c != '\t') || *c == 127 || c1;
+        fputc(control ? '?' : *c, to);
+        c += c1;
+    }
+}
+
 void progress_log(void *ctx, fst_log_level level, const char *message)
 {
     (void)ctx;
@@ -212,11 +222,10 @@ void progress_log(void *ctx, fst_log_level level, const char *message)
     if (level != FST_LOG_INFO || !p.quiet) {
         bool redraw = p.drawn;
         erase();
-        fprintf(stderr, "fedstill: %s%s\n",
-                level == FST_LOG_WARN    ? "warning: "
-                : level == FST_LOG_ERROR ? "error: "
-                                         : "",
-                message);
+        fputs(level == FST_LOG_WARN ? "fedstill: warning: " : level == FST_LOG_ERROR ? "fedstill: error: " : "fedstill: ",
+              stderr);
+        put_plain(stderr, message);
+        fputc('\n', stderr);
         if (redraw && p.active)
             show(fst_clock_seconds());
     }

@@ -57,6 +57,11 @@ check "sigmf of another seed" synth link11 -o s.sigmf-meta -n 4 --classes P-8A_3
 cp before s.sigmf-meta
 check "old annotations beside new data are taken" fails "core:sha512" "$FEDSTILL" data info s.sigmf-meta
 
+cp before s.sigmf-meta
+sed -i 's/"core:label":"[^"]*"/"core:label":"\\u001b]0;owned\\u0007"/; s/,"core:sha512":"[0-9a-f]*"//' s.sigmf-meta
+check "a label of control characters is told" fails "]0;owned" "$FEDSTILL" data info s.sigmf-meta
+check "control characters reach the terminal" [ "$(tr -d -c '\033\007' <err | wc -c)" -eq 0 ]
+
 echo '{"burst": {"window": 1020, "preamble": false}}' >p.json # the last sample may lie in the frame behind the stop code
 check "a burst's last frame" synth link11 -o last.npz -n 2000 --params p.json
 
