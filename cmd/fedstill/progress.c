@@ -222,7 +222,9 @@ void progress_log(void *ctx, fst_log_level level, const char *message)
     if (level != FST_LOG_INFO || !p.quiet) {
         bool redraw = p.drawn;
         erase();
-        fputs(level == FST_LOG_WARN ? "fedstill: warning: " : level == FST_LOG_ERROR ? "fedstill: error: " : "fedstill: ",
+        fputs(level == FST_LOG_WARN    ? "fedstill: warning: "
+              : level == FST_LOG_ERROR ? "fedstill: error: "
+                                       : "fedstill: ",
               stderr);
         put_plain(stderr, message);
         fputc('\n', stderr);

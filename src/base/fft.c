@@ -1,5 +1,5 @@
-/* The Fourier transform of signals of a power of two's length. The turns of each stage stand in a row, so that the inner
- * loop runs over neighbours and becomes vector code. */
+/* The Fourier transform of signals of a power of two's length. The turns of each stage stand in a row, so that the
+ * inner loop runs over neighbours and becomes vector code. */
 #include <math.h>
 
 #include "fedstill/base.h"

@@ -1,6 +1,6 @@
 /*
- * The radio frequency fingerprint of a window of complex samples: what a transmitter's faults leave in it, by statistics
- * that no carrier phase and no gain can change. fedstill/data.h says what stands where; docs/signals.md why.
+ * The radio frequency fingerprint of a window of complex samples: what a transmitter's faults leave in it, by
+ * statistics that no carrier phase and no gain can change. fedstill/data.h says what stands where; docs/signals.md why.
  */
 #include <math.h>
 #include <string.h>
@@ -109,9 +109,9 @@ static void levels(const struct work *w, float *to)
     }
 }
 
-/* Rows of n / ZOOM values, each twice: the levels of y and of y^2 around zero frequency, then real and imaginary part of
- * Y(f)^2 conj(Y2(2f)), the phase between carrier leak and image whatever the carrier's own is; its size to the power of
- * one third. re, im: the transform of y there; that of y^2 is in w->a, w->b. */
+/* Rows of n / ZOOM values, each twice: the levels of y and of y^2 around zero frequency, then real and imaginary part
+ * of Y(f)^2 conj(Y2(2f)), the phase between carrier leak and image whatever the carrier's own is; its size to the power
+ * of one third. re, im: the transform of y there; that of y^2 is in w->a, w->b. */
 static void zoom(const struct work *w, const float *re, const float *im, float *to)
 {
     size_t row = w->n / ZOOM, middle = w->n / 2;

@@ -289,7 +289,8 @@ static fst_status settle_window(struct job *j, uint64_t *total, fst_error *err)
                                 ": choose a window (option window) that all can be cut into",
                                 m->name, i, n, window);
             if (n == 0)
-                return fst_fail(err, FST_E_FORMAT, "%s: annotation %zu has no samples (core:sample_count 0)", m->name, i);
+                return fst_fail(err, FST_E_FORMAT, "%s: annotation %zu has no samples (core:sample_count 0)", m->name,
+                                i);
             if (n < window)
                 return fst_fail(err, FST_E_FORMAT,
                                 "%s: annotation %zu has %" PRIu64 " samples, fewer than a window of %" PRIu64, m->name,

@@ -115,8 +115,8 @@ static double median(double *x, int n)
     return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
 }
 
-/* The median of the repeats; one more run before them brings weights and caches into place. A runner fills a batch up to
- * its own size, so each size gets one. */
+/* The median of the repeats; one more run before them brings weights and caches into place. A runner fills a batch up
+ * to its own size, so each size gets one. */
 static fst_status point(struct bench *b, size_t rows, double *out, fst_error *err)
 {
     int n = b->spec->repeats;

@@ -185,8 +185,9 @@ static bool is_reference(const_dnnl_primitive_desc_t pd)
     return dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name) || !name || !strncmp(name, "ref", 3);
 }
 
-/* For 4 to 15 channels, less than a vector, oneDNN takes the input as it lies, as of an image, and then has nothing but its
- * reference for the backward passes, which is some fifty times slower. Blocks that are filled up with zeros cure that. */
+/* For 4 to 15 channels, less than a vector, oneDNN takes the input as it lies, as of an image, and then has nothing but
+ * its reference for the backward passes, which is some fifty times slower. Blocks that are filled up with zeros cure
+ * that. */
 static fst_status widen_input(struct fdn_weighted *w, fst_error *err)
 {
     static const int64_t blocks[] = {16, 8};

@@ -48,8 +48,8 @@ static float scale_of(const float *re, const float *im, size_t n)
     return most > FLT_MIN ? 1 / most : 1;
 }
 
-/* One column: power of the windowed piece that begins at `from`, lowest frequency first. `work` has 4 * size floats, the
- * last half of them turns. */
+/* One column: power of the windowed piece that begins at `from`, lowest frequency first. `work` has 4 * size floats,
+ * the last half of them turns. */
 static void spectrum(const struct signal *x, size_t from, size_t size, float *work, double *power)
 {
     float *a = work, *b = work + size;

@@ -233,8 +233,9 @@ static fst_status check_model_path(const char *folder, enum stage stage, const c
         snprintf(part, sizeof part, "output/%s/", stage_names[from[i]]);
         if (strstr(path, part)) {
             if (!f[from[i]].there)
-                return fst_fail(err, FST_E_CONFIG, "%s/input/%s.json: %s: \"%s\" is what a stage leaves that has no %s.json",
-                                folder, stage_names[stage], key, path, stage_names[from[i]]);
+                return fst_fail(err, FST_E_CONFIG,
+                                "%s/input/%s.json: %s: \"%s\" is what a stage leaves that has no %s.json", folder,
+                                stage_names[stage], key, path, stage_names[from[i]]);
             if (which)
                 *which = from[i];
             return FST_OK;
@@ -252,13 +253,15 @@ static fst_status check_paths(const char *folder, const struct stage_file *f, en
     fst_status st =
         check_model_path(folder, SOFT, "teacher_model_path", f[SOFT].teacher_model_path, f, teacher, 1, NULL, err);
     if (!st)
-        st = check_model_path(folder, FEDERATE, "init_model_path", f[FEDERATE].init_model_path, f, student, 2, init, err);
+        st = check_model_path(folder, FEDERATE, "init_model_path", f[FEDERATE].init_model_path, f, student, 2, init,
+                              err);
     if (!st)
         st = check_model_path(folder, EDGE, "model_path", f[EDGE].model_path, f, edge, 2, NULL, err);
     if (!st)
         st = check_model_path(folder, CLOUD, "model_path", f[CLOUD].model_path, f, teacher, 1, NULL, err);
     if (!st)
-        st = check_model_path(folder, CLOUD, "teacher_model_path", f[CLOUD].teacher_model_path, f, teacher, 1, NULL, err);
+        st = check_model_path(folder, CLOUD, "teacher_model_path", f[CLOUD].teacher_model_path, f, teacher, 1, NULL,
+                              err);
     return st;
 }
 
@@ -480,7 +483,8 @@ static fst_status put_topology(fst_buf *out, const char *folder, const struct st
                         folder, (long long)edges, t->edge_count);
     if (f[EDGE].has_bandwidth && f[CLOUD].has_bandwidth &&
         f[EDGE].simulate_bandwidth_mbps != f[CLOUD].simulate_bandwidth_mbps)
-        return disagree(folder, EDGE, CLOUD, "simulate_bandwidth_mbps", "both are the link between edge and cloud", err);
+        return disagree(folder, EDGE, CLOUD, "simulate_bandwidth_mbps", "both are the link between edge and cloud",
+                        err);
     fst_status st =
         fst_buf_printf(out, err, "topology: {edges: %lld, devices: %lld", (long long)edges, (long long)(2 * edges));
     if (!st && link->has_bandwidth) {

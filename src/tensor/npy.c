@@ -343,8 +343,8 @@ static fst_status texts_shape(const struct input *in, struct header *h, fst_erro
         return fst_fail(err, FST_E_FORMAT, "%s: texts in %d dimensions; a list is needed", in->name, h->shape.rank);
     /* texts of no bytes would be as many as the header likes, whatever the size of the file */
     if (!h->letters || h->shape.dim[0] > MAX_TEXTS)
-        return fst_fail(err, FST_E_LIMIT, "%s: %lld texts of %lld characters; up to %d of one or more are read", in->name,
-                        (long long)h->shape.dim[0], (long long)h->letters, MAX_TEXTS);
+        return fst_fail(err, FST_E_LIMIT, "%s: %lld texts of %lld characters; up to %d of one or more are read",
+                        in->name, (long long)h->shape.dim[0], (long long)h->letters, MAX_TEXTS);
     h->shape.dim[h->shape.rank++] = h->letters;
     h->fortran = false;
     return FST_OK;

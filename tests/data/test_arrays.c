@@ -183,7 +183,8 @@ static void numbers_of_bursts_have_limits(void **state)
     (void)state;
     const fst_tensor burst = {"burst", FST_I64, FST_SHAPE(N), (void *)(uintptr_t)wide};
     put_tensors("wide.safetensors", (fst_tensor[]){samples("x"), labels("y"), burst}, 3);
-    assert_fails(open_array(&s, "wide.safetensors", NULL, err), FST_E_LIMIT, "sample 2 is of burst -9223372036854775808");
+    assert_fails(open_array(&s, "wide.safetensors", NULL, err), FST_E_LIMIT,
+                 "sample 2 is of burst -9223372036854775808");
     assert_null(s);
 }
 

@@ -239,12 +239,9 @@ static void what_has_no_fingerprint_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(follows_its_definition),
-        cmocka_unit_test(gain_and_carrier_phase_do_not_show),
-        cmocka_unit_test(is_normalised_after_it),
-        cmocka_unit_test(one_sample_at_a_time_is_the_same),
-        cmocka_unit_test(silence_is_finite),
-        cmocka_unit_test(what_has_no_fingerprint_is_refused),
+        cmocka_unit_test(follows_its_definition), cmocka_unit_test(gain_and_carrier_phase_do_not_show),
+        cmocka_unit_test(is_normalised_after_it), cmocka_unit_test(one_sample_at_a_time_is_the_same),
+        cmocka_unit_test(silence_is_finite),      cmocka_unit_test(what_has_no_fingerprint_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -374,7 +374,8 @@ static fst_status sigmf_global(const struct writer *w, const char *digest, fst_b
     const fst_synth_spec *spec = fst_synth_spec_of(w->g);
     fst_status s = fst_buf_printf(
         out, err,
-        "{\"global\":{\"core:datatype\":\"cf32_le\",\"core:version\":\"1.2.0\",\"core:sample_rate\":%.17g,\"core:sha512\":\"%s\","
+        "{\"global\":{\"core:datatype\":\"cf32_le\",\"core:version\":\"1.2.0\",\"core:sample_rate\":%.17g,\"core:"
+        "sha512\":\"%s\","
         "\"core:generator\":\"fedstill %s\",\"core:description\":\"synthetic %s\",\"core:extensions\":[{\"name\":"
         "\"fedstill\",\"version\":\"1.0.0\",\"optional\":true}],\"fedstill:seed\":\"%" PRIu64
         "\",\"fedstill:classes\":",
