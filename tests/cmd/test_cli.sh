@@ -4,44 +4,7 @@
 # and $FEDSTILL_SOURCE, the sources.
 # shellcheck disable=SC2086 # a command may be two words
 set -u
-: "${FEDSTILL:?the path of the program}" "${FEDSTILL_SOURCE:?the source folder}"
-folder=$(mktemp -d) || exit 1
-trap 'rm -rf "$folder"' EXIT
-export FEDSTILL_HOME=$folder/home LC_ALL=C TERM=dumb
-failed=0 checks=0
-
-# expect STATUS ARGUMENT...: runs the program; its output is then in $folder/out and $folder/err.
-expect() {
-    local wanted=$1 got
-    shift
-    checks=$((checks + 1))
-    "$FEDSTILL" "$@" >"$folder/out" 2>"$folder/err" </dev/null
-    got=$?
-    last="fedstill $*"
-    if [ $got -ne "$wanted" ]; then
-        echo "FAILED: $last: exit status $got, wanted $wanted"
-        cat "$folder/err"
-        failed=$((failed + 1))
-    fi
-}
-
-# said out|err TEXT: the last run wrote TEXT there. silent out|err: nothing.
-said() {
-    checks=$((checks + 1))
-    if ! grep -qF -e "$2" "$folder/$1"; then
-        echo "FAILED: $last: \"$2\" is missing from std$1:"
-        cat "$folder/$1"
-        failed=$((failed + 1))
-    fi
-}
-silent() {
-    checks=$((checks + 1))
-    if [ -s "$folder/$1" ]; then
-        echo "FAILED: $last: std$1 is not empty:"
-        cat "$folder/$1"
-        failed=$((failed + 1))
-    fi
-}
+. "$(dirname "$0")/common.sh"
 
 # ---- the program itself
 expect 0 --version
