@@ -147,7 +147,7 @@ FST_API int64_t fst_clock_unix_ms(void);
 
 /* ---- threads ------------------------------------------------------------------------------ */
 
-FST_API int fst_cpu_count(void); /* CPUs this process may run on, at least 1 */
+FST_API int fst_cpu_count(void); /* CPUs this process may run on (affinity, cgroup quota), at least 1 */
 
 /* pthread_create for a thread that takes no signals: they are the application's, and generated kernels seem to use
  * the stack pointer for other things, so that a handler's frame would be written anywhere. An application

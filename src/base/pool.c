@@ -1,8 +1,7 @@
-/* The thread pool and the clock. Jobs are claimed one by one from an atomic counter; which worker
- * runs which job is left open, so nothing may depend on it. */
+/* The thread pool and the clock. Jobs are claimed one by one; which worker runs which job is left open, so nothing may
+ * depend on it. */
 #define _GNU_SOURCE
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -24,15 +23,6 @@ int64_t fst_clock_unix_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-int fst_cpu_count(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set))
-        return 1;
-    int n = CPU_COUNT(&set);
-    return n > 0 ? n : 1;
-}
-
 int fst_thread_start(pthread_t *thread, void *(*fn)(void *), void *arg)
 {
     sigset_t all, before;
@@ -51,28 +41,58 @@ struct worker {
     int index;
 };
 
+/*
+ * A run is over when its jobs are done, not when every worker has looked at it: on a busy machine a worker may
+ * be woken long after the others have finished, and nobody waits for it. So that such a latecomer cannot take a job of
+ * the next run by mistake, a ticket holds the run's number beside the job's, and is taken by compare and exchange.
+ */
 struct fst_pool {
     int threads, started;
     struct worker *workers;
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
-    _Atomic uint64_t generation; /* rises with every run */
-    _Atomic int busy;            /* workers that have not finished this generation */
+    _Atomic uint32_t generation; /* of the run; rises with every one */
+    _Atomic uint64_t ticket;     /* generation << 32 | the next job */
+    _Atomic size_t left;         /* jobs of this run that are not done */
     _Atomic bool stop;
     bool spin; /* there is a CPU for every thread, so that waiting a little awake harms nobody */
+    /* of this run; written under the lock */
     fst_job_fn fn;
     void *ctx;
     size_t jobs;
-    _Atomic size_t next;
 };
 
-static void claim(fst_pool *p, int worker)
+/* What a worker knows of a run, copied under the lock. */
+struct run {
+    uint32_t generation;
+    fst_job_fn fn;
+    void *ctx;
+    size_t jobs;
+};
+
+/* The next job of this run; false when there is none, or another run has begun. */
+static bool take_ticket(fst_pool *p, const struct run *r, size_t *job)
 {
+    uint64_t t = atomic_load(&p->ticket);
     for (;;) {
-        size_t job = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
-        if (job >= p->jobs)
-            return;
-        p->fn(p->ctx, worker, job);
+        *job = (size_t)(t & UINT32_MAX);
+        if (t >> 32 != r->generation || *job >= r->jobs)
+            return false;
+        if (atomic_compare_exchange_weak(&p->ticket, &t, t + 1))
+            return true;
+    }
+}
+
+static void claim(fst_pool *p, const struct run *r, int worker)
+{
+    size_t job;
+    while (take_ticket(p, r, &job)) {
+        r->fn(r->ctx, worker, job);
+        if (atomic_fetch_sub(&p->left, 1) == 1) {
+            pthread_mutex_lock(&p->lock); /* whoever waits has looked at `left` under it */
+            pthread_cond_signal(&p->done);
+            pthread_mutex_unlock(&p->lock);
+        }
     }
 }
 
@@ -86,7 +106,7 @@ static inline void breathe(void)
 #endif
 }
 
-static void await_run(const fst_pool *p, uint64_t seen)
+static void await_run(const fst_pool *p, uint32_t seen)
 {
     for (int i = 0; p->spin && i < SPINS && atomic_load(&p->generation) == seen && !atomic_load(&p->stop); i++)
         breathe();
@@ -94,7 +114,7 @@ static void await_run(const fst_pool *p, uint64_t seen)
 
 static void await_end(const fst_pool *p)
 {
-    for (int i = 0; p->spin && i < SPINS && atomic_load(&p->busy); i++)
+    for (int i = 0; p->spin && i < SPINS && atomic_load(&p->left); i++)
         breathe();
 }
 
@@ -102,24 +122,19 @@ static void *work(void *arg)
 {
     struct worker *w = arg;
     fst_pool *p = w->pool;
-    uint64_t seen = 0;
+    struct run r = {0};
     for (;;) {
-        await_run(p, seen);
+        await_run(p, r.generation);
         pthread_mutex_lock(&p->lock);
-        while (!p->stop && p->generation == seen)
+        while (!p->stop && p->generation == r.generation)
             pthread_cond_wait(&p->wake, &p->lock);
-        if (p->stop)
-            break;
-        seen = p->generation;
+        r = (struct run){p->generation, p->fn, p->ctx, p->jobs};
+        bool stop = p->stop;
         pthread_mutex_unlock(&p->lock);
-        claim(p, w->index);
-        pthread_mutex_lock(&p->lock);
-        if (--p->busy == 0)
-            pthread_cond_signal(&p->done);
-        pthread_mutex_unlock(&p->lock);
+        if (stop)
+            return NULL;
+        claim(p, &r, w->index);
     }
-    pthread_mutex_unlock(&p->lock);
-    return NULL;
 }
 
 fst_status fst_pool_new(fst_pool **out, int threads, fst_error *err)
@@ -161,18 +176,19 @@ void fst_pool_run(fst_pool *p, fst_job_fn fn, void *ctx, size_t jobs)
         return;
     }
     pthread_mutex_lock(&p->lock);
+    struct run r = {p->generation + 1, fn, ctx, jobs};
     p->fn = fn;
     p->ctx = ctx;
     p->jobs = jobs;
-    atomic_store(&p->next, 0);
-    p->busy = p->started;
-    p->generation++;
+    p->left = jobs;
+    p->ticket = (uint64_t)r.generation << 32;
+    p->generation = r.generation;
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->lock);
-    claim(p, 0);
+    claim(p, &r, 0);
     await_end(p);
     pthread_mutex_lock(&p->lock);
-    while (p->busy)
+    while (p->left)
         pthread_cond_wait(&p->done, &p->lock);
     pthread_mutex_unlock(&p->lock);
 }
