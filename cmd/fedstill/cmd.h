@@ -118,12 +118,14 @@ void progress_set_quiet(bool quiet);
 /* A fst_log_fn: warnings and errors go to stderr (also with --quiet) without tearing the bar, FST_LOG_INFO
  * only without --quiet, FST_LOG_DEBUG never. main installs it. Safe from any thread. */
 void progress_log(void *ctx, fst_log_level level, const char *message);
-/* Writes text that may hold what foreign files say: control characters but line ends and tabs become "?". */
+/* Writes text that may hold what foreign files say, through fst_text_clean: line ends and tabs stay. */
 void put_plain(FILE *to, const char *text);
 
 /* ---- the terminal ------------------------------------------------------------------------- */
 
 /* Whether stdout takes UTF-8 (by locale): if not, use the ASCII variants of tables and pictures. */
 bool output_is_utf8(void);
+/* Columns that lines on stdout may take: COLUMNS where it is a number, else the terminal's width, else 80. */
+size_t output_width(void);
 
 #endif

@@ -239,7 +239,7 @@ static fst_status client_table(fst_buf *out, const fst_partition *p, const struc
     if (!s)
         s = total_row(t, p, err);
     if (!s)
-        s = fst_table_write(t, look->ascii, out, err);
+        s = write_table(t, look->ascii, out, err);
     if (!s)
         s = not_shown(out, clients, shown, "clients", err);
     fst_table_free(t);
@@ -393,7 +393,9 @@ static fst_status class_table(fst_buf *out, const fst_source *d, const int64_t *
     for (size_t c = 0; !s && c < shown; c++)
         s = class_row(t, d, counts, (int)c, most, look->ascii, err);
     if (!s)
-        s = fst_table_write(t, look->ascii, out, err);
+        fst_table_rank(t, 4, 1);
+    if (!s)
+        s = write_table(t, look->ascii, out, err);
     if (!s)
         s = not_shown(out, classes, shown, "classes", err);
     fst_table_free(t);
@@ -413,7 +415,7 @@ static fst_status channel_table(fst_buf *out, const fst_transform *st, bool asci
             s = fst_table_cell(t, err, "%.6f", (double)st->std[c]);
     }
     if (!s)
-        s = fst_table_write(t, ascii, out, err);
+        s = write_table(t, ascii, out, err);
     fst_table_free(t);
     return s;
 }

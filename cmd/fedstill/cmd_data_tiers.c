@@ -70,7 +70,7 @@ static fst_status site_table(fst_buf *out, const fst_tiers *d, bool ascii, int s
             if (sum(counts_of(d, site, part), d->classes))
                 s = part_row(t, d, site, part, err);
     if (!s)
-        s = fst_table_write(t, ascii, out, err);
+        s = write_table(t, ascii, out, err);
     fst_table_free(t);
     if (!s && d->sites > shown)
         s = fst_buf_printf(out, err, "%d more sites are not shown (--limit)\n", d->sites - shown);

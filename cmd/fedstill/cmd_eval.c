@@ -262,7 +262,9 @@ static fst_status add_recall(const struct eval *e, fst_buf *out, fst_error *err)
             s = bar_cell(t, recall(e, i), BAR_WIDTH, ascii, err);
     }
     if (!s)
-        s = fst_table_write(t, ascii, out, err);
+        fst_table_rank(t, 4, 1);
+    if (!s)
+        s = write_table(t, ascii, out, err);
     fst_table_free(t);
     return s;
 }
@@ -297,7 +299,7 @@ static fst_status confusion_table(const struct eval *e, fst_buf *out, fst_error 
     if (!s)
         s = confusion_rows(e, t, err);
     if (!s)
-        s = fst_table_write(t, !output_is_utf8(), out, err);
+        s = write_table(t, !output_is_utf8(), out, err);
     fst_table_free(t);
     return s;
 }

@@ -111,7 +111,7 @@ static fst_status run_list(const struct options *o, fst_error *err)
         if (!s)
             s = list_models(t, NULL, err);
         if (!s)
-            s = fst_table_write(t, !output_is_utf8(), &out, err);
+            s = write_table(t, !output_is_utf8(), &out, err);
         fst_table_free(t);
     }
     return finish_output(&out, s);
@@ -264,7 +264,7 @@ static fst_status add_layers(fst_buf *out, const fst_graph *g, fst_error *err)
     if (!s)
         s = fst_table_cell(t, err, "%s", fst_human_count(fst_graph_flops(g), flops));
     if (!s)
-        s = fst_table_write(t, !output_is_utf8(), out, err);
+        s = write_table(t, !output_is_utf8(), out, err);
     fst_table_free(t);
     return s;
 }

@@ -389,7 +389,7 @@ static fst_status show(const struct predict *p, fst_buf *out, fst_error *err)
         for (size_t k = 0; !s && k < p->inputs[i].count; k++)
             s = show_sample(p, t, out, &p->inputs[i], k, err);
     if (!s && t)
-        s = fst_table_write(t, !output_is_utf8(), out, err);
+        s = write_table(t, !output_is_utf8(), out, err);
     fst_table_free(t);
     return s;
 }

@@ -5,9 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cmd.h"
-#include "fedstill/report.h"
+#include "common.h"
 #include "fedstill/store.h"
+
+enum { MAX_FIGURE = 24 };
 
 static const struct option_spec options[] = {
     {.name = "limit",
@@ -60,14 +61,10 @@ static bool table_row(void *ctx, const fst_run *r)
     return !l->status;
 }
 
-static fst_status print_table(const fst_table *t, fst_error *err)
+static fst_status print_table(fst_table *t, fst_error *err)
 {
     fst_buf out = {0};
-    fst_status s = fst_table_write(t, !output_is_utf8(), &out, err);
-    if (!s)
-        fwrite(out.data, 1, out.len, stdout);
-    fst_buf_release(&out);
-    return s;
+    return finish_output(&out, write_table(t, !output_is_utf8(), &out, err));
 }
 
 static fst_status list_table(fst_registry *registry, size_t limit, fst_error *err)
@@ -81,6 +78,11 @@ static fst_status list_table(fst_registry *registry, size_t limit, fst_error *er
     if (!s)
         s = fst_registry_list(registry, limit, table_row, &l, err);
     s = s ? s : l.status;
+    if (!s) { /* the stage stands in --json and in the run's own page */
+        fst_table_rank(l.table, 3, 3);
+        fst_table_rank(l.table, 7, 2);
+        fst_table_rank(l.table, 5, 1);
+    }
     if (!s && fst_table_rows(l.table) == 0)
         puts("no runs yet");
     else if (!s)
@@ -93,10 +95,11 @@ static fst_status list_table(fst_registry *registry, size_t limit, fst_error *er
 
 static void detail(const char *name, const char *text)
 {
-    printf("%-10s ", name);
-    for (; *text; text++)
-        putchar((unsigned char)*text < 0x20 || *text == 0x7F ? ' ' : *text);
-    putchar('\n');
+    char *clean = fst_strdup(text);
+    if (clean)
+        fst_text_clean(clean, false);
+    printf("%-10s %s\n", name, clean ? clean : "?");
+    fst_free(clean);
 }
 
 static bool print_run(void *ctx, const fst_run *r)
@@ -115,7 +118,9 @@ static bool print_run(void *ctx, const fst_run *r)
     detail("last sign", fst_human_time(r->updated_ms, text));
     detail("ended", fst_human_time(r->ended_ms, text));
     detail("worked", fst_human_seconds(r->seconds, text));
-    printf("%-10s %lld on %s\n", "process", (long long)r->pid, r->host);
+    printf("%-10s %lld on ", "process", (long long)r->pid);
+    put_plain(stdout, r->host);
+    putchar('\n');
     return false;
 }
 
@@ -130,7 +135,9 @@ static bool figure_row(void *ctx, const fst_figure *f)
     fst_status s = fst_table_cell(l->table, l->err, "%s", f->stage);
     if (!s)
         s = fst_table_cell(l->table, l->err, "%s", f->key);
-    if (!s)
+    if (!s && f->text && strlen(f->text) > MAX_FIGURE) /* a digest; --json has all of it */
+        s = fst_table_cell(l->table, l->err, "%.12s...", f->text);
+    else if (!s)
         s = f->text ? fst_table_cell(l->table, l->err, "%s", f->text) : number_cell(l->table, f->value, l->err);
     if (!s)
         s = number_cell(l->table, f->low, l->err);
@@ -163,35 +170,17 @@ static fst_status show_run(fst_registry *registry, const char *name, fst_error *
 
 /* ---- as JSON ------------------------------------------------------------------------------ */
 
-/* Paths may hold any bytes, JSON only UTF-8: what is not ASCII becomes '?' in text that is not UTF-8. */
-static json_t *string(const char *text)
-{
-    json_t *j = json_string(text);
-    char *copy = j ? NULL : fst_strdup(text);
-    for (char *p = copy; p && *p; p++)
-        *p = (unsigned char)*p < 0x80 ? *p : '?';
-    if (copy)
-        j = json_string(copy);
-    fst_free(copy);
-    return j;
-}
-
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 static json_t *run_json(const fst_run *r)
 {
     char seed[24]; /* as text: JSON readers keep 53 bits */
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)r->seed);
     return json_pack("{s:I, s:o, s:o, s:o, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:o, s:I, s:o, s:o, s:o}", "id",
-                     (json_int_t)r->id, "task", string(r->task), "task_path", string(r->task_path), "output",
-                     string(r->output), "seed", seed, "status", fst_run_status_name(r->status), "stage",
-                     string(r->stage), "message", string(r->message), "started_ms", (json_int_t)r->started_ms,
+                     (json_int_t)r->id, "task", text_json(r->task), "task_path", text_json(r->task_path), "output",
+                     text_json(r->output), "seed", seed, "status", fst_run_status_name(r->status), "stage",
+                     text_json(r->stage), "message", text_json(r->message), "started_ms", (json_int_t)r->started_ms,
                      "updated_ms", (json_int_t)r->updated_ms, "ended_ms", (json_int_t)r->ended_ms, "seconds",
-                     number(r->seconds), "pid", (json_int_t)r->pid, "host", string(r->host), "accuracy",
-                     number(r->last_accuracy), "best_accuracy", number(r->best_accuracy));
+                     number_json(r->seconds), "pid", (json_int_t)r->pid, "host", text_json(r->host), "accuracy",
+                     number_json(r->last_accuracy), "best_accuracy", number_json(r->best_accuracy));
 }
 
 static bool append_run(void *ctx, const fst_run *r)
@@ -201,20 +190,22 @@ static bool append_run(void *ctx, const fst_run *r)
 
 static bool append_figure(void *ctx, const fst_figure *f)
 {
-    json_t *j = json_pack("{s:o, s:o, s:o, s:o, s:o, s:I}", "stage", string(f->stage), "key", string(f->key), "value",
-                          f->text ? string(f->text) : number(f->value), "low", number(f->low), "high", number(f->high),
-                          "time_ms", (json_int_t)f->time_ms);
+    json_t *j = json_pack("{s:o, s:o, s:o, s:o, s:o, s:I}", "stage", text_json(f->stage), "key", text_json(f->key),
+                          "value", f->text ? text_json(f->text) : number_json(f->value), "low", number_json(f->low),
+                          "high", number_json(f->high), "time_ms", (json_int_t)f->time_ms);
     return !json_array_append_new(ctx, j);
 }
 
 static fst_status print_json(json_t *j, fst_error *err)
 {
+    fst_buf out = {0};
     char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
-    if (!text)
-        return fst_fail_memory(err, 1);
-    puts(text);
+    fst_status s = text ? fst_text_json(&out, text, err) : fst_fail_memory(err, 1);
+    if (!s)
+        puts(out.data);
     free(text);
-    return FST_OK;
+    fst_buf_release(&out);
+    return s;
 }
 
 static fst_status run_as_json(fst_registry *registry, json_t *runs, const char *name, fst_error *err)

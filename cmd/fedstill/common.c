@@ -19,9 +19,8 @@ fst_status add_field(fst_buf *out, fst_error *err, const char *name, const char 
         vsnprintf(text, (size_t)n + 1, fmt, again);
     va_end(again);
     va_end(ap);
-    for (char *p = text; p && *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7F)
-            *p = ' ';
+    if (text)
+        fst_text_clean(text, false);
     fst_status s = text ? fst_buf_printf(out, err, "%-14s %s\n", name, text) : fst_fail_memory(err, (size_t)n + 1);
     fst_free(text);
     return s;
@@ -37,14 +36,20 @@ fst_status bar_cell(fst_table *t, double share, size_t width, bool ascii, fst_er
     return s;
 }
 
+fst_status write_table(fst_table *t, bool ascii, fst_buf *out, fst_error *err)
+{
+    fst_table_fit(t, output_width());
+    return fst_table_write(t, ascii, out, err);
+}
+
 fst_status add_json(fst_buf *out, json_t *j, bool indent, fst_error *err)
 {
     size_t form = JSON_REAL_PRECISION(10) | (indent ? JSON_INDENT(2) : JSON_COMPACT);
     char *text = j ? json_dumps(j, form) : NULL;
-    fst_status s = text ? fst_buf_printf(out, err, "%s\n", text) : fst_fail_memory(err, 1);
+    fst_status s = text ? fst_text_json(out, text, err) : fst_fail_memory(err, 1);
     free(text);
     json_decref(j);
-    return s;
+    return s ? s : fst_buf_append(out, "\n", 1, err);
 }
 
 json_t *text_json(const char *text)
@@ -92,8 +97,10 @@ json_t *texts_json(char *const *texts, int n)
 
 fst_status finish_output(fst_buf *out, fst_status s)
 {
-    if (!s && out->len) /* main looks whether stdout took it */
-        fwrite(out->data, 1, out->len, stdout);
+    if (!s && out->len) { /* main looks whether stdout took it */
+        fst_text_clean(out->data, true);
+        fputs(out->data, stdout);
+    }
     fst_buf_release(out);
     return s;
 }

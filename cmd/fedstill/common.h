@@ -13,10 +13,12 @@
 
 /* ---- results ------------------------------------------------------------------------------ */
 
-/* "name           text\n"; control characters become blanks. */
+/* "name           text\n"; the text goes through fst_text_clean. */
 FST_MUST fst_status add_field(fst_buf *out, fst_error *err, const char *name, const char *fmt, ...) FST_PRINTF(4, 5);
 /* A table cell with a bar of at most `width` characters. */
 FST_MUST fst_status bar_cell(fst_table *t, double share, size_t width, bool ascii, fst_error *err);
+/* fst_table_write for as many columns as stdout has. */
+FST_MUST fst_status write_table(fst_table *t, bool ascii, fst_buf *out, fst_error *err);
 /* JSON on one line or indented. Takes j over; NULL is taken for lack of memory. */
 FST_MUST fst_status add_json(fst_buf *out, json_t *j, bool indent, fst_error *err);
 /* Text of any bytes: what is not ASCII becomes '?' where it is not UTF-8. NULL gives null. */
@@ -25,7 +27,7 @@ json_t *number_json(double x); /* null for what is not finite */
 json_t *shape_json(const fst_shape *s);
 json_t *floats_json(const float *v, int n);
 json_t *texts_json(char *const *texts, int n); /* null for NULL */
-/* Writes `out` to stdout unless s is an error; releases it and returns s. */
+/* Writes `out`, lines of text or JSON, to stdout unless s is an error; releases it and returns s. */
 FST_MUST fst_status finish_output(fst_buf *out, fst_status s);
 
 /* ---- models and data ------------------------------------------------------------------------ */

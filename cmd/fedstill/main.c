@@ -1,9 +1,13 @@
 /* The program: a table of commands, and what is the same for all of them - finding one, errors, exit
  * status. What a command does is in its own cmd_*.c. */
+#define _GNU_SOURCE
 #include <langinfo.h>
 #include <locale.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "fedstill/task.h"
 #include "opt.h"
@@ -31,6 +35,18 @@ static const struct command *const commands[] = {
 bool output_is_utf8(void)
 {
     return !strcmp(nl_langinfo(CODESET), "UTF-8");
+}
+
+size_t output_width(void)
+{
+    enum { NARROWEST = 20, USUAL = 80, WIDEST = 10000 };
+    const char *set = getenv("COLUMNS");
+    char *end = NULL;
+    long n = set ? strtol(set, &end, 10) : 0;
+    struct winsize size;
+    if (set && end != set && !*end && n >= NARROWEST && n <= WIDEST)
+        return (size_t)n;
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= NARROWEST ? size.ws_col : USUAL;
 }
 
 /* Finds the command that argv[0] (and argv[1], where its name has two words) names; *words is what it took. */

@@ -205,11 +205,16 @@ void progress_end(const char *note)
 
 void put_plain(FILE *to, const char *text)
 {
-    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
-        bool c1 = c[0] == 0xC2 && c[1] >= 0x80 && c[1] < 0xA0;
-        bool control = (*c < 32 && *c != '\n' && *c != '\t') || *c == 127 || c1;
-        fputc(control ? '?' : *c, to);
-        c += c1;
+    while (*text) { /* character by character, so that it needs no memory */
+        char one[5] = {text[0]};
+        size_t n = 1;
+        while (n < 4 && ((unsigned char)text[n] & 0xC0) == 0x80) {
+            one[n] = text[n];
+            n++;
+        }
+        fst_text_clean(one, true);
+        fputs(one, to);
+        text += n;
     }
 }
 

@@ -11,6 +11,18 @@
  * byte that is not UTF-8 takes one. */
 FST_API size_t fst_text_width(const char *text);
 
+/*
+ * Text from files and names may hold what a terminal obeys (escape sequences, C1 controls such as U+009B) or what makes text
+ * look like another (marks of direction such as U+202E, invisible characters). Everything that is printed goes through one
+ * of these two.
+ *
+ * fst_text_clean replaces it in place; the text gets no longer. Controls of ASCII become blanks, the rest and bytes that are
+ * not UTF-8 "?". lines: line breaks and tabs stay, and other controls become "?" too.
+ */
+FST_API void fst_text_clean(char *text, bool lines);
+/* Appends JSON with such characters, which can only stand in its strings, as \u escapes: a program reads the same text. */
+FST_MUST FST_API fst_status fst_text_json(fst_buf *out, const char *json, fst_error *err);
+
 /* ---- tables ------------------------------------------------------------------------------- */
 
 typedef enum fst_align { FST_LEFT, FST_RIGHT } fst_align;
@@ -19,8 +31,8 @@ typedef struct fst_column {
     fst_align align;
 } fst_column;
 
-/* Columns two blanks apart, a rule under the titles, no blanks at line ends. Text is copied; line breaks,
- * tabs and other control characters in cells become blanks. */
+/* Columns two blanks apart, a rule under the titles, no blanks at line ends. Text is copied and goes through
+ * fst_text_clean. */
 typedef struct fst_table fst_table;
 FST_MUST FST_API fst_status fst_table_new(fst_table **out, const fst_column *columns, size_t ncolumns, fst_error *err);
 FST_API void fst_table_free(fst_table *t);
@@ -29,6 +41,13 @@ FST_MUST FST_API fst_status fst_table_cell(fst_table *t, fst_error *err, const c
 /* A rule between the rows so far and those to come (for totals). An unfinished row is filled up. */
 FST_MUST FST_API fst_status fst_table_rule(fst_table *t, fst_error *err);
 FST_API size_t fst_table_rows(const fst_table *t);
+/*
+ * Makes fst_table_write keep lines to `width` columns (0: any width, as at the start) as far as that goes. Columns with a
+ * rank above 0 are left out first, the highest rank first; then the widest columns that are aligned left are wrapped, at
+ * blanks where there are some. Numbers are never cut.
+ */
+FST_API void fst_table_fit(fst_table *t, size_t width);
+FST_API void fst_table_rank(fst_table *t, size_t column, int rank);
 /* ascii: rules of '-' instead of a box-drawing line. */
 FST_MUST FST_API fst_status fst_table_write(const fst_table *t, bool ascii, fst_buf *out, fst_error *err);
 

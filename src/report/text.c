@@ -26,6 +26,69 @@ size_t fst__utf8_next(const char *text, uint32_t *code)
     return n ? n : 1;
 }
 
+/* ---- text from elsewhere -------------------------------------------------------------------- */
+
+/* What a terminal obeys, or what reorders or hides the text around it: C1 controls, marks of direction, separators and
+ * invisible characters. The joiners U+200C and U+200D belong to ordinary words and stay. */
+static bool is_unprintable(uint32_t c)
+{
+    static const struct {
+        uint32_t from, to;
+    } ranges[] = {{0x7F, 0x9F},     {0xAD, 0xAD},     {0x61C, 0x61C},     {0x180E, 0x180E},      {0x200B, 0x200B},
+                  {0x200E, 0x200F}, {0x2028, 0x202E}, {0x2060, 0x206F},   {0xD800, 0xDFFF},      {0xFEFF, 0xFEFF},
+                  {0xFFF0, 0xFFFB}, {0xFFFE, 0xFFFF}, {0xE0000, 0xE0FFF}, {0x110000, UINT32_MAX}};
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
+        if (c >= ranges[i].from && c <= ranges[i].to)
+            return true;
+    return c < 0x20;
+}
+
+/* Whether the n bytes that gave `c` are UTF-8 in its shortest form. */
+static bool is_utf8(uint32_t c, size_t n)
+{
+    return n == 1 ? c < 0x80 : c >= (n == 2 ? 0x80u : n == 3 ? 0x800u : 0x10000u);
+}
+
+void fst_text_clean(char *text, bool lines)
+{
+    char *to = text;
+    for (const char *from = text; *from;) {
+        uint32_t c;
+        size_t n = fst__utf8_next(from, &c);
+        bool ascii = n == 1 && c < 0x80;
+        if (lines && ascii && (c == '\n' || c == '\t')) {
+            *to++ = (char)c;
+        } else if (!is_utf8(c, n) || is_unprintable(c)) {
+            *to++ = ascii && !lines ? ' ' : '?';
+        } else {
+            memmove(to, from, n);
+            to += n;
+        }
+        from += n;
+    }
+    *to = 0;
+}
+
+fst_status fst_text_json(fst_buf *out, const char *json, fst_error *err)
+{
+    fst_status s = FST_OK;
+    while (!s && *json) {
+        uint32_t c;
+        size_t n = fst__utf8_next(json, &c);
+        bool layout = n == 1 && (c == '\n' || c == '\t' || c == '\r');
+        if (layout || !is_unprintable(c))
+            s = fst_buf_append(out, json, n, err);
+        else if (c < 0x10000)
+            s = fst_buf_printf(out, err, "\\u%04x", c);
+        else
+            s = fst_buf_printf(out, err, "\\u%04x\\u%04x", 0xD7C0 + (c >> 10), 0xDC00 + (c & 0x3FF));
+        json += n;
+    }
+    return s;
+}
+
+/* ---- widths --------------------------------------------------------------------------------- */
+
 static size_t code_width(uint32_t c)
 {
     if ((c >= 0x300 && c <= 0x36F) || (c >= 0x1AB0 && c <= 0x1AFF) || (c >= 0x20D0 && c <= 0x20FF) ||

@@ -4,7 +4,7 @@
 [ -x "$FEDSTILL" ] || { echo "no program $FEDSTILL"; exit 1; }
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
-export FEDSTILL_HOME=$folder/home LC_ALL=C TERM=dumb
+export FEDSTILL_HOME=$folder/home LC_ALL=C TERM=dumb COLUMNS=132 # room for whole rows
 failed=0 checks=0 last=
 
 fail() {

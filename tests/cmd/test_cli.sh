@@ -116,6 +116,18 @@ run  task   status  stage            started                duration  accuracy  
 END
 checks=$((checks + 1))
 diff "$folder/wanted" "$folder/out" || { echo "FAILED: the table of runs"; failed=$((failed + 1)); }
+# 80 columns, as where nothing says how wide the output is: the least important columns are left out
+unset COLUMNS
+expect 0 runs
+cat >"$folder/wanted" <<'END'
+run  task   status  started                duration  accuracy     best
+---  -----  ------  -------------------  ----------  --------  -------
+  2  radar  failed  2025-01-31 12:00:05  2 min 05 s         -        -
+  1  mnist  done    2025-01-31 12:00:05  2 min 05 s   98.00 %  98.71 %
+END
+checks=$((checks + 1))
+diff "$folder/wanted" "$folder/out" || { echo "FAILED: the table of runs at 80 columns"; failed=$((failed + 1)); }
+export COLUMNS=132
 expect 0 runs --limit=1
 said out radar
 [ "$(wc -l <"$folder/out")" -eq 3 ] || { echo "FAILED: --limit=1 shows other than one run"; failed=$((failed + 1)); }

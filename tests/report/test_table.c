@@ -97,6 +97,111 @@ static void test_failing_allocations_leave_the_output_alone(void **state)
     assert_true(n > 90);
 }
 
+/* Columns are left out by rank, then text is wrapped; numbers stay whole. */
+static void test_a_table_fits(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t width;
+        const char *wanted;
+    } cases[] = {
+        {0, "name                      n  note       more\n"
+            "------------------  -------  ---------  ----\n"
+            "two or three words  1234567  long-word  x\n"
+            "b                         1\n"},
+        {44, "name                      n  note       more\n"
+             "------------------  -------  ---------  ----\n"
+             "two or three words  1234567  long-word  x\n"
+             "b                         1\n"},
+        {43, "name                      n  note\n"
+             "------------------  -------  ---------\n"
+             "two or three words  1234567  long-word\n"
+             "b                         1\n"},
+        {30, "name              n  note\n"
+             "----------  -------  ---------\n"
+             "two or      1234567  long-word\n"
+             "three\n"
+             "words\n"
+             "b                 1\n"},
+        {1, "name            n  note\n"
+            "--------  -------  --------\n"
+            "two or    1234567  long-wor\n"
+            "three              d\n"
+            "words\n"
+            "b               1\n"},
+    };
+    static const fst_column four[] = {{"name", FST_LEFT}, {"n", FST_RIGHT}, {"note", FST_LEFT}, {"more", FST_LEFT}};
+    static const char *const cells[] = {"two or three words", "1234567", "long-word", "x", "b", "1"};
+    fst_table *t = NULL;
+    assert_int_equal(fst_table_new(&t, four, 4, NULL), FST_OK);
+    for (size_t i = 0; i < sizeof cells / sizeof *cells; i++)
+        assert_int_equal(fst_table_cell(t, NULL, "%s", cells[i]), FST_OK);
+    fst_table_rank(t, 3, 1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fst_buf out = {0};
+        fst_table_fit(t, cases[i].width);
+        assert_int_equal(fst_table_write(t, true, &out, NULL), FST_OK);
+        assert_string_equal(out.data, cases[i].wanted);
+        fst_buf_release(&out);
+    }
+    fst_table_free(t);
+}
+
+static void cleans(const char *text, const char *line, const char *lines)
+{
+    char own[64];
+    snprintf(own, sizeof own, "%s", text);
+    fst_text_clean(own, false);
+    assert_string_equal(own, line);
+    snprintf(own, sizeof own, "%s", text);
+    fst_text_clean(own, true);
+    assert_string_equal(own, lines);
+}
+
+static void test_foreign_text(void **state)
+{
+    (void)state;
+    cleans("", "", "");
+    cleans("Zürich 東京 \xF0\x9F\x98\x80 e\xCC\x81", "Zürich 東京 \xF0\x9F\x98\x80 e\xCC\x81",
+           "Zürich 東京 \xF0\x9F\x98\x80 e\xCC\x81");
+    cleans("a\n\tb\rc", "a  b c", "a\n\tb?c");
+    cleans("\x1b[31m\x7f", " [31m ", "?[31m?");
+    cleans("\xC2\x9B"
+           "31m",
+           "?31m", "?31m"); /* CSI as one character */
+    cleans("\x9B"
+           "31m",
+           "?31m", "?31m"); /* and as a byte of Latin-1 */
+    cleans("a\xE2\x80\xAE"
+           "fdp.exe",
+           "a?fdp.exe", "a?fdp.exe");                  /* U+202E */
+    cleans("\xE2\x81\xA6x\xE2\x81\xA9", "?x?", "?x?"); /* isolates */
+    cleans("a\xE2\x80\x8B"
+           "b\xEF\xBB\xBF",
+           "a?b?", "a?b?"); /* invisible */
+    cleans("a\xE2\x80\x8D"
+           "b",
+           "a\xE2\x80\x8D"
+           "b",
+           "a\xE2\x80\x8D"
+           "b"); /* a joiner */
+    cleans("\xE0\x80\x9B"
+           "1m",
+           "?1m", "?1m");                   /* escape in too long a form */
+    cleans("\xED\xA0\x80\xC3", "??", "??"); /* a surrogate; a character that is cut off */
+    cleans("\xF3\xA0\x81\x81", "?", "?");   /* a tag */
+}
+
+static void test_foreign_text_in_json(void **state)
+{
+    (void)state;
+    fst_buf out = {0};
+    assert_int_equal(fst_text_json(&out, "{\n\t\"a\": \"\xC2\x9B \xE2\x80\xAE ü \x7F \xF3\xA0\x81\x81\"}", NULL),
+                     FST_OK);
+    assert_string_equal(out.data, "{\n\t\"a\": \"\\u009b \\u202e ü \\u007f \\udb40\\udc41\"}");
+    fst_buf_release(&out);
+}
+
 static void test_widths(void **state)
 {
     (void)state;
@@ -253,6 +358,9 @@ int main(void)
         cmocka_unit_test(test_columns_stand_under_each_other),
         cmocka_unit_test(test_rules_and_unfinished_rows),
         cmocka_unit_test(test_failing_allocations_leave_the_output_alone),
+        cmocka_unit_test(test_a_table_fits),
+        cmocka_unit_test(test_foreign_text),
+        cmocka_unit_test(test_foreign_text_in_json),
         cmocka_unit_test(test_widths),
         cmocka_unit_test(test_heat_map),
         cmocka_unit_test(test_heat_map_with_many_columns),
