@@ -13,6 +13,7 @@
 enum { TABLE_CLASSES = 12, PICTURE_COLUMNS = 50, BAR_WIDTH = 30 };
 
 const char *const data_splits[] = {"train", "test", "val", NULL};
+const char *const data_layouts[] = {"auto", "nchw", "nhwc", NULL};
 static const char *const kinds[] = {"iid", "dirichlet", "shards", "quantity", NULL};
 
 #define LIMIT_OPTION                                                                                   \
@@ -28,6 +29,7 @@ static const char *const kinds[] = {"iid", "dirichlet", "shards", "quantity", NU
 static const struct option_spec info_options[] = {
     FORMAT_OPTION,
     SPLIT_OPTION,
+    LAYOUT_OPTION,
     WINDOW_OPTION,
     LIMIT_OPTION,
     ASCII_OPTION,
@@ -118,6 +120,7 @@ static const struct option_spec split_options[] = {
      .help = "Replace FILE or DIR (which must hold a split) if it is there."},
     FORMAT_OPTION,
     SPLIT_OPTION,
+    LAYOUT_OPTION,
     WINDOW_OPTION,
     LIMIT_OPTION,
     ASCII_OPTION,
@@ -345,11 +348,20 @@ static json_t *partition_json(const fst_partition *p, const char *path)
 
 /* ---- data sets ---------------------------------------------------------------------------------------- */
 
+static fst_layout layout_option(const struct options *o)
+{
+    int i = 0;
+    while (data_layouts[i] && strcmp(data_layouts[i], option_string(o, "layout")))
+        i++;
+    return (fst_layout)i;
+}
+
 fst_status open_data(fst_source **out, const struct options *o, fst_error *err)
 {
     fst_source_spec spec = {.format = option_string(o, "format"),
                             .path = operand(o, 0),
                             .split = option_string(o, "split"),
+                            .layout = layout_option(o),
                             .window = (size_t)option_int(o, "window")};
     return fst_source_open(out, &spec, err);
 }

@@ -164,6 +164,7 @@ static const struct option_spec import_options[] = {
     {.name = "force", .letter = 'f', .type = OPTION_FLAG, .help = "Replace FILE if it is there."},
     FORMAT_OPTION,
     SPLIT_OPTION,
+    LAYOUT_OPTION,
     WINDOW_OPTION,
     {0},
 };

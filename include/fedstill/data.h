@@ -53,6 +53,13 @@ struct fst_source {
 /* FST_E_MISMATCH, naming the class and both sources, where both name their classes and not alike. */
 FST_MUST FST_API fst_status fst_source_same_classes(const fst_source *a, const fst_source *b, fst_error *err);
 
+/* How arrays of samples lie in memory: (N, C, H, W) and (N, C, L), or with the channels last. */
+typedef enum fst_layout {
+    FST_LAYOUT_AUTO, /* channels first; (N, H, W) becomes (N, 1, H, W); what looks like channels last is refused */
+    FST_LAYOUT_NCHW, /* channels first, whatever it looks like; (N, C, L) stays (N, C, L) */
+    FST_LAYOUT_NHWC  /* (N, H, W, C) or (N, L, C): turned to channels first */
+} fst_layout;
+
 /*
  * What to open. Paths by format:
  *  - idx: a folder with the four usual files, plain or .gz (train-images-idx3-ubyte or
@@ -62,8 +69,11 @@ FST_MUST FST_API fst_status fst_source_same_classes(const fst_source *a, const f
  *  - folder: one folder a class with PNG or JPEG files, or train/ and test/ (or val/) with such
  *    folders; the classes are those of train/ for both splits;
  *  - array: a .safetensors or .npz file, a folder with SPLIT.safetensors, SPLIT.npz or npy files, or an .npy
- *    file of samples beside one of labels. Arrays are looked for as x_SPLIT and y_SPLIT, then as x and
- *    y; the latter not for a test split, unless the names were given or the file is the split's own.
+ *    file of samples beside one of labels. Arrays are looked for as x_SPLIT and y_SPLIT (or SPLIT_x), for training
+ *    then as x and y; without names given X and Y, images and labels are tried too. A name of one split stands for all
+ *    (train_images is test_images for the test split); one without a split is training's, and never stands in for test
+ *    or validation samples, unless the file is the split's own. Samples of rank 2 with more than 4 rows are images
+ *    (1, H, W); `layout` says more.
  *    Samples are U8 or floats of any width (kept as F32), labels any integers. Beside x may stand snr (floats
  *    or integers, in dB) and burst (integers), named as x is (snr_train beside x_train); class names are a
  *    JSON list of texts in a safetensors file's metadata `classes`, or a list of texts `classes` in an npz;
@@ -83,7 +93,8 @@ typedef struct fst_source_spec {
     const char *format; /* NULL: guessed from what stands at path */
     const char *path;
     const char *split;    /* "train", "test" or (array, sigmf, radioml) "val"; NULL means "train" */
-    const char *x, *y;    /* array: names of samples and labels, NULL: "x" and "y" */
+    const char *x, *y;    /* array: names of samples and labels, NULL: the usual ones */
+    fst_layout layout;    /* array */
     int classes;          /* 0: as many as the labels show (idx, array), or the class folders */
     int image_channels;   /* folder: 1 or 3 (0: 3) */
     int image_height, image_width; /* folder: 0: as the first image; other sizes are an error that says so */

@@ -1,7 +1,8 @@
 /*
- * Arrays of samples and labels from safetensors, npz or a pair of npy files. Samples are kept as
- * bytes or floats; other widths of float are converted, and nothing else is, since a guess at the scale of
- * 16-bit integers would be wrong half of the time.
+ * Arrays of samples and labels from safetensors, npz or a pair of npy files. array_names.c finds the file and the
+ * names of a split's arrays; here labels are read and checked first, then what stands beside them (SNR, bursts), then
+ * the samples, which are brought to channels first. Samples are kept as bytes or floats; other widths of float are
+ * converted, and nothing else is, since a guess at the scale of 16-bit integers would be wrong half of the time.
  */
 #include <inttypes.h>
 #include <jansson.h>
@@ -9,137 +10,16 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "formats.h"
+#include "array.h"
 
 static const fst_source_vtable vtable = {"array", fst__held_get, fst__held_close};
 
-enum { NAME_SIZE = 256 };
 #define MAX_GROUP (INT64_C(1) << 53)
-
-/* A place that holds arrays by name. */
-struct store {
-    enum { SAFETENSORS, NPZ, NPY } kind;
-    char *path; /* the file; for NPY the folder */
-    fst_safetensors *file;
-    char **names; /* NPZ */
-    size_t count;
-    bool one_split;         /* the file's own name says the split: names in it need not */
-    char only_x[NAME_SIZE]; /* the specification named one .npy file: this one holds the samples */
-};
-
-static void store_close(struct store *st)
-{
-    fst_safetensors_free(st->file);
-    fst_free(st->names);
-    fst_free(st->path);
-}
-
-static bool store_has(const struct store *st, const char *name)
-{
-    size_t i;
-    char file[NAME_SIZE + 8];
-    if (st->kind == SAFETENSORS)
-        return fst_safetensors_find(st->file, name, &i);
-    for (i = 0; st->kind == NPZ && i < st->count; i++)
-        if (!strcmp(st->names[i], name))
-            return true;
-    snprintf(file, sizeof file, "%s.npy", name);
-    return st->kind == NPY && fst__has(st->path, file);
-}
-
-/* ---- finding the files ---------------------------------------------------------------------- */
-
-static bool probe(const char *path)
-{
-    static const char *const inside[] = {"train.safetensors", "train.npz", "x.npy",     "x_train.npy",
-                                         "test.safetensors",  "test.npz",  "x_test.npy"};
-    if (!fst__is_folder(path))
-        return fst_file_exists(path) &&
-               (fst__ends_with(path, ".safetensors") || fst__ends_with(path, ".npz") || fst__ends_with(path, ".npy"));
-    for (size_t i = 0; i < sizeof inside / sizeof *inside; i++)
-        if (fst__has(path, inside[i]))
-            return true;
-    return false;
-}
-
-/* A folder holds SPLIT.safetensors, SPLIT.npz, or npy files. */
-static fst_status locate_in_folder(struct store *st, const fst_source_spec *spec, fst_error *err)
-{
-    static const char *const patterns[] = {"%s.safetensors", "%s.npz"};
-    char file[32];
-    st->kind = NPY;
-    for (int i = 0; i < 2 && !st->one_split; i++) {
-        snprintf(file, sizeof file, patterns[i], spec->split);
-        if (fst__has(spec->path, file)) {
-            st->kind = i ? NPZ : SAFETENSORS;
-            st->one_split = true;
-        }
-    }
-    st->path = fst_path_join(spec->path, st->one_split ? file : "");
-    return st->path ? FST_OK : fst_fail_memory(err, strlen(spec->path));
-}
-
-static fst_status locate_npy(struct store *st, const char *path, fst_error *err)
-{
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    size_t len = strlen(name) - strlen(".npy"), folder = (size_t)(name - path);
-    if (len == 0 || len >= sizeof st->only_x)
-        return fst_fail(err, FST_E_ARGUMENT, "%s: a name of 1 to %d letters before .npy is needed", path,
-                        NAME_SIZE - 1);
-    st->kind = NPY;
-    memcpy(st->only_x, name, len);
-    st->path = fst_strdup(folder ? path : ".");
-    if (!st->path)
-        return fst_fail_memory(err, folder);
-    if (folder)
-        st->path[folder] = 0;
-    return FST_OK;
-}
-
-static fst_status store_open(struct store *st, const fst_source_spec *spec, fst_error *err)
-{
-    const char *path = spec->path;
-    fst_status s = FST_OK;
-    if (fst__is_folder(path))
-        s = locate_in_folder(st, spec, err);
-    else if (fst__ends_with(path, ".npy"))
-        s = locate_npy(st, path, err);
-    else if (!fst__ends_with(path, ".npz") && !fst__ends_with(path, ".safetensors"))
-        return fst_fail(err, FST_E_FORMAT, "%s: arrays are read from .safetensors, .npz or .npy", path);
-    else if (!(st->path = fst_strdup(path)))
-        return fst_fail_memory(err, strlen(path));
-    else
-        st->kind = fst__ends_with(path, ".npz") ? NPZ : SAFETENSORS;
-    if (!s && st->kind == SAFETENSORS)
-        s = fst_safetensors_open(&st->file, st->path, err);
-    if (!s && st->kind == NPZ)
-        s = fst_npz_list(st->path, &st->names, &st->count, err);
-    return s;
-}
-
-/* "x_train" goes before "x". A test split never falls back to the default name "x" of a file that serves all
- * splits: that would silently test on what was trained on. */
-static fst_status resolve(const struct store *st, const char *given, const char *usual, const char *split, char *out,
-                          fst_error *err)
-{
-    const char *base = given ? given : usual;
-    bool plain = given || st->one_split || st->only_x[0] || !strcmp(split, "train");
-    int n = snprintf(out, NAME_SIZE, "%s_%s", base, split);
-    if (n < 0 || n >= NAME_SIZE)
-        return fst_fail(err, FST_E_ARGUMENT, "%s: an array's name has at most %d letters", st->path, NAME_SIZE - 8);
-    if (store_has(st, out))
-        return FST_OK;
-    if (plain && store_has(st, base)) {
-        snprintf(out, NAME_SIZE, "%s", base);
-        return FST_OK;
-    }
-    return fst_fail(err, FST_E_FORMAT, "%s: there is no array \"%s_%s\"%s%s%s", st->path, base, split,
-                    plain ? " or \"" : "", plain ? base : "", plain ? "\" in it" : " in it");
-}
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
-static fst_status read_tensor(const struct store *st, const char *name, bool samples, fst_array *out, fst_error *err)
+static fst_status read_tensor(const struct fst__store *st, const char *name, bool samples, fst_array *out,
+                              fst_error *err)
 {
     size_t i = 0;
     if (!fst_safetensors_find(st->file, name, &i))
@@ -190,19 +70,22 @@ static fst_status widths_to_f32(fst_array *a, fst_error *err)
     return FST_OK;
 }
 
-static fst_status store_read(const struct store *st, const char *name, bool samples, fst_array *out, fst_error *err)
+static fst_status store_read(const struct fst__store *st, const char *name, bool samples, fst_array *out,
+                             fst_error *err)
 {
     fst_array a = {0};
     fst_status s;
-    if (st->kind == SAFETENSORS) {
+    if (st->kind == FST__SAFETENSORS) {
         s = read_tensor(st, name, samples, &a, err);
-    } else if (st->kind == NPZ) {
+    } else if (st->kind == FST__NPZ) {
         s = fst_npz_read(&a, st->path, name, FST_SOURCE_MAX_BYTES, err);
     } else {
-        char file[NAME_SIZE + 8];
+        char file[FST__ARRAY_NAME + 8];
         snprintf(file, sizeof file, "%s.npy", name);
         char *path = fst_path_join(st->path, file);
-        s = path ? fst_npy_read(&a, path, FST_SOURCE_MAX_BYTES, err) : fst_fail_memory(err, strlen(st->path));
+        s = path ? fst__not_foreign(path, err) : fst_fail_memory(err, strlen(st->path));
+        if (!s)
+            s = fst_npy_read(&a, path, FST_SOURCE_MAX_BYTES, err);
         fst_free(path);
     }
     if (!s && samples)
@@ -267,8 +150,68 @@ static fst_status take_labels(fst__held *h, const fst_array *y, size_t *count, i
     return FST_OK;
 }
 
+/* ---- channels first --------------------------------------------------------------------------- */
+
+/* Few enough to be channels: grey, I and Q, RGB, RGBA. */
+static bool few(int64_t n)
+{
+    return n >= 1 && n <= 4;
+}
+
+/* (H, W, C) and (L, 2), by the look of it. */
+static bool looks_channels_last(const fst_shape *s)
+{
+    if (s->rank == 2)
+        return s->dim[1] == 2 && !few(s->dim[0]);
+    return s->rank == 3 && few(s->dim[2]) && !few(s->dim[0]) && !few(s->dim[1]);
+}
+
+/* Turns samples of `inner` places and `channels` values each to channels first, one after the other. */
+static fst_status turn(void *data, size_t count, size_t inner, size_t channels, size_t size, fst_error *err)
+{
+    size_t bytes = inner * channels * size;
+    unsigned char *from = fst_alloc(bytes), *to = data;
+    if (!from)
+        return fst_fail_memory(err, bytes);
+    for (size_t k = 0; k < count; k++, to += bytes) {
+        memcpy(from, to, bytes);
+        for (size_t i = 0; i < inner; i++)
+            for (size_t c = 0; c < channels; c++)
+                memcpy(to + (c * inner + i) * size, from + (i * channels + c) * size, size);
+    }
+    fst_free(from);
+    return FST_OK;
+}
+
+/* The shape of a sample, channels first: (H, W) becomes (1, H, W), and channels last are turned or refused. */
+static fst_status settle_layout(const fst__held *h, const fst_array *x, fst_layout layout, fst_shape *sample,
+                                fst_error *err)
+{
+    char text[256];
+    int rank = sample->rank;
+    bool last = layout == FST_LAYOUT_NHWC && rank >= 2 && rank <= 3;
+    if (layout == FST_LAYOUT_AUTO && looks_channels_last(sample))
+        return fst_fail(err, FST_E_FORMAT,
+                        "%s: samples of shape %s look like channels last, channels first are needed: layout nhwc turns "
+                        "them, layout nchw takes them as they are",
+                        h->base.name, fst_shape_text(sample, text, sizeof text));
+    if (layout == FST_LAYOUT_NHWC && !last)
+        return fst_fail(err, FST_E_CONFIG, "%s: layout nhwc is for samples (height, width, channels), not %s",
+                        h->base.name, fst_shape_text(sample, text, sizeof text));
+    if (layout == FST_LAYOUT_AUTO && rank == 2 && !few(sample->dim[0]))
+        *sample = FST_SHAPE(1, sample->dim[0], sample->dim[1]);
+    if (!last)
+        return FST_OK;
+    size_t channels = (size_t)sample->dim[rank - 1], inner = (size_t)fst_shape_count(sample) / channels;
+    for (int i = rank - 1; i > 0; i--)
+        sample->dim[i] = sample->dim[i - 1];
+    sample->dim[0] = (int64_t)channels;
+    return turn(x->data, h->base.count, inner, channels, fst_dtype_size(x->dtype), err);
+}
+
 /* Takes over x->data. */
-static fst_status take_samples(fst__held *h, fst_array *x, size_t labels, size_t limit, fst_error *err)
+static fst_status take_samples(fst__held *h, fst_array *x, size_t labels, fst_layout layout, size_t limit,
+                               fst_error *err)
 {
     size_t bytes = 0;
     char text[256];
@@ -284,8 +227,11 @@ static fst_status take_samples(fst__held *h, fst_array *x, size_t labels, size_t
     if (sample.rank == 0)
         sample = FST_SHAPE(1); /* a number a sample */
     fst_status s = fst__held_describe(h, x->dtype, &sample, fst__limited(labels, limit), &bytes, err);
+    if (!s)
+        s = settle_layout(h, x, layout, &sample, err);
     if (s)
         return s;
+    h->base.shape = sample;
     h->own_data = x->data;
     h->data = h->own_data;
     x->data = NULL;
@@ -302,17 +248,17 @@ static bool a_list(const fst_array *a, size_t n)
 
 /* Reads `usual`, named as the samples are ("snr_train" beside "x_train"), with one entry a sample; out->data stays
  * NULL when there is none. */
-static fst_status read_beside(const struct store *st, const char *x_name, const char *usual, const char *split,
+static fst_status read_beside(const struct fst__store *st, const char *x_name, const char *usual, const char *split,
                               size_t count, bool floats, fst_array *out, fst_error *err)
 {
-    char name[NAME_SIZE], text[256];
+    char name[FST__ARRAY_NAME], text[256];
     size_t n = strlen(x_name), m = strlen(split);
     bool suffixed = n > m && x_name[n - m - 1] == '_' && !strcmp(x_name + n - m, split);
     fst_array a = {0};
     snprintf(name, sizeof name, "%s_%s", usual, split);
-    if (!store_has(st, name)) {
+    if (!fst__store_has(st, name)) {
         snprintf(name, sizeof name, "%s", usual);
-        if (suffixed || !store_has(st, name))
+        if (suffixed || !fst__store_has(st, name))
             return FST_OK;
     }
     fst_status s = store_read(st, name, floats, &a, err);
@@ -360,8 +306,8 @@ static fst_status take_groups(fst__held *h, const fst_array *a, size_t count, fs
     return FST_OK;
 }
 
-static fst_status take_beside(const struct store *st, fst__held *h, const char *x_name, const char *split, size_t count,
-                              fst_error *err)
+static fst_status take_beside(const struct fst__store *st, fst__held *h, const char *x_name, const char *split,
+                              size_t count, fst_error *err)
 {
     fst_array a = {0};
     fst_status s = read_beside(st, x_name, "snr", split, count, true, &a, err);
@@ -377,6 +323,14 @@ static fst_status take_beside(const struct store *st, fst__held *h, const char *
 }
 
 /* ---- names of classes ----------------------------------------------------------------------- */
+
+/* A file of fedstill's own has its channels first, whatever it looks like. */
+static fst_layout layout_of(const struct fst__store *st, const fst_source_spec *spec)
+{
+    const char *format = st->kind == FST__SAFETENSORS ? fst_safetensors_meta(st->file, "format") : NULL;
+    bool ours = format && !strcmp(format, FST_DATA_FORMAT);
+    return ours && spec->layout == FST_LAYOUT_AUTO ? FST_LAYOUT_NCHW : spec->layout;
+}
 
 /* A JSON list of texts; *count stays 0 when it is none. */
 static fst_status names_from_json(const char *text, char ***names, size_t *count, fst_error *err)
@@ -401,7 +355,7 @@ static fst_status names_from_json(const char *text, char ***names, size_t *count
 }
 
 /* Metadata `classes` of a file that says it is ours must be such a list; anybody else's may be anything. */
-static fst_status names_from_metadata(const struct store *st, char ***names, size_t *count, fst_error *err)
+static fst_status names_from_metadata(const struct fst__store *st, char ***names, size_t *count, fst_error *err)
 {
     static const char family[] = "fedstill-data-";
     const char *format = fst_safetensors_meta(st->file, "format"), *text = fst_safetensors_meta(st->file, "classes");
@@ -416,14 +370,14 @@ static fst_status names_from_metadata(const struct store *st, char ***names, siz
     return s;
 }
 
-static fst_status read_names(const struct store *st, fst__held *h, int *classes, fst_error *err)
+static fst_status read_names(const struct fst__store *st, fst__held *h, int *classes, fst_error *err)
 {
     char **names = NULL;
     size_t count = 0;
     fst_status s = FST_OK;
-    if (st->kind == SAFETENSORS)
+    if (st->kind == FST__SAFETENSORS)
         s = names_from_metadata(st, &names, &count, err);
-    else if (st->kind == NPZ && store_has(st, "classes"))
+    else if (st->kind == FST__NPZ && fst__store_has(st, "classes"))
         s = fst_npz_read_texts(&names, &count, st->path, "classes", FST_SOURCE_MAX_BYTES, err);
     if (s || !names)
         return s;
@@ -438,20 +392,15 @@ static fst_status read_names(const struct store *st, fst__held *h, int *classes,
     return FST_OK;
 }
 
-static fst_status read_all(const struct store *st, const fst_source_spec *spec, fst__held *h, fst_source **out,
+static fst_status read_all(const struct fst__store *st, const fst_source_spec *spec, fst__held *h, fst_source **out,
                            fst_error *err)
 {
-    char x_name[NAME_SIZE], y_name[NAME_SIZE];
+    char x_name[FST__ARRAY_NAME], y_name[FST__ARRAY_NAME];
     fst_array x = {0}, y = {0};
     size_t count = 0;
     int classes = spec->classes;
     fst_status s = FST_OK;
-    if (st->only_x[0])
-        memcpy(x_name, st->only_x, sizeof x_name);
-    else
-        s = resolve(st, spec->x, "x", spec->split, x_name, err);
-    if (!s)
-        s = resolve(st, spec->y, "y", spec->split, y_name, err);
+    s = fst__store_names(st, spec, x_name, y_name, err);
     if (!s)
         s = read_names(st, h, &classes, err);
     if (!s)
@@ -464,27 +413,29 @@ static fst_status read_all(const struct store *st, const fst_source_spec *spec, 
     if (!s)
         s = store_read(st, x_name, true, &x, err);
     if (!s)
-        s = take_samples(h, &x, count, spec->limit, err);
+        s = take_samples(h, &x, count, layout_of(st, spec), spec->limit, err);
     fst_array_release(&x);
     if (!s)
         s = fst__held_finish(h, h->own_labels, count, classes, out, err);
+    if (!s && !classes && !strcmp(spec->split, "train"))
+        fst__warn_empty_classes(&h->base, h->own_labels, count);
     return s;
 }
 
 static fst_status open_array(fst_source **out, const fst_source_spec *spec, fst_error *err)
 {
-    struct store st = {0};
+    struct fst__store st = {0};
     fst__held *h = NULL;
     fst_status s = fst__held_new(&h, &vtable, spec->path, err);
     if (s)
         return s;
-    s = store_open(&st, spec, err);
+    s = fst__store_open(&st, spec, err);
     if (!s)
         s = read_all(&st, spec, h, out, err);
     if (s)
         fst__held_close(&h->base);
-    store_close(&st);
+    fst__store_close(&st);
     return s;
 }
 
-const fst__format fst__format_array = {"array", probe, open_array, true};
+const fst__format fst__format_array = {"array", fst__store_probe, open_array, true};

@@ -86,6 +86,15 @@ FST_MUST fst_status fst__class_names(const fst_source *s, char ***out, fst_error
 FST_MUST fst_status fst__held_check_finite(const fst__held *h, fst_error *err);
 /* The digest of data.h, computed through get. */
 FST_MUST fst_status fst__source_digest(const fst_source *s, char hex[FST_DIGEST_HEX], fst_error *err);
+/* Logs a warning, the first time that this text is given in the process. */
+void fst__warn_once(const char *fmt, ...) FST_PRINTF(1, 2);
+/* Warns when classes of s have no sample among n labels, or when labels begin at 1. */
+void fst__warn_empty_classes(const fst_source *s, const int32_t *labels, size_t n);
+/* What bytes are that are no data, and what to do about them: an empty file, a pointer of Git LFS, an HTML page; NULL
+ * when they are none of these. */
+const char *fst__foreign(const void *data, size_t len);
+/* Fails when the file at path is one of those. */
+FST_MUST fst_status fst__not_foreign(const char *path, fst_error *err);
 /* min(count, limit), limit 0 meaning none. */
 uint64_t fst__limited(uint64_t count, size_t limit);
 

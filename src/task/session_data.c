@@ -40,6 +40,7 @@ static fst_status open_split(struct session *s, const char *path, const char *sp
                             .split = split,
                             .x = d->x,
                             .y = d->y,
+                            .layout = (fst_layout)d->layout,
                             .classes = (int)d->classes,
                             .image_channels = (int)d->channels,
                             .image_height = (int)d->height,

@@ -18,18 +18,18 @@ static const char *const contents[] = {"auto", "probabilities", "logits", NULL};
 static const char *const encodings[] = {"f32", "f16", "top_k", NULL};
 static const char *const kd_losses[] = {"kl",           "cross_entropy", "mse_logits", "mse_probabilities",
                                         "standardised", "dkd",           NULL};
-const char *const fst__strategy_names[] = {"fedavg",     "fedprox", "fedavgm", "fedadagrad",
-                                           "fedadam", "fedyogi", NULL};
+const char *const fst__strategy_names[] = {"fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", NULL};
 static const char *const selections[] = {"best", "last", NULL};
 static const char *const precisions[] = {"f32", "bf16", NULL};
 const char *const fst__init_names[] = {"edge_kd", "edge_alone", "cloud_pretrain", "random", NULL};
+
+const char *const fst__layouts[] = {"auto", "nchw", "nhwc", NULL}; /* as fst_layout */
 
 /* ---- data ------------------------------------------------------------------------------------ */
 
 static const fst__field normalise_fields[] = {
     FST__F_DOUBLES(struct normalise_section, mean, mean_count, FST_MAX_CHANNELS, -1e6, 1e6, NULL,
-                   "subtracted, one value or one a channel (of values scaled to 0 ... 1)",
-                   .required = true),
+                   "subtracted, one value or one a channel (of values scaled to 0 ... 1)", .required = true),
     FST__F_DOUBLES(struct normalise_section, std, std_count, FST_MAX_CHANNELS, 1e-9, 1e6, NULL,
                    "divided by, one value or one a channel", .required = true),
 };
@@ -52,6 +52,9 @@ static const fst__field data_fields[] = {
     FST__F_STRING(struct data_section, path, NULL, "file or folder; relative to the task's folder", .aside = true),
     FST__F_STRING(struct data_section, x, NULL, "array: name of the samples (default x)"),
     FST__F_STRING(struct data_section, y, NULL, "array: name of the labels (default y)"),
+    FST__F_ENUM(
+        struct data_section, layout, fst__layouts, "auto",
+        "array: nchw (channels first) or nhwc (channels last, turned); auto: first, refused where they look last"),
     FST__F_INT(struct data_section, classes, 0, FST_MAX_CLASSES, "0", "number of classes; 0: as the data show"),
     FST__F_INT(struct data_section, channels, 0, 3, "0", "folder: 1 or 3; 0: 3"),
     FST__F_INT(struct data_section, height, 0, 65535, "0", "folder: height of the images; 0: as the first"),

@@ -29,6 +29,7 @@ struct synth_section {
 struct data_section {
     int source; /* index in data_sources: 0 is "auto" */
     char *path, *x, *y;
+    int layout; /* fst_layout */
     int64_t classes, channels, height, width, window, limit, test_limit;
     double validation; /* share of the training samples */
     double test;       /* share of all samples; 0: the source's own test split */
@@ -158,6 +159,7 @@ struct task_file {
 bool fst__is_synth(const struct data_section *d);
 
 extern const char *const fst__data_sources[], *const fst__strategy_names[], *const fst__init_names[];
+extern const char *const fst__layouts[]; /* as fst_layout */
 extern const fst__schema fst__synth_schema, fst__topology_schema; /* topology.c */
 extern const fst__schema fst__task_schema, fst__training_schema; /* the latter of struct training alone */
 

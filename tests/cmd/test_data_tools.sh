@@ -119,5 +119,22 @@ END
 expect 1 run task --dry-run
 said err "one recording has no test split"
 
+# ---- names by split: the test samples are never those of training
+
+mkdir arrays
+"$FEDSTILL" data synth link11 -n 240 -o arrays/x.safetensors >out 2>err || fail "$(cat err)"
+task() { # DATA
+    printf 'name: t\nseed: 1\ndata: {%s}\nstages: {cloud_pretrain: {model: logistic_regression, epochs: 1}}\n' "$1" \
+        >task/task.yaml
+}
+task 'path: ../arrays/x.safetensors, x: x, y: y'
+expect 1 run task --dry-run
+said err 'no array "x_test" in it, and "x" holds training samples'
+said err "for instance test: 0.2"
+task 'path: ../arrays/x.safetensors, x: x, y: y, test: 0.25, layout: nchw'
+expect 0 run task --dry-run
+expect 2 data info arrays/x.safetensors --layout chw
+expect 1 data info arrays/x.safetensors --layout nhwc --split test
+
 echo "$checks checks, $failed failed"
 [ $failed -eq 0 ]

@@ -237,13 +237,250 @@ static void bad_arrays_are_refused(void **state)
     check_refused(&t, &y, FST_E_MISMATCH, "do not fit");
 }
 
+/* ---- names by split ----------------------------------------------------------------------------- */
+
+static fst_status open_named(fst_source **s, const char *name, const char *x, const char *y, const char *split,
+                             fst_error *err)
+{
+    return fst_source_open(s, &(fst_source_spec){.path = in_work(name), .x = x, .y = y, .split = split}, err);
+}
+
+/* The first element of a split's first sample. */
+static void check_first(const char *name, const char *x, const char *y, const char *split, int first)
+{
+    fst_source *s = NULL;
+    unsigned char raw[2];
+    assert_ok(open_named(&s, name, x, y, split, err));
+    assert_ok(s->v->get(s, 0, raw, err));
+    assert_int_equal(raw[0], first);
+    fst_source_close(s);
+}
+
+static fst_tensor marked(const char *name, unsigned char first)
+{
+    static unsigned char block[8][N * 2];
+    block[first][0] = first;
+    return (fst_tensor){name, FST_U8, FST_SHAPE(N, 2), block[first]};
+}
+
+static void a_name_of_one_split_stands_for_all(void **state)
+{
+    static const char *const sets[][6] = {
+        {"train_images", "test_images", "val_images", "train_labels", "test_labels", "val_labels"},
+        {"x_train", "x_test", "x_valid", "y_train", "y_test", "y_valid"},
+        {"a/training", "a/testing", "a/validation", "b/training", "b/testing", "b/validation"},
+        {"pixels-train", "pixels-test", "pixels-val", "kind.train", "kind.test", "kind.val"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        fst_tensor all[6];
+        for (unsigned k = 0; k < 3; k++) {
+            all[k] = marked(sets[i][k], (unsigned char)(k + 1));
+            all[k + 3] = labels(sets[i][k + 3]);
+        }
+        put_tensors("sets.safetensors", all, 6);
+        for (int named = 0; named < 3; named++) { /* whichever split the names are of */
+            check_first("sets.safetensors", sets[i][named], sets[i][named + 3], "train", 1);
+            check_first("sets.safetensors", sets[i][named], sets[i][named + 3], "test", 2);
+            check_first("sets.safetensors", sets[i][named], sets[i][named + 3], "val", 3);
+        }
+        if (i < 2) { /* usual names are found without being given */
+            check_first("sets.safetensors", NULL, NULL, "train", 1);
+            check_first("sets.safetensors", NULL, NULL, "test", 2);
+        }
+    }
+}
+
+/* Names given or not, what serves training never serves the test. */
+static void training_samples_never_test(void **state)
+{
+    static const char *const splits[] = {"test", "val"};
+    fst_source *s = NULL;
+    (void)state;
+    put_tensors("plain.safetensors", (fst_tensor[]){marked("images", 1), labels("labels")}, 2);
+    put_tensors("train-only.safetensors", (fst_tensor[]){marked("train_images", 1), labels("train_labels")}, 2);
+    put_tensors("no-labels.safetensors", (fst_tensor[]){marked("x_train", 1), marked("x_test", 2), labels("y")}, 3);
+    check_first("plain.safetensors", NULL, NULL, "train", 1);
+    check_first("plain.safetensors", "images", "labels", "train", 1);
+    check_first("no-labels.safetensors", "x_train", "y", "train", 1);
+    for (int i = 0; i < 2; i++) {
+        assert_fails(open_named(&s, "plain.safetensors", "images", "labels", splits[i], err), FST_E_FORMAT,
+                     "and \"images\" holds training samples");
+        assert_fails(open_named(&s, "plain.safetensors", NULL, NULL, splits[i], err), FST_E_FORMAT,
+                     "and \"images\" holds training samples");
+        assert_fails(open_named(&s, "train-only.safetensors", "train_images", "train_labels", splits[i], err),
+                     FST_E_FORMAT, "there is no array");
+    }
+    assert_fails(open_named(&s, "no-labels.safetensors", "x_train", "y", "test", err), FST_E_FORMAT,
+                 "no array \"y_test\" in it");
+    assert_fails(open_named(&s, "plain.safetensors", "pictures", "labels", "train", err), FST_E_FORMAT,
+                 "\"pictures_train\" or \"pictures\" in it; it holds labels, images");
+    assert_null(s);
+}
+
+static void a_named_file_is_its_own_split(void **state)
+{
+    fst_source *s = NULL;
+    fst_tensor x = marked("x", 1), x_test = marked("x", 2), y = labels("y");
+    (void)state;
+    assert_ok(fst_make_folders(in_work("pair"), err));
+    assert_ok(fst_npy_write(in_work("pair/a.npy"), &x, err));
+    assert_ok(fst_npy_write(in_work("pair/y.npy"), &y, err));
+    check_first("pair/a.npy", NULL, NULL, "train", 1);
+    assert_fails(open_named(&s, "pair/a.npy", NULL, NULL, "test", err), FST_E_FORMAT, "no array \"a_test\" in it");
+    assert_ok(fst_npy_write(in_work("pair/a_test.npy"), &x_test, err));
+    assert_fails(open_named(&s, "pair/a.npy", NULL, NULL, "test", err), FST_E_FORMAT, "no array \"y_test\" in it");
+    assert_ok(fst_npy_write(in_work("pair/y_test.npy"), &y, err));
+    check_first("pair/a.npy", NULL, NULL, "test", 2);
+    check_first("pair/a_test.npy", NULL, NULL, "test", 2);
+    assert_fails(open_named(&s, "pair/a_test.npy", NULL, NULL, "train", err), FST_E_FORMAT,
+                 "its name says test samples");
+    assert_fails(open_named(&s, "pair/none.npy", NULL, NULL, "train", err), FST_E_IO, "no such file");
+    assert_null(s);
+}
+
+/* ---- channels ------------------------------------------------------------------------------------- */
+
+static void check_layout(const fst_shape *file, fst_layout layout, const fst_shape *want)
+{
+    unsigned char raw[2 * 6 * 5 * 3];
+    fst_source *s = NULL;
+    size_t count = (size_t)fst_shape_count(file);
+    for (size_t i = 0; i < count; i++)
+        raw[i] = (unsigned char)i;
+    const fst_tensor x = {"x", FST_U8, *file, raw}, y = {"y", FST_U8, FST_SHAPE(2), (unsigned char[2]){0, 1}};
+    put_tensors("layout.safetensors", (fst_tensor[]){x, y}, 2);
+    fst_source_spec spec = {.path = in_work("layout.safetensors"), .layout = layout};
+    if (!want) {
+        assert_fails(fst_source_open(&s, &spec, err), FST_E_FORMAT, "layout nhwc turns them");
+        assert_null(s);
+        return;
+    }
+    assert_ok(fst_source_open(&s, &spec, err));
+    assert_true(fst_shape_equal(&s->shape, want));
+    /* element (c, i) of sample 1 is value (i, c) of the file when that has its channels last */
+    size_t channels = (size_t)want->dim[0], inner = count / 2 / channels;
+    unsigned char sample[sizeof raw];
+    assert_ok(s->v->get(s, 1, sample, err));
+    for (size_t c = 0; c < channels; c++)
+        for (size_t i = 0; i < inner; i++)
+            assert_int_equal(
+                sample[c * inner + i],
+                (unsigned char)(count / 2 + (layout == FST_LAYOUT_NHWC ? i * channels + c : c * inner + i)));
+    fst_source_close(s);
+}
+
+static void channels_come_first(void **state)
+{
+    (void)state;
+    check_layout(&FST_SHAPE(2, 6, 5), FST_LAYOUT_AUTO, &FST_SHAPE(1, 6, 5));
+    check_layout(&FST_SHAPE(2, 6, 5), FST_LAYOUT_NCHW, &FST_SHAPE(6, 5));
+    check_layout(&FST_SHAPE(2, 2, 7), FST_LAYOUT_AUTO, &FST_SHAPE(2, 7)); /* I and Q */
+    check_layout(&FST_SHAPE(2, 7, 2), FST_LAYOUT_AUTO, NULL);
+    check_layout(&FST_SHAPE(2, 7, 2), FST_LAYOUT_NHWC, &FST_SHAPE(2, 7));
+    check_layout(&FST_SHAPE(2, 3, 6, 5), FST_LAYOUT_AUTO, &FST_SHAPE(3, 6, 5));
+    check_layout(&FST_SHAPE(2, 6, 5, 3), FST_LAYOUT_AUTO, NULL);
+    check_layout(&FST_SHAPE(2, 6, 5, 1), FST_LAYOUT_AUTO, NULL);
+    check_layout(&FST_SHAPE(2, 6, 5, 3), FST_LAYOUT_NCHW, &FST_SHAPE(6, 5, 3));
+    check_layout(&FST_SHAPE(2, 6, 5, 3), FST_LAYOUT_NHWC, &FST_SHAPE(3, 6, 5));
+    check_layout(&FST_SHAPE(2, 6, 5, 1), FST_LAYOUT_NHWC, &FST_SHAPE(1, 6, 5));
+}
+
+/* What fedstill wrote has its channels first, whatever it looks like. */
+static void own_files_keep_their_shape(void **state)
+{
+    static unsigned char raw[2 * 7 * 5 * 3];
+    fst_source *s = NULL, *again = NULL;
+    const fst_tensor x = {"x", FST_U8, FST_SHAPE(2, 7, 5, 3), raw}, y = {"y", FST_U8, FST_SHAPE(2), raw};
+    (void)state;
+    put_tensors("odd.safetensors", (fst_tensor[]){x, y}, 2);
+    assert_ok(
+        fst_source_open(&s, &(fst_source_spec){.path = in_work("odd.safetensors"), .layout = FST_LAYOUT_NCHW}, err));
+    assert_ok(fst_source_write(s, NULL, 0, in_work("own-odd.safetensors"), NULL, err));
+    assert_ok(open_array(&again, "own-odd.safetensors", NULL, err));
+    assert_string_equal(s->digest, again->digest);
+    fst_source_close(s);
+    fst_source_close(again);
+}
+
+/* ---- what users are told ------------------------------------------------------------------------------ */
+
+static char said[2000];
+
+static void listen(void *ctx, fst_log_level level, const char *message)
+{
+    (void)ctx;
+    if (level == FST_LOG_WARN)
+        snprintf(said + strlen(said), sizeof said - strlen(said), "%s\n", message);
+}
+
+static void check_warning(const char *file, const uint8_t *values_of, int classes_wanted, const char *text)
+{
+    fst_source *s = NULL;
+    const fst_tensor y = {"y", FST_U8, FST_SHAPE(N), (void *)(uintptr_t)values_of};
+    fst_source_spec spec = {.path = in_work(file), .classes = classes_wanted};
+    put_tensors(file, (fst_tensor[]){samples("x"), y}, 2);
+    said[0] = 0;
+    fst_log_set(listen, NULL);
+    for (int i = 0; i < 2; i++) { /* once, however often it is opened */
+        assert_ok(fst_source_open(&s, &spec, err));
+        fst_source_close(s);
+    }
+    fst_log_set(NULL, NULL);
+    if (!text)
+        assert_string_equal(said, "");
+    else if (!strstr(said, text) || strchr(said, '\n') != said + strlen(said) - 1)
+        fail_msg("\"%s\" instead of one warning with \"%s\"", said, text);
+}
+
+static void classes_without_samples_are_named(void **state)
+{
+    (void)state;
+    check_warning("w1.safetensors", (uint8_t[N]){0, 1, 2, 1}, 0, NULL);
+    check_warning("w2.safetensors", (uint8_t[N]){3, 1, 2, 1}, 0, "labels begin at 1, so class 0 has no samples");
+    check_warning("w3.safetensors", (uint8_t[N]){0, 1, 5, 3}, 0, "2 of 6 classes have no samples: 2, 4");
+    check_warning("w4.safetensors", (uint8_t[N]){0, 1, 5, 3}, 6, NULL); /* six were asked for */
+}
+
+static void foreign_files_are_named(void **state)
+{
+    static const char lfs[] = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
+    static const char html[] = "\n<!DOCTYPE html><html><body>404</body></html>";
+    static const char *const files[] = {"f.safetensors", "f.npz", "f/x.npy"};
+    fst_source *s = NULL;
+    (void)state;
+    put_file("f/y.npy", lfs, sizeof lfs - 1);
+    for (int i = 0; i < 3; i++) {
+        put_file(files[i], lfs, sizeof lfs - 1);
+        assert_fails(open_array(&s, files[i], NULL, err), FST_E_FORMAT, "a pointer of Git LFS");
+        put_file(files[i], html, sizeof html - 1);
+        if (i < 2)
+            assert_fails(open_array(&s, files[i], NULL, err), FST_E_FORMAT, "an HTML page");
+        put_file(files[i], "", 0);
+        if (i < 2)
+            assert_fails(open_array(&s, files[i], NULL, err), FST_E_FORMAT, "the file is empty");
+    }
+    assert_null(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(other_floats_are_converted), cmocka_unit_test(npz_and_npy_convert_too),
-        cmocka_unit_test(every_integer_is_a_label),   cmocka_unit_test(splits_and_names),
-        cmocka_unit_test(numbers_have_one_element),   cmocka_unit_test(bad_arrays_are_refused),
-        cmocka_unit_test(empty_texts_take_no_time),   cmocka_unit_test(numbers_of_bursts_have_limits),
+        cmocka_unit_test(other_floats_are_converted),
+        cmocka_unit_test(npz_and_npy_convert_too),
+        cmocka_unit_test(every_integer_is_a_label),
+        cmocka_unit_test(splits_and_names),
+        cmocka_unit_test(numbers_have_one_element),
+        cmocka_unit_test(bad_arrays_are_refused),
+        cmocka_unit_test(empty_texts_take_no_time),
+        cmocka_unit_test(numbers_of_bursts_have_limits),
+        cmocka_unit_test(a_name_of_one_split_stands_for_all),
+        cmocka_unit_test(training_samples_never_test),
+        cmocka_unit_test(a_named_file_is_its_own_split),
+        cmocka_unit_test(channels_come_first),
+        cmocka_unit_test(own_files_keep_their_shape),
+        cmocka_unit_test(classes_without_samples_are_named),
+        cmocka_unit_test(foreign_files_are_named),
     };
     return cmocka_run_group_tests(tests, make_work_folder, remove_work_folder);
 }
