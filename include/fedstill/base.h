@@ -166,6 +166,23 @@ FST_API void fst_pool_run(fst_pool *p, fst_job_fn fn, void *ctx, size_t jobs);
 FST_API int fst_pool_threads(const fst_pool *p);
 FST_API void fst_pool_free(fst_pool *p);
 
+/* ---- JSON --------------------------------------------------------------------------------- */
+
+struct json_t; /* a value that jansson parsed */
+
+/* x as a whole number: false when it has a fraction, is not finite, or is so large (beyond 2^53) that it may stand for
+ * another number than the one that was written. *out is untouched then. */
+FST_API bool fst_whole_of_double(double x, int64_t *out);
+/* The same for a JSON value: 100, 100.0 and 1E+2 are one number. False for everything that is no number, NULL too. */
+FST_API bool fst_json_is_whole(const struct json_t *j, int64_t *out);
+/* What a value is, for messages: 1.5, "text", true, null, a list, an object, missing (NULL). Returns out. */
+#define FST_JSON_FOUND 48
+FST_API const char *fst_json_found(const struct json_t *j, char out[FST_JSON_FOUND]);
+/* The whole number low ... high under `key`; *out is untouched when the key is missing. Anything else is FST_E_FORMAT,
+ * with key, what is wanted and what was found; the caller puts the file in front (fst_fail_in). */
+FST_MUST FST_API fst_status fst_json_whole(const struct json_t *object, const char *key, int64_t low, int64_t high,
+                                           int64_t *out, fst_error *err);
+
 /* ---- files -------------------------------------------------------------------------------- */
 
 /* Reads a whole regular file (or pipe) of at most max_bytes. *out is released by the caller. */

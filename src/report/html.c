@@ -36,9 +36,8 @@ int64_t *fst__json_matrix(json_t *j, size_t *n)
         json_t *row = json_array_get(j, i);
         bool ok = json_array_size(row) == rows;
         for (size_t k = 0; ok && k < rows; k++) {
-            json_t *v = json_array_get(row, k);
-            ok = json_is_integer(v) && json_integer_value(v) >= 0;
-            m[i * rows + k] = (int64_t)json_integer_value(v);
+            int64_t *v = &m[i * rows + k];
+            ok = fst_json_is_whole(json_array_get(row, k), v) && *v >= 0;
         }
         if (!ok) {
             fst_free(m);

@@ -139,8 +139,9 @@ static void seed_fact(const struct fst__html *h, fst__page *p)
 {
     json_t *seed = json_object_get(h->piece[PIECE_SUMMARY].json, "seed");
     char text[32];
-    if (json_is_integer(seed))
-        snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(seed));
+    int64_t v;
+    if (fst_json_is_whole(seed, &v))
+        snprintf(text, sizeof text, "%" PRId64, v);
     else if (h->r->run)
         snprintf(text, sizeof text, "%" PRIu64, h->r->run->seed);
     else

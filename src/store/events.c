@@ -252,9 +252,10 @@ static fst_status to_event(json_t *line, fst_event *e, fst_field **fields, bool 
 {
     const char *key;
     json_t *value;
+    int64_t run = 0;
     *ok = false;
     if (!json_is_object(line) || !json_is_string(json_object_get(line, "time")) ||
-        !json_is_string(json_object_get(line, "event")) || !json_is_integer(json_object_get(line, "run")))
+        !json_is_string(json_object_get(line, "event")) || !fst_json_is_whole(json_object_get(line, "run"), &run))
         return FST_OK;
     const char *stage = json_string_value(json_object_get(line, "stage"));
     size_t n = json_object_size(line), used = 0;
@@ -269,7 +270,7 @@ static fst_status to_event(json_t *line, fst_event *e, fst_field **fields, bool 
     *e = (fst_event){json_string_value(json_object_get(line, "time")),
                      stage ? stage : "",
                      json_string_value(json_object_get(line, "event")),
-                     json_integer_value(json_object_get(line, "run")),
+                     run,
                      *fields,
                      used};
     *ok = true;

@@ -87,6 +87,15 @@ static double number(json_t *j, const char *key)
     return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
+/* A count; missing is 0. */
+static bool count(json_t *j, const char *key, size_t *out)
+{
+    int64_t v = 0;
+    bool good = !fst_json_whole(j, key, 0, INT64_MAX, &v, NULL);
+    *out = (size_t)v;
+    return good;
+}
+
 static bool read_run(json_t *j, fst_measured *out)
 {
     json_t *points = json_object_get(j, "batches");
@@ -96,11 +105,10 @@ static bool read_run(json_t *j, fst_measured *out)
         return false;
     for (size_t i = 0; i < m.cost.points; i++) {
         json_t *p = json_array_get(points, i);
-        double rows = number(p, "rows");
         m.cost.seconds[i] = number(p, "seconds");
-        if (!(rows >= 1 && rows <= 1e9) || !(m.cost.seconds[i] >= 0))
+        if (!count(p, "rows", &m.cost.rows[i]) || m.cost.rows[i] < 1 || m.cost.rows[i] > 1000000000 ||
+            !(m.cost.seconds[i] >= 0))
             return false;
-        m.cost.rows[i] = (size_t)rows;
     }
     *out = m;
     return true;
@@ -119,9 +127,8 @@ static bool read_measured(json_t *j, struct edge_result *e)
     first->p50 = number(latency, "p50") / 1e3;
     first->p95 = number(latency, "p95") / 1e3;
     first->p99 = number(latency, "p99") / 1e3;
-    first->singles = (size_t)json_integer_value(json_object_get(latency, "samples"));
     e->runs[e->run_count - 1].peak_bytes = number(j, "peak_bytes");
-    return true;
+    return count(latency, "samples", &first->singles);
 }
 
 static bool read_choice(json_t *j, fst_threshold *t)
@@ -150,9 +157,9 @@ static bool read_confidence(json_t *j, struct edge_result *e)
                                        .nll_before = number(k, "nll_before"),
                                        .nll_after = number(k, "nll_after"),
                                        .ece_before = number(k, "ece_before"),
-                                       .ece_after = number(k, "ece_after"),
-                                       .samples = (size_t)json_integer_value(json_object_get(k, "samples"))};
-    return kind && fst_confidence_parse(kind, &e->kind) && e->temperature > 0;
+                                       .ece_after = number(k, "ece_after")};
+    return count(k, "samples", &e->calibration.samples) && kind && fst_confidence_parse(kind, &e->kind) &&
+           e->temperature > 0;
 }
 
 static fst_status read_report(const struct session *s, struct edge_result *e, fst_error *err)

@@ -114,8 +114,8 @@ static fst_status add_inputs(const struct session *s, enum step step, fst_buf *t
     }
 }
 
-/* What a source knows of its samples besides values and labels, which its digest has: bursts decide who gets which samples,
- * SNR and names stand in tables and models. */
+/* What a source knows of its samples besides values and labels, which its digest has: bursts decide who gets which
+ * samples, SNR and names stand in tables and models. */
 static fst_status add_facts(const char *name, const fst_source *source, fst_buf *text, fst_error *err)
 {
     char digest[FST_DIGEST_HEX];
@@ -181,6 +181,13 @@ static double number(json_t *j)
     return json_is_number(j) ? json_number_value(j) : NAN;
 }
 
+/* Missing is 0, as records of older versions have it; whoever wrote something else there did not write a record. */
+static bool whole(json_t *j, const char *key, int64_t *out)
+{
+    *out = 0;
+    return !fst_json_whole(j, key, 0, INT64_MAX, out, NULL);
+}
+
 static bool parse_edges(json_t *list, struct record *r)
 {
     size_t i;
@@ -191,10 +198,9 @@ static bool parse_edges(json_t *list, struct record *r)
     {
         struct edge_figures *e = &r->edge[i];
         if (!copy_text(e->digest, sizeof e->digest, json_object_get(j, "digest")) ||
-            !copy_text(e->missing, sizeof e->missing, json_object_get(j, "missing_classes")))
+            !copy_text(e->missing, sizeof e->missing, json_object_get(j, "missing_classes")) ||
+            !whole(j, "samples", &e->samples) || !whole(j, "validation", &e->validation))
             return false;
-        e->samples = json_integer_value(json_object_get(j, "samples"));
-        e->validation = json_integer_value(json_object_get(j, "validation"));
         e->accuracy = number(json_object_get(j, "accuracy"));
         e->own_accuracy = number(json_object_get(j, "own_accuracy"));
         e->global_accuracy = number(json_object_get(j, "global_accuracy"));
@@ -213,8 +219,8 @@ static bool parse_snr(json_t *list, struct record *r)
     {
         r->snr.bin[i].from = number(json_object_get(j, "from_db"));
         r->snr.bin[i].to = number(json_object_get(j, "to_db"));
-        r->snr.bin[i].samples = json_integer_value(json_object_get(j, "samples"));
-        r->snr.bin[i].correct = json_integer_value(json_object_get(j, "correct"));
+        if (!whole(j, "samples", &r->snr.bin[i].samples) || !whole(j, "correct", &r->snr.bin[i].correct))
+            return false;
     }
     r->snr.count = json_array_size(list);
     return true;
@@ -229,19 +235,20 @@ static bool parse_record(json_t *j, struct record *r)
         !copy_text(n.artifact, sizeof n.artifact, json_object_get(j, "artifact")) ||
         !copy_text(n.digest, sizeof n.digest, json_object_get(j, "digest")))
         return false;
-    if (json_object_get(j, "extra") && (!copy_text(n.extra, sizeof n.extra, json_object_get(j, "extra")) ||
-                                        !copy_text(n.extra_digest, sizeof n.extra_digest,
-                                                   json_object_get(j, "extra_digest"))))
+    if (json_object_get(j, "extra") &&
+        (!copy_text(n.extra, sizeof n.extra, json_object_get(j, "extra")) ||
+         !copy_text(n.extra_digest, sizeof n.extra_digest, json_object_get(j, "extra_digest"))))
         return false;
     n.has_model = json_is_true(json_object_get(j, "has_model"));
     n.accuracy = number(json_object_get(j, "accuracy"));
     n.loss = number(json_object_get(j, "loss"));
     n.seconds = number(json_object_get(j, "seconds"));
-    n.parameters = json_integer_value(json_object_get(j, "parameters"));
-    n.samples = json_integer_value(json_object_get(j, "samples"));
-    n.bytes_up = (uint64_t)json_integer_value(json_object_get(j, "bytes_up"));
-    n.bytes_down = (uint64_t)json_integer_value(json_object_get(j, "bytes_down"));
-    n.best_round = json_integer_value(json_object_get(j, "best_round"));
+    int64_t up, down;
+    if (!whole(j, "parameters", &n.parameters) || !whole(j, "samples", &n.samples) || !whole(j, "bytes_up", &up) ||
+        !whole(j, "bytes_down", &down) || !whole(j, "best_round", &n.best_round))
+        return false;
+    n.bytes_up = (uint64_t)up;
+    n.bytes_down = (uint64_t)down;
     if (!parse_edges(json_object_get(j, "edges"), &n) || !parse_snr(json_object_get(j, "accuracy_by_snr"), &n))
         return false;
     *r = n;
@@ -322,11 +329,11 @@ json_t *fst__snr_json(const struct record *r)
 
 fst_status fst__record_write(const struct session *s, enum step step, const struct record *r, fst_error *err)
 {
-    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "format", RECORD_FORMAT, "stage",
-                          fst__step_names[step], "fingerprint", r->fingerprint, "artifact", r->artifact, "digest",
-                          r->digest, "has_model", (int)r->has_model, "parameters", (json_int_t)r->parameters, "samples",
-                          (json_int_t)r->samples, "bytes_up", (json_int_t)r->bytes_up, "bytes_down",
-                          (json_int_t)r->bytes_down);
+    json_t *j =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "format", RECORD_FORMAT, "stage",
+                  fst__step_names[step], "fingerprint", r->fingerprint, "artifact", r->artifact, "digest", r->digest,
+                  "has_model", (int)r->has_model, "parameters", (json_int_t)r->parameters, "samples",
+                  (json_int_t)r->samples, "bytes_up", (json_int_t)r->bytes_up, "bytes_down", (json_int_t)r->bytes_down);
     if (!j)
         return fst_fail_memory(err, 4096);
     json_object_set_new(j, "accuracy", real_or_null(r->accuracy));
@@ -344,8 +351,7 @@ fst_status fst__record_write(const struct session *s, enum step step, const stru
     }
     char *text = json_dumps(j, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
     char *path = fst__step_path(s, step, "stage.json");
-    fst_status st =
-        text && path ? fst_file_write(path, text, strlen(text), err) : fst_fail_memory(err, 4096);
+    fst_status st = text && path ? fst_file_write(path, text, strlen(text), err) : fst_fail_memory(err, 4096);
     free(text);
     fst_free(path);
     json_decref(j);

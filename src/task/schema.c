@@ -292,21 +292,6 @@ static bool looks_like_number(const char *t, bool fractional)
     return !*t;
 }
 
-static bool parse_int(const char *text, int64_t *out)
-{
-    int64_t v = 0;
-    bool minus = *text == '-';
-    if (!looks_like_number(text, false))
-        return false;
-    for (text += *text == '+' || *text == '-'; *text; text++) {
-        int digit = minus ? '0' - *text : *text - '0';
-        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, digit, &v))
-            return false;
-    }
-    *out = v;
-    return true;
-}
-
 static bool parse_double(const char *text, double *out)
 {
     if (!looks_like_number(text, true))
@@ -321,6 +306,23 @@ static bool parse_double(const char *text, double *out)
     if (!isfinite(v))
         return false;
     *out = v == 0 ? 0 : v; /* no -0: it means the same */
+    return true;
+}
+
+/* Digits alone are read exactly; 5.0 and 1e1 are whole numbers too. */
+static bool parse_int(const char *text, int64_t *out)
+{
+    int64_t v = 0;
+    bool minus = *text == '-';
+    double x;
+    if (!looks_like_number(text, false))
+        return parse_double(text, &x) && fst_whole_of_double(x, out);
+    for (text += *text == '+' || *text == '-'; *text; text++) {
+        int digit = minus ? '0' - *text : *text - '0';
+        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, digit, &v))
+            return false;
+    }
+    *out = v;
     return true;
 }
 

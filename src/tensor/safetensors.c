@@ -73,11 +73,10 @@ static fst_status parse_shape(const fst_safetensors *f, struct entry *e, json_t 
                         e->name, FST_MAX_RANK);
     e->shape.rank = (int)json_array_size(j);
     for (int i = 0; i < e->shape.rank; i++) {
-        json_t *d = json_array_get(j, (size_t)i);
-        if (!json_is_integer(d) || json_integer_value(d) < 0)
+        int64_t *d = &e->shape.dim[i];
+        if (!fst_json_is_whole(json_array_get(j, (size_t)i), d) || *d < 0)
             return fst_fail(err, FST_E_FORMAT, "%s: tensor \"%s\": dimension %d is not a whole number >= 0", f->name,
                             e->name, i);
-        e->shape.dim[i] = json_integer_value(d);
     }
     return FST_OK;
 }
@@ -90,13 +89,13 @@ static fst_status parse_entry(const fst_safetensors *f, struct entry *e, json_t 
     fst_status s = parse_shape(f, e, json_object_get(j, "shape"), err);
     if (s)
         return s;
-    json_t *b = json_array_get(range, 0), *n = json_array_get(range, 1);
-    if (json_array_size(range) != 2 || !json_is_integer(b) || !json_is_integer(n) || json_integer_value(b) < 0 ||
-        json_integer_value(n) < json_integer_value(b) || (uint64_t)json_integer_value(n) > f->data_len)
+    int64_t begin, end;
+    if (json_array_size(range) != 2 || !fst_json_is_whole(json_array_get(range, 0), &begin) ||
+        !fst_json_is_whole(json_array_get(range, 1), &end) || begin < 0 || end < begin || (uint64_t)end > f->data_len)
         return fst_fail(err, FST_E_FORMAT, "%s: tensor \"%s\": data_offsets do not lie inside the file", f->name,
                         e->name);
-    e->begin = (uint64_t)json_integer_value(b);
-    e->end = (uint64_t)json_integer_value(n);
+    e->begin = (uint64_t)begin;
+    e->end = (uint64_t)end;
     int64_t count = fst_shape_count(&e->shape), bytes;
     if (count < 0 || __builtin_mul_overflow(count, (int64_t)fst_dtype_size(e->dtype), &bytes) ||
         (uint64_t)bytes != e->end - e->begin)
@@ -121,7 +120,8 @@ static fst_status parse_meta(fst_safetensors *f, json_t *meta, fst_error *err)
     json_t *value;
     if (!json_is_object(meta))
         return fst_fail(err, FST_E_FORMAT, "%s: __metadata__ is not an object", f->name);
-    json_object_foreach(meta, key, value) {
+    json_object_foreach(meta, key, value)
+    {
         if (!json_is_string(value))
             return fst_fail(err, FST_E_FORMAT, "%s: __metadata__ entry \"%s\" is not a string", f->name, key);
     }
@@ -144,7 +144,8 @@ static fst_status parse_header(fst_safetensors *f, const char *text, size_t len,
     f->entries = fst_calloc(n + 1, sizeof *f->entries);
     if (!f->entries)
         return fst_fail_memory(err, n * sizeof *f->entries);
-    json_object_foreach(f->header, key, value) {
+    json_object_foreach(f->header, key, value)
+    {
         fst_status s;
         if (!strcmp(key, "__metadata__")) {
             s = parse_meta(f, value, err);
@@ -159,8 +160,8 @@ static fst_status parse_header(fst_safetensors *f, const char *text, size_t len,
     qsort(f->entries, f->count, sizeof *f->entries, by_range);
     for (size_t i = 1; i < f->count; i++)
         if (f->entries[i].begin < f->entries[i - 1].end)
-            return fst_fail(err, FST_E_FORMAT, "%s: tensors \"%s\" and \"%s\" overlap", f->name,
-                            f->entries[i - 1].name, f->entries[i].name);
+            return fst_fail(err, FST_E_FORMAT, "%s: tensors \"%s\" and \"%s\" overlap", f->name, f->entries[i - 1].name,
+                            f->entries[i].name);
     return FST_OK;
 }
 

@@ -306,7 +306,7 @@ static void parameters_are_read_and_written(void **state)
         fst_synth_params_default(&p, (fst_synth_kind)kind);
         assert_ok(parse(&p, (fst_synth_kind)kind,
                         "{\"channel\": {\"delays\": [0, 0.1], \"powers_db\": [-1, -3.3333333333333335]},"
-                        " \"burst\": {\"normalise\": false, \"window\": 333, \"gain_db\": [1, 2.5]}}",
+                        " \"burst\": {\"normalise\": false, \"window\": 3.33E2, \"gain_db\": [1, 2.5]}}",
                         err));
         assert_int_equal(p.burst.window, 333);
         assert_false(p.burst.normalise);
@@ -338,7 +338,7 @@ static void wrong_parameters_are_named(void **state)
         {"{\"emitters\": {\"backoff_db\": 3}}", "must be [min, max]"},
         {"{\"emitters\": {\"within\": 0.5}}", "emitters.within must be a number from 0 to 0.333333"},
         {"{\"emitters\": {\"amplifier\": \"tube\"}}", "one of \"rapp\""},
-        {"{\"burst\": {\"window\": 1024.5}}", "a whole number from 64 to 65536"},
+        {"{\"burst\": {\"window\": 1024.5}}", "a whole number from 64 to 65536, not 1024.5"},
         {"{\"burst\": {\"fast\": 1}}", "true or false"},
         {"{\"channel\": {\"delays\": [1, 2, 3, 4, 5, 6, 7, 7, 7]}}", "1 to 8 numbers from 0 to 7"},
         {"{\"channel\": {\"delays\": [1]}}", "1 entries and channel.powers_db 3"},

@@ -171,6 +171,20 @@ static void test_reads_every_type(void **state)
     fst__schema_release(&schema, NULL);
 }
 
+/* JSON's writers put points into whole numbers. */
+static void test_whole_numbers_may_have_a_point(void **state)
+{
+    (void)state;
+    struct task t =
+        load("{\"name\": \"x\", \"seed\": 7.0, \"workers\": 1.6E+1, \"hidden\": [1e2, 20e-1], \"clip_at\": -3.}", NULL);
+    assert_int_equal(t.seed, 7);
+    assert_int_equal(t.workers, 16);
+    assert_int_equal(t.hidden[0], 100);
+    assert_int_equal(t.hidden[1], 2);
+    assert_int_equal(t.clip_at, -3);
+    fst__schema_release(&schema, &t);
+}
+
 static void test_fills_in_defaults(void **state)
 {
     (void)state;
@@ -218,7 +232,10 @@ static void test_wrong_types(void **state)
     (void)state;
     assert_refused("name: x\nedge_kd: {model: m, epochs: fast}", NULL, FST_E_CONFIG,
                    "t.yaml:2:29: edge_kd.epochs: \"fast\" is not a whole number from 1 to 1000");
-    assert_refused("name: x\nseed: 1.0", NULL, FST_E_CONFIG, "t.yaml:2:7: seed: \"1.0\" is not a whole number >= 0");
+    assert_refused("name: x\nseed: 1.5", NULL, FST_E_CONFIG, "t.yaml:2:7: seed: \"1.5\" is not a whole number >= 0");
+    assert_refused("name: x\nseed: 1e16", NULL, FST_E_CONFIG, "t.yaml:2:7: seed: \"1e16\" is not a whole number >= 0");
+    assert_refused("{\"name\": \"x\", \"seed\": true}", NULL, FST_E_CONFIG,
+                   "t.yaml:1:23: seed: \"true\" is not a whole number >= 0");
     assert_refused("name: x\nseed: \"5\"", NULL, FST_E_CONFIG,
                    "t.yaml:2:7: seed: \"5\" in quotes is a text, it is not a whole number >= 0");
     assert_refused("name: x\nserver: {learning_rate: fast}", NULL, FST_E_CONFIG,
@@ -695,6 +712,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads_every_type),
+        cmocka_unit_test(test_whole_numbers_may_have_a_point),
         cmocka_unit_test(test_fills_in_defaults),
         cmocka_unit_test(test_unknown_keys),
         cmocka_unit_test(test_wrong_types),

@@ -222,6 +222,19 @@ static void bad_headers_are_refused(void **state)
     }
 }
 
+static void whole_numbers_may_have_a_point(void **state)
+{
+    static const char header[] = "{\"x\":{\"dtype\":\"U8\",\"shape\":[2.0,1e0],\"data_offsets\":[0.0,2E+0]}}";
+    fst_safetensors *f = NULL;
+    unsigned char *bytes;
+    (void)state;
+    assert_int_equal(open_text(&f, header, sizeof header - 1, 2, &bytes, NULL), FST_OK);
+    fst_tensor t = fst_safetensors_at(f, 0);
+    assert_true(fst_shape_equal(&t.shape, &FST_SHAPE(2, 1)));
+    fst_safetensors_free(f);
+    free(bytes);
+}
+
 static void lengths_are_checked(void **state)
 {
     static const uint64_t lengths[] = {3, 1000, (uint64_t)1 << 40, UINT64_MAX};
@@ -288,6 +301,7 @@ int main(void)
         cmocka_unit_test(every_number_becomes_a_float),
         cmocka_unit_test(long_tensors_are_converted_in_blocks),
         cmocka_unit_test(bad_headers_are_refused),
+        cmocka_unit_test(whole_numbers_may_have_a_point),
         cmocka_unit_test(lengths_are_checked),
         cmocka_unit_test(small_but_right_files_are_read),
         cmocka_unit_test(failures_leave_nothing_behind),

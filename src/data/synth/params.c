@@ -105,8 +105,9 @@ struct place {
     const struct field *field;
 };
 
-static fst_status refuse(const struct place *at, fst_error *err)
+static fst_status refuse(const struct place *at, const json_t *found, fst_error *err)
 {
+    char what[FST_JSON_FOUND];
     const struct field *f = at->field;
     char text[160] = "true or false";
     if (f->type == NUMBER || f->type == INTEGER)
@@ -117,7 +118,8 @@ static fst_status refuse(const struct place *at, fst_error *err)
         snprintf(text, sizeof text, "a list of 1 to %d numbers from %g to %g", FST_SYNTH_TAPS, f->low, f->high);
     else if (f->type == CHOICE)
         snprintf(text, sizeof text, "one of \"rapp\", \"saleh\", \"mixed\"");
-    return fst_fail(err, FST_E_CONFIG, "%s: %s.%s must be %s", at->file, f->group, f->key, text);
+    return fst_fail(err, FST_E_CONFIG, "%s: %s.%s must be %s, not %s", at->file, f->group, f->key, text,
+                    fst_json_found(found, what));
 }
 
 static bool number(const json_t *j, const struct field *f, double *out)
@@ -143,13 +145,14 @@ static bool take_numbers(const struct field *f, const json_t *j, size_t least, s
 static bool take(const struct field *f, const json_t *j, void *to)
 {
     double v[FST_SYNTH_TAPS] = {0};
+    int64_t whole;
     switch (f->type) {
     case NUMBER:
         return number(j, f, to);
     case INTEGER:
-        if (!json_is_integer(j) || !number(j, f, v))
+        if (!fst_json_is_whole(j, &whole) || !number(j, f, v))
             return false;
-        *(int *)to = (int)v[0];
+        *(int *)to = (int)whole;
         return true;
     case RANGE:
         if (!take_numbers(f, j, 2, 2, v) || v[0] > v[1])
@@ -221,7 +224,7 @@ static fst_status take_group(fst_synth_params *p, fst_synth_kind kind, const cha
         if (!f)
             return unknown(file, group, key, kind, err);
         if (!take(f, value, (char *)p + f->at))
-            return refuse(&(struct place){file, f}, err);
+            return refuse(&(struct place){file, f}, value, err);
     }
     return FST_OK;
 }
