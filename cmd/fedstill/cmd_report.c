@@ -205,7 +205,7 @@ static fst_status read_settings(struct job *j, fst_error *err)
     fst_task *kept = NULL;
     char *path = fst_path_join(j->output, "task.yaml");
     fst_status s = path ? find_folder(j, err) : fst_fail_memory(err, strlen(j->output));
-    if (!s && !fst_task_load(&kept, path, NULL, 0, NULL) && !fst_file_read(path, MAX_SETTINGS, &j->settings, NULL)) {
+    if (!s && !fst_task_load_kept(&kept, path, NULL) && !fst_file_read(path, MAX_SETTINGS, &j->settings, NULL)) {
         fst_task_free(j->task);
         j->task = kept;
         kept = NULL;

@@ -16,6 +16,8 @@ typedef struct fst_task fst_task;
  * it, with file, line, key and accepted values. */
 FST_MUST FST_API fst_status fst_task_load(fst_task **out, const char *path, const char *const *sets, size_t nsets,
                                           fst_error *err);
+/* output/task.yaml, which a run kept: keys without effect, which earlier versions wrote there, are ignored. */
+FST_MUST FST_API fst_status fst_task_load_kept(fst_task **out, const char *path, fst_error *err);
 FST_API void fst_task_free(fst_task *t);
 FST_API const char *fst_task_name(const fst_task *t);
 FST_API const char *fst_task_output(const fst_task *t); /* the folder that the program owns */

@@ -20,6 +20,9 @@ struct path {
 };
 
 struct reader {
+    fst__unused unused;
+    char idle[200]; /* keys that were given and are never read */
+    size_t idle_used;
     char text[sizeof((fst_error *)0)->message];
     size_t used;
     int errors, more; /* shown, and left out */
@@ -545,6 +548,53 @@ static fst_status read_map(struct reader *r, const fst__schema *s, const fst__no
     return status;
 }
 
+/* ---- keys without effect ------------------------------------------------------------------- */
+
+static void check_effects(struct reader *r, const fst__scope *in, const fst__node *map, const struct path *p);
+
+/* Below a field that has an effect: its maps. */
+static void check_below(struct reader *r, const fst__scope *in, const fst__field *f, const fst__node *n,
+                        const struct path *p)
+{
+    const char *at = (const char *)in->object + f->offset;
+    size_t i = 0;
+    if (f->type != FST__TYPE_MAP)
+        return;
+    if (f->list && !f->room)
+        memcpy(&at, at, sizeof at);
+    for (const fst__node *c = f->list ? n->first : n; c; c = f->list ? c->next : NULL, i++) {
+        const struct path entry = {p, NULL, i};
+        const fst__scope inside = {in, f->table, at + i * fst__field_size(f)};
+        if (c->kind == FST__MAP)
+            check_effects(r, &inside, c, f->list ? &entry : p);
+    }
+}
+
+static void check_effects(struct reader *r, const fst__scope *in, const fst__node *map, const struct path *p)
+{
+    for (size_t i = 0; i < in->s->count; i++) {
+        const fst__field *f = &in->s->fields[i];
+        const fst__node *n = given(in->s, map, f->key);
+        const struct path at = {p, f->key, 0};
+        char why[MAX_LISTED], keys[200] = "";
+        size_t used = 0;
+        if (!n)
+            continue;
+        if (f->unused)
+            add(r->idle, sizeof r->idle, &r->idle_used, "%s%s", r->idle_used ? ", " : "", f->key);
+        const fst__condition *c = fst__unmet(f, in);
+        bool asks = f->type == FST__TYPE_MAP ? n->count || n->kind == FST__SCALAR : fst__is_set(f, in->object);
+        if (!c)
+            check_below(r, in, f, n, &at);
+        else if (asks && (r->unused == FST__UNUSED_REFUSED || !n->line))
+            complain(r, n, true, &at, "%s", fst__unmet_text(c, in, why, sizeof why));
+        else if (asks && r->unused == FST__UNUSED_WARNED) {
+            add_path(&at, keys, sizeof keys, &used);
+            fst_log(FST_LOG_WARN, "%s: %s: %s", n->source, keys, fst__unmet_text(c, in, why, sizeof why));
+        }
+    }
+}
+
 /* ---- entry points ------------------------------------------------------------------------- */
 
 static fst_status report(struct reader *r, fst_error *err)
@@ -556,9 +606,9 @@ static fst_status report(struct reader *r, fst_error *err)
     return fst_fail(err, FST_E_CONFIG, "%s", r->text);
 }
 
-fst_status fst__schema_read(const fst__schema *s, const fst__tree *tree, void *out, fst_error *err)
+static fst_status read_tree(const fst__schema *s, const fst__tree *tree, fst__unused unused, void *out, fst_error *err)
 {
-    struct reader r = {.used = 0};
+    struct reader r = {.unused = unused};
     const struct path top = {0};
     const fst__node *root = fst__tree_root(tree);
     const fst__field whole = {.type = FST__TYPE_MAP, .table = s};
@@ -566,8 +616,13 @@ fst_status fst__schema_read(const fst__schema *s, const fst__tree *tree, void *o
     if (!object)
         return fst_fail_memory(err, s->size);
     fst_status status = read_one(&r, &whole, root, &top, false, object, err);
+    const fst__scope scope = {NULL, s, object};
+    if (!status && !r.errors && root->kind == FST__MAP)
+        check_effects(&r, &scope, root, &top);
     if (!status)
         status = report(&r, err);
+    if (!status && r.idle_used)
+        fst_log(FST_LOG_WARN, "%s: has no effect here: %s", root->source, r.idle);
     if (status)
         fst__schema_release(s, object);
     else
@@ -576,8 +631,19 @@ fst_status fst__schema_read(const fst__schema *s, const fst__tree *tree, void *o
     return status;
 }
 
+fst_status fst__schema_read(const fst__schema *s, const fst__tree *tree, void *out, fst_error *err)
+{
+    return read_tree(s, tree, FST__UNUSED_REFUSED, out, err);
+}
+
 fst_status fst__schema_load(const fst__schema *s, const char *name, const char *text, size_t len,
                             const char *const *sets, size_t nsets, void *out, fst_error *err)
+{
+    return fst__schema_load_as(s, name, text, len, sets, nsets, FST__UNUSED_REFUSED, out, err);
+}
+
+fst_status fst__schema_load_as(const fst__schema *s, const char *name, const char *text, size_t len,
+                               const char *const *sets, size_t nsets, fst__unused unused, void *out, fst_error *err)
 {
     fst__tree *tree;
     fst_status status = fst__tree_parse(&tree, name, text, len, err);
@@ -586,7 +652,7 @@ fst_status fst__schema_load(const fst__schema *s, const char *name, const char *
     for (size_t i = 0; i < nsets && !status; i++)
         status = fst__tree_set(tree, sets[i], err);
     if (!status)
-        status = fst__schema_read(s, tree, out, err);
+        status = read_tree(s, tree, unused, out, err);
     fst__tree_free(tree);
     return status;
 }
@@ -670,18 +736,22 @@ static fst_status verify_default(const fst__schema *s, const fst__field *f, fst_
     return status;
 }
 
-fst_status fst__schema_verify(const fst__schema *s, fst_error *err)
+static fst_status verify(const fst__scope *in, fst_error *err)
 {
+    const fst__schema *s = in->s;
     for (size_t i = 0; i < s->count; i++) {
         const fst__field *f = &s->fields[i];
+        const fst__scope inside = {in, f->table, NULL};
         const char *wrong = wrong_with(s, f);
+        if (!wrong)
+            wrong = fst__wrong_condition(f, in);
         if (wrong)
             return fst_fail(err, FST_E_ARGUMENT, "%s: %s", f->key ? f->key : "(no key)", wrong);
         fst_status status = FST_OK;
         if (f->fallback)
             status = verify_default(s, f, err);
         if (!status && f->table && f->table != s)
-            status = fst__schema_verify(f->table, err);
+            status = verify(&inside, err);
         if (status)
             return fst_fail_in(err, FST_E_ARGUMENT, "%s", f->key);
     }
@@ -689,4 +759,10 @@ fst_status fst__schema_verify(const fst__schema *s, fst_error *err)
     if (s->shorthand && (!bare || bare->list || bare->type == FST__TYPE_MAP))
         return fst_fail(err, FST_E_ARGUMENT, "the shorthand \"%s\" is not a scalar of the table", s->shorthand);
     return FST_OK;
+}
+
+fst_status fst__schema_verify(const fst__schema *s, fst_error *err)
+{
+    const fst__scope scope = {NULL, s, NULL};
+    return verify(&scope, err);
 }

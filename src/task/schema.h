@@ -17,6 +17,14 @@
  * takes further designated initialisers at its end, for instance `.required = true`,
  * `.aside = true` or `FST__PRESENT(struct task, has_seed)`.
  *
+ * What a field's effect depends on stands in its `when`: `alpha` of a table may say
+ *
+ *     .when = {FST__WITH("partition", "dirichlet", "quantity")}
+ *
+ * A key that is given although its conditions do not hold is refused, since whoever wrote it expects
+ * something of it; 0, false and an empty map ask for nothing and are accepted. The reference prints the
+ * conditions; what is written back leaves such fields out.
+ *
  * How defaults work: `fallback` is YAML text and goes through the same reader as a file. A number,
  * bool or enum has a fallback, is required, or has a `present` flag, so that no made-up zero looks like
  * a choice. Without any of these a string is NULL, a list empty, and a map is read as an empty map, so
@@ -41,6 +49,18 @@ typedef enum fst__type {
 
 typedef struct fst__schema fst__schema;
 
+/* What another field must be. It is looked for in the same map, then in the maps around it; "a.b" goes down from there. */
+typedef struct fst__condition {
+    const char *key;       /* NULL: no condition */
+    bool without;          /* the field must not be so */
+    const char *values[8]; /* of an enum: one of these; none: it is set, that is true, not 0, not empty, there */
+} fst__condition;
+#define FST__WITH(name, ...) {.key = (name), .values = {__VA_ARGS__}}
+#define FST__WITHOUT(name, ...) {.key = (name), .without = true, .values = {__VA_ARGS__}}
+#define FST__WITH_ANY(name) {.key = (name)}
+#define FST__WITHOUT_ANY(name) {.key = (name), .without = true}
+enum { FST__CONDITIONS = 2 };
+
 typedef struct fst__field {
     const char *key, *help;
     fst__type type;
@@ -48,6 +68,7 @@ typedef struct fst__field {
     bool list;      /* a list of that type */
     bool exclusive; /* double: `min` itself is not accepted */
     bool aside;     /* does not change results: left out of fst__schema_json */
+    bool unused;    /* is accepted and never read: a warning says so */
     size_t offset;
     const char *fallback;
     int64_t int_min, int_max;  /* INT64_MIN, INT64_MAX: no limit */
@@ -57,6 +78,7 @@ typedef struct fst__field {
     size_t present;            /* offset of a bool that says whether the key was given, plus 1; 0: none */
     size_t count_at;           /* list: offset of its size_t count */
     size_t count_min, count_max;
+    fst__condition when[FST__CONDITIONS]; /* all must hold for the field to have an effect */
     size_t room; /* bytes of the array or struct in the struct; 0: a list that is an fst_alloc'd array */
 } fst__field;
 
@@ -143,11 +165,17 @@ FST_MUST fst_status fst__schema_read(const fst__schema *s, const fst__tree *tree
 FST_MUST fst_status fst__schema_load(const fst__schema *s, const char *name, const char *text, size_t len,
                                      const char *const *sets, size_t nsets, void *out, fst_error *err);
 
+/* What happens to keys of a text that have no effect. Those of overrides are always refused. */
+typedef enum fst__unused { FST__UNUSED_REFUSED, FST__UNUSED_WARNED, FST__UNUSED_IGNORED } fst__unused;
+FST_MUST fst_status fst__schema_load_as(const fst__schema *s, const char *name, const char *text, size_t len,
+                                        const char *const *sets, size_t nsets, fst__unused unused, void *out,
+                                        fst_error *err);
+
 /* Frees what reading allocated and zeroes the struct. Takes NULL and zeroed structs. */
 void fst__schema_release(const fst__schema *s, void *object);
 
-/* Appends the struct as YAML that fst__schema_load reads back to the same struct: every default
- * spelled out, in the order of the tables. */
+/* Appends the struct as YAML that fst__schema_load reads back to the same meaning: every default
+ * spelled out, in the order of the tables; fields without effect are left out. */
 FST_MUST fst_status fst__schema_dump(const fst__schema *s, const void *object, fst_buf *out, fst_error *err);
 
 /* Appends canonical JSON: no blanks, keys sorted, defaults spelled out, numbers in their shortest form
@@ -169,6 +197,26 @@ FST_MUST fst_status fst__schema_verify(const fst__schema *s, fst_error *err);
 
 /* "a number > 0", "one of sgd, adam": what the field accepts. Always terminated. Returns out. */
 const char *fst__field_accepts(const fst__field *f, char *out, size_t size);
+
+/* ---- conditions (schema_effect.c) ----------------------------------------------------------- */
+
+/* A map and those around it. */
+typedef struct fst__scope {
+    const struct fst__scope *up;
+    const fst__schema *s;
+    const void *object; /* NULL: tables alone */
+} fst__scope;
+/* The first condition of a field that does not hold in its map; NULL: the field has an effect. */
+const fst__condition *fst__unmet(const fst__field *f, const fst__scope *in);
+/* Why a key has no effect, and what it would need. Always terminated. Returns out. */
+const char *fst__unmet_text(const fst__condition *c, const fst__scope *in, char *out, size_t size);
+/* "with partition dirichlet or quantity", "without topology". Always terminated. Returns out. */
+const char *fst__condition_text(const fst__condition *c, char *out, size_t size);
+/* Does the field hold something else than 0, false, nothing? */
+bool fst__is_set(const fst__field *f, const void *object);
+/* NULL, or what is wrong with the conditions of a field of the innermost table. */
+const char *fst__wrong_condition(const fst__field *f, const fst__scope *in);
+
 /* Bytes of one value of the field. */
 size_t fst__field_size(const fst__field *f);
 /* The shortest decimal that reads back as x, in the C locale's form whatever the locale is; x finite. */

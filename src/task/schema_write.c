@@ -195,10 +195,11 @@ static bool is_there(const fst__field *f, const void *object, bool json)
 
 /* ---- YAML --------------------------------------------------------------------------------- */
 
-static void dump_map(struct writer *w, const fst__schema *s, const void *object, int indent, bool indented);
+static void dump_map(struct writer *w, const fst__scope *in, int indent, bool indented);
 
-static void dump_list(struct writer *w, const fst__field *f, const void *object, int indent)
+static void dump_list(struct writer *w, const fst__scope *in, const fst__field *f, int indent)
 {
+    const void *object = in->object;
     size_t count, size = fst__field_size(f);
     const char *at = values(f, object, &count);
     if (f->type != FST__TYPE_MAP || !count) {
@@ -213,31 +214,33 @@ static void dump_list(struct writer *w, const fst__field *f, const void *object,
     put(w, "\n");
     for (size_t i = 0; i < count && !w->status; i++) {
         put_blanks(w, indent + 2);
+        const fst__scope inside = {in, f->table, at + i * size};
         put(w, "- ");
-        dump_map(w, f->table, at + i * size, indent + 4, true);
+        dump_map(w, &inside, indent + 4, true);
     }
 }
 
 /* indented: the blanks before the first key are there already, behind a dash. */
-static void dump_map(struct writer *w, const fst__schema *s, const void *object, int indent, bool indented)
+static void dump_map(struct writer *w, const fst__scope *in, int indent, bool indented)
 {
     bool any = false;
-    for (size_t i = 0; i < s->count && !w->status; i++) {
-        const fst__field *f = &s->fields[i];
-        if (!is_there(f, object, false))
+    for (size_t i = 0; i < in->s->count && !w->status; i++) {
+        const fst__field *f = &in->s->fields[i];
+        const fst__scope inside = {in, f->table, (const char *)in->object + f->offset};
+        if (!is_there(f, in->object, false) || fst__unmet(f, in))
             continue;
         put_blanks(w, any || !indented ? indent : 0);
         any = true;
         put(w, f->key);
         put(w, ":");
         if (f->list) {
-            dump_list(w, f, object, indent);
+            dump_list(w, in, f, indent);
         } else if (f->type == FST__TYPE_MAP) {
             put(w, "\n");
-            dump_map(w, f->table, (const char *)object + f->offset, indent + 2, false);
+            dump_map(w, &inside, indent + 2, false);
         } else {
             put(w, " ");
-            put_scalar(w, f, (const char *)object + f->offset);
+            put_scalar(w, f, (const char *)in->object + f->offset);
             put(w, "\n");
         }
     }
@@ -250,8 +253,9 @@ static void dump_map(struct writer *w, const fst__schema *s, const void *object,
 fst_status fst__schema_dump(const fst__schema *s, const void *object, fst_buf *out, fst_error *err)
 {
     struct writer w = {.out = out, .err = err};
+    const fst__scope scope = {NULL, s, object};
     size_t before = out->len;
-    dump_map(&w, s, object, 0, false);
+    dump_map(&w, &scope, 0, false);
     return finish(&w, before);
 }
 
@@ -367,6 +371,10 @@ static void put_row(struct writer *w, const fst__field *f)
     }
     put(w, " | ");
     put_cell(w, f->help);
+    for (int i = 0; i < FST__CONDITIONS && f->when[i].key; i++) {
+        put(w, i ? " and " : "; only ");
+        put_cell(w, fst__condition_text(&f->when[i], accepts, sizeof accepts));
+    }
     put(w, " |\n");
 }
 

@@ -40,16 +40,17 @@ struct stage_file {
 #define T struct stage_file
 #define MANY INT64_C(1000000000)
 #define TEXT(key, help) FST__F_STRING(T, key, NULL, help)
-#define COMMON                                                                                           \
-    TEXT(data_path, "file or folder of the samples"), TEXT(dataset_type, "what it is called; not used"), \
-        TEXT(device, "cpu; anything else is said to be not there"),                                      \
+#define COMMON                                                                     \
+    TEXT(data_path, "file or folder of the samples"),                              \
+        FST__F_STRING(T, dataset_type, NULL, "what it is called", .unused = true), \
+        TEXT(device, "cpu; anything else is said to be not there"),                \
         FST__F_INT(T, num_classes, 0, FST_MAX_CLASSES, "0", "0: as the data show")
 #define TRAINING(default_epochs)                                               \
     FST__F_INT(T, epochs, 1, 1000000, default_epochs, "passes over the data"), \
         FST__F_INT(T, batch_size, 1, 65536, "32", "samples a step"),           \
         FST__F_ABOVE(T, learning_rate, 0, 1000, "0.001", "step size"),         \
         FST__F_DOUBLE(T, weight_decay, 0, 10, "0.0001", "L2")
-#define INPUT FST__F_OPTIONAL(T, input_data, has_input, &input_schema, "where the signals are")
+#define INPUT FST__F_OPTIONAL(T, input_data, has_input, &input_schema, "where the signals are", .unused = true)
 #define BANDWIDTH                                                                          \
     FST__F_ABOVE(T, simulate_bandwidth_mbps, 0, 1e6, NULL, "MB/s, whatever its name says", \
                  FST__PRESENT(T, has_bandwidth))
@@ -70,7 +71,7 @@ static const fst__field soft_fields[] = {
     TEXT(teacher_model_path, "the teacher: what cloud_pretrain left"),
     TEXT(teacher_model_type, "its network"),
     TEXT(model_type, "the same"),
-    FST__F_INT(T, batch_size, 1, 65536, "32", "not used: batches do not change soft labels"),
+    FST__F_INT(T, batch_size, 1, 65536, "32", "batches do not change soft labels", .unused = true),
     FST__F_ABOVE(T, temperature, 0, 1000, "4", "of the teacher's softmax"),
 };
 static const fst__field distil_fields[] = {
@@ -95,9 +96,9 @@ static const fst__field federate_fields[] = {
     FST__F_INT(T, batch_size, 1, 65536, "32", "samples a step"),
     FST__F_ABOVE(T, learning_rate, 0, 1000, "0.001", "step size"),
     FST__F_DOUBLE(T, weight_decay, 0, 10, "0", "L2"),
-    FST__F_INT(T, edge_id, 0, FST__MAX_EDGES, NULL, "of a fleet; not used here", FST__PRESENT(T, has_edge_id)),
-    TEXT(sync_dir, "of a fleet; not used here"),
-    FST__F_DOUBLE(T, sync_timeout, 0, 1e9, "0", "of a fleet; not used here"),
+    FST__F_INT(T, edge_id, 0, FST__MAX_EDGES, NULL, "of a fleet", FST__PRESENT(T, has_edge_id), .unused = true),
+    FST__F_STRING(T, sync_dir, NULL, "of a fleet", .unused = true),
+    FST__F_DOUBLE(T, sync_timeout, 0, 1e9, "0", "of a fleet", .unused = true),
 };
 static const fst__field load_fields[] = {
     COMMON,

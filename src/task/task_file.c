@@ -49,18 +49,24 @@ static const fst__schema normalise_schema =
 
 static const fst__field data_fields[] = {
     FST__F_ENUM(struct data_section, source, fst__data_sources, "auto", "format of what stands at path"),
-    FST__F_STRING(struct data_section, path, NULL, "file or folder; relative to the task's folder", .aside = true),
-    FST__F_STRING(struct data_section, x, NULL, "array: name of the samples (default x)"),
-    FST__F_STRING(struct data_section, y, NULL, "array: name of the labels (default y)"),
-    FST__F_ENUM(
-        struct data_section, layout, fst__layouts, "auto",
-        "array: nchw (channels first) or nhwc (channels last, turned); auto: first, refused where they look last"),
+    FST__F_STRING(struct data_section, path, NULL, "file or folder; relative to the task's folder", .aside = true,
+                  .when = {FST__WITHOUT("source", "synth")}),
+    FST__F_STRING(struct data_section, x, NULL, "name of the samples (default x)",
+                  .when = {FST__WITH("source", "auto", "array")}),
+    FST__F_STRING(struct data_section, y, NULL, "name of the labels (default y)",
+                  .when = {FST__WITH("source", "auto", "array")}),
+    FST__F_ENUM(struct data_section, layout, fst__layouts, "auto",
+                "nchw (channels first) or nhwc (channels last, turned); auto: first, refused where they look last",
+                .when = {FST__WITH("source", "auto", "array")}),
     FST__F_INT(struct data_section, classes, 0, FST_MAX_CLASSES, "0", "number of classes; 0: as the data show"),
-    FST__F_INT(struct data_section, channels, 0, 3, "0", "folder: 1 or 3; 0: 3"),
-    FST__F_INT(struct data_section, height, 0, 65535, "0", "folder: height of the images; 0: as the first"),
-    FST__F_INT(struct data_section, width, 0, 65535, "0", "folder: width of the images; 0: as the first"),
-    FST__F_INT(struct data_section, window, 0, MANY, "0",
-               "sigmf: complex samples a window; 0: as long as the annotations"),
+    FST__F_INT(struct data_section, channels, 0, 3, "0", "1 or 3; 0: 3",
+               .when = {FST__WITH("source", "auto", "folder")}),
+    FST__F_INT(struct data_section, height, 0, 65535, "0", "height of the images; 0: as the first",
+               .when = {FST__WITH("source", "auto", "folder")}),
+    FST__F_INT(struct data_section, width, 0, 65535, "0", "width of the images; 0: as the first",
+               .when = {FST__WITH("source", "auto", "folder")}),
+    FST__F_INT(struct data_section, window, 0, MANY, "0", "complex samples a window; 0: as long as the annotations",
+               .when = {FST__WITH("source", "auto", "sigmf")}),
     FST__F_INT(struct data_section, limit, 0, MANY, "0", "use only the first so many training samples; 0: all"),
     FST__F_INT(struct data_section, test_limit, 0, MANY, "0", "use only the first so many test samples; 0: all"),
     FST__F_DOUBLE(struct data_section, validation, 0, 0.9, "0",
@@ -69,13 +75,16 @@ static const fst__field data_fields[] = {
                   "share of the samples kept for testing, bursts whole; 0: the source's own test samples"),
     FST__F_BOOL(struct data_section, own_validation, "false", "validate on the source's own split val"),
     FST__F_STRINGS(struct data_section, edge_paths, edge_path_count, FST__MAX_EDGES, NULL,
-                   "topology: each edge's own samples; missing: the training samples are dealt", .aside = true),
-    FST__F_OPTIONAL(struct data_section, synth, has_synth, &fst__synth_schema,
-                    "source synth: signals made once, into output/data"),
+                   "each edge's own samples; missing: the training samples are dealt", .aside = true,
+                   .when = {FST__WITHOUT("source", "synth"), FST__WITH_ANY("topology")}),
+    FST__F_OPTIONAL(struct data_section, synth, has_synth, &fst__synth_schema, "signals made once, into output/data",
+                    .when = {FST__WITH("source", "synth")}),
     FST__F_OPTIONAL(struct data_section, normalise, has_normalise, &normalise_schema,
                     "mean and standard deviation; missing: as they are"),
-    FST__F_INT(struct data_section, crop_padding, 0, 64, "0", "training: zero-pad by so much and crop at random"),
-    FST__F_BOOL(struct data_section, flip, "false", "training: mirror left-right at random"),
+    FST__F_INT(struct data_section, crop_padding, 0, 64, "0", "training: zero-pad images by so much and crop at random",
+               .when = {FST__WITHOUT("source", "sigmf", "radioml", "synth")}),
+    FST__F_BOOL(struct data_section, flip, "false", "training: mirror images left-right at random",
+                .when = {FST__WITHOUT("source", "sigmf", "radioml", "synth")}),
     FST__F_BOOL(struct data_section, fingerprint, "false",
                 "networks see the fingerprints of complex samples (2, L), not the samples; docs/signals.md"),
 };
@@ -94,10 +103,6 @@ static bool check_data(const void *object, fst__complaint *c)
         c->key = NULL, why = "path is required: the file or folder of the samples";
     else if (synth && !d->has_synth)
         c->key = "source", why = "is synth: the map synth says what to make, for instance synth: {windows: 10000}";
-    else if (!synth && d->has_synth)
-        c->key = "synth", why = "is only for source: synth";
-    else if (synth && (d->path || d->edge_path_count))
-        c->key = d->path ? "path" : "edge_paths", why = "is not for source: synth, whose samples are made";
     else if (synth && d->test == 0)
         c->key = "synth", why = "made signals have no test samples of their own: set test, for instance test: 0.2";
     else if (d->own_validation && (synth || d->validation > 0))
@@ -113,8 +118,10 @@ static const fst__schema data_schema = FST__SCHEMA(struct data_section, data_fie
 static const fst__field clients_fields[] = {
     FST__F_INT(struct clients_section, count, 1, 1000000, "10", "number of clients"),
     FST__F_ENUM(struct clients_section, partition, partitions, "iid", "how samples are dealt to clients"),
-    FST__F_ABOVE(struct clients_section, alpha, 0, 1e6, "0.5", "dirichlet, quantity: small is uneven"),
-    FST__F_INT(struct clients_section, classes_per_client, 1, FST_MAX_CLASSES, "2", "shards: classes a client"),
+    FST__F_ABOVE(struct clients_section, alpha, 0, 1e6, "0.5", "small is uneven",
+                 .when = {FST__WITH("partition", "dirichlet", "quantity")}),
+    FST__F_INT(struct clients_section, classes_per_client, 1, FST_MAX_CLASSES, "2", "classes a client",
+               .when = {FST__WITH("partition", "shards")}),
     FST__F_INT(struct clients_section, min_samples, 1, MANY, "1", "fewest samples of a client"),
 };
 static const fst__schema clients_schema = FST__SCHEMA(struct clients_section, clients_fields);
@@ -125,25 +132,46 @@ static const fst__field optimizer_fields[] = {
     FST__F_ENUM(struct optimizer_section, name, optimizers, "adam", "update rule"),
     FST__F_ABOVE(struct optimizer_section, learning_rate, 0, 1000, "0.001", "step size"),
     FST__F_DOUBLE(struct optimizer_section, weight_decay, 0, 10, "0", "L2 for sgd and adam, decoupled for adamw"),
-    FST__F_DOUBLE(struct optimizer_section, momentum, 0, 0.9999, "0", "sgd"),
-    FST__F_BOOL(struct optimizer_section, nesterov, "false", "sgd: Nesterov's momentum"),
-    FST__F_ABOVE(struct optimizer_section, beta1, 0, 0.999999, "0.9", "adam, adamw"),
-    FST__F_ABOVE(struct optimizer_section, beta2, 0, 0.999999, "0.999", "adam, adamw"),
-    FST__F_ABOVE(struct optimizer_section, eps, 0, 1, "1e-8", "adam, adamw"),
+    FST__F_DOUBLE(struct optimizer_section, momentum, 0, 0.9999, "0", "of the gradients",
+                  .when = {FST__WITH("name", "sgd")}),
+    FST__F_BOOL(struct optimizer_section, nesterov, "false", "Nesterov's momentum",
+                .when = {FST__WITH("name", "sgd"), FST__WITH_ANY("momentum")}),
+    FST__F_ABOVE(struct optimizer_section, beta1, 0, 0.999999, "0.9", "decay of the mean of the gradients",
+                 .when = {FST__WITH("name", "adam", "adamw")}),
+    FST__F_ABOVE(struct optimizer_section, beta2, 0, 0.999999, "0.999", "decay of the mean of the squared gradients",
+                 .when = {FST__WITH("name", "adam", "adamw")}),
+    FST__F_ABOVE(struct optimizer_section, eps, 0, 1, "1e-8", "added to the root of that mean",
+                 .when = {FST__WITH("name", "adam", "adamw")}),
 };
 static const fst__schema optimizer_schema =
     FST__SCHEMA(struct optimizer_section, optimizer_fields, .shorthand = "name");
 
 static const fst__field schedule_fields[] = {
     FST__F_ENUM(struct schedule_section, name, schedules, "constant", "how the rate changes over the epochs"),
-    FST__F_DOUBLE(struct schedule_section, eta_min, 0, 1000, "0", "cosine: the lowest rate"),
-    FST__F_ABOVE(struct schedule_section, gamma, 0, 1, "0.1", "multistep, step: the factor"),
-    FST__F_INT(struct schedule_section, warmup, 0, MANY, "5", "warmup_cosine: epochs of rising"),
-    FST__F_INT(struct schedule_section, step_size, 1, MANY, "30", "step: epochs between two steps"),
+    FST__F_DOUBLE(struct schedule_section, eta_min, 0, 1000, "0", "the lowest rate",
+                  .when = {FST__WITH("name", "cosine", "warmup_cosine")}),
+    FST__F_ABOVE(struct schedule_section, gamma, 0, 1, "0.1", "the factor",
+                 .when = {FST__WITH("name", "multistep", "step")}),
+    FST__F_INT(struct schedule_section, warmup, 0, MANY, "5", "epochs of rising",
+               .when = {FST__WITH("name", "warmup_cosine")}),
+    FST__F_INT(struct schedule_section, step_size, 1, MANY, "30", "epochs between two steps",
+               .when = {FST__WITH("name", "step")}),
     FST__F_INTS(struct schedule_section, milestones, milestone_count, FST_MAX_MILESTONES, 1, MANY, NULL,
-                "multistep: epochs"),
+                "epochs after which the rate is multiplied by the factor", .when = {FST__WITH("name", "multistep")}),
 };
-static const fst__schema schedule_schema = FST__SCHEMA(struct schedule_section, schedule_fields, .shorthand = "name");
+
+static bool check_schedule(const void *object, fst__complaint *c)
+{
+    const struct schedule_section *s = object;
+    if (s->name != FST_SCHEDULE_MULTISTEP || s->milestone_count)
+        return true;
+    c->key = "name";
+    snprintf(c->text, sizeof c->text, "multistep needs milestones, for instance milestones: [30, 60]");
+    return false;
+}
+
+static const fst__schema schedule_schema =
+    FST__SCHEMA(struct schedule_section, schedule_fields, .shorthand = "name", .check = check_schedule);
 
 /* `at` reaches the struct training inside a stage's struct. */
 #define TRAINING_FIELDS(default_epochs)                                                                      \
@@ -164,7 +192,8 @@ static const fst__field cloud_kd_fields[] = {
     FST__F_ABOVE(struct cloud_kd_section, temperature, 0, 1000, "4", "of the teacher's softmax"),
     FST__F_ENUM(struct cloud_kd_section, content, contents, "auto", "what is kept; auto: what edge_kd.kd_loss needs"),
     FST__F_ENUM(struct cloud_kd_section, encoding, encodings, "f32", "how it is kept"),
-    FST__F_INT(struct cloud_kd_section, top_k, 1, FST_MAX_CLASSES, "5", "top_k: classes kept a sample"),
+    FST__F_INT(struct cloud_kd_section, top_k, 1, FST_MAX_CLASSES, "5", "classes kept a sample",
+               .when = {FST__WITH("encoding", "top_k")}),
 };
 static const fst__schema cloud_kd_schema = FST__SCHEMA(struct cloud_kd_section, cloud_kd_fields);
 
@@ -189,12 +218,16 @@ static const fst__schema dkd_schema = FST__SCHEMA(struct dkd_section, dkd_fields
 
 static const fst__field edge_kd_fields[] = {
     TRAINING_FIELDS("5"),
-    FST__F_DOUBLE(struct edge_kd_section, temperature, 0, 1000, "0", "of both softmaxes; 0: cloud_kd's"),
+    FST__F_DOUBLE(
+        struct edge_kd_section, temperature, 0, 1000, "0", "of both softmaxes; 0: cloud_kd's",
+        .when = {FST__WITH("kd_loss", "kl", "cross_entropy", "standardised", "dkd"), FST__WITH_ANY("kd_weight")}),
     FST__F_DOUBLE(struct edge_kd_section, ce_weight, 0, 1e6, "0.3", "weight of the hard labels' cross entropy"),
     FST__F_DOUBLE(struct edge_kd_section, kd_weight, 0, 1e6, "0.7", "weight of the distillation loss"),
     FST__F_ENUM(struct edge_kd_section, kd_loss, kd_losses, "kl",
-                "distillation loss; mse_logits, standardised and dkd take the teacher's logits"),
-    FST__F_MAP(struct edge_kd_section, dkd, &dkd_schema, "kd_loss dkd: the weights of its parts"),
+                "distillation loss; mse_logits, standardised and dkd take the teacher's logits",
+                .when = {FST__WITH_ANY("kd_weight")}),
+    FST__F_MAP(struct edge_kd_section, dkd, &dkd_schema, "the weights of the parts of the loss",
+               .when = {FST__WITH("kd_loss", "dkd"), FST__WITH_ANY("kd_weight")}),
     FST__F_BOOL(struct edge_kd_section, baseline, "false",
                 "also train the student alone: same epochs, hard labels only", .aside = true),
 };
@@ -205,10 +238,14 @@ static const fst__schema edge_kd_schema = FST__SCHEMA(struct edge_kd_section, ed
 static const fst__field server_fields[] = {
     FST__F_DOUBLE(struct server_section, learning_rate, 0, 1000, "0",
                   "step size; 0: 1 for fedavgm, 0.1 for the others"),
-    FST__F_ABOVE(struct server_section, momentum, 0, 0.9999, "0.9", "fedavgm"),
-    FST__F_ABOVE(struct server_section, beta1, 0, 0.999999, "0.9", "fedadam, fedyogi"),
-    FST__F_ABOVE(struct server_section, beta2, 0, 0.999999, "0.99", "fedadam, fedyogi"),
-    FST__F_ABOVE(struct server_section, tau, 0, 1000, "0.001", "fedadagrad, fedadam, fedyogi: small is more adaptive"),
+    FST__F_ABOVE(struct server_section, momentum, 0, 0.9999, "0.9", "of the mean updates",
+                 .when = {FST__WITH("strategy", "fedavgm")}),
+    FST__F_ABOVE(struct server_section, beta1, 0, 0.999999, "0.9", "decay of the mean of the updates",
+                 .when = {FST__WITH("strategy", "fedadam", "fedyogi")}),
+    FST__F_ABOVE(struct server_section, beta2, 0, 0.999999, "0.99", "decay of the mean of the squared updates",
+                 .when = {FST__WITH("strategy", "fedadam", "fedyogi")}),
+    FST__F_ABOVE(struct server_section, tau, 0, 1000, "0.001", "small is more adaptive",
+                 .when = {FST__WITH("strategy", "fedadagrad", "fedadam", "fedyogi")}),
 };
 static const fst__schema server_schema = FST__SCHEMA(struct server_section, server_fields);
 
@@ -219,11 +256,13 @@ static const fst__field federated_fields[] = {
     FST__F_INT(struct federated_section, local_epochs, 1, 100000, "1", "epochs of a client in a round"),
     FST__F_INT(struct federated_section, batch_size, 1, 65536, "32", "samples a step"),
     FST__F_INT(struct federated_section, clients_per_round, 0, 1000000, "0", "drawn for a round; 0: by fraction"),
-    FST__F_ABOVE(struct federated_section, fraction, 0, 1, "1", "share of the clients drawn for a round"),
+    FST__F_ABOVE(struct federated_section, fraction, 0, 1, "1", "share of the clients drawn for a round",
+                 .when = {FST__WITHOUT_ANY("clients_per_round")}),
     FST__F_INT(struct federated_section, quorum, 0, 1000000, "0", "fewest updates of a round; 0: one"),
-    FST__F_DOUBLE(struct federated_section, prox_mu, 0, 1e6, "0.01", "fedprox: pull towards the global model"),
-    FST__F_MAP(struct federated_section, server, &server_schema,
-               "fedavgm, fedadagrad, fedadam, fedyogi: the server's optimiser"),
+    FST__F_DOUBLE(struct federated_section, prox_mu, 0, 1e6, "0.01", "pull towards the global model",
+                  .when = {FST__WITH("strategy", "fedprox")}),
+    FST__F_MAP(struct federated_section, server, &server_schema, "the server's optimiser",
+               .when = {FST__WITH("strategy", "fedavgm", "fedadagrad", "fedadam", "fedyogi")}),
     FST__F_DOUBLE(struct federated_section, clip_norm, 0, 1e6, "0", "largest norm of a gradient; 0: no limit"),
     FST__F_MAP(struct federated_section, optimizer, &optimizer_schema, "of the clients; fresh in every round"),
     FST__F_ENUM(struct federated_section, init, fst__init_names, "edge_kd", "the model that the rounds start from"),
@@ -308,7 +347,8 @@ static const fst__field task_fields[] = {
     FST__F_MAP(struct task_file, data, &data_schema, "the samples", .required = true),
     FST__F_OPTIONAL(struct task_file, topology, has_topology, &fst__topology_schema,
                     "cloud, edges and devices, each with samples of its own; missing: one place, and clients"),
-    FST__F_MAP(struct task_file, clients, &clients_schema, "how many clients, and who has which samples"),
+    FST__F_MAP(struct task_file, clients, &clients_schema, "how many clients, and who has which samples",
+               .when = {FST__WITHOUT_ANY("topology"), FST__WITH_ANY("stages.federated_train")}),
     FST__F_MAP(struct task_file, checkpoint, &checkpoint_schema, "how often progress is saved", .aside = true),
     FST__F_MAP(struct task_file, stages, &stages_schema, "what is done; stages that are missing are not",
                .required = true),
@@ -369,9 +409,10 @@ static fst_status find_file(const char *path, fst_task *t, fst_error *err)
 }
 
 /* The text of the task file, or what the files of the stages amount to. */
-static fst_status read_text(fst_task *t, fst_buf *text, fst_error *err)
+static fst_status read_text(fst_task *t, fst_buf *text, fst__unused *unused, fst_error *err)
 {
     if (!fst_file_exists(t->path)) {
+        *unused = FST__UNUSED_WARNED; /* these files come from a system that takes every key */
         fst_free(t->path);
         t->path = fst_path_join(t->folder, "input");
         return t->path ? fst__stage_files_read(t->folder, text, err) : fst_fail_memory(err, strlen(t->folder));
@@ -383,7 +424,8 @@ static fst_status read_text(fst_task *t, fst_buf *text, fst_error *err)
     return FST_E_CONFIG;
 }
 
-fst_status fst_task_load(fst_task **out, const char *path, const char *const *sets, size_t nsets, fst_error *err)
+static fst_status load(fst_task **out, const char *path, const char *const *sets, size_t nsets, fst__unused unused,
+                       fst_error *err)
 {
     fst_buf text = {0};
     fst_task *t = fst_calloc(1, sizeof *t);
@@ -391,10 +433,10 @@ fst_status fst_task_load(fst_task **out, const char *path, const char *const *se
         return fst_fail_memory(err, sizeof *t);
     fst_status s = find_file(path, t, err);
     if (!s)
-        s = read_text(t, &text, err);
+        s = read_text(t, &text, &unused, err);
     if (!s)
-        s = fst__schema_load(&fst__task_schema, t->path, text.data ? text.data : "", text.len, sets, nsets, &t->file,
-                             err);
+        s = fst__schema_load_as(&fst__task_schema, t->path, text.data ? text.data : "", text.len, sets, nsets, unused,
+                                &t->file, err);
     if (!s && !(t->output = fst_path_join(t->folder, t->file.output)))
         s = fst_fail_memory(err, strlen(t->folder));
     fst_buf_release(&text);
@@ -404,6 +446,16 @@ fst_status fst_task_load(fst_task **out, const char *path, const char *const *se
     }
     *out = t;
     return FST_OK;
+}
+
+fst_status fst_task_load(fst_task **out, const char *path, const char *const *sets, size_t nsets, fst_error *err)
+{
+    return load(out, path, sets, nsets, FST__UNUSED_REFUSED, err);
+}
+
+fst_status fst_task_load_kept(fst_task **out, const char *path, fst_error *err)
+{
+    return load(out, path, NULL, 0, FST__UNUSED_IGNORED, err);
 }
 
 void fst_task_free(fst_task *t)

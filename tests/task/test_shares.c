@@ -310,7 +310,7 @@ static void test_refused(void **state)
     write_params();
     refuse(synth_text, "data.test=0", "set test, for instance");
     refuse(synth_text, "data.synth=null", "the map synth says what to make");
-    refuse(synth_text, "data.path=x", "is not for source: synth");
+    refuse(synth_text, "data.path=x", "data.path: has no effect with source synth");
     refuse(synth_text, "data.source=array", "path is required");
     refuse(synth_text, "data.own_validation=true", "have no split val");
     refuse(synth_text, "data.synth.snr=[3, 2]", "the first number is the least");
