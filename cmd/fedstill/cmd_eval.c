@@ -92,33 +92,6 @@ static void release(struct eval *e)
     fst_free(e->confusion);
 }
 
-/* ---- does the data fit the model? --------------------------------------------------------------- */
-
-static fst_status check_names(const struct eval *e, fst_error *err)
-{
-    const fst_source *d = e->source;
-    for (int i = 0; d->class_names && e->model.class_names && i < d->classes; i++)
-        if (strcmp(d->class_names[i], e->model.class_names[i]))
-            return fst_fail(err, FST_E_MISMATCH,
-                            "%s: class %d is \"%s\", but the model %s calls it \"%s\": other classes, or another order",
-                            d->name, i, d->class_names[i], operand(e->o, 0), e->model.class_names[i]);
-    return FST_OK;
-}
-
-static fst_status check_data(const struct eval *e, fst_error *err)
-{
-    char a[256], b[256];
-    const fst_source *d = e->source;
-    const fst_shape *in = &e->model.config.input;
-    if (!shapes_fit(&d->shape, in))
-        return fst_fail(err, FST_E_MISMATCH, "%s: samples have shape %s, but the model %s takes %s", d->name,
-                        fst_shape_text(&d->shape, a, sizeof a), operand(e->o, 0), fst_shape_text(in, b, sizeof b));
-    if (d->classes > e->model.classes)
-        return fst_fail(err, FST_E_MISMATCH, "%s: has %d classes, but the model %s knows %d", d->name, d->classes,
-                        operand(e->o, 0), e->model.classes);
-    return check_names(e, err);
-}
-
 static fst_status open_data(struct eval *e, fst_error *err)
 {
     const fst_shape *in = &e->model.config.input;
@@ -130,7 +103,7 @@ static fst_status open_data(struct eval *e, fst_error *err)
                             .window = in->rank == 2 && in->dim[0] == 2 ? (size_t)in->dim[1] : 0,
                             .limit = (size_t)option_int(e->o, "limit")};
     fst_status s = fst_source_open(&e->source, &spec, err);
-    return s ? s : check_data(e, err);
+    return s ? s : fst_model_check_source(&e->model, operand(e->o, 0), e->source, err);
 }
 
 /* ---- computing ------------------------------------------------------------------------------------ */

@@ -55,7 +55,7 @@ struct predict {
     fst_model model;
     struct input *inputs;
     size_t ninputs, classes, top;
-    fst_runner *runner;
+    fst_classifier *classifier;
     size_t batch;
 };
 
@@ -66,7 +66,7 @@ static void release(struct predict *p)
         fst_free(p->inputs[i].probability);
     }
     fst_free(p->inputs);
-    fst_runner_free(p->runner);
+    fst_classifier_free(p->classifier);
     fst_model_release(&p->model);
 }
 
@@ -161,13 +161,13 @@ static fst_status count_samples(const fst_array *a, const fst_shape *want, const
 {
     char there[256], one[256];
     fst_shape rest = {.rank = a->shape.rank - 1};
-    if (shapes_fit(&a->shape, want)) {
+    if (fst_shape_fits(&a->shape, want)) {
         *out = 1;
         return FST_OK;
     }
     for (int i = 0; i < rest.rank; i++)
         rest.dim[i] = a->shape.dim[i + 1];
-    if (a->shape.rank < 1 || !shapes_fit(&rest, want))
+    if (a->shape.rank < 1 || !fst_shape_fits(&rest, want))
         return fst_fail(err, FST_E_MISMATCH, "%s: has shape %s, but the model takes %s, or N of those", path,
                         fst_shape_text(&a->shape, there, sizeof there), fst_shape_text(want, one, sizeof one));
     if (a->shape.dim[0] < 1)
@@ -255,58 +255,19 @@ static fst_status read_inputs(struct predict *p, fst_error *err)
 
 /* ---- computing ------------------------------------------------------------------------------------ */
 
-static fst_status run_batches(const struct predict *p, struct input *in, fst_loader *loader, fst_error *err)
-{
-    size_t done = 0;
-    fst_status s = fst_loader_start(loader, 0, 0, err);
-    for (fst_batch b = {.rows = 1}; !s && b.rows; done += b.rows) {
-        float *out = in->probability + done * p->classes; /* first the logits */
-        s = fst_loader_next(loader, &b, err);
-        if (s || !b.rows)
-            continue;
-        s = fst_runner_logits(p->runner, &p->model.state, b.x, b.rows, out, err);
-        for (size_t i = 0; !s && i < b.rows * p->classes; i++)
-            if (!isfinite(out[i]))
-                s = fst_fail(err, FST_E_NUMERIC, "%s: sample %zu makes the model's output infinite or not a number",
-                             in->path, done + i / p->classes);
-        if (!s)
-            fst_soften(out, b.rows, p->model.classes, 1.0, out);
-    }
-    return s;
-}
-
-/* Through source and loader, so that samples meet the arithmetic that training had. */
 static fst_status predict_input(const struct predict *p, struct input *in, fst_error *err)
 {
-    fst_source *source = NULL;
-    fst_loader *loader = NULL;
-    fst_status s = FST_OK;
     size_t cells = 0;
-    int32_t *labels = fst_calloc(in->count, sizeof *labels); /* of no meaning */
     if (!__builtin_mul_overflow(in->count, p->classes, &cells))
         in->probability = fst_calloc(cells, sizeof *in->probability);
-    if (!labels || !in->probability)
-        s = fst_fail_memory(err, cells * sizeof *in->probability);
-    if (!s)
-        s = fst_source_from_memory(&source, in->path, in->dtype, &p->model.config.input, in->count, in->data, labels, 1,
-                                   err);
-    fst_loader_spec spec = {.source = source, .batch_size = p->batch, .transform = fst_model_transform(&p->model)};
-    if (!s)
-        s = fst_loader_new(&loader, &spec, err);
-    if (!s)
-        s = run_batches(p, in, loader, err);
-    fst_loader_free(loader);
-    fst_source_close(source);
-    fst_free(labels);
-    return s;
+    if (!in->probability)
+        return fst_fail_memory(err, cells * sizeof *in->probability);
+    return fst_classifier_run(p->classifier, in->path, in->dtype, in->data, in->count, in->probability, err);
 }
 
 static fst_status compute(struct predict *p, fst_error *err)
 {
-    fst_trainer_options to = {.batch_size = p->batch};
-    fst_status s = fst_runner_new(&p->runner, p->model.graph, &to, err);
-    if (!s)
-        fst_runner_hold(p->runner, &p->model.state);
+    fst_status s = fst_classifier_new(&p->classifier, &p->model, p->batch, 0, err);
     for (size_t i = 0; !s && i < p->ninputs; i++)
         s = predict_input(p, &p->inputs[i], err);
     return s;

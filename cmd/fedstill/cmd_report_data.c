@@ -119,8 +119,11 @@ static fst_status trial_open(struct trial *t, const struct report_data *d, const
                              fst_error *err)
 {
     fst_status s = load_model(&t->model, path, err);
-    if (!s && (!shapes_fit(&d->test->shape, &t->model.config.input) || t->model.classes != d->train->classes))
-        s = fst_fail(err, FST_E_MISMATCH, "%s: the model and the test samples do not fit together", path);
+    if (!s && t->model.classes != d->train->classes)
+        s = fst_fail(err, FST_E_MISMATCH, "%s: has %d classes, but the model %s knows %d", d->train->name,
+                     d->train->classes, path, t->model.classes);
+    if (!s)
+        s = fst_model_check_source(&t->model, path, d->train->class_names ? d->train : d->test, err);
     fst_trainer_options to = {.batch_size = BATCH, .threads = threads};
     if (!s)
         s = fst_runner_new(&t->runner, t->model.graph, &to, err);

@@ -136,21 +136,6 @@ fst_status load_model(fst_model *m, const char *path, fst_error *err)
     return s;
 }
 
-static fst_shape squeezed(const fst_shape *s)
-{
-    fst_shape r = {0};
-    for (int i = 0; i < s->rank; i++)
-        if (s->dim[i] != 1)
-            r.dim[r.rank++] = s->dim[i];
-    return r;
-}
-
-bool shapes_fit(const fst_shape *a, const fst_shape *b)
-{
-    fst_shape p = squeezed(a), q = squeezed(b);
-    return fst_shape_equal(&p, &q);
-}
-
 const char *class_name(const fst_model *m, int class)
 {
     return m->class_names ? m->class_names[class] : NULL;

@@ -35,8 +35,6 @@ FST_MUST fst_status finish_output(fst_buf *out, fst_status s);
 /* fst_model_load for a file that somebody named: also checks its normalisation, and a network that this version
  * does not know is the file's fault, not one of usage. */
 FST_MUST fst_status load_model(fst_model *m, const char *path, fst_error *err);
-/* Equal apart from dimensions of 1: (28, 28) goes where (1, 28, 28) is needed. */
-bool shapes_fit(const fst_shape *a, const fst_shape *b);
 /* The model's name of a class; NULL when it has none. */
 const char *class_name(const fst_model *m, int class);
 

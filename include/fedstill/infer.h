@@ -234,18 +234,56 @@ FST_MUST FST_API fst_status fst_timing_run(fst_timing *out, fst_route route, boo
                                            const fst_flow *flow, const fst_service *edge, const fst_service *cloud,
                                            fst_error *err);
 
+/* ---- where a model meets samples ---------------------------------------------------------------- */
+
+/* What a model's samples go through before it sees them, as its file says: normalisation and fingerprint. For a loader
+ * of the caller's own; everything below applies it by itself. */
+FST_API fst_transform fst_model_transform(const fst_model *m);
+
+/*
+ * Whether a model can judge the samples of a source. FST_E_MISMATCH says what differs:
+ *  - the shape of a sample, apart from dimensions of 1;
+ *  - the number of classes: a source may have fewer than the model (its last ones may have no samples), never more;
+ *  - the classes by name: the first difference is named. Classes in another order are not mapped.
+ * Where either side has no names, or none but the classes' own numbers ("0", "1", ... in order), numbers are all there
+ * is and count. If the other side's names are numbers in another order ("0", "1", "10", "2"), a warning says so. name:
+ * of the model's file in messages; NULL: none, and no warning.
+ */
+FST_MUST FST_API fst_status fst_model_check_source(const fst_model *m, const char *name, const fst_source *s,
+                                                   fst_error *err);
+
+/* How well a model does on labelled samples. */
+typedef struct fst_evaluation {
+    size_t samples, correct;
+    double accuracy, loss; /* share of correct answers; mean cross entropy in nats */
+} fst_evaluation;
+/* Over all samples of a source, which is checked first (fst_model_check_source), with the model's own transform.
+ * threads 0: all CPUs. FST_E_NUMERIC names a sample that makes an output infinite or NaN. */
+FST_MUST FST_API fst_status fst_model_evaluate(fst_evaluation *out, const fst_model *m, const char *name,
+                                               const fst_source *s, int threads, fst_error *err);
+
+/* A model made ready to classify samples as they come in, `batch` (> 0) at a time; more are taken in turn, fewer cost
+ * as much as up to 32. The model must outlive it. One thread at a time may use a classifier. threads 0: all CPUs. */
+typedef struct fst_classifier fst_classifier;
+FST_MUST FST_API fst_status fst_classifier_new(fst_classifier **out, const fst_model *m, size_t batch, int threads,
+                                               fst_error *err);
+/* Probabilities of n (> 0) raw samples, n x classes, behind each other. samples: elements of dtype FST_U8 (0 ... 255,
+ * which are scaled to 0 ... 1) or FST_F32, each sample of the shape m->config.input, channels first; the model's own
+ * transform is applied here. name: of the samples in messages, may be NULL. */
+FST_MUST FST_API fst_status fst_classifier_run(fst_classifier *c, const char *name, fst_dtype dtype,
+                                               const void *samples, size_t n, float *probability, fst_error *err);
+FST_API void fst_classifier_free(fst_classifier *c);
+
 /* ---- measuring -------------------------------------------------------------------------------- */
 
-/* What a model's samples go through before it sees them. */
-FST_API fst_transform fst_model_transform(const fst_model *m);
+/* Samples are seen through the model's own transform. */
 
 typedef struct fst_measure_spec {
     const fst_source *source;
     const uint32_t *subset; /* samples; NULL: all */
     size_t count;           /* with subset */
-    fst_transform transform;
-    size_t batch_size; /* > 0 */
-    int threads;       /* 0: all CPUs */
+    size_t batch_size;      /* > 0 */
+    int threads;            /* 0: all CPUs */
     const char *backend;
     fst_precision precision;
     int repeats;   /* > 0: measurements of each point, of which the median counts */

@@ -25,8 +25,8 @@ typedef enum fst_dtype {
     FST_DTYPE_COUNT
 } fst_dtype;
 
-FST_API size_t fst_dtype_size(fst_dtype t);       /* bytes an element */
-FST_API const char *fst_dtype_name(fst_dtype t);  /* safetensors' name: "F32", "I64", ... */
+FST_API size_t fst_dtype_size(fst_dtype t);      /* bytes an element */
+FST_API const char *fst_dtype_name(fst_dtype t); /* safetensors' name: "F32", "I64", ... */
 FST_API bool fst_dtype_parse(const char *name, fst_dtype *out);
 
 #define FST_MAX_RANK 8
@@ -36,12 +36,13 @@ typedef struct fst_shape {
 } fst_shape;
 
 /* FST_SHAPE(1, 28, 28) */
-#define FST_SHAPE(...)                                                                             \
-    ((fst_shape){(int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}})
+#define FST_SHAPE(...) ((fst_shape){(int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}})
 
 /* Product of the dimensions; -1 when one is negative or the product does not fit. */
 FST_API int64_t fst_shape_count(const fst_shape *s);
 FST_API bool fst_shape_equal(const fst_shape *a, const fst_shape *b);
+/* Equal apart from dimensions of 1: samples (28, 28) go where (1, 28, 28) is needed. */
+FST_API bool fst_shape_fits(const fst_shape *a, const fst_shape *b);
 /* "(1, 28, 28)" into out; always terminated. Returns out. */
 FST_API const char *fst_shape_text(const fst_shape *s, char *out, size_t size);
 
@@ -72,8 +73,8 @@ typedef struct fst_pair {
 /* Opens and checks the header completely (ranges, overlaps, sizes against the file); reads no data. */
 FST_MUST FST_API fst_status fst_safetensors_open(fst_safetensors **out, const char *path, fst_error *err);
 /* The same over bytes that must outlive it. `name` is used in messages. */
-FST_MUST FST_API fst_status fst_safetensors_open_memory(fst_safetensors **out, const char *name,
-                                                        const void *data, size_t len, fst_error *err);
+FST_MUST FST_API fst_status fst_safetensors_open_memory(fst_safetensors **out, const char *name, const void *data,
+                                                        size_t len, fst_error *err);
 FST_API void fst_safetensors_free(fst_safetensors *f);
 FST_API size_t fst_safetensors_count(const fst_safetensors *f);
 /* The i-th tensor in the order of its data; data is NULL, name lives as long as f. */
@@ -190,7 +191,8 @@ FST_API void fst_pickle_free(fst_pickle *p);
  * as above, with PyTorch's tensors, parameters and storages of bool, int and float besides; nothing is run, and a
  * checkpoint that holds other objects is refused. Names are the dictionaries' keys joined by ".", in the file's order;
  * of a checkpoint whose tensors stand in a dictionary "state_dict", "model_state_dict", "model" or "net", these
- * alone are read, without that prefix; what is no tensor is left out. Tensors that share memory are read as each for itself.
+ * alone are read, without that prefix; what is no tensor is left out. Tensors that share memory are read as each for
+ * itself.
  */
 typedef struct fst_pth fst_pth;
 /* max_bytes limits the file's tensors together, and the pickle. */

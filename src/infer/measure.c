@@ -1,10 +1,10 @@
-/* Runs a model over samples: its logits, and how long this machine takes for them. */
+/* How long this machine takes for a model's logits: from the bytes of samples, through the model's own transform. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
-#include "fedstill/infer.h"
+#include "apply.h"
 
 struct bench {
     const fst_model *model;
@@ -15,67 +15,6 @@ struct bench {
     double *seconds;
     size_t rows; /* different samples in raw */
 };
-
-static size_t sample_count(const fst_measure_spec *s)
-{
-    return s->subset ? s->count : s->source->count;
-}
-
-static fst_status check(const fst_model *m, const fst_measure_spec *s, fst_error *err)
-{
-    char a[64], b[64];
-    if (!s->batch_size || s->repeats < 0)
-        return fst_fail(err, FST_E_ARGUMENT, "batches of %zu, measured %d times", s->batch_size, s->repeats);
-    if (fst_shape_count(&s->source->shape) != fst_shape_count(&m->config.input))
-        return fst_fail(err, FST_E_MISMATCH, "%s: samples have shape %s, but the model takes %s", s->source->name,
-                        fst_shape_text(&s->source->shape, a, sizeof a), fst_shape_text(&m->config.input, b, sizeof b));
-    return FST_OK;
-}
-
-static fst_status open_runner(fst_runner **out, const fst_model *m, const fst_measure_spec *s, size_t batch,
-                              int threads, fst_error *err)
-{
-    fst_trainer_options o = {.batch_size = batch, .threads = threads, .backend = s->backend, .precision = s->precision};
-    fst_status st = fst_runner_new(out, m->graph, &o, err);
-    if (!st)
-        fst_runner_hold(*out, &m->state);
-    return st;
-}
-
-static fst_status open_loader(fst_loader **out, const fst_measure_spec *s, size_t batch, fst_error *err)
-{
-    fst_loader_spec l = {.source = s->source,
-                         .subset = s->subset,
-                         .subset_count = s->count,
-                         .batch_size = batch,
-                         .transform = s->transform};
-    fst_status st = fst_loader_new(out, &l, err);
-    return st ? st : fst_loader_start(*out, 0, 0, err);
-}
-
-fst_status fst_infer_logits(const fst_model *model, const fst_measure_spec *spec, float *logits, fst_error *err)
-{
-    fst_runner *runner = NULL;
-    fst_loader *loader = NULL;
-    size_t done = 0;
-    fst_status st = check(model, spec, err);
-    if (st || !sample_count(spec))
-        return st;
-    st = open_runner(&runner, model, spec, spec->batch_size, spec->threads, err);
-    if (!st)
-        st = open_loader(&loader, spec, spec->batch_size, err);
-    for (fst_batch b = {.rows = 1}; !st && b.rows; done += b.rows) {
-        if (spec->progress)
-            st = spec->progress(spec->ctx, done, err);
-        if (!st)
-            st = fst_loader_next(loader, &b, err);
-        if (!st && b.rows)
-            st = fst_runner_logits(runner, &model->state, b.x, b.rows, logits + done * (size_t)model->classes, err);
-    }
-    fst_loader_free(loader);
-    fst_runner_free(runner);
-    return st;
-}
 
 /* ---- time --------------------------------------------------------------------------------------------- */
 
@@ -121,7 +60,7 @@ static fst_status point(struct bench *b, size_t rows, double *out, fst_error *er
 {
     int n = b->spec->repeats;
     fst_runner *runner = NULL;
-    fst_status st = open_runner(&runner, b->model, b->spec, rows, b->spec->threads, err);
+    fst_status st = fst__model_runner(&runner, b->model, b->spec, rows, b->spec->threads, err);
     if (!st)
         st = timed(b, runner, b->raw, rows, &b->seconds[0], err);
     for (int i = 0; !st && i < n; i++)
@@ -181,7 +120,7 @@ static fst_status singles(struct bench *b, fst_measured *m, fst_error *err)
 {
     size_t n = b->spec->singles, bytes = fst_source_sample_bytes(b->spec->source);
     fst_runner *one = NULL;
-    fst_status st = open_runner(&one, b->model, b->spec, 1, 1, err);
+    fst_status st = fst__model_runner(&one, b->model, b->spec, 1, 1, err);
     double unused;
     if (!st)
         st = timed(b, one, b->raw, 1, &unused, err);
@@ -202,7 +141,7 @@ static fst_status singles(struct bench *b, fst_measured *m, fst_error *err)
 static fst_status fill(struct bench *b, fst_error *err)
 {
     const fst_measure_spec *s = b->spec;
-    size_t bytes = fst_source_sample_bytes(s->source), count = sample_count(s);
+    size_t bytes = fst_source_sample_bytes(s->source), count = fst__measured_samples(s);
     fst_status st = FST_OK;
     b->rows = count < s->batch_size ? count : s->batch_size;
     for (size_t i = 0; !st && i < s->batch_size; i++) {
@@ -222,17 +161,9 @@ static fst_status prepare(struct bench *b, fst_error *err)
     b->seconds = fst_alloc(times * sizeof *b->seconds);
     if (!b->raw || !b->x || !b->logits || !b->seconds)
         return fst_fail_memory(err, s->batch_size * bytes);
-    fst_status st = fst_transformer_new(&b->transformer, &s->transform, s->source, err);
+    fst_transform own = fst_model_transform(b->model);
+    fst_status st = fst_transformer_new(&b->transformer, &own, s->source, err);
     return st ? st : fill(b, err);
-}
-
-fst_transform fst_model_transform(const fst_model *m)
-{
-    fst_transform t = {.channels = m->channels, .fingerprint = m->fingerprint};
-    _Static_assert(sizeof t.mean == sizeof m->mean, "as many channels in models as in transforms");
-    memcpy(t.mean, m->mean, sizeof t.mean);
-    memcpy(t.std, m->std, sizeof t.std);
-    return t;
 }
 
 static double peak_bytes(void)
@@ -245,9 +176,9 @@ fst_status fst_measure(fst_measured *out, const fst_model *model, const fst_meas
 {
     struct bench b = {.model = model, .spec = spec};
     fst_measured m = {.p50 = NAN, .p95 = NAN, .p99 = NAN};
-    fst_status st = check(model, spec, err);
-    if (!st && (!spec->repeats || !sample_count(spec)))
-        st = fst_fail(err, FST_E_ARGUMENT, "measuring needs samples and repeats: %zu, %d", sample_count(spec),
+    fst_status st = fst__check_measured(model, spec, err);
+    if (!st && (!spec->repeats || !fst__measured_samples(spec)))
+        st = fst_fail(err, FST_E_ARGUMENT, "measuring needs samples and repeats: %zu, %d", fst__measured_samples(spec),
                       spec->repeats);
     if (!st)
         st = prepare(&b, err);

@@ -40,13 +40,12 @@ static struct settings cloud_settings(const struct session *s, const struct clou
                              (int)c->repeats};
 }
 
-static fst_measure_spec spec_of(struct session *s, const struct tier_model *m, const struct settings *how,
-                                const fst_source *source, const uint32_t *subset, size_t count)
+static fst_measure_spec spec_of(struct session *s, const struct settings *how, const fst_source *source,
+                                const uint32_t *subset, size_t count)
 {
     return (fst_measure_spec){.source = source,
                               .subset = subset,
                               .count = count,
-                              .transform = m->transform,
                               .batch_size = how->batch,
                               .threads = how->threads,
                               .backend = s->backend,
@@ -309,7 +308,7 @@ static fst_status trial_init(struct works *w, struct trial *t, fst_error *err)
         t->labels[i] = s->train->labels[t->index[i]];
     if (!t->count)
         return FST_OK;
-    fst_measure_spec spec = spec_of(s, &w->edge_model, &how, s->train, t->index, t->count);
+    fst_measure_spec spec = spec_of(s, &how, s->train, t->index, t->count);
     return logits_of(s, &w->edge_model, &spec, "edge_infer: validation", &t->logits, err);
 }
 
@@ -327,7 +326,7 @@ static fst_status ask_teacher(struct works *w, struct trial *t, fst_error *err)
     struct session *s = w->s;
     struct settings how = cloud_settings(s, &s->task->file.stages.cloud_infer);
     float *logits = NULL;
-    fst_measure_spec spec = spec_of(s, &w->cloud_model, &how, s->train, t->index, t->count);
+    fst_measure_spec spec = spec_of(s, &how, s->train, t->index, t->count);
     fst_status st = logits_of(s, &w->cloud_model, &spec, "edge_infer: teacher on validation", &logits, err);
     if (!st)
         mark_right(logits, t->labels, t->count, s->train->classes, t->cloud_right);
@@ -399,7 +398,7 @@ static fst_status measure_tiers(struct works *w, fst_error *err)
     struct session *s = w->s;
     const struct edge_infer_section *e = &s->task->file.stages.edge_infer;
     struct settings how = edge_settings(s);
-    fst_measure_spec spec = spec_of(s, &w->edge_model, &how, s->test, w->b.index, w->b.count);
+    fst_measure_spec spec = spec_of(s, &how, s->test, w->b.index, w->b.count);
     spec.planning = true;
     spec.kind = (fst_confidence_kind)e->confidence;
     spec.singles = SINGLES;
@@ -408,7 +407,7 @@ static fst_status measure_tiers(struct works *w, fst_error *err)
         return st;
     how = cloud_settings(s, &s->task->file.stages.cloud_infer);
     how.runs = 1;
-    spec = spec_of(s, &w->cloud_model, &how, s->test, w->b.index, w->b.count);
+    spec = spec_of(s, &how, s->test, w->b.index, w->b.count);
     return measure(s, &w->cloud_model, spec, &how, w->cloud_runs, &w->cloud_run_count, err);
 }
 
@@ -467,7 +466,7 @@ static fst_status edge_work(struct works *w, struct record *r, double start, fst
     if (!st)
         st = fst__clock_init(s, &w->b, NULL, &w->clock, err);
     if (!st) {
-        fst_measure_spec spec = spec_of(s, &w->edge_model, &how, s->test, w->b.index, w->b.count);
+        fst_measure_spec spec = spec_of(s, &how, s->test, w->b.index, w->b.count);
         st = logits_of(s, &w->edge_model, &spec, "edge_infer", &w->edge.logits, err);
     }
     if (!st)
@@ -513,7 +512,7 @@ static fst_status teach(struct works *w, const struct settings *how, const uint8
     for (size_t i = 0; i < w->b.count; i++)
         if (!wanted || wanted[i])
             subset[n++] = w->b.index[i];
-    fst_measure_spec spec = spec_of(s, &w->cloud_model, how, s->test, subset, n);
+    fst_measure_spec spec = spec_of(s, how, s->test, subset, n);
     fst_status st = n ? logits_of(s, &w->cloud_model, &spec, fst__step_names[w->step], &some, err) : FST_OK;
     for (size_t i = 0, from = 0; !st && i < w->b.count; i++)
         if (!wanted || wanted[i])
@@ -525,7 +524,7 @@ static fst_status teach(struct works *w, const struct settings *how, const uint8
 
 static fst_status measure_cloud(struct works *w, const struct settings *how, fst_error *err)
 {
-    fst_measure_spec spec = spec_of(w->s, &w->cloud_model, how, w->s->test, w->b.index, w->b.count);
+    fst_measure_spec spec = spec_of(w->s, how, w->s->test, w->b.index, w->b.count);
     return measure(w->s, &w->cloud_model, spec, how, w->cloud_runs, &w->cloud_run_count, err);
 }
 

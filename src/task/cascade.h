@@ -22,7 +22,6 @@ struct tier_model {
     fst_model model;
     char name[256]; /* of the step or file */
     char digest[FST_DIGEST_HEX];
-    fst_transform transform; /* as the model wants its samples */
 };
 
 /* What edge_infer leaves for cloud_infer. */

@@ -9,7 +9,6 @@
 
 #define BATCHES_FORMAT "fedstill-batches-1"
 #define ANSWERS_FORMAT "fedstill-predictions-1"
-enum { MAX_REPORT = 64 << 20 };
 
 /* ---- writing --------------------------------------------------------------------------------------- */
 
@@ -167,7 +166,8 @@ static fst_status read_report(const struct session *s, struct edge_result *e, fs
     fst_buf text = {0};
     json_error_t why = {0};
     char *path = fst__step_path(s, STEP_EDGE, s->records[STEP_EDGE].extra);
-    fst_status st = path ? fst_file_read(path, MAX_REPORT, &text, err) : fst_fail_memory(err, 256);
+    fst_status st =
+        path ? fst__read_artifact(s, STEP_EDGE, s->records[STEP_EDGE].extra, &text, err) : fst_fail_memory(err, 256);
     json_t *j = st ? NULL : json_loadb(text.data, text.len, 0, &why);
     if (!st && !j)
         st = fst_fail(err, FST_E_FORMAT, "%s:%d:%d: %s", path, why.line, why.column, why.text);
@@ -185,8 +185,12 @@ static fst_status read_logits(const struct session *s, size_t count, struct edge
 {
     fst_safetensors *f = NULL;
     size_t i, n = count * (size_t)s->train->classes;
+    fst_buf bytes = {0};
     char *path = fst__step_path(s, STEP_EDGE, s->records[STEP_EDGE].artifact);
-    fst_status st = path ? fst_safetensors_open(&f, path, err) : fst_fail_memory(err, 256);
+    fst_status st = path ? fst__read_artifact(s, STEP_EDGE, s->records[STEP_EDGE].artifact, &bytes, err)
+                         : fst_fail_memory(err, 256);
+    if (!st)
+        st = fst_safetensors_open_memory(&f, path, bytes.data, bytes.len, err);
     if (!st && (!fst_safetensors_find(f, "logits", &i) || fst_safetensors_at(f, i).shape.rank != 2 ||
                 fst_safetensors_at(f, i).shape.dim[0] != (int64_t)count ||
                 fst_safetensors_at(f, i).shape.dim[1] != s->train->classes))
@@ -197,6 +201,7 @@ static fst_status read_logits(const struct session *s, size_t count, struct edge
     if (!st)
         st = fst_safetensors_read_f32(f, i, e->logits, n, err);
     fst_safetensors_free(f);
+    fst_buf_release(&bytes);
     fst_free(path);
     return st;
 }

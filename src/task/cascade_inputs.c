@@ -40,17 +40,6 @@ bool fst__infer_needs(const struct task_file *f, enum step step, enum step other
     return step == STEP_EDGE && fst__needs_teacher(&f->stages.edge_infer) && other == model_step(f, STEP_CLOUD);
 }
 
-fst_status fst__check_cascade(const struct session *s, const bool chosen[STAGES], fst_error *err)
-{
-    const struct threshold_section *t = &s->task->file.stages.edge_infer.threshold;
-    const bool edge = chosen[5];
-    if (edge && !s->validate && (t->has_target_accuracy || t->has_target_offload))
-        return fst_fail(err, FST_E_CONFIG,
-                        "stages.edge_infer.threshold: a target of accuracy or share is met on "
-                        "validation samples: set data.validation, for instance to 0.1");
-    return chosen[4] ? fst__check_devices(s, err) : FST_OK;
-}
-
 /* ---- fingerprints --------------------------------------------------------------------------------- */
 
 /* A file that is missing has no digest; the step that wants it says so when it runs. */
@@ -115,43 +104,96 @@ fst_status fst__tiers(const struct task_file *f, struct topology_section *out, f
     return FST_OK;
 }
 
-static fst_status check_model(const struct session *s, const fst_model *m, fst_error *err)
+/* A model of exactly the data's classes: logits of both tiers lie side by side. */
+static fst_status check_model(const struct session *s, const fst_model *m, const char *name, fst_error *err)
 {
-    char a[64], b[64];
     if (m->classes != s->train->classes)
         return fst_fail(err, FST_E_MISMATCH, "it knows %d classes, the data have %d", m->classes, s->train->classes);
-    if (fst_shape_count(&m->config.input) != fst_shape_count(&s->test->shape))
-        return fst_fail(err, FST_E_MISMATCH, "it takes samples of shape %s, the data have %s",
-                        fst_shape_text(&m->config.input, a, sizeof a), fst_shape_text(&s->test->shape, b, sizeof b));
+    fst_status st = fst_model_check_source(m, name, s->train, err);
+    return st ? st : fst_model_check_source(m, name, s->test, err);
+}
+
+/* name: of the model where warnings are wanted. */
+static fst_status load_tier(const struct session *s, enum step step, const char *name, struct tier_model *out,
+                            fst_error *err)
+{
+    const struct task_file *f = &s->task->file;
+    enum step maker = model_step(f, step);
+    struct tier_model m = {0};
+    snprintf(m.name, sizeof m.name, "%s", model_name(f, step));
+    char *path = maker == STEPS ? fst_path_join(s->task->folder, m.name) : NULL;
+    fst_status st = maker != STEPS ? fst__load_step_model(s, maker, &m.model, err)
+                    : path         ? fst__load_model(path, NULL, &m.model, m.digest, err)
+                                   : fst_fail_memory(err, 256);
+    if (maker != STEPS)
+        memcpy(m.digest, s->records[maker].digest, sizeof m.digest);
+    fst_free(path);
+    if (!st)
+        st = check_model(s, &m.model, name, err);
+    if (st) {
+        fst_model_release(&m.model);
+        return fst_fail_in(err, st, "stages.%s.model: %s", fst__step_names[step], m.name);
+    }
+    *out = m;
     return FST_OK;
 }
 
 fst_status fst__tier_model(const struct session *s, enum step step, struct tier_model *out, fst_error *err)
 {
-    const struct task_file *f = &s->task->file;
-    enum step maker = model_step(f, step);
-    fst_status st = FST_OK;
-    struct tier_model m = {0};
-    snprintf(m.name, sizeof m.name, "%s", model_name(f, step));
-    if (maker != STEPS) {
-        st = fst__load_step_model(s, maker, &m.model, err);
-        memcpy(m.digest, s->records[maker].digest, sizeof m.digest);
-    } else {
-        char *path = fst_path_join(s->task->folder, model_name(f, step));
-        st = path ? fst_model_load(&m.model, path, err) : fst_fail_memory(err, 256);
-        if (!st)
-            st = fst_sha256_file(path, m.digest, err);
-        fst_free(path);
-    }
-    if (!st)
-        st = check_model(s, &m.model, err);
-    if (st) {
-        fst_model_release(&m.model);
-        return fst_fail_in(err, st, "stages.%s.model: %s", fst__step_names[step], m.name);
-    }
-    m.transform = fst_model_transform(&m.model);
-    *out = m;
+    return load_tier(s, step, NULL, out, err);
+}
+
+static bool same_transform(const fst_transform *a, const fst_transform *b)
+{
+    size_t n = (size_t)a->channels * sizeof *a->mean;
+    return a->channels == b->channels && a->fingerprint == b->fingerprint && !memcmp(a->mean, b->mean, n) &&
+           !memcmp(a->std, b->std, n);
+}
+
+/* A model from a file is tried on the data before anything is trained. One that a stage of this run may still write is
+ * checked when it is there. */
+static fst_status check_file(const struct session *s, enum step step, fst_error *err)
+{
+    const char *name = model_name(&s->task->file, step);
+    struct tier_model m;
+    char *path = fst_path_join(s->task->folder, name);
+    if (!path)
+        return fst_fail_memory(err, 256);
+    size_t n = strlen(s->task->output);
+    bool own = !strncmp(path, s->task->output, n) && path[n] == '/';
+    fst_free(path);
+    if (own || model_step(&s->task->file, step) != STEPS)
+        return FST_OK;
+    fst_status st = load_tier(s, step, name, &m, err);
+    if (st)
+        return st;
+    fst_transform of_model = fst_model_transform(&m.model);
+    if (!same_transform(&of_model, &s->transform))
+        fst_log(FST_LOG_INFO,
+                "stages.%s.model: %s sees samples as its file says (normalisation, fingerprint), not as "
+                "the task's data section does",
+                fst__step_names[step], name);
+    fst_model_release(&m.model);
     return FST_OK;
+}
+
+fst_status fst__check_cascade(const struct session *s, const bool chosen[STAGES], fst_error *err)
+{
+    const struct edge_infer_section *e = &s->task->file.stages.edge_infer;
+    const struct threshold_section *t = &e->threshold;
+    const bool edge = chosen[5], teacher = chosen[6] || (edge && fst__needs_teacher(e));
+    fst_status st = FST_OK;
+    if (edge && !s->validate && (t->has_target_accuracy || t->has_target_offload))
+        return fst_fail(err, FST_E_CONFIG,
+                        "stages.edge_infer.threshold: a target of accuracy or share is met on "
+                        "validation samples: set data.validation, for instance to 0.1");
+    if (edge)
+        st = check_file(s, STEP_EDGE, err);
+    if (!st && teacher)
+        st = check_file(s, STEP_CLOUD, err);
+    if (!st && chosen[7])
+        st = check_file(s, STEP_DIRECT, err);
+    return st || !chosen[4] ? st : fst__check_devices(s, err);
 }
 
 /* ---- batches ------------------------------------------------------------------------------------------ */
@@ -201,9 +243,13 @@ fst_status fst__batches_read(const struct session *s, struct batches *out, fst_e
 {
     struct batches b = {0};
     fst_safetensors *f = NULL;
+    fst_buf bytes = {0};
     char *path = fst__step_path(s, STEP_DEVICES, s->records[STEP_DEVICES].artifact);
     size_t devices = 0;
-    fst_status st = path ? fst_safetensors_open(&f, path, err) : fst_fail_memory(err, 256);
+    fst_status st = path ? fst__read_artifact(s, STEP_DEVICES, s->records[STEP_DEVICES].artifact, &bytes, err)
+                         : fst_fail_memory(err, 256);
+    if (!st)
+        st = fst_safetensors_open_memory(&f, path, bytes.data, bytes.len, err);
     if (!st)
         st = read_list(f, "index", &b.count, &b.index, err);
     if (!st)
@@ -221,6 +267,7 @@ fst_status fst__batches_read(const struct session *s, struct batches *out, fst_e
         *out = b;
     }
     fst_safetensors_free(f);
+    fst_buf_release(&bytes);
     fst_free(path);
     return st;
 }

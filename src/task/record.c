@@ -10,6 +10,7 @@
 
 #define RECORD_FORMAT "fedstill-stage-1"
 enum { MAX_RECORD = 1 << 20 };
+#define MAX_ARTIFACT ((size_t)64 << 30)
 
 /* ---- fingerprints -------------------------------------------------------------------------------- */
 
@@ -291,6 +292,42 @@ bool fst__record_current(const struct session *s, enum step step, const char *fi
     if (ok)
         *out = r;
     return ok;
+}
+
+fst_status fst__read_whole(const char *path, const char *wanted, fst_buf *out, char digest[FST_DIGEST_HEX],
+                           fst_error *err)
+{
+    fst_buf bytes = {0};
+    fst_sha256 sha;
+    char now[FST_DIGEST_HEX];
+    fst_status st = fst_file_read(path, MAX_ARTIFACT, &bytes, err);
+    if (st)
+        return st;
+    fst_sha256_init(&sha);
+    fst_sha256_update(&sha, bytes.data, bytes.len);
+    fst_sha256_final(&sha, now);
+    if (wanted && strcmp(now, wanted)) {
+        fst_buf_release(&bytes);
+        return fst_fail(err, FST_E_MISMATCH,
+                        "%s is not the file that its stage left (digest %.12s..., stage.json says %.12s...): it was "
+                        "exchanged while the task ran; run the task again",
+                        path, now, wanted);
+    }
+    if (digest)
+        memcpy(digest, now, sizeof now);
+    *out = bytes;
+    return FST_OK;
+}
+
+fst_status fst__read_artifact(const struct session *s, enum step step, const char *name, fst_buf *out, fst_error *err)
+{
+    const struct record *r = &s->records[step];
+    char *path = fst__step_path(s, step, name);
+    fst_status st = path
+                        ? fst__read_whole(path, strcmp(name, r->artifact) ? r->extra_digest : r->digest, out, NULL, err)
+                        : fst_fail_memory(err, 256);
+    fst_free(path);
+    return st;
 }
 
 static json_t *real_or_null(double x)

@@ -6,12 +6,12 @@
 
 #include "session.h"
 
-const char *const fst__step_names[STEPS] = {"cloud_pretrain", "cloud_kd",   "edge_alone",  "edge_kd",
-                                            "federated_train", "device_load", "edge_infer", "cloud_infer",
-                                            "cloud_direct_infer"};
-const char *const fst__step_stages[STEPS] = {"cloud_pretrain", "cloud_kd",   "edge_kd",     "edge_kd",
-                                             "federated_train", "device_load", "edge_infer", "cloud_infer",
-                                             "cloud_direct_infer"};
+const char *const fst__step_names[STEPS] = {"cloud_pretrain", "cloud_kd",        "edge_alone",
+                                            "edge_kd",        "federated_train", "device_load",
+                                            "edge_infer",     "cloud_infer",     "cloud_direct_infer"};
+const char *const fst__step_stages[STEPS] = {"cloud_pretrain", "cloud_kd",        "edge_kd",
+                                             "edge_kd",        "federated_train", "device_load",
+                                             "edge_infer",     "cloud_infer",     "cloud_direct_infer"};
 
 enum { EVAL_BATCH = 512 };
 
@@ -407,10 +407,21 @@ fst_status fst__save_model(struct session *s, enum step step, const fst_model *m
     return fst__write_model(s, step, m, r, r->artifact, score.accuracy, r->digest, err);
 }
 
+fst_status fst__load_model(const char *path, const char *wanted, fst_model *out, char digest[FST_DIGEST_HEX],
+                           fst_error *err)
+{
+    fst_buf bytes = {0};
+    fst_status st = fst__read_whole(path, wanted, &bytes, digest, err);
+    if (!st)
+        st = fst_model_load_memory(out, path, bytes.data, bytes.len, err);
+    fst_buf_release(&bytes);
+    return st;
+}
+
 fst_status fst__load_step_model(const struct session *s, enum step step, fst_model *out, fst_error *err)
 {
     char *path = fst__step_path(s, step, s->records[step].artifact);
-    fst_status st = path ? fst_model_load(out, path, err) : fst_fail_memory(err, 256);
+    fst_status st = path ? fst__load_model(path, s->records[step].digest, out, NULL, err) : fst_fail_memory(err, 256);
     fst_free(path);
     return st;
 }

@@ -45,11 +45,11 @@ struct edge_figures {
 
 /* What a finished step left: output/STEP/stage.json. */
 struct record {
-    char fingerprint[FST_DIGEST_HEX]; /* of everything that the result depends on */
-    char artifact[256];               /* file name inside the step's folder */
-    char digest[FST_DIGEST_HEX];      /* of the artifact */
+    char fingerprint[FST_DIGEST_HEX];              /* of everything that the result depends on */
+    char artifact[256];                            /* file name inside the step's folder */
+    char digest[FST_DIGEST_HEX];                   /* of the artifact */
     char extra[256], extra_digest[FST_DIGEST_HEX]; /* a second file (the partition); "" for none */
-    bool has_model;                   /* the artifact is a model, so accuracy, loss and parameters hold */
+    bool has_model;                                /* the artifact is a model, so accuracy, loss and parameters hold */
     double accuracy, loss, seconds;
     int64_t parameters, samples;
     uint64_t bytes_up, bytes_down;
@@ -87,13 +87,13 @@ struct session {
     size_t learn, validate;
     size_t edges; /* 0 without a topology */
     struct share edge[FST__MAX_EDGES];
-    fst_runner *runner;       /* of the model that was evaluated last */
+    fst_runner *runner; /* of the model that was evaluated last */
     const fst_graph *runner_graph;
-    fst_registry *registry;   /* NULL: it could not be opened, which was said */
+    fst_registry *registry; /* NULL: it could not be opened, which was said */
     fst_events *events;
     int64_t run;
     struct record records[STEPS];
-    bool done[STEPS];         /* records[] holds a step that is up to date */
+    bool done[STEPS]; /* records[] holds a step that is up to date */
     char fingerprints[STEPS][FST_DIGEST_HEX];
 };
 
@@ -163,7 +163,10 @@ fst_status fst__save_model(struct session *s, enum step step, const fst_model *m
 /* Writes one more model of a step, as `name`. */
 fst_status fst__write_model(struct session *s, enum step step, const fst_model *m, const struct record *r,
                             const char *name, double accuracy, char digest[FST_DIGEST_HEX], fst_error *err);
-/* The model of a step that is up to date. */
+/* Loads a model file. wanted: the digest that it must have, NULL for any; digest: the one it has (may be NULL). */
+fst_status fst__load_model(const char *path, const char *wanted, fst_model *out, char digest[FST_DIGEST_HEX],
+                           fst_error *err);
+/* The model of a step that is up to date: exactly the file that its record names, see fst__read_artifact. */
 fst_status fst__load_step_model(const struct session *s, enum step step, fst_model *out, fst_error *err);
 
 /* ---- record.c ---- */
@@ -173,6 +176,13 @@ bool fst__record_current(const struct session *s, enum step step, const char *fi
 /* Lists for stage.json and summary.json. */
 struct json_t *fst__edges_json(const struct record *r);
 struct json_t *fst__snr_json(const struct record *r);
+/* All bytes of a file. wanted: the digest that they must have (FST_E_MISMATCH otherwise), NULL for any; digest: the one
+ * they have (may be NULL). */
+fst_status fst__read_whole(const char *path, const char *wanted, fst_buf *out, char digest[FST_DIGEST_HEX],
+                           fst_error *err);
+/* The artifact or the extra file of a step that is up to date: the bytes that its record names, even if somebody
+ * exchanged the file after the record was checked. What is computed from it is then what fingerprints say it is. */
+fst_status fst__read_artifact(const struct session *s, enum step step, const char *name, fst_buf *out, fst_error *err);
 fst_status fst__record_write(const struct session *s, enum step step, const struct record *r, fst_error *err);
 
 /* ---- train.c ---- */

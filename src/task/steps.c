@@ -145,10 +145,15 @@ static fst_status distil(struct session *s, struct record *r, fst_error *err)
     const struct edge_kd_section *e = &s->task->file.stages.edge_kd;
     fst_soft_labels labels = {0};
     fst_soft_spec want = expected(s);
+    fst_buf bytes = {0};
     char *path = fst__step_path(s, STEP_SOFT, s->records[STEP_SOFT].artifact);
     uint32_t *rows = fst_calloc(s->train->count, sizeof *rows);
-    fst_status st = path && rows ? fst_soft_labels_read(&labels, path, err)
+    fst_status st = path && rows ? fst__read_artifact(s, STEP_SOFT, s->records[STEP_SOFT].artifact, &bytes, err)
                                  : fst_fail_memory(err, s->train->count * sizeof *rows);
+    if (!st)
+        st = fst_soft_labels_parse(&labels, path, bytes.data, bytes.len, err);
+    size_t travelled = bytes.len; /* what an edge fetches */
+    fst_buf_release(&bytes);
     if (!st)
         st = fst_soft_labels_bind(&labels, &want, s->train, s->order, s->learn, rows, err);
     if (!st) {
@@ -166,7 +171,7 @@ static fst_status distil(struct session *s, struct record *r, fst_error *err)
                            .kd_warmup = e->kd_loss == FST_KD_DKD ? e->dkd.warmup_epochs : 0,
                            .soft = &binding};
         st = learn(s, &l, r, err);
-        r->bytes_down = s->edges ? 0 : file_bytes(path);
+        r->bytes_down = s->edges ? 0 : travelled;
     }
     fst_free(path);
     fst_free(rows);
@@ -179,7 +184,8 @@ fst_status fst__step_distil(struct session *s, struct record *r, fst_error *err)
     const struct edge_kd_section *e = &s->task->file.stages.edge_kd;
     if (e->kd_weight > 0)
         return distil(s, r, err);
-    struct lesson l = {.step = STEP_DISTIL, .label = "edge_kd", .training = &e->training, .loss = hard_loss(&e->training)};
+    struct lesson l = {
+        .step = STEP_DISTIL, .label = "edge_kd", .training = &e->training, .loss = hard_loss(&e->training)};
     l.loss.ce_weight = e->ce_weight;
     return learn(s, &l, r, err);
 }

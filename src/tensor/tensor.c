@@ -8,9 +8,9 @@ static const struct {
     const char *name;
     size_t size;
 } dtypes[FST_DTYPE_COUNT] = {
-    [FST_F32] = {"F32", 4}, [FST_F64] = {"F64", 8}, [FST_F16] = {"F16", 2}, [FST_BF16] = {"BF16", 2},
-    [FST_U8] = {"U8", 1},   [FST_I8] = {"I8", 1},   [FST_U16] = {"U16", 2}, [FST_I16] = {"I16", 2},
-    [FST_U32] = {"U32", 4}, [FST_I32] = {"I32", 4}, [FST_U64] = {"U64", 8}, [FST_I64] = {"I64", 8},
+    [FST_F32] = {"F32", 4},   [FST_F64] = {"F64", 8}, [FST_F16] = {"F16", 2}, [FST_BF16] = {"BF16", 2},
+    [FST_U8] = {"U8", 1},     [FST_I8] = {"I8", 1},   [FST_U16] = {"U16", 2}, [FST_I16] = {"I16", 2},
+    [FST_U32] = {"U32", 4},   [FST_I32] = {"I32", 4}, [FST_U64] = {"U64", 8}, [FST_I64] = {"I64", 8},
     [FST_BOOL] = {"BOOL", 1},
 };
 
@@ -53,6 +53,21 @@ bool fst_shape_equal(const fst_shape *a, const fst_shape *b)
         if (a->dim[i] != b->dim[i])
             return false;
     return true;
+}
+
+static fst_shape squeezed(const fst_shape *s)
+{
+    fst_shape r = {0};
+    for (int i = 0; i < s->rank; i++)
+        if (s->dim[i] != 1)
+            r.dim[r.rank++] = s->dim[i];
+    return r;
+}
+
+bool fst_shape_fits(const fst_shape *a, const fst_shape *b)
+{
+    fst_shape p = squeezed(a), q = squeezed(b);
+    return fst_shape_equal(&p, &q);
 }
 
 const char *fst_shape_text(const fst_shape *s, char *out, size_t size)

@@ -4,6 +4,9 @@
  *
  *   task_helper data FOLDER TRAIN TEST [SEED]   MNIST's four files: ten patterns in noise, which can be learned
  *   task_helper array FILE SAMPLES BAD          one .safetensors; sample BAD holds a NaN (-1: none)
+ *   task_helper named FILE SAMPLES A,B,C SCALE SEED
+ *                                               one .safetensors of 6x6 samples of these classes: a pattern each, drawn
+ *                                               from its name, in noise; all values times SCALE
  *   task_helper json FILE [KEY.KEY...]          fails when FILE is no JSON; prints what stands at the keys
  *                                               (of a list: at the index)
  *   task_helper events FILE                     fails when a line is no event; prints how many there are
@@ -127,6 +130,37 @@ static int make_array(const char *path, int64_t count, int64_t bad)
     return st ? failed(&e) : 0;
 }
 
+static int make_named(const char *path, int64_t count, char *list, double scale, uint64_t seed)
+{
+    enum { SIDE_NAMED = 6, N = SIDE_NAMED * SIDE_NAMED, MOST = 16 };
+    char *names[MOST], json[400] = "[";
+    int n = 0;
+    for (char *k = strtok(list, ","); k && n < MOST; k = strtok(NULL, ","))
+        names[n++] = k;
+    for (int c = 0; c < n; c++)
+        snprintf(json + strlen(json), sizeof json - strlen(json), "%s\"%s\"", c ? "," : "", names[c]);
+    snprintf(json + strlen(json), sizeof json - strlen(json), "]");
+    float *x = fst_calloc((size_t)count * N, sizeof *x);
+    int64_t *y = fst_calloc((size_t)count, sizeof *y);
+    fst_error e = {0};
+    if (!x || !y)
+        return 1;
+    for (int64_t i = 0; i < count; i++) {
+        fst_rng pattern, noise;
+        y[i] = i % n;
+        fst_rng_init(&pattern, 7, names[y[i]], 0);
+        fst_rng_init(&noise, seed, "noise", (uint64_t)i);
+        for (int k = 0; k < N; k++)
+            x[i * N + k] = (float)(scale * (fst_rng_normal(&pattern) + 0.8 * fst_rng_normal(&noise)));
+    }
+    fst_tensor t[] = {{"x", FST_F32, {4, {count, 1, SIDE_NAMED, SIDE_NAMED}}, x}, {"y", FST_I64, {1, {count}}, y}};
+    fst_pair meta = {"classes", json};
+    fst_status st = fst_safetensors_write(path, &meta, 1, t, 2, NULL, &e);
+    fst_free(x);
+    fst_free(y);
+    return st ? failed(&e) : 0;
+}
+
 /* ---- reading --------------------------------------------------------------------------------------- */
 
 static int read_json(const char *path, char *keys)
@@ -192,6 +226,9 @@ int main(int argc, char **argv)
         return make_data(argv[2], argv[3], argv[4], argc == 6 ? argv[5] : "1");
     if (!strcmp(verb, "array") && argc == 5)
         return make_array(argv[2], strtoll(argv[3], NULL, 10), strtoll(argv[4], NULL, 10));
+    if (!strcmp(verb, "named") && argc == 7)
+        return make_named(argv[2], strtoll(argv[3], NULL, 10), argv[4], strtod(argv[5], NULL),
+                          strtoull(argv[6], NULL, 10));
     if (!strcmp(verb, "json") && argc <= 4)
         return read_json(argv[2], argc == 4 ? argv[3] : NULL);
     if (!strcmp(verb, "events") && argc == 3)
