@@ -228,6 +228,8 @@ typedef enum fst_partition_kind {
 
 /* Where the source has groups (bursts, recordings), these are dealt as samples are otherwise and never cut. */
 typedef struct fst_partition_spec {
+    const uint32_t *subset;   /* `subset_count` > 0 samples, each once, to deal: the others belong to nobody; NULL: all */
+    size_t subset_count;
     fst_partition_kind kind;
     int clients;
     double alpha;             /* dirichlet, quantity */
@@ -241,7 +243,7 @@ typedef struct fst_partition_spec {
 /* Which client has which sample. */
 typedef struct fst_partition {
     int clients, classes;
-    size_t samples;              /* of the source */
+    size_t samples;              /* of the source; some may belong to nobody */
     uint32_t *index;             /* samples by client, each client's in rising order */
     size_t *begin;               /* clients+1: client k owns index[begin[k]] ... index[begin[k+1]-1] */
     int64_t *counts;             /* clients x classes */

@@ -72,11 +72,12 @@ void fst__partition_fill(fst_partition *p, const int32_t *owner)
 struct work {
     const fst_source *source;
     const fst_partition_spec *spec;
-    struct fst__groups groups;               /* what is dealt: where the source has none, every sample is one */
+    size_t all;                              /* samples to deal */
+    struct fst__groups groups;               /* what is dealt; empty: all samples of a source without groups */
     const int32_t *labels;                   /* of what is dealt */
     size_t clients, classes, samples, least; /* samples: how many are dealt */
-    int32_t *owner;   /* samples */
-    uint32_t *deck;   /* samples: shuffled, or sorted by label */
+    int32_t *owner;                          /* samples */
+    uint32_t *deck;                          /* samples: shuffled, or sorted by label */
     size_t *class_at; /* classes + 1: where each class begins in the deck once that is sorted by label */
     size_t *sizes;    /* clients */
     double *share;    /* clients */
@@ -354,9 +355,11 @@ static fst_status finish(fst_partition *out, const struct work *w, fst_error *er
         fst_partition_release(&p);
         return s;
     }
-    for (size_t i = 0; i < from->count; i++) {
-        owner[i] = w->owner[w->groups.of ? w->groups.of[i] : i];
-        p.counts[(size_t)owner[i] * w->classes + (size_t)from->labels[i]]++;
+    memset(owner, -1, from->count * sizeof *owner);
+    for (size_t i = 0; i < w->all; i++) {
+        size_t k = w->spec->subset ? w->spec->subset[i] : i;
+        owner[k] = w->owner[w->groups.of ? w->groups.of[i] : i];
+        p.counts[(size_t)owner[k] * w->classes + (size_t)from->labels[k]]++;
     }
     fst__partition_fill(&p, owner);
     fst_free(owner);
@@ -374,12 +377,13 @@ fst_status fst_partition_make(fst_partition *out, const fst_source *s, const fst
                      .spec = spec,
                      .clients = (size_t)spec->clients,
                      .classes = (size_t)s->classes,
+                     .all = spec->subset ? spec->subset_count : s->count,
                      .samples = s->count,
                      .labels = s->labels,
                      .least = spec->min_samples ? spec->min_samples : 1};
-    fst_status st = FST_OK;
-    if (s->group) {
-        st = fst__groups_find(&w.groups, s, NULL, s->count, err);
+    fst_status st = w.all ? FST_OK : fst_fail(err, FST_E_ARGUMENT, "%s: no samples to deal", s->name);
+    if (!st && (s->group || spec->subset)) {
+        st = fst__groups_find(&w.groups, s, spec->subset, w.all, err);
         w.labels = w.groups.labels;
         w.samples = w.groups.count;
     }

@@ -55,7 +55,8 @@ static fst_status tell(const struct session *s, const struct work *w, fst_buf *o
     if (!st)
         st = training_memory(g, w->batch, w->plans, s->precision, &memory, err);
     if (!st)
-        st = fst_buf_printf(out, err, "  %-16s %-20s %9zu parameters  %11.0f samples  %10.1f GFLOP  up %s  down %s  memory %s\n",
+        st = fst_buf_printf(out, err,
+                            "  %-16s %-20s %9zu parameters  %11.0f samples  %10.1f GFLOP  up %s  down %s  memory %s\n",
                             w->stage, w->arch, fst_graph_param_count(g), w->samples,
                             fst_graph_flops(g) * w->samples * (w->training ? 3 : 1) / 1e9, bytes_text(w->bytes_up, up),
                             bytes_text(w->bytes_down, down), bytes_text(memory, mem));
@@ -68,7 +69,8 @@ static fst_status state_bytes(const struct session *s, const char *arch, double 
     fst_graph *g = NULL;
     fst_status st = fst__model_graph(s, arch, &g, err);
     if (!st)
-        *out = 4.0 * (double)(fst_graph_param_count(g) + fst_graph_buffer_count(g)) + 8.0 * (double)fst_graph_counters(g);
+        *out =
+            4.0 * (double)(fst_graph_param_count(g) + fst_graph_buffer_count(g)) + 8.0 * (double)fst_graph_counters(g);
     fst_graph_free(g);
     return st;
 }
@@ -86,8 +88,7 @@ static fst_status tell_federated(const struct session *s, fst_buf *out, fst_erro
 {
     const struct task_file *f = &s->task->file;
     const struct federated_section *t = &f->stages.federated_train;
-    double clients = s->edges ? (double)s->edges : (double)f->clients.count, samples = (double)s->train->count,
-           state = 0;
+    double clients = s->edges ? (double)s->edges : (double)f->clients.count, samples = (double)s->learn, state = 0;
     double cohort = t->clients_per_round ? (double)t->clients_per_round : t->fraction * clients;
     for (size_t k = 0; k < s->edges; k++)
         samples = (k ? samples : 0) + (double)s->edge[k].learn;
@@ -147,8 +148,8 @@ static fst_status tell_stages(const struct session *s, const bool chosen[STAGES]
 /* Samples of the devices, and which network looks at them; how many the edge sends on is not known before. */
 static fst_status tell_cascade(const struct session *s, const bool chosen[STAGES], fst_buf *out, fst_error *err)
 {
-    static const char *const what[] = {"handed over by the devices", "to the student", "to the teacher, as the threshold says",
-                                       "to the teacher, all"};
+    static const char *const what[] = {"handed over by the devices", "to the student",
+                                       "to the teacher, as the threshold says", "to the teacher, all"};
     fst_status st = FST_OK;
     for (int i = 0; !st && i < 4; i++)
         if (chosen[4 + i])

@@ -40,17 +40,6 @@ const char *fst__federated_model(const struct task_file *f)
     return s->model ? s->model : f->stages.edge_kd.training.model;
 }
 
-fst_partition_spec fst__partition_spec(const struct session *s)
-{
-    const struct clients_section *c = &s->task->file.clients;
-    return (fst_partition_spec){.kind = (fst_partition_kind)c->partition,
-                                .clients = (int)c->count,
-                                .alpha = c->alpha,
-                                .classes_per_client = (int)c->classes_per_client,
-                                .min_samples = (size_t)c->min_samples,
-                                .seed = (uint64_t)s->task->file.seed};
-}
-
 /* ---- a client --------------------------------------------------------------------------------------- */
 
 static fst_status client_step(struct federation *f, struct worker *w, fst_state *state, const fst_batch *b,
@@ -399,45 +388,11 @@ static fst_status rounds(struct federation *f, fst_error *err)
 
 /* ---- the step ----------------------------------------------------------------------------------------- */
 
-/* The edges' samples to learn from as a partition; the cloud's and those of validation are nobody's. */
-static fst_status edges_partition(struct federation *f, fst_error *err)
-{
-    struct session *s = f->s;
-    fst_partition *p = &f->partition;
-    size_t total = 0;
-    for (size_t k = 0; k < s->edges; k++)
-        total += s->edge[k].learn;
-    *p = (fst_partition){.clients = (int)s->edges,
-                         .classes = s->train->classes,
-                         .samples = s->train->count,
-                         .seed = (uint64_t)s->task->file.seed};
-    p->index = fst_calloc(total, sizeof *p->index);
-    p->begin = fst_calloc(s->edges + 1, sizeof *p->begin);
-    p->counts = fst_calloc(s->edges * (size_t)p->classes, sizeof *p->counts);
-    if (!p->index || !p->begin || !p->counts)
-        return fst_fail_memory(err, total * sizeof *p->index);
-    for (size_t k = 0; k < s->edges; k++) {
-        const struct share *h = &s->edge[k];
-        memcpy(p->index + p->begin[k], h->index, h->learn * sizeof *h->index);
-        p->begin[k + 1] = p->begin[k] + h->learn;
-        for (size_t i = 0; i < h->learn; i++)
-            p->counts[k * (size_t)p->classes + (size_t)s->train->labels[h->index[i]]]++;
-    }
-    memcpy(p->data_digest, s->train->digest, sizeof p->data_digest);
-    if (s->task->file.data.edge_path_count)
-        snprintf(p->method, sizeof p->method, "own");
-    else
-        snprintf(p->method, sizeof p->method, "dirichlet(%.9g)", s->task->file.topology.alpha);
-    return FST_OK;
-}
-
 static fst_status make_partition(struct federation *f, fst_error *err)
 {
-    struct session *s = f->s;
-    fst_partition_spec spec = fst__partition_spec(s);
-    fst_status st = s->edges ? edges_partition(f, err) : fst_partition_make(&f->partition, s->train, &spec, err);
+    fst_status st = fst__clients(f->s, &f->partition, err);
     if (st)
-        return fst_fail_in(err, st, "clients");
+        return st;
     f->samples = fst_calloc((size_t)f->partition.clients, sizeof *f->samples);
     if (!f->samples)
         return fst_fail_memory(err, (size_t)f->partition.clients * sizeof *f->samples);

@@ -53,13 +53,14 @@ static fst_status add_step(const struct session *s, enum step step, fst_buf *tex
     return fst_buf_printf(text, err, "%s=%s\n", fst__step_names[step], s->records[step].digest);
 }
 
-/* With a topology: which samples the cloud learns from; for the rounds, those of every edge. */
+/* Which samples the cloud learns from and which are those of validation; for the rounds of a topology, those of every
+ * edge. Nothing is added where one place learns from all samples, which the digest of the data says already. */
 static fst_status add_shares(const struct session *s, enum step step, fst_buf *text, fst_error *err)
 {
     const struct share cloud = {s->order, s->learn, s->validate};
     char digest[FST_DIGEST_HEX];
     fst_status st = FST_OK;
-    if (s->edges && step != STEP_FEDERATE) {
+    if (s->edges ? step != STEP_FEDERATE : s->validate > 0) {
         fst__share_digest(&cloud, digest);
         st = fst_buf_printf(text, err, "cloud=%s\n", digest);
     }

@@ -105,6 +105,11 @@ int fst__missing_classes(const struct session *s, const struct share *h, char *o
 /* A digest of which samples a share has and which of them it learns from. */
 void fst__share_digest(const struct share *h, char out[FST_DIGEST_HEX]);
 
+/* ---- clients.c ---- */
+/* The clients of federated_train and their samples to learn from, positions in session.train. Samples of validation and,
+ * with a topology, of the cloud belong to nobody. */
+fst_status fst__clients(const struct session *s, fst_partition *out, fst_error *err);
+
 /* ---- synth_data.c ---- */
 /* The path of the made signals, which are made if they are not there; new memory. A dry run has no folder to keep
  * them in: then *source is a source in memory, and *path NULL. */
@@ -208,7 +213,6 @@ fst_status fst__step_federate(struct session *s, struct record *r, fst_error *er
 /* What edge_kd needs of soft labels. */
 fst_soft_spec fst__soft_spec(const struct session *s);
 const char *fst__federated_model(const struct task_file *f);
-fst_partition_spec fst__partition_spec(const struct session *s);
 fst_trainer_options fst__trainer_options(const struct session *s, size_t batch, int threads);
 
 /* ---- cascade.c, cascade_inputs.c ---- */

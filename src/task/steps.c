@@ -227,12 +227,9 @@ static fst_status check_edges(const struct session *s, fst_error *err)
 static fst_status check_clients(const struct session *s, fst_error *err)
 {
     fst_partition p = {0};
-    fst_partition_spec spec = fst__partition_spec(s);
-    if (s->edges)
-        return check_edges(s, err);
-    fst_status st = fst_partition_make(&p, s->train, &spec, err);
+    fst_status st = fst__clients(s, &p, err);
     fst_partition_release(&p);
-    return st ? fst_fail_in(err, st, "clients") : FST_OK;
+    return !st && s->edges ? check_edges(s, err) : st;
 }
 
 fst_status fst__check_stages(const struct session *s, const bool chosen[STAGES], fst_error *err)

@@ -1,0 +1,266 @@
+/*
+ * Every sample has one use: training, validation or test. Tried over sources with and without bursts, ways to keep
+ * samples apart, topologies and partitions: the sets are disjoint, nothing is lost, no burst is cut, and clients have
+ * samples to learn from and no others.
+ */
+#define _XOPEN_SOURCE 700 /* nftw */
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "session.h"
+
+enum { CLASSES = 3, TRAIN = 120, OTHER = 36, BURST = 4, SIGNALS = 480 };
+enum use { NOBODY, LEARN, VALIDATE, TEST };
+
+static char folder[] = "/tmp/fedstill-ownership-XXXXXX";
+static const fst_task_options options = {.threads = 1, .workers = 1, .backend = "reference"};
+static fst_error why;
+
+#define must(call)                                                \
+    do {                                                          \
+        why = (fst_error){0};                                     \
+        if (call)                                                 \
+            fail_msg("%s: %s: %s", #call, settings, why.message); \
+    } while (0)
+
+static char settings[512];
+
+static const char *path_in(const char *name)
+{
+    static char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
+}
+
+/* Samples of values that no other sample has: first, first + 1, ... */
+static void write_split(const char *name, const char *split, int count, int first, bool bursts)
+{
+    static float x[2 * TRAIN];
+    static int64_t y[TRAIN], burst[TRAIN];
+    char file[128];
+    for (int i = 0; i < count; i++) {
+        x[2 * i] = (float)(first + i);
+        x[2 * i + 1] = 1;
+        y[i] = i / BURST * 7 % CLASSES;
+        burst[i] = i / BURST;
+    }
+    const fst_tensor t[] = {
+        {"x", FST_F32, {2, {count, 2}}, x}, {"y", FST_I64, {1, {count}}, y}, {"burst", FST_I64, {1, {count}}, burst}};
+    must(fst_make_folders(path_in(name), &why));
+    snprintf(file, sizeof file, "%s/%s.safetensors", name, split);
+    must(fst_safetensors_write(path_in(file), NULL, 0, t, bursts ? 3 : 2, NULL, &why));
+}
+
+static int set_up(void **state)
+{
+    static const char *const places[] = {"cloud", "e1", "e2"};
+    static const char params[] = "{\"burst\": {\"window\": 64}}"; /* quick to make */
+    (void)state;
+    if (!mkdtemp(folder))
+        return -1;
+    for (int bursts = 0; bursts < 2; bursts++)
+        for (int p = 0; p < 3; p++) {
+            char name[32];
+            snprintf(name, sizeof name, "%s%s", places[p], bursts ? "_bursts" : "");
+            write_split(name, "train", TRAIN, 1000 * p, bursts);
+            write_split(name, "val", OTHER, 1000 * p + 300, bursts);
+            write_split(name, "test", OTHER, 1000 * p + 600, bursts);
+        }
+    return fst_file_write(path_in("params.json"), params, strlen(params), &why) ? -1 : 0;
+}
+
+static int forget(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st, (void)kind, (void)at;
+    return remove(path);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    return nftw(folder, forget, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static fst_status open_session(struct session *s, fst_task **task, const char *text)
+{
+    must(fst_file_write(path_in("task.yaml"), text, strlen(text), &why));
+    fst_status st = fst_task_load(task, folder, NULL, 0, &why);
+    *s = (struct session){.dry = true};
+    if (st)
+        return st;
+    fst__session_init(s, *task, &options);
+    return fst__session_open_data(s, &why);
+}
+
+static void close_session(struct session *s, fst_task *task)
+{
+    if (s->task)
+        fst__session_close(s);
+    fst_task_free(task);
+}
+
+/* ---- what must hold of every session --------------------------------------------------------------------- */
+
+/* What each sample is used for, found again by its key. */
+struct ledger {
+    struct entry {
+        fst_hash128 key;
+        enum use use;
+        int place;
+    } at[4 * TRAIN + 8 * OTHER + SIGNALS];
+    size_t n;
+};
+
+static struct entry *find(struct ledger *l, const fst_source *s, size_t i)
+{
+    fst_hash128 key;
+    must(fst_source_key(s, i, &key, &why));
+    for (size_t k = 0; k < l->n; k++)
+        if (l->at[k].key.lo == key.lo && l->at[k].key.hi == key.hi)
+            return &l->at[k];
+    l->at[l->n] = (struct entry){key, NOBODY, -1};
+    return &l->at[l->n++];
+}
+
+static void put(struct ledger *l, const fst_source *s, size_t i, enum use use, int place)
+{
+    struct entry *e = find(l, s, i);
+    if (e->use != NOBODY)
+        fail_msg("%s: a sample has two uses: %d at %d, %d at %d", settings, e->use, e->place, use, place);
+    e->use = use;
+    e->place = place;
+}
+
+/* One burst, one use at one place. */
+static void check_bursts(const struct session *s, struct ledger *l)
+{
+    const fst_source *t = s->train;
+    for (size_t i = 0; t->group && i < t->count; i++)
+        for (size_t k = 0; k < i; k++)
+            if (t->group[i] == t->group[k]) {
+                struct entry *a = find(l, t, i), *b = find(l, t, k);
+                if (a->use != b->use || a->place != b->place)
+                    fail_msg("%s: a burst is cut", settings);
+            }
+}
+
+static void check_clients(const struct session *s, struct ledger *l)
+{
+    fst_partition p = {0};
+    size_t learn = s->learn;
+    must(fst__clients(s, &p, &why));
+    for (size_t k = 0; k < s->edges; k++)
+        learn = (k ? learn : 0) + s->edge[k].learn;
+    if (p.begin[p.clients] != learn)
+        fail_msg("%s: the clients have %zu samples, not %zu", settings, p.begin[p.clients], learn);
+    for (int k = 0; k < p.clients; k++) {
+        assert_true(p.begin[k + 1] > p.begin[k]);
+        for (size_t i = p.begin[k]; i < p.begin[k + 1]; i++) {
+            struct entry *e = find(l, s->train, p.index[i]);
+            if (e->use != LEARN)
+                fail_msg("%s: client %d has a sample of use %d", settings, k, e->use);
+            assert_int_equal(e->place, s->edges ? k + 1 : 0);
+            e->use = NOBODY; /* a second client would find it so */
+        }
+    }
+    fst_partition_release(&p);
+}
+
+static void check_session(const struct session *s, size_t total)
+{
+    struct ledger *l = fst_calloc(1, sizeof *l);
+    assert_non_null(l);
+    for (size_t i = 0; i < s->test->count; i++)
+        put(l, s->test, i, TEST, -1);
+    for (size_t k = 0; k <= s->edges; k++) {
+        const struct share cloud = {s->order, s->learn, s->validate}, *h = k ? &s->edge[k - 1] : &cloud;
+        for (size_t i = 0; i < h->learn + h->validate; i++)
+            put(l, s->train, h->index[i], i < h->learn ? LEARN : VALIDATE, (int)k);
+    }
+    if (l->n != total || s->train->count + s->test->count != total)
+        fail_msg("%s: %zu samples are used, of %zu", settings, l->n, total);
+    check_bursts(s, l);
+    check_clients(s, l);
+    fst_free(l);
+}
+
+/* ---- all settings ---------------------------------------------------------------------------------------- */
+
+static const char *const partitions[] = {"{count: 4}", "{count: 4, partition: dirichlet, alpha: 0.3}",
+                                         "{count: 4, partition: shards, classes_per_client: 2}",
+                                         "{count: 4, partition: quantity, alpha: 0.5, min_samples: 4}"};
+/* Ways to keep samples apart, and how many samples one place then brings; all edges' places bring `edge`. */
+static const struct {
+    const char *text;
+    size_t own, edge;
+    bool synth, own_validation;
+} splits[] = {
+    {"", TRAIN + OTHER, TRAIN, false, false},
+    {", validation: 0.25", TRAIN + OTHER, TRAIN, false, false},
+    {", own_validation: true", TRAIN + 2 * OTHER, TRAIN + OTHER, false, true},
+    {", test: 0.2", TRAIN, TRAIN, true, false},
+    {", test: 0.2, validation: 0.25", TRAIN, TRAIN, true, false},
+    {", test: 0.2, own_validation: true", TRAIN + OTHER, TRAIN + OTHER, false, true},
+};
+enum { SPLITS = sizeof splits / sizeof *splits };
+
+static void try_one(const char *data, const char *topology, int split, int partition, size_t total)
+{
+    char text[1024];
+    struct session s;
+    fst_task *task = NULL;
+    snprintf(settings, sizeof settings, "data: {%s%s}\n%sclients: %s\n", data, splits[split].text, topology,
+             partitions[partition]);
+    snprintf(text, sizeof text, "name: own\nseed: 7\n%sstages: {cloud_pretrain: {model: logistic_regression}}\n",
+             settings);
+    must(open_session(&s, &task, text));
+    check_session(&s, total);
+    close_session(&s, task);
+}
+
+static void test_every_sample_has_one_use(void **state)
+{
+    (void)state;
+    for (int bursts = 0; bursts < 2; bursts++)
+        for (int split = 0; split < SPLITS; split++)
+            for (int partition = 0; partition < 4; partition++) {
+                const char *b = bursts ? "_bursts" : "";
+                char data[200];
+                snprintf(data, sizeof data, "source: array, path: cloud%s", b);
+                try_one(data, "", split, partition, splits[split].own);
+                if (partition == 0 && !splits[split].own_validation)
+                    try_one(data, "topology: {edges: 3, cloud_share: 0.4, alpha: 0.7}\n", split, 0, splits[split].own);
+                snprintf(data, sizeof data, "source: array, path: cloud%s, edge_paths: [e1%s, e2%s]", b, b, b);
+                if (partition == 0)
+                    try_one(data, "topology: {edges: 2}\n", split, 0, splits[split].own + 2 * splits[split].edge);
+            }
+}
+
+static void test_made_signals(void **state)
+{
+    static const char data[] = "source: synth, synth: {windows: 480, windows_per_burst: 4, params: params.json}";
+    (void)state;
+    for (int split = 0; split < SPLITS; split++)
+        for (int partition = 0; splits[split].synth && partition < 4; partition++) {
+            try_one(data, "", split, partition, SIGNALS);
+            try_one(data, "topology: {edges: 3, cloud_share: 0.4, alpha: 0.7}\n", split, partition, SIGNALS);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_sample_has_one_use),
+        cmocka_unit_test(test_made_signals),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
