@@ -389,7 +389,7 @@ static fst_status read_names(const struct fst__store *st, fst__held *h, int *cla
         return fst_fail(err, FST_E_CONFIG, "%s: names %zu classes, but %d classes were asked for", st->path, count,
                         *classes);
     *classes = (int)count;
-    return FST_OK;
+    return fst__check_names(st->path, names, count, err);
 }
 
 static fst_status read_all(const struct fst__store *st, const fst_source_spec *spec, fst__held *h, fst_source **out,

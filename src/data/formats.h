@@ -82,6 +82,12 @@ FST_MUST fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t
 FST_MUST fst_status fst__names_copy(char ***out, char *const *names, size_t n, fst_error *err);
 /* Names of all classes in one block, their numbers where the source has none. */
 FST_MUST fst_status fst__class_names(const fst_source *s, char ***out, fst_error *err);
+/* Why a text cannot be the name of a class ("is longer than 255 bytes"), NULL when it can: UTF-8, one byte or more,
+ * nothing in it that a terminal obeys or that hides. */
+enum { FST__MAX_NAME = 255 };
+const char *fst__name_fault(const char *text, size_t n);
+/* FST_E_FORMAT for the first of n names that cannot be one. */
+FST_MUST fst_status fst__check_names(const char *where, char *const *names, size_t n, fst_error *err);
 /* Fails for the first sample with an element that is no number. */
 FST_MUST fst_status fst__held_check_finite(const fst__held *h, fst_error *err);
 /* The digest of data.h, computed through get. */

@@ -3,18 +3,19 @@
  * split form {'train': (X, y), 'val': (X, y), 'test': (X, y)}. The pickle is read by fedstill/tensor.h's reader, which
  * runs nothing. Classes of the first form are numbered in the order of their names, whatever order the file has.
  */
+#include <fcntl.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "formats.h"
 
 static const fst_source_vtable vtable = {"radioml", fst__held_get, fst__held_close};
 
-enum { MAX_CELLS = 1 << 20, MAX_LABEL = 256 };
+enum { MAX_CELLS = 1 << 20, MAX_LABEL = FST__MAX_NAME + 1 };
 
 /* One entry of the dictionary. */
 struct cell {
@@ -25,24 +26,25 @@ struct cell {
     int32_t class;
 };
 
+/* RadioML 2016.10b calls its pickle .dat, as others call everything: it must begin as a pickle of a dictionary does. */
+static bool begins_as_pickle(const char *path)
+{
+    char b[2] = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool read_it = fd >= 0 && pread(fd, b, sizeof b, 0) == (ssize_t)sizeof b;
+    if (fd >= 0)
+        close(fd);
+    return read_it && ((b[0] == '\x80' && b[1] >= 2 && b[1] <= 5) || (b[0] == '(' && b[1] == 'd') || b[0] == '}');
+}
+
 static bool probe(const char *path)
 {
     return !fst__is_folder(path) && fst_file_exists(path) &&
-           (fst__ends_with(path, ".pkl") || fst__ends_with(path, ".pickle"));
+           (fst__ends_with(path, ".pkl") || fst__ends_with(path, ".pickle") ||
+            (fst__ends_with(path, ".dat") && begins_as_pickle(path)));
 }
 
 /* ---- texts and arrays ----------------------------------------------------------------------- */
-
-/* Whether it is UTF-8 without control characters, as the names of classes must be. */
-static bool is_name(const char *s, size_t n)
-{
-    json_t *j = json_stringn(s, n); /* checks that it is UTF-8 */
-    bool good = j && n > 0;
-    json_decref(j);
-    for (size_t i = 0; good && i < n; i++)
-        good = (unsigned char)s[i] >= 0x20 && s[i] != 0x7F;
-    return good;
-}
 
 /* A label's text as UTF-8; what Python 2 wrote is Latin-1. */
 static bool label_text(const fst_pickle_value *v, char out[MAX_LABEL])
@@ -60,7 +62,7 @@ static bool label_text(const fst_pickle_value *v, char out[MAX_LABEL])
         out[n++] = (char)(wide ? 0x80 | (c & 0x3F) : c);
     }
     out[n] = 0;
-    return is_name(out, n);
+    return !fst__name_fault(out, n);
 }
 
 /* Floats (N, 2, L), N possibly 0. */

@@ -1,7 +1,11 @@
 /*
  * SigMF recordings as a source: each annotation is cut into windows of one length, labelled with its core:label.
  * Windows of one annotation, or of annotations with the same fedstill:burst, are one group. A folder of recordings is
- * one source. Metadata are parsed in sigmf_meta.c.
+ * one source, and so is an archive. Metadata are parsed in sigmf_meta.c and sigmf_notes.c.
+ *
+ * Recordings are found and checked first; then the classes are numbered over all of them; then windows are read,
+ * converted and copied one by one, as many as `limit` wants. Memory is that of the windows, and of an archive while it
+ * is read.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -21,16 +25,17 @@
 
 static const fst_source_vtable vtable = {"sigmf", fst__held_get, fst__held_close};
 
-#define META ".sigmf-meta"
-#define DATA ".sigmf-data"
-enum { META_MAX_BYTES = 512 << 20, BLOCK = 1 << 16, MAX_RECORDINGS = 1 << 16 };
+enum { META_MAX_BYTES = 512 << 20, BLOCK = 1 << 16, MAX_RECORDINGS = 1 << 16, MAX_WIDTH = 16 };
+/* Windows may overlap, for several signals at a time, but not so often that a small file becomes a large memory. */
+enum { MAX_OVERLAP = 64, ALWAYS_SAMPLES = 8 << 20 };
 
 /* One recording: its metadata, and its samples in a file or in memory. */
 struct recording {
     fst__sigmf meta;
     char *data_path;
+    unsigned char *own;          /* memory that goes with the recording; NULL: somebody else's */
     const unsigned char *memory; /* NULL: in the file */
-    uint64_t bytes;
+    uint64_t bytes, samples;
 };
 
 struct named {
@@ -48,12 +53,18 @@ struct job {
     fst__held *held;
 };
 
+static void recording_release(struct recording *r)
+{
+    fst__sigmf_release(&r->meta);
+    fst_free(r->data_path);
+    fst_free(r->own);
+    *r = (struct recording){0};
+}
+
 static void recordings_release(struct job *j)
 {
-    for (size_t i = 0; i < j->count; i++) {
-        fst__sigmf_release(&j->all[i].meta);
-        fst_free(j->all[i].data_path);
-    }
+    for (size_t i = 0; i < j->count; i++)
+        recording_release(&j->all[i]);
     fst_free(j->all);
     j->all = NULL;
     j->count = j->cap = 0;
@@ -69,7 +80,12 @@ static void job_release(struct job *j)
 
 static bool is_meta(const char *name)
 {
-    return fst__ends_with(name, META) && name[0] != '.';
+    return fst__ends_with(name, FST__SIGMF_META) && name[0] != '.';
+}
+
+static bool is_archive(const char *name)
+{
+    return fst__ends_with(name, FST__SIGMF_ARCHIVE) && name[0] != '.';
 }
 
 static bool holds_recordings(const char *folder)
@@ -78,7 +94,7 @@ static bool holds_recordings(const char *folder)
     struct dirent *e;
     bool yes = false;
     while (d && !yes && (e = readdir(d)))
-        yes = is_meta(e->d_name);
+        yes = is_meta(e->d_name) || is_archive(e->d_name);
     if (d)
         closedir(d);
     return yes;
@@ -87,7 +103,9 @@ static bool holds_recordings(const char *folder)
 static bool probe(const char *path)
 {
     if (!fst__is_folder(path))
-        return fst_file_exists(path) && (fst__ends_with(path, META) || fst__ends_with(path, DATA));
+        return fst_file_exists(path) &&
+               (fst__ends_with(path, FST__SIGMF_META) || fst__ends_with(path, FST__SIGMF_DATA) ||
+                fst__ends_with(path, FST__SIGMF_ARCHIVE));
     char *train = fst_path_join(path, "train");
     bool yes = holds_recordings(path) || (train && fst__is_folder(train) && holds_recordings(train));
     fst_free(train);
@@ -101,6 +119,20 @@ static char *sibling(const char *path, const char *ending)
     if (other)
         memcpy(other + strlen(other) - strlen(ending), ending, strlen(ending));
     return other;
+}
+
+/* The data file of the metadata at `path`: core:dataset in the same folder, or the one of the same name. */
+static char *data_of(const char *path, const char *dataset)
+{
+    const char *slash = strrchr(path, '/');
+    fst_buf b = {0};
+    if (!dataset)
+        return sibling(path, FST__SIGMF_DATA);
+    char *copy = NULL;
+    if (!fst_buf_printf(&b, NULL, "%.*s%s", slash ? (int)(slash + 1 - path) : 0, path, dataset))
+        copy = fst_strdup(b.data);
+    fst_buf_release(&b);
+    return copy;
 }
 
 static fst_status job_room(struct job *j, fst_error *err)
@@ -127,22 +159,102 @@ static fst_status add_recording(struct job *j, const char *meta_path, fst_error 
     if (s)
         return s;
     struct recording *r = &j->all[j->count - 1];
-    r->data_path = sibling(meta_path, DATA);
-    if (!r->data_path)
-        return fst_fail_memory(err, strlen(meta_path));
     s = fst_file_read(meta_path, META_MAX_BYTES, &text, err);
     if (!s)
         s = fst__sigmf_parse(&r->meta, meta_path, text.data ? text.data : "", text.len, err);
     fst_buf_release(&text);
     if (s)
         return s;
+    r->data_path = data_of(meta_path, r->meta.dataset);
+    if (!r->data_path)
+        return fst_fail_memory(err, strlen(meta_path));
+    if (stat(r->data_path, &st) && errno == ENOENT && r->meta.metadata_only)
+        return fst_fail(err, FST_E_UNSUPPORTED, "%s: core:metadata_only, and no samples at %s", meta_path,
+                        r->data_path);
     if (stat(r->data_path, &st))
         return fst_fail_errno(err, "%s", r->data_path);
     if (!S_ISREG(st.st_mode))
         return fst_fail(err, FST_E_IO, "%s: not a file", r->data_path);
     r->bytes = (uint64_t)st.st_size;
-    return fst__sigmf_check_data(&r->meta, r->bytes, err);
+    return fst__sigmf_check_data(&r->meta, r->bytes, &r->samples, err);
 }
+
+/* ---- archives ------------------------------------------------------------------------------- */
+
+/* The member of that name; its data go over to the caller. */
+static bool take_data(fst__archive *a, const char *name, struct recording *r)
+{
+    static const unsigned char nothing[1];
+    for (size_t i = 0; i < a->count; i++)
+        if (a->member[i].data && !strcmp(a->member[i].name, name)) {
+            r->own = a->member[i].data;
+            r->memory = r->own ? r->own : nothing;
+            r->bytes = a->member[i].len;
+            a->member[i].data = NULL;
+            return true;
+        }
+    return false;
+}
+
+/* `place` is the archive's path; messages call a recording "x.sigmf: x/x.sigmf-meta". */
+static fst_status add_member(struct job *j, fst__archive *a, const struct fst__member *meta, const char *place,
+                             fst_error *err)
+{
+    fst_buf name = {0};
+    fst_status s = job_room(j, err);
+    if (s)
+        return s;
+    struct recording *r = &j->all[j->count - 1];
+    s = meta->len <= META_MAX_BYTES
+            ? fst_buf_printf(&name, err, "%s: %s", place, meta->name)
+            : fst_fail(err, FST_E_LIMIT, "%s: %s is larger than %d MB", place, meta->name, META_MAX_BYTES >> 20);
+    if (!s)
+        s = fst__sigmf_parse(&r->meta, name.data, (const char *)meta->data, meta->len, err);
+    fst_buf_release(&name);
+    if (s)
+        return s;
+    r->data_path = data_of(meta->name, r->meta.dataset);
+    if (!r->data_path)
+        return fst_fail_memory(err, strlen(meta->name));
+    if (!take_data(a, r->data_path, r))
+        return fst_fail(err, FST_E_FORMAT, "%s: there is no %s in the archive", r->meta.name, r->data_path);
+    return fst__sigmf_check_data(&r->meta, r->bytes, &r->samples, err);
+}
+
+static int members_by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct fst__member *)a)->name, ((const struct fst__member *)b)->name);
+}
+
+static fst_status add_members(struct job *j, fst__archive *a, const char *place, fst_error *err)
+{
+    size_t before = j->count;
+    fst_status s = FST_OK;
+    if (a->count)
+        qsort(a->member, a->count, sizeof *a->member, members_by_name);
+    for (size_t i = 0; !s && i < a->count; i++) {
+        const char *slash = strrchr(a->member[i].name, '/');
+        if (is_meta(slash ? slash + 1 : a->member[i].name) && a->member[i].data)
+            s = add_member(j, a, &a->member[i], place, err);
+    }
+    if (!s && j->count == before)
+        s = fst_fail(err, FST_E_FORMAT, "%s: no %s file in this archive", place, FST__SIGMF_META);
+    return s;
+}
+
+static fst_status add_archive(struct job *j, const char *path, fst_error *err)
+{
+    fst__archive a = {0};
+    fst_status s = fst__not_foreign(path, err);
+    if (!s)
+        s = fst__archive_read(&a, path, err);
+    if (!s)
+        s = add_members(j, &a, path, err);
+    fst__archive_release(&a);
+    return s;
+}
+
+/* ---- folders -------------------------------------------------------------------------------- */
 
 static int by_text(const void *a, const void *b)
 {
@@ -164,9 +276,11 @@ static fst_status add_folder(struct job *j, const char *folder, fst_error *err)
         return fst_fail_errno(err, "%s", folder);
     errno = 0;
     while (!s && (e = readdir(d))) {
-        if (is_meta(e->d_name)) {
+        if (is_meta(e->d_name) || is_archive(e->d_name)) {
             char *path = fst_path_join(folder, e->d_name);
-            s = path ? add_recording(j, path, err) : fst_fail_memory(err, strlen(folder));
+            s = path ? FST_OK : fst_fail_memory(err, strlen(folder));
+            if (!s)
+                s = is_meta(e->d_name) ? add_recording(j, path, err) : add_archive(j, path, err);
             fst_free(path);
         }
         errno = 0;
@@ -175,10 +289,40 @@ static fst_status add_folder(struct job *j, const char *folder, fst_error *err)
         s = fst_fail_errno(err, "%s", folder);
     closedir(d);
     if (!s && j->count == 0)
-        s = fst_fail(err, FST_E_FORMAT, "%s: no %s file in this folder", folder, META);
+        s = fst_fail(err, FST_E_FORMAT, "%s: no %s file in this folder", folder, FST__SIGMF_META);
     if (!s)
         qsort(j->all, j->count, sizeof *j->all, recordings_by_name);
     return s;
+}
+
+/* Leaves out recordings that say of no sample what it is, and says what was left out. */
+static fst_status keep_labelled(struct job *j, fst_error *err)
+{
+    size_t kept = 0, unlabelled = 0, notes = 0, all = j->count;
+    const char *first = all ? j->all[0].meta.name : j->name;
+    char name[256];
+    snprintf(name, sizeof name, "%s", all == 1 ? first : j->name);
+    for (size_t r = 0; r < j->count; r++) {
+        unlabelled += j->all[r].meta.unlabelled;
+        notes += j->all[r].meta.count;
+        if (j->all[r].meta.count)
+            j->all[kept++] = j->all[r];
+        else
+            recording_release(&j->all[r]);
+    }
+    j->count = kept;
+    if (!notes && unlabelled)
+        return fst_fail(err, FST_E_FORMAT, "%s: none of %zu annotations has a core:label; every window needs one", name,
+                        unlabelled);
+    if (!notes)
+        return fst_fail(err, FST_E_FORMAT, "%s: no annotations; they say which samples are of which class", name);
+    if (unlabelled)
+        fst__warn_once("%s: %zu of %zu annotations have no core:label and are left out", name, unlabelled,
+                       unlabelled + notes);
+    if (kept < all)
+        fst__warn_once("%s: %zu of %zu recordings have no annotation with a core:label and are left out", name,
+                       all - kept, all);
+    return FST_OK;
 }
 
 /* ---- labels --------------------------------------------------------------------------------- */
@@ -265,14 +409,41 @@ static fst_status class_of(const struct job *j, const fst__sigmf *m, size_t i, i
     struct named wanted = {m->notes[i].label, 0};
     const struct named *hit = bsearch(&wanted, j->index, j->classes, sizeof wanted, by_name);
     if (!hit)
-        return fst_fail(err, FST_E_MISMATCH, "%s: annotation %zu: label \"%.64s\" is not in %s", m->name, i,
-                        wanted.name,
+        return fst_fail(err, FST_E_MISMATCH, "%s: annotation %zu: label \"%.64s\" is not in %s", m->name,
+                        m->notes[i].index, wanted.name,
                         m->classes ? "fedstill:classes, or not among those of training" : "the training recordings");
     *out = hit->class;
     return FST_OK;
 }
 
 /* ---- windows -------------------------------------------------------------------------------- */
+
+static fst_status check_note(const fst__sigmf *m, const fst__sigmf_note *n, uint64_t window, fst_error *err)
+{
+    if (n->count == 0)
+        return fst_fail(err, FST_E_FORMAT, "%s: annotation %zu has no samples (core:sample_count 0)", m->name,
+                        n->index);
+    if (n->count < window)
+        return fst_fail(err, FST_E_FORMAT,
+                        "%s: annotation %zu has %" PRIu64 " samples, fewer than a window of %" PRIu64, m->name,
+                        n->index, n->count, window);
+    return FST_OK;
+}
+
+/* A few bytes of metadata can name the same samples over and over. */
+static fst_status check_overlap(const struct job *j, uint64_t total, uint64_t window, fst_error *err)
+{
+    uint64_t samples = 0, wanted = 0;
+    for (size_t r = 0; r < j->count; r++)
+        samples += j->all[r].samples;
+    bool huge = __builtin_mul_overflow(fst__limited(total, j->limit), window, &wanted);
+    if (!huge && (wanted <= ALWAYS_SAMPLES || wanted / MAX_OVERLAP <= samples))
+        return FST_OK;
+    return fst_fail(err, FST_E_LIMIT,
+                    "%s: annotations overlap: %" PRIu64 " windows of %" PRIu64 " samples out of %" PRIu64
+                    " samples, each more than %d times on average; set limit to read fewer windows",
+                    j->name, fst__limited(total, j->limit), window, samples, MAX_OVERLAP);
+}
 
 /* The window's length, and how many there are. */
 static fst_status settle_window(struct job *j, uint64_t *total, fst_error *err)
@@ -282,26 +453,22 @@ static fst_status settle_window(struct job *j, uint64_t *total, fst_error *err)
     for (size_t r = 0; r < j->count; r++)
         for (size_t i = 0; i < j->all[r].meta.count; i++) {
             const fst__sigmf *m = &j->all[r].meta;
-            uint64_t n = m->notes[i].count;
-            if (!chosen && n != window)
+            const fst__sigmf_note *n = &m->notes[i];
+            if (!chosen && n->count != window)
                 return fst_fail(err, FST_E_CONFIG,
                                 "%s: annotation %zu has %" PRIu64 " samples, others have %" PRIu64
                                 ": choose a window (option window) that all can be cut into",
-                                m->name, i, n, window);
-            if (n == 0)
-                return fst_fail(err, FST_E_FORMAT, "%s: annotation %zu has no samples (core:sample_count 0)", m->name,
-                                i);
-            if (n < window)
-                return fst_fail(err, FST_E_FORMAT,
-                                "%s: annotation %zu has %" PRIu64 " samples, fewer than a window of %" PRIu64, m->name,
-                                i, n, window);
-            sum += n / window;
+                                m->name, n->index, n->count, window);
+            fst_status s = check_note(m, n, window, err);
+            if (s)
+                return s;
+            sum += n->count / window;
         }
     if (window > FST_SOURCE_MAX_BYTES / 8)
         return fst_fail(err, FST_E_LIMIT, "%s: a window of %" PRIu64 " samples is too long", j->name, window);
     j->window = (size_t)window;
     *total = sum;
-    return FST_OK;
+    return check_overlap(j, sum, window, err);
 }
 
 static fst_status read_raw(const struct recording *r, int fd, uint64_t at, unsigned char *dst, size_t len,
@@ -324,6 +491,23 @@ static fst_status read_raw(const struct recording *r, int fd, uint64_t at, unsig
         len -= (size_t)n;
     }
     return FST_OK;
+}
+
+/* `count` samples, which headers may interrupt. */
+static fst_status read_samples(const struct recording *r, int fd, uint64_t start, uint64_t count, unsigned char *dst,
+                               fst_error *err)
+{
+    size_t width = fst__sigmf_width(r->meta.type);
+    fst_status s = FST_OK;
+    while (!s && count) {
+        uint64_t run = 0, at = fst__sigmf_place(&r->meta, start, &run);
+        run = run < count ? run : count;
+        s = read_raw(r, fd, at, dst, (size_t)run * width, err);
+        dst += (size_t)run * width;
+        start += run;
+        count -= run;
+    }
+    return s;
 }
 
 static fst_status check_digest(const struct recording *r, int fd, fst_error *err)
@@ -373,17 +557,17 @@ static fst_status take_note(struct job *j, const struct recording *r, int fd, si
                             struct cursor *c, fst_error *err)
 {
     const fst__sigmf_note *n = &r->meta.notes[i];
-    size_t width = fst__sigmf_width(r->meta.type), count = j->held->base.count;
+    size_t count = j->held->base.count;
     int32_t class = 0;
     int64_t group = n->has_burst ? c->group_base + n->burst : c->group_next++;
     fst_status s = class_of(j, &r->meta, i, &class, err);
     for (uint64_t w = 0; !s && w < n->count / j->window && c->at < count; w++) {
-        s = read_raw(r, fd, (n->start + w * j->window) * width, raw, j->window * width, err);
+        s = read_samples(r, fd, n->start + w * j->window, j->window, raw, err);
         if (s)
             break;
         float *x = (float *)(void *)j->held->own_data + c->at * 2 * j->window;
         fst__sigmf_convert(r->meta.type, raw, j->window, x);
-        s = check_window(r, i, n->start + w * j->window, x, j->window, err);
+        s = check_window(r, n->index, n->start + w * j->window, x, j->window, err);
         j->held->own_labels[c->at] = class;
         j->held->own_snr[c->at] = n->snr;
         j->held->own_group[c->at] = group;
@@ -445,8 +629,8 @@ static fst_status take_all(struct job *j, fst_source **out, fst_error *err)
     fst_status s = settle_window(j, &total, err);
     if (!s)
         s = reserve(j, total, err);
-    if (!s && !(raw = fst_alloc(j->window * 8)))
-        s = fst_fail_memory(err, j->window * 8);
+    if (!s && !(raw = fst_alloc(j->window * MAX_WIDTH)))
+        s = fst_fail_memory(err, j->window * MAX_WIDTH);
     for (size_t r = 0; !s && r < j->count && c.at < j->held->base.count; r++)
         s = take_recording(j, &j->all[r], raw, &c, err);
     fst_free(raw);
@@ -470,10 +654,14 @@ static fst_status add_split(struct job *j, const char *path, const char *split, 
     if (!s)
         s = add_folder(j, parts ? train : path, err);
     if (!s)
+        s = keep_labelled(j, err);
+    if (!s)
         s = gather_labels(j, err);
     if (!s && strcmp(split, "train")) {
         recordings_release(j);
         s = add_folder(j, own, err);
+        if (!s)
+            s = keep_labelled(j, err);
     }
     fst_free(train);
     fst_free(own);
@@ -483,13 +671,20 @@ static fst_status add_split(struct job *j, const char *path, const char *split, 
 static fst_status add_file(struct job *j, const char *path, const char *split, fst_error *err)
 {
     if (strcmp(split, "train"))
-        return fst_fail(err, FST_E_FORMAT, "%s: one recording has no %s split", path, split);
-    if (!fst__ends_with(path, META) && !fst__ends_with(path, DATA))
-        return fst_fail(err, FST_E_FORMAT, "%s: a file that ends in %s or %s is needed, or a folder of such", path,
-                        META, DATA);
-    char *meta = sibling(path, META);
-    fst_status s = meta ? add_recording(j, meta, err) : fst_fail_memory(err, strlen(path));
+        return fst_fail(err, FST_E_FORMAT, "%s: one %s has no %s split", path,
+                        fst__ends_with(path, FST__SIGMF_ARCHIVE) ? "archive" : "recording", split);
+    if (!fst__ends_with(path, FST__SIGMF_META) && !fst__ends_with(path, FST__SIGMF_DATA) &&
+        !fst__ends_with(path, FST__SIGMF_ARCHIVE))
+        return fst_fail(err, FST_E_FORMAT, "%s: a file that ends in %s, %s or %s is needed, or a folder of such", path,
+                        FST__SIGMF_META, FST__SIGMF_DATA, FST__SIGMF_ARCHIVE);
+    bool archive = fst__ends_with(path, FST__SIGMF_ARCHIVE);
+    char *meta = archive ? NULL : sibling(path, FST__SIGMF_META);
+    fst_status s = archive ? add_archive(j, path, err)
+                   : meta  ? add_recording(j, meta, err)
+                           : fst_fail_memory(err, strlen(path));
     fst_free(meta);
+    if (!s)
+        s = keep_labelled(j, err);
     return s ? s : gather_labels(j, err);
 }
 
@@ -512,6 +707,21 @@ static fst_status open_sigmf(fst_source **out, const fst_source_spec *spec, fst_
     return s;
 }
 
+/* What was added becomes a source; j is released. */
+static fst_status finish(struct job *j, fst_status s, fst_source **out, fst_error *err)
+{
+    if (!s)
+        s = keep_labelled(j, err);
+    if (!s)
+        s = gather_labels(j, err);
+    if (!s)
+        s = take_all(j, out, err);
+    if (s)
+        fst__held_close(&j->held->base);
+    job_release(j);
+    return s;
+}
+
 fst_status fst__sigmf_read_memory(fst_source **out, const char *name, const char *meta, size_t meta_len,
                                   const void *data, size_t data_len, size_t window, fst_error *err)
 {
@@ -524,18 +734,27 @@ fst_status fst__sigmf_read_memory(fst_source **out, const char *name, const char
     if (!s)
         s = fst__sigmf_parse(&j.all[0].meta, name, meta, meta_len, err);
     if (!s)
-        s = fst__sigmf_check_data(&j.all[0].meta, data_len, err);
+        s = fst__sigmf_check_data(&j.all[0].meta, data_len, &j.all[0].samples, err);
     if (!s) {
         j.all[0].memory = data_len ? data : nothing;
         j.all[0].bytes = data_len;
-        s = gather_labels(&j, err);
     }
-    if (!s)
-        s = take_all(&j, out, err);
+    return finish(&j, s, out, err);
+}
+
+fst_status fst__sigmf_read_archive(fst_source **out, const char *name, const void *data, size_t len, size_t window,
+                                   fst_error *err)
+{
+    fst__archive a = {0};
+    struct job j = {.name = name, .window = window};
+    fst_status s = fst__held_new(&j.held, &vtable, name, err);
     if (s)
-        fst__held_close(&j.held->base);
-    job_release(&j);
-    return s;
+        return s;
+    s = fst__archive_read_memory(&a, name, data, len, err);
+    if (!s)
+        s = add_members(&j, &a, name, err);
+    fst__archive_release(&a);
+    return finish(&j, s, out, err);
 }
 
 const fst__format fst__format_sigmf = {"sigmf", probe, open_sigmf, true};

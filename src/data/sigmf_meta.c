@@ -1,34 +1,24 @@
 /*
- * A SigMF recording's metadata (https://sigmf.org, versions 1.x and the 0.x before them): JSON with a global object
- * and annotations. Only complex baseband of one channel in one plain data file is read; everything that would
- * change what a sample is (headers inside the data, unknown extensions that are not optional) is refused by name.
+ * A SigMF recording's metadata (https://sigmf.org, versions 1.x and the 0.x before them): JSON with a global object,
+ * captures and annotations (sigmf_notes.c). Complex baseband of one channel is read, also from data files that do not
+ * conform (core:dataset, core:header_bytes, core:trailing_bytes). What would change what a sample is (more channels,
+ * unknown extensions that are not optional) is refused by name.
  */
 #include <inttypes.h>
 #include <jansson.h>
-#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "sigmf.h"
 
-enum { MAX_NOTES = 1 << 24 };
-
-static const struct {
-    const char *name;
-    fst__sigmf_type type;
-    size_t width;
-} types[] = {{"cf32_le", FST__CF32_LE, 8}, {"ci16_le", FST__CI16_LE, 4}, {"cu8", FST__CU8, 2}};
-enum { TYPES = sizeof types / sizeof *types };
-
-size_t fst__sigmf_width(fst__sigmf_type t)
-{
-    return types[t].width;
-}
+enum { MAX_CAPTURES = 1 << 24, PER_BYTE = 16, ALWAYS = 1 << 24 };
 
 void fst__sigmf_release(fst__sigmf *m)
 {
     if (!m)
         return;
     json_decref(m->json);
+    fst_free(m->captures);
     fst_free(m->notes);
     fst_free(m->name);
     *m = (fst__sigmf){0};
@@ -53,13 +43,8 @@ static fst_status parse_datatype(fst__sigmf *m, json_t *global, fst_error *err)
     const char *t = json_string_value(json_object_get(global, "core:datatype"));
     if (!t)
         return fst_fail(err, FST_E_FORMAT, "%s: global has no core:datatype", m->name);
-    for (size_t i = 0; i < TYPES; i++)
-        if (!strcmp(t, types[i].name)) {
-            m->type = types[i].type;
-            return FST_OK;
-        }
-    return fst_fail(err, FST_E_UNSUPPORTED, "%s: core:datatype is \"%.32s\"; cf32_le, ci16_le and cu8 are read",
-                    m->name, t);
+    fst_status s = fst__sigmf_type_parse(&m->type, t, err);
+    return s ? fst_fail_in(err, s, "%s", m->name) : s;
 }
 
 /* Extensions that one must understand. */
@@ -79,27 +64,46 @@ static fst_status check_extensions(const fst__sigmf *m, json_t *global, fst_erro
     return FST_OK;
 }
 
-/* Keys that say that the data file is not simply samples behind samples. */
-static fst_status check_plain(const fst__sigmf *m, json_t *root, json_t *global, fst_error *err)
+/* A file beside the metadata, never elsewhere: metadata come from strangers. */
+static fst_status parse_dataset(fst__sigmf *m, json_t *global, fst_error *err)
 {
-    size_t i;
-    json_t *c, *channels = json_object_get(global, "core:num_channels");
-    if (channels && json_integer_value(channels) != 1)
-        return fst_fail(err, FST_E_UNSUPPORTED, "%s: core:num_channels is not 1; one channel is read", m->name);
-    if (json_object_get(global, "core:dataset"))
-        return fst_fail(err, FST_E_UNSUPPORTED, "%s: core:dataset names a foreign data file; only .sigmf-data is read",
-                        m->name);
-    if (json_is_true(json_object_get(global, "core:metadata_only")))
-        return fst_fail(err, FST_E_UNSUPPORTED, "%s: core:metadata_only: there are no samples", m->name);
-    if (json_integer_value(json_object_get(global, "core:trailing_bytes")) > 0)
-        return fst_fail(err, FST_E_UNSUPPORTED, "%s: core:trailing_bytes; only plain samples are read", m->name);
-    json_array_foreach(json_object_get(root, "captures"), i, c)
-    {
-        if (json_integer_value(json_object_get(c, "core:header_bytes")) > 0)
-            return fst_fail(err, FST_E_UNSUPPORTED,
-                            "%s: capture %zu has core:header_bytes; only plain samples are read", m->name, i);
-    }
+    char found[FST_JSON_FOUND];
+    json_t *j = json_object_get(global, "core:dataset");
+    const char *name = json_string_value(j);
+    if (!j)
+        return FST_OK;
+    if (!name || !name[0] || strchr(name, '/') || !strcmp(name, ".") || !strcmp(name, "..") ||
+        fst__name_fault(name, json_string_length(j)))
+        return fst_fail(err, FST_E_FORMAT, "core:dataset must be the name of a file in the metadata's folder, not %s",
+                        fst_json_found(j, found));
+    m->dataset = name;
     return FST_OK;
+}
+
+/* How samples lie in the data file, and where it is. */
+static fst_status parse_layout(fst__sigmf *m, json_t *global, fst_error *err)
+{
+    char found[FST_JSON_FOUND];
+    int64_t channels = 1, trailing = 0, offset = 0;
+    json_t *only = json_object_get(global, "core:metadata_only");
+    fst_status s = fst_json_whole(global, "core:num_channels", 1, INT64_MAX, &channels, err);
+    if (!s && channels != 1)
+        s = fst_fail(err, FST_E_UNSUPPORTED,
+                     "core:num_channels is %" PRId64 "; one channel is read: write each as a recording of its own",
+                     channels);
+    if (!s)
+        s = fst_json_whole(global, "core:trailing_bytes", 0, INT64_MAX, &trailing, err);
+    if (!s)
+        s = fst_json_whole(global, "core:offset", 0, INT64_MAX, &offset, err);
+    if (!s && only && !json_is_boolean(only))
+        s = fst_fail(err, FST_E_FORMAT, "core:metadata_only must be true or false, not %s",
+                     fst_json_found(only, found));
+    if (!s)
+        s = parse_dataset(m, global, err);
+    m->metadata_only = json_is_true(only);
+    m->trailing = (uint64_t)trailing;
+    m->offset = (uint64_t)offset;
+    return s ? fst_fail_in(err, s, "%s", m->name) : s;
 }
 
 static fst_status parse_digest(fst__sigmf *m, json_t *global, fst_error *err)
@@ -119,6 +123,7 @@ static fst_status parse_classes(fst__sigmf *m, json_t *global, fst_error *err)
 {
     size_t i;
     json_t *name, *list = json_object_get(global, "fedstill:classes"), *seen;
+    const char *wrong = NULL;
     if (!list)
         return FST_OK;
     bool good = json_array_size(list) > 0 && json_array_size(list) <= FST_MAX_CLASSES && (seen = json_object());
@@ -128,99 +133,104 @@ static fst_status parse_classes(fst__sigmf *m, json_t *global, fst_error *err)
     json_array_foreach(list, i, name)
     {
         const char *text = json_string_value(name);
+        if (good && text && !wrong)
+            wrong = fst__name_fault(text, json_string_length(name));
         good = good && text && !json_object_get(seen, text) && !json_object_set_new(seen, text, json_true());
     }
     json_decref(seen);
-    if (!good)
-        return fst_fail(err, FST_E_FORMAT, "%s: fedstill:classes must be a list of different texts", m->name);
+    if (!good || wrong)
+        return fst_fail(err, FST_E_FORMAT, "%s: fedstill:classes must be a list of different texts%s%s", m->name,
+                        wrong ? "; one " : "", wrong ? wrong : "");
     m->classes = list;
     return FST_OK;
 }
 
-/* ---- annotations ---------------------------------------------------------------------------- */
+/* ---- captures ------------------------------------------------------------------------------- */
 
-static fst_status whole_number(const fst__sigmf *m, size_t i, json_t *note, const char *key, uint64_t *out,
-                               fst_error *err)
+static int by_start(const void *a, const void *b)
 {
-    json_t *j = json_object_get(note, key);
-    if (!json_is_integer(j) || json_integer_value(j) < 0)
-        return fst_fail(err, FST_E_FORMAT, "%s: annotation %zu: %s must be a whole number >= 0%s", m->name, i, key,
-                        j ? "" : " and is missing");
-    *out = (uint64_t)json_integer_value(j);
-    return FST_OK;
+    const fst__sigmf_capture *x = a, *y = b;
+    return (x->start > y->start) - (x->start < y->start);
 }
 
-static fst_status parse_ours(const fst__sigmf *m, size_t i, json_t *note, fst__sigmf_note *n, fst_error *err)
+static fst_status parse_capture(const fst__sigmf *m, const json_t *c, size_t i, fst__sigmf_capture *out, fst_error *err)
 {
-    json_t *snr = json_object_get(note, "fedstill:snr_db"), *burst = json_object_get(note, "fedstill:burst");
-    n->snr = NAN;
-    if (snr && !json_is_null(snr)) {
-        if (!json_is_number(snr) || !(fabs(json_number_value(snr)) <= 1000))
-            return fst_fail(err, FST_E_FORMAT, "%s: annotation %zu: fedstill:snr_db must be a number of dB", m->name,
-                            i);
-        n->snr = (float)json_number_value(snr);
-    }
-    if (burst) {
-        uint64_t v = 0;
-        fst_status s = whole_number(m, i, note, "fedstill:burst", &v, err);
-        if (s)
-            return s;
-        if (v > INT32_MAX)
-            return fst_fail(err, FST_E_LIMIT, "%s: annotation %zu: fedstill:burst is %" PRIu64 ", at most %d is read",
-                            m->name, i, v, INT32_MAX);
-        n->has_burst = true;
-        n->burst = (int64_t)v;
-    }
-    return FST_OK;
-}
-
-static fst_status parse_note(const fst__sigmf *m, size_t i, json_t *note, uint64_t offset, fst__sigmf_note *n,
-                             fst_error *err)
-{
-    if (!json_is_object(note))
-        return fst_fail(err, FST_E_FORMAT, "%s: annotation %zu is no object", m->name, i);
-    fst_status s = whole_number(m, i, note, "core:sample_start", &n->start, err);
+    int64_t start = i ? -1 : 0, header = 0;
+    fst_status s = fst_json_whole(c, "core:sample_start", 0, INT64_MAX, &start, err);
+    if (!s && start < 0)
+        s = fst_fail(err, FST_E_FORMAT, "core:sample_start is missing");
     if (!s)
-        s = whole_number(m, i, note, "core:sample_count", &n->count, err);
+        s = fst_json_whole(c, "core:header_bytes", 0, INT64_MAX, &header, err);
     if (s)
-        return s;
-    n->label = json_string_value(json_object_get(note, "core:label"));
-    if (!n->label || !n->label[0])
-        return fst_fail(err, FST_E_FORMAT, "%s: annotation %zu has no core:label; every window needs one", m->name, i);
-    if (n->start < offset)
-        return fst_fail(err, FST_E_FORMAT, "%s: annotation %zu starts at %" PRIu64 ", before core:offset %" PRIu64,
-                        m->name, i, n->start, offset);
-    n->start -= offset;
-    return parse_ours(m, i, note, n, err);
+        return fst_fail_in(err, s, "%s: capture %zu", m->name, i);
+    out->start = (uint64_t)start > m->offset ? (uint64_t)start - m->offset : 0;
+    out->headers = (uint64_t)header;
+    return FST_OK;
 }
 
-static fst_status parse_notes(fst__sigmf *m, json_t *root, json_t *global, fst_error *err)
+/* Headers are added up, so that a binary search finds where a sample lies. */
+static fst_status parse_captures(fst__sigmf *m, json_t *root, fst_error *err)
 {
-    json_t *list = json_object_get(root, "annotations"), *note, *first = json_object_get(global, "core:offset");
-    uint64_t offset = json_integer_value(first) > 0 ? (uint64_t)json_integer_value(first) : 0;
+    json_t *list = json_object_get(root, "captures"), *c;
     size_t n = json_array_size(list), i;
-    if (n == 0)
-        return fst_fail(err, FST_E_FORMAT, "%s: no annotations; they say which samples are of which class", m->name);
-    if (n > MAX_NOTES)
-        return fst_fail(err, FST_E_LIMIT, "%s: %zu annotations, at most %d are read", m->name, n, MAX_NOTES);
-    m->notes = fst_calloc(n, sizeof *m->notes);
-    if (!m->notes)
-        return fst_fail_memory(err, n * sizeof *m->notes);
-    m->count = n;
-    json_array_foreach(list, i, note)
+    bool sorted = true;
+    uint64_t headers = 0;
+    if (n > MAX_CAPTURES)
+        return fst_fail(err, FST_E_LIMIT, "%s: %zu captures, at most %d are read", m->name, n, MAX_CAPTURES);
+    m->captures = fst_calloc(n + 1, sizeof *m->captures);
+    if (!m->captures)
+        return fst_fail_memory(err, n * sizeof *m->captures);
+    json_array_foreach(list, i, c)
     {
-        fst_status s = parse_note(m, i, note, offset, &m->notes[i], err);
+        fst__sigmf_capture *now = &m->captures[i];
+        fst_status s = parse_capture(m, c, i, now, err);
         if (s)
             return s;
+        sorted = sorted && (i == 0 || now->start >= now[-1].start);
+        if (__builtin_add_overflow(headers, now->headers, &headers))
+            return fst_fail(err, FST_E_FORMAT, "%s: core:header_bytes are more than any file has", m->name);
+        now->headers = headers;
     }
+    m->capture_count = n;
+    if (!sorted && headers)
+        return fst_fail(err, FST_E_FORMAT,
+                        "%s: captures are not sorted by core:sample_start, so where their core:header_bytes are is "
+                        "not known",
+                        m->name);
+    if (!sorted)
+        qsort(m->captures, n, sizeof *m->captures, by_start);
     return FST_OK;
 }
 
 /* ---- all together --------------------------------------------------------------------------- */
 
+/* What the parsed values may take is bounded by the size of their text before they are made: text that is mostly
+ * brackets and commas would take a hundred times its size. An annotation of the standard takes ten times as much. */
+static fst_status check_density(const fst__sigmf *m, const char *text, size_t len, fst_error *err)
+{
+    bool quoted = false;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < len; i++) {
+        char c = text[i];
+        if (quoted && c == '\\')
+            i++;
+        else if (c == '"')
+            quoted = !quoted;
+        else if (!quoted)
+            bytes += c == '{' || c == '[' ? 300 : c == ',' ? 80 : 0;
+    }
+    if (bytes <= (uint64_t)len * PER_BYTE + ALWAYS)
+        return FST_OK;
+    return fst_fail(err, FST_E_LIMIT, "%s: %zu bytes of JSON that are mostly brackets and commas: not SigMF metadata",
+                    m->name, len);
+}
+
 static fst_status parse(fst__sigmf *m, const char *text, size_t len, fst_error *err)
 {
     json_error_t je;
+    fst_status s = check_density(m, text, len, err);
+    if (s)
+        return s;
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
     m->json = root;
     if (!root)
@@ -228,18 +238,20 @@ static fst_status parse(fst__sigmf *m, const char *text, size_t len, fst_error *
     json_t *global = json_object_get(root, "global");
     if (!json_is_object(global))
         return fst_fail(err, FST_E_FORMAT, "%s: no object \"global\": not SigMF metadata", m->name);
-    fst_status s = parse_version(m, global, err);
+    s = parse_version(m, global, err);
     if (!s)
         s = parse_datatype(m, global, err);
     if (!s)
         s = check_extensions(m, global, err);
     if (!s)
-        s = check_plain(m, root, global, err);
+        s = parse_layout(m, global, err);
+    if (!s)
+        s = parse_captures(m, root, err);
     if (!s)
         s = parse_digest(m, global, err);
     if (!s)
         s = parse_classes(m, global, err);
-    return s ? s : parse_notes(m, root, global, err);
+    return s ? s : fst__sigmf_parse_notes(m, root, err);
 }
 
 fst_status fst__sigmf_parse(fst__sigmf *out, const char *name, const char *text, size_t len, fst_error *err)
@@ -251,42 +263,4 @@ fst_status fst__sigmf_parse(fst__sigmf *out, const char *name, const char *text,
     else
         *out = m;
     return s;
-}
-
-fst_status fst__sigmf_check_data(const fst__sigmf *m, uint64_t bytes, fst_error *err)
-{
-    size_t width = fst__sigmf_width(m->type);
-    uint64_t samples = bytes / width;
-    if (bytes % width)
-        return fst_fail(err, FST_E_FORMAT, "%s: its data file has %" PRIu64 " bytes, not whole samples of %zu: cut off",
-                        m->name, bytes, width);
-    for (size_t i = 0; i < m->count; i++) {
-        const fst__sigmf_note *n = &m->notes[i];
-        if (n->start > samples || n->count > samples - n->start)
-            return fst_fail(err, FST_E_FORMAT,
-                            "%s: annotation %zu (samples %" PRIu64 ", %" PRIu64
-                            " of them) goes past the end of its data file, which has %" PRIu64,
-                            m->name, i, n->start, n->count, samples);
-    }
-    return FST_OK;
-}
-
-static float at(fst__sigmf_type t, const unsigned char *p)
-{
-    float f;
-    if (t == FST__CU8)
-        return ((float)p[0] - 127.5f) / 127.5f;
-    if (t == FST__CI16_LE)
-        return (float)(int16_t)(p[0] | p[1] << 8) / 32768.0f;
-    memcpy(&f, p, sizeof f);
-    return f;
-}
-
-void fst__sigmf_convert(fst__sigmf_type t, const unsigned char *raw, size_t count, float *dst)
-{
-    size_t half = fst__sigmf_width(t) / 2;
-    for (size_t i = 0; i < count; i++) {
-        dst[i] = at(t, raw + 2 * half * i);
-        dst[count + i] = at(t, raw + 2 * half * i + half);
-    }
 }

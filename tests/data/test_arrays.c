@@ -463,6 +463,32 @@ static void foreign_files_are_named(void **state)
     assert_null(s);
 }
 
+/* Names of classes go to terminals, tables and pages. */
+static void names_of_classes_are_plain(void **state)
+{
+    static char control[] = "b\x1B[31m", latin[] = "\xFC", c1[] = "\xC2\x9B", right_to_left[] = "\xE2\x80\xAE",
+                empty[] = "";
+    char most[256], more[257], *const bad[] = {control, latin, c1, right_to_left, empty, more};
+    float x[2] = {0, 1};
+    uint8_t y[2] = {0, 1};
+    const fst_tensor arrays[] = {{"x", FST_F32, FST_SHAPE(2, 1), x}, {"y", FST_U8, FST_SHAPE(2), y}};
+    fst_source *s = NULL;
+    (void)state;
+    memset(more, 'a', sizeof more - 1);
+    memset(most, 'a', sizeof most - 1);
+    more[sizeof more - 1] = most[sizeof most - 1] = 0;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char *names[] = {"a", bad[i]};
+        assert_ok(fst_npz_write(in_work("n.npz"), arrays, 2, "classes", names, 2, NULL, err));
+        assert_fails(open_array(&s, "n.npz", NULL, err), FST_E_FORMAT, "n.npz: the name of class 1 ");
+        assert_null(s);
+    }
+    char *names[] = {"gr\xC3\xBC\xC3\x9F", most};
+    assert_ok(fst_npz_write(in_work("n.npz"), arrays, 2, "classes", names, 2, NULL, err));
+    assert_ok(open_array(&s, "n.npz", NULL, err));
+    fst_source_close(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -481,6 +507,7 @@ int main(void)
         cmocka_unit_test(own_files_keep_their_shape),
         cmocka_unit_test(classes_without_samples_are_named),
         cmocka_unit_test(foreign_files_are_named),
+        cmocka_unit_test(names_of_classes_are_plain),
     };
     return cmocka_run_group_tests(tests, make_work_folder, remove_work_folder);
 }

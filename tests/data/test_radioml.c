@@ -90,6 +90,28 @@ static void doubles_numbers_and_latin1(void **state)
     fst_source_close(s);
 }
 
+/* 2016.10b calls its pickle .dat, as others call other things. */
+static void dat_files_are_looked_into(void **state)
+{
+    static const char *const names[] = {"radioml0", "radioml1", "radioml4", "python2"};
+    fst_source *s = NULL;
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        fst_buf b = {0};
+        assert_ok(fst_file_read(file(names[i]), 1 << 20, &b, err));
+        put_file("RML2016.10b.dat", b.data, b.len);
+        fst_buf_release(&b);
+        assert_ok(fst_source_open(&s, &(fst_source_spec){.path = in_work("RML2016.10b.dat")}, err));
+        assert_string_equal(s->v->format, "radioml");
+        assert_int_equal(s->count, 6);
+        fst_source_close(s);
+        s = NULL;
+    }
+    put_file("other.dat", "0.5 0.25\n", 9);
+    assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("other.dat")}, err), FST_E_FORMAT,
+                 "holds no data set");
+}
+
 static void what_is_wrong_is_said(void **state)
 {
     static const struct {
@@ -124,9 +146,8 @@ static void what_is_wrong_is_said(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_protocol_conforms),
-        cmocka_unit_test(splits_are_read),
-        cmocka_unit_test(doubles_numbers_and_latin1),
+        cmocka_unit_test(every_protocol_conforms),    cmocka_unit_test(splits_are_read),
+        cmocka_unit_test(doubles_numbers_and_latin1), cmocka_unit_test(dat_files_are_looked_into),
         cmocka_unit_test(what_is_wrong_is_said),
     };
     return cmocka_run_group_tests(tests, make_work_folder, remove_work_folder);
