@@ -184,9 +184,13 @@ fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out
     fst__session_init(&s, t, o);
     fst_status st = fst__chosen_stages(t, o, chosen, err);
     if (!st)
+        st = fst__check_output(t->output, err);
+    if (!st)
         st = fst__session_open_data(&s, err);
     if (!st)
         st = fst__check_stages(&s, chosen, err);
+    if (!st)
+        st = fst__check_needs(&s, chosen, err);
     if (!st)
         st = fst_task_dump(t, out, err);
     if (!st)

@@ -194,7 +194,8 @@ static fst_status one_step(struct session *s, enum step step, const bool chosen[
             tell_stage(s, step, "up to date");
             register_figures(s, step, &s->records[step]);
         }
-        drop_spent_checkpoint(s, step);
+        if (!s->dry)
+            drop_spent_checkpoint(s, step);
         return FST_OK;
     }
     return wanted ? run_step(s, step, err) : FST_OK;
@@ -240,8 +241,7 @@ static fst_status check_needs(const struct session *s, enum step step, const boo
     return FST_OK;
 }
 
-/* Looks at the steps before the first that is asked for, so that what is missing is told before any work. */
-static fst_status check_all_needs(struct session *s, const bool chosen[STAGES], fst_error *err)
+fst_status fst__check_needs(struct session *s, const bool chosen[STAGES], fst_error *err)
 {
     fst_status st = FST_OK;
     enum step first = 0;
@@ -258,7 +258,7 @@ static fst_status run_steps(struct session *s, const bool chosen[STAGES], fst_er
 {
     fst_status st = fst__check_stages(s, chosen, err);
     if (!st)
-        st = check_all_needs(s, chosen, err);
+        st = fst__check_needs(s, chosen, err);
     if (!st && s->options->fresh)
         forget(s, chosen);
     for (enum step step = 0; !st && step < STEPS; step++) {

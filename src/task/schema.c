@@ -511,8 +511,16 @@ static void check_whole(struct reader *r, const fst__schema *s, const fst__node 
     fst__complaint c = {0};
     if (!s->check || s->check(object, &c))
         return;
-    const fst__node *n = c.key ? given(s, map, c.key) : NULL;
-    struct path at = {p, c.key, 0};
+    /* the nearest node on the way to the key */
+    const fst__node *n = NULL, *in = map;
+    for (const char *key = c.key; key && in && in->kind == FST__MAP;
+         key = strchr(key, '.') ? strchr(key, '.') + 1 : NULL) {
+        char part[MAX_WORD];
+        snprintf(part, sizeof part, "%.*s", (int)strcspn(key, "."), key);
+        in = in == map ? given(s, map, part) : fst__node_find(in, part);
+        n = in ? in : n;
+    }
+    const struct path at = {p, c.key, 0};
     complain(r, n ? n : map, false, c.key ? &at : p, "%s", c.text);
 }
 

@@ -84,7 +84,7 @@ typedef struct fst__field {
 
 /* What a table's `check` says about a struct that is right field by field, but not as a whole. */
 typedef struct fst__complaint {
-    const char *key;  /* the field to point at; NULL: the map itself */
+    const char *key;  /* the field to point at, "a.b" below a map; NULL: the map itself */
     char text[300];   /* "must be smaller than rounds (10)" */
 } fst__complaint;
 

@@ -203,7 +203,8 @@ fst_status fst__train(struct session *s, const struct lesson *l, fst_model *mode
 fst_optim_spec fst__optim_spec(const struct optimizer_section *o, double clip_norm);
 
 /* ---- steps ---- */
-/* What can be told about the chosen stages before the first of them starts: networks and clients. */
+/* check.c: what can be said before the first of the chosen stages starts; FST_E_CONFIG with the full key. */
+fst_status fst__check_output(const char *output, fst_error *err);
 fst_status fst__check_stages(const struct session *s, const bool chosen[STAGES], fst_error *err);
 fst_status fst__step_pretrain(struct session *s, struct record *r, fst_error *err);
 fst_status fst__step_soft(struct session *s, struct record *r, fst_error *err);
@@ -230,6 +231,9 @@ fst_status fst__check_devices(const struct session *s, fst_error *err);
 fst_status fst__infer_inputs(const struct session *s, enum step step, fst_buf *text, fst_error *err);
 
 /* ---- run.c ---- */
+/* Looks at the steps before the first of the chosen stages: FST_E_CONFIG when one that they read is missing or out of
+ * date. */
+fst_status fst__check_needs(struct session *s, const bool chosen[STAGES], fst_error *err);
 /* Which of the stages, in their order, the options ask for. */
 fst_status fst__chosen_stages(const fst_task *t, const fst_task_options *o, bool chosen[STAGES], fst_error *err);
 

@@ -293,6 +293,28 @@ static const fst__field stages_fields[] = {
                     "the teacher answers everything, for comparison"),
 };
 
+/* Are the soft labels what the student's loss takes? */
+static bool soft_complaint(const struct stages_section *s, fst__complaint *c)
+{
+    const struct cloud_kd_section *k = &s->cloud_kd;
+    bool student = s->has_edge_kd && s->edge_kd.kd_weight > 0;
+    bool wanted = student && fst_kd_takes_logits((fst_kd_form)s->edge_kd.kd_loss), logits = k->content == 2;
+    if (!s->has_cloud_kd)
+        return false;
+    if (k->encoding == FST_SOFT_TOP_K && (logits || (k->content == 0 && wanted))) {
+        c->key = "cloud_kd.top_k";
+        snprintf(c->text, sizeof c->text, "encoding top_k cannot hold logits, which %s: set encoding: f16",
+                 logits ? "content asks for" : "edge_kd.kd_loss takes");
+        return true;
+    }
+    if (!student || k->content == 0 || logits == wanted)
+        return false;
+    c->key = "cloud_kd.content";
+    snprintf(c->text, sizeof c->text, "is %s, edge_kd.kd_loss %s takes %s: leave content out", contents[k->content],
+             kd_losses[s->edge_kd.kd_loss], contents[wanted ? 2 : 1]);
+    return true;
+}
+
 static bool check_stages(const void *object, fst__complaint *c)
 {
     const struct stages_section *s = object;
@@ -302,13 +324,17 @@ static bool check_stages(const void *object, fst__complaint *c)
     else if (s->has_edge_kd && s->edge_kd.kd_weight > 0 && !s->has_cloud_kd)
         c->key = "edge_kd", why = "needs the stage cloud_kd (the soft labels), or kd_weight: 0";
     else if (s->has_edge_kd && s->edge_kd.kd_weight == 0 && s->edge_kd.ce_weight == 0)
-        c->key = "edge_kd", why = "ce_weight and kd_weight are both 0: nothing to learn from";
+        c->key = "edge_kd.kd_weight", why = "ce_weight and kd_weight are both 0: nothing to learn from";
     else if (s->has_edge_kd && s->has_cloud_kd && s->edge_kd.temperature != 0 &&
              s->edge_kd.temperature != s->cloud_kd.temperature && s->edge_kd.kd_loss < FST_KD_MSE_LOGITS)
-        c->key = "edge_kd", why = "its temperature differs from cloud_kd's: soft labels and student need the same one";
+        c->key = "edge_kd.temperature",
+        why = "differs from cloud_kd's temperature: soft labels and student need the same one";
     else if (s->has_edge_kd && s->has_cloud_kd && s->edge_kd.kd_loss == FST_KD_MSE_PROBABILITIES &&
              s->cloud_kd.temperature != 1)
-        c->key = "cloud_kd", why = "edge_kd.kd_loss mse_probabilities compares at temperature 1: set temperature: 1";
+        c->key = "cloud_kd.temperature",
+        why = "must be 1: edge_kd.kd_loss mse_probabilities compares at that temperature";
+    else if (soft_complaint(s, c))
+        return false;
     else if (s->has_federated_train && !s->federated_train.model && !s->has_edge_kd)
         c->key = "federated_train", why = "needs a model, or the stage edge_kd to take it from";
     else if (s->has_federated_train && s->federated_train.init == 1 && !(s->has_edge_kd && s->edge_kd.baseline))
@@ -354,6 +380,24 @@ static const fst__field task_fields[] = {
                .required = true),
 };
 
+/* Can a round draw as many clients as it needs? */
+static bool cohort_complaint(const struct task_file *f, fst__complaint *c)
+{
+    const struct federated_section *t = &f->stages.federated_train;
+    int64_t clients = f->has_topology ? f->topology.edges : f->clients.count;
+    int64_t drawn = t->clients_per_round ? t->clients_per_round : (int64_t)floor(t->fraction * (double)clients + 0.5);
+    drawn = drawn < 1 ? 1 : drawn;
+    if (drawn > clients) {
+        c->key = "stages.federated_train.clients_per_round";
+        snprintf(c->text, sizeof c->text, "is %lld, there are %lld clients", (long long)drawn, (long long)clients);
+    } else if (t->quorum > drawn) {
+        c->key = "stages.federated_train.quorum";
+        snprintf(c->text, sizeof c->text, "is %lld, a round draws %lld of the %lld clients", (long long)t->quorum,
+                 (long long)drawn, (long long)clients);
+    }
+    return c->key != NULL;
+}
+
 /* What concerns several of the maps. */
 static bool check_task(const void *object, fst__complaint *c)
 {
@@ -368,14 +412,17 @@ static bool check_task(const void *object, fst__complaint *c)
     }
     const char *why = NULL;
     if (f->has_topology && f->data.own_validation && !f->data.edge_path_count)
-        c->key = "data", why = "a topology deals out the training samples: set validation: SHARE, not own_validation";
+        c->key = "data.own_validation",
+        why = "a topology deals out the training samples: set validation: SHARE, not own_validation";
     else if (f->has_topology && federated && (t->clients_per_round || t->fraction < 1))
-        c->key = "stages", why = "federated_train: with a topology all edges take part in every round: leave out "
-                                 "clients_per_round and fraction";
+        c->key = t->clients_per_round ? "stages.federated_train.clients_per_round" : "stages.federated_train.fraction",
+        why = "with a topology all edges take part in every round: leave it out";
     else if (federated && t->select == 0 && !f->has_topology)
-        c->key = "stages", why = "federated_train: select: best needs a topology, whose edges keep samples for it";
+        c->key = "stages.federated_train.select", why = "best needs a topology, whose edges keep samples for it";
     else if (federated && t->select == 0 && !f->data.own_validation && f->data.validation == 0)
-        c->key = "data", why = "federated_train.select: best needs samples to choose by: set validation";
+        c->key = "stages.federated_train.select", why = "best needs samples to choose by: set data.validation";
+    else if (federated && cohort_complaint(f, c))
+        return false;
     if (why)
         snprintf(c->text, sizeof c->text, "%s", why);
     return !why;

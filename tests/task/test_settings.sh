@@ -87,4 +87,56 @@ sed -i 's/^clients:/clients:\n  alpha: 0.5/' "$task/output/task.yaml"
 expect 0 report "$task"
 true_that "the report lacks the settings of the run" grep -q "As the last run" "$task/output/report.html"
 
+# ---- cannot work: table by table
+k=stages.cloud_kd
+refused $k.top_k "cannot hold logits, which edge_kd.kd_loss takes" $k.encoding=top_k $k.top_k=3 stages.edge_kd.kd_loss=dkd
+refused $k.top_k "cannot hold logits, which content asks for" $k.encoding=top_k $k.content=logits stages.edge_kd=null $f=null clients=null
+refused $k.content "is logits, edge_kd.kd_loss kl takes probabilities" $k.content=logits
+refused $k.content "is probabilities, edge_kd.kd_loss dkd takes logits" $k.content=probabilities stages.edge_kd.kd_loss=dkd
+refused $k.temperature "must be 1" stages.edge_kd.kd_loss=mse_probabilities
+refused stages.edge_kd.temperature "differs from cloud_kd's temperature" stages.edge_kd.temperature=2
+refused stages.edge_kd.kd_weight "nothing to learn from" stages.edge_kd.kd_weight=0 stages.edge_kd.ce_weight=0
+refused $f.clients_per_round "is 4, there are 3 clients" $f.clients_per_round=4
+refused $f.quorum "is 3, a round draws 2 of the 3 clients" $f.quorum=3 $f.clients_per_round=2
+refused $f.quorum "is 2, a round draws 1 of the 3 clients" $f.quorum=2 $f.fraction=0.3
+refused $f.quorum "is 4, a round draws 3 of the 3 clients" $f.quorum=4
+accepted $f.quorum=2 $f.fraction=0.6
+refused $f.select "needs a topology" $f.select=best
+# ---- and with the data
+refused $k.top_k "is 11, the data have 10 classes" $k.encoding=top_k $k.top_k=11
+accepted $k.encoding=top_k $k.top_k=10
+refused clients "5 clients" clients.count=5 clients.min_samples=13
+refused data.crop_padding "smaller than the images" data.crop_padding=28
+refused data.x "has no effect with source idx" data.x=samples data.source=auto
+refused data.window "has no effect with source idx" data.window=16 data.source=auto
+refused $p.model "mobilenet_v2" $p.model=link11 # no such network
+refused $p.model "needs (2, ...)" $p.model=complex_resnet50_link11_with_attention # signals, not images
+"$FEDSTILL" data synth modulation --count 88 --out "$folder/signals.safetensors" >/dev/null 2>&1
+"$FEDSTILL" data synth modulation --first 88 --count 44 --out "$folder/signals.test.safetensors" >/dev/null 2>&1
+mkdir "$folder/signals" && mv "$folder/signals.safetensors" "$folder/signals/train.safetensors" &&
+    mv "$folder/signals.test.safetensors" "$folder/signals/test.safetensors"
+refused data.flip "only images" data.source=array data.path="$folder/signals" data.flip=true
+refused data.crop_padding "only images" data.source=array data.path="$folder/signals" data.crop_padding=2
+
+# ---- model files of the cascade, stages that are not there yet, the output folder: the dry run says so too
+cascade=(stages.device_load.batch_size=8 stages.edge_infer.threshold=0.5)
+sets=()
+for setting in "${cascade[@]}"; do sets+=(--set "$setting"); done
+for mode in --dry-run --quiet; do
+    rm -rf "$task/output"
+    expect 1 run "$task" $mode --mode full_pipeline "${sets[@]}" --set stages.edge_infer.model=nowhere.safetensors
+    said err stages.edge_infer.model
+    said err nowhere.safetensors
+    same "$last: artifacts" "$(find "$task/output" -name '*.safetensors' 2>/dev/null)" ""
+    expect 2 run "$task" $mode --stage edge_kd
+    said err "edge_kd needs cloud_kd"
+done
+: >"$folder/file"
+expect 1 run "$task" --dry-run --set output="$folder/file"
+said err "there is a file of the name $folder/file"
+expect 1 run "$task" --dry-run --set output="$folder/file/below"
+said err "$folder/file"
+expect 0 run "$task" --dry-run --set output="$folder/new/deep"
+true_that "a dry run made its output folder" [ ! -e "$folder/new" ]
+
 finish
