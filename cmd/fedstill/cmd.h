@@ -19,6 +19,7 @@
 #ifndef FEDSTILL_CMD_H
 #define FEDSTILL_CMD_H
 
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include "fedstill/base.h"
@@ -120,6 +121,13 @@ void progress_set_quiet(bool quiet);
 void progress_log(void *ctx, fst_log_level level, const char *message);
 /* Writes text that may hold what foreign files say, through fst_text_clean: line ends and tabs stay. */
 void put_plain(FILE *to, const char *text);
+
+/* ---- signals (signals.c) ------------------------------------------------------------------ */
+
+/* Called once by main, before other threads start, which inherit the mask of signals. */
+FST_MUST fst_status signals_watch(fst_error *err);
+/* From now on the first signal to end sets *stop, and only a second one ends the program. */
+void signals_stop_by(atomic_int *stop);
 
 /* ---- the terminal ------------------------------------------------------------------------- */
 

@@ -70,7 +70,7 @@ struct job {
     fst_task *task;
     fst_buf settings;
     const char *settings_note;
-    char why[700]; /* the note, when the task's file cannot be read */
+    char why[1200]; /* the note, when the task's file cannot be read */
     struct found found;
 };
 
@@ -159,7 +159,7 @@ static fst_status from_task(struct job *j, const char *name, fst_error *err)
         return fst_fail_memory(err, strlen(j->folder));
     if (!is_output(j->output))
         return fst_fail(err, s, "%s", e.message);
-    snprintf(j->why, sizeof j->why, "The task's file cannot be read: %.600s", e.message);
+    snprintf(j->why, sizeof j->why, "The task's file cannot be read: %s", e.message);
     j->settings_note = j->why;
     return FST_OK;
 }

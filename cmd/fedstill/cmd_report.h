@@ -26,7 +26,7 @@ struct report_data {
     fst_tried_model tried[REPORT_MODELS];
     size_t models;
     void *sample; /* the last example */
-    char note[1400];
+    char note[2400];
 };
 
 /* What can be opened; the note says what cannot. */

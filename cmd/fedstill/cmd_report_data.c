@@ -15,7 +15,7 @@ static const char *const steps[REPORT_MODELS] = {"cloud_pretrain", "edge_alone",
 static void note(struct report_data *d, const char *what, const fst_error *e)
 {
     size_t n = strlen(d->note);
-    snprintf(d->note + n, sizeof d->note - n, "%s%s: %.500s.", n ? " " : "", what, e->message);
+    snprintf(d->note + n, sizeof d->note - n, "%s%s: %s.", n ? " " : "", what, e->message);
 }
 
 static int64_t *add_place(struct report_data *d, const char *name)

@@ -1,10 +1,7 @@
 /* fedstill run: a task's stages in this process. */
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cmd.h"
 #include "fedstill/report.h"
@@ -95,41 +92,6 @@ static const char *const examples[] = {
 };
 
 static atomic_int stop;
-static const double patience = 0.3; /* seconds within which a second signal is an echo of the first */
-
-/* Waits for a request to stop. The first is noted, and the run saves its progress; the second ends the program
- * at once: progress up to the last checkpoint is safe in any case. */
-static void *wait_for_signals(void *arg)
-{
-    const sigset_t *set = arg;
-    int number;
-    while (sigwait(set, &number))
-        ;
-    atomic_store(&stop, 1);
-    for (double first = fst_clock_seconds(); fst_clock_seconds() - first < patience;)
-        while (sigwait(set, &number))
-            ;
-    _exit(128 + number);
-}
-
-/* SIGINT and SIGTERM come to a thread of their own, and no handler ever runs on a thread that computes: core files
- * showed a handler's frame inside the heap, so generated kernels seem to use the stack pointer for other things.
- * Called before other threads start, which inherit the mask. */
-static fst_status watch_signals(fst_error *err)
-{
-    static sigset_t set;
-    pthread_t thread;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    int e = pthread_sigmask(SIG_BLOCK, &set, NULL);
-    if (!e)
-        e = pthread_create(&thread, NULL, wait_for_signals, &set);
-    if (e)
-        return fst_fail(err, FST_E_IO, "cannot watch for signals: %s", strerror(e));
-    pthread_detach(thread);
-    return FST_OK;
-}
 
 static void on_stage(void *ctx, const char *stage, const char *state)
 {
@@ -185,7 +147,7 @@ static fst_status dry_run(fst_task *task, const fst_task_options *o, fst_error *
 static fst_status say_how_to_go_on(fst_error *err)
 {
     fst_error why = *err;
-    return fst_fail(err, FST_E_CANCELLED, "%.900s; run the same command again to go on", why.message);
+    return fst_fail(err, FST_E_CANCELLED, "%s; run the same command again to go on", why.message);
 }
 
 enum { MORE_SETS = 2 }; /* from options of their own */
@@ -230,9 +192,8 @@ static fst_status run(const struct options *o, fst_error *err)
     if (!s && option_flag(o, "dry-run")) {
         s = dry_run(task, &to, err);
     } else if (!s) {
-        s = watch_signals(err);
-        if (!s)
-            s = fst_task_run(task, &to, err);
+        signals_stop_by(&stop);
+        s = fst_task_run(task, &to, err);
         if (!s)
             s = print_result(task, option_flag(o, "json"), err);
         else if (s == FST_E_CANCELLED)

@@ -1,6 +1,8 @@
 /* The program: a table of commands, and what is the same for all of them - finding one, errors, exit
  * status. What a command does is in its own cmd_*.c. */
 #define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
 #include <langinfo.h>
 #include <locale.h>
 #include <signal.h>
@@ -139,7 +141,9 @@ static int run_command(const struct command *c, int argc, char *const *argv)
         help_command(stdout, c);
     } else {
         progress_set_quiet(option_flag(o, "quiet"));
-        s = c->run(o, &err);
+        s = signals_watch(&err);
+        if (!s)
+            s = c->run(o, &err);
         if (s)
             complain(c, err.message[0] ? err.message : fst_status_name(s));
     }
@@ -209,8 +213,20 @@ static int dispatch(int argc, char *const *argv)
     return unknown_command(argc, argv);
 }
 
+/* A program that is started with a standard descriptor closed would open some file of its own under that number, and
+ * write its messages into it. A descriptor of the wrong direction keeps the number taken; using it fails as on a closed
+ * one. */
+static void take_standard_descriptors(void)
+{
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            if (open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) < 0 && open("/", O_RDONLY) < 0)
+                _exit(EXIT_FAILED);
+}
+
 int main(int argc, char **argv)
 {
+    take_standard_descriptors();
     /* Characters only: numbers are read and written with a point everywhere. */
     setlocale(LC_CTYPE, "");
     /* A file that reached its limit is an error like a full disk, not the end. */

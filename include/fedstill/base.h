@@ -43,6 +43,7 @@ typedef enum fst_status {
     FST_E_CANCELLED    /* asked to stop */
 } fst_status;
 
+/* A message that is too long loses the middle of its longest words (paths), never its end (the reason). */
 typedef struct fst_error {
     fst_status status;
     char message[1024];
@@ -185,11 +186,20 @@ FST_MUST FST_API fst_status fst_json_whole(const struct json_t *object, const ch
 
 /* ---- files -------------------------------------------------------------------------------- */
 
+/* Opens a file for reading; the caller closes *fd. Never waits for somebody to write to a named pipe for more than a
+ * second: FST_E_IO. A folder is FST_E_IO too. */
+FST_MUST FST_API fst_status fst_file_open(int *fd, const char *path, fst_error *err);
 /* Reads a whole regular file (or pipe) of at most max_bytes. *out is released by the caller. */
 FST_MUST FST_API fst_status fst_file_read(const char *path, size_t max_bytes, fst_buf *out, fst_error *err);
 
-/* A file that appears whole or not at all: written beside its target, synced, then renamed; the
- * folder is synced too. abort (also after a failed write) removes the temporary file. */
+/*
+ * A file that appears whole or not at all: written under a temporary name beside its target, synced, then renamed; the
+ * folder is synced too. A symbolic link stays one, and the file that it points to is replaced. Folders, devices, pipes
+ * and names such as /dev/stdout are refused (FST_E_IO). A file that is replaced keeps its permissions. Abort (also after
+ * a failed write) removes the temporary file.
+ *
+ * commit fails also when the folder cannot be synced: the file is then there, but may not survive a power cut.
+ */
 typedef struct fst_atomic_file {
     int fd; /* 0 in a zeroed object means: not open */
     char *path, *temporary;
@@ -201,10 +211,20 @@ FST_MUST FST_API fst_status fst_atomic_commit(fst_atomic_file *f, fst_error *err
 FST_API void fst_atomic_abort(fst_atomic_file *f);
 FST_MUST FST_API fst_status fst_file_write(const char *path, const void *data, size_t len, fst_error *err);
 
-/* Removes temporary files of fst_atomic_open that killed processes left in the folder. The caller knows that no
- * other process writes there now (it holds the folder's lock). What cannot be removed stays. */
+/* Removes the temporary files of fst_atomic_open in the folder whose writers are gone (killed, or the machine stopped).
+ * Those of a process that still writes are locked and stay, and so does every file that only looks like one.
+ * fst_atomic_open does the same for its target's folder. What cannot be removed stays. */
 FST_API void fst_atomic_sweep(const char *folder);
+/* For a process that was told to end at once, from a thread of its own: removes all temporary files that it has open.
+ * Files can no longer be written afterwards: writers wait for the end of the process. */
+FST_API void fst_atomic_discard_all(void);
 
+/* A name beside path that nobody can guess, ".NAME.tmp.fedstill-RANDOM"; new memory. */
+FST_MUST FST_API fst_status fst_temporary_name(char **out, const char *path, fst_error *err);
+FST_API bool fst_is_temporary_name(const char *name); /* without its folder */
+
+/* Makes sure that the names in the folder of path are on disk. File systems that cannot do that are no error. */
+FST_MUST FST_API fst_status fst_sync_folder_of(const char *path, fst_error *err);
 /* mkdir -p; a new folder's name is on disk when this returns. */
 FST_MUST FST_API fst_status fst_make_folders(const char *path, fst_error *err);
 FST_API bool fst_file_exists(const char *path);

@@ -1,8 +1,8 @@
-/* Files that are whole or absent, folders, locks. */
+/* Reading whole files, folders, locks. atomic.c writes. */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -11,7 +11,7 @@
 
 #include "fedstill/base.h"
 
-#define TEMPORARY ".tmp."
+enum { PIPE_WAIT_MS = 1000 };
 
 static ssize_t read_some(int fd, void *p, size_t n)
 {
@@ -28,8 +28,6 @@ static fst_status read_fd(int fd, const char *path, size_t max_bytes, fst_buf *o
     fst_buf b = {0};
     if (fstat(fd, &st))
         return fst_fail_errno(err, "%s", path);
-    if (S_ISDIR(st.st_mode))
-        return fst_fail(err, FST_E_IO, "%s: is a folder, a file is needed", path);
     if (S_ISREG(st.st_mode) && (uint64_t)st.st_size > max_bytes)
         return fst_fail(err, FST_E_LIMIT, "%s: %lld bytes, at most %zu are read", path, (long long)st.st_size,
                         max_bytes);
@@ -65,160 +63,55 @@ static fst_status read_fd(int fd, const char *path, size_t max_bytes, fst_buf *o
     return FST_OK;
 }
 
+/* A pipe that nobody writes to would be waited for without end. A shell's <(command) has its writer from the start. */
+static fst_status await_writer(int fd, const char *path, fst_error *err)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    int n;
+    do
+        n = poll(&p, 1, PIPE_WAIT_MS);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return fst_fail_errno(err, "%s", path);
+    return n ? FST_OK : fst_fail(err, FST_E_IO, "%s: is a pipe that nobody writes to; a file is needed", path);
+}
+
+fst_status fst_file_open(int *fd, const char *path, fst_error *err)
+{
+    struct stat st;
+    int f = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (f < 0)
+        return fst_fail_errno(err, "%s", path);
+    int flags = fcntl(f, F_GETFL);
+    fst_status s =
+        flags < 0 || fcntl(f, F_SETFL, flags & ~O_NONBLOCK) || fstat(f, &st) ? fst_fail_errno(err, "%s", path) : FST_OK;
+    if (!s && S_ISDIR(st.st_mode))
+        s = fst_fail(err, FST_E_IO, "%s: is a folder, a file is needed", path);
+    else if (!s && S_ISFIFO(st.st_mode))
+        s = await_writer(f, path, err);
+    if (s)
+        close(f);
+    else
+        *fd = f;
+    return s;
+}
+
 fst_status fst_file_read(const char *path, size_t max_bytes, fst_buf *out, fst_error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return fst_fail_errno(err, "%s", path);
-    fst_status s = read_fd(fd, path, max_bytes, out, err);
+    int fd = -1;
+    fst_status s = fst_file_open(&fd, path, err);
+    if (s)
+        return s;
+    s = read_fd(fd, path, max_bytes, out, err);
     close(fd);
     return s;
-}
-
-fst_status fst_atomic_open(fst_atomic_file *f, const char *path, fst_error *err)
-{
-    fst_atomic_file a = {.fd = -1};
-    fst_buf name = {0};
-    struct stat there;
-    /* The rename would put a file in the place of a device such as /dev/null. */
-    if (!stat(path, &there) && !S_ISREG(there.st_mode) && !S_ISDIR(there.st_mode))
-        return fst_fail(err, FST_E_IO, "cannot write %s: it is a device or a pipe, and only files are replaced", path);
-    fst_status s = fst_buf_printf(&name, err, "%s" TEMPORARY "%ld", path, (long)getpid());
-    if (s)
-        return s;
-    a.temporary = name.data;
-    a.path = fst_strdup(path);
-    if (!a.path) {
-        fst_buf_release(&name);
-        return fst_fail_memory(err, strlen(path));
-    }
-    a.fd = open(a.temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (a.fd < 0) {
-        s = fst_fail_errno(err, "cannot write %s", path);
-        fst_free(a.path);
-        fst_free(a.temporary);
-        return s;
-    }
-    a.open = true;
-    *f = a;
-    return FST_OK;
-}
-
-fst_status fst_atomic_write(fst_atomic_file *f, const void *data, size_t len, fst_error *err)
-{
-    const char *p = data;
-    while (len) {
-        ssize_t w = write(f->fd, p, len);
-        if (w < 0 && errno == EINTR)
-            continue;
-        if (w < 0)
-            return fst_fail_errno(err, "cannot write %s", f->path);
-        p += w;
-        len -= (size_t)w;
-    }
-    return FST_OK;
-}
-
-static void sync_folder_of(const char *path)
-{
-    char *copy = fst_strdup(path);
-    if (!copy)
-        return;
-    char *slash = strrchr(copy, '/');
-    const char *folder = ".";
-    if (slash == copy)
-        folder = "/";
-    else if (slash) {
-        *slash = 0;
-        folder = copy;
-    }
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-        (void)!fsync(fd); /* some file systems cannot sync a folder; the rename stands all the same */
-        close(fd);
-    }
-    fst_free(copy);
-}
-
-static void atomic_forget(fst_atomic_file *f)
-{
-    fst_free(f->path);
-    fst_free(f->temporary);
-    *f = (fst_atomic_file){0};
-}
-
-fst_status fst_atomic_commit(fst_atomic_file *f, fst_error *err)
-{
-    fst_status s = FST_OK;
-    if (fsync(f->fd))
-        s = fst_fail_errno(err, "cannot write %s", f->path);
-    if (close(f->fd) && !s)
-        s = fst_fail_errno(err, "cannot write %s", f->path);
-    f->fd = -1;
-    if (!s && rename(f->temporary, f->path))
-        s = fst_fail_errno(err, "cannot write %s", f->path);
-    if (s)
-        unlink(f->temporary);
-    else
-        sync_folder_of(f->path);
-    atomic_forget(f);
-    return s;
-}
-
-void fst_atomic_abort(fst_atomic_file *f)
-{
-    if (!f || !f->open)
-        return;
-    if (f->fd >= 0)
-        close(f->fd);
-    unlink(f->temporary);
-    atomic_forget(f);
-}
-
-fst_status fst_file_write(const char *path, const void *data, size_t len, fst_error *err)
-{
-    fst_atomic_file f = {0};
-    fst_status s = fst_atomic_open(&f, path, err);
-    if (!s)
-        s = fst_atomic_write(&f, data, len, err);
-    if (!s)
-        return fst_atomic_commit(&f, err);
-    fst_atomic_abort(&f);
-    return s;
-}
-
-/* NAME.tmp.PID, as fst_atomic_open makes them, of another process. */
-static bool is_left_over(const char *name)
-{
-    char own[32];
-    const char *at = NULL;
-    for (const char *p = strstr(name, TEMPORARY); p; p = strstr(p + 1, TEMPORARY))
-        at = p;
-    if (!at || at == name)
-        return false;
-    at += strlen(TEMPORARY);
-    snprintf(own, sizeof own, "%ld", (long)getpid());
-    return *at && at[strspn(at, "0123456789")] == 0 && strcmp(at, own) != 0;
-}
-
-void fst_atomic_sweep(const char *folder)
-{
-    DIR *d = opendir(folder);
-    if (!d)
-        return;
-    for (struct dirent *e = readdir(d); e; e = readdir(d))
-        if (is_left_over(e->d_name))
-            (void)!unlinkat(dirfd(d), e->d_name, 0); /* a folder of that name is refused */
-    closedir(d);
 }
 
 static fst_status make_folder(const char *path, fst_error *err)
 {
     struct stat st;
-    if (!mkdir(path, 0777)) {
-        sync_folder_of(path);
-        return FST_OK;
-    }
+    if (!mkdir(path, 0777))
+        return fst_sync_folder_of(path, err);
     if (errno != EEXIST)
         return fst_fail_errno(err, "cannot make folder %s", path);
     if (stat(path, &st))
@@ -274,9 +167,10 @@ fst_status fst_file_lock(int *fd, const char *path, fst_error *err)
     if (f < 0)
         return fst_fail_errno(err, "cannot open lock %s", path);
     if (flock(f, LOCK_EX | LOCK_NB)) {
-        fst_status s = errno == EWOULDBLOCK
-                           ? fst_fail(err, FST_E_IO, "%s: another process is working here; wait for it or stop it", path)
-                           : fst_fail_errno(err, "cannot lock %s", path);
+        fst_status s =
+            errno == EWOULDBLOCK
+                ? fst_fail(err, FST_E_IO, "%s: another process is working here; wait for it or stop it", path)
+                : fst_fail_errno(err, "cannot lock %s", path);
         close(f);
         return s;
     }

@@ -40,9 +40,10 @@ fst_status fst_sha256_file(const char *path, char hex[FST_DIGEST_HEX], fst_error
     unsigned char block[65536];
     fst_sha256 s;
     ssize_t n;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return fst_fail_errno(err, "%s", path);
+    int fd = -1;
+    fst_status opened = fst_file_open(&fd, path, err);
+    if (opened)
+        return opened;
     fst_sha256_init(&s);
     while ((n = read(fd, block, sizeof block)) != 0) {
         if (n < 0 && errno == EINTR)

@@ -63,7 +63,7 @@ static fst_status recognise(fst__reader *r, fst_error *err)
 
 fst_status fst__reader_open(fst__reader *r, const char *path, fst_error *err)
 {
-    fst__reader n = {.name = path, .fd = open(path, O_RDONLY | O_CLOEXEC)};
+    fst__reader n = {.name = path, .fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)};
     struct stat st;
     fst_status s = FST_OK;
     if (n.fd < 0)

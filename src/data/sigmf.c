@@ -582,7 +582,7 @@ static fst_status take_recording(struct job *j, const struct recording *r, unsig
 {
     int64_t most = -1;
     int fd = -1;
-    if (!r->memory && (fd = open(r->data_path, O_RDONLY | O_CLOEXEC)) < 0)
+    if (!r->memory && (fd = open(r->data_path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)) < 0)
         return fst_fail_errno(err, "%s", r->data_path);
     for (size_t i = 0; i < r->meta.count; i++)
         if (r->meta.notes[i].has_burst && r->meta.notes[i].burst > most)

@@ -3,6 +3,7 @@
  * or as it was before. What it replaces is looked at first: only folders that hold a split and nothing else are
  * removed.
  */
+#define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "formats.h"
@@ -103,6 +106,7 @@ static bool remove_entry(const char *folder, const char *name)
     if (!is_site(name))
         return remove_file(folder, name);
     if (join(path, folder, name)) {
+        fst_atomic_sweep(path);
         each_entry(path, remove_file);
         rmdir(path);
     }
@@ -112,6 +116,7 @@ static bool remove_entry(const char *folder, const char *name)
 /* Only what a split consists of goes; a folder that then is not empty stays. */
 static void remove_split(const char *folder)
 {
+    fst_atomic_sweep(folder);
     each_entry(folder, remove_entry);
     rmdir(folder);
 }
@@ -251,76 +256,120 @@ static fst_status write_all(const fst_tiers *t, const fst_source *s, const char 
 
 /* ---- the exchange --------------------------------------------------------------------------- */
 
-/* The new folder's name is on disk when this returns. */
-static void sync_parent(const char *folder)
+/*
+ * The new split is built in a folder with a name that nobody can guess, locked as long as its writer lives, so that
+ * what a killed process left can be told from what another one is writing (as for files, src/base/atomic.c). It then
+ * takes the older split's place in one step.
+ */
+struct site_folder {
+    char *target, *fresh;
+    int lock;
+};
+
+/* Removes what killed processes left beside the target. */
+static void sweep(const char *target)
 {
-    char *path = fst_strdup(folder), *slash = path ? strrchr(path, '/') : NULL;
+    char *parent = fst_strdup(target), *slash = parent ? strrchr(parent, '/') : NULL, path[PATH_SIZE];
     if (slash)
-        slash[slash == path] = 0;
-    int fd = path ? open(slash ? path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    if (fd >= 0) {
-        (void)fsync(fd);
-        close(fd);
+        slash[slash == parent] = 0;
+    DIR *d = parent ? opendir(slash ? parent : ".") : NULL;
+    for (struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d)) {
+        struct stat st;
+        if (!fst_is_temporary_name(e->d_name) || !join(path, slash ? parent : ".", e->d_name))
+            continue;
+        int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd >= 0 && !fstat(fd, &st) && st.st_uid == geteuid() && !flock(fd, LOCK_EX | LOCK_NB))
+            remove_split(path);
+        if (fd >= 0)
+            close(fd);
     }
-    fst_free(path);
+    if (d)
+        closedir(d);
+    fst_free(parent);
 }
 
-/* rename() puts a folder in place of an empty one only, so an older split steps aside first. */
-static fst_status exchange(const char *fresh, const char *folder, const char *aside, fst_error *err)
-{
-    bool older = fst__is_folder(folder) && !each_entry(folder, never);
-    if (older && rename(folder, aside))
-        return fst_fail_errno(err, "%s", folder);
-    if (rename(fresh, folder)) {
-        fst_status s = fst_fail_errno(err, "%s", folder);
-        if (older && rename(aside, folder))
-            s = fst_fail(err, FST_E_IO, "%s could not be put in place; what it replaces is now %s", folder, aside);
-        return s;
-    }
-    sync_parent(folder);
-    if (older)
-        remove_split(aside);
-    return FST_OK;
-}
-
-static char *with_ending(const char *folder, const char *ending)
+static fst_status begin(struct site_folder *f, const char *folder, fst_error *err)
 {
     size_t n = strlen(folder);
     while (n > 1 && folder[n - 1] == '/')
         n--;
-    fst_buf b = {0};
-    if (fst_buf_printf(&b, NULL, "%.*s%s", (int)n, folder, ending)) {
-        fst_buf_release(&b);
-        return NULL;
+    f->lock = -1;
+    f->target = fst_strdup(folder);
+    if (!f->target)
+        return fst_fail_memory(err, n);
+    f->target[n] = 0;
+    char *parent = fst_strdup(f->target), *slash = parent ? strrchr(parent, '/') : NULL;
+    if (slash)
+        *slash = 0;
+    fst_status st = parent ? FST_OK : fst_fail_memory(err, n);
+    if (!st && slash && slash != parent)
+        st = fst_make_folders(parent, err);
+    fst_free(parent);
+    if (st)
+        return st;
+    sweep(f->target);
+    st = fst_temporary_name(&f->fresh, f->target, err);
+    if (!st && mkdir(f->fresh, 0777)) /* not fst_make_folders: it must be new */
+        st = fst_fail_errno(err, "cannot make folder %s", f->fresh);
+    if (!st && (f->lock = open(f->fresh, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) >= 0)
+        (void)flock(f->lock, LOCK_EX | LOCK_NB); /* no locks on this file system: then nobody sweeps either */
+    return st;
+}
+
+static void end(struct site_folder *f)
+{
+    if (f->fresh)
+        remove_split(f->fresh);
+    if (f->lock >= 0)
+        close(f->lock);
+    fst_free(f->target);
+    fst_free(f->fresh);
+}
+
+/* Where a file system cannot exchange two names, an older split steps aside under a name that no sweep removes. */
+static fst_status step_aside(struct site_folder *f, fst_error *err)
+{
+    fst_buf aside = {0};
+    fst_status st = fst_buf_printf(&aside, err, "%s.old-%ld", f->target, (long)getpid());
+    if (!st && rename(f->target, aside.data))
+        st = fst_fail_errno(err, "%s", f->target);
+    else if (!st && rename(f->fresh, f->target)) {
+        st = fst_fail_errno(err, "%s", f->target);
+        if (rename(aside.data, f->target))
+            st = fst_fail(err, FST_E_IO, "%s could not be put in place; what it replaces is now %s", f->target,
+                          aside.data);
+    } else if (!st) {
+        remove_split(aside.data);
     }
-    char *copy = fst_strdup(b.data);
-    fst_buf_release(&b);
-    return copy;
+    fst_buf_release(&aside);
+    return st;
+}
+
+/* rename() puts a folder in place of an empty one only. */
+static fst_status exchange(struct site_folder *f, fst_error *err)
+{
+    fst_status st = FST_OK;
+    if (!fst__is_folder(f->target) || each_entry(f->target, never)) {
+        if (rename(f->fresh, f->target))
+            st = fst_fail_errno(err, "%s", f->target);
+    } else if (renameat2(AT_FDCWD, f->fresh, AT_FDCWD, f->target, RENAME_EXCHANGE)) {
+        st = errno == EINVAL || errno == ENOSYS ? step_aside(f, err) : fst_fail_errno(err, "%s", f->target);
+    }
+    return st ? st : fst_sync_folder_of(f->target, err); /* f->fresh is the older split now, if it is there */
 }
 
 fst_status fst_tiers_write(const fst_tiers *t, const fst_source *s, const char *folder, bool replace, fst_error *err)
 {
-    char ending[2][32];
+    struct site_folder f = {.lock = -1};
     if (s->count != t->samples || strcmp(s->digest, t->data_digest) != 0)
         return fst_fail(err, FST_E_MISMATCH, "%s: the split was made of other data", s->name);
     fst_status st = check_target(folder, replace, err);
-    if (st)
-        return st;
-    snprintf(ending[0], sizeof ending[0], ".new-%ld", (long)getpid());
-    snprintf(ending[1], sizeof ending[1], ".old-%ld", (long)getpid());
-    char *target = with_ending(folder, ""), *fresh = with_ending(folder, ending[0]),
-         *aside = with_ending(folder, ending[1]);
-    if (fresh)
-        remove_split(fresh); /* of a process of this number that was killed */
-    st = target && fresh && aside ? fst_make_folders(fresh, err) : fst_fail_memory(err, strlen(folder));
     if (!st)
-        st = write_all(t, s, fresh, err);
+        st = begin(&f, folder, err);
     if (!st)
-        st = exchange(fresh, target, aside, err);
-    if (st && fresh)
-        remove_split(fresh);
-    fst_free(target);
-    fst_free(fresh);
-    fst_free(aside);
+        st = write_all(t, s, f.fresh, err);
+    if (!st)
+        st = exchange(&f, err);
+    end(&f);
     return st;
 }

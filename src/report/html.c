@@ -56,7 +56,7 @@ static void read_piece(struct fst__piece *f, const char *output, size_t most)
     char *path = fst_path_join(output, f->path);
     f->there = path && fst_file_exists(path);
     if (f->there && fst_file_read(path, most, &f->text, &e))
-        snprintf(f->why, sizeof f->why, "%.500s", e.message);
+        snprintf(f->why, sizeof f->why, "%s", e.message);
     fst_free(path);
 }
 

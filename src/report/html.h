@@ -14,7 +14,7 @@ struct fst__piece {
     const char *path; /* below the output folder */
     fst_buf text;
     bool there;
-    char why[512]; /* why it is not used; "" for one that is, or that is not there */
+    char why[sizeof((fst_error *)0)->message]; /* why it is not used; "" for one that is, or that is not there */
     json_t *json;  /* not of the events */
 };
 

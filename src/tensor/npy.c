@@ -393,7 +393,7 @@ fst_status fst_npy_parse(fst_array *out, const char *name, const void *data, siz
 
 fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_error *err)
 {
-    struct input in = {.name = path, .fd = open(path, O_RDONLY | O_CLOEXEC)};
+    struct input in = {.name = path, .fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)};
     struct stat st;
     fst_status s;
     if (in.fd < 0)

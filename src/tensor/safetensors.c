@@ -215,7 +215,7 @@ fst_status fst_safetensors_open(fst_safetensors **out, const char *path, fst_err
     fst_status s = start(&f, path, err);
     if (s)
         return s;
-    f->fd = open(path, O_RDONLY | O_CLOEXEC);
+    f->fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (f->fd < 0 || fstat(f->fd, &st))
         s = fst_fail_errno(err, "%s", path);
     else if (!S_ISREG(st.st_mode))

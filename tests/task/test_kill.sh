@@ -143,10 +143,12 @@ true_that "fewer than $quota kills in rounds" [ $rounds -ge $quota ]
 
 # ---- killed inside an atomic write: what it leaves is removed, and nothing else
 mkdir -p "$task/litter/edge_kd"
-touch "$task/litter/summary.json.tmp.1" "$task/litter/edge_kd/model.safetensors.tmp.99999999" \
-    "$task/litter/edge_kd/notes.tmp.txt"
+touch "$task/litter/.summary.json.tmp.fedstill-0123456789abcdef" \
+    "$task/litter/edge_kd/.model.safetensors.tmp.fedstill-fedcba9876543210" \
+    "$task/litter/edge_kd/notes.tmp.txt" "$task/litter/thesis.tmp.2024"
 expect 0 run "$task" --set output=litter
-same "temporary files" "$(find "$task/litter" -name '*.tmp.*')" "$task/litter/edge_kd/notes.tmp.txt"
+same "temporary files" "$(find "$task/litter" -name '*.tmp.*' | sort | tr '\n' ' ')" \
+    "$task/litter/edge_kd/notes.tmp.txt $task/litter/thesis.tmp.2024 "
 
 # ---- killed between a record and the removal of its checkpoint: the checkpoint goes with the next run
 cp -a "$task/reference" "$task/spent"
