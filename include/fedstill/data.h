@@ -66,8 +66,10 @@ typedef enum fst_layout {
  *    train-images.idx3-ubyte, train-labels-..., t10k-...);
  *  - cifar10: a folder with data_batch_1.bin ... data_batch_5.bin and test_batch.bin, or the folder
  *    that holds cifar-10-batches-bin; names of classes from batches.meta.txt where it is there;
- *  - folder: one folder a class with PNG or JPEG files, or train/ and test/ (or val/) with such
- *    folders; the classes are those of train/ for both splits;
+ *  - folder: one folder a class with PNG, JPEG, WebP or BMP files, also in folders of the class's own, or train/ and
+ *    test/ (or val/; training, testing, valid, validation; letters of either case) with such folders; the classes are
+ *    those of train/ for both splits, each with an image. Hidden files and what operating systems leave are ignored,
+ *    other files skipped with a warning;
  *  - array: a .safetensors or .npz file, a folder with SPLIT.safetensors, SPLIT.npz or npy files, or an .npy
  *    file of samples beside one of labels. Arrays are looked for as x_SPLIT and y_SPLIT (or SPLIT_x), for training
  *    then as x and y; without names given X and Y, images and labels are tried too. A name of one split stands for all
@@ -133,10 +135,11 @@ FST_MUST FST_API fst_status fst_source_write(const fst_source *s, const uint32_t
  * label or augmentation; equal samples have equal keys. */
 FST_MUST FST_API fst_status fst_source_key(const fst_source *s, size_t i, fst_hash128 *out, fst_error *err);
 
-/* Decodes one PNG or JPEG held in memory to (channels, height, width) u8; *out via fst_alloc.
- * Grey <-> colour conversion as wanted by channels (1 or 3; 0: as the file has it), grey being ITU-R 601 luma;
- * transparency is laid over black; 16 bits become 8. Images of more than max_pixels (0: 2^28) are refused before
- * anything is allocated for them, cut off or damaged ones always. */
+/* Decodes one PNG, JPEG, WebP (where built with it) or BMP held in memory to (channels, height, width) u8; *out via
+ * fst_alloc. Grey <-> colour conversion as wanted by channels (1 or 3; 0: as the file has it), grey being ITU-R 601
+ * luma; an alpha channel is dropped, CMYK becomes RGB, 16 bits become 8, and EXIF turns nothing. Images of more than
+ * max_pixels (0: 2^28), or than a file of len bytes can hold, are refused before anything is allocated for them, cut
+ * off or damaged ones always. */
 FST_MUST FST_API fst_status fst_image_decode(unsigned char **out, fst_shape *shape, const char *name,
                                              const void *data, size_t len, int channels, size_t max_pixels,
                                              fst_error *err);

@@ -114,6 +114,10 @@ FST_MUST fst_status fst__cifar10_read(fst_source **out, const char *name, fst__r
 /* A pickle that was read already. */
 FST_MUST fst_status fst__radioml_take(fst_source **out, const char *name, const fst_pickle *p,
                                       const fst_source_spec *spec, fst_error *err);
+/* fst_image_decode for an image of want's channels, height and width, each 0 for any; another size is refused before
+ * anything is allocated for it. */
+FST_MUST fst_status fst__image_decode_as(unsigned char **out, fst_shape *shape, const char *name, const void *data,
+                                         size_t len, const fst_shape *want, size_t max_pixels, fst_error *err);
 /* Ten names, one a line, into one block behind the pointers. */
 FST_MUST fst_status fst__cifar10_names(char ***out, const char *name, const char *text, size_t len, fst_error *err);
 

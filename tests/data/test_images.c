@@ -59,14 +59,17 @@ static void colour_png(void **state)
     check("rgb.png", 1, &FST_SHAPE(1, H, W), grey, 0);
 }
 
-static void alpha_goes_over_black(void **state)
+/* As Pillow's convert("RGB") has it: colours count, also under no alpha at all. */
+static void alpha_is_dropped(void **state)
 {
     static const unsigned char rgba[4 * 3] = {200, 100, 50, 255, 200, 100, 50, 0, 200, 100, 50, 51};
-    /* 51 / 255 is a fifth */
-    static const unsigned char planes[9] = {200, 0, 40, 100, 0, 20, 50, 0, 10};
+    static const unsigned char planes[9] = {200, 200, 200, 100, 100, 100, 50, 50, 50};
+    static const unsigned char grey_alpha[2 * 2] = {7, 0, 250, 128}, grey[2] = {7, 250};
     (void)state;
     put_png("alpha.png", 4, 3, 1, rgba);
     check("alpha.png", 0, &FST_SHAPE(3, 1, 3), planes, 0);
+    put_png("grey-alpha.png", 2, 2, 1, grey_alpha);
+    check("grey-alpha.png", 0, &FST_SHAPE(1, 1, 2), grey, 0);
 }
 
 /* Written with libpng's full interface: 16 bits, a palette, interlacing. */
@@ -133,9 +136,8 @@ static void put_jpeg(const char *name, int components, J_COLOR_SPACE space, cons
 
 static void jpegs(void **state)
 {
-    static const unsigned char orange[3] = {230, 120, 40}, mid[1] = {77}, cmyk[4] = {1, 2, 3, 4};
-    unsigned char grey[64], colour[192], *out = NULL;
-    fst_shape shape;
+    static const unsigned char orange[3] = {230, 120, 40}, mid[1] = {77};
+    unsigned char grey[64], colour[192];
     (void)state;
     memset(grey, 77, sizeof grey);
     for (int c = 0; c < 3; c++)
@@ -148,15 +150,159 @@ static void jpegs(void **state)
     check("passes.jpg", 0, &FST_SHAPE(3, 8, 8), colour, 2);
     memset(grey, 144, sizeof grey); /* 0.299 * 230 + 0.587 * 120 + 0.114 * 40 = 143.8 */
     check("colour.jpg", 1, &FST_SHAPE(1, 8, 8), grey, 2);
-    put_jpeg("cmyk.jpg", 4, JCS_CMYK, cmyk, 8, false);
-    assert_fails(decode("cmyk.jpg", &out, &shape, 0, 0, err), FST_E_UNSUPPORTED, "4 colour components");
+}
+
+/* Inks are stored inverted, 255 being none: 200, 100 and 50 under 128 of black give 128 times that over 255. */
+static void four_inks_become_rgb(void **state)
+{
+    static const unsigned char red[4] = {255, 0, 0, 255}, dark[4] = {200, 100, 50, 128};
+    unsigned char planes[192];
+    (void)state;
+    memset(planes, 255, 64);
+    memset(planes + 64, 0, 128);
+    put_jpeg("red.jpg", 4, JCS_CMYK, red, 8, false);
+    check("red.jpg", 0, &FST_SHAPE(3, 8, 8), planes, 2);
+    memset(planes, 100, 64);
+    memset(planes + 64, 50, 64);
+    memset(planes + 128, 25, 64);
+    put_jpeg("dark.jpg", 4, JCS_CMYK, dark, 8, false);
+    check("dark.jpg", 0, &FST_SHAPE(3, 8, 8), planes, 2);
+}
+
+/* ---- BMP and WebP ------------------------------------------------------------------------------ */
+
+/* red, green, blue; white, black, (10, 20, 30) */
+static const unsigned char six[18] = {255, 0, 0, 255, 0, 10, 0, 255, 0, 255, 0, 20, 0, 0, 255, 255, 0, 30};
+
+/* A BMP of 3 x 2 pixels: rows of 12 bytes (24 bits) or 4 bytes (palette of four). */
+static size_t bmp(unsigned char *out, unsigned bits, int height, unsigned compression, const void *rest, size_t len)
+{
+    unsigned char *p = out;
+    memset(p, 0, 54);
+    memcpy(p, "BM", 2);
+    p[10] = (unsigned char)(54 + (bits == 8 ? 16 : compression ? 12 : 0));
+    p[14] = 40;
+    p[18] = W;
+    for (int i = 0; i < 4; i++)
+        p[22 + i] = (unsigned char)((uint32_t)height >> 8 * i);
+    p[26] = 1;
+    p[28] = (unsigned char)bits;
+    p[30] = (unsigned char)compression;
+    p[46] = bits == 8 ? 4 : 0;
+    memcpy(p + 54, rest, len);
+    return 54 + len;
+}
+
+static void bmps(void **state)
+{
+    /* bottom row first, each pixel blue, green, red, each row padded to 12 bytes */
+    static const unsigned char bgr[24] = {255, 255, 255, 0, 0,   0, 30,  20, 10, 0, 0, 0,
+                                          0,   0,   255, 0, 255, 0, 255, 0,  0,  0, 0, 0};
+    static const unsigned char coded[24] = {0, 0, 0, 0, 200, 200, 200, 0, 9, 9, 9, 0,
+                                            1, 1, 1, 0, 1,   2,   3,   0, 0, 0, 1, 0};
+    static const unsigned char grey[6] = {0, 0, 200, 200, 9, 1};
+    /* masks of red, green and blue, then alpha, blue, green, red */
+    static const unsigned char fields[36] = {0,   0, 0, 255, 0, 0, 255, 0,   0,   255, 0, 0, 7, 0, 0, 255, 7,  0,
+                                             255, 0, 7, 255, 0, 0, 7,   255, 255, 255, 7, 0, 0, 0, 7, 30,  20, 10};
+    unsigned char file[128], planes[18];
+    (void)state;
+    put_file("up.bmp", file, bmp(file, 24, H, 0, bgr, sizeof bgr));
+    check("up.bmp", 0, &FST_SHAPE(3, H, W), six, 0);
+    for (int c = 0; c < 3; c++)
+        for (int y = 0; y < H; y++)
+            memcpy(planes + 6 * c + W * y, six + 6 * c + W * (1 - y), W);
+    put_file("down.bmp", file, bmp(file, 24, -H, 0, bgr, sizeof bgr));
+    check("down.bmp", 0, &FST_SHAPE(3, H, W), planes, 0);
+    put_file("palette.bmp", file, bmp(file, 8, H, 0, coded, sizeof coded));
+    check("palette.bmp", 0, &FST_SHAPE(1, H, W), grey, 0);
+    put_file("fields.bmp", file, bmp(file, 32, -H, 3, fields, sizeof fields));
+    check("fields.bmp", 0, &FST_SHAPE(3, H, W), six, 0);
+}
+
+static void bad_bmps_are_refused(void **state)
+{
+    static const unsigned char coded[24] = {[16] = 0, [17] = 4};
+    unsigned char file[128], *out = NULL;
+    fst_shape shape;
+    (void)state;
+    put_file("bad.bmp", file, bmp(file, 8, H, 0, coded, sizeof coded));
+    assert_fails(decode("bad.bmp", &out, &shape, 0, 0, err), FST_E_FORMAT, "a colour beyond its palette");
+    put_file("bad.bmp", file, bmp(file, 8, H, 1, coded, sizeof coded));
+    assert_fails(decode("bad.bmp", &out, &shape, 0, 0, err), FST_E_UNSUPPORTED, "8 bits a pixel, compression 1");
+    put_file("bad.bmp", file, bmp(file, 16, H, 0, coded, sizeof coded));
+    assert_fails(decode("bad.bmp", &out, &shape, 0, 0, err), FST_E_UNSUPPORTED, "16 bits a pixel");
+    size_t len = bmp(file, 24, H, 0, (unsigned char[24]){0}, 24);
+    put_file("bad.bmp", file, len - 1);
+    assert_fails(decode("bad.bmp", &out, &shape, 0, 0, err), FST_E_FORMAT, "cannot hold 3 x 2 pixels");
+    put_file("bad.bmp", file, 53);
+    assert_fails(decode("bad.bmp", &out, &shape, 0, 0, err), FST_E_FORMAT, "its header is not all there");
+    file[18] = 0;
+    put_file("bad.bmp", file, len);
+    assert_fails(decode("bad.bmp", &out, &shape, 0, 0, err), FST_E_LIMIT, "0 x 2 pixels");
+    assert_null(out);
+}
+
+static const unsigned char webp[66] = "RIFF\x3a\0\0\0WEBPVP8L\x2e\0\0\0\x2f\x02\x40\0\0\x2f\x20\x10\x20\x88\xf0\x9f\x6a"
+                                      "\x43\x48\x90\xd0\xfd\xbf\x57\x81\0\x41\x89\xff\x4a\xf3\x1f\x20\x36\x39\xb6\x0a"
+                                      "\x14\xa4\x6d\xc0\xe2\xee\x29\x59\x44\xff\xe3\xea";
+
+static void webps(void **state)
+{
+    unsigned char *out = NULL;
+    fst_shape shape;
+    (void)state;
+    put_file("six.webp", webp, sizeof webp);
+#ifdef FST_WITH_WEBP
+    unsigned char vast[sizeof webp];
+    check("six.webp", 0, &FST_SHAPE(3, H, W), six, 0);
+    put_file("cut.webp", webp, sizeof webp - 20);
+    assert_fails(decode("cut.webp", &out, &shape, 0, 0, err), FST_E_FORMAT, "damaged or cut off");
+    memcpy(vast, webp, sizeof vast);
+    memset(vast + 21, 255, 3); /* two times 14 bits */
+    vast[24] |= 15;
+    put_file("vast.webp", vast, sizeof vast);
+    assert_fails(decode("vast.webp", &out, &shape, 0, 0, err), FST_E_FORMAT, "cannot hold 16384 x 16384 pixels");
+#else
+    assert_fails(decode("six.webp", &out, &shape, 0, 0, err), FST_E_UNSUPPORTED, "built without");
+#endif
+    assert_null(out);
+}
+
+/* A header may promise an image that its file cannot hold: refused before anything is allocated for it. */
+static void forged_sizes_are_refused(void **state)
+{
+    unsigned char *out = NULL;
+    fst_shape shape;
+    fst_buf png = {0}, jpeg = {0};
+    (void)state;
+    assert_ok(fst_file_read(in_work("grey.png"), 1 << 20, &png, err));
+    unsigned char *p = (unsigned char *)png.data;
+    memcpy(p + 16, "\0\0\0\1\x10\0\0\0", 8);
+    uint32_t crc = (uint32_t)crc32(0, p + 12, 17);
+    for (int i = 0; i < 4; i++)
+        p[29 + i] = (unsigned char)(crc >> (24 - 8 * i));
+    assert_fails(fst_image_decode(&out, &shape, "forged", p, png.len, 0, 0, err), FST_E_FORMAT,
+                 "bytes cannot hold 1 x 268435456 pixels");
+    assert_ok(fst_file_read(in_work("grey.jpg"), 1 << 20, &jpeg, err));
+    p = (unsigned char *)jpeg.data;
+    size_t at = 0;
+    while (at + 9 < jpeg.len && !(p[at] == 0xFF && p[at + 1] == 0xC0))
+        at++;
+    memcpy(p + at + 5, "\x40\0\x40\0", 4);
+    assert_fails(fst_image_decode(&out, &shape, "forged", p, jpeg.len, 0, 0, err), FST_E_FORMAT,
+                 "bytes cannot hold 16384 x 16384 pixels");
+    fst_buf_release(&png);
+    fst_buf_release(&jpeg);
+    assert_fails(fst_image_decode(&out, &shape, "empty", "", 0, 0, 0, err), FST_E_FORMAT, "the file is empty");
+    assert_fails(fst_image_decode(&out, &shape, "page", "<html>", 6, 0, 0, err), FST_E_FORMAT, "an HTML page");
+    assert_null(out);
 }
 
 static void prefixes_are_refused(void **state)
 {
-    static const char *const names[] = {"grey.png", "rgb.png", "colour.jpg", "passes.jpg"};
+    static const char *const names[] = {"grey.png", "rgb.png", "colour.jpg", "passes.jpg", "up.bmp"};
     (void)state;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         fst_buf file = {0};
         assert_ok(fst_file_read(in_work(names[i]), 1 << 20, &file, err));
         /* the last ones lack only the end marker */
@@ -267,9 +413,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(grey_png),
         cmocka_unit_test(colour_png),
-        cmocka_unit_test(alpha_goes_over_black),
+        cmocka_unit_test(alpha_is_dropped),
         cmocka_unit_test(rare_pngs),
         cmocka_unit_test(jpegs),
+        cmocka_unit_test(four_inks_become_rgb),
+        cmocka_unit_test(bmps),
+        cmocka_unit_test(bad_bmps_are_refused),
+        cmocka_unit_test(webps),
+        cmocka_unit_test(forged_sizes_are_refused),
         cmocka_unit_test(prefixes_are_refused),
         cmocka_unit_test(limits_come_first),
         cmocka_unit_test(splits_share_classes),
