@@ -353,6 +353,13 @@ FST_API double fst_schedule_rate(const fst_schedule *s, double base, int64_t epo
  * one shard and use the threads inside kernels, whose sums are the same for one number of threads but may be
  * rounded otherwise for another. With threads 1 everything is the same everywhere.
  */
+/*
+ * The first batch norm that sees one value a channel in a training batch of so many rows, by name; NULL when there is
+ * none, as for more than one row. Such a batch has no variance (PyTorch refuses it): the norm's output is its bias
+ * whatever the input, and its running statistics and their counter stay as they are. All other batch norms of the batch
+ * learn as always. fst_loader_spec.drop_last leaves out a last batch of one sample.
+ */
+FST_API const char *fst_graph_single_value_norm(const fst_graph *g, size_t rows);
 FST_API bool fst_graph_sharded(const fst_graph *g); /* false: the bits depend on the number of threads */
 typedef struct fst_trainer_options {
     size_t batch_size;

@@ -48,8 +48,8 @@ static void norm_span(const struct kernel *k, const struct fst_op_args *a, size_
     struct fst_whitening *kept = a->saved;
     for (size_t run = from; run < from + count; run++)
         fst__complex_norm_forward(k->node, &r, a, (int64_t)run, k->mask, kept);
-    if (from == 0 && a->training && !a->frozen && a->counter)
-        (*a->counter)++;
+    if (from == 0)
+        fst__whitening_count(k->node, a);
 }
 
 static void norm_backward_span(const struct kernel *k, const struct fst_op_args *a, size_t from, size_t count)

@@ -28,6 +28,8 @@ void fst__batchnorm_update(const struct fst_node *n, const struct fst_op_args *a
 {
     double m = n->u.norm.momentum, count = (double)(a->batch * n->in.dim[1] * n->in.dim[2]);
     double unbias = count > 1 ? count / (count - 1) : 1;
+    if (count <= 1) /* no variance: the running one would shrink towards 0 */
+        return;
     for (int64_t c = 0; c < n->in.dim[0]; c++) {
         a->buffer[0][c] = (float)((1 - m) * (double)a->buffer[0][c] + m * (double)mean[c]);
         a->buffer[1][c] = (float)((1 - m) * (double)a->buffer[1][c] + m * unbias * (double)var[c]);

@@ -93,6 +93,8 @@ void fst__whitening_update(const struct fst_node *n, const struct fst_op_args *a
 {
     double m = n->u.norm.momentum, count = (double)(a->batch / 2 * n->in.dim[1] * n->in.dim[2]);
     double unbias = count > 1 ? count / (count - 1) : 1;
+    if (count <= 1)
+        return;
     for (int k = 0; k < 2; k++) {
         float *mean = &a->buffer[0][2 * c + k];
         *mean = (float)((1 - m) * (double)*mean + m * w->mean[k]);
@@ -101,6 +103,12 @@ void fst__whitening_update(const struct fst_node *n, const struct fst_op_args *a
         float *covar = &a->buffer[1][3 * c + k];
         *covar = (float)((1 - m) * (double)*covar + m * unbias * w->covar[k]);
     }
+}
+
+void fst__whitening_count(const struct fst_node *n, const struct fst_op_args *a)
+{
+    if (a->training && !a->frozen && a->counter && a->batch / 2 * n->in.dim[1] * n->in.dim[2] > 1)
+        (*a->counter)++;
 }
 
 /* ---- the reference ------------------------------------------------------------------------------------------ */
@@ -161,8 +169,7 @@ static void forward(const struct fst_node *n, const struct fst_op_args *a)
         if (a->training && !a->frozen)
             fst__whitening_update(n, a, c, &s);
     }
-    if (a->training && !a->frozen && a->counter)
-        (*a->counter)++;
+    fst__whitening_count(n, a);
 }
 
 static void input_gradient(const struct fst_op_args *a, const struct walk *w, int64_t c, const struct fst_whitening *s,

@@ -28,7 +28,8 @@ void fst__maxpool_blocked_forward(const struct fst_blocked_pool *p, const void *
 /* mask: where out is not above 0 the gradient is 0 (of a ReLU before the pooling). */
 void fst__maxpool_blocked_backward(const struct fst_blocked_pool *p, const void *out, const void *grad_out,
                                    const unsigned char *at, bool mask, void *grad_in);
-/* running = (1 - momentum) running + momentum batch, the variance made unbiased from `n` values. */
+/* running = (1 - momentum) running + momentum batch, the variance made unbiased from the number of values. A batch of one
+ * value a channel has no variance: it changes neither the running statistics nor the counter. */
 void fst__batchnorm_update(const struct fst_node *node, const struct fst_op_args *a, const float *mean,
                            const float *var);
 
@@ -72,8 +73,10 @@ struct fst_whitening_grad {
 };
 void fst__whiten_backward(const struct fst_whitening *w, const float weight[3], double eps, const double sum[2],
                           const double dot[4], double count, bool fixed, struct fst_whitening_grad *out);
-/* Moves running mean and covariance of channel c on. */
+/* Moves running mean and covariance of channel c on; not when the batch has one value a channel. */
 void fst__whitening_update(const struct fst_node *n, const struct fst_op_args *a, int64_t c,
                            const struct fst_whitening *w);
+/* Counts a training batch whose statistics were taken in. */
+void fst__whitening_count(const struct fst_node *n, const struct fst_op_args *a);
 
 #endif

@@ -49,6 +49,16 @@ static bool has_batch_norm(const fst_graph *g)
     return false;
 }
 
+const char *fst_graph_single_value_norm(const fst_graph *g, size_t rows)
+{
+    for (int i = 0; rows == 1 && i < g->count; i++) {
+        const struct fst_node *n = &g->nodes[i];
+        if (fst__is_batch_norm(n->kind) && n->in.dim[1] * n->in.dim[2] == 1)
+            return n->name;
+    }
+    return NULL;
+}
+
 bool fst_graph_sharded(const fst_graph *g)
 {
     return !has_batch_norm(g) && g->param_count <= MAX_SHARD_PARAMS;

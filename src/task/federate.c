@@ -76,6 +76,7 @@ static fst_status train_client(void *ctx, int worker, uint32_t client, uint64_t 
                           .transform = s->transform,
                           .augment = s->transform.crop_padding > 0 || s->transform.flip,
                           .shuffle = true,
+                          .drop_last = f->section->drop_last,
                           .seed = seed};
     double loss = 0;
     size_t rows = 0, correct = 0;

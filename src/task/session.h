@@ -206,6 +206,8 @@ fst_optim_spec fst__optim_spec(const struct optimizer_section *o, double clip_no
 /* check.c: what can be said before the first of the chosen stages starts; FST_E_CONFIG with the full key. */
 fst_status fst__check_output(const char *output, fst_error *err);
 fst_status fst__check_stages(const struct session *s, const bool chosen[STAGES], fst_error *err);
+/* check_batches.c: sizes of the chosen stages' batches; a warning for batches of one value a channel. */
+fst_status fst__check_batches(const struct session *s, const bool chosen[STAGES], fst_error *err);
 fst_status fst__step_pretrain(struct session *s, struct record *r, fst_error *err);
 fst_status fst__step_soft(struct session *s, struct record *r, fst_error *err);
 fst_status fst__step_alone(struct session *s, struct record *r, fst_error *err);

@@ -180,6 +180,7 @@ static const fst__schema schedule_schema =
                   .required = true),                                                                         \
         FST__F_INT(struct training, epochs, 1, 1000000, default_epochs, "passes over the data"),             \
         FST__F_INT(struct training, batch_size, 1, 65536, "128", "samples a step"),                          \
+        FST__F_BOOL(struct training, drop_last, "false", "leave out a last batch that is not full"),         \
         FST__F_MAP(struct training, optimizer, &optimizer_schema, "update rule and its numbers"),            \
         FST__F_MAP(struct training, schedule, &schedule_schema, "learning rate by epoch"),                   \
         FST__F_DOUBLE(struct training, clip_norm, 0, 1e6, "0", "largest norm of the gradient; 0: no limit"), \
@@ -255,6 +256,8 @@ static const fst__field federated_fields[] = {
     FST__F_INT(struct federated_section, rounds, 1, 1000000, "10", "rounds"),
     FST__F_INT(struct federated_section, local_epochs, 1, 100000, "1", "epochs of a client in a round"),
     FST__F_INT(struct federated_section, batch_size, 1, 65536, "32", "samples a step"),
+    FST__F_BOOL(struct federated_section, drop_last, "false",
+                "leave out a client's last batch that is not full; every client needs a full one"),
     FST__F_INT(struct federated_section, clients_per_round, 0, 1000000, "0", "drawn for a round; 0: by fraction"),
     FST__F_ABOVE(struct federated_section, fraction, 0, 1, "1", "share of the clients drawn for a round",
                  .when = {FST__WITHOUT_ANY("clients_per_round")}),

@@ -87,6 +87,7 @@ struct training {
     struct optimizer_section optimizer;
     struct schedule_section schedule;
     double clip_norm, label_smoothing;
+    bool drop_last;
 };
 
 struct cloud_kd_section {
@@ -118,6 +119,7 @@ struct federated_section {
     int strategy; /* index in strategy_names */
     int64_t rounds, local_epochs, batch_size, clients_per_round, quorum;
     double fraction, prox_mu, clip_norm;
+    bool drop_last;
     struct server_section server;
     struct optimizer_section optimizer;
     int init; /* index in init_names */

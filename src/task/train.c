@@ -236,13 +236,19 @@ static fst_status one_step(struct course *c, const fst_batch *b, double rate, fs
     return FST_OK;
 }
 
+static size_t epoch_rows(const struct course *c)
+{
+    const struct training *t = c->lesson->training;
+    return t->drop_last ? fst_loader_batches(c->loader) * (size_t)t->batch_size : c->s->learn;
+}
+
 static void watch(struct course *c)
 {
     char note[96];
     snprintf(note, sizeof note, "epoch %lld/%lld  loss %.4f  accuracy %.2f %%", (long long)c->epoch + 1,
              (long long)c->lesson->training->epochs, c->loss_sum / (double)c->rows,
              100.0 * (double)c->correct / (double)c->rows);
-    fst__watch_update(c->s, (uint64_t)c->epoch * c->s->learn + c->rows, note);
+    fst__watch_update(c->s, (uint64_t)c->epoch * epoch_rows(c) + c->rows, note);
 }
 
 static fst_status pause_if_asked(struct course *c, fst_error *err)
@@ -284,8 +290,7 @@ static fst_status close_epoch(struct course *c, fst_error *err)
     if (st)
         return explain(c, st, err);
     if (s->validate) {
-        st = fst__evaluate(s, c->model->graph, &c->model->state, s->train, s->order + s->learn, s->validate,
-                                      &v, err);
+        st = fst__evaluate(s, c->model->graph, &c->model->state, s->train, s->order + s->learn, s->validate, &v, err);
         if (st)
             return st;
         if (v.accuracy > c->best_accuracy) {
@@ -294,8 +299,11 @@ static fst_status close_epoch(struct course *c, fst_error *err)
             fst_state_copy(&c->best, &c->model->state);
         }
     }
-    fst_field f[] = {FST_INT("epoch", c->epoch + 1), FST_DOUBLE("loss", loss), FST_DOUBLE("accuracy", accuracy),
-                     FST_DOUBLE("validation_loss", v.loss), FST_DOUBLE("validation_accuracy", v.accuracy),
+    fst_field f[] = {FST_INT("epoch", c->epoch + 1),
+                     FST_DOUBLE("loss", loss),
+                     FST_DOUBLE("accuracy", accuracy),
+                     FST_DOUBLE("validation_loss", v.loss),
+                     FST_DOUBLE("validation_accuracy", v.accuracy),
                      FST_DOUBLE("seconds", c->seconds_before + fst_clock_seconds() - c->started)};
     fst__emit(s, "epoch", f, sizeof f / sizeof *f);
     c->epoch++;
@@ -317,6 +325,7 @@ static fst_status prepare(struct course *c, fst_error *err)
                           .transform = s->transform,
                           .augment = s->transform.crop_padding > 0 || s->transform.flip,
                           .shuffle = true,
+                          .drop_last = t->drop_last,
                           .seed = fst__step_seed(s, c->lesson->step, "loader", 0),
                           .background = true};
     if (c->lesson->soft) {
@@ -348,8 +357,8 @@ static fst_status teach(struct course *c, fst_error *err)
     if (resumed)
         fst_log(FST_LOG_INFO, "%s: going on at epoch %lld, step %zu", c->lesson->label, (long long)c->epoch + 1,
                 c->batch + 1);
-    fst__watch_begin(c->s, c->lesson->label, (uint64_t)t->epochs * c->s->learn, "samples");
-    fst__watch_update(c->s, (uint64_t)c->epoch * c->s->learn + c->rows, NULL); /* none of this run's work */
+    fst__watch_begin(c->s, c->lesson->label, (uint64_t)t->epochs * epoch_rows(c), "samples");
+    fst__watch_update(c->s, (uint64_t)c->epoch * epoch_rows(c) + c->rows, NULL); /* none of this run's work */
     while (!st && c->epoch < t->epochs) {
         st = one_epoch(c, err);
         if (!st)

@@ -5,7 +5,7 @@
  *   task_helper data FOLDER TRAIN TEST [SEED]   MNIST's four files: ten patterns in noise, which can be learned
  *   task_helper array FILE SAMPLES BAD          one .safetensors; sample BAD holds a NaN (-1: none)
  *   task_helper named FILE SAMPLES A,B,C SCALE SEED
- *                                               one .safetensors of 6x6 samples of these classes: a pattern each, drawn
+ *                                               one .safetensors of 4x4 samples of these classes: a pattern each, drawn
  *                                               from its name, in noise; all values times SCALE
  *   task_helper json FILE [KEY.KEY...]          fails when FILE is no JSON; prints what stands at the keys
  *                                               (of a list: at the index)
@@ -132,7 +132,7 @@ static int make_array(const char *path, int64_t count, int64_t bad)
 
 static int make_named(const char *path, int64_t count, char *list, double scale, uint64_t seed)
 {
-    enum { SIDE_NAMED = 6, N = SIDE_NAMED * SIDE_NAMED, MOST = 16 };
+    enum { SIDE_NAMED = 4, N = SIDE_NAMED * SIDE_NAMED, MOST = 16 };
     char *names[MOST], json[400] = "[";
     int n = 0;
     for (char *k = strtok(list, ","); k && n < MOST; k = strtok(NULL, ","))
