@@ -31,10 +31,12 @@ static fst_status read_fd(int fd, const char *path, size_t max_bytes, fst_buf *o
     if (S_ISREG(st.st_mode) && (uint64_t)st.st_size > max_bytes)
         return fst_fail(err, FST_E_LIMIT, "%s: %lld bytes, at most %zu are read", path, (long long)st.st_size,
                         max_bytes);
-    size_t chunk = S_ISREG(st.st_mode) && st.st_size > 0 ? (size_t)st.st_size + 1 : 65536;
+    /* A file's size, one byte to see its end, and the NUL; what has no size (a pipe) in blocks that double. */
+    size_t first = S_ISREG(st.st_mode) && st.st_size > 0 ? (size_t)st.st_size + 2 : 65536;
+    size_t most = max_bytes < SIZE_MAX - 2 ? max_bytes + 2 : SIZE_MAX;
     for (;;) {
-        if (b.cap - b.len < chunk + 1) {
-            size_t cap = b.len + chunk + 1;
+        if (b.cap - b.len < 2) {
+            size_t cap = !b.cap ? first : b.cap < most / 2 ? 2 * b.cap : most;
             char *p = fst_realloc(b.data, b.len, cap);
             if (!p) {
                 fst_buf_release(&b);
@@ -56,7 +58,6 @@ static fst_status read_fd(int fd, const char *path, size_t max_bytes, fst_buf *o
             fst_buf_release(&b);
             return fst_fail(err, FST_E_LIMIT, "%s: more than %zu bytes", path, max_bytes);
         }
-        chunk = 65536;
     }
     b.data[b.len] = 0;
     *out = b;

@@ -261,8 +261,9 @@ static fst_status shares_of_pieces(struct session *s, const struct pieces *p, st
 static fst_status shares_dealt(struct session *s, struct share *cloud, fst_error *err)
 {
     const struct topology_section *t = &s->task->file.topology;
+    bool all = t->cloud_share >= 1;
     const fst_tiers_spec spec = {.cloud = t->cloud_share,
-                                 .edges = (int)t->edges,
+                                 .edges = all ? 0 : (int)t->edges,
                                  .alpha = t->alpha,
                                  .val = s->task->file.data.validation,
                                  .seed = (uint64_t)s->task->file.seed};
@@ -271,9 +272,14 @@ static fst_status shares_dealt(struct session *s, struct share *cloud, fst_error
     if (st)
         return fst_fail_in(err, st, "topology");
     st = take_share(&tiers, NULL, 0, cloud, err);
-    for (size_t k = 0; !st && k < s->edges; k++)
+    for (size_t k = 0; !st && !all && k < s->edges; k++)
         st = take_share(&tiers, NULL, (int32_t)k + 1, &s->edge[k], err);
     fst_tiers_release(&tiers);
+    if (!st && !all && !s->task->file.stages.has_federated_train)
+        fst_log(FST_LOG_WARN,
+                "%zu of %zu training samples belong to the edges, where no stage trains: topology.cloud_share: 1 gives "
+                "them to the cloud",
+                s->train->count - cloud->learn - cloud->validate, s->train->count);
     if (!st && !cloud->learn)
         st = fst_fail(err, FST_E_CONFIG, "topology.cloud_share: %g of %zu training samples leaves none to the cloud",
                       t->cloud_share, s->train->count);
@@ -285,7 +291,7 @@ static fst_status share_out(struct session *s, const struct pieces *p, fst_error
     const struct task_file *f = &s->task->file;
     struct share all = {0};
     s->edges = f->has_topology ? (size_t)f->topology.edges : 0;
-    bool dealt = s->edges && !f->data.edge_path_count;
+    bool dealt = s->edges && !f->data.edge_path_count && !f->data.own_validation;
     fst_status st = dealt ? shares_dealt(s, &all, err) : shares_of_pieces(s, p, &all, err);
     s->order = all.index;
     s->learn = all.learn;

@@ -31,7 +31,7 @@ struct stage_file {
     int64_t num_classes, epochs, batch_size, num_edges, num_rounds, local_epochs, edge_id, max_files, num_batches;
     double learning_rate, weight_decay, temperature, kd_alpha, confidence_threshold, simulate_bandwidth_mbps,
         sync_timeout;
-    bool has_temperature, has_threshold, has_bandwidth, has_edge_id, has_input;
+    bool has_temperature, has_threshold, has_bandwidth, has_edge_id, has_input, fingerprint, has_fingerprint;
     struct input_data input_data;
 };
 
@@ -40,11 +40,13 @@ struct stage_file {
 #define T struct stage_file
 #define MANY INT64_C(1000000000)
 #define TEXT(key, help) FST__F_STRING(T, key, NULL, help)
-#define COMMON                                                                     \
-    TEXT(data_path, "file or folder of the samples"),                              \
-        FST__F_STRING(T, dataset_type, NULL, "what it is called", .unused = true), \
-        TEXT(device, "cpu; anything else is said to be not there"),                \
-        FST__F_INT(T, num_classes, 0, FST_MAX_CLASSES, "0", "0: as the data show")
+#define COMMON                                                                                               \
+    TEXT(data_path, "file or folder of the samples"),                                                        \
+        FST__F_STRING(T, dataset_type, NULL, "what it is called", .unused = true),                           \
+        TEXT(device, "cpu; anything else is said to be not there"),                                          \
+        FST__F_INT(T, num_classes, 0, FST_MAX_CLASSES, "0", "0: as the data show"),                          \
+        FST__F_BOOL(T, fingerprint, NULL, "networks see the signals' fingerprints; one value for all files", \
+                    FST__PRESENT(T, has_fingerprint))
 #define TRAINING(default_epochs)                                               \
     FST__F_INT(T, epochs, 1, 1000000, default_epochs, "passes over the data"), \
         FST__F_INT(T, batch_size, 1, 65536, "32", "samples a step"),           \
@@ -222,6 +224,22 @@ static fst_status check_classes(const char *folder, const struct stage_file *f, 
     return FST_OK;
 }
 
+/* Whether networks see fingerprints: what one file says holds for all. */
+static fst_status check_fingerprint(const char *folder, const struct stage_file *f, bool *out, fst_error *err)
+{
+    enum stage first = STAGES;
+    for (enum stage s = 0; s < STAGES; s++) {
+        if (!f[s].has_fingerprint)
+            continue;
+        if (first == STAGES)
+            first = s;
+        else if (f[s].fingerprint != f[first].fingerprint)
+            return disagree(folder, first, s, "fingerprint", "all networks see the same", err);
+    }
+    *out = first != STAGES && f[first].fingerprint;
+    return FST_OK;
+}
+
 /* Models are those that this task's stages leave: a path to one is taken for that stage's, wherever it stands. */
 static fst_status check_model_path(const char *folder, enum stage stage, const char *key, const char *path,
                                    const struct stage_file *f, const enum stage *from, size_t n, enum stage *which,
@@ -279,28 +297,53 @@ static void tell_device(const struct stage_file *f)
 
 /* Paths are relative to where the program runs, to the task's folder, or to the folder that holds tasks/: the first
  * place where there is something. */
-static fst_status find_path(const char *folder, enum stage stage, const char *path, char **out, fst_error *err)
+static bool look_for(const char *folder, const char *path, char full[PATH_MAX])
 {
     static const char *const places[] = {"", "..", "../.."};
-    char full[PATH_MAX];
-    if (realpath(path, full)) {
-        *out = fst_strdup(full);
-        return *out ? FST_OK : fst_fail_memory(err, strlen(full));
-    }
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+    bool there = realpath(path, full);
+    for (size_t i = 0; !there && i < sizeof places / sizeof *places; i++) {
         char *place = fst_path_join(folder, places[i]), *whole = place ? fst_path_join(place, path) : NULL;
-        bool there = whole && realpath(whole, full);
+        there = whole && realpath(whole, full);
         fst_free(place);
         fst_free(whole);
-        if (!there)
-            continue;
-        *out = fst_strdup(full);
-        return *out ? FST_OK : fst_fail_memory(err, strlen(full));
     }
-    return fst_fail(err, FST_E_CONFIG,
-                    "%s/input/%s.json: \"%s\" is neither where the program runs, nor in the task's folder, nor in the "
-                    "two above it",
-                    folder, stage_names[stage], path);
+    return there;
+}
+
+/* The system that these files come from calls the samples of a place "cloud_data.pkl" and "edge_1_data.pkl"; for
+ * `fedstill data split` they are the folders "cloud" and "edge_1". NULL for other names. */
+static char *split_folder(const char *path)
+{
+    static const char ending[] = "_data.pkl";
+    size_t n = strlen(path), m = sizeof ending - 1;
+    bool is = n > m && !strcmp(path + n - m, ending) && path[n - m - 1] != '/';
+    char *folder = is ? fst_strdup(path) : NULL;
+    if (folder)
+        folder[n - m] = 0;
+    return folder;
+}
+
+static fst_status find_path(const char *folder, enum stage stage, const char *path, char **out, fst_error *err)
+{
+    char full[PATH_MAX], *split = NULL;
+    bool there = look_for(folder, path, full);
+    if (!there && (split = split_folder(path)) && look_for(folder, split, full)) {
+        fst_log(FST_LOG_INFO, "%s.json: there is no %s; %s, as `fedstill data split` writes it, is read",
+                stage_names[stage], path, full);
+        there = true;
+    }
+    fst_status st = FST_OK;
+    if (!there)
+        st = fst_fail(
+            err, FST_E_CONFIG,
+            "%s/input/%s.json: \"%s\"%s%s%s is neither where the program runs, nor in the task's folder, nor in "
+            "the two above it",
+            folder, stage_names[stage], path, split ? " (or the folder \"" : "", split ? split : "",
+            split ? "\" of `fedstill data split`)" : "");
+    else if (!(*out = fst_strdup(full)))
+        st = fst_fail_memory(err, strlen(full));
+    fst_free(split);
+    return st;
 }
 
 /* The path of the cloud's samples; the training stages must mean the same. */
@@ -455,15 +498,18 @@ static fst_status put_stages(fst_buf *out, const struct stage_file *f, enum stag
 }
 
 static fst_status put_data(fst_buf *out, const char *folder, const struct stage_file *f, const char *path,
-                           int64_t classes, fst_error *err)
+                           int64_t classes, bool fingerprint, fst_error *err)
 {
     const struct stage_file *t = &f[FEDERATE];
-    bool split = t->edge_count && has_split(path, "val", classes); /* a topology deals out validation samples too */
+    /* where samples are dealt to the edges, those of validation are dealt with them */
+    bool split = (t->edge_count || !t->there) && has_split(path, "val", classes);
     fst_status st = put_key(out, "data:\n  path: ", path, err);
     if (!st)
         st = fst_buf_printf(out, err, "\n  classes: %lld\n  %s\n  test: %s\n", (long long)classes,
                             split ? "own_validation: true" : "validation: 0.1",
                             has_split(path, "test", classes) ? "0" : "0.1");
+    if (!st && fingerprint)
+        st = fst_buf_printf(out, err, "  fingerprint: true\n");
     for (size_t k = 0; !st && k < t->edge_count; k++) {
         char *edge = NULL;
         st = find_path(folder, FEDERATE, t->edge_data_paths[k], &edge, err);
@@ -488,6 +534,8 @@ static fst_status put_topology(fst_buf *out, const char *folder, const struct st
                         err);
     fst_status st =
         fst_buf_printf(out, err, "topology: {edges: %lld, devices: %lld", (long long)edges, (long long)(2 * edges));
+    if (!st && !t->there) /* nobody trains at the edges: the cloud learns from all samples */
+        st = fst_buf_printf(out, err, ", cloud_share: 1");
     if (!st && link->has_bandwidth) {
         char rate[40];
         fst__number_text(link->simulate_bandwidth_mbps, rate, sizeof rate);
@@ -509,6 +557,7 @@ fst_status fst__stage_files_read(const char *folder, fst_buf *text, fst_error *e
     struct stage_file *f = fst_calloc(STAGES, sizeof *f);
     enum stage init = DISTIL;
     int64_t classes = 0;
+    bool fingerprint = false;
     char *path = NULL;
     fst_status st = f ? FST_OK : fst_fail_memory(err, STAGES * sizeof *f);
     for (enum stage s = 0; !st && s < STAGES; s++)
@@ -518,13 +567,15 @@ fst_status fst__stage_files_read(const char *folder, fst_buf *text, fst_error *e
     if (!st)
         st = check_classes(folder, f, &classes, err);
     if (!st)
+        st = check_fingerprint(folder, f, &fingerprint, err);
+    if (!st)
         st = check_paths(folder, f, &init, err);
     if (!st)
         st = cloud_data(folder, f, &path, err);
     if (!st)
         st = put_name(text, folder, err);
     if (!st)
-        st = put_data(text, folder, f, path, classes, err);
+        st = put_data(text, folder, f, path, classes, fingerprint, err);
     if (!st)
         st = put_topology(text, folder, f, err);
     if (!st)

@@ -414,9 +414,11 @@ static bool check_task(const void *object, fst__complaint *c)
         return false;
     }
     const char *why = NULL;
-    if (f->has_topology && f->data.own_validation && !f->data.edge_path_count)
+    if (f->has_topology && f->data.own_validation && !f->data.edge_path_count && f->topology.cloud_share < 1)
         c->key = "data.own_validation",
         why = "a topology deals out the training samples: set validation: SHARE, not own_validation";
+    else if (f->has_topology && federated && f->topology.cloud_share >= 1 && !f->data.edge_path_count)
+        c->key = "topology.cloud_share", why = "is 1: the edges have nothing to train on in federated_train";
     else if (f->has_topology && federated && (t->clients_per_round || t->fraction < 1))
         c->key = t->clients_per_round ? "stages.federated_train.clients_per_round" : "stages.federated_train.fraction",
         why = "with a topology all edges take part in every round: leave it out";

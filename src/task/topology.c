@@ -53,9 +53,11 @@ static const fst__schema links_schema = FST__SCHEMA(struct links_section, links_
 static const fst__field topology_fields[] = {
     FST__F_INT(struct topology_section, edges, 1, FST__MAX_EDGES, "2", "edges, the clients of federated_train"),
     FST__F_INT(struct topology_section, devices, 1, 100000, "4", "devices of all edges, dealt to them evenly"),
-    FST__F_ABOVE(struct topology_section, cloud_share, 0, 0.99, "0.5",
-                 "share of the training samples that the cloud has; the edges have the rest",
-                 .when = {FST__WITHOUT_ANY("data.edge_paths")}),
+    FST__F_ABOVE(
+        struct topology_section, cloud_share, 0, 1, "0.5",
+        "share of the training samples that the cloud has; the edges have the rest (1: nothing, where no stage "
+        "trains there)",
+        .when = {FST__WITHOUT_ANY("data.edge_paths")}),
     FST__F_ABOVE(struct topology_section, alpha, 0, 1e6, "0.3",
                  "how the edges' samples are dealt: per class by Dirichlet(alpha); small is uneven",
                  .when = {FST__WITHOUT_ANY("data.edge_paths")}),

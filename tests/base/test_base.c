@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -292,6 +294,43 @@ static void test_hashes(void **state)
     assert_true(a.lo != b.lo && a.hi != b.hi && a.lo != c.lo);
 }
 
+/* A pipe has no size: its bytes are read in blocks that double, not one by one. */
+static void test_pipes_are_read(void **state)
+{
+    enum { BYTES = 3 << 20 };
+    char *path = fst_path_join(folder, "long-pipe");
+    (void)state;
+    assert_int_equal(mkfifo(path, 0600), 0);
+    for (int limit = BYTES - 1; limit <= BYTES; limit++) {
+        fst_buf b = {0};
+        fst_error err = {0};
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            FILE *f = fopen(path, "w");
+            signal(SIGPIPE, SIG_IGN);
+            for (int i = 0; f && i < BYTES; i++)
+                fputc(i % 251, f);
+            _exit(!f || fclose(f));
+        }
+        uint64_t before = fst_alloc_count();
+        fst_status s = fst_file_read(path, (size_t)limit, &b, &err);
+        assert_true(fst_alloc_count() - before <= 8);
+        assert_int_equal(waitpid(child, NULL, 0), child);
+        if (limit < BYTES) {
+            assert_int_equal(s, FST_E_LIMIT);
+            continue;
+        }
+        assert_int_equal(s, FST_OK);
+        assert_int_equal(b.len, BYTES);
+        for (size_t i = 0; i < b.len; i++)
+            assert_true((unsigned char)b.data[i] == i % 251);
+        fst_buf_release(&b);
+    }
+    assert_int_equal(unlink(path), 0);
+    fst_free(path);
+}
+
 static void test_errors(void **state)
 {
     (void)state;
@@ -310,11 +349,21 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_philox),      cmocka_unit_test(test_streams_differ), cmocka_unit_test(test_distributions),
-        cmocka_unit_test(test_shuffle),     cmocka_unit_test(test_memory),         cmocka_unit_test(test_buffer),
-        cmocka_unit_test(test_pool),        cmocka_unit_test(test_whole_files),    cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_lock),        cmocka_unit_test(test_folders),        cmocka_unit_test(test_hashes),
-        cmocka_unit_test(test_errors),      cmocka_unit_test(test_devices_are_not_replaced),
+        cmocka_unit_test(test_philox),
+        cmocka_unit_test(test_streams_differ),
+        cmocka_unit_test(test_distributions),
+        cmocka_unit_test(test_shuffle),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_buffer),
+        cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_whole_files),
+        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_lock),
+        cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_hashes),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_pipes_are_read),
+        cmocka_unit_test(test_devices_are_not_replaced),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

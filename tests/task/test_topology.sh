@@ -274,7 +274,37 @@ wrong federated_train '{"edge_data_paths": ["../nowhere"]}' "nowhere"
 wrong device_load '{"batch_size": 0}' "batch_size"
 wrong cloud_infer '{"kd_alpha": 0.5}' "unknown key"
 wrong cloud_infer '{"simulate_bandwidth_mbps": 5}' "simulate_bandwidth_mbps is not that of edge_infer.json"
+wrong cloud_kd '{"fingerprint": 1}' "fingerprint"
+put edge_kd <<END
+{"student_model_type": "logistic_regression", "kd_alpha": 0.75, "temperature": 3.0, "epochs": 1.0, "fingerprint": true}
+END
+wrong cloud_kd '{"temperature": 3, "fingerprint": false}' "fingerprint is not that of"
+put device_load <<<'{}'
+expect 0 run "$stages" --dry-run
+said out "fingerprint: true"
+said out "epochs: 1"
+# the names of the system that these files come from stand for the folders of data split
+"$FEDSTILL" data split "$folder/data/train.safetensors" --out "$folder/splits" >"$folder/out" 2>&1
+put cloud_pretrain <<END
+{"data_path": "../splits/cloud_data.pkl", "model_type": "logistic_regression", "epochs": 1}
+END
+put federated_train <<END
+{"num_rounds": 1.0, "edge_data_paths": ["../splits/edge_1_data.pkl", "../splits/edge_2_data.pkl"]}
+END
+expect 0 run "$stages" --dry-run
+said out "/splits/cloud"
+said out "/splits/edge_2]"
+said err "there is no ../splits/edge_2_data.pkl; "
+wrong cloud_kd '{"temperature": 3, "data_path": "../splits/moon_data.pkl"}' "data_path is not that of"
+wrong federated_train '{"edge_data_paths": ["../splits/edge_3_data.pkl"]}' 'edge_3_data.pkl" (or the folder "../splits/edge_3" of'
 mv "$stages/input/federated_train.json" "$folder/rounds"
+# nobody trains at the edges: the cloud has all samples, and its own validation samples
+expect 0 run "$stages" --dry-run
+said out "cloud_share: 1"
+said out "own_validation: true"
+samples=$("$FEDSTILL" data info "$folder/splits/cloud/train.safetensors" --json | grep -o '"samples": *[0-9]*' | head -1 | grep -o '[0-9]*')
+val=$("$FEDSTILL" data info "$folder/splits/cloud/val.safetensors" --json | grep -o '"samples": *[0-9]*' | head -1 | grep -o '[0-9]*')
+said out "the cloud has $samples + $val of them"
 wrong edge_infer '{"model_path": "tasks/004/output/federated_train/global_model.pth"}' "has no federated_train.json"
 mv "$folder/rounds" "$stages/input/federated_train.json"
 wrong cloud_pretrain '{"model_type": "logistic_regression",' "cloud_pretrain.json"
