@@ -104,17 +104,56 @@ static fst_status check_model(const struct session *s, const char *stage, const 
     return st ? fst_fail_in(err, st == FST_E_MEMORY ? st : FST_E_CONFIG, "stages.%s.model", stage) : FST_OK;
 }
 
-/* The model that the rounds start from must be the one that they train. */
-static fst_status check_init(const struct task_file *f, fst_error *err)
+/* Can a network start from a file? */
+static fst_status check_start(const struct session *s, const char *stage, const char *arch, const char *file,
+                              fst_error *err)
 {
-    int init = f->stages.federated_train.init;
+    char key[64];
+    fst_model m;
+    if (!file)
+        return FST_OK;
+    fst_status st = fst__new_model(s, arch, &m, err);
+    if (st)
+        return st;
+    snprintf(key, sizeof key, "stages.%s.init", stage);
+    st = fst__start_from(s, key, file, &m, err);
+    fst_model_release(&m);
+    return st;
+}
+
+/* The model that the rounds start from must be the one that they train. */
+static fst_status check_init(const struct session *s, fst_error *err)
+{
+    const struct task_file *f = &s->task->file;
+    enum step step = fst__init_step(f);
     const char *own = fst__federated_model(f);
-    const char *from = init == 2 ? f->stages.cloud_pretrain.model : f->stages.edge_kd.training.model;
-    if (init >= 3 || !strcmp(own, from))
+    const char *from = step == STEP_PRETRAIN ? f->stages.cloud_pretrain.model : f->stages.edge_kd.training.model;
+    char *path = fst__init_file(f) ? fst_path_join(s->task->folder, fst__init_file(f)) : NULL;
+    bool there = path && fst_file_exists(path);
+    fst_free(path);
+    if (fst__init_file(f) && !there)
+        return fst_fail(
+            err, FST_E_CONFIG,
+            "stages.federated_train.init: \"%s\" is none of edge_kd, edge_alone, cloud_pretrain and random, "
+            "and there is no such model file",
+            fst__init_file(f));
+    if (step == STEPS)
+        return check_start(s, "federated_train", own, fst__init_file(f), err);
+    if (!strcmp(own, from))
         return FST_OK;
     return fst_fail(err, FST_E_CONFIG,
                     "stages.federated_train.init: %s is a %s, but the stage trains %s: set model or init",
-                    fst__init_names[init], from, own);
+                    fst__step_names[step], from, own);
+}
+
+static fst_status check_teacher(const struct session *s, fst_error *err)
+{
+    const char *file = fst__teacher_file(&s->task->file);
+    fst_model m;
+    fst_status st = file ? fst__open_model_file(s, "stages.cloud_kd.teacher", file, &m, err) : FST_OK;
+    if (file && !st)
+        fst_model_release(&m);
+    return st;
 }
 
 static fst_status check_edges(const struct session *s, fst_error *err)
@@ -156,12 +195,18 @@ fst_status fst__check_stages(const struct session *s, const bool chosen[STAGES],
         st = check_soft(s, err);
     if (!st && chosen[0])
         st = check_model(s, "cloud_pretrain", f->stages.cloud_pretrain.model, err);
+    if (!st && chosen[0])
+        st = check_start(s, "cloud_pretrain", f->stages.cloud_pretrain.model, f->stages.cloud_pretrain.init, err);
+    if (!st && chosen[1])
+        st = check_teacher(s, err);
     if (!st && chosen[2])
         st = check_model(s, "edge_kd", f->stages.edge_kd.training.model, err);
+    if (!st && chosen[2])
+        st = check_start(s, "edge_kd", f->stages.edge_kd.training.model, f->stages.edge_kd.training.init, err);
     if (!st && chosen[3])
         st = check_model(s, "federated_train", fst__federated_model(f), err);
     if (!st && chosen[3])
-        st = check_init(f, err);
+        st = check_init(s, err);
     if (!st && chosen[3])
         st = check_clients(s, err);
     if (!st)

@@ -44,14 +44,16 @@ struct work {
     size_t batch;
     int plans;
     double bytes_up, bytes_down;
+    const fst_graph *graph; /* NULL: that of arch */
 };
 
 static fst_status tell(const struct session *s, const struct work *w, fst_buf *out, fst_error *err)
 {
     char up[32], down[32], mem[32];
-    fst_graph *g = NULL;
+    fst_graph *own = NULL;
     double memory = 0;
-    fst_status st = fst__model_graph(s, w->arch, &g, err);
+    fst_status st = w->graph ? FST_OK : fst__model_graph(s, w->arch, &own, err);
+    const fst_graph *g = w->graph ? w->graph : own;
     if (!st)
         st = training_memory(g, w->batch, w->plans, s->precision, &memory, err);
     if (!st)
@@ -60,7 +62,7 @@ static fst_status tell(const struct session *s, const struct work *w, fst_buf *o
                             w->stage, w->arch, fst_graph_param_count(g), w->samples,
                             fst_graph_flops(g) * w->samples * (w->training ? 3 : 1) / 1e9, bytes_text(w->bytes_up, up),
                             bytes_text(w->bytes_down, down), bytes_text(memory, mem));
-    fst_graph_free(g);
+    fst_graph_free(own);
     return st;
 }
 
@@ -117,13 +119,28 @@ static fst_status tell_stages(const struct session *s, const bool chosen[STAGES]
                          (size_t)t->batch_size,
                          s->threads,
                          0,
-                         0};
+                         0,
+                         NULL};
         st = tell(s, &w, out, err);
     }
     if (!st && chosen[1]) {
-        struct work w = {"cloud_kd", f->cloud_pretrain.model,     (double)s->learn, false, 128, s->threads,
-                         0,          s->edges ? 0 : soft_bytes(s)};
-        st = tell(s, &w, out, err);
+        const char *file = fst__teacher_file(&s->task->file);
+        fst_model teacher = {0};
+        struct work w = {.stage = "cloud_kd",
+                         .arch = f->cloud_pretrain.model,
+                         .samples = (double)s->learn,
+                         .batch = 128,
+                         .plans = s->threads,
+                         .bytes_down = s->edges ? 0 : soft_bytes(s)};
+        if (file)
+            st = fst__open_model_file(s, "stages.cloud_kd.teacher", file, &teacher, err);
+        if (file && !st) {
+            w.arch = teacher.arch;
+            w.graph = teacher.graph;
+        }
+        if (!st)
+            st = tell(s, &w, out, err);
+        fst_model_release(&teacher);
     }
     if (!st && chosen[2]) {
         const struct training *t = &f->edge_kd.training;
@@ -134,7 +151,8 @@ static fst_status tell_stages(const struct session *s, const bool chosen[STAGES]
                          (size_t)t->batch_size,
                          s->threads,
                          0,
-                         f->edge_kd.kd_weight > 0 && !s->edges ? soft_bytes(s) : 0};
+                         f->edge_kd.kd_weight > 0 && !s->edges ? soft_bytes(s) : 0,
+                         NULL};
         st = tell(s, &w, out, err);
         if (!st && f->edge_kd.baseline) {
             w.stage = "edge_alone";

@@ -415,19 +415,22 @@ static fst_status write_partition(const struct federation *f, struct record *r, 
 
 static fst_status first_model(struct federation *f, fst_error *err)
 {
-    static const enum step steps[] = {STEP_DISTIL, STEP_ALONE, STEP_PRETRAIN};
     struct session *s = f->s;
+    const struct task_file *t = &s->task->file;
+    enum step step = fst__init_step(t);
     fst_model from;
-    if (f->section->init >= 3) {
+    if (fst__init_file(t))
+        return fst__start_from(s, "stages.federated_train.init", fst__init_file(t), f->model, err);
+    if (step == STEPS) {
         fst_state_randomise(&f->model->state, f->model->graph, fst__step_seed(s, STEP_FEDERATE, "init", 0));
         return FST_OK;
     }
-    fst_status st = fst__load_step_model(s, steps[f->section->init], &from, err);
+    fst_status st = fst__load_step_model(s, step, &from, err);
     if (st)
         return st;
     if (strcmp(from.arch, f->model->arch))
         st = fst_fail(err, FST_E_CONFIG, "federated_train trains %s, but init: %s is a %s: set model or init",
-                      f->model->arch, fst__init_names[f->section->init], from.arch);
+                      f->model->arch, fst__step_names[step], from.arch);
     else
         fst_state_copy(&f->model->state, &from.state);
     fst_model_release(&from);

@@ -37,6 +37,13 @@ static fst_status add_threads(const struct session *s, const char *arch, fst_buf
     return st;
 }
 
+/* What a network is and starts from, as far as the task file does not say it. */
+static fst_status add_start(const struct session *s, const struct training *t, fst_buf *text, fst_error *err)
+{
+    fst_status st = add_threads(s, t->model, text, err);
+    return !st && t->init ? fst__add_file(s, "init", t->init, text, err) : st;
+}
+
 /* A baseline depends on how the student is trained, not on how it is distilled. */
 static fst_status add_training(const struct session *s, const struct training *t, fst_buf *text, fst_error *err)
 {
@@ -45,7 +52,7 @@ static fst_status add_training(const struct session *s, const struct training *t
         st = fst__schema_json(&fst__training_schema, t, text, err);
     if (!st)
         st = fst_buf_append(text, "\n", 1, err);
-    return st ? st : add_threads(s, t->model, text, err);
+    return st ? st : add_start(s, t, text, err);
 }
 
 static fst_status add_step(const struct session *s, enum step step, fst_buf *text, fst_error *err)
@@ -71,12 +78,6 @@ static fst_status add_shares(const struct session *s, enum step step, fst_buf *t
     return st;
 }
 
-static enum step init_step(const struct task_file *f)
-{
-    static const enum step steps[] = {STEP_DISTIL, STEP_ALONE, STEP_PRETRAIN};
-    return f->stages.federated_train.init < 3 ? steps[f->stages.federated_train.init] : STEPS;
-}
-
 static fst_status add_inputs(const struct session *s, enum step step, fst_buf *text, fst_error *err)
 {
     const struct task_file *f = &s->task->file;
@@ -85,18 +86,20 @@ static fst_status add_inputs(const struct session *s, enum step step, fst_buf *t
     switch (step) {
     case STEP_PRETRAIN:
         st = add_config(s, "stages.cloud_pretrain", text, err);
-        return st ? st : add_threads(s, f->stages.cloud_pretrain.model, text, err);
+        return st ? st : add_start(s, &f->stages.cloud_pretrain, text, err);
     case STEP_SOFT:
         st = add_config(s, "stages.cloud_kd", text, err);
         if (!st)
             st = fst_buf_printf(text, err, "content=%s\n", fst_soft_content_name(fst__soft_spec(s).content));
+        if (!st && fst__teacher_file(f))
+            return fst__add_file(s, "teacher", fst__teacher_file(f), text, err);
         return st ? st : add_step(s, STEP_PRETRAIN, text, err);
     case STEP_ALONE:
         return add_training(s, &f->stages.edge_kd.training, text, err);
     case STEP_DISTIL:
         st = add_config(s, "stages.edge_kd", text, err);
         if (!st)
-            st = add_threads(s, f->stages.edge_kd.training.model, text, err);
+            st = add_start(s, &f->stages.edge_kd.training, text, err);
         if (!st && f->stages.edge_kd.kd_weight > 0)
             st = add_step(s, STEP_SOFT, text, err);
         return st;
@@ -106,8 +109,10 @@ static fst_status add_inputs(const struct session *s, enum step step, fst_buf *t
             st = add_config(s, "clients", text, err);
         if (!st)
             st = fst_buf_printf(text, err, "model=%s\n", fst__federated_model(f));
-        if (!st && init_step(f) != STEPS)
-            st = add_step(s, init_step(f), text, err);
+        if (!st && fst__init_step(f) != STEPS)
+            st = add_step(s, fst__init_step(f), text, err);
+        if (!st && fst__init_file(f))
+            st = fst__add_file(s, "init", fst__init_file(f), text, err);
         return st;
     default:
         snprintf(path, sizeof path, "stages.%s", fst__step_names[step]);

@@ -206,13 +206,11 @@ static bool needs_step(const struct task_file *f, enum step step, enum step othe
 {
     switch (step) {
     case STEP_SOFT:
-        return other == STEP_PRETRAIN;
+        return other == STEP_PRETRAIN && !fst__teacher_file(f);
     case STEP_DISTIL:
         return other == STEP_SOFT && f->stages.edge_kd.kd_weight > 0;
     case STEP_FEDERATE:
-        return (other == STEP_DISTIL && f->stages.federated_train.init == 0) ||
-               (other == STEP_ALONE && f->stages.federated_train.init == 1) ||
-               (other == STEP_PRETRAIN && f->stages.federated_train.init == 2);
+        return other == fst__init_step(f);
     default:
         return step > STEP_FEDERATE && fst__infer_needs(f, step, other);
     }

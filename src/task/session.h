@@ -190,6 +190,24 @@ fst_status fst__read_whole(const char *path, const char *wanted, fst_buf *out, c
 fst_status fst__read_artifact(const struct session *s, enum step step, const char *name, fst_buf *out, fst_error *err);
 fst_status fst__record_write(const struct session *s, enum step step, const struct record *r, fst_error *err);
 
+/* ---- model_files.c ---- */
+/* The file of the teacher; NULL: the stage cloud_pretrain is. */
+const char *fst__teacher_file(const struct task_file *f);
+/* The step whose model federated_train starts from; STEPS: none. */
+enum step fst__init_step(const struct task_file *f);
+/* The file that it starts from, or NULL. */
+const char *fst__init_file(const struct task_file *f);
+/* The digest of a file, relative to the task's folder; "" when it cannot be read. */
+fst_status fst__file_digest(const struct session *s, const char *file, char digest[FST_DIGEST_HEX], fst_error *err);
+/* Appends it to the text of a fingerprint. */
+fst_status fst__add_file(const struct session *s, const char *what, const char *file, fst_buf *text, fst_error *err);
+/* Loads a model for the classes and shape of the data. key: of the setting, for messages; FST_E_CONFIG when it does not
+ * fit. */
+fst_status fst__open_model_file(const struct session *s, const char *key, const char *file, fst_model *out,
+                                fst_error *err);
+/* Copies the state of a model file into a model of the same network. */
+fst_status fst__start_from(const struct session *s, const char *key, const char *file, fst_model *model, fst_error *err);
+
 /* ---- train.c ---- */
 struct lesson { /* supervised training of one model */
     enum step step;

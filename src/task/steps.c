@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fedstill/infer.h"
 #include "session.h"
 
 static fst_loss hard_loss(const struct training *t)
@@ -60,6 +61,8 @@ fst_soft_spec fst__soft_spec(const struct session *s)
                           .encoding = (fst_soft_encoding)k->encoding,
                           .top_k = (int)k->top_k};
     memcpy(spec.teacher_digest, s->records[STEP_PRETRAIN].digest, sizeof spec.teacher_digest);
+    if (k->teacher)
+        (void)!fst__file_digest(s, k->teacher, spec.teacher_digest, NULL);
     return spec;
 }
 
@@ -80,7 +83,7 @@ static fst_status soften(struct session *s, const fst_model *teacher, fst_soft_l
     fst_soft_make how = {.source = s->train,
                          .subset = s->order,
                          .subset_count = s->learn,
-                         .transform = s->transform,
+                         .transform = fst__teacher_file(&s->task->file) ? fst_model_transform(teacher) : s->transform,
                          .teacher = runner,
                          .teacher_state = &teacher->state,
                          .classes = teacher->classes,
@@ -105,7 +108,9 @@ fst_status fst__step_soft(struct session *s, struct record *r, fst_error *err)
     fst_model teacher;
     fst_soft_labels labels = {0};
     double start = fst_clock_seconds();
-    fst_status st = fst__load_step_model(s, STEP_PRETRAIN, &teacher, err);
+    const char *file = fst__teacher_file(&s->task->file);
+    fst_status st = file ? fst__open_model_file(s, "stages.cloud_kd.teacher", file, &teacher, err)
+                         : fst__load_step_model(s, STEP_PRETRAIN, &teacher, err);
     if (st)
         return st;
     snprintf(r->artifact, sizeof r->artifact, "soft_labels.safetensors");

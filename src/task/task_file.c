@@ -21,7 +21,6 @@ static const char *const kd_losses[] = {"kl",           "cross_entropy", "mse_lo
 const char *const fst__strategy_names[] = {"fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", NULL};
 static const char *const selections[] = {"best", "last", NULL};
 static const char *const precisions[] = {"f32", "bf16", NULL};
-const char *const fst__init_names[] = {"edge_kd", "edge_alone", "cloud_pretrain", "random", NULL};
 
 const char *const fst__layouts[] = {"auto", "nchw", "nhwc", NULL}; /* as fst_layout */
 
@@ -178,6 +177,9 @@ static const fst__schema schedule_schema =
     FST__F_STRING(struct training, model, NULL,                                                              \
                   "network, as `fedstill model list` names it, and its options: mobilenet_v2 width=0.5",     \
                   .required = true),                                                                         \
+        FST__F_STRING(struct training, init, NULL,                                                           \
+                      "model file to start from, relative to the task's folder; missing: random weights",    \
+                      .aside = true),                                                                        \
         FST__F_INT(struct training, epochs, 1, 1000000, default_epochs, "passes over the data"),             \
         FST__F_INT(struct training, batch_size, 1, 65536, "128", "samples a step"),                          \
         FST__F_BOOL(struct training, drop_last, "false", "leave out a last batch that is not full"),         \
@@ -190,6 +192,9 @@ static const fst__field pretrain_fields[] = {TRAINING_FIELDS("5")};
 const fst__schema fst__training_schema = FST__SCHEMA(struct training, pretrain_fields);
 
 static const fst__field cloud_kd_fields[] = {
+    FST__F_STRING(struct cloud_kd_section, teacher, NULL,
+                  "model file that teaches, relative to the task's folder; missing: the model of cloud_pretrain",
+                  .aside = true),
     FST__F_ABOVE(struct cloud_kd_section, temperature, 0, 1000, "4", "of the teacher's softmax"),
     FST__F_ENUM(struct cloud_kd_section, content, contents, "auto", "what is kept; auto: what edge_kd.kd_loss needs"),
     FST__F_ENUM(struct cloud_kd_section, encoding, encodings, "f32", "how it is kept"),
@@ -268,7 +273,9 @@ static const fst__field federated_fields[] = {
                .when = {FST__WITH("strategy", "fedavgm", "fedadagrad", "fedadam", "fedyogi")}),
     FST__F_DOUBLE(struct federated_section, clip_norm, 0, 1e6, "0", "largest norm of a gradient; 0: no limit"),
     FST__F_MAP(struct federated_section, optimizer, &optimizer_schema, "of the clients; fresh in every round"),
-    FST__F_ENUM(struct federated_section, init, fst__init_names, "edge_kd", "the model that the rounds start from"),
+    FST__F_STRING(struct federated_section, init, "edge_kd",
+                  "the model that the rounds start from: edge_kd, edge_alone, cloud_pretrain, random or a model file, "
+                  "relative to the task's folder"),
     FST__F_ENUM(struct federated_section, select, selections, "last",
                 "the round whose model is kept; best: by the edges' validation samples, after aggregation"),
     FST__F_INT(struct federated_section, evaluate_every, 1, 1000000, "1", "rounds between two evaluations",
@@ -322,8 +329,8 @@ static bool check_stages(const void *object, fst__complaint *c)
 {
     const struct stages_section *s = object;
     const char *why = NULL;
-    if (s->has_cloud_kd && !s->has_cloud_pretrain)
-        c->key = "cloud_kd", why = "needs the stage cloud_pretrain (the teacher)";
+    if (s->has_cloud_kd && !s->has_cloud_pretrain && !s->cloud_kd.teacher)
+        c->key = "cloud_kd", why = "needs the stage cloud_pretrain (the teacher), or teacher: FILE";
     else if (s->has_edge_kd && s->edge_kd.kd_weight > 0 && !s->has_cloud_kd)
         c->key = "edge_kd", why = "needs the stage cloud_kd (the soft labels), or kd_weight: 0";
     else if (s->has_edge_kd && s->edge_kd.kd_weight == 0 && s->edge_kd.ce_weight == 0)
@@ -340,11 +347,12 @@ static bool check_stages(const void *object, fst__complaint *c)
         return false;
     else if (s->has_federated_train && !s->federated_train.model && !s->has_edge_kd)
         c->key = "federated_train", why = "needs a model, or the stage edge_kd to take it from";
-    else if (s->has_federated_train && s->federated_train.init == 1 && !(s->has_edge_kd && s->edge_kd.baseline))
+    else if (s->has_federated_train && !strcmp(s->federated_train.init, "edge_alone") &&
+             !(s->has_edge_kd && s->edge_kd.baseline))
         c->key = "federated_train", why = "init: edge_alone needs edge_kd.baseline: true";
-    else if (s->has_federated_train && s->federated_train.init == 0 && !s->has_edge_kd)
+    else if (s->has_federated_train && !strcmp(s->federated_train.init, "edge_kd") && !s->has_edge_kd)
         c->key = "federated_train", why = "init: edge_kd needs that stage; or set init: random";
-    else if (s->has_federated_train && s->federated_train.init == 2 && !s->has_cloud_pretrain)
+    else if (s->has_federated_train && !strcmp(s->federated_train.init, "cloud_pretrain") && !s->has_cloud_pretrain)
         c->key = "federated_train", why = "init: cloud_pretrain needs that stage; or set init: random";
     if (!why)
         why = fst__infer_complaint(s, &c->key);

@@ -82,7 +82,7 @@ struct schedule_section {
 
 /* What all supervised stages share. */
 struct training {
-    char *model;
+    char *model, *init; /* init: a model file or NULL */
     int64_t epochs, batch_size;
     struct optimizer_section optimizer;
     struct schedule_section schedule;
@@ -91,6 +91,7 @@ struct training {
 };
 
 struct cloud_kd_section {
+    char *teacher; /* a model file; NULL: cloud_pretrain's */
     double temperature;
     int content;  /* index in contents: "auto", "probabilities", "logits" */
     int encoding; /* fst_soft_encoding */
@@ -122,7 +123,7 @@ struct federated_section {
     bool drop_last;
     struct server_section server;
     struct optimizer_section optimizer;
-    int init; /* index in init_names */
+    char *init; /* a stage, "random" or a file */
     int select; /* 0 "best", 1 "last" */
     int64_t evaluate_every;
 };
@@ -160,7 +161,7 @@ struct task_file {
 /* Are the samples made, not read? */
 bool fst__is_synth(const struct data_section *d);
 
-extern const char *const fst__data_sources[], *const fst__strategy_names[], *const fst__init_names[];
+extern const char *const fst__data_sources[], *const fst__strategy_names[];
 extern const char *const fst__layouts[]; /* as fst_layout */
 extern const fst__schema fst__synth_schema, fst__topology_schema; /* topology.c */
 extern const fst__schema fst__task_schema, fst__training_schema; /* the latter of struct training alone */

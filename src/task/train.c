@@ -350,8 +350,12 @@ static fst_status teach(struct course *c, fst_error *err)
 {
     const struct training *t = c->lesson->training;
     fst_status st = FST_OK;
+    char key[64];
     fst_state_randomise(&c->model->state, c->model->graph, fst__step_seed(c->s, c->lesson->step, "init", 0));
-    bool resumed = resume(c);
+    snprintf(key, sizeof key, "stages.%s.init", fst__step_stages[c->lesson->step]);
+    if (t->init)
+        st = fst__start_from(c->s, key, t->init, c->model, err);
+    bool resumed = !st && resume(c);
     c->started = fst_clock_seconds();
     c->saves = fst__saved(c->started);
     if (resumed)
