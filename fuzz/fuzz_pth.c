@@ -9,7 +9,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
 {
     fst_pth *p = NULL;
     fst_error err;
-    if (fst_pth_parse(&p, "fuzz", data, size, 1 << 22, &err))
+    if (fst_pth_parse(&p, "fuzz", data, size, NULL, 1 << 22, &err))
         return 0;
     for (size_t i = 0; i < fst_pth_count(p); i++) {
         fst_tensor t = fst_pth_at(p, i);

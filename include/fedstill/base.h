@@ -87,6 +87,16 @@ FST_API uint64_t fst_alloc_count(void);
 /* Makes the n-th allocation from now (1 = the next) and all after it fail; 0 switches that off. */
 FST_API void fst_alloc_fail_at(uint64_t n);
 
+/* What reading a file of so many bytes may take of memory: 1 MiB, and 32 bytes for each. No sound file comes near it;
+ * it keeps a few bytes that name or promise much from taking gigabytes. Readers count against it before they
+ * allocate, and it bounds their work as well. (Arrays of npz members are the exception: they may be as large as
+ * deflate makes them, 1032 bytes for each.) */
+FST_API size_t fst_budget(uint64_t file_bytes);
+/* FST_E_LIMIT when a JSON text would take a parser that keeps it as a tree (as Jansson does) more than the budget of
+ * `file_bytes`. It only counts, and says nothing about whether the text is sound. `name` is used in the message. */
+FST_MUST FST_API fst_status fst_json_fits(const char *name, const char *text, size_t len, uint64_t file_bytes,
+                                          fst_error *err);
+
 /* The message for a failed allocation. */
 FST_API fst_status fst_fail_memory(fst_error *err, size_t bytes);
 

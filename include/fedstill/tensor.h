@@ -174,7 +174,7 @@ struct fst_pickle_value {
 };
 
 typedef struct fst_pickle fst_pickle;
-/* Reads a file of at most max_bytes; values may take as much again. */
+/* Reads a file of at most max_bytes; values may take as much again, and no more than fst_budget of the file's size. */
 FST_MUST FST_API fst_status fst_pickle_read(fst_pickle **out, const char *path, size_t max_bytes, fst_error *err);
 /* The same over bytes that must outlive it. */
 FST_MUST FST_API fst_status fst_pickle_parse(fst_pickle **out, const char *name, const void *data, size_t len,
@@ -187,19 +187,26 @@ FST_API void fst_pickle_free(fst_pickle *p);
 /* ---- PyTorch's checkpoints ---------------------------------------------------------------- */
 
 /*
- * The tensors of a file of torch.save (.pth, .pt): a zip archive, or the older stream of pickles. Its pickle is read
- * as above, with PyTorch's tensors, parameters and storages of bool, int and float besides; nothing is run, and a
- * checkpoint that holds other objects is refused. Names are the dictionaries' keys joined by ".", in the file's order;
- * of a checkpoint whose tensors stand in a dictionary "state_dict", "model_state_dict", "model" or "net", these
- * alone are read, without that prefix; what is no tensor is left out. Tensors that share memory are read as each for
- * itself.
+ * The tensors of a file of torch.save (.pth, .pt): a zip archive, or the older stream of pickles in any protocol. Its
+ * pickle is read as above, with all that torch.load(weights_only=True) knows besides: PyTorch's tensors, parameters and
+ * storages of bool, int and float. Nothing is run. An object of any other class (argparse.Namespace, a set, a
+ * scheduler) is passed over; the names of functions that do something with a machine are refused (os.system). Names
+ * are the dictionaries' keys joined by ".", in the file's order. The model is a dictionary of tensors of one of the usual
+ * names (state_dict, model_state_dict, model, net, module, params and so on; those of averages such as ema last),
+ * also one in another, whatever stands beside it; without one, all tensors there are. Names are then
+ * without those keys. A tensor in the model that is not dense, or of another element type, is refused by
+ * name. Tensors that share memory are read as each for itself. Memory is limited by fst_budget of the file's size.
  */
 typedef struct fst_pth fst_pth;
-/* max_bytes limits the file's tensors together, and the pickle. */
-FST_MUST FST_API fst_status fst_pth_read(fst_pth **out, const char *path, size_t max_bytes, fst_error *err);
+/* Whether a file that begins with these bytes (28 are enough) is a zip archive or the older stream. */
+FST_API bool fst_pth_probe(const unsigned char *head, size_t len);
+/* prefix (may be NULL): when no name in the model begins so, the whole file's tensors are there, by their full names
+ * ("ema.fc.weight"), if one of those does. max_bytes limits the file, the pickle, and the file's tensors together. */
+FST_MUST FST_API fst_status fst_pth_read(fst_pth **out, const char *path, const char *prefix, size_t max_bytes,
+                                         fst_error *err);
 /* The same over bytes, which need not outlive the call. */
 FST_MUST FST_API fst_status fst_pth_parse(fst_pth **out, const char *name, const void *data, size_t len,
-                                          size_t max_bytes, fst_error *err);
+                                          const char *prefix, size_t max_bytes, fst_error *err);
 FST_API size_t fst_pth_count(const fst_pth *p);
 /* The i-th tensor, with its data: row-major, little-endian, living as long as p. */
 FST_API fst_tensor fst_pth_at(const fst_pth *p, size_t i);

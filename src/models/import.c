@@ -14,6 +14,7 @@
 #include "weights.h"
 #include "zoo.h"
 
+enum { HINT = 256 };
 enum { NONE = -1, OUT = -2, OTHER = -3 }; /* a foreign tensor: unknown here, left out, belongs to an old head */
 
 struct job {
@@ -317,10 +318,51 @@ static fst_status report_all(struct job *j, fst_error *err)
     return s;
 }
 
-/* What the caller could try. */
-static const char *hint(const struct job *j)
+/* How many of the network's tensors with values the file has behind a prefix. */
+static size_t covered(struct job *j, const char *prefix)
+{
+    fst_import_options o = *j->o;
+    const fst_import_options *own = j->o;
+    size_t n = 0;
+    o.prefix = prefix;
+    j->o = &o;
+    for (size_t i = 0; i < j->count; i++) {
+        int k = target_of(j, theirs(j, i).name);
+        n += k >= 0 && !is_counter(j, (size_t)k);
+    }
+    j->o = own;
+    return n;
+}
+
+/* A prefix with which every tensor of the network would be found, each once: the shortest in front of the file's
+ * names; false when none does. Tries the beginnings of a few names only. */
+static bool find_prefix(struct job *j, char out[FST__NAME])
+{
+    enum { TRIED = 32 };
+    size_t need = 0, tried = 0;
+    char last[FST__NAME] = "";
+    for (size_t k = 0; k < j->wants; k++)
+        need += !is_counter(j, k);
+    for (size_t i = 0; !j->o->prefix && i < j->count && tried < TRIED; i++) {
+        const char *name = theirs(j, i).name, *end = strchr(name, '.');
+        if (strlen(name) >= FST__NAME || (last[0] && !strncmp(name, last, strlen(last))))
+            continue;
+        for (; end && tried < TRIED; end = strchr(end + 1, '.'), tried++) {
+            snprintf(out, FST__NAME, "%.*s", (int)(end + 1 - name), name);
+            if (covered(j, out) == need)
+                return true;
+            if (end == strchr(name, '.'))
+                strcpy(last, out); /* what begins like this was tried with its first name */
+        }
+    }
+    return false;
+}
+
+/* What the caller could try, into out. */
+static const char *hint(struct job *j, char out[HINT])
 {
     bool head = false, shortcuts = true;
+    char prefix[FST__NAME];
     for (size_t i = 0; i < j->report.count; i++) {
         const fst_import_item *item = &j->report.items[i];
         bool wrong = item->kind >= FST_IMPORT_MISSING;
@@ -329,11 +371,22 @@ static const char *hint(const struct job *j)
             head = head || of_layer(item->ours, layer);
         shortcuts = shortcuts && (!wrong || (item->kind == FST_IMPORT_MISSING && strstr(item->ours, ".downsample.")));
     }
-    if (j->report.of[FST_IMPORT_TWICE])
-        return " (a prefix or a suffix says which of them to take)";
-    if (shortcuts && j->report.of[FST_IMPORT_MISSING])
-        return " (shortcuts without parameters can be padded)";
-    return head && j->o->head == FST_HEAD_KEEP ? " (a fresh head can take the place of one that does not fit)" : "";
+    bool found =
+        (j->report.of[FST_IMPORT_MISSING] || j->report.of[FST_IMPORT_EXTRA] || j->report.of[FST_IMPORT_TWICE]) &&
+        find_prefix(j, prefix);
+    if (found && j->report.of[FST_IMPORT_TWICE])
+        snprintf(out, HINT, " (a prefix or a suffix says which of them to take, such as the prefix %.128s)", prefix);
+    else if (found)
+        snprintf(out, HINT, " (the whole network is there behind the prefix %.128s)", prefix);
+    else if (j->report.of[FST_IMPORT_TWICE])
+        snprintf(out, HINT, " (a prefix or a suffix says which of them to take)");
+    else if (shortcuts && j->report.of[FST_IMPORT_MISSING])
+        snprintf(out, HINT, " (shortcuts without parameters can be padded)");
+    else
+        snprintf(out, HINT, "%s",
+                 head && j->o->head == FST_HEAD_KEEP ? " (a fresh head can take the place of one that does not fit)"
+                                                     : "");
+    return out;
 }
 
 /* ---- values --------------------------------------------------------------------------------------------- */
@@ -461,9 +514,10 @@ static fst_status match_network(struct job *j, fst_error *err)
 
 static fst_status take(struct job *j, fst_error *err)
 {
+    char text[HINT];
     fst_status s = match_network(j, err);
     if (!s && fst__report_wrong(&j->report, false))
-        s = fst__report_fail(&j->report, j->path, j->o->arch, hint(j), err);
+        s = fst__report_fail(&j->report, j->path, j->o->arch, hint(j, text), err);
     if (!s && !j->report.of[FST_IMPORT_TAKEN])
         s = fst_fail(err, FST_E_MISMATCH, "%s: nothing of it would be in the model, whose head is all there is",
                      j->path);
@@ -484,7 +538,7 @@ static fst_status import(fst_model *m, const char *path, const void *data, size_
     struct job j = {.o = o, .path = path};
     fst_status s = fst__map_init(&j.map, o->map, o->map_name ? o->map_name : "map", err);
     if (!s)
-        s = fst__weights_open(&j.w, path, data, len, err);
+        s = fst__weights_open(&j.w, path, data, len, o->prefix, err);
     if (!s)
         s = take(&j, err);
     if (report) {

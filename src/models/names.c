@@ -130,10 +130,32 @@ void fst__map_release(struct fst__map *m)
 
 /* ---- what is known ---------------------------------------------------------------------------------- */
 
-/* What wrappers and trainers put in front. */
-static const char *const wrappers[] = {"module.",    "model.",     "_orig_mod.",  "state_dict.", "ema.",
-                                       "ema_model.", "model_ema.", "module_ema.", "network.",    "net.",
-                                       "backbone.",  "student.",   "teacher."};
+/* What wrappers and trainers put in front: DataParallel and DistributedDataParallel, torch.compile, FSDP, DeepSpeed,
+ * Opacus, PEFT, averages of weights. */
+static const char *const wrappers[] = {
+    "module.",           "model.",           "_orig_mod.",      "state_dict.", "ema.",      "ema_model.",
+    "model_ema.",        "module_ema.",      "network.",        "net.",        "backbone.", "student.",
+    "teacher.",          "_module.",         "base_model.",     "_model.",     "params.",   "weights.",
+    "model_state_dict.", "_forward_module.", "averaged_model.",
+};
+
+/* What wrappers of parts of a network put anywhere into a name; no layer is called so. */
+static const char *const inner_wrappers[] = {"_fsdp_wrapped_module.", "_orig_mod.", "_checkpoint_wrapped_module."};
+
+static void unwrap_parts(char *name)
+{
+    for (char *part = name; part;) {
+        bool cut = false;
+        for (size_t i = 0; !cut && i < sizeof inner_wrappers / sizeof *inner_wrappers; i++) {
+            size_t n = strlen(inner_wrappers[i]);
+            cut = !strncmp(part, inner_wrappers[i], n);
+            if (cut)
+                memmove(part, part + n, strlen(part + n) + 1);
+        }
+        if (!cut && (part = strchr(part, '.')))
+            part++;
+    }
+}
 
 static const char *unwrap(const char *name)
 {
@@ -239,6 +261,7 @@ bool fst__map_name(struct fst__map *m, const char *theirs, fst__wanted wanted, c
                 m->rules[i].used = true;
                 return strcmp(m->rules[i].to, "-") != 0;
             }
+    unwrap_parts(name);
     for (const char *rest = name; rest; rest = unwrap(rest)) {
         if (rename_to_wanted(rest, wanted, ctx, out))
             return true;

@@ -12,8 +12,10 @@ static bool safetensors_probe(const unsigned char *head, size_t len)
     return len > 8 && head[8] == '{';
 }
 
-static fst_status safetensors_open(void **file, const char *name, const void *data, size_t len, fst_error *err)
+static fst_status safetensors_open(void **file, const char *name, const void *data, size_t len, const char *prefix,
+                                   fst_error *err)
 {
+    (void)prefix; /* all tensors are there by their full names */
     fst_safetensors *f = NULL;
     fst_status s = data ? fst_safetensors_open_memory(&f, name, data, len, err) : fst_safetensors_open(&f, name, err);
     if (!s)
@@ -65,18 +67,12 @@ static const struct fst__weights_format safetensors = {
 
 /* ---- PyTorch's files ------------------------------------------------------------------------------ */
 
-/* A zip archive, or the first pickle of the older stream. */
-static bool pth_probe(const unsigned char *head, size_t len)
-{
-    static const unsigned char magic[] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c};
-    return (len >= 4 && !memcmp(head, "PK\3\4", 4)) || (len >= sizeof magic && !memcmp(head, magic, sizeof magic));
-}
-
-static fst_status pth_open(void **file, const char *name, const void *data, size_t len, fst_error *err)
+static fst_status pth_open(void **file, const char *name, const void *data, size_t len, const char *prefix,
+                           fst_error *err)
 {
     fst_pth *p = NULL;
-    fst_status s = data ? fst_pth_parse(&p, name, data, len, FST_ARRAY_MAX_BYTES, err)
-                        : fst_pth_read(&p, name, FST_ARRAY_MAX_BYTES, err);
+    fst_status s = data ? fst_pth_parse(&p, name, data, len, prefix, FST_ARRAY_MAX_BYTES, err)
+                        : fst_pth_read(&p, name, prefix, FST_ARRAY_MAX_BYTES, err);
     if (!s)
         *file = p;
     return s;
@@ -122,7 +118,7 @@ static fst_status pth_read_f32(const void *file, size_t i, float *dst, size_t co
 
 static const struct fst__weights_format pth = {
     .name = "PyTorch",
-    .probe = pth_probe,
+    .probe = fst_pth_probe,
     .open = pth_open,
     .free = pth_free,
     .count = pth_count,
@@ -135,23 +131,11 @@ static const struct fst__weights_format pth = {
 
 static const struct fst__weights_format *const formats[] = {&safetensors, &pth};
 
-/* What is known and not read; NULL for what is not known. */
-static const char *unread_format(const unsigned char *head, size_t len)
-{
-    if (len > 8 && head[8] == '{')
-        return NULL;
-    if (len >= 2 && head[0] == 0x80 && head[1] >= 2 && head[1] <= 5)
-        return "a pickle that torch.save did not write";
-    if (len >= 4 && !memcmp(head, "\x89HDF", 4))
-        return "HDF5";
-    if (len >= 4 && !memcmp(head, "GGUF", 4))
-        return "GGUF";
-    return NULL;
-}
-
-static fst_status read_head(const char *path, unsigned char *head, size_t *len, fst_error *err)
+fst_status fst__weights_head(const char *path, unsigned char *head, size_t *len, fst_error *err)
 {
     struct stat st;
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return fst_fail(err, FST_E_IO, "%s: is a folder; a file of weights is needed", path);
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) /* a pipe would wait, and gives its bytes once */
         return fst_fail(err, FST_E_IO, "%s: not a file", path);
     FILE *f = fopen(path, "rb");
@@ -163,27 +147,28 @@ static fst_status read_head(const char *path, unsigned char *head, size_t *len, 
     return s;
 }
 
-fst_status fst__weights_open(struct fst__weights *w, const char *name, const void *data, size_t len, fst_error *err)
+fst_status fst__weights_open(struct fst__weights *w, const char *name, const void *data, size_t len, const char *prefix,
+                             fst_error *err)
 {
     unsigned char head[FST__WEIGHTS_HEAD];
-    struct fst__weights n = {.format = &safetensors}; /* also says what is wrong with a file of no format */
+    struct fst__weights n = {0};
     size_t have = len < sizeof head ? len : sizeof head;
     if (data)
         memcpy(head, data, have);
-    fst_status s = data ? FST_OK : read_head(name, head, &have, err);
+    fst_status s = data ? FST_OK : fst__weights_head(name, head, &have, err);
     if (s)
         return s;
     const struct fst__weights_format *found = NULL;
     for (size_t i = 0; !found && i < sizeof formats / sizeof *formats; i++)
         if (formats[i]->probe(head, have))
             found = formats[i];
-    const char *other = found ? NULL : unread_format(head, have);
+    const char *other = found ? NULL : fst__foreign_kind(head, have);
     if (other)
-        return fst_fail(err, FST_E_UNSUPPORTED,
-                        "%s is %s; weights are read from safetensors and from files of torch.save", name, other);
-    if (found)
-        n.format = found;
-    s = n.format->open(&n.file, name, data, len, err);
+        return fst_fail(err, FST_E_UNSUPPORTED, "%s is %s", name, other);
+    if (!found)
+        return fst_fail(err, FST_E_FORMAT, "%s: neither safetensors nor a file of torch.save, or cut off", name);
+    n.format = found;
+    s = n.format->open(&n.file, name, data, len, prefix, err);
     if (!s && n.format->count(n.file) > FST__WEIGHTS_MAX)
         s = fst_fail(err, FST_E_LIMIT, "%s: %zu tensors, at most %d are mapped", name, n.format->count(n.file),
                      FST__WEIGHTS_MAX);
@@ -197,7 +182,7 @@ fst_status fst__weights_open(struct fst__weights *w, const char *name, const voi
 
 void fst__weights_release(struct fst__weights *w)
 {
-    if (w->file)
+    if (w->file && w->format)
         w->format->free(w->file);
     *w = (struct fst__weights){0};
 }

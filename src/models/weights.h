@@ -7,14 +7,15 @@
 
 #include "fedstill/tensor.h"
 
-enum { FST__WEIGHTS_HEAD = 64, FST__WEIGHTS_MAX = 1 << 16 /* tensors */ };
+enum { FST__WEIGHTS_HEAD = 512, FST__WEIGHTS_MAX = 1 << 16 /* tensors */ };
 
 struct fst__weights_format {
     const char *name;
     /* head: the first `len` bytes, at most FST__WEIGHTS_HEAD. */
     bool (*probe)(const unsigned char *head, size_t len);
-    /* data NULL: the file at `name`; otherwise these bytes, which outlive it. Checks all that it says of itself. */
-    fst_status (*open)(void **file, const char *name, const void *data, size_t len, fst_error *err);
+    /* data NULL: the file at `name`; otherwise these bytes, which outlive it. Checks all that it says of itself. A file
+     * of more than a model shows what begins with `prefix` (may be NULL), if the model has nothing that does. */
+    fst_status (*open)(void **file, const char *name, const void *data, size_t len, const char *prefix, fst_error *err);
     void (*free)(void *file);
     size_t (*count)(const void *file);
     fst_tensor (*at)(const void *file, size_t i); /* data NULL; the name lives as long as the file */
@@ -30,8 +31,13 @@ struct fst__weights {
     void *file;
 };
 
+/* What a file that begins so is ("an HTML page, not weights ..."), NULL when that is not known (foreign.c). */
+const char *fst__foreign_kind(const unsigned char *head, size_t len);
+/* The first bytes of a file, at most FST__WEIGHTS_HEAD. */
+fst_status fst__weights_head(const char *path, unsigned char *head, size_t *len, fst_error *err);
 /* data NULL: the file at `name`. FST_E_LIMIT above FST__WEIGHTS_MAX tensors. */
-fst_status fst__weights_open(struct fst__weights *w, const char *name, const void *data, size_t len, fst_error *err);
+fst_status fst__weights_open(struct fst__weights *w, const char *name, const void *data, size_t len, const char *prefix,
+                             fst_error *err);
 void fst__weights_release(struct fst__weights *w);
 
 #endif

@@ -1,7 +1,9 @@
 /*
  * The stream of a pickle (protocols 0 to 5, as CPython's pickletools describes them): a stack machine whose
- * opcodes push plain values. Names of globals go to pickle_build.c, which knows a short list and refuses the rest;
- * nothing is ever looked up or called by name. Bytes and texts point into the input where it has them as they are.
+ * opcodes push plain values. Names of globals go to pickle_build.c, which knows a short list; nothing is ever looked up
+ * or called by name. What is not on the list is refused, or, in a file of torch.save, stands there as an object of
+ * which only its class's name is known. Bytes and texts point into the input where it has them as they are. Values,
+ * stack and memo are charged to one budget (pickle_value.c).
  */
 #include <errno.h>
 #include <math.h>
@@ -11,14 +13,7 @@
 
 #include "pickle_private.h"
 
-enum { MAX_OBJECTS = 1 << 24, MAX_STACK = 1 << 24, MAX_MEMO = 1 << 24, MAX_MARKS = 1000, MAX_PROTOCOL = 5 };
-enum { CHUNK = 1 << 16, MAX_LINE = 1 << 16 };
-
-struct fst__chunk {
-    struct fst__chunk *next;
-    size_t size, used;
-    _Alignas(16) unsigned char data[];
-};
+enum { MAX_STACK = 1 << 24, MAX_MEMO = 1 << 24, MAX_MARKS = 1000, MAX_PROTOCOL = 5 };
 
 /* What is needed only while the stream is read. */
 struct machine {
@@ -31,48 +26,6 @@ struct machine {
     size_t mark_count;
     fst_error *err;
 };
-
-/* ---- memory --------------------------------------------------------------------------------- */
-
-fst_status fst__pickle_take(fst_pickle *p, size_t bytes, void **out, fst_error *err)
-{
-    struct fst__chunk *c = p->chunks;
-    if (bytes > p->max_bytes - p->bytes)
-        return fst_fail(err, FST_E_LIMIT, "%s: its values take more than the %zu bytes that are allowed", p->name,
-                        p->max_bytes);
-    bytes = (bytes + 15) / 16 * 16;
-    if (!c || bytes > c->size - c->used) {
-        size_t size = bytes > CHUNK ? bytes : CHUNK;
-        c = fst_alloc(sizeof *c + size);
-        if (!c)
-            return fst_fail_memory(err, size);
-        *c = (struct fst__chunk){.next = p->chunks, .size = size};
-        p->chunks = c;
-    }
-    p->bytes += bytes < p->max_bytes - p->bytes ? bytes : p->max_bytes - p->bytes;
-    *out = c->data + c->used;
-    c->used += bytes;
-    return FST_OK;
-}
-
-fst_status fst__pickle_value(fst_pickle *p, int kind, fst_pickle_value **out, fst_error *err)
-{
-    void *v = NULL;
-    if (p->objects >= MAX_OBJECTS)
-        return fst_fail(err, FST_E_LIMIT, "%s: more than %d values", p->name, MAX_OBJECTS);
-    fst_status s = fst__pickle_take(p, sizeof **out, &v, err);
-    if (s)
-        return s;
-    p->objects++;
-    *out = v;
-    **out = (fst_pickle_value){.kind = kind};
-    return FST_OK;
-}
-
-fst_status fst__pickle_fail(const fst_pickle *p, fst_error *err, const char *what)
-{
-    return fst_fail(err, FST_E_FORMAT, "%s: byte %zu of the pickle: %s", p->name, p->at, what);
-}
 
 static fst_status bad(struct machine *m, const char *what)
 {
@@ -87,6 +40,9 @@ static fst_status grow(struct machine *m, fst_pickle_value ***a, size_t *room, s
         return fst_fail(m->err, FST_E_LIMIT, "%s: needs a stack or memo of more than %zu entries", m->p->name, most);
     while (cap < need)
         cap *= 2;
+    fst_status s = fst__pickle_charge(m->p, (cap - *room) * sizeof **a, m->err);
+    if (s)
+        return s;
     fst_pickle_value **b = fst_realloc(*a, *room * sizeof *b, cap * sizeof *b);
     if (!b)
         return fst_fail_memory(m->err, cap * sizeof *b);
@@ -113,6 +69,14 @@ static fst_status push_new(struct machine *m, int kind, fst_pickle_value **v)
 {
     fst_status s = fst__pickle_value(m->p, kind, v, m->err);
     return s ? s : push(m, *v);
+}
+
+/* None, True, False, (): one value for all of them, as nothing changes it. */
+static fst_status push_constant(struct machine *m, int kind, int64_t x)
+{
+    fst_pickle_value *v = NULL;
+    fst_status s = fst__pickle_constant(m->p, kind, x, &v, m->err);
+    return s ? s : push(m, v);
 }
 
 /* Where the values above the last mark (or the bottom) begin. */
@@ -147,8 +111,12 @@ static fst_status unmark(struct machine *m, size_t *from)
     return FST_OK;
 }
 
-static fst_status add_items(struct machine *m, fst_pickle_value *v, fst_pickle_value *const *items, size_t n)
+/* The n newest values go into v; the stack may be empty, and is no array then. */
+static fst_status add_items(struct machine *m, fst_pickle_value *v, size_t from, size_t n)
 {
+    if (n == 0)
+        return FST_OK;
+    fst_pickle_value *const *items = m->stack + from;
     if (v->list.count + n > v->list.room) {
         size_t room = 2 * v->list.room > v->list.count + n ? 2 * v->list.room : v->list.count + n;
         void *more = NULL;
@@ -174,7 +142,7 @@ static fst_status gather(struct machine *m, int kind, size_t from)
         return bad(m, "a key of a dictionary has no value");
     s = fst__pickle_value(m->p, kind, &v, m->err);
     if (!s)
-        s = add_items(m, v, m->stack + from, m->depth - from);
+        s = add_items(m, v, from, m->depth - from);
     m->depth = from;
     return s ? s : push(m, v);
 }
@@ -188,9 +156,12 @@ static fst_status extend(struct machine *m, int kind, size_t from)
         return bad(m, "a key of a dictionary has no value");
     m->depth = from;
     fst_status s = top(m, &v);
+    if (!s && fst__pickle_is_object(v))
+        return FST_OK; /* what it holds is its own */
     if (!s && v->kind != kind)
-        s = bad(m, kind == FST_PICKLE_DICT ? "puts keys into what is no dictionary" : "appends to what is no list");
-    return s ? s : add_items(m, v, m->stack + from, n);
+        s = bad(m,
+                kind == FST_PICKLE_DICT ? "puts keys into what is no dictionary" : "appends to what is no list or set");
+    return s ? s : add_items(m, v, from, n);
 }
 
 /* ---- the input ------------------------------------------------------------------------------ */
@@ -247,11 +218,15 @@ static fst_status take_number(struct machine *m, char out[64], size_t *len)
 
 static fst_status push_int(struct machine *m, int kind, int64_t x)
 {
+    return push_constant(m, kind, x);
+}
+
+/* Something of which nothing but what it is called is known. */
+static fst_status push_object(struct machine *m, const char *what)
+{
     fst_pickle_value *v = NULL;
-    fst_status s = push_new(m, kind, &v);
-    if (!s)
-        v->integer = x;
-    return s;
+    fst_status s = fst__pickle_object(m->p, what, strlen(what), &v, m->err);
+    return s ? s : push(m, v);
 }
 
 static fst_status push_real(struct machine *m, double x)
@@ -277,6 +252,8 @@ static fst_status op_int_line(struct machine *m, bool is_long)
         text[n - 1] = 0;
     errno = 0;
     long long x = strtoll(text, &end, 10);
+    if (errno == ERANGE && m->p->torch)
+        return push_object(m, "a whole number of more than 64 bits");
     if (errno || end == text || *end)
         return bad(m, "a whole number of at most 64 bits is needed");
     return push_int(m, FST_PICKLE_INT, x);
@@ -317,7 +294,8 @@ static fst_status op_long(struct machine *m, int width)
     if (s)
         return s;
     if (n > 8)
-        return bad(m, "a whole number of more than 64 bits");
+        return m->p->torch ? push_object(m, "a whole number of more than 64 bits")
+                           : bad(m, "a whole number of more than 64 bits");
     if (n && b[n - 1] & 0x80)
         v = UINT64_MAX;
     for (uint64_t i = n; i-- > 0;)
@@ -442,22 +420,102 @@ static fst_status op_stack_global(struct machine *m)
     return s ? s : push(m, v);
 }
 
-/* The class's name is looked at first, so that what is refused is refused by name. */
+static fst_status op_marked(struct machine *m, unsigned char op)
+{
+    size_t from = 0;
+    fst_status s = unmark(m, &from);
+    if (s)
+        return s;
+    switch (op) {
+    case '1':
+        m->depth = from;
+        return FST_OK;
+    case 't':
+        return gather(m, FST_PICKLE_TUPLE, from);
+    case 'l':
+        return gather(m, FST_PICKLE_LIST, from);
+    case 'd':
+        return gather(m, FST_PICKLE_DICT, from);
+    case 'e':
+        return extend(m, FST_PICKLE_LIST, from);
+    case 0x90:
+        return extend(m, FST__PICKLE_OBJECT, from);
+    case 0x91:
+        m->depth = from;
+        return push_object(m, "frozenset");
+    default:
+        return extend(m, FST_PICKLE_DICT, from);
+    }
+}
+
+/* Calls what is `callee` here; the result is on the stack. */
+static fst_status call(struct machine *m, const fst_pickle_value *callee, const fst_pickle_value *args)
+{
+    fst_pickle_value *v = NULL;
+    fst_status s = fst__pickle_call(m->p, callee, args, &v, m->err);
+    return s ? s : push(m, v);
+}
+
+static fst_status no_instances(struct machine *m)
+{
+    return bad(m, "an instance of a class; only plain values are read");
+}
+
+/* INST: the class by name, the arguments above the mark. Its name is looked at first, so that what is refused is
+ * refused by name. */
 static fst_status op_inst(struct machine *m)
 {
+    fst_pickle_value *callee = NULL, *args = NULL;
     fst_status s = op_global(m);
-    return s ? s : bad(m, "an instance of a class; only plain values are read");
+    if (!s && !m->p->torch)
+        s = no_instances(m);
+    if (!s)
+        s = pop(m, &callee);
+    if (!s)
+        s = op_marked(m, 't');
+    if (!s)
+        s = pop(m, &args);
+    return s ? s : call(m, callee, args);
+}
+
+/* OBJ: the class and its arguments above the mark. */
+static fst_status op_obj(struct machine *m)
+{
+    fst_pickle_value *args = NULL;
+    if (!m->p->torch)
+        return no_instances(m);
+    if (m->depth <= floor_of(m))
+        return bad(m, "takes a value from an empty stack");
+    fst_pickle_value *callee = m->stack[floor_of(m)];
+    fst_status s = op_marked(m, 't');
+    if (!s)
+        s = pop(m, &args);
+    if (s)
+        return s;
+    return fst__pickle_is_object(callee) ? push(m, callee) : bad(m, "a call of what cannot be called");
+}
+
+/* NEWOBJ and, with a dictionary of further arguments on top, NEWOBJ_EX: cls.__new__(cls, *args). */
+static fst_status op_newobj(struct machine *m, bool ex)
+{
+    fst_pickle_value *named = NULL, *args = NULL, *callee = NULL;
+    if (!m->p->torch)
+        return no_instances(m);
+    fst_status s = ex ? pop(m, &named) : FST_OK;
+    if (!s)
+        s = pop(m, &args);
+    if (!s)
+        s = pop(m, &callee);
+    return s ? s : call(m, callee, args);
 }
 
 static fst_status op_reduce(struct machine *m)
 {
-    fst_pickle_value *args = NULL, *callee = NULL, *v = NULL;
+    fst_pickle_value *args = NULL, *callee = NULL;
     fst_status s = pop(m, &args);
     if (!s)
         s = pop(m, &callee);
-    if (!s)
-        s = fst__pickle_call(m->p, callee, args, &v, m->err);
-    return s ? s : push(m, v);
+    return s ? s : call(m, callee, args);
 }
 
 static fst_status op_build(struct machine *m)
@@ -513,29 +571,6 @@ static fst_status op_append(struct machine *m, int kind, size_t n)
     return extend(m, kind, m->depth - n);
 }
 
-static fst_status op_marked(struct machine *m, unsigned char op)
-{
-    size_t from = 0;
-    fst_status s = unmark(m, &from);
-    if (s)
-        return s;
-    switch (op) {
-    case '1':
-        m->depth = from;
-        return FST_OK;
-    case 't':
-        return gather(m, FST_PICKLE_TUPLE, from);
-    case 'l':
-        return gather(m, FST_PICKLE_LIST, from);
-    case 'd':
-        return gather(m, FST_PICKLE_DICT, from);
-    case 'e':
-        return extend(m, FST_PICKLE_LIST, from);
-    default:
-        return extend(m, FST_PICKLE_DICT, from);
-    }
-}
-
 static fst_status op_proto(struct machine *m)
 {
     uint64_t v = 0;
@@ -564,30 +599,49 @@ static fst_status op_dup(struct machine *m)
 
 static fst_status refused(struct machine *m, unsigned char op)
 {
-    static const char ops[] = "oP\x81\x82\x83\x84\x8f\x90\x91\x92\x97\x98", kinds[] = "ipieeesssibb";
-    const char *hit = op ? strchr(ops, (char)op) : NULL;
-    switch (hit ? kinds[hit - ops] : 0) {
-    case 'i':
-        return bad(m, "an instance of a class; only plain values are read");
-    case 'p':
-        return bad(m, "a persistent id in words; only plain values are read");
-    case 'e':
+    switch (op) {
+    case 'P':
+        return bad(m, "a persistent id in words: protocol 0 cannot hold the storages of PyTorch, which does not read "
+                      "them either");
+    case 0x82:
+    case 0x83:
+    case 0x84:
         return bad(m, "an extension code; only plain values are read");
-    case 's':
-        return bad(m, "a set; sets are not read");
-    case 'b':
+    case 0x97:
+    case 0x98:
         return bad(m, "a buffer outside of the pickle; save it in one piece");
     default:
         return bad(m, "an opcode that is none");
     }
 }
 
+/* Instances and sets: objects of which a file of torch.save may hold any, beside its tensors. */
+static fst_status step_object(struct machine *m, unsigned char op)
+{
+    switch (op) {
+    case 'i':
+        return op_inst(m);
+    case 'o':
+        return op_obj(m);
+    case 0x81:
+    case 0x92:
+        return op_newobj(m, op == 0x92);
+    case 0x8f:
+    case 0x90:
+    case 0x91:
+        if (!m->p->torch)
+            return bad(m, "a set; sets are not read");
+        return op == 0x8f ? push_object(m, "set") : op_marked(m, op);
+    default:
+        return refused(m, op);
+    }
+}
+
 static fst_status step_plain(struct machine *m, unsigned char op)
 {
-    fst_pickle_value *v = NULL;
     switch (op) {
     case 'N':
-        return push_new(m, FST_PICKLE_NONE, &v);
+        return push_constant(m, FST_PICKLE_NONE, 0);
     case 0x88:
     case 0x89:
         return push_int(m, FST_PICKLE_BOOL, op == 0x88);
@@ -628,7 +682,7 @@ static fst_status step_plain(struct machine *m, unsigned char op)
     case 0x8d:
         return op_text(m, FST_PICKLE_TEXT, 8);
     default:
-        return refused(m, op);
+        return step_object(m, op);
     }
 }
 
@@ -650,7 +704,7 @@ static fst_status step(struct machine *m, unsigned char op)
     case 'u':
         return op_marked(m, op);
     case ')':
-        return push_new(m, FST_PICKLE_TUPLE, &v);
+        return push_constant(m, FST_PICKLE_TUPLE, 0);
     case ']':
         return push_new(m, FST_PICKLE_LIST, &v);
     case '}':
@@ -678,8 +732,6 @@ static fst_status step(struct machine *m, unsigned char op)
         return op_global(m);
     case 0x93:
         return op_stack_global(m);
-    case 'i':
-        return op_inst(m);
     case 'R':
         return op_reduce(m);
     case 'b':
@@ -726,7 +778,7 @@ fst_status fst__pickle_parse(fst_pickle **out, const char *name, const void *dat
         p->data = data;
         p->len = len;
         p->torch = torch;
-        p->max_bytes = max_bytes;
+        p->max_bytes = max_bytes < fst_budget(len) ? max_bytes : fst_budget(len);
         m->p = p;
         m->err = err;
         s = p->name ? run(m, used) : fst_fail_memory(err, strlen(name));
@@ -741,59 +793,4 @@ fst_status fst__pickle_parse(fst_pickle **out, const char *name, const void *dat
     else
         *out = p;
     return s;
-}
-
-fst_status fst_pickle_parse(fst_pickle **out, const char *name, const void *data, size_t len, size_t max_bytes,
-                            fst_error *err)
-{
-    return fst__pickle_parse(out, name, data, len, false, max_bytes, NULL, err);
-}
-
-fst_status fst_pickle_read(fst_pickle **out, const char *path, size_t max_bytes, fst_error *err)
-{
-    fst_buf file = {0};
-    fst_pickle *p = NULL;
-    fst_status s = fst_file_read(path, max_bytes, &file, err);
-    if (!s)
-        s = fst__pickle_parse(&p, path, file.data ? file.data : "", file.len, false, max_bytes, NULL, err);
-    if (s) {
-        fst_buf_release(&file);
-        return s;
-    }
-    p->file = file;
-    *out = p;
-    return FST_OK;
-}
-
-const fst_pickle_value *fst_pickle_root(const fst_pickle *p)
-{
-    return p->root;
-}
-
-const fst_pickle_value *fst_pickle_find(const fst_pickle_value *v, const char *key)
-{
-    size_t n = strlen(key);
-    if (!v || v->kind != FST_PICKLE_DICT)
-        return NULL;
-    for (size_t i = v->list.count; i >= 2; i -= 2) {
-        const fst_pickle_value *k = v->list.items[i - 2];
-        if ((k->kind == FST_PICKLE_TEXT || k->kind == FST_PICKLE_BYTES) && k->text.length == n &&
-            !memcmp(k->text.data, key, n))
-            return v->list.items[i - 1];
-    }
-    return NULL;
-}
-
-void fst_pickle_free(fst_pickle *p)
-{
-    if (!p)
-        return;
-    while (p->chunks) {
-        struct fst__chunk *next = p->chunks->next;
-        fst_free(p->chunks);
-        p->chunks = next;
-    }
-    fst_buf_release(&p->file);
-    fst_free(p->name);
-    fst_free(p);
 }

@@ -1,7 +1,7 @@
 /*
- * What the globals of a pickle become. The list below is all that is known; each entry is a fixed piece of C here, and
- * a name that is not on it is an error before anything else happens. NumPy's arrays and numbers, bytes that
- * Python 3 wrote for Python 2, OrderedDict; for checkpoints also PyTorch's tensors and storages.
+ * What the globals of a pickle become. The list below (and pickle_torch.c's for checkpoints) is all that is known;
+ * each entry is a fixed piece of C here. Another name is an error before anything else happens, or, in a checkpoint, a
+ * class without any content. NumPy's arrays and numbers, bytes that Python 3 wrote for Python 2, OrderedDict.
  */
 #include <stdio.h>
 #include <string.h>
@@ -9,62 +9,74 @@
 #include "npy_private.h"
 #include "pickle_private.h"
 
-enum global {
-    RECONSTRUCT,
-    NDARRAY,
-    DTYPE,
-    SCALAR,
-    FROMBUFFER,
-    ENCODE,
-    ORDERED_DICT,
-    BYTES,
-    TORCH_FIRST,
-    TORCH_TENSOR = TORCH_FIRST,
-    TORCH_PARAMETER,
-    TORCH_SIZE,
-    TORCH_STORAGE /* the type of its elements in the bits above 8 */
-};
-
 static const struct {
     const char *module, *name;
     int what;
 } globals[] = {
-    {"numpy.core.multiarray", "_reconstruct", RECONSTRUCT},
-    {"numpy._core.multiarray", "_reconstruct", RECONSTRUCT},
-    {"numpy", "ndarray", NDARRAY},
-    {"numpy", "dtype", DTYPE},
-    {"numpy.core.multiarray", "scalar", SCALAR},
-    {"numpy._core.multiarray", "scalar", SCALAR},
-    {"numpy.core.numeric", "_frombuffer", FROMBUFFER},
-    {"numpy._core.numeric", "_frombuffer", FROMBUFFER},
-    {"_codecs", "encode", ENCODE},
-    {"collections", "OrderedDict", ORDERED_DICT},
-    {"builtins", "bytes", BYTES},
-    {"__builtin__", "bytes", BYTES},
-    {"builtins", "bytearray", BYTES},
-    {"__builtin__", "bytearray", BYTES},
-    {"torch._utils", "_rebuild_tensor_v2", TORCH_TENSOR},
-    {"torch._utils", "_rebuild_parameter", TORCH_PARAMETER},
-    {"torch", "Size", TORCH_SIZE},
-    {"torch", "FloatStorage", TORCH_STORAGE | FST_F32 << 8},
-    {"torch", "DoubleStorage", TORCH_STORAGE | FST_F64 << 8},
-    {"torch", "HalfStorage", TORCH_STORAGE | FST_F16 << 8},
-    {"torch", "BFloat16Storage", TORCH_STORAGE | FST_BF16 << 8},
-    {"torch", "LongStorage", TORCH_STORAGE | FST_I64 << 8},
-    {"torch", "IntStorage", TORCH_STORAGE | FST_I32 << 8},
-    {"torch", "ShortStorage", TORCH_STORAGE | FST_I16 << 8},
-    {"torch", "CharStorage", TORCH_STORAGE | FST_I8 << 8},
-    {"torch", "ByteStorage", TORCH_STORAGE | FST_U8 << 8},
-    {"torch", "BoolStorage", TORCH_STORAGE | FST_BOOL << 8},
+    {"numpy.core.multiarray", "_reconstruct", FST__RECONSTRUCT},
+    {"numpy._core.multiarray", "_reconstruct", FST__RECONSTRUCT},
+    {"numpy", "ndarray", FST__NDARRAY},
+    {"numpy", "dtype", FST__DTYPE},
+    {"numpy.core.multiarray", "scalar", FST__SCALAR},
+    {"numpy._core.multiarray", "scalar", FST__SCALAR},
+    {"numpy.core.numeric", "_frombuffer", FST__FROMBUFFER},
+    {"numpy._core.numeric", "_frombuffer", FST__FROMBUFFER},
+    {"_codecs", "encode", FST__ENCODE},
+    {"collections", "OrderedDict", FST__ORDERED_DICT},
+    {"builtins", "bytes", FST__BYTES},
+    {"__builtin__", "bytes", FST__BYTES},
+    {"builtins", "bytearray", FST__BYTES},
+    {"__builtin__", "bytearray", FST__BYTES},
 };
 
-static bool same(const char *text, size_t len, const char *word)
-{
-    return strlen(word) == len && !memcmp(text, word, len);
-}
+/* What programs do with a machine, not with numbers. Nothing here would run it; but a file that wants it run is no
+ * file of weights or data, and its reader should know. */
+static const struct {
+    const char *module, *name; /* NULL: all of it */
+} harmful[] = {
+    {"os", NULL},
+    {"posix", NULL},
+    {"nt", NULL},
+    {"subprocess", NULL},
+    {"_posixsubprocess", NULL},
+    {"sys", NULL},
+    {"shutil", NULL},
+    {"socket", NULL},
+    {"pty", NULL},
+    {"commands", NULL},
+    {"runpy", NULL},
+    {"webbrowser", NULL},
+    {"ctypes", NULL},
+    {"importlib", NULL},
+    {"code", NULL},
+    {"pdb", NULL},
+    {"timeit", NULL},
+    {"marshal", NULL},
+    {"pickle", NULL},
+    {"_pickle", NULL},
+    {"requests.api", NULL},
+    {"urllib.request", NULL},
+    {"http.client", NULL},
+    {"pip", NULL},
+    {"torch.hub", NULL},
+    {"torch.load", NULL},
+    {"builtins", "eval"},
+    {"builtins", "exec"},
+    {"builtins", "compile"},
+    {"builtins", "open"},
+    {"builtins", "__import__"},
+    {"builtins", "breakpoint"},
+    {"__builtin__", "eval"},
+    {"__builtin__", "exec"},
+    {"__builtin__", "compile"},
+    {"__builtin__", "open"},
+    {"__builtin__", "__import__"},
+    {"__builtin__", "execfile"},
+    {"__builtin__", "apply"},
+    {"__builtin__", "file"},
+};
 
-/* For messages: at most 63 letters, nothing that a terminal would act on. */
-static const char *printable(const char *text, size_t len, char out[64])
+const char *fst__pickle_printable(const char *text, size_t len, char out[64])
 {
     size_t n = len < 63 ? len : 63;
     for (size_t i = 0; i < n; i++)
@@ -73,49 +85,63 @@ static const char *printable(const char *text, size_t len, char out[64])
     return out;
 }
 
+static bool is_harmful(const char *module, size_t module_len, const char *name, size_t name_len)
+{
+    for (size_t i = 0; i < sizeof harmful / sizeof *harmful; i++)
+        if (fst__pickle_same(module, module_len, harmful[i].module) &&
+            (!harmful[i].name || fst__pickle_same(name, name_len, harmful[i].name)))
+            return true;
+    return false;
+}
+
+/* "module.name" of a class that is not known here. */
+static fst_status make_class(fst_pickle *p, const char *module, size_t module_len, const char *name, size_t name_len,
+                             fst_pickle_value **out, fst_error *err)
+{
+    void *text = NULL;
+    fst_status s = fst__pickle_take(p, module_len + 1 + name_len, &text, err);
+    if (s)
+        return s;
+    char *to = text;
+    if (module_len)
+        memcpy(to, module, module_len);
+    to[module_len] = '.';
+    if (name_len)
+        memcpy(to + module_len + 1, name, name_len);
+    return fst__pickle_object(p, text, module_len + 1 + name_len, out, err);
+}
+
 fst_status fst__pickle_global(fst_pickle *p, const char *module, size_t module_len, const char *name, size_t name_len,
                               fst_pickle_value **out, fst_error *err)
 {
     char a[64], b[64];
-    for (size_t i = 0; i < sizeof globals / sizeof *globals; i++)
-        if (same(module, module_len, globals[i].module) && same(name, name_len, globals[i].name) &&
-            (p->torch || (globals[i].what & 255) < TORCH_FIRST)) {
-            fst_status s = fst__pickle_value(p, FST__PICKLE_GLOBAL, out, err);
-            if (!s)
-                (*out)->integer = globals[i].what;
-            return s;
-        }
-    return fst_fail(err, FST_E_FORMAT,
-                    "%s: %s.%s is not allowed: the pickle wants to run code; only plain values and arrays are read",
-                    p->name, printable(module, module_len, a), printable(name, name_len, b));
+    int64_t what = p->torch ? fst__torch_global(module, module_len, name, name_len) : -1;
+    for (size_t i = 0; what < 0 && i < sizeof globals / sizeof *globals; i++)
+        if (fst__pickle_same(module, module_len, globals[i].module) &&
+            fst__pickle_same(name, name_len, globals[i].name))
+            what = globals[i].what;
+    if (what >= 0) {
+        fst_status s = fst__pickle_value(p, FST__PICKLE_GLOBAL, out, err);
+        if (!s)
+            (*out)->integer = what;
+        return s;
+    }
+    bool code = is_harmful(module, module_len, name, name_len);
+    if (p->torch && !code)
+        return make_class(p, module, module_len, name, name_len, out, err);
+    return fst_fail(err, FST_E_FORMAT, "%s: %s.%s is not allowed: %sonly plain values and arrays are read", p->name,
+                    fst__pickle_printable(module, module_len, a), fst__pickle_printable(name, name_len, b),
+                    code ? "the pickle wants to run code; " : "");
 }
 
 /* ---- small helpers -------------------------------------------------------------------------- */
-
-static const fst_pickle_value *arg(const fst_pickle_value *args, size_t i, int kind)
-{
-    if (i >= args->list.count || args->list.items[i]->kind != kind)
-        return NULL;
-    return args->list.items[i];
-}
-
-static bool is_global(const fst_pickle_value *v, int what)
-{
-    return v && v->kind == FST__PICKLE_GLOBAL && (v->integer & 255) == what;
-}
-
-static bool is_words(const fst_pickle_value *v)
-{
-    return v && (v->kind == FST_PICKLE_TEXT || v->kind == FST_PICKLE_BYTES);
-}
 
 static bool is_number(const fst_pickle_value *v)
 {
     return v && (v->kind == FST_PICKLE_INT || v->kind == FST_PICKLE_BOOL);
 }
 
-/* A tuple of whole numbers >= 0. */
-static bool numbers(const fst_pickle_value *v, int64_t *out, int *count)
+bool fst__pickle_numbers(const fst_pickle_value *v, int64_t *out, int *count)
 {
     if (!v || v->kind != FST_PICKLE_TUPLE || v->list.count > FST_MAX_RANK)
         return false;
@@ -141,7 +167,7 @@ static fst_status make_dtype(fst_pickle *p, const fst_pickle_value *args, fst_pi
                  {"i8", FST_I64}, {"b1", FST_BOOL}, {"?", FST_BOOL}};
     char text[64];
     const fst_pickle_value *name = args->list.count ? args->list.items[0] : NULL;
-    if (!is_words(name))
+    if (!fst__pickle_is_words(name))
         return fst__pickle_fail(p, err, "numpy.dtype needs a type's name");
     const char *t = name->text.data;
     size_t n = name->text.length;
@@ -149,7 +175,7 @@ static fst_status make_dtype(fst_pickle *p, const fst_pickle_value *args, fst_pi
     if (n && strchr("<>|=", t[0]))
         t++, n--;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (same(t, n, kinds[i].name)) {
+        if (fst__pickle_same(t, n, kinds[i].name)) {
             fst_status s = fst__pickle_value(p, FST__PICKLE_DTYPE, out, err);
             if (!s)
                 (*out)->integer = (int64_t)kinds[i].dtype + (big ? 256 : 0);
@@ -157,13 +183,13 @@ static fst_status make_dtype(fst_pickle *p, const fst_pickle_value *args, fst_pi
         }
     return fst_fail(err, FST_E_UNSUPPORTED,
                     "%s: arrays of type '%s' are not read; bool, int, uint or float of 1 to 8 bytes are", p->name,
-                    printable(name->text.data, name->text.length, text));
+                    fst__pickle_printable(name->text.data, name->text.length, text));
 }
 
 /* (version, '<', None, None, None, -1, -1, 0) */
 static fst_status build_dtype(fst_pickle *p, fst_pickle_value *d, const fst_pickle_value *state, fst_error *err)
 {
-    if (state->kind != FST_PICKLE_TUPLE || state->list.count < 5 || !is_words(state->list.items[1]) ||
+    if (state->kind != FST_PICKLE_TUPLE || state->list.count < 5 || !fst__pickle_is_words(state->list.items[1]) ||
         state->list.items[1]->text.length != 1)
         return fst__pickle_fail(p, err, "the state of a numpy.dtype is not one");
     if (state->list.items[2]->kind != FST_PICKLE_NONE || state->list.items[4]->kind != FST_PICKLE_NONE)
@@ -213,7 +239,7 @@ static fst_status build_array(fst_pickle *p, fst_pickle_value *v, const fst_pick
 {
     fst_shape shape = {0};
     if (state->kind != FST_PICKLE_TUPLE || state->list.count != 5 ||
-        !numbers(state->list.items[1], shape.dim, &shape.rank))
+        !fst__pickle_numbers(state->list.items[1], shape.dim, &shape.rank))
         return fst__pickle_fail(p, err, "the state of a NumPy array is not one (or it has more than 8 dimensions)");
     const fst_pickle_value *dtype = state->list.items[2], *order = state->list.items[3], *data = state->list.items[4];
     if (dtype->kind != FST__PICKLE_DTYPE || !is_number(order))
@@ -226,7 +252,7 @@ static fst_status build_array(fst_pickle *p, fst_pickle_value *v, const fst_pick
 /* _reconstruct(ndarray, (0,), b'b') */
 static fst_status make_raw_array(fst_pickle *p, const fst_pickle_value *args, fst_pickle_value **out, fst_error *err)
 {
-    if (!is_global(arg(args, 0, FST__PICKLE_GLOBAL), NDARRAY))
+    if (!fst__pickle_is_global(fst__pickle_arg(args, 0, FST__PICKLE_GLOBAL), FST__NDARRAY))
         return fst__pickle_fail(p, err, "_reconstruct makes numpy.ndarray only");
     return fst__pickle_value(p, FST__PICKLE_RAW_ARRAY, out, err);
 }
@@ -235,14 +261,15 @@ static fst_status make_raw_array(fst_pickle *p, const fst_pickle_value *args, fs
 static fst_status make_from_buffer(fst_pickle *p, const fst_pickle_value *args, fst_pickle_value **out, fst_error *err)
 {
     fst_shape shape = {0};
-    const fst_pickle_value *data = arg(args, 0, FST_PICKLE_BYTES), *dtype = arg(args, 1, FST__PICKLE_DTYPE);
-    if (!data || !dtype || !numbers(arg(args, 2, FST_PICKLE_TUPLE), shape.dim, &shape.rank) || args->list.count != 4 ||
-        !is_words(args->list.items[3]))
+    const fst_pickle_value *data = fst__pickle_arg(args, 0, FST_PICKLE_BYTES),
+                           *dtype = fst__pickle_arg(args, 1, FST__PICKLE_DTYPE);
+    if (!data || !dtype || !fst__pickle_numbers(fst__pickle_arg(args, 2, FST_PICKLE_TUPLE), shape.dim, &shape.rank) ||
+        args->list.count != 4 || !fst__pickle_is_words(args->list.items[3]))
         return fst__pickle_fail(p, err, "the arguments of numpy's _frombuffer are not understood");
     fst_status s = fst__pickle_value(p, FST__PICKLE_RAW_ARRAY, out, err);
     return s ? s
              : fill_array(p, *out, &shape, dtype, data,
-                          same(args->list.items[3]->text.data, args->list.items[3]->text.length, "F"), err);
+                          fst__pickle_same(args->list.items[3]->text.data, args->list.items[3]->text.length, "F"), err);
 }
 
 /* The one element of an array of rank 0. */
@@ -287,7 +314,8 @@ static fst_status element(fst_pickle *p, fst_pickle_value *v, fst_error *err)
 /* scalar(dtype, bytes) */
 static fst_status make_scalar(fst_pickle *p, const fst_pickle_value *args, fst_pickle_value **out, fst_error *err)
 {
-    const fst_pickle_value *dtype = arg(args, 0, FST__PICKLE_DTYPE), *data = arg(args, 1, FST_PICKLE_BYTES);
+    const fst_pickle_value *dtype = fst__pickle_arg(args, 0, FST__PICKLE_DTYPE),
+                           *data = fst__pickle_arg(args, 1, FST_PICKLE_BYTES);
     fst_shape shape = {0};
     if (!dtype || !data)
         return fst__pickle_fail(p, err, "the arguments of numpy's scalar are not understood");
@@ -302,10 +330,11 @@ static fst_status make_scalar(fst_pickle *p, const fst_pickle_value *args, fst_p
 /* _codecs.encode(text, 'latin1') */
 static fst_status make_encoded(fst_pickle *p, const fst_pickle_value *args, fst_pickle_value **out, fst_error *err)
 {
-    const fst_pickle_value *text = arg(args, 0, FST_PICKLE_TEXT);
+    const fst_pickle_value *text = fst__pickle_arg(args, 0, FST_PICKLE_TEXT);
     const fst_pickle_value *how = args->list.count == 2 ? args->list.items[1] : NULL;
-    if (!text || !is_words(how) ||
-        !(same(how->text.data, how->text.length, "latin1") || same(how->text.data, how->text.length, "latin-1")))
+    if (!text || !fst__pickle_is_words(how) ||
+        !(fst__pickle_same(how->text.data, how->text.length, "latin1") ||
+          fst__pickle_same(how->text.data, how->text.length, "latin-1")))
         return fst__pickle_fail(p, err, "_codecs.encode is understood as (text, 'latin1') only");
     return fst__pickle_latin1(p, text, out, err);
 }
@@ -313,7 +342,7 @@ static fst_status make_encoded(fst_pickle *p, const fst_pickle_value *args, fst_
 /* bytes() and bytearray(), empty or of bytes */
 static fst_status make_bytes(fst_pickle *p, const fst_pickle_value *args, fst_pickle_value **out, fst_error *err)
 {
-    const fst_pickle_value *data = arg(args, 0, FST_PICKLE_BYTES);
+    const fst_pickle_value *data = fst__pickle_arg(args, 0, FST_PICKLE_BYTES);
     if (args->list.count && !data)
         return fst__pickle_fail(p, err, "bytes of something else than bytes");
     fst_status s = fst__pickle_value(p, FST_PICKLE_BYTES, out, err);
@@ -327,7 +356,7 @@ static fst_status make_bytes(fst_pickle *p, const fst_pickle_value *args, fst_pi
 /* OrderedDict(), or of a list of pairs as Python 2 wrote it */
 static fst_status make_dict(fst_pickle *p, const fst_pickle_value *args, fst_pickle_value **out, fst_error *err)
 {
-    const fst_pickle_value *pairs = arg(args, 0, FST_PICKLE_LIST);
+    const fst_pickle_value *pairs = fst__pickle_arg(args, 0, FST_PICKLE_LIST);
     void *items = NULL;
     if (args->list.count && !pairs)
         return fst__pickle_fail(p, err, "OrderedDict of something else than a list of pairs");
@@ -349,129 +378,79 @@ static fst_status make_dict(fst_pickle *p, const fst_pickle_value *args, fst_pic
     return FST_OK;
 }
 
-/* ---- PyTorch -------------------------------------------------------------------------------- */
-
-/* ('storage', torch.FloatStorage, '0', 'cpu', count), in old files with a sixth entry: None, or a view of the storage
- */
-fst_status fst__pickle_persistent(fst_pickle *p, const fst_pickle_value *id, fst_pickle_value **out, fst_error *err)
-{
-    void *memory = NULL;
-    if (!p->torch)
-        return fst__pickle_fail(p, err, "a persistent id; only plain values are read");
-    if (id->kind != FST_PICKLE_TUPLE || id->list.count < 5 || !is_words(id->list.items[0]) ||
-        !same(id->list.items[0]->text.data, id->list.items[0]->text.length, "storage") ||
-        !is_global(id->list.items[1], TORCH_STORAGE) || !is_words(id->list.items[2]) ||
-        id->list.items[4]->kind != FST_PICKLE_INT || id->list.items[4]->integer < 0)
-        return fst__pickle_fail(p, err, "a persistent id that is no storage of PyTorch");
-    if (id->list.count > 5 && id->list.items[5]->kind != FST_PICKLE_NONE)
-        return fst_fail(err, FST_E_UNSUPPORTED, "%s: storages that are views of others are not read", p->name);
-    fst_status s = fst__pickle_take(p, sizeof(fst__torch_storage), &memory, err);
-    if (!s)
-        s = fst__pickle_value(p, FST__PICKLE_STORAGE, out, err);
-    if (s)
-        return s;
-    const fst_pickle_value *key = id->list.items[2];
-    fst__torch_storage *storage = memory;
-    *storage = (fst__torch_storage){.dtype = (fst_dtype)(id->list.items[1]->integer >> 8),
-                                    .key = key->text.data,
-                                    .key_len = key->text.length,
-                                    .count = (uint64_t)id->list.items[4]->integer,
-                                    .next = p->storages};
-    p->storages = storage;
-    (*out)->object = memory;
-    return FST_OK;
-}
-
-/* Whether the last element lies inside the storage; a tensor without elements always does. */
-static bool inside(const fst__torch_tensor *t)
-{
-    uint64_t last = t->offset;
-    if (fst_shape_count(&t->shape) == 0)
-        return true;
-    for (int d = 0; d < t->shape.rank; d++) {
-        uint64_t reach;
-        if (__builtin_mul_overflow((uint64_t)t->stride[d], (uint64_t)t->shape.dim[d] - 1, &reach) ||
-            __builtin_add_overflow(last, reach, &last))
-            return false;
-    }
-    return last < t->storage->count;
-}
-
-/* (storage, offset, size, stride, requires_grad, hooks[, metadata]) */
-static fst_status make_tensor(fst_pickle *p, const fst_pickle_value *args, fst_pickle_value **out, fst_error *err)
-{
-    const fst_pickle_value *storage = arg(args, 0, FST__PICKLE_STORAGE), *offset = arg(args, 1, FST_PICKLE_INT);
-    fst__torch_tensor t = {0};
-    int strides = 0;
-    void *memory = NULL;
-    if (!storage || !offset || offset->integer < 0 ||
-        !numbers(arg(args, 2, FST_PICKLE_TUPLE), t.shape.dim, &t.shape.rank) ||
-        !numbers(arg(args, 3, FST_PICKLE_TUPLE), t.stride, &strides) || strides != t.shape.rank)
-        return fst__pickle_fail(p, err, "the arguments of _rebuild_tensor_v2 are not understood");
-    t.storage = fst__pickle_storage(storage);
-    t.offset = (uint64_t)offset->integer;
-    if (fst_shape_count(&t.shape) < 0 || !inside(&t))
-        return fst__pickle_fail(p, err, "a tensor that reaches past its storage");
-    fst_status s = fst__pickle_take(p, sizeof t, &memory, err);
-    if (!s)
-        s = fst__pickle_value(p, FST__PICKLE_TENSOR, out, err);
-    if (s)
-        return s;
-    *(fst__torch_tensor *)memory = t;
-    (*out)->object = memory;
-    return FST_OK;
-}
-
 /* ---- all together --------------------------------------------------------------------------- */
 
-/* What stands for its first argument: torch.Size(tuple), _rebuild_parameter(tensor, ...). */
-static fst_status first_argument(fst_pickle *p, const fst_pickle_value *args, int kind, fst_pickle_value **out,
-                                 fst_error *err)
+static fst_status call_known(fst_pickle *p, const fst_pickle_value *callee, const fst_pickle_value *args,
+                             fst_pickle_value **out, fst_error *err)
 {
-    if (!arg(args, 0, kind))
-        return fst__pickle_fail(p, err, "the arguments of a PyTorch global are not understood");
-    *out = args->list.items[0];
-    return FST_OK;
-}
-
-fst_status fst__pickle_call(fst_pickle *p, const fst_pickle_value *callee, const fst_pickle_value *args,
-                            fst_pickle_value **out, fst_error *err)
-{
-    if (callee->kind != FST__PICKLE_GLOBAL || args->kind != FST_PICKLE_TUPLE)
-        return fst__pickle_fail(p, err, "a call of what cannot be called");
-    switch ((enum global)(callee->integer & 255)) {
-    case RECONSTRUCT:
+    switch ((enum fst__global)(callee->integer & 255)) {
+    case FST__RECONSTRUCT:
         return make_raw_array(p, args, out, err);
-    case DTYPE:
+    case FST__DTYPE:
         return make_dtype(p, args, out, err);
-    case SCALAR:
+    case FST__SCALAR:
         return make_scalar(p, args, out, err);
-    case FROMBUFFER:
+    case FST__FROMBUFFER:
         return make_from_buffer(p, args, out, err);
-    case ENCODE:
+    case FST__ENCODE:
         return make_encoded(p, args, out, err);
-    case ORDERED_DICT:
+    case FST__ORDERED_DICT:
         return make_dict(p, args, out, err);
-    case BYTES:
+    case FST__BYTES:
         return make_bytes(p, args, out, err);
-    case TORCH_TENSOR:
-        return make_tensor(p, args, out, err);
-    case TORCH_PARAMETER:
-        return first_argument(p, args, FST__PICKLE_TENSOR, out, err);
-    case TORCH_SIZE:
-        return first_argument(p, args, FST_PICKLE_TUPLE, out, err);
     default:
         return fst__pickle_fail(p, err, "a call of what cannot be called");
     }
 }
 
+/* In a file of torch.save whatever is not understood stands there as an object: it may lie beside the weights, and
+ * where weights should be, pth.c says what is there instead. */
+static bool may_be_object(const fst_pickle *p, fst_status s)
+{
+    return p->torch && (s == FST_E_FORMAT || s == FST_E_UNSUPPORTED);
+}
+
+fst_status fst__pickle_call(fst_pickle *p, const fst_pickle_value *callee, const fst_pickle_value *args,
+                            fst_pickle_value **out, fst_error *err)
+{
+    static const char unread[] = "numpy";
+    fst_error why = {0};
+    if (fst__pickle_is_object(callee))
+        return fst__pickle_object(p, callee->text.data, callee->text.length, out, err);
+    if (callee->kind != FST__PICKLE_GLOBAL || args->kind != FST_PICKLE_TUPLE)
+        return fst__pickle_fail(p, err, "a call of what cannot be called");
+    if ((callee->integer & 255) >= FST__TORCH_FIRST)
+        return fst__torch_call(p, callee, args, out, err);
+    fst_status s = call_known(p, callee, args, out, &why);
+    if (may_be_object(p, s))
+        return fst__pickle_object(p, unread, sizeof unread - 1, out, err);
+    return s ? fst_fail(err, s, "%s", why.message) : FST_OK;
+}
+
+/* Whether a state is that of a torch.nn.Module. */
+static bool is_module_state(const fst_pickle_value *state)
+{
+    return fst_pickle_find(state, "_parameters") && fst_pickle_find(state, "_modules");
+}
+
 fst_status fst__pickle_build(fst_pickle *p, fst_pickle_value *object, const fst_pickle_value *state, fst_error *err)
 {
+    static const char unread[] = "numpy.ndarray";
+    fst_error why = {0};
+    fst_status s = FST_OK;
     if (object->kind == FST__PICKLE_DTYPE)
-        return build_dtype(p, object, state, err);
-    if (object->kind == FST__PICKLE_RAW_ARRAY)
-        return build_array(p, object, state, err);
-    if (object->kind == FST_PICKLE_DICT && p->torch && state->kind == FST_PICKLE_DICT)
-        return FST_OK; /* attributes of a state_dict (_metadata): no values of ours */
-    return fst__pickle_fail(p, err, "sets the state of what has none");
+        s = build_dtype(p, object, state, &why);
+    else if (object->kind == FST__PICKLE_RAW_ARRAY)
+        s = build_array(p, object, state, &why);
+    else if (p->torch) {
+        if (object->kind == FST__PICKLE_OBJECT && is_module_state(state))
+            object->kind = FST__PICKLE_MODULE;
+        return FST_OK; /* attributes, as of a state_dict (_metadata): no values of ours */
+    } else
+        return fst__pickle_fail(p, err, "sets the state of what has none");
+    if (may_be_object(p, s)) {
+        *object = (fst_pickle_value){.kind = FST__PICKLE_OBJECT, .text = {unread, sizeof unread - 1}};
+        return FST_OK;
+    }
+    return s ? fst_fail(err, s, "%s", why.message) : FST_OK;
 }

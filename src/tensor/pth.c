@@ -3,39 +3,20 @@
  * archives with data.pkl and a member for each storage; old ones are pickles one behind the other, with the storages
  * at the end. Every storage is read once and checked against what the pickle says of it.
  */
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "archive.h"
-#include "pickle_private.h"
+#include "pth_private.h"
 
-enum { MAX_TENSORS = 1 << 20, MAX_VISITS = 1 << 22, MAX_DEPTH = 16, MAX_NAME = 512, MAX_KEY = 64 };
-
-/* A tensor on its way. */
-struct entry {
-    fst_tensor tensor;
-    const fst__torch_tensor *source;
-    size_t order;
-};
+enum { MAX_NAME = 512, MAX_KEY = 64 };
 
 struct fst_pth {
     fst_tensor *tensors;
     size_t count;
     void **blocks; /* storages, and copies of tensors that do not lie in one piece */
     size_t block_count;
-};
-
-struct job {
-    const char *name;
-    fst_pickle *pickle;
-    struct entry *entries;
-    size_t count, room, visits;
-    size_t bytes, max_bytes;
-    void **blocks; /* one for each storage, then one for each tensor that needs one */
-    size_t block_count;
-    fst_error *err;
 };
 
 void fst_pth_free(fst_pth *p)
@@ -61,7 +42,7 @@ fst_tensor fst_pth_at(const fst_pth *p, size_t i)
     return p->tensors[i];
 }
 
-static void job_release(struct job *j)
+static void job_release(struct fst__pth_job *j)
 {
     for (size_t i = 0; i < j->count; i++)
         fst_free((void *)(uintptr_t)j->entries[i].tensor.name);
@@ -70,146 +51,6 @@ static void job_release(struct job *j)
     fst_free(j->entries);
     fst_free(j->blocks);
     fst_pickle_free(j->pickle);
-}
-
-/* ---- which tensors there are ---------------------------------------------------------------- */
-
-static fst_status add_tensor(struct job *j, const char *name, const fst__torch_tensor *t)
-{
-    if (j->count == MAX_TENSORS)
-        return fst_fail(j->err, FST_E_LIMIT, "%s: more than %d tensors", j->name, MAX_TENSORS);
-    if (j->count == j->room) {
-        size_t room = j->room ? 2 * j->room : 64;
-        struct entry *more = fst_realloc(j->entries, j->count * sizeof *more, room * sizeof *more);
-        if (!more)
-            return fst_fail_memory(j->err, room * sizeof *more);
-        j->entries = more;
-        j->room = room;
-    }
-    char *own = fst_strdup(name);
-    if (!own)
-        return fst_fail_memory(j->err, strlen(name));
-    j->entries[j->count] = (struct entry){{own, t->storage->dtype, t->shape, NULL}, t, j->count};
-    j->count++;
-    return FST_OK;
-}
-
-/* Appends ".key" to the name; the new length, 0 when it is too long or no text. */
-static size_t append_key(char *name, size_t at, const fst_pickle_value *key)
-{
-    char digits[24];
-    const char *text = digits;
-    size_t n;
-    if (key->kind == FST_PICKLE_TEXT || key->kind == FST_PICKLE_BYTES) {
-        text = key->text.data;
-        n = key->text.length;
-    } else if (key->kind == FST_PICKLE_INT) {
-        n = (size_t)snprintf(digits, sizeof digits, "%lld", (long long)key->integer);
-    } else {
-        return 0;
-    }
-    if (n == 0 || at + n + 2 > MAX_NAME || memchr(text, 0, n))
-        return 0;
-    if (at)
-        name[at++] = '.';
-    memcpy(name + at, text, n);
-    name[at + n] = 0;
-    return at + n;
-}
-
-static bool is_utf8(const char *text)
-{
-    json_t *s = json_string(text);
-    bool yes = s != NULL;
-    json_decref(s);
-    return yes;
-}
-
-/* Whether tensors may stand below it. */
-static bool is_inner(const fst_pickle_value *v)
-{
-    return v->kind == FST_PICKLE_DICT || v->kind == FST_PICKLE_LIST || v->kind == FST_PICKLE_TUPLE;
-}
-
-static fst_status walk(struct job *j, const fst_pickle_value *v, char *name, size_t at, int depth);
-
-static fst_status walk_item(struct job *j, const fst_pickle_value *key, const fst_pickle_value *v, char *name,
-                            size_t at, int depth)
-{
-    if (v->kind != FST__PICKLE_TENSOR && !is_inner(v))
-        return FST_OK;
-    size_t len = append_key(name, at, key);
-    if (!len || !is_utf8(name))
-        return v->kind == FST__PICKLE_TENSOR
-                   ? fst_fail(j->err, FST_E_FORMAT, "%s: a tensor whose name is no text of 1 to %d letters", j->name,
-                              MAX_NAME)
-                   : FST_OK;
-    fst_status s =
-        v->kind == FST__PICKLE_TENSOR ? add_tensor(j, name, fst__pickle_tensor(v)) : walk(j, v, name, len, depth + 1);
-    name[at] = 0;
-    return s;
-}
-
-static fst_status walk(struct job *j, const fst_pickle_value *v, char *name, size_t at, int depth)
-{
-    fst_status s = FST_OK;
-    fst_pickle_value index = {.kind = FST_PICKLE_INT};
-    bool dict = v->kind == FST_PICKLE_DICT;
-    if (depth > MAX_DEPTH)
-        return fst_fail(j->err, FST_E_LIMIT, "%s: dictionaries nested more than %d deep", j->name, MAX_DEPTH);
-    for (size_t i = 0; !s && i < v->list.count; i += dict ? 2 : 1) {
-        if (++j->visits > MAX_VISITS)
-            return fst_fail(j->err, FST_E_LIMIT, "%s: more than %d values", j->name, MAX_VISITS);
-        index.integer = (int64_t)i;
-        s = dict ? walk_item(j, v->list.items[i], v->list.items[i + 1], name, at, depth)
-                 : walk_item(j, &index, v->list.items[i], name, at, depth);
-    }
-    return s;
-}
-
-/* The dictionary that holds the model: the root, or the one of the usual names when the root has no tensors itself. */
-static const fst_pickle_value *model_of(const fst_pickle_value *root)
-{
-    static const char *const usual[] = {"state_dict", "model_state_dict", "model", "net"};
-    for (size_t i = 0; i + 1 < root->list.count; i += 2)
-        if (root->list.items[i + 1]->kind == FST__PICKLE_TENSOR)
-            return root;
-    for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
-        const fst_pickle_value *v = fst_pickle_find(root, usual[i]);
-        if (v && v->kind == FST_PICKLE_DICT)
-            return v;
-    }
-    return root;
-}
-
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct entry *)a)->tensor.name, ((const struct entry *)b)->tensor.name);
-}
-
-static int by_order(const void *a, const void *b)
-{
-    const struct entry *x = a, *y = b;
-    return (x->order > y->order) - (x->order < y->order);
-}
-
-static fst_status find_tensors(struct job *j)
-{
-    char name[MAX_NAME] = "";
-    const fst_pickle_value *root = fst_pickle_root(j->pickle);
-    if (root->kind != FST_PICKLE_DICT)
-        return fst_fail(j->err, FST_E_FORMAT, "%s: holds no dictionary of tensors (a state_dict)", j->name);
-    fst_status s = walk(j, model_of(root), name, 0, 0);
-    if (!s && j->count == 0)
-        s = fst_fail(j->err, FST_E_FORMAT, "%s: there is no tensor in it", j->name);
-    if (s)
-        return s;
-    qsort(j->entries, j->count, sizeof *j->entries, by_name);
-    for (size_t i = 1; i < j->count; i++)
-        if (!strcmp(j->entries[i].tensor.name, j->entries[i - 1].tensor.name))
-            return fst_fail(j->err, FST_E_FORMAT, "%s: tensor \"%.128s\" is there twice", j->name,
-                            j->entries[i].tensor.name);
-    return FST_OK;
 }
 
 /* ---- storages ------------------------------------------------------------------------------- */
@@ -221,28 +62,53 @@ static int compare_storages(const fst__torch_storage *x, const fst__torch_storag
     return d ? d : (x->key_len > y->key_len) - (x->key_len < y->key_len);
 }
 
+/* 0 when the elements' size is not known; the largest number when the product does not fit. */
+static uint64_t bytes_of(const fst__torch_storage *s)
+{
+    uint64_t bytes;
+    return __builtin_mul_overflow(s->count, (uint64_t)s->type->size, &bytes) ? UINT64_MAX : bytes;
+}
+
 static int by_storage(const void *a, const void *b)
 {
-    return compare_storages(((const struct entry *)a)->source->storage, ((const struct entry *)b)->source->storage);
+    return compare_storages(((const struct fst__pth_entry *)a)->source->storage,
+                            ((const struct fst__pth_entry *)b)->source->storage);
+}
+
+fst_status fst__pth_charge(struct fst__pth_job *j, uint64_t bytes)
+{
+    if (bytes > j->max_bytes - j->bytes)
+        return fst_fail(j->err, FST_E_LIMIT,
+                        "%s: its tensors take more than the %zu bytes that are allowed for a file of its size", j->name,
+                        j->max_bytes);
+    j->bytes += (size_t)bytes;
+    return FST_OK;
 }
 
 /* Bytes for one more block, within the limit. */
-static fst_status take_block(struct job *j, uint64_t count, fst_dtype dtype, void **out)
+static fst_status take_block(struct fst__pth_job *j, uint64_t count, fst_dtype dtype, void **out)
 {
     uint64_t bytes;
-    if (__builtin_mul_overflow(count, (uint64_t)fst_dtype_size(dtype), &bytes) || bytes > j->max_bytes - j->bytes)
-        return fst_fail(j->err, FST_E_LIMIT, "%s: its tensors take more than the %zu bytes that are allowed", j->name,
-                        j->max_bytes);
+    if (__builtin_mul_overflow(count, (uint64_t)fst_dtype_size(dtype), &bytes))
+        bytes = UINT64_MAX;
+    fst_status s = fst__pth_charge(j, bytes);
+    if (s)
+        return s;
     *out = fst_alloc(bytes ? (size_t)bytes : 1);
     if (!*out)
         return fst_fail_memory(j->err, (size_t)bytes);
-    j->bytes += (size_t)bytes;
     j->blocks[j->block_count++] = *out;
     return FST_OK;
 }
 
+static int by_order(const void *a, const void *b)
+{
+    const struct fst__pth_entry *x = a, *y = b;
+    return (x->order > y->order) - (x->order < y->order);
+}
+
 /* How a kind of file yields a storage's bytes; *out belongs to j->blocks. */
-typedef fst_status (*storage_fn)(struct job *j, void *ctx, const fst__torch_storage *s, void **out);
+typedef fst_status (*storage_fn)(struct fst__pth_job *j, void *ctx, const fst__torch_storage *s, void **out);
 
 static bool in_one_piece(const fst__torch_tensor *t)
 {
@@ -272,7 +138,7 @@ static void gather(unsigned char *dst, const unsigned char *src, const fst__torc
     }
 }
 
-static fst_status set_data(struct job *j, struct entry *e, unsigned char *storage)
+static fst_status set_data(struct fst__pth_job *j, struct fst__pth_entry *e, unsigned char *storage)
 {
     size_t size = fst_dtype_size(e->tensor.dtype);
     int64_t count = fst_shape_count(&e->tensor.shape);
@@ -287,7 +153,7 @@ static fst_status set_data(struct job *j, struct entry *e, unsigned char *storag
 }
 
 /* Entries with the same storage stand side by side. */
-static fst_status read_storages(struct job *j, storage_fn read, void *ctx)
+static fst_status read_storages(struct fst__pth_job *j, storage_fn read, void *ctx)
 {
     void *storage = NULL;
     fst_status s = FST_OK;
@@ -300,8 +166,8 @@ static fst_status read_storages(struct job *j, storage_fn read, void *ctx)
         const fst__torch_storage *before = i ? j->entries[i - 1].source->storage : NULL;
         if (!before || compare_storages(now, before))
             s = read(j, ctx, now, &storage);
-        else if (now->dtype != before->dtype || now->count != before->count)
-            s = fst_fail(j->err, FST_E_FORMAT, "%s: one storage with two types or sizes", j->name);
+        else if (bytes_of(now) != bytes_of(before))
+            s = fst_fail(j->err, FST_E_FORMAT, "%s: one storage with two sizes", j->name);
         if (!s)
             s = set_data(j, &j->entries[i], storage);
     }
@@ -310,7 +176,7 @@ static fst_status read_storages(struct job *j, storage_fn read, void *ctx)
     return s;
 }
 
-static fst_status finish(struct job *j, fst_pth **out)
+static fst_status finish(struct fst__pth_job *j, fst_pth **out)
 {
     fst_pth *p = fst_calloc(1, sizeof *p);
     if (p)
@@ -338,14 +204,41 @@ struct archive {
     char prefix[MAX_NAME]; /* of every member: "archive/" */
 };
 
-static fst_status find_pickle(struct job *j, struct archive *a, zip_uint64_t *index)
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), k = strlen(end);
+    return n >= k && !strcmp(text + n - k, end);
+}
+
+/* What else a zip archive is, by its members. */
+static fst_status other_archive(struct fst__pth_job *j, const struct archive *a)
+{
+    zip_int64_t n = zip_get_num_entries(a->zip, 0);
+    for (zip_int64_t i = 0; i < n; i++) {
+        const char *member = zip_get_name(a->zip, (zip_uint64_t)i, 0);
+        if (member && ends_with(member, ".npy"))
+            return fst_fail(
+                j->err, FST_E_UNSUPPORTED,
+                "%s: an npz of NumPy arrays, whose names are no parameters' (as Flower saves a round): weights "
+                "are read by name; in Python, put the arrays into a state_dict and torch.save it, or "
+                "safetensors.torch.save_file",
+                j->name);
+        if (member && ends_with(member, ".weights.h5"))
+            return fst_fail(j->err, FST_E_UNSUPPORTED,
+                            "%s: a Keras model; weights are read from safetensors and from files of torch.save",
+                            j->name);
+    }
+    return fst_fail(j->err, FST_E_FORMAT, "%s: a zip archive without data.pkl: not of torch.save", j->name);
+}
+
+static fst_status find_pickle(struct fst__pth_job *j, struct archive *a, zip_uint64_t *index)
 {
     static const char wanted[] = "data.pkl";
     zip_int64_t n = zip_get_num_entries(a->zip, 0);
     for (zip_int64_t i = 0; i < n; i++) {
         const char *member = zip_get_name(a->zip, (zip_uint64_t)i, 0);
         size_t len = member ? strlen(member) : 0, end = sizeof wanted - 1;
-        bool hit = len >= end && !strcmp(member + len - end, wanted) && (len == end || member[len - end - 1] == '/');
+        bool hit = len >= end && ends_with(member, wanted) && (len == end || member[len - end - 1] == '/');
         if (hit && len - end < sizeof a->prefix) {
             memcpy(a->prefix, member, len - end);
             a->prefix[len - end] = 0;
@@ -353,11 +246,24 @@ static fst_status find_pickle(struct job *j, struct archive *a, zip_uint64_t *in
             return FST_OK;
         }
     }
-    return fst_fail(j->err, FST_E_FORMAT, "%s: a zip archive without data.pkl: not of torch.save", j->name);
+    return other_archive(j, a);
+}
+
+/* Programs that torch.jit saved have constants.pkl, and code in place of names. */
+static fst_status refuse_script(struct fst__pth_job *j, struct archive *a)
+{
+    char member[MAX_NAME + 16];
+    snprintf(member, sizeof member, "%sconstants.pkl", a->prefix);
+    if (zip_name_locate(a->zip, member, 0) < 0)
+        return FST_OK;
+    return fst_fail(j->err, FST_E_UNSUPPORTED,
+                    "%s: TorchScript, a compiled program; save its weights: in Python, "
+                    "torch.save(torch.jit.load(FILE).state_dict(), NEW)",
+                    j->name);
 }
 
 /* Reads `bytes` bytes, which are all that the member may have. */
-static fst_status read_member(struct job *j, struct archive *a, zip_uint64_t i, void *dst, uint64_t bytes)
+static fst_status read_member(struct fst__pth_job *j, struct archive *a, zip_uint64_t i, void *dst, uint64_t bytes)
 {
     zip_file_t *f = NULL;
     uint64_t size = 0, at = 0;
@@ -381,7 +287,7 @@ static fst_status read_member(struct job *j, struct archive *a, zip_uint64_t i, 
 }
 
 /* Before memory is taken for what the pickle says. */
-static fst_status check_size(struct job *j, struct archive *a, zip_uint64_t i, uint64_t bytes)
+static fst_status check_size(struct fst__pth_job *j, struct archive *a, zip_uint64_t i, uint64_t bytes)
 {
     zip_stat_t st;
     if (zip_stat_index(a->zip, i, 0, &st) || !(st.valid & ZIP_STAT_SIZE) || st.size != bytes)
@@ -391,7 +297,7 @@ static fst_status check_size(struct job *j, struct archive *a, zip_uint64_t i, u
     return FST_OK;
 }
 
-static fst_status storage_of_zip(struct job *j, void *ctx, const fst__torch_storage *st, void **out)
+static fst_status storage_of_zip(struct fst__pth_job *j, void *ctx, const fst__torch_storage *st, void **out)
 {
     struct archive *a = ctx;
     char member[MAX_NAME + MAX_KEY + 8];
@@ -402,14 +308,14 @@ static fst_status storage_of_zip(struct job *j, void *ctx, const fst__torch_stor
     zip_int64_t i = zip_name_locate(a->zip, member, 0);
     if (i < 0)
         return fst_fail(j->err, FST_E_FORMAT, "%s: member data/%.*s is missing", j->name, (int)st->key_len, st->key);
-    s = check_size(j, a, (zip_uint64_t)i, st->count * fst_dtype_size(st->dtype));
+    s = check_size(j, a, (zip_uint64_t)i, bytes_of(st));
     if (!s)
-        s = take_block(j, st->count, st->dtype, out);
-    return s ? s : read_member(j, a, (zip_uint64_t)i, *out, st->count * fst_dtype_size(st->dtype));
+        s = take_block(j, st->count, st->type->dtype, out);
+    return s ? s : read_member(j, a, (zip_uint64_t)i, *out, bytes_of(st));
 }
 
 /* "little" in the member `byteorder`, which older files do not have. */
-static fst_status check_order(struct job *j, struct archive *a)
+static fst_status check_order(struct fst__pth_job *j, struct archive *a)
 {
     char member[MAX_NAME + 16], text[8] = "";
     snprintf(member, sizeof member, "%sbyteorder", a->prefix);
@@ -426,13 +332,15 @@ static fst_status check_order(struct job *j, struct archive *a)
                     n == 3 && !strcmp(text, "big") ? text : "?");
 }
 
-static fst_status read_zip(struct job *j, zip_t *zip)
+static fst_status read_zip(struct fst__pth_job *j, zip_t *zip, const char *prefix)
 {
     struct archive a = {.zip = zip};
     zip_stat_t st;
     zip_uint64_t index = 0;
     void *text = NULL;
     fst_status s = find_pickle(j, &a, &index);
+    if (!s)
+        s = refuse_script(j, &a);
     if (!s)
         s = check_order(j, &a);
     if (s)
@@ -451,7 +359,7 @@ static fst_status read_zip(struct job *j, zip_t *zip)
     if (!s)
         s = fst__pickle_parse(&j->pickle, j->name, text, (size_t)size, true, j->max_bytes, NULL, j->err);
     if (!s)
-        s = find_tensors(j);
+        s = fst__pth_find(j, prefix);
     if (!s)
         s = read_storages(j, storage_of_zip, &a);
     fst_free(text);
@@ -460,9 +368,20 @@ static fst_status read_zip(struct job *j, zip_t *zip)
 
 /* ---- the older stream ----------------------------------------------------------------------- */
 
-/* Pickle of torch.serialization's MAGIC_NUMBER, protocol 2, with which every old file begins. */
-static const unsigned char legacy_magic[] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46,
-                                             0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e};
+/* Every old file begins with a pickle of torch.serialization's MAGIC_NUMBER; where it ends, 0 for another file. Since
+ * protocol 2 the number is bytes, behind a frame since protocol 4; before that it is a line. */
+static size_t magic_end(const unsigned char *data, size_t len)
+{
+    static const unsigned char number[] = {0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9,
+                                           0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e};
+    static const char line[] = "L119547037146038801333356L\n.";
+    if (len >= sizeof line - 1 && !memcmp(data, line, sizeof line - 1))
+        return sizeof line - 1;
+    if (len < 2 || data[0] != 0x80 || data[1] < 2 || data[1] > 5)
+        return 0;
+    size_t at = len > 2 && data[2] == 0x95 ? 11 : 2;
+    return len >= at + sizeof number && !memcmp(data + at, number, sizeof number) ? at + sizeof number : 0;
+}
 
 struct place {
     const fst__torch_storage *storage;
@@ -484,7 +403,7 @@ static uint64_t little64(const unsigned char *p)
     return v;
 }
 
-static fst_status next_pickle(struct job *j, struct stream *st, bool torch, fst_pickle **out)
+static fst_status next_pickle(struct fst__pth_job *j, struct stream *st, bool torch, fst_pickle **out)
 {
     size_t used = 0;
     fst_status s =
@@ -499,7 +418,7 @@ static int by_key(const void *a, const void *b)
 }
 
 /* All storages that the pickle names, each once. */
-static fst_status list_storages(struct job *j, struct stream *st)
+static fst_status list_storages(struct fst__pth_job *j, struct stream *st)
 {
     size_t n = 0, kept = 0;
     for (const fst__torch_storage *s = j->pickle->storages; s; s = s->next)
@@ -515,8 +434,8 @@ static fst_status list_storages(struct job *j, struct stream *st)
         const fst__torch_storage *s = st->places[i].storage, *last = kept ? st->places[kept - 1].storage : NULL;
         if (!last || compare_storages(last, s))
             st->places[kept++].storage = s;
-        else if (last->dtype != s->dtype || last->count != s->count)
-            return fst_fail(j->err, FST_E_FORMAT, "%s: one storage with two types or sizes", j->name);
+        else if (bytes_of(last) != bytes_of(s))
+            return fst_fail(j->err, FST_E_FORMAT, "%s: one storage with two sizes", j->name);
     }
     st->count = kept;
     return FST_OK;
@@ -530,7 +449,7 @@ static struct place *find_place(const struct stream *st, const char *key, size_t
 }
 
 /* Storages follow one another in the order of the list of their keys. */
-static fst_status place_storages(struct job *j, struct stream *st, const fst_pickle_value *keys)
+static fst_status place_storages(struct fst__pth_job *j, struct stream *st, const fst_pickle_value *keys)
 {
     for (size_t i = 0; i < keys->list.count; i++) {
         const fst_pickle_value *key = keys->list.items[i];
@@ -539,8 +458,11 @@ static fst_status place_storages(struct job *j, struct stream *st, const fst_pic
         uint64_t bytes;
         if (!p)
             return fst_fail(j->err, FST_E_FORMAT, "%s: storage %zu is not named by the pickle", j->name, i);
+        if (!p->storage->type->size)
+            return fst_fail(j->err, FST_E_UNSUPPORTED, "%s: a storage of type %s, which is not known here", j->name,
+                            p->storage->type->name);
         if (st->len - st->at < 8 || little64(st->data + st->at) != p->storage->count ||
-            __builtin_mul_overflow(p->storage->count, (uint64_t)fst_dtype_size(p->storage->dtype), &bytes) ||
+            __builtin_mul_overflow(p->storage->count, (uint64_t)p->storage->type->size, &bytes) ||
             bytes > st->len - st->at - 8)
             return fst_fail(j->err, FST_E_FORMAT, "%s: cut off: storage %zu is not whole", j->name, i);
         p->begin = st->at + 8;
@@ -549,21 +471,21 @@ static fst_status place_storages(struct job *j, struct stream *st, const fst_pic
     return FST_OK;
 }
 
-static fst_status storage_of_stream(struct job *j, void *ctx, const fst__torch_storage *s, void **out)
+static fst_status storage_of_stream(struct fst__pth_job *j, void *ctx, const fst__torch_storage *s, void **out)
 {
     const struct stream *st = ctx;
     const struct place *p = find_place(st, s->key, s->key_len);
     if (!p || !p->begin)
         return fst_fail(j->err, FST_E_FORMAT, "%s: a tensor's storage is missing", j->name);
-    fst_status status = take_block(j, s->count, s->dtype, out);
+    fst_status status = take_block(j, s->count, s->type->dtype, out);
     if (!status && s->count)
-        memcpy(*out, st->data + p->begin, (size_t)s->count * fst_dtype_size(s->dtype));
+        memcpy(*out, st->data + p->begin, (size_t)bytes_of(s));
     return status;
 }
 
-static fst_status read_stream(struct job *j, const unsigned char *data, size_t len)
+static fst_status read_stream(struct fst__pth_job *j, const unsigned char *data, size_t len, const char *prefix)
 {
-    struct stream st = {.data = data, .len = len, .at = sizeof legacy_magic};
+    struct stream st = {.data = data, .len = len, .at = magic_end(data, len)};
     fst_pickle *version = NULL, *system = NULL, *keys = NULL;
     fst_status s = next_pickle(j, &st, false, &version);
     if (!s && (fst_pickle_root(version)->kind != FST_PICKLE_INT || fst_pickle_root(version)->integer != 1001))
@@ -576,7 +498,7 @@ static fst_status read_stream(struct job *j, const unsigned char *data, size_t l
     if (!s)
         s = next_pickle(j, &st, true, &j->pickle);
     if (!s)
-        s = find_tensors(j);
+        s = fst__pth_find(j, prefix);
     if (!s)
         s = next_pickle(j, &st, false, &keys);
     if (!s && fst_pickle_root(keys)->kind != FST_PICKLE_LIST)
@@ -596,16 +518,22 @@ static fst_status read_stream(struct job *j, const unsigned char *data, size_t l
 
 /* ---- opening -------------------------------------------------------------------------------- */
 
-fst_status fst_pth_parse(fst_pth **out, const char *name, const void *data, size_t len, size_t max_bytes,
-                         fst_error *err)
+bool fst_pth_probe(const unsigned char *head, size_t len)
 {
-    struct job j = {.name = name, .max_bytes = max_bytes, .err = err};
+    return (len >= 4 && !memcmp(head, "PK\3\4", 4)) || magic_end(head, len);
+}
+
+fst_status fst_pth_parse(fst_pth **out, const char *name, const void *data, size_t len, const char *prefix,
+                         size_t max_bytes, fst_error *err)
+{
+    size_t budget = fst_budget(len);
+    struct fst__pth_job j = {.name = name, .max_bytes = max_bytes < budget ? max_bytes : budget, .err = err};
     zip_t *z = NULL;
-    bool old = len >= sizeof legacy_magic && !memcmp(data, legacy_magic, sizeof legacy_magic);
+    bool old = magic_end(data, len);
     fst_status s =
-        old ? read_stream(&j, data, len) : fst__archive_open_memory(&z, name, "PyTorch (zip)", data, len, err);
+        old ? read_stream(&j, data, len, prefix) : fst__archive_open_memory(&z, name, "PyTorch (zip)", data, len, err);
     if (!s && !old)
-        s = read_zip(&j, z);
+        s = read_zip(&j, z, prefix);
     if (z)
         zip_discard(z);
     if (!s)
@@ -614,12 +542,12 @@ fst_status fst_pth_parse(fst_pth **out, const char *name, const void *data, size
     return s;
 }
 
-fst_status fst_pth_read(fst_pth **out, const char *path, size_t max_bytes, fst_error *err)
+fst_status fst_pth_read(fst_pth **out, const char *path, const char *prefix, size_t max_bytes, fst_error *err)
 {
     fst_buf file = {0};
     fst_status s = fst_file_read(path, max_bytes, &file, err);
     if (!s)
-        s = fst_pth_parse(out, path, file.data ? file.data : "", file.len, max_bytes, err);
+        s = fst_pth_parse(out, path, file.data ? file.data : "", file.len, prefix, max_bytes, err);
     fst_buf_release(&file);
     return s;
 }

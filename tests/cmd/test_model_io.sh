@@ -102,7 +102,8 @@ said out '"zero": 9'
 said out '"padded": 10'
 
 # files of torch.save, new and old: the same tensors
-for kind in logistic logistic_legacy; do
+for kind in logistic logistic_legacy best_acc objects stream4 version1 \
+    prefix_opacus prefix_compiled prefix_fsdp prefix_peft prefix_inside; do
     expect 0 model import "$FEDSTILL_SOURCE/tests/tensor/pth/$kind.pth" --as logistic_regression --input 1,1,2 --classes 2 \
         --out "$folder/$kind.safetensors"
     checks=$((checks + 1))
@@ -110,8 +111,25 @@ for kind in logistic logistic_legacy; do
 done
 # fc.bias 0, 0.25, then fc.weight 1, -1, 0.5, 2
 printf '\0\0\0\0\0\0\x80\x3e\0\0\x80\x3f\0\0\x80\xbf\0\0\0\x3f\0\0\0\x40' >"$folder/wanted.data"
-cmp "$folder/logistic.data" "$folder/wanted.data" || fail "logistic.pth is not what was saved"
-cmp "$folder/logistic_legacy.data" "$folder/wanted.data" || fail "logistic_legacy.pth is not what was saved"
+for data in "$folder"/*.data; do
+    cmp "$data" "$folder/wanted.data" || fail "$data is not what was saved"
+done
+pth=$FEDSTILL_SOURCE/tests/tensor/pth
+expect 1 model import "$pth/prefix_unusual.pth" --as logistic_regression --input 1,1,2 --out "$folder/none"
+said err "the whole network is there behind the prefix trunk.stage2."
+expect 0 model import "$pth/prefix_unusual.pth" --as logistic_regression --input 1,1,2 --prefix trunk.stage2. \
+    --out "$folder/unusual"
+# a file of two models: the one that is asked for
+expect 0 model import "$pth/with_ema.pth" --as logistic_regression --input 1,1,2 --out "$folder/nines"
+expect 0 model import "$pth/with_ema.pth" --as logistic_regression --input 1,1,2 --prefix ema. --out "$folder/ema"
+for name in unusual ema; do
+    tail -c 24 "$folder/$name" | cmp - "$folder/wanted.data" || fail "$name is not what was saved"
+done
+tail -c 24 "$folder/nines" | cmp -s - "$folder/wanted.data" && fail "the average was taken for the model"
+expect 1 model import "$pth/module.pth" --as logistic_regression --out "$folder/none"
+said err "holds a whole module"
+expect 1 model import "$pth/npz.pth" --as logistic_regression --out "$folder/none"
+said err "an npz of NumPy arrays"
 expect 1 model import "$FEDSTILL_SOURCE/tests/tensor/pth/evil.pth" --as logistic_regression --out "$folder/none"
 said err "posix.system is not allowed"
 

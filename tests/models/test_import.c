@@ -423,6 +423,7 @@ static void one_of_two_sets_is_chosen(void **state)
     refused(&f, &o, FST_E_MISMATCH, "model_ema.module.fc.weight is fc.weight too");
     refused(&f, &o, FST_E_MISMATCH, "module.fc.weight is fc.weight too");
     refused(&f, &o, FST_E_MISMATCH, "a prefix or a suffix");
+    refused(&f, &o, FST_E_MISMATCH, "such as the prefix model_ema.");
     o.prefix = "module.";
     taken(&f, &o);
     o.prefix = NULL;
@@ -657,8 +658,17 @@ static void damaged_and_other_files(void **state)
         {"PK\3\4........", 12, FST_E_FORMAT, "not a readable PyTorch (zip) file"},
         {"\x80\x02}q.......", 11, FST_E_UNSUPPORTED, "pickle"},
         {"\x89HDF\r\n\x1a\n", 8, FST_E_UNSUPPORTED, "HDF5"},
-        {"", 0, FST_E_FORMAT, "too short"},
-        {"hello, world, here I am", 23, FST_E_FORMAT, "not safetensors"},
+        {"", 0, FST_E_UNSUPPORTED, "is empty"},
+        {"hello, world, here I am", 23, FST_E_UNSUPPORTED, "is a text, not weights"},
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", 56, FST_E_UNSUPPORTED, "run git lfs pull"},
+        {"\n <!DOCTYPE HTML><html>", 23, FST_E_UNSUPPORTED, "an HTML page, not weights"},
+        {"<?xml version=\"1.0\"?><Error>", 28, FST_E_UNSUPPORTED, "an XML document"},
+        {"{\"message\": \"Not Found\"}", 24, FST_E_UNSUPPORTED, "a JSON text"},
+        {"\x08\x07\x12\x07pytorch\x1a\x05", 13, FST_E_UNSUPPORTED, "an ONNX model"},
+        {"\x1c\0\0\0TFL3\0\0", 10, FST_E_UNSUPPORTED, "a TensorFlow Lite model"},
+        {"\x1f\x8b\x08\0", 4, FST_E_UNSUPPORTED, "compressed by gzip; unpack it"},
+        {"\x93NUMPY\1\0", 8, FST_E_UNSUPPORTED, "one NumPy array without a name"},
+        {"\1\2\3\4\5\6\7\10\11\12", 10, FST_E_FORMAT, "neither safetensors nor a file of torch.save"},
     };
     (void)state;
     struct file f;
@@ -680,7 +690,7 @@ static void damaged_and_other_files(void **state)
     }
     (void)unlink(path);
     assert_fails(fst_model_import(&m, path, &o, NULL, err), FST_E_IO, path);
-    assert_fails(fst_model_import(&m, folder, &o, NULL, err), FST_E_IO, "not a file");
+    assert_fails(fst_model_import(&m, folder, &o, NULL, err), FST_E_IO, "is a folder");
 }
 
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
