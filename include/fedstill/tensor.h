@@ -84,7 +84,8 @@ FST_API bool fst_safetensors_find(const fst_safetensors *f, const char *name, si
 FST_API const char *fst_safetensors_meta(const fst_safetensors *f, const char *key);
 /* The i-th pair of __metadata__ in the order of its keys; false behind the last. */
 FST_API bool fst_safetensors_meta_at(const fst_safetensors *f, size_t i, fst_pair *out);
-/* Copies tensor i; `bytes` must be its exact size. */
+/* Copies tensor i; `bytes` must be its exact size. Complex tensors (C64) are F32 with two real planes, (N, 2, L) or
+ * (N, 2C, ...), real parts first. */
 FST_MUST FST_API fst_status fst_safetensors_read(const fst_safetensors *f, size_t i, void *dst, size_t bytes,
                                                  fst_error *err);
 /* Reads tensor i, whatever its number type, converted to float. `count` must be its element count. */
@@ -109,7 +110,8 @@ FST_API void fst_array_release(fst_array *a);
 
 #define FST_ARRAY_MAX_BYTES ((size_t)8 * 1024 * 1024 * 1024)
 
-/* Format versions 1 to 3; number types and bool; Fortran order and big-endian data are converted;
+/* Format versions 1 to 3; number types and bool; Fortran order and big-endian data are converted; complex64 and complex128
+ * become two real planes, (N, L) to (N, 2, L) and (N, C, ...) to (N, 2C, ...), real parts first;
  * object arrays are refused. max_bytes limits the array, checked before it is allocated. */
 FST_MUST FST_API fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_error *err);
 FST_MUST FST_API fst_status fst_npy_parse(fst_array *out, const char *name, const void *data, size_t len,

@@ -29,6 +29,7 @@ struct header {
     fst_dtype dtype;
     fst_shape shape;
     bool fortran, swap;
+    bool complex;    /* an element is two of dtype */
     bool texts;      /* asked for: NumPy's S and U are wanted, as characters in a dimension behind the others */
     int64_t letters; /* texts: characters of each */
 };
@@ -159,8 +160,10 @@ static fst_status parse_type(struct text *t, struct header *h, fst_error *err)
         return fst_fail(err, FST_E_UNSUPPORTED, "%s: an object array (a pickle); save it with a number type", t->name);
     if (h->texts)
         return parse_texts(t, type, h, err);
+    h->complex = !strcmp(type + 1, "c8") || !strcmp(type + 1, "c16");
+    const char *part = !h->complex ? type + 1 : type[2] == '8' ? "f4" : "f8";
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (!strcmp(type + 1, kinds[i].name)) {
+        if (!strcmp(part, kinds[i].name)) {
             h->dtype = kinds[i].dtype;
             bool wide = fst_dtype_size(h->dtype) > 1;
             if (wide && type[0] == '|')
@@ -169,8 +172,9 @@ static fst_status parse_type(struct text *t, struct header *h, fst_error *err)
             return FST_OK;
         }
     return fst_fail(err, FST_E_UNSUPPORTED,
-                    "%s: elements of type '%s' are not read; use bool, int, uint or float of 1 to 8 bytes", t->name,
-                    type);
+                    "%s: elements of type '%s' are not read; use bool, int, uint or float of 1 to 8 bytes, or complex "
+                    "of 8 or 16",
+                    t->name, type);
 }
 
 static fst_status parse_order(struct text *t, struct header *h, fst_error *err)
@@ -304,9 +308,14 @@ void fst__from_fortran(unsigned char *dst, const unsigned char *src, const fst_s
     }
 }
 
+static size_t element_size(const struct header *h)
+{
+    return fst_dtype_size(h->dtype) * (h->complex ? 2 : 1);
+}
+
 static fst_status to_c_order(unsigned char **data, const struct header *h, size_t count, fst_error *err)
 {
-    size_t size = fst_dtype_size(h->dtype);
+    size_t size = element_size(h);
     if (!h->fortran || h->shape.rank < 2)
         return FST_OK;
     unsigned char *sorted = fst_alloc(count * size);
@@ -324,7 +333,7 @@ static fst_status data_size(const struct input *in, const struct header *h, size
     char text[256];
     int64_t count = fst_shape_count(&h->shape), want;
     fst_shape_text(&h->shape, text, sizeof text);
-    if (count < 0 || __builtin_mul_overflow(count, (int64_t)fst_dtype_size(h->dtype), &want))
+    if (count < 0 || __builtin_mul_overflow(count, (int64_t)element_size(h), &want))
         return fst_fail(err, FST_E_FORMAT, "%s: shape %s is larger than any memory", in->name, text);
     if ((uint64_t)want != in->left)
         return fst_fail(err, FST_E_FORMAT, "%s: %s of shape %s needs %lld bytes of data, %llu are there", in->name,
@@ -363,7 +372,11 @@ static fst_status read_array(fst_array *out, struct input *in, const char *name,
         s = data_size(in, &h, max_bytes, &bytes, err);
     if (s)
         return s;
-    size_t count = bytes / fst_dtype_size(h.dtype);
+    size_t count = bytes / element_size(&h), inner = 0;
+    fst_shape shape = h.shape;
+    if (h.complex && !fst__complex_shape(&shape, &inner))
+        return fst_fail(err, FST_E_LIMIT, "%s: a complex array of %d dimensions, at most %d are read", in->name,
+                        shape.rank, FST_MAX_RANK - 1);
     char *own_name = fst_strdup(name);
     unsigned char *data = fst_alloc(bytes);
     if (!own_name || !data)
@@ -371,15 +384,17 @@ static fst_status read_array(fst_array *out, struct input *in, const char *name,
     if (!s)
         s = input_read(in, data, bytes, "the data", err);
     if (!s && h.swap)
-        fst__swap_bytes(data, count, fst_dtype_size(h.dtype));
+        fst__swap_bytes(data, bytes / fst_dtype_size(h.dtype), fst_dtype_size(h.dtype));
     if (!s)
         s = to_c_order(&data, &h, count, err);
+    if (!s && h.complex)
+        s = fst__split_complex(data, count, inner, fst_dtype_size(h.dtype), err);
     if (s) {
         fst_free(own_name);
         fst_free(data);
         return s;
     }
-    *out = (fst_array){own_name, h.dtype, h.shape, data};
+    *out = (fst_array){own_name, h.dtype, shape, data};
     return FST_OK;
 }
 

@@ -16,6 +16,11 @@ FST_MUST fst_status fst__npz_texts_memory(char ***texts, size_t *count, const ch
 void fst__swap_bytes(unsigned char *p, size_t count, size_t size);
 /* Copies an array in Fortran order to C order. */
 void fst__from_fortran(unsigned char *dst, const unsigned char *src, const fst_shape *s, size_t count, size_t size);
+/* The real shape of a complex array: (N, L) becomes (N, 2, L), (N, C, ...) becomes (N, 2C, ...). *inner is how many
+ * numbers have their real parts together. False when there are too many dimensions. */
+bool fst__complex_shape(fst_shape *s, size_t *inner);
+/* Puts `count` complex numbers, of parts of `size` bytes, into that order. */
+FST_MUST fst_status fst__split_complex(void *data, size_t count, size_t inner, size_t size, fst_error *err);
 /* NumPy's name of a type ("<f4"), NULL where it has none. */
 const char *fst__npy_type(fst_dtype t);
 /* Appends what stands before an array's data. */

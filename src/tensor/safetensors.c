@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fedstill/tensor.h"
+#include "npy_private.h"
 
 enum { MAX_TENSORS = 1 << 20 };
 
@@ -20,6 +20,7 @@ struct entry {
     fst_dtype dtype;
     fst_shape shape;
     uint64_t begin, end; /* relative to the data */
+    size_t inner;        /* complex numbers: how many have their real parts together; 0: a real tensor */
 };
 
 struct fst_safetensors {
@@ -84,11 +85,18 @@ static fst_status parse_shape(const fst_safetensors *f, struct entry *e, json_t 
 static fst_status parse_entry(const fst_safetensors *f, struct entry *e, json_t *j, fst_error *err)
 {
     json_t *dtype = json_object_get(j, "dtype"), *range = json_object_get(j, "data_offsets");
-    if (!json_is_string(dtype) || !fst_dtype_parse(json_string_value(dtype), &e->dtype))
+    bool complex = json_is_string(dtype) && !strcmp(json_string_value(dtype), "C64");
+    if (!complex && (!json_is_string(dtype) || !fst_dtype_parse(json_string_value(dtype), &e->dtype)))
         return fst_fail(err, FST_E_FORMAT, "%s: tensor \"%s\": unknown dtype", f->name, e->name);
     fst_status s = parse_shape(f, e, json_object_get(j, "shape"), err);
     if (s)
         return s;
+    if (complex) {
+        e->dtype = FST_F32;
+        if (fst_shape_count(&e->shape) < 0 || !fst__complex_shape(&e->shape, &e->inner))
+            return fst_fail(err, FST_E_LIMIT, "%s: tensor \"%s\": a complex tensor with too many dimensions", f->name,
+                            e->name);
+    }
     int64_t begin, end;
     if (json_array_size(range) != 2 || !fst_json_is_whole(json_array_get(range, 0), &begin) ||
         !fst_json_is_whole(json_array_get(range, 1), &end) || begin < 0 || end < begin || (uint64_t)end > f->data_len)
@@ -301,7 +309,8 @@ fst_status fst_safetensors_read(const fst_safetensors *f, size_t i, void *dst, s
     if (bytes != e->end - e->begin)
         return fst_fail(err, FST_E_MISMATCH, "%s: tensor \"%s\" has %llu bytes, %zu are wanted", f->name, e->name,
                         (unsigned long long)(e->end - e->begin), bytes);
-    return read_at(f, f->data_at + e->begin, dst, bytes, err);
+    fst_status s = read_at(f, f->data_at + e->begin, dst, bytes, err);
+    return s || !e->inner ? s : fst__split_complex(dst, bytes / 8, e->inner, 4, err);
 }
 
 static float element_f32(fst_dtype t, const unsigned char *p)

@@ -463,6 +463,23 @@ static void foreign_files_are_named(void **state)
     assert_null(s);
 }
 
+/* NumPy's np.exp(1j * phase): I and Q become channels. The file: 6 windows of 64, x[0,1] is 0.015625 - 0.03125j. */
+static void complex_arrays_are_signals(void **state)
+{
+    char path[1024];
+    const char *source = getenv("FEDSTILL_SOURCE");
+    fst_source *s = NULL;
+    float x[128];
+    (void)state;
+    snprintf(path, sizeof path, "%s/tests/data/complex64.npz", source ? source : ".");
+    assert_ok(fst_source_open(&s, &(fst_source_spec){.path = path}, err));
+    assert_int_equal(s->count, 6);
+    assert_true(s->dtype == FST_F32 && fst_shape_equal(&s->shape, &FST_SHAPE(2, 64)));
+    assert_ok(s->v->get(s, 0, x, err));
+    assert_true(x[1] == 0.015625f && x[65] == -0.03125f);
+    fst_source_close(s);
+}
+
 /* Names of classes go to terminals, tables and pages. */
 static void names_of_classes_are_plain(void **state)
 {
@@ -508,6 +525,7 @@ int main(void)
         cmocka_unit_test(classes_without_samples_are_named),
         cmocka_unit_test(foreign_files_are_named),
         cmocka_unit_test(names_of_classes_are_plain),
+        cmocka_unit_test(complex_arrays_are_signals),
     };
     return cmocka_run_group_tests(tests, make_work_folder, remove_work_folder);
 }

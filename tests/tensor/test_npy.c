@@ -145,6 +145,38 @@ static void fortran_order_is_turned(void **state)
           rows);
 }
 
+/* Complex numbers become real parts and imaginary parts, in rows of their own. */
+static void complex_numbers_become_planes(void **state)
+{
+    static const float pairs[12] = {1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6};
+    static const float rows[12] = {1, 2, 3, -1, -2, -3, 4, 5, 6, -4, -5, -6};
+    static const float columns[12] = {1, -1, 4, -4, 2, -2, 5, -5, 3, -3, 6, -6};
+    static const double wide[4] = {0.5, -0.25, 8, 16}, wide_rows[4] = {0.5, 8, -0.25, 16};
+    static const unsigned char be[8] = {0x3F, 0x80, 0, 0, 0xC0, 0x40, 0, 0}; /* 1 - 3j */
+    static const float tall[20] = {0, 10, 1, 11, 2, 12, 3, 13, 4, 14, 5, 15, 6, 16, 7, 17, 8, 18, 9, 19};
+    static const float tall_planes[20] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19};
+    (void)state;
+    check(npy(1, "{'descr': '<c8', 'fortran_order': False, 'shape': (2, 3), }", pairs, 48), FST_F32,
+          &FST_SHAPE(2, 2, 3), rows);
+    check(npy(1, "{'descr': '<c8', 'fortran_order': True, 'shape': (2, 3), }", columns, 48), FST_F32,
+          &FST_SHAPE(2, 2, 3), rows);
+    check(npy(1, "{'descr': '<c16', 'fortran_order': False, 'shape': (1, 2), }", wide, 32), FST_F64,
+          &FST_SHAPE(1, 2, 2), wide_rows);
+    check(npy(1, "{'descr': '>c8', 'fortran_order': False, 'shape': (1,), }", be, 8), FST_F32, &FST_SHAPE(1, 2),
+          (float[]){1, -3});
+    check(npy(1, "{'descr': '>c8', 'fortran_order': False, 'shape': (), }", be, 8), FST_F32, &FST_SHAPE(2),
+          (float[]){1, -3});
+    /* channels that are there stay, two for each: (1, 2, 3) is (1, 4, 3); five rows are an image */
+    check(npy(1, "{'descr': '<c8', 'fortran_order': False, 'shape': (1, 2, 3), }", pairs, 48), FST_F32,
+          &FST_SHAPE(1, 4, 3), rows);
+    check(npy(1, "{'descr': '<c8', 'fortran_order': False, 'shape': (1, 1, 2, 3), }", pairs, 48), FST_F32,
+          &FST_SHAPE(1, 2, 2, 3), (float[]){1, 2, 3, 4, 5, 6, -1, -2, -3, -4, -5, -6});
+    check(npy(1, "{'descr': '<c8', 'fortran_order': False, 'shape': (1, 5, 2), }", tall, 80), FST_F32,
+          &FST_SHAPE(1, 2, 5, 2), tall_planes);
+    check(npy(1, "{'descr': '<c8', 'fortran_order': False, 'shape': (0, 3), }", pairs, 0), FST_F32, &FST_SHAPE(0, 2, 3),
+          rows);
+}
+
 static void bad_headers_are_refused(void **state)
 {
     static const unsigned char d[64];
@@ -177,7 +209,10 @@ static void bad_headers_are_refused(void **state)
         {"{'descr': '', 'fortran_order': False, 'shape': (1,), }", 4, FST_E_FORMAT, "a type such as"},
         {"{'descr': '<f4, 'fortran_order': False, 'shape': (1,), }", 4, FST_E_UNSUPPORTED, "are not read"},
         {"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", 8, FST_E_UNSUPPORTED, "pickle"},
-        {"{'descr': '<c8', 'fortran_order': False, 'shape': (1,), }", 8, FST_E_UNSUPPORTED, "'<c8' are not read"},
+        {"{'descr': '<c32', 'fortran_order': False, 'shape': (1,), }", 32, FST_E_UNSUPPORTED, "'<c32' are not read"},
+        {"{'descr': '|c8', 'fortran_order': False, 'shape': (1,), }", 8, FST_E_FORMAT, "byte order"},
+        {"{'descr': '<c8', 'fortran_order': False, 'shape': (2,), }", 8, FST_E_FORMAT, "needs 16 bytes of data, 8 are"},
+        {"{'descr': '<c8', 'fortran_order': False, 'shape': (4611686018427387904,), }", 8, FST_E_FORMAT, "any memory"},
         {"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }", 4, FST_E_UNSUPPORTED, "structured"},
         {"__import__('os')", 4, FST_E_FORMAT, "a dictionary is expected"},
     };
@@ -393,6 +428,7 @@ int main(void)
         cmocka_unit_test(spellings_are_read),
         cmocka_unit_test(big_endian_is_turned),
         cmocka_unit_test(fortran_order_is_turned),
+        cmocka_unit_test(complex_numbers_become_planes),
         cmocka_unit_test(bad_headers_are_refused),
         cmocka_unit_test(limits_come_before_memory),
         cmocka_unit_test(every_type_comes_back),

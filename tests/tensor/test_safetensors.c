@@ -222,6 +222,28 @@ static void bad_headers_are_refused(void **state)
     }
 }
 
+static void complex_tensors_become_planes(void **state)
+{
+    static const char header[] = "{\"x\":{\"dtype\":\"C64\",\"shape\":[1,2],\"data_offsets\":[0,16]}}";
+    static const float pairs[4] = {1, -1, 2, -2}, planes[4] = {1, 2, -1, -2};
+    fst_safetensors *f = NULL;
+    unsigned char *bytes;
+    float x[4];
+    (void)state;
+    assert_int_equal(open_text(&f, header, sizeof header - 1, 16, &bytes, NULL), FST_OK);
+    memcpy(bytes + 8 + sizeof header - 1, pairs, sizeof pairs);
+    fst_tensor t = fst_safetensors_at(f, 0);
+    assert_int_equal(t.dtype, FST_F32);
+    assert_true(fst_shape_equal(&t.shape, &FST_SHAPE(1, 2, 2)));
+    assert_int_equal(fst_safetensors_read(f, 0, x, sizeof x, NULL), FST_OK);
+    assert_memory_equal(x, planes, sizeof x);
+    memset(x, 0, sizeof x);
+    assert_int_equal(fst_safetensors_read_f32(f, 0, x, 4, NULL), FST_OK);
+    assert_memory_equal(x, planes, sizeof x);
+    fst_safetensors_free(f);
+    free(bytes);
+}
+
 static void whole_numbers_may_have_a_point(void **state)
 {
     static const char header[] = "{\"x\":{\"dtype\":\"U8\",\"shape\":[2.0,1e0],\"data_offsets\":[0.0,2E+0]}}";
@@ -301,6 +323,7 @@ int main(void)
         cmocka_unit_test(every_number_becomes_a_float),
         cmocka_unit_test(long_tensors_are_converted_in_blocks),
         cmocka_unit_test(bad_headers_are_refused),
+        cmocka_unit_test(complex_tensors_become_planes),
         cmocka_unit_test(whole_numbers_may_have_a_point),
         cmocka_unit_test(lengths_are_checked),
         cmocka_unit_test(small_but_right_files_are_read),
