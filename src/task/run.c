@@ -118,6 +118,8 @@ static void tell_stage(struct session *s, enum step step, const char *state)
     const fst_observer *o = &s->options->observer;
     fst_error e = {0};
     fst_field f[] = {FST_STRING("state", state)};
+    if (strcmp(state, "up to date")) /* before the stage's name changes: what was used so far belongs to the one before */
+        fst__resources_sample(s);
     fst_events_stage(s->events, fst__step_names[step]);
     fst__emit(s, "stage", f, 1);
     if (o->stage)
@@ -272,6 +274,16 @@ static fst_status run_steps(struct session *s, const bool chosen[STAGES], fst_er
 
 /* ---- the run -------------------------------------------------------------------------------------------- */
 
+/* What computes from here on: events that follow are its work. */
+static void tell_start(struct session *s)
+{
+    char commit[FST_DIGEST_HEX] = "";
+    bool known = fst__commit_of(s->task->folder, commit);
+    fst_field f[] = {FST_STRING("version", FST_VERSION), FST_STRING("commit", known ? commit : NULL),
+                     FST_STRING("backend", s->backend), FST_INT("threads", s->threads), FST_INT("workers", s->workers)};
+    fst__emit(s, "start", f, sizeof f / sizeof *f);
+}
+
 static void open_books(struct session *s)
 {
     fst_error e = {0};
@@ -293,6 +305,8 @@ static void open_books(struct session *s)
     if (!path || fst_events_open(&s->events, path, s->run, &e))
         fst_log(FST_LOG_WARN, "no events are written: %s", e.message);
     fst_free(path);
+    tell_start(s);
+    fst__resources_begin(s);
 }
 
 static void close_books(struct session *s, fst_status st, const fst_error *why)
@@ -300,6 +314,7 @@ static void close_books(struct session *s, fst_status st, const fst_error *why)
     fst_error e = {0};
     fst_run_status status = !st ? FST_RUN_DONE : st == FST_E_CANCELLED ? FST_RUN_STOPPED : FST_RUN_FAILED;
     fst_field f[] = {FST_STRING("status", fst_run_status_name(status)), FST_STRING("message", st ? why->message : "")};
+    fst__resources_end(s);
     fst_events_stage(s->events, NULL);
     fst__emit(s, "run", f, 2);
     if (s->registry && fst_registry_finish(s->registry, s->run, status, st ? why->message : NULL, &e))

@@ -117,10 +117,9 @@ bool fst__save_due(const struct save_clock *c, double seconds)
 void fst__emit(struct session *s, const char *event, const fst_field *fields, size_t n)
 {
     fst_error e = {0};
-    if (s->events && fst_events_emit(s->events, event, fields, n, &e)) {
+    if (s->events && !s->events_failed && fst_events_emit(s->events, event, fields, n, &e)) {
         fst_log(FST_LOG_WARN, "events are no longer written: %s", e.message);
-        fst_events_free(s->events);
-        s->events = NULL;
+        s->events_failed = true;
     }
 }
 

@@ -91,6 +91,8 @@ struct session {
     const fst_graph *runner_graph;
     fst_registry *registry; /* NULL: it could not be opened, which was said */
     fst_events *events;
+    bool events_failed; /* nothing more is written; a thread may still refer to them */
+    struct fst__sampler *sampler; /* NULL: none */
     int64_t run;
     struct record records[STEPS];
     bool done[STEPS]; /* records[] holds a step that is up to date */
@@ -173,6 +175,17 @@ fst_status fst__load_model(const char *path, const char *wanted, fst_model *out,
                            fst_error *err);
 /* The model of a step that is up to date: exactly the file that its record names, see fst__read_artifact. */
 fst_status fst__load_step_model(const struct session *s, enum step step, fst_model *out, fst_error *err);
+
+/* ---- resources.c ---- */
+/* Starts and ends the thread that writes events "resources"; without events there is none. */
+void fst__resources_begin(struct session *s);
+void fst__resources_end(struct session *s);
+/* One more of them now, so that every step begins and ends with one. */
+void fst__resources_sample(const struct session *s);
+
+/* ---- commit.c ---- */
+/* The commit that is checked out where the folder is; false: no repository, or none that can be read. */
+bool fst__commit_of(const char *folder, char out[FST_DIGEST_HEX]);
 
 /* ---- record.c ---- */
 fst_status fst__fingerprint(const struct session *s, enum step step, char out[FST_DIGEST_HEX], fst_error *err);

@@ -260,11 +260,31 @@ static fst_status pause_if_asked(struct course *c, fst_error *err)
     return save_due(c) ? save(c, err) : FST_OK;
 }
 
-static fst_status one_epoch(struct course *c, fst_error *err)
+static double rate_of(const struct course *c)
 {
     const struct training *t = c->lesson->training;
     fst_schedule schedule = schedule_of(t);
-    double rate = fst_schedule_rate(&schedule, t->optimizer.learning_rate, c->epoch);
+    return fst_schedule_rate(&schedule, t->optimizer.learning_rate, c->epoch);
+}
+
+/* What the training loss is, for people: losses of different kinds cannot be compared. */
+static const char *loss_name(const struct lesson *l, char out[160])
+{
+    const fst_loss *f = &l->loss;
+    char smoothed[48] = "";
+    if (f->label_smoothing > 0)
+        snprintf(smoothed, sizeof smoothed, " (label smoothing %.4g)", f->label_smoothing);
+    if (!(f->kd_weight > 0))
+        snprintf(out, 160, "cross entropy%s", smoothed);
+    else
+        snprintf(out, 160, "%.4g cross entropy%s + %.4g distillation (%s, temperature %.4g)", f->ce_weight, smoothed,
+                 f->kd_weight, fst_kd_form_name(f->kd_form), f->temperature);
+    return out;
+}
+
+static fst_status one_epoch(struct course *c, fst_error *err)
+{
+    double rate = rate_of(c);
     fst_status st = fst_loader_start(c->loader, (uint64_t)c->epoch, c->batch, err);
     while (!st) {
         fst_batch b;
@@ -299,9 +319,12 @@ static fst_status close_epoch(struct course *c, fst_error *err)
             fst_state_copy(&c->best, &c->model->state);
         }
     }
+    char name[160];
     fst_field f[] = {FST_INT("epoch", c->epoch + 1),
                      FST_DOUBLE("loss", loss),
                      FST_DOUBLE("accuracy", accuracy),
+                     FST_STRING("loss_kind", loss_name(c->lesson, name)),
+                     FST_DOUBLE("learning_rate", rate_of(c)),
                      FST_DOUBLE("validation_loss", v.loss),
                      FST_DOUBLE("validation_accuracy", v.accuracy),
                      FST_DOUBLE("seconds", c->seconds_before + fst_clock_seconds() - c->started)};

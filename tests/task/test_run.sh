@@ -49,6 +49,13 @@ digests "$output" >"$folder/reference"
 true_that "events.jsonl has a line that is no event" "$helper" events "$output/events.jsonl" >"$folder/count"
 same "rounds in events.jsonl" "$(grep -c '"event": "round"' "$output/events.jsonl")" 3
 same "epochs in events.jsonl" "$(grep -c '"event": "epoch"' "$output/events.jsonl")" 6
+same "starts in events.jsonl" "$(grep -c '"event": "start", "version": "[0-9.]*", "commit": ' "$output/events.jsonl")" 1
+same "epochs that name their loss and rate" \
+    "$(grep -c '"loss_kind": "0.3 cross entropy + 0.7 distillation (kl, temperature 4)", "learning_rate": 0.001' "$output/events.jsonl")" 2
+for step in $steps; do # each begins and ends with a sample; CPU time never falls
+    true_that "$step has no sample of resources" grep -q "\"stage\": \"$step\", \"event\": \"resources\", .*\"rss_bytes\": [1-9]" "$output/events.jsonl"
+done
+true_that "CPU time falls" sort -g -c <(sed -n 's/.*"cpu_seconds": \([0-9.e-]*\).*/\1/p' "$output/events.jsonl")
 
 # ---- the summary tells the truth about the files
 summary() { "$helper" json "$output/summary.json" "$1"; }
