@@ -13,6 +13,10 @@ static const struct option_spec options[] = {
      .argument = "FILE",
      .type = OPTION_STRING,
      .help = "The file to write, - for standard output (default: report.html in the run's output folder)."},
+    {.name = "csv",
+     .argument = "DIR",
+     .type = OPTION_STRING,
+     .help = "Also write every table of the page into this folder as NAME.csv, with all digits."},
     {.name = "evaluate",
      .letter = 'e',
      .type = OPTION_FLAG,
@@ -36,6 +40,8 @@ static const char *const examples[] = {
     "Writes tasks/mnist/output/report.html, with confusion matrices of all models.",
     "fedstill report 7 --out /tmp/run7.html",
     "A page about the seventh run.",
+    "fedstill report tasks/mnist --csv figures",
+    "The page, and figures/models.csv, figures/rounds.csv and so on.",
     NULL,
 };
 
@@ -240,6 +246,16 @@ static fst_status write_page(const struct options *o, const char *output, const 
     return s;
 }
 
+static fst_status write_table_file(void *ctx, const char *name, const fst_buf *text, fst_error *err)
+{
+    char file[128];
+    snprintf(file, sizeof file, "%.100s.csv", name);
+    char *path = fst_path_join(ctx, file);
+    fst_status s = path ? fst_file_write(path, text->data, text->len, err) : fst_fail_memory(err, sizeof file);
+    fst_free(path);
+    return s;
+}
+
 static fst_status make(const struct options *o, struct job *j, fst_error *err)
 {
     fst_buf page = {0};
@@ -256,8 +272,11 @@ static fst_status make(const struct options *o, struct job *j, fst_error *err)
     report_data_fill(&d, &r);
     r.settings = j->settings.data;
     r.run = j->found.known ? &j->found.run : NULL;
+    const char *csv = option_string(o, "csv");
+    if (!s && csv)
+        s = fst_make_folders(csv, err);
     if (!s)
-        s = fst_report_html(&r, &page, err);
+        s = fst_report_html_csv(&r, &page, csv ? write_table_file : NULL, (void *)csv, err);
     if (!s)
         s = write_page(o, j->output, &page, err);
     fst_buf_release(&page);
@@ -287,7 +306,8 @@ const struct command cmd_report = {
     .summary = "Write an HTML page about a run",
     .description = "Writes one HTML file that needs nothing else, neither network nor script: stages, curves, "
                    "federated rounds, the "
-                   "cascade, accuracy by class and by SNR, confusion, data, settings, digests. What a run does not "
+                   "cascade, accuracy by class and by SNR, confusion, CPU and memory, data, settings, digests. What a "
+                   "run does not "
                    "have is left out. "
                    "The page is written whole or not at all, and nothing else of the run is touched.",
     .options = options,

@@ -9,6 +9,7 @@ enum { REPORT_MODELS = 4, REPORT_SNR_BINS = 64 };
 
 struct report_model {
     char name[64]; /* step */
+    char digest[FST_DIGEST_HEX];
     int64_t *confusion;
     int64_t *example; /* classes x classes: a sample of this class that was answered so; -1: none */
     fst_snr_count snr[REPORT_SNR_BINS];

@@ -60,7 +60,7 @@ static fst_status count_places(struct report_data *d, fst_error *err)
     for (size_t i = 0; i < d->test->count; i++)
         test[d->test->labels[i]]++;
     for (int k = 0; k < d->partition.clients; k++) {
-        snprintf(name, sizeof name, "client %d", k);
+        snprintf(name, sizeof name, "client %d", k + 1);
         memcpy(add_place(d, name), d->partition.counts + (size_t)k * classes, classes * sizeof *d->counts);
     }
     return FST_OK;
@@ -200,8 +200,11 @@ static fst_status try_one(struct report_data *d, const char *step, const char *p
     d->models++;
     if (!m->confusion || !m->example)
         return fst_fail_memory(err, n * sizeof *m->confusion);
+    fst_status s = fst_sha256_file(path, m->digest, err);
+    if (s)
+        return s;
     progress_begin(step, d->test->count, "samples");
-    fst_status s = trial_open(&t, d, path, threads, err);
+    s = trial_open(&t, d, path, threads, err);
     if (!s)
         s = trial_run(&t, d, m, err);
     progress_end(NULL);
@@ -235,7 +238,7 @@ fst_status report_data_try(struct report_data *d, const char *output, int thread
     }
     for (size_t i = 0; i < d->models; i++) {
         struct report_model *m = &d->model[i];
-        d->tried[i] = (fst_tried_model){m->name, m->confusion, m->snr, pack_snr(m)};
+        d->tried[i] = (fst_tried_model){m->name, m->confusion, m->snr, pack_snr(m), m->digest};
     }
     return s;
 }

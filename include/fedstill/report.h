@@ -134,6 +134,7 @@ typedef struct fst_tried_model {
     const int64_t *confusion; /* classes x classes: true by answered */
     const fst_snr_count *snr; /* NULL: not known */
     size_t snr_bins;
+    const char *digest; /* of its file; NULL: the one that the summary names */
 } fst_tried_model;
 
 /* What the report is made of: the files of an output folder, and what the caller knows besides. Everything but output
@@ -164,6 +165,11 @@ typedef struct fst_html_report {
  * text from files is escaped.
  */
 FST_MUST FST_API fst_status fst_report_html(const fst_html_report *r, fst_buf *out, fst_error *err);
+/* The same, and every table of the page as CSV (RFC 4180, UTF-8, numbers as they are, units in the titles): table is called
+ * with each one's name, made of lower-case letters, digits, "-" and "_". Its first error ends it and is returned. */
+typedef fst_status (*fst_csv_fn)(void *ctx, const char *name, const fst_buf *text, fst_error *err);
+FST_MUST FST_API fst_status fst_report_html_csv(const fst_html_report *r, fst_buf *out, fst_csv_fn table, void *ctx,
+                                                fst_error *err);
 
 /* ---- units -------------------------------------------------------------------------------- */
 

@@ -10,6 +10,7 @@ void fst__history_release(struct fst__history *h)
 {
     for (size_t i = 0; i < h->stages; i++)
         fst_free(h->stage[i].point);
+    fst_free(h->resource);
     *h = (struct fst__history){0};
 }
 
@@ -43,6 +44,46 @@ static void take_state(struct fst__stage_history *s, const char *state)
         s->finished++;
     }
     snprintf(s->state, sizeof s->state, "%s", state);
+}
+
+/* "" for what is no text. */
+static void take_text(char *out, size_t size, const fst_event *e, const char *key)
+{
+    const fst_field *f = fst_event_field(e, key);
+    snprintf(out, size, "%s", f && f->type == FST_FIELD_STRING && f->value.string ? f->value.string : "");
+}
+
+/* Seconds go on where the process before ended; another run starts anew. */
+static void take_resources(struct fst__history *h, const struct fst__stage_history *s, const fst_event *e)
+{
+    struct fst__resource_point r = {fst_event_number(e, "seconds"), fst_event_number(e, "cpu_seconds"),
+                                    fst_event_number(e, "rss_bytes"), !h->resources || h->begun,
+                                    s ? (size_t)(s - h->stage) : FST__MAX_STAGES};
+    if (!(r.seconds >= 0 && r.seconds < 1e9) || h->resources == FST__MAX_POINTS)
+        return;
+    if (r.first)
+        h->offset = h->resources ? h->resource[h->resources - 1].seconds : 0;
+    h->begun = false;
+    r.seconds += h->offset;
+    if (h->resources == h->resource_room) {
+        size_t room = h->resource_room ? 2 * h->resource_room : 64;
+        struct fst__resource_point *more =
+            fst_realloc(h->resource, h->resource_room * sizeof *more, room * sizeof *more);
+        if (!more) {
+            h->status = fst_fail_memory(h->err, room * sizeof *more);
+            return;
+        }
+        h->resource = more;
+        h->resource_room = room;
+    }
+    h->resource[h->resources++] = r;
+}
+
+static void take_start(struct fst__history *h, const fst_event *e)
+{
+    take_text(h->version, sizeof h->version, e, "version");
+    take_text(h->commit, sizeof h->commit, e, "commit");
+    h->begun = true;
 }
 
 static void take_point(struct fst__history *h, struct fst__stage_history *s, const fst_event *e, bool round)
@@ -80,6 +121,9 @@ static void take_point(struct fst__history *h, struct fst__stage_history *s, con
     p.mb_down = p.bytes_down / 1e6;
     p.seconds = fst_event_number(e, "seconds");
     p.norm = fst_event_number(e, "update_norm");
+    p.rate = fst_event_number(e, "learning_rate");
+    p.validation = round ? fst_event_number(e, "validation_accuracy") : NAN;
+    take_text(s->loss_kind, sizeof s->loss_kind, e, "loss_kind");
     s->point[s->points++] = p;
 }
 
@@ -95,6 +139,13 @@ static bool take_event(void *ctx, const fst_event *e)
         take_state(s, f->value.string);
     else if (s && (!strcmp(e->event, "epoch") || !strcmp(e->event, "round")))
         take_point(h, s, e, e->event[0] == 'r');
+    if (h->run != e->run)
+        h->resources = 0;
+    h->run = e->run;
+    if (!strcmp(e->event, "start"))
+        take_start(h, e);
+    else if (!strcmp(e->event, "resources"))
+        take_resources(h, s, e);
     h->lost_clients += !strcmp(e->event, "client_lost");
     return !h->status;
 }

@@ -140,12 +140,13 @@ static void banner(const struct fst__html *h, fst__page *p)
         fst__say(p, h->r->output);
     }
     fst__put(p, "</p>\n");
-    fst__html_figures(h, p);
+    fst__html_answers(h, p);
     fst__put(p, "</header>\n");
 }
 
 static void body(const struct fst__html *h, fst__page *p)
 {
+    fst__html_models(h, p);
     fst__html_stages(h, p);
     fst__html_curves(h, p);
     fst__html_rounds(h, p);
@@ -154,6 +155,7 @@ static void body(const struct fst__html *h, fst__page *p)
     fst__html_by_snr(h, p);
     fst__html_confusion(h, p);
     fst__html_pairs(h, p);
+    fst__html_resources(h, p);
     fst__html_data(h, p);
     fst__html_settings(h, p);
     fst__html_provenance(h, p);
@@ -185,16 +187,22 @@ fst_status fst__html_write(struct fst__html *h, fst_buf *out, fst_error *err)
                      ". This page needs no network; charts and tables are part of it.</p></footer>\n<script>\n");
         fst__put(&p, fst__html_script);
         fst__put(&p, "</script>\n</body>\n</html>\n");
-        st = p.status ? p.status : fst_buf_append(out, whole.data, whole.len, err);
+        st = p.status;
     }
+    for (size_t i = 0; h->table && !st && i < b.csv_count; i++)
+        st = h->table(h->ctx, b.csv[i].name, &b.csv[i].text, err);
+    if (!st)
+        st = fst_buf_append(out, whole.data, whole.len, err);
+    fst__page_release(&b);
+    fst__page_release(&p);
     fst_buf_release(&inner);
     fst_buf_release(&whole);
     return st;
 }
 
-fst_status fst_report_html(const fst_html_report *r, fst_buf *out, fst_error *err)
+fst_status fst_report_html_csv(const fst_html_report *r, fst_buf *out, fst_csv_fn table, void *ctx, fst_error *err)
 {
-    struct fst__html h = {.r = r};
+    struct fst__html h = {.r = r, .table = table, .ctx = ctx};
     for (int i = 0; i < PIECES; i++) {
         h.piece[i].path = files[i].path;
         read_piece(&h.piece[i], r->output, files[i].most);
@@ -202,4 +210,9 @@ fst_status fst_report_html(const fst_html_report *r, fst_buf *out, fst_error *er
     fst_status st = fst__html_write(&h, out, err);
     fst__html_release(&h);
     return st;
+}
+
+fst_status fst_report_html(const fst_html_report *r, fst_buf *out, fst_error *err)
+{
+    return fst_report_html_csv(r, out, NULL, NULL, err);
 }

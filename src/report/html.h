@@ -23,12 +23,23 @@ struct fst__step_point {
     double number, loss, accuracy, other_loss, other_accuracy;
     double selected, reported, lost, bytes_up, bytes_down, seconds, norm;
     double mb_up, mb_down; /* the bytes in megabytes, for charts */
+    double rate;           /* of learning */
+    double validation;     /* a round's accuracy on the edges' validation samples */
+};
+
+/* A sample of what the process used. */
+struct fst__resource_point {
+    double seconds;  /* worked, over all processes of the run */
+    double cpu, rss; /* of its process: CPU seconds, bytes of resident memory */
+    bool first;      /* of its process */
+    size_t stage;    /* in the history; FST__MAX_STAGES: of none */
 };
 
 struct fst__stage_history {
     char name[64], state[32];
     int begun, resumed, finished; /* how often; resumed: begun and not finished before */
     bool rounds;                  /* points are rounds, not epochs */
+    char loss_kind[160];          /* of the training loss; "" when no event says */
     struct fst__step_point *point;
     size_t points, room;
 };
@@ -37,6 +48,13 @@ struct fst__history {
     struct fst__stage_history stage[FST__MAX_STAGES];
     size_t stages, skipped, lost_clients;
     char first[32], last[32]; /* times */
+    /* of the last run in the file */
+    int64_t run;
+    char version[32], commit[FST_DIGEST_HEX]; /* of the process that began last; "" when no event says */
+    struct fst__resource_point *resource;
+    size_t resources, resource_room;
+    bool begun;    /* a process has, since the last sample */
+    double offset; /* seconds worked before this process */
     fst_status status;
     fst_error *err;
 };
@@ -45,6 +63,8 @@ struct fst__html {
     const fst_html_report *r;
     struct fst__piece piece[PIECES];
     struct fst__history history;
+    fst_csv_fn table; /* gets every table; NULL: nobody */
+    void *ctx;
 };
 
 /* The page from pieces whose text is set; reads no file but through r->example. */
@@ -62,14 +82,36 @@ const char *fst__json_text(json_t *j, const char *key);
 /* A square matrix of counts as new memory, n classes; NULL when it is none. */
 int64_t *fst__json_matrix(json_t *j, size_t *n);
 
+/* ---- models (html_models.c) ---- */
+enum { FST__MODEL_TITLE = 96 };
+/* Of a confusion matrix. balanced: the mean recall of the classes that are there; macro_f1: the mean F1 of the classes
+ * that are there or were answered. NaN where there are no samples. */
+struct fst__scores {
+    double samples, accuracy, balanced, macro_f1;
+};
+struct fst__scores fst__scores_of(size_t n, const int64_t *matrix);
+/* Of one class; NaN when it has no samples. */
+double fst__recall(size_t n, const int64_t *matrix, size_t class);
+/* The digest of the model that a step made; NULL: none. */
+const char *fst__step_digest(const struct fst__html *h, const char *step);
+/* role: "edge" or "cloud" of the cascade. The last step whose model it is; NULL: of none. */
+const char *fst__role_step(const struct fst__html *h, const char *role);
+/* "student federated (edge)" where a model is both; else the one name. Return out. */
+const char *fst__role_title(const struct fst__html *h, const char *role, char out[FST__MODEL_TITLE]);
+const char *fst__model_title(const struct fst__html *h, const char *step, char out[FST__MODEL_TITLE]);
+/* The role whose model was tried, and answered the same; NULL: none. */
+const char *fst__tried_role(const struct fst__html *h, const fst_tried_model *t);
+
 /* ---- sections ---- */
 const char *fst__step_title(const char *step);
 json_t *fst__stage_json(const struct fst__html *h, const char *step);
-void fst__html_figures(const struct fst__html *h, fst__page *p); /* the tiles under the title */
+void fst__html_answers(const struct fst__html *h, fst__page *p); /* html_answers.c: what the first screen says */
+void fst__html_models(const struct fst__html *h, fst__page *p);  /* html_models.c */
 void fst__html_stages(const struct fst__html *h, fst__page *p);  /* html_stages.c */
 void fst__html_curves(const struct fst__html *h, fst__page *p);
 void fst__html_rounds(const struct fst__html *h, fst__page *p);
-void fst__html_by_class(const struct fst__html *h, fst__page *p); /* html_accuracy.c */
+void fst__html_resources(const struct fst__html *h, fst__page *p); /* html_resources.c */
+void fst__html_by_class(const struct fst__html *h, fst__page *p);  /* html_accuracy.c */
 void fst__html_by_snr(const struct fst__html *h, fst__page *p);
 void fst__html_confusion(const struct fst__html *h, fst__page *p);
 void fst__html_pairs(const struct fst__html *h, fst__page *p);

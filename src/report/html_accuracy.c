@@ -12,7 +12,8 @@ enum { COLUMNS = 12, MAX_ROWS = 200, PAIRS = 3, MAX_MATRICES = 12, SNR_POINTS = 
 
 /* A confusion matrix, of a model that was tried or of a report. */
 struct matrix {
-    char title[96];
+    char title[160];
+    char name[64];    /* of its CSV file */
     const char *step; /* whose mistakes; the name that example is asked with */
     size_t n;
     const int64_t *v;
@@ -21,12 +22,12 @@ struct matrix {
 
 static const struct {
     enum piece piece;
-    const char *key, *title;
-} sources[] = {{PIECE_CLOUD, "edge", "edge"},
-               {PIECE_CLOUD, "cloud", "cloud"},
-               {PIECE_CLOUD, "cascade", "edge and cloud together"},
-               {PIECE_EDGE, "edge", "edge"},
-               {PIECE_DIRECT, "cloud", "cloud"}};
+    const char *key;
+} sources[] = {{PIECE_CLOUD, "edge"},
+               {PIECE_CLOUD, "cloud"},
+               {PIECE_CLOUD, "cascade"},
+               {PIECE_EDGE, "edge"},
+               {PIECE_DIRECT, "cloud"}};
 
 /* cloud_infer's report knows what those of the edge and the cloud alone know; these count where it is missing. */
 static bool stands_in(const struct fst__html *h, size_t i)
@@ -37,6 +38,7 @@ static bool stands_in(const struct fst__html *h, size_t i)
     return !json_array_size(json_object_get(all, sources[i].key));
 }
 
+/* A model that was tried and is a role of the cascade too has one matrix, under both names. */
 static size_t gather(const struct fst__html *h, struct matrix out[MAX_MATRICES])
 {
     size_t count = 0;
@@ -46,17 +48,26 @@ static size_t gather(const struct fst__html *h, struct matrix out[MAX_MATRICES])
         m->own = stands_in(h, i) ? fst__json_matrix(json_object_get(all, sources[i].key), &m->n) : NULL;
         if (!m->own)
             continue;
+        char title[FST__MODEL_TITLE];
+        const char *key = sources[i].key, *step = strcmp(key, "cascade") ? fst__role_step(h, key) : NULL;
         m->v = m->own;
-        m->step = "";
-        snprintf(m->title, sizeof m->title, "Answers of %s%s", strchr(sources[i].title, ' ') ? "" : "the ",
-                 sources[i].title);
+        m->step = step ? step : "";
+        snprintf(m->name, sizeof m->name, "confusion-%s", key);
+        if (strcmp(key, "cascade"))
+            snprintf(m->title, sizeof m->title, "Answers of the %s", fst__role_title(h, key, title));
+        else
+            snprintf(m->title, sizeof m->title, "Answers of edge and cloud together");
         count++;
     }
     for (size_t i = 0; i < h->r->model_count && count < MAX_MATRICES && h->r->classes > 0; i++) {
         const fst_tried_model *t = &h->r->models[i];
+        char title[FST__MODEL_TITLE];
+        if (fst__tried_role(h, t))
+            continue;
         struct matrix *m = &out[count++];
         *m = (struct matrix){.step = t->step, .n = (size_t)h->r->classes, .v = t->confusion};
-        snprintf(m->title, sizeof m->title, "Answers of the %s", fst__step_title(t->step));
+        snprintf(m->name, sizeof m->name, "confusion-%.40s", t->step);
+        snprintf(m->title, sizeof m->title, "Answers of the %s", fst__model_title(h, t->step, title));
     }
     return count;
 }
@@ -94,9 +105,18 @@ static const char **class_names(const struct fst__html *h, size_t n, fst__page *
 static const struct {
     enum piece piece;
     const char *key, *title;
-} by[] = {{PIECE_CLOUD, "edge_accuracy", "#edge"},     {PIECE_CLOUD, "cloud_accuracy", "#cloud"},
-          {PIECE_CLOUD, "accuracy", "#both together"}, {PIECE_CLOUD, "offload_ratio", "#asked of the cloud"},
-          {PIECE_EDGE, "edge_accuracy", "#edge"},      {PIECE_DIRECT, "cloud_accuracy", "#cloud"}};
+    const char *role; /* whose title comes first; NULL: title alone */
+} by[] = {{PIECE_CLOUD, "edge_accuracy", "edge", "edge"},   {PIECE_CLOUD, "cloud_accuracy", "cloud", "cloud"},
+          {PIECE_CLOUD, "accuracy", "both together", NULL}, {PIECE_CLOUD, "offload_ratio", "sent to the cloud", NULL},
+          {PIECE_EDGE, "edge_accuracy", "edge", "edge"},    {PIECE_DIRECT, "cloud_accuracy", "cloud", "cloud"}};
+
+static const char *by_title(const struct fst__html *h, size_t k, char out[FST__MODEL_TITLE])
+{
+    if (by[k].role)
+        return fst__role_title(h, by[k].role, out);
+    snprintf(out, FST__MODEL_TITLE, "%s", by[k].title);
+    return out;
+}
 
 static json_t *class_list(const struct fst__html *h, enum piece piece)
 {
@@ -127,8 +147,9 @@ static void class_row(const struct fst__html *h, fst__page *p, size_t i, const c
         if (used[k])
             fst__cell_percent(p, fst__json_number(json_array_get(class_list(h, by[k].piece), i), by[k].key));
     for (size_t k = 0; k < h->r->model_count && k < COLUMNS / 2; k++)
-        fst__cell_percent(
-            p, i < (size_t)h->r->classes ? recall(&h->r->models[k], (size_t)h->r->classes, i, &(double){0}) : NAN);
+        if (!fst__tried_role(h, &h->r->models[k]))
+            fst__cell_percent(
+                p, i < (size_t)h->r->classes ? recall(&h->r->models[k], (size_t)h->r->classes, i, &(double){0}) : NAN);
     fst__row_end(p);
 }
 
@@ -136,7 +157,7 @@ void fst__html_by_class(const struct fst__html *h, fst__page *p)
 {
     const char *titles[COLUMNS + 6] = {"class", "#samples"};
     bool used[sizeof by / sizeof *by];
-    char steps[COLUMNS / 2][64];
+    char text[COLUMNS + 6][FST__MODEL_TITLE + 1], title[FST__MODEL_TITLE];
     size_t n = h->r->model_count && h->r->classes > 0 ? (size_t)h->r->classes : 0, columns = 2;
     for (size_t k = 0; k < sizeof by / sizeof *by; k++) {
         json_t *list = class_list(h, by[k].piece), *c;
@@ -146,23 +167,32 @@ void fst__html_by_class(const struct fst__html *h, fst__page *p)
             continue;
         json_array_foreach(list, i, c) used[k] = used[k] || isfinite(fst__json_number(c, by[k].key));
         n = json_array_size(list) > n ? json_array_size(list) : n;
-        if (used[k])
-            titles[columns++] = by[k].title;
+        if (!used[k])
+            continue;
+        snprintf(text[columns], sizeof text[0], "#%s", by_title(h, k, title));
+        titles[columns] = text[columns];
+        columns++;
     }
     for (size_t k = 0; k < h->r->model_count && k < COLUMNS / 2; k++) {
-        snprintf(steps[k], sizeof steps[k], "#%s", fst__step_title(h->r->models[k].step));
-        titles[columns++] = steps[k];
+        if (fst__tried_role(h, &h->r->models[k]))
+            continue;
+        snprintf(text[columns], sizeof text[0], "#%s", fst__model_title(h, h->r->models[k].step, title));
+        titles[columns] = text[columns];
+        columns++;
     }
     if (!n || columns == 2)
         return;
     fst__section(p, "classes", "Accuracy by class");
     const char **names = class_names(h, n, p);
-    fst__table_begin(p, "Share of each class's test samples that are answered right", titles);
-    for (size_t i = 0; i < n && i < MAX_ROWS; i++)
+    fst__table_begin(p, "classes", "Share of each class's test samples that are answered right", titles);
+    for (size_t i = 0; i < n; i++) {
+        p->only_csv = i >= MAX_ROWS;
         class_row(h, p, i, names ? names[i] : NULL, used);
+    }
+    p->only_csv = false;
     fst__table_end(p);
     if (n > MAX_ROWS)
-        fst__missing(p, "Not shown:", "classes behind the first 200.");
+        fst__missing(p, "Not shown:", "classes after the first 200; the CSV file has them.");
     fst_free(names);
 }
 
@@ -171,7 +201,7 @@ void fst__html_by_class(const struct fst__html *h, fst__page *p)
 struct snr_chart {
     double x[COLUMNS][SNR_POINTS], y[COLUMNS][SNR_POINTS];
     fst__series series[COLUMNS];
-    char name[COLUMNS][64];
+    char name[COLUMNS][FST__MODEL_TITLE];
     size_t count;
 };
 
@@ -203,6 +233,7 @@ static void end_series(struct snr_chart *c, const char *name)
 
 static void snr_of_reports(const struct fst__html *h, struct snr_chart *c)
 {
+    char title[FST__MODEL_TITLE];
     for (size_t k = 0; k < sizeof by / sizeof *by; k++) {
         json_t *bins = json_object_get(
                    json_object_get(json_object_get(h->piece[by[k].piece].json, "accuracy"), "by_snr"), "bins"),
@@ -212,28 +243,42 @@ static void snr_of_reports(const struct fst__html *h, struct snr_chart *c)
             continue;
         json_array_foreach(bins, i, b)
             add_point(c, fst__json_number(b, "from"), fst__json_number(b, "to"), fst__json_number(b, by[k].key));
-        end_series(c, by[k].title + 1);
+        end_series(c, by_title(h, k, title));
     }
+}
+
+/* A model that is there under this title. */
+static bool is_in(const struct snr_chart *c, const char *title)
+{
+    for (size_t k = 0; k < c->count; k++)
+        if (!strcmp(c->name[k], title))
+            return true;
+    return false;
 }
 
 static void snr_of_stages(const struct fst__html *h, struct snr_chart *c)
 {
     const char *step;
+    char title[FST__MODEL_TITLE];
     json_t *j, *b;
     size_t i;
     json_object_foreach(json_object_get(h->piece[PIECE_SUMMARY].json, "stages"), step, j)
     {
+        if (is_in(c, fst__model_title(h, step, title)))
+            continue;
         json_array_foreach(json_object_get(j, "accuracy_by_snr"), i, b)
             add_point(c, fst__json_number(b, "from_db"), fst__json_number(b, "to_db"), fst__json_number(b, "accuracy"));
-        end_series(c, fst__step_title(step));
+        end_series(c, title);
     }
     for (size_t k = 0; k < h->r->model_count; k++) {
         const fst_tried_model *m = &h->r->models[k];
+        if (is_in(c, fst__model_title(h, m->step, title)))
+            continue;
         bool known = json_array_size(json_object_get(fst__stage_json(h, m->step), "accuracy_by_snr")) > 0;
         for (i = 0; !known && i < m->snr_bins; i++)
             add_point(c, m->snr[i].from, m->snr[i].to,
                       m->snr[i].samples ? (double)m->snr[i].right / (double)m->snr[i].samples : NAN);
-        end_series(c, fst__step_title(m->step));
+        end_series(c, title);
     }
 }
 
@@ -241,13 +286,13 @@ static void snr_of_stages(const struct fst__html *h, struct snr_chart *c)
 static void snr_table(const struct snr_chart *c, fst__page *p)
 {
     const char *titles[COLUMNS + 2] = {"#SNR, dB"};
-    char named[COLUMNS][72];
+    char named[COLUMNS][FST__MODEL_TITLE + 1];
     for (size_t k = 0; k < c->count; k++) {
         snprintf(named[k], sizeof named[k], "#%s", c->name[k]);
         titles[k + 1] = named[k];
     }
     fst__put(p, "<details><summary>As a table</summary>\n");
-    fst__table_begin(p, "Accuracy by SNR (middle of the bin)", titles);
+    fst__table_begin(p, "snr", "Accuracy by SNR (middle of the bin)", titles);
     for (size_t i = 0; i < c->series[0].n && i < MAX_ROWS; i++) {
         fst__row_begin(p);
         fst__cell_plain(p, c->x[0][i]);
@@ -299,7 +344,7 @@ void fst__html_confusion(const struct fst__html *h, fst__page *p)
     }
     for (size_t i = 0; i < count; i++) {
         const char **names = class_names(h, m[i].n, p);
-        fst__confusion(p, m[i].title, m[i].n, names, m[i].v);
+        fst__confusion(p, m[i].name, m[i].title, m[i].n, names, m[i].v);
         fst_free(names);
     }
     fst__put(p, count ? "</div>\n" : "");
@@ -392,7 +437,7 @@ static void show_pair(const struct fst__html *h, fst__page *p, const struct matr
     fst__put(p, "</div>\n");
 }
 
-/* Of one matrix: the last, which is the final model where models were tried. */
+/* Of one matrix: that of the federated student, else the last. */
 void fst__html_pairs(const struct fst__html *h, fst__page *p)
 {
     struct matrix m[MAX_MATRICES] = {0};
@@ -400,8 +445,10 @@ void fst__html_pairs(const struct fst__html *h, fst__page *p)
     if (!h->r->example)
         return;
     size_t count = gather(h, m), at = count;
-    while (at && m[at - 1].n != (size_t)h->r->classes)
+    while (at && (m[at - 1].n != (size_t)h->r->classes || strcmp(m[at - 1].step, "federated_train")))
         at--;
+    for (size_t i = count; !at && i; i--)
+        at = m[i - 1].n == (size_t)h->r->classes ? i : 0;
     size_t found = at ? worst(&m[at - 1], pairs) : 0;
     if (found) {
         char text[160];

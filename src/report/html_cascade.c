@@ -47,14 +47,14 @@ static void answers(fst__page *p, json_t *j)
     fst__subtitle(p, "Answers");
     fst__facts_begin(p);
     count(p, "samples", fst__json_number(a, "samples"));
-    percent(p, "asked of the cloud", fst__json_number(a, "offload_ratio"));
+    percent(p, "sent to the cloud", fst__json_number(a, "offload_ratio"));
     percent(p, "accuracy of both together", fst__json_number(a, "accuracy"));
     percent(p, "accuracy of the edge alone", fst__json_number(a, "edge_accuracy"));
     percent(p, "accuracy of the cloud alone", fst__json_number(a, "cloud_accuracy"));
-    percent(p, "edge and cloud agree, of what was asked", fst__json_number(a, "agreement"));
+    percent(p, "edge and cloud agree, of what was sent", fst__json_number(a, "agreement"));
     percent(p, "edge and cloud agree, of all", fst__json_number(a, "agreement_all"));
     count(p, "mistakes that the cloud corrected", fst__json_number(a, "corrected"));
-    count(p, "right answers that the cloud spoiled", fst__json_number(a, "spoiled"));
+    count(p, "right answers that the cloud got wrong", fst__json_number(a, "spoiled"));
     fst__facts_end(p);
 }
 
@@ -98,8 +98,8 @@ static void sweep(fst__page *p, json_t *j)
            *s = curve_column(p, curve, n, "seconds");
     if (x && y && s) {
         const fst__series accuracy = {"edge and cloud together", x, y, n}, time = {"edge and cloud together", x, s, n};
-        fst__chart c = {.title = "Accuracy against what is asked of the cloud",
-                        .x_title = "asked of the cloud",
+        fst__chart c = {.title = "Accuracy against what is sent to the cloud",
+                        .x_title = "sent to the cloud",
                         .series = &accuracy,
                         .count = 1,
                         .percent = true,
@@ -109,7 +109,7 @@ static void sweep(fst__page *p, json_t *j)
                         .mark = "as it ran"};
         fst__put(p, "<div class=\"charts\">\n");
         fst__line_chart(p, &c);
-        c.title = "Seconds against what is asked of the cloud";
+        c.title = "Seconds against what is sent to the cloud";
         c.series = &time;
         c.percent = false;
         c.mark = NULL;
@@ -196,7 +196,7 @@ static void latencies(fst__page *p, json_t *j)
                    json_object_get(at(j, "cloud", "measured"), "latency_ms")};
     if (!l[0] && !l[1] && !l[2] && !l[3])
         return;
-    fst__table_begin(p, "Latency of a sample in milliseconds", columns);
+    fst__table_begin(p, "latency", "Latency of a sample in milliseconds", columns);
     latency_row(p, "edge and cloud, as a pipeline", l[0]);
     latency_row(p, "cloud alone, as a pipeline", l[1]);
     latency_row(p, "the edge's model, one sample, one thread", l[2]);
@@ -231,18 +231,19 @@ static void times(fst__page *p, json_t *j)
 
 static void devices(fst__page *p, json_t *j)
 {
-    static const char *const columns[] = {"device", "#samples", "#asked of the cloud", "#accuracy", NULL};
+    static const char *const columns[] = {"device", "#samples", "#sent to the cloud", "#accuracy", NULL};
     json_t *list = at(j, "accuracy", "by_device"), *d;
     char name[32];
     size_t i;
     if (json_array_size(list) < 2)
         return;
-    fst__table_begin(p, json_array_size(list) > MAX_DEVICES ? "Devices (the first 200)" : "Devices", columns);
+    fst__table_begin(p, "devices",
+                     json_array_size(list) > MAX_DEVICES ? "Devices (the first 200; the CSV file has all)" : "Devices",
+                     columns);
     json_array_foreach(list, i, d)
     {
-        if (i == MAX_DEVICES)
-            break;
-        snprintf(name, sizeof name, "%zu", i);
+        p->only_csv = i >= MAX_DEVICES;
+        snprintf(name, sizeof name, "device %zu", i + 1);
         fst__row_begin(p);
         fst__cell_head(p, name);
         fst__cell_count(p, fst__json_number(d, "samples"));
@@ -250,6 +251,7 @@ static void devices(fst__page *p, json_t *j)
         fst__cell_percent(p, fst__json_number(d, "accuracy"));
         fst__row_end(p);
     }
+    p->only_csv = false;
     fst__table_end(p);
 }
 

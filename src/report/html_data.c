@@ -10,44 +10,79 @@ enum { MAX_PLACES = 60, MAX_CLASS_COLUMNS = 64 };
 
 /* ---- data --------------------------------------------------------------------------------------------- */
 
+static void places_row(const fst_html_report *r, fst__page *p, const fst_place_counts *place, size_t columns)
+{
+    int64_t sum = 0, most = 1;
+    for (int c = 0; c < r->classes; c++) {
+        sum += place->counts[c];
+        most = place->counts[c] > most ? place->counts[c] : most;
+    }
+    fst__row_begin(p);
+    fst__cell_head(p, place->name);
+    fst__cell_count(p, (double)sum);
+    for (int c = 0; c < r->classes; c++) {
+        int64_t n = place->counts[c];
+        fst__record_number(p, (double)n, NULL);
+        if ((size_t)c >= columns)
+            continue;
+        if (n)
+            fst__putf(p, "<td class=\"hit\" style=\"--v:%.3f\">%" PRId64 "</td>", (double)n / (double)most, n);
+        else
+            fst__put(p, "<td class=\"none\">0</td>");
+    }
+    fst__row_end(p);
+}
+
+/* titles: classes + 3, filled; numbers: their texts where classes have no names. */
+static void places_titles(const fst_html_report *r, const char **titles, char (*numbers)[24])
+{
+    titles[0] = "place";
+    titles[1] = "all";
+    for (int c = 0; c < r->classes; c++) {
+        snprintf(numbers[c], sizeof numbers[c], "%d", c);
+        titles[c + 2] = r->class_names ? r->class_names[c] : numbers[c];
+    }
+    titles[r->classes + 2] = NULL;
+}
+
 static void places_table(const struct fst__html *h, fst__page *p)
 {
     const fst_html_report *r = h->r;
-    size_t columns = (size_t)r->classes < MAX_CLASS_COLUMNS ? (size_t)r->classes : MAX_CLASS_COLUMNS;
-    char text[32];
-    fst__put(
+    size_t classes = (size_t)r->classes, columns = classes < MAX_CLASS_COLUMNS ? classes : MAX_CLASS_COLUMNS;
+    const char **titles = fst_calloc(classes + 3, sizeof *titles);
+    char(*numbers)[24] = fst_calloc(classes, sizeof *numbers);
+    if (!titles || !numbers) {
+        p->status = p->status ? p->status : fst_fail_memory(p->err, classes * sizeof *numbers);
+        fst_free(titles);
+        fst_free(numbers);
+        return;
+    }
+    places_titles(r, titles, numbers);
+    fst__record_begin(p, "places-by-class", titles, false);
+    fst__putf(
         p,
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Samples by place and class\">"
-        "<table class=\"heat\">\n<caption><span>Samples by place and class, shaded by their share of the place's most "
-        "frequent class</span></caption>\n<thead><tr><th scope=\"col\">place</th><th scope=\"col\">all</th>");
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Samples by place and class\"><table "
+        "class=\"heat%s\" style=\"--n:%zu\">\n<caption><span>Samples by place and class, shaded by their share of "
+        "the place's most frequent class</span></caption>\n<thead><tr><th scope=\"col\">place</th><th "
+        "scope=\"col\"><span>all</span></th>",
+        columns <= 12 ? " confusion" : "", columns + 1);
     for (size_t c = 0; c < columns; c++) {
-        snprintf(text, sizeof text, "%zu", c);
         fst__put(p, "<th scope=\"col\"><span>");
-        fst__say(p, r->class_names ? r->class_names[c] : text);
+        fst__say(p, titles[c + 2]);
         fst__put(p, "</span></th>");
     }
     fst__put(p, "</tr></thead>\n<tbody>\n");
-    for (size_t i = 0; i < r->place_count && i < MAX_PLACES; i++) {
-        int64_t sum = 0, most = 1;
-        for (int c = 0; c < r->classes; c++) {
-            sum += r->places[i].counts[c];
-            most = r->places[i].counts[c] > most ? r->places[i].counts[c] : most;
-        }
-        fst__row_begin(p);
-        fst__cell_head(p, r->places[i].name);
-        fst__cell_count(p, (double)sum);
-        for (size_t c = 0; c < columns; c++) {
-            int64_t n = r->places[i].counts[c];
-            if (n)
-                fst__putf(p, "<td class=\"hit\" style=\"--v:%.3f\">%" PRId64 "</td>", (double)n / (double)most, n);
-            else
-                fst__put(p, "<td class=\"none\">0</td>");
-        }
-        fst__row_end(p);
+    for (size_t i = 0; i < r->place_count; i++) {
+        p->only_csv = i >= MAX_PLACES;
+        places_row(r, p, &r->places[i], columns);
     }
+    p->only_csv = false;
     fst__table_end(p);
-    if (r->place_count > MAX_PLACES || (size_t)r->classes > columns)
-        fst__missing(p, "Not shown:", "places behind the first 60 and classes behind the first 64.");
+    if (r->place_count > MAX_PLACES || classes > columns)
+        fst__missing(p,
+                     "Not shown:", "places after the first 60 and classes after the first 64; the CSV file has them.");
+    fst_free(titles);
+    fst_free(numbers);
 }
 
 static void summary_places(fst__page *p, json_t *places)
@@ -57,7 +92,7 @@ static void summary_places(fst__page *p, json_t *places)
     json_t *j;
     if (!json_array_size(places))
         return;
-    fst__table_begin(p, "Training samples of cloud and edges", columns);
+    fst__table_begin(p, "places", "Training samples of cloud and edges", columns);
     json_array_foreach(places, i, j)
     {
         if (i == 1000)
@@ -120,18 +155,33 @@ void fst__html_settings(const struct fst__html *h, fst__page *p)
 
 /* ---- provenance --------------------------------------------------------------------------------------------- */
 
+/* Once for each file, with the names of all stages whose file it is. */
 static void digests(const struct fst__html *h, fst__page *p)
 {
-    const char *step;
-    json_t *j;
+    json_t *stages = json_object_get(h->piece[PIECE_SUMMARY].json, "stages"), *j, *k;
+    const char *step, *other;
     size_t shown = 0;
-    char name[128];
-    json_object_foreach(json_object_get(h->piece[PIECE_SUMMARY].json, "stages"), step, j)
+    json_object_foreach(stages, step, j)
     {
-        json_t *file = json_object_get(j, "model") ? json_object_get(j, "model") : json_object_get(j, "artifact");
-        snprintf(name, sizeof name, "%.60s: %s", step, json_object_get(j, "model") ? "model" : "artifact");
-        if (shown++ < FST__MAX_STAGES)
-            fst__fact_digest(p, name, fst__json_text(file, "digest"));
+        bool model = json_object_get(j, "model") != NULL, before = false, passed = false;
+        const char *digest = fst__json_text(json_object_get(j, model ? "model" : "artifact"), "digest");
+        char name[256];
+        snprintf(name, sizeof name, "%.60s", step);
+        json_object_foreach(stages, other, k)
+        {
+            const char *same = fst__json_text(json_object_get(k, model ? "model" : "artifact"), "digest");
+            size_t n = strlen(name);
+            if (k == j)
+                passed = true;
+            else if (same && digest && !strcmp(same, digest) && !passed)
+                before = true;
+            else if (same && digest && !strcmp(same, digest))
+                snprintf(name + n, sizeof name - n, ", %.60s", other);
+        }
+        size_t n = strlen(name);
+        snprintf(name + n, sizeof name - n, ": %s", model ? "model" : "artifact");
+        if (!before && shown++ < FST__MAX_STAGES)
+            fst__fact_digest(p, name, digest);
     }
 }
 
@@ -156,8 +206,9 @@ void fst__html_provenance(const struct fst__html *h, fst__page *p)
     char text[FST_HUMAN];
     fst__section(p, "origin", "Where this comes from");
     fst__facts_begin(p);
-    fst__fact(p, "fedstill that ran it", fst__json_text(s, "version"));
+    fst__fact(p, "fedstill that ran it", h->history.version[0] ? h->history.version : fst__json_text(s, "version"));
     fst__fact(p, "fedstill that wrote this page", FST_VERSION);
+    fst__fact_digest(p, "git commit of the task's folder when it last ran", h->history.commit);
     fst__fact(p, "kernels", fst__json_text(s, "backend"));
     fst__fact(p, "precision", fst__json_text(s, "precision"));
     seed_fact(h, p);

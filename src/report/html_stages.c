@@ -30,35 +30,6 @@ json_t *fst__stage_json(const struct fst__html *h, const char *step)
     return json_object_get(json_object_get(h->piece[PIECE_SUMMARY].json, "stages"), step);
 }
 
-/* ---- tiles -------------------------------------------------------------------------------------------- */
-
-static void tile(fst__page *p, const char *name, double value, const char *shown)
-{
-    if (!isfinite(value))
-        return;
-    fst__putf(p, "<li><strong data-value=\"%.17g\">", value);
-    fst__say(p, shown);
-    fst__put(p, "</strong> ");
-    fst__say(p, name);
-    fst__put(p, "</li>\n");
-}
-
-void fst__html_figures(const struct fst__html *h, fst__page *p)
-{
-    char text[FST_HUMAN];
-    json_t *c = json_object_get(h->piece[PIECE_CLOUD].json, "summary");
-    fst__put(p, "<ul class=\"tiles\">\n");
-    for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
-        double a = fst__json_number(fst__stage_json(h, titles[i].step), "accuracy");
-        if (i < 5)
-            tile(p, titles[i].title, a, fst_human_percent(a, text));
-    }
-    double a = fst__json_number(c, "accuracy"), sent = fst__json_number(c, "offload_ratio");
-    tile(p, "edge and cloud together", a, fst_human_percent(a, text));
-    tile(p, "asked of the cloud", sent, fst_human_percent(sent, text));
-    fst__put(p, "<li class=\"pad\"></li></ul>\n");
-}
-
 /* ---- stages -------------------------------------------------------------------------------------------- */
 
 static const char *state_text(const struct fst__stage_history *s, char out[96])
@@ -74,13 +45,9 @@ static const char *state_text(const struct fst__stage_history *s, char out[96])
 
 static void stage_row(const struct fst__html *h, fst__page *p, const char *step, json_t *j)
 {
-    char text[FST_HUMAN], state[96];
-    double parameters = fst__json_number(j, "parameters");
+    char state[96];
     fst__row_begin(p);
     fst__cell_head(p, fst__step_title(step));
-    fst__cell_percent(p, fst__json_number(j, "accuracy"));
-    fst__cell_plain(p, fst__json_number(j, "loss"));
-    fst__cell_number(p, parameters, fst_human_count(parameters, text));
     fst__cell_count(p, fst__json_number(j, "samples"));
     fst__cell_seconds(p, fst__json_number(j, "seconds"));
     fst__cell_bytes(p, fst__json_number(j, "bytes_up"));
@@ -104,7 +71,7 @@ static void edges_table(fst__page *p, json_t *edges)
     char name[32];
     if (!json_array_size(edges))
         return;
-    fst__table_begin(p, "Edges: accuracy of their last local model and of the global one", columns);
+    fst__table_begin(p, "edges", "Edges: accuracy of their last local model and of the global one", columns);
     json_array_foreach(edges, i, e)
     {
         if (i == 1000)
@@ -114,7 +81,10 @@ static void edges_table(fst__page *p, json_t *edges)
         fst__cell_head(p, name);
         fst__cell_count(p, fst__json_number(e, "samples"));
         fst__cell_count(p, fst__json_number(e, "validation"));
-        fst__cell_percent(p, fst__json_number(e, "accuracy"));
+        if (isfinite(fst__json_number(e, "accuracy")))
+            fst__cell_percent(p, fst__json_number(e, "accuracy"));
+        else
+            fst__cell(p, "did not take part");
         fst__cell_percent(p, fst__json_number(e, "own_accuracy"));
         fst__cell_percent(p, fst__json_number(e, "global_accuracy"));
         fst__cell(p, fst__json_text(e, "missing_classes"));
@@ -125,8 +95,7 @@ static void edges_table(fst__page *p, json_t *edges)
 
 void fst__html_stages(const struct fst__html *h, fst__page *p)
 {
-    static const char *const columns[] = {"stage", "#accuracy", "#loss",      "#parameters", "#samples",
-                                          "#time", "#sent up",  "#sent down", "state",       NULL};
+    static const char *const columns[] = {"stage", "#samples", "#time", "#sent up", "#sent down", "state", NULL};
     const struct fst__piece *f = &h->piece[PIECE_SUMMARY];
     json_t *stages = json_object_get(f->json, "stages"), *j;
     const char *step;
@@ -139,7 +108,7 @@ void fst__html_stages(const struct fst__html *h, fst__page *p)
         fst__missing(p, "No stages:", "summary.json names none.");
     if (!json_object_size(stages))
         return;
-    fst__table_begin(p, "Accuracy and loss on the test samples; bytes from and to the edges", columns);
+    fst__table_begin(p, "stages", "Work of each stage; sent: from and to the edges", columns);
     json_object_foreach(stages, step, j) if (shown++ < FST__MAX_STAGES) stage_row(h, p, step, j);
     fst__table_end(p);
     edges_table(p, json_object_get(fst__stage_json(h, "federated_train"), "edges"));
@@ -192,18 +161,78 @@ static void chart_of(fst__page *p, const struct fst__stage_history *s, const cha
 
 #define OF(m) offsetof(struct fst__step_point, m)
 
+static bool has(const struct fst__stage_history *s, size_t offset)
+{
+    for (size_t i = 0; i < s->points; i++)
+        if (isfinite(*(const double *)((const char *)&s->point[i] + offset)))
+            return true;
+    return false;
+}
+
+static void epochs_table(fst__page *p, const struct fst__stage_history *s)
+{
+    static const char *const columns[] = {"#epoch",
+                                          "#training loss",
+                                          "#training accuracy",
+                                          "#validation loss",
+                                          "#validation accuracy",
+                                          "#learning rate",
+                                          "#time so far",
+                                          NULL};
+    char name[96];
+    snprintf(name, sizeof name, "epochs-%.60s", s->name);
+    fst__put(p, "<details><summary>All epochs as a table</summary>\n");
+    fst__table_begin(p, name, "Epochs", columns);
+    for (size_t i = 0; i < s->points; i++) {
+        const struct fst__step_point *t = &s->point[i];
+        fst__row_begin(p);
+        fst__cell_count(p, t->number);
+        fst__cell_plain(p, t->loss);
+        fst__cell_percent(p, t->accuracy);
+        fst__cell_plain(p, t->other_loss);
+        fst__cell_percent(p, t->other_accuracy);
+        fst__cell_plain(p, t->rate);
+        fst__cell_seconds(p, t->seconds);
+        fst__row_end(p);
+    }
+    fst__table_end(p);
+    fst__put(p, "</details>\n");
+}
+
+/* What the training loss is where events do not say it: those of older runs. */
+static const char *loss_kind(const struct fst__stage_history *s)
+{
+    if (s->loss_kind[0])
+        return s->loss_kind;
+    return strcmp(s->name, "edge_kd") ? "cross entropy" : "cross entropy and distillation, weighted";
+}
+
+/* Losses of different kinds have a chart each, since their values cannot be compared. */
+static void loss_charts(fst__page *p, const struct fst__stage_history *s)
+{
+    static const struct curve both[] = {{"training", OF(loss)}, {"validation", OF(other_loss)}};
+    const char *kind = loss_kind(s);
+    char title[320];
+    if (!strcmp(kind, "cross entropy")) {
+        chart_of(p, s, "Loss: cross entropy", false, both, 2);
+        return;
+    }
+    snprintf(title, sizeof title, "Training loss: %s", kind);
+    chart_of(p, s, title, false, both, 1);
+    chart_of(p, s, "Validation loss: cross entropy", false, both + 1, 1);
+}
+
 static void stage_curves(fst__page *p, const struct fst__stage_history *s)
 {
-    static const struct curve loss[] = {{"training", OF(loss)}, {"validation", OF(other_loss)}};
     static const struct curve accuracy[] = {{"training", OF(accuracy)}, {"validation", OF(other_accuracy)}};
-    char title[160];
+    static const struct curve rate[] = {{"Learning rate", OF(rate)}};
     fst__subtitle(p, fst__step_title(s->name));
     fst__put(p, "<div class=\"charts\">\n");
-    snprintf(title, sizeof title, "Loss, %s", fst__step_title(s->name));
-    chart_of(p, s, title, false, loss, 2);
-    snprintf(title, sizeof title, "Accuracy, %s", fst__step_title(s->name));
-    chart_of(p, s, title, true, accuracy, 2);
+    loss_charts(p, s);
+    chart_of(p, s, has(s, OF(other_accuracy)) ? "Accuracy" : "Training accuracy", true, accuracy, 2);
+    chart_of(p, s, "Learning rate", false, rate, 1);
     fst__put(p, "</div>\n");
+    epochs_table(p, s);
 }
 
 static void events_note(const struct fst__html *h, fst__page *p)
@@ -243,17 +272,19 @@ void fst__html_curves(const struct fst__html *h, fst__page *p)
 
 static void rounds_table(fst__page *p, const struct fst__stage_history *s)
 {
-    static const char *const columns[] = {"#round",     "#test accuracy", "#test loss", "#training loss",
-                                          "#asked",     "#reported",      "#lost",      "#sent up",
-                                          "#sent down", "#update's norm", "#time",      NULL};
+    static const char *const columns[] = {
+        "#round", "#test accuracy", "#validation accuracy", "#test loss",     "#training loss", "#asked", "#reported",
+        "#lost",  "#sent up",       "#sent down",           "#update's norm", "#time",          NULL};
     size_t step = s->points > 500 ? s->points / 250 : 1;
     fst__put(p, "<details><summary>All rounds as a table</summary>\n");
-    fst__table_begin(p, step > 1 ? "Rounds (not all of them)" : "Rounds", columns);
-    for (size_t i = 0; i < s->points; i += i + step < s->points || i + 1 == s->points ? step : s->points - 1 - i) {
+    fst__table_begin(p, "rounds", step > 1 ? "Rounds (not all of them; the CSV file has all)" : "Rounds", columns);
+    for (size_t i = 0; i < s->points; i++) {
         const struct fst__step_point *t = &s->point[i];
+        p->only_csv = i % step && i + 1 < s->points;
         fst__row_begin(p);
         fst__cell_count(p, t->number);
         fst__cell_percent(p, t->other_accuracy);
+        fst__cell_percent(p, t->validation);
         fst__cell_plain(p, t->other_loss);
         fst__cell_plain(p, t->loss);
         fst__cell_count(p, t->selected);
@@ -265,6 +296,7 @@ static void rounds_table(fst__page *p, const struct fst__stage_history *s)
         fst__cell_seconds(p, t->seconds);
         fst__row_end(p);
     }
+    p->only_csv = false;
     fst__table_end(p);
     fst__put(p, "</details>\n");
 }
@@ -272,7 +304,7 @@ static void rounds_table(fst__page *p, const struct fst__stage_history *s)
 static void rounds_facts(const struct fst__html *h, fst__page *p, const struct fst__stage_history *s)
 {
     char text[FST_HUMAN];
-    double up = 0, down = 0, selected = 0, reported = 0, best = NAN, at = NAN;
+    double up = 0, down = 0, selected = 0, reported = 0;
     json_t *j = fst__stage_json(h, s->name);
     for (size_t i = 0; i < s->points; i++) {
         const struct fst__step_point *t = &s->point[i];
@@ -280,20 +312,13 @@ static void rounds_facts(const struct fst__html *h, fst__page *p, const struct f
         down += isfinite(t->bytes_down) ? t->bytes_down : 0;
         selected += isfinite(t->selected) ? t->selected : 0;
         reported += isfinite(t->reported) ? t->reported : 0;
-        if (isfinite(t->other_accuracy) && !(t->other_accuracy <= best)) {
-            best = t->other_accuracy;
-            at = t->number;
-        }
     }
     fst__facts_begin(p);
     snprintf(text, sizeof text, "%zu", s->points);
     fst__fact_number(p, "rounds", (double)s->points, text);
-    fst__fact_number(p, "best test accuracy", best, fst_human_percent(best, text));
-    snprintf(text, sizeof text, "%.0f", at);
-    fst__fact_number(p, "reached in round", at, text);
     snprintf(text, sizeof text, "%.0f", fst__json_number(j, "best_round"));
     fst__fact_number(p, "kept the model of round", fst__json_number(j, "best_round"), text);
-    fst__fact_number(p, "clients that were asked and reported", selected > 0 ? reported / selected : NAN,
+    fst__fact_number(p, "clients that reported, of those asked", selected > 0 ? reported / selected : NAN,
                      fst_human_percent(reported / selected, text));
     fst__fact_number(p, "sent up", up, fst_human_bytes(up, text));
     fst__fact_number(p, "sent down", down, fst_human_bytes(down, text));
@@ -302,8 +327,9 @@ static void rounds_facts(const struct fst__html *h, fst__page *p, const struct f
 
 void fst__html_rounds(const struct fst__html *h, fst__page *p)
 {
-    static const struct curve accuracy[] = {{"test", OF(other_accuracy)}};
+    static const struct curve accuracy[] = {{"test", OF(other_accuracy)}, {"edges' validation", OF(validation)}};
     static const struct curve loss[] = {{"test", OF(other_loss)}, {"training, mean of the clients", OF(loss)}};
+    static const struct curve rate[] = {{"learning rate", OF(rate)}};
     static const struct curve clients[] = {{"asked", OF(selected)}, {"reported", OF(reported)}, {"lost", OF(lost)}};
     static const struct curve bytes[] = {{"up", OF(mb_up)}, {"down", OF(mb_down)}};
     for (size_t i = 0; i < h->history.stages; i++) {
@@ -313,8 +339,9 @@ void fst__html_rounds(const struct fst__html *h, fst__page *p)
         fst__section(p, "rounds", "Federated rounds");
         rounds_facts(h, p, s);
         fst__put(p, "<div class=\"charts\">\n");
-        chart_of(p, s, "Accuracy by round", true, accuracy, 1);
-        chart_of(p, s, "Loss by round", false, loss, 2);
+        chart_of(p, s, "Accuracy by round", true, accuracy, 2);
+        chart_of(p, s, "Loss by round: cross entropy", false, loss, 2);
+        chart_of(p, s, "Learning rate of the clients", false, rate, 1);
         chart_of(p, s, "Clients by round", false, clients, 3);
         chart_of(p, s, "Megabytes by round", false, bytes, 2);
         fst__put(p, "</div>\n");

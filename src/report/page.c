@@ -9,7 +9,7 @@
 
 void fst__put(fst__page *p, const char *html)
 {
-    if (!p->status)
+    if (!p->status && !p->only_csv)
         p->status = fst_buf_append(p->out, html, strlen(html), p->err);
 }
 
@@ -34,7 +34,7 @@ static bool is_character(uint32_t c, size_t n)
 
 void fst__say(fst__page *p, const char *text)
 {
-    for (uint32_t c; text && *text && !p->status;) {
+    for (uint32_t c; text && *text && !p->status && !p->only_csv;) {
         size_t n = fst__utf8_next(text, &c);
         const char *as = c == '&'    ? "&amp;"
                          : c == '<'  ? "&lt;"
@@ -96,8 +96,9 @@ void fst__missing(fst__page *p, const char *what, const char *why)
 
 /* ---- tables -------------------------------------------------------------------------------------- */
 
-void fst__table_begin(fst__page *p, const char *caption, const char *const *titles)
+void fst__table_begin(fst__page *p, const char *name, const char *caption, const char *const *titles)
 {
+    fst__record_begin(p, name, titles, true);
     fst__put(p, "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"");
     fst__say(p, caption);
     fst__put(p, "\"><table class=\"sorts\">\n<caption><span>");
@@ -115,6 +116,7 @@ void fst__table_begin(fst__page *p, const char *caption, const char *const *titl
 void fst__table_end(fst__page *p)
 {
     fst__put(p, "</tbody></table></div>\n");
+    fst__record_end(p, true);
 }
 
 void fst__row_begin(fst__page *p)
@@ -125,37 +127,57 @@ void fst__row_begin(fst__page *p)
 void fst__row_end(fst__page *p)
 {
     fst__put(p, "</tr>\n");
+    fst__record_row(p);
 }
 
 void fst__cell_head(fst__page *p, const char *text)
 {
+    fst__record_text(p, text);
     fst__put(p, "<th scope=\"row\">");
     fst__say(p, text);
     fst__put(p, "</th>");
 }
 
+/* The column's title stands in the cell too, for narrow screens, where rows are lists. */
+static void cell_open(fst__page *p, const char *kind)
+{
+    fst__putf(p, "<td class=\"%s\" data-label=\"", kind);
+    fst__say(p, fst__record_title(p));
+    fst__put(p, "\"");
+}
+
 void fst__cell(fst__page *p, const char *text)
 {
-    fst__put(p, "<td>");
+    fst__record_text(p, text);
+    cell_open(p, "t");
+    fst__put(p, ">");
     fst__say(p, text);
+    fst__put(p, "</td>");
+}
+
+static void cell_number(fst__page *p, double value, const char *shown, const char *unit)
+{
+    fst__record_number(p, value, unit);
+    if (!isfinite(value)) {
+        cell_open(p, "n");
+        fst__put(p, ">-</td>");
+        return;
+    }
+    cell_open(p, "n");
+    fst__putf(p, " data-value=\"%.17g\">", value);
+    fst__say(p, shown);
     fst__put(p, "</td>");
 }
 
 void fst__cell_number(fst__page *p, double value, const char *shown)
 {
-    if (!isfinite(value)) {
-        fst__put(p, "<td class=\"n\">-</td>");
-        return;
-    }
-    fst__putf(p, "<td class=\"n\" data-value=\"%.17g\">", value);
-    fst__say(p, shown);
-    fst__put(p, "</td>");
+    cell_number(p, value, shown, NULL);
 }
 
 void fst__cell_percent(fst__page *p, double share)
 {
     char text[FST_HUMAN];
-    fst__cell_number(p, share, fst_human_percent(share, text));
+    cell_number(p, share, fst_human_percent(share, text), "share");
 }
 
 void fst__cell_count(fst__page *p, double value)
@@ -168,13 +190,13 @@ void fst__cell_count(fst__page *p, double value)
 void fst__cell_seconds(fst__page *p, double value)
 {
     char text[FST_HUMAN];
-    fst__cell_number(p, value, fst_human_seconds(value, text));
+    cell_number(p, value, fst_human_seconds(value, text), "s");
 }
 
 void fst__cell_bytes(fst__page *p, double value)
 {
     char text[FST_HUMAN];
-    fst__cell_number(p, value, fst_human_bytes(value, text));
+    cell_number(p, value, fst_human_bytes(value, text), "B");
 }
 
 void fst__cell_plain(fst__page *p, double value)

@@ -7,8 +7,9 @@
 #include "page.h"
 #include "surface.h"
 
-enum { WIDTH = 480, HEIGHT = 270, LEFT = 58, RIGHT = 24, TOP = 12, BOTTOM = 44, MOST_POINTS = 600, COLOURS = 6 };
-enum { TABLE_CLASSES = 32, BAR = 16, BAR_ROW = 46 };
+enum { WIDTH = 480, HEIGHT = 270, LEFT = 66, RIGHT = 24, TOP = 12, BOTTOM = 44, MOST_POINTS = 600, COLOURS = 6 };
+enum { MOST_DOTS = 60, MOST_HOVERED = 120 };
+enum { SHOWN_CLASSES = 12, TABLE_CLASSES = 32, BAR = 16, BAR_ROW = 46 };
 
 struct range {
     double from, to, step;
@@ -125,11 +126,16 @@ static void draw_series(fst__page *p, const fst__chart *c, size_t k, const struc
         pen = drawn(s, i);
     }
     fst__put(p, "\"/>");
-    for (size_t i = 0; s->n <= 60 && i < s->n; i++)
+    /* what a pointer over a point is told; the circle that it has to meet is larger than the one that is seen */
+    step = s->n / MOST_HOVERED + 1;
+    for (size_t i = 0; i < s->n; i += step)
         if (drawn(s, i)) {
-            fst__putf(p, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\">", place_x(x, s->x[i]), place_y(y, s->y[i]));
+            double at = place_x(x, s->x[i]), up = place_y(y, s->y[i]);
+            fst__put(p, "<g>");
             say_point(p, c, s, i);
-            fst__put(p, "</circle>");
+            if (s->n <= MOST_DOTS)
+                fst__putf(p, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\"/>", at, up);
+            fst__putf(p, "<circle class=\"over\" cx=\"%.1f\" cy=\"%.1f\" r=\"8\"/></g>", at, up);
         }
     fst__put(p, "</g>\n");
 }
@@ -209,12 +215,14 @@ void fst__line_chart(fst__page *p, const fst__chart *c)
         fst__putf(p,
                   "<g class=\"mark\"><circle cx=\"%.1f\" cy=\"%.1f\" r=\"6\"/><text x=\"%.1f\" y=\"%.1f\" "
                   "text-anchor=\"%s\">",
-                  at, up, at + (at > WIDTH / 2.0 ? -10 : 10), up + 20, at > WIDTH / 2.0 ? "end" : "start");
+                  at, up, at + (at > WIDTH / 2.0 ? -10 : 10), up + (up > HEIGHT - BOTTOM - 30 ? -10 : 20),
+                  at > WIDTH / 2.0 ? "end" : "start");
         fst__say(p, c->mark);
         fst__put(p, "</text></g>");
     }
     fst__put(p, "</svg>\n");
-    legend(p, series_name, c->series, c->count, true);
+    if (c->count > 1 || strcmp(c->series[0].name, c->title))
+        legend(p, series_name, c->series, c->count, true);
     fst__put(p, "</figure>\n");
 }
 
@@ -289,11 +297,12 @@ static double row_sum(size_t n, const int64_t *row)
     return sum;
 }
 
+/* The style sheet makes cells as narrow as so many columns need. */
 static void confusion_table(fst__page *p, const char *title, size_t n, const char *const *names, const int64_t *v)
 {
     fst__put(p, "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"");
     fst__say(p, title);
-    fst__put(p, "\"><table class=\"heat\">\n<caption><span>");
+    fst__putf(p, "\"><table class=\"heat confusion\" style=\"--n:%zu\">\n<caption><span>", n);
     fst__say(p, title);
     fst__put(p, "</span></caption>\n<thead><tr><th scope=\"col\">true \\ answered</th>");
     for (size_t j = 0; j < n; j++) {
@@ -319,6 +328,36 @@ static void confusion_table(fst__page *p, const char *title, size_t n, const cha
         fst__put(p, "</tr>\n");
     }
     fst__put(p, "</tbody></table></div>\n");
+}
+
+static const char *record_name(const char *const *names, size_t i, char number[24])
+{
+    snprintf(number, 24, "%zu", i);
+    return names ? names[i] : number;
+}
+
+static void confusion_csv(fst__page *p, const char *name, size_t n, const char *const *names, const int64_t *v)
+{
+    char number[24];
+    char(*numbers)[24] = fst_alloc((n + 1) * sizeof *numbers);
+    const char **titles = fst_calloc(n + 2, sizeof *titles);
+    if ((!titles || !numbers) && !p->status)
+        p->status = fst_fail_memory(p->err, (n + 2) * sizeof *titles);
+    if (!p->status) {
+        titles[0] = "true class";
+        for (size_t j = 0; j < n; j++)
+            titles[j + 1] = record_name(names, j, numbers[j]);
+        fst__record_begin(p, name, titles, false);
+    }
+    for (size_t i = 0; i < n && !p->status; i++) {
+        fst__record_text(p, record_name(names, i, number));
+        for (size_t j = 0; j < n; j++)
+            fst__record_number(p, (double)v[i * n + j], NULL);
+        fst__record_row(p);
+    }
+    fst__record_end(p, true);
+    fst_free(titles);
+    fst_free(numbers);
 }
 
 static void confusion_picture(fst__page *p, const char *title, size_t n, const int64_t *v)
@@ -348,10 +387,20 @@ static void confusion_picture(fst__page *p, const char *title, size_t n, const i
     fst__image_release(&m);
 }
 
-void fst__confusion(fst__page *p, const char *title, size_t n, const char *const *names, const int64_t *values)
+void fst__confusion(fst__page *p, const char *name, const char *title, size_t n, const char *const *names,
+                    const int64_t *values)
 {
-    if (n <= TABLE_CLASSES)
+    fst__put(p, "<div class=\"matrix\">\n");
+    if (n <= SHOWN_CLASSES) {
         confusion_table(p, title, n, names, values);
-    else
+    } else {
         confusion_picture(p, title, n, values);
+        if (n <= TABLE_CLASSES) {
+            fst__put(p, "<details><summary>As a table</summary>\n");
+            confusion_table(p, title, n, names, values);
+            fst__put(p, "</details>\n");
+        }
+    }
+    confusion_csv(p, name, n, names, values);
+    fst__put(p, "</div>\n");
 }

@@ -5,7 +5,7 @@ set -u
 : "${FEDSTILL:?the path of the program}" "${FEDSTILL_HELPER:?the path of task_helper}"
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
-export FEDSTILL_HOME=$folder/home LC_ALL=C TERM=dumb
+export FEDSTILL_HOME=$folder/home LC_ALL=C TERM=dumb COLUMNS=132
 cd "$folder" || exit 1
 failed=0 checks=0 last=
 
@@ -66,7 +66,8 @@ well_formed $page
 not_said $page "<b>tiny"
 said $page "<h1>&lt;b&gt;tiny &amp; co&lt;/b&gt;</h1>"
 said $page "Answers of the student federated"
-said $page "scope=\"row\">client 2</th>"
+said $page "scope=\"row\">client 3</th>"
+not_said $page "scope=\"row\">client 0</th>"
 said $page "what --set changed."
 said $page "limit: 100"
 for step in edge_kd federated_train; do
@@ -84,12 +85,30 @@ right=$(sed -n '/Answers of the student federated/,/<\/table>/p' $page | grep -o
 awk -v a="$right" -v b="$("$FEDSTILL_HELPER" json task/output/summary.json stages.federated_train.accuracy)" \
     'BEGIN { exit !(a - b < 1e-5 && b - a < 1e-5) }' || fail "the confusion's diagonal is $right of the samples"
 
+# ---- the tables as CSV
+
+expect 0 report task --evaluate --csv some/csv
+for table in models stages rounds epochs-edge_kd classes confusion-federated_train places-by-class resources; do
+    checks=$((checks + 1))
+    [ -s some/csv/$table.csv ] || fail "$table.csv is missing"
+    # lines end with CR LF, and each has as many cells as the first
+    checks=$((checks + 1))
+    awk -F, 'NR == 1 { n = NF } NF != n || !/\r$/ { exit 1 }' some/csv/$table.csv || fail "$table.csv is no table"
+done
+checks=$((checks + 1))
+awk -F, -v a="$("$FEDSTILL_HELPER" json task/output/summary.json stages.federated_train.accuracy)" \
+    '$1 == "student federated" { found = $2 == a + 0 } END { exit !found }' some/csv/models.csv ||
+    fail "models.csv has another accuracy than summary.json"
+checks=$((checks + 1))
+[ "$(find some/csv -type f ! -name '*.csv' | wc -l)" -eq 0 ] || fail "something else than tables is in some/csv"
+expect 1 report task --csv some/csv/models.csv
+
 # ---- which run is meant, and where the page goes
 
 expect 0 report 1 --out - --no-data
 well_formed out
 cp out by-number
-not_said out "client 2"
+not_said out "client 3"
 expect 0 report task/output -o page.html --no-data
 said out page.html
 well_formed page.html

@@ -135,6 +135,147 @@ static void test_numbers_are_those_of_the_files(void **state)
     free(page);
 }
 
+/* By hand: recalls 3/4, 1/2, and a third class that is only answered; F1 6/7, 2/4, 0. */
+static void test_scores(void **state)
+{
+    (void)state;
+    static const int64_t v[] = {3, 1, 0, 0, 1, 1, 0, 0, 0};
+    struct fst__scores s = fst__scores_of(3, v);
+    assert_float_equal(s.samples, 6, 0);
+    assert_float_equal(s.accuracy, 4.0 / 6, 1e-15);
+    assert_float_equal(s.balanced, (0.75 + 0.5) / 2, 1e-15);
+    assert_float_equal(s.macro_f1, (6.0 / 7 + 0.5 + 0) / 3, 1e-15);
+    assert_true(isnan(fst__recall(3, v, 2)));
+    s = fst__scores_of(0, NULL);
+    assert_true(s.samples == 0 && isnan(s.accuracy) && isnan(s.balanced) && isnan(s.macro_f1));
+}
+
+static size_t count_of(const char *page, const char *text)
+{
+    size_t n = 0;
+    for (const char *p = page; (p = strstr(p, text)); p++)
+        n++;
+    return n;
+}
+
+/* The federated student is the edge's model and the teacher the cloud's: one row, one column, one matrix for both. */
+static void test_one_model_under_two_names(void **state)
+{
+    (void)state;
+    static const char both[] =
+        "{\"edge\": {\"digest\": \"d2\"}, \"cloud\": {\"digest\": \"d1\"}, \"accuracy\": {\"by_class\": ["
+        "{\"samples\": 4, \"edge_accuracy\": 0.75, \"cloud_accuracy\": 1, \"accuracy\": 1}, {\"samples\": 2, "
+        "\"edge_accuracy\": 0.5, \"cloud_accuracy\": 1, \"accuracy\": 1}], \"confusion\": {\"edge\": [[3, 1], [1, 1]], "
+        "\"cloud\": [[4, 0], [0, 2]]}}}";
+    const int64_t edge[] = {3, 1, 1, 1}, other[] = {2, 2, 1, 1};
+    const fst_tried_model models[] = {{"federated_train", edge, NULL, 0, "d2"}, {"edge_kd", other, NULL, 0, "d3"}};
+    const fst_html_report r = {.output = "o", .classes = 2, .models = models, .model_count = 2};
+    char *page = page_of(&r, (const char *const[PIECES]){summary, NULL, both});
+    assert_int_equal(count_of(page, "<table class=\"heat confusion\""), 3);
+    holds(page, "Answers of the student federated (edge)</span>");
+    holds(page, "Answers of the teacher (cloud)</span>");
+    holds(page, "Answers of the student distilled</span>");
+    lacks(page, "Answers of the edge</span>");
+    lacks(page, "Answers of the student federated</span>");
+    assert_int_equal(count_of(page, "<th scope=\"row\">student federated (edge)</th>"), 1);
+    assert_int_equal(count_of(page, "<th scope=\"row\">teacher (cloud)</th>"), 1);
+    assert_int_equal(count_of(page, "<th scope=\"col\" class=\"n\">student federated (edge)</th>"), 1);
+    value(page, "0.625", "62.50 %"); /* balanced */
+    holds(page, "Least often right: class 1 (50.00 %).");
+    free(page);
+    /* a file that has changed since is another model */
+    const fst_tried_model changed[] = {{"federated_train", other, NULL, 0, "d9"}};
+    const fst_html_report again = {.output = "o", .classes = 2, .models = changed, .model_count = 1};
+    page = page_of(&again, (const char *const[PIECES]){summary, NULL, both});
+    assert_int_equal(count_of(page, "<table class=\"heat confusion\""), 3);
+    free(page);
+}
+
+static void test_edges_that_took_no_part(void **state)
+{
+    (void)state;
+    static const char two[] = "{\"stages\": {\"federated_train\": {\"accuracy\": 0.5, \"edges\": ["
+                              "{\"samples\": 4, \"accuracy\": 0.25}, {\"samples\": 9, \"accuracy\": null}]}}}";
+    char *page = page_of(&bare, (const char *const[PIECES]){two});
+    holds(page, "scope=\"row\">edge 2</th>");
+    holds(page, ">did not take part</td>");
+    assert_int_equal(count_of(page, ">did not take part</td>"), 1);
+    holds(page, "The edge&#39;s own last model reaches 25.00 %.");
+    free(page);
+}
+
+/* Two processes of a run: seconds go on, CPU time begins anew. */
+static void test_resources(void **state)
+{
+    (void)state;
+#define AT(stage, rest) "{\"time\": \"t\", \"run\": 2, \"stage\": \"" stage "\", \"event\": " rest "}\n"
+    static const char text[] =
+        "{\"time\": \"t\", \"run\": 1, \"stage\": \"edge_kd\", \"event\": \"resources\", \"seconds\": 99, "
+        "\"cpu_seconds\": 9}\n" AT("", "\"start\", \"version\": \"9.9\", \"commit\": null")
+            AT("", "\"resources\", \"seconds\": 1, \"cpu_seconds\": 1, \"rss_bytes\": 1000000")
+                AT("edge_kd", "\"resources\", \"seconds\": 3, \"cpu_seconds\": 5, \"rss_bytes\": 3000000")
+                    AT("", "\"start\", \"version\": \"9.9\", \"commit\": \"c0ffee\"")
+                        AT("edge_kd", "\"resources\", \"seconds\": 1, \"cpu_seconds\": 1, \"rss_bytes\": 2000000")
+                            AT("edge_kd", "\"resources\", \"seconds\": 2, \"cpu_seconds\": 1.5, \"rss_bytes\": 2000000")
+                                AT("edge_kd", "\"epoch\", \"epoch\": 1, \"loss\": 1, \"loss_kind\": \"half this + half "
+                                              "that\", \"learning_rate\": 0.125, \"validation_loss\": 2")
+                                    AT("edge_kd", "\"epoch\", \"epoch\": 2, \"loss\": 1, \"loss_kind\": \"half this + "
+                                                  "half that\", \"learning_rate\": 0.0625, \"validation_loss\": 2");
+    char *page = page_of(&bare, (const char *const[PIECES]){NULL, NULL, NULL, NULL, text});
+    holds(page, "<section id=\"resources\"");
+    value(page, "3", "3.0 s");        /* 2 s of the first process and 1 s of the second */
+    value(page, "4.5", "4.5 s");      /* of CPU */
+    value(page, "1.5", "1.5");        /* cores */
+    value(page, "3000000", "3.0 MB"); /* at most */
+    value(page, "5", "5.0 s");        /* worked, after both */
+    lacks(page, "99.0 s");
+    holds(page, "<code>c0ffee</code>");
+    holds(page, "Training loss: half this + half that");
+    holds(page, "Validation loss: cross entropy");
+    holds(page, "<title>Learning rate, epoch 2: 0.0625</title>");
+    free(page);
+}
+
+static fst_status keep_table(void *ctx, const char *name, const fst_buf *text, fst_error *err)
+{
+    fst_buf *all = ctx;
+    fst_status st = fst_buf_printf(all, err, "=%s=\n", name);
+    return st ? st : fst_buf_append(all, text->data, text->len, err);
+}
+
+static void test_tables_as_csv(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"a, \"b\"\x1b\xE2\x80\xAE", "=x"};
+    const int64_t confusion[] = {3, 1, 1, 1}, counts[] = {7, 8};
+    const fst_tried_model models[] = {{"edge_kd", confusion, NULL, 0, NULL}};
+    const fst_place_counts places[] = {{"client 1", counts}};
+    const fst_html_report r = {.output = "o",
+                               .classes = 2,
+                               .class_names = names,
+                               .places = places,
+                               .place_count = 1,
+                               .models = models,
+                               .model_count = 1};
+    struct fst__html h = {.r = &r, .table = keep_table};
+    fst_buf out = {0}, all = {0};
+    h.ctx = &all;
+    h.piece[PIECE_SUMMARY].there = true;
+    assert_int_equal(fst_buf_append(&h.piece[PIECE_SUMMARY].text, summary, sizeof summary - 1, NULL), FST_OK);
+    assert_int_equal(fst__html_write(&h, &out, NULL), FST_OK);
+    holds(all.data, "=models=\nmodel,accuracy [share],balanced accuracy [share],macro-F1 [share],loss,parameters\r\n"
+                    "teacher,0.8925,,,0.33480918295726164,421642\r\nstudent federated,0.5,,,,7\r\n");
+    holds(all.data, "=stages=\nstage,samples,time [s],sent up [B],sent down [B],state\r\n"
+                    "teacher,600,8.25,0,12,\r\n");
+    holds(all.data, "=confusion-edge_kd=\ntrue class,\"a, \"\"b\"\" ?\",=x\r\n\"a, \"\"b\"\" ?\",3,1\r\n=x,1,1\r\n");
+    holds(all.data, "=places-by-class=\nplace,all,\"a, \"\"b\"\" ?\",=x\r\nclient 1,15,7,8\r\n");
+    holds(out.data,
+          "<a download=\"confusion-edge_kd.csv\" href=\"data:text/csv;charset=utf-8,true%20class,%22a,%20%22%22b");
+    fst__html_release(&h);
+    fst_buf_release(&out);
+    fst_buf_release(&all);
+}
+
 static void test_a_page_needs_nothing_else(void **state)
 {
     (void)state;
@@ -261,7 +402,7 @@ static void test_confused_pairs(void **state)
     (void)state;
     const int64_t confusion[9] = {50, 7, 1, 0, 40, 0, 9, 2, 30};
     const char *const names[] = {"cat", "dog", "cow"};
-    const fst_tried_model models[] = {{"edge_kd", confusion, NULL, 0}};
+    const fst_tried_model models[] = {{"edge_kd", confusion, NULL, 0, NULL}};
     int calls = 0;
     const fst_html_report r = {.output = "o",
                                .classes = 3,
@@ -292,7 +433,7 @@ static void test_many_classes_become_a_picture(void **state)
     static int64_t confusion[N * N];
     for (int i = 0; i < N; i++)
         confusion[i * N + i] = 3;
-    const fst_tried_model models[] = {{"edge_kd", confusion, NULL, 0}};
+    const fst_tried_model models[] = {{"edge_kd", confusion, NULL, 0, NULL}};
     const fst_html_report r = {.output = "o", .classes = N, .models = models, .model_count = 1};
     char *page = page_of(&r, (const char *const[PIECES]){summary});
     holds(page, "<img class=\"pixels\"");
@@ -354,6 +495,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_check_itself),
         cmocka_unit_test(test_numbers_are_those_of_the_files),
+        cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_one_model_under_two_names),
+        cmocka_unit_test(test_edges_that_took_no_part),
+        cmocka_unit_test(test_resources),
+        cmocka_unit_test(test_tables_as_csv),
         cmocka_unit_test(test_a_page_needs_nothing_else),
         cmocka_unit_test(test_what_is_not_there_is_left_out),
         cmocka_unit_test(test_damage_is_named),
