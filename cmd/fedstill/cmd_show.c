@@ -28,6 +28,7 @@ static const struct option_spec options[] = {
      .fallback = "4",
      .help = "Samples of each class on a sheet."},
     FORMAT_OPTION,
+    LAYOUT_OPTION,
     SPLIT_OPTION,
     WINDOW_OPTION,
     {0},
