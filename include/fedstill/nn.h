@@ -346,13 +346,14 @@ FST_API double fst_schedule_rate(const fst_schedule *s, double base, int64_t epo
 /* ---- trainer and runner ---------------------------------------------------------------------- */
 
 /*
- * Training steps on several threads. A batch is cut into shards of a size that depends on model and
- * batch alone; each shard runs on one thread with single-threaded kernels and has gradients of its own,
- * which are added in the order of the shards: the bits do not depend on the number of threads. Models
- * with batch norm need the whole batch at once, and gradients of very large ones are kept once only: they have
- * one shard and use the threads inside kernels, whose sums are the same for one number of threads but may be
- * rounded otherwise for another. With threads 1 everything is the same everywhere.
+ * Training steps on several threads. A batch is cut into shards of a size that depends on model and batch alone; each
+ * shard runs on one thread at a time with single-threaded kernels and has gradients of its own, which are added in the
+ * order of the shards: the bits do not depend on the number of threads. Batch norm takes its statistics over the whole
+ * batch: the shards meet at each, and their sums are added in the same order. Gradients of very large models (above 8 M
+ * parameters) are kept once only: such models have one shard and use the threads inside kernels, whose sums are the same
+ * for one number of threads but may be rounded otherwise for another. With threads 1 everything is the same everywhere.
  */
+FST_API bool fst_graph_sharded(const fst_graph *g); /* false: the bits depend on the number of threads */
 /*
  * The first batch norm that sees one value a channel in a training batch of so many rows, by name; NULL when there is
  * none, as for more than one row. Such a batch has no variance (PyTorch refuses it): the norm's output is its bias
@@ -360,7 +361,6 @@ FST_API double fst_schedule_rate(const fst_schedule *s, double base, int64_t epo
  * learn as always. fst_loader_spec.drop_last leaves out a last batch of one sample.
  */
 FST_API const char *fst_graph_single_value_norm(const fst_graph *g, size_t rows);
-FST_API bool fst_graph_sharded(const fst_graph *g); /* false: the bits depend on the number of threads */
 typedef struct fst_trainer_options {
     size_t batch_size;
     int threads;       /* 0: all CPUs */
@@ -397,7 +397,8 @@ FST_API void fst_trainer_free(fst_trainer *t);
 FST_MUST FST_API fst_status fst_trainer_step(fst_trainer *t, fst_state *state, fst_optim *optim,
                                              const fst_step_input *in, fst_step_result *out, fst_error *err);
 FST_API int fst_trainer_threads(const fst_trainer *t);
-FST_API size_t fst_trainer_shard(const fst_trainer *t);
+FST_API size_t fst_trainer_shard(const fst_trainer *t); /* rows of a shard */
+FST_API size_t fst_trainer_plans(const fst_trainer *t); /* plans of that many rows that it holds */
 /* Calls visit for every kernel with its seconds a step, the kernel run alone on all threads: the median of five rounds
  * of round_seconds. Call it behind a step, while that step's state is there. */
 typedef void (*fst_kernel_visit)(void *ctx, const fst_kernel_info *info, double seconds);

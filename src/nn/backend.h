@@ -13,6 +13,17 @@
 struct fst_layout;
 struct fst_context;
 
+/*
+ * The shards of a batch that meet. Batch norm needs sums over the whole batch: each shard leaves its part in memory
+ * that the others may read, all shards come to the end of that kernel (fst_kernel.meet), and each then adds up the
+ * parts of all, in their order. A plan that runs alone is one shard of one.
+ */
+struct fst_peers {
+    int shard, shards;            /* which of how many */
+    const int64_t *rows;          /* by shard: samples that count, the first of its batch; the others are padding */
+    unsigned char *const *memory; /* by shard: its shared memory */
+};
+
 /* The memory of one call. Pointers that a kernel has no use for may be NULL. */
 struct fst_op_args {
     int64_t batch;
@@ -30,7 +41,19 @@ struct fst_op_args {
     void *held; /* inference: written by kernels that prepare, kept until the next time */
     const float *fold_param[2], *fold_buffer[2]; /* of a batch norm that is folded into the op */
     const fst_draws *draws;
+    const struct fst_peers *peers;
+    size_t shared_at; /* of this call in every shard's shared memory */
 };
+
+static inline int64_t fst__rows(const struct fst_op_args *a) /* samples of this shard that count */
+{
+    return a->peers->rows[a->peers->shard];
+}
+
+static inline void *fst__shared(const struct fst_op_args *a, int shard)
+{
+    return a->peers->memory[shard] + a->shared_at;
+}
 
 struct fst_kernel;
 typedef fst_status (*fst_kernel_fn)(struct fst_kernel *k, const struct fst_op_args *a, fst_error *err);
@@ -39,6 +62,7 @@ struct fst_kernel {
     const char *name;
     bool compute, backward;
     bool prepare; /* forward, of an inference plan: needed only when the state has changed */
+    bool meet;    /* all shards of the batch must have run it before one goes on */
 };
 
 enum { FST_OP_KERNELS = 20 };
@@ -67,6 +91,7 @@ struct fst_op {
     size_t saved;                              /* bytes that live from forward to backward */
     size_t held;                               /* bytes that live from one pass to the next (inference) */
     size_t scratch;                            /* bytes that live from one kernel of the op to the next */
+    size_t shared;                             /* bytes that the other shards of the batch may read */
     struct fst_kernel *kernel[FST_OP_KERNELS]; /* forward ones first */
     int kernels;
 };

@@ -114,6 +114,22 @@ static fst_status run_backward(struct fst_kernel *base, const struct fst_op_args
     return FST_OK;
 }
 
+static fst_status run_forward_sums(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    const struct fst_node *n = ((struct kernel *)base)->node;
+    (void)err;
+    fst__op_types[n->kind]->forward_sums(n, a);
+    return FST_OK;
+}
+
+static fst_status run_backward_sums(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    const struct fst_node *n = ((struct kernel *)base)->node;
+    (void)err;
+    fst__op_types[n->kind]->backward_sums(n, a);
+    return FST_OK;
+}
+
 static fst_status run_copy(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
 {
     (void)err;
@@ -139,6 +155,33 @@ static struct kernel *new_kernel(struct fst_context *c, fst_kernel_fn run, const
     return k;
 }
 
+/* The kernels of an op in their order: sums that the shards share stand before the pass that needs them. */
+static fst_status add_kernels(struct fst_context *c, const struct fst_op_request *r, struct fst_op *o, fst_error *err)
+{
+    const struct fst_op_type *t = fst__op_types[r->node->kind];
+    bool batch = r->training && !r->frozen;
+    const struct {
+        fst_kernel_fn run;
+        bool wanted, backward, meet;
+    } all[] = {
+        {run_forward_sums, t->forward_sums && batch, false, true},
+        {run_forward, true, false, false},
+        {run_backward_sums, t->backward_sums && r->training, true, batch},
+        {run_backward, r->training, true, false},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (!all[i].wanted)
+            continue;
+        struct kernel *k = new_kernel(c, all[i].run, t->name, all[i].backward);
+        if (!k)
+            return fst_fail_memory(err, sizeof *k);
+        k->node = r->node;
+        k->base.meet = all[i].meet;
+        o->kernel[o->kernels++] = &k->base;
+    }
+    return FST_OK;
+}
+
 static fst_status op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err)
 {
     const struct fst_node *n = r->node;
@@ -152,20 +195,13 @@ static fst_status op(struct fst_context *c, const struct fst_op_request *r, stru
         *out = o;
         return FST_OK;
     }
+    if (!s)
+        s = add_kernels(c, r, &o, err);
     if (s)
         return s;
-    struct kernel *f = new_kernel(c, run_forward, t->name, false);
-    struct kernel *b = f && r->training ? new_kernel(c, run_backward, t->name, true) : NULL;
-    if (!f || (r->training && !b))
-        return fst_fail_memory(err, sizeof *f);
-    f->node = n;
-    o.kernel[o.kernels++] = &f->base;
-    if (b) {
-        b->node = n;
-        o.kernel[o.kernels++] = &b->base;
-    }
     o.keep_in = o.keep_out = true;
-    bool needs_saved = r->training || n->kind == FST_OP_BATCHNORM2D || n->kind == FST_OP_SPECTRAL_LINEAR;
+    bool needs_saved = r->training || fst__is_batch_norm(n->kind) || n->kind == FST_OP_SPECTRAL_LINEAR;
+    o.shared = t->shared && r->training ? t->shared(n) : 0;
     o.saved = t->saved && needs_saved ? t->saved(n, r->batch) : 0;
     o.scratch = t->scratch ? t->scratch(n, r->batch) : 0;
     *out = o;

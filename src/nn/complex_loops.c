@@ -9,9 +9,10 @@
 enum { LANES = FST_LANES, CHUNK = 64 * LANES };
 #define ALWAYS static inline __attribute__((always_inline))
 
-struct fst_runs fst__runs(const struct fst_node *n, int64_t rows, int64_t block)
+struct fst_runs fst__runs(const struct fst_node *n, int64_t batch, int64_t block)
 {
-    struct fst_runs r = {.samples = rows / 2, .channels = n->in.dim[0], .plane = n->in.dim[1] * n->in.dim[2]};
+    struct fst_runs r = {
+        .samples = batch / 2, .rows = batch / 2, .channels = n->in.dim[0], .plane = n->in.dim[1] * n->in.dim[2]};
     /* One position: plain is the same as whole blocks. */
     r.block = block == 1 && r.plane == 1 && r.channels % LANES == 0 ? LANES : block;
     r.count = (r.channels + r.block - 1) / r.block;
@@ -53,7 +54,7 @@ ALWAYS void sum_step(const float *restrict re, const float *restrict im, float s
 
 FST_HOT static void sum_values(const float *in, const struct fst_runs *r, struct sums *t)
 {
-    for (int64_t b = 0; b < r->samples; b++)
+    for (int64_t b = 0; b < r->rows; b++)
         for (int64_t from = 0; from < r->length; from += CHUNK) {
             const float *re = in + b * r->row + from, *im = re + r->imaginary;
             int64_t n = r->length - from < CHUNK ? r->length - from : CHUNK, i = 0;
@@ -81,7 +82,7 @@ ALWAYS void product_step(const float *restrict re, const float *restrict im, con
 
 FST_HOT static void sum_products(const float *in, const struct fst_runs *r, const float mean[2][LANES], struct sums *t)
 {
-    for (int64_t b = 0; b < r->samples; b++)
+    for (int64_t b = 0; b < r->rows; b++)
         for (int64_t from = 0; from < r->length; from += CHUNK) {
             const float *re = in + b * r->row + from, *im = re + r->imaginary;
             int64_t n = r->length - from < CHUNK ? r->length - from : CHUNK, i = 0;
@@ -105,25 +106,28 @@ static void lane_means(const struct fst_runs *r, int64_t run, const struct fst_w
     }
 }
 
-static void batch_statistics(const struct fst_runs *r, const float *in, int64_t run, struct fst_whitening *kept)
+void fst__complex_norm_sums(const struct fst_runs *r, const struct fst_op_args *a, int64_t run)
 {
-    double count = (double)(r->samples * r->plane);
+    const float *in = a->in + run * r->length;
+    struct fst_whitening_shared *shared = fst__whitening_shared(a, a->peers->shard) + run * r->block;
+    double count = (double)(r->rows * r->plane);
     struct sums sum = {0}, product = {0};
-    float mean[2][LANES];
+    float mean[2][LANES] = {0};
     sum_values(in, r, &sum);
     for (int64_t c = 0; c < r->block && channel_of(r, run, (int)c) >= 0; c++)
-        for (int k = 0; k < 2; k++)
-            kept[run * r->block + c].mean[k] = lanes_of(r, sum.v[k], c) / count;
-    lane_means(r, run, kept, mean);
+        for (int k = 0; k < 2; k++) {
+            shared[c].mean[k] = lanes_of(r, sum.v[k], c) / count;
+            for (int64_t l = c; l < LANES; l += r->block)
+                mean[k][l] = (float)shared[c].mean[k];
+        }
     sum_products(in, r, mean, &product);
     for (int64_t c = 0; c < r->block && channel_of(r, run, (int)c) >= 0; c++) {
-        struct fst_whitening *w = &kept[run * r->block + c];
-        double off[2] = {w->mean[0] - (double)mean[0][c], w->mean[1] - (double)mean[1][c]};
-        double by[3] = {off[0] * off[0], off[1] * off[1], off[0] * off[1]};
+        double off[2] = {shared[c].mean[0] - (double)mean[0][c], shared[c].mean[1] - (double)mean[1][c]};
+        double by[3] = {off[0] * off[0], off[1] * off[1], off[0] * off[1]}, *to = shared[c].product;
         for (int k = 0; k < 3; k++)
-            w->covar[k] = lanes_of(r, product.v[k], c) / count - by[k];
+            to[k] = lanes_of(r, product.v[k], c) - count * by[k];
         for (int k = 0; k < 2; k++) /* of equal values nothing is left but rounding */
-            w->covar[k] = w->covar[k] > 0 ? w->covar[k] : 0;
+            to[k] = to[k] > 0 || to[k] != to[k] ? to[k] : 0;
     }
 }
 
@@ -169,21 +173,9 @@ void fst__complex_norm_forward(const struct fst_node *n, const struct fst_runs *
                                int64_t run, bool relu, struct fst_whitening *kept)
 {
     const float *in = a->in + run * r->length;
-    bool batch = a->training && !a->frozen;
     struct affine k = {0};
-    if (batch)
-        batch_statistics(r, in, run, kept);
-    for (int64_t i = 0; i < r->block && channel_of(r, run, (int)i) >= 0; i++) {
-        int64_t c = run * r->block + i;
-        struct fst_whitening *w = &kept[c];
-        for (int j = 0; !batch && j < 3; j++) {
-            w->covar[j] = (double)a->buffer[1][3 * c + j];
-            w->mean[j % 2] = (double)a->buffer[0][2 * c + j % 2];
-        }
-        fst__whiten(w, a->param[0] + 3 * c, n->u.norm.eps);
-        if (batch)
-            fst__whitening_update(n, a, c, w);
-    }
+    for (int64_t i = 0; i < r->block && channel_of(r, run, (int)i) >= 0; i++)
+        fst__whitening_channel(n, a, run * r->block + i, &kept[run * r->block + i]);
     lane_means(r, run, kept, k.mean);
     for (int l = 0; l < LANES; l++) {
         int64_t c = channel_of(r, run, l);
@@ -242,7 +234,7 @@ ALWAYS void gradient_step(const struct views *v, const float mean[2][LANES], flo
 ALWAYS void gradient_sums(const struct views *base, const struct fst_runs *r, const float mean[2][LANES],
                           struct sums *t, bool mask)
 {
-    for (int64_t b = 0; b < r->samples; b++)
+    for (int64_t b = 0; b < r->rows; b++)
         for (int64_t from = 0; from < r->length; from += CHUNK) {
             int64_t n = r->length - from < CHUNK ? r->length - from : CHUNK, i = 0;
             float s[6][LANES] = {0};
@@ -286,7 +278,7 @@ ALWAYS void backward_step(const struct views *v, const struct affine *k, bool ma
 
 ALWAYS void backward_runs(const struct views *base, const struct fst_runs *r, const struct affine *k, bool mask)
 {
-    for (int64_t b = 0; b < r->samples; b++) {
+    for (int64_t b = 0; b < r->rows; b++) {
         int64_t i = 0;
         for (; i + LANES <= r->length; i += LANES) {
             struct views v = views_at(base, r, b, i);
@@ -306,26 +298,57 @@ FST_HOT static void input_gradients(const struct views *base, const struct fst_r
         backward_runs(base, r, k, false);
 }
 
-/* The channel's gradients, and the lane's coefficients of the input's. */
+static struct views views_of(const struct fst_runs *r, const struct fst_op_args *a, int64_t run, bool mask)
+{
+    struct views base;
+    float *to = a->grad_in ? a->grad_in : a->grad_out; /* not written when nobody wants it */
+    for (int j = 0; j < 2; j++) {
+        int64_t at = run * r->length + j * r->imaginary;
+        base.in[j] = a->in + at;
+        base.out[j] = (mask ? a->out : a->in) + at;
+        base.g[j] = a->grad_out + at;
+        base.to[j] = to + at;
+    }
+    return base;
+}
+
+void fst__complex_norm_gradient_sums(const struct fst_node *n, const struct fst_runs *r, const struct fst_op_args *a,
+                                     int64_t run, bool mask, const struct fst_whitening *kept)
+{
+    struct sums t = {0};
+    struct views base = views_of(r, a, run, mask);
+    float mean[2][LANES];
+    lane_means(r, run, kept, mean);
+    sum_gradients(&base, r, mean, &t, mask);
+    for (int64_t i = 0; i < r->block && channel_of(r, run, (int)i) >= 0; i++) {
+        int64_t c = run * r->block + i;
+        struct fst_whitening_shared *s = &fst__whitening_shared(a, a->peers->shard)[c];
+        struct fst_whitening_grad g;
+        for (int j = 0; j < 2; j++)
+            s->sum[j] = lanes_of(r, t.v[j], i);
+        for (int j = 0; j < 4; j++)
+            s->dot[j] = lanes_of(r, t.v[2 + j], i) - s->sum[j / 2] * (kept[c].mean[j % 2] - (double)mean[j % 2][i]);
+        /* a parameter's gradient is the sum over the shards of theirs: the optimiser adds them up */
+        fst__whiten_backward(&kept[c], a->param[0] + 3 * c, n->u.norm.eps, s->sum, s->dot, 1, true, &g);
+        for (int j = 0; j < 3; j++)
+            a->grad_param[0][3 * c + j] = (float)g.weight[j];
+        for (int j = 0; j < 2; j++)
+            a->grad_param[1][2 * c + j] = (float)g.bias[j];
+    }
+}
+
+/* The lane's coefficients of the input's gradient. */
 static void channel_backward(const struct fst_node *n, const struct fst_runs *r, const struct fst_op_args *a,
-                             int64_t run, int64_t i, const struct fst_whitening *w, const struct sums *t,
-                             struct affine *k)
+                             int64_t run, int64_t i, const struct fst_whitening *w, struct affine *k)
 {
     int64_t c = run * r->block + i;
     struct fst_whitening_grad g;
     double sum[2], dot[4], off[2];
-    for (int j = 0; j < 2; j++) {
-        sum[j] = lanes_of(r, t->v[j], i);
-        off[j] = w->mean[j] - (double)k->mean[j][i];
-    }
-    for (int j = 0; j < 4; j++)
-        dot[j] = lanes_of(r, t->v[2 + j], i) - sum[j / 2] * off[j % 2];
-    fst__whiten_backward(w, a->param[0] + 3 * c, n->u.norm.eps, sum, dot, (double)(r->samples * r->plane),
-                         !a->training || a->frozen, &g);
-    for (int j = 0; j < 3; j++)
-        a->grad_param[0][3 * c + j] = (float)g.weight[j];
+    fst__whitening_sums(a, c, sum, dot);
+    fst__whiten_backward(w, a->param[0] + 3 * c, n->u.norm.eps, sum, dot, fst__norm_values(n, a),
+                         !fst__batch_statistics(a), &g);
     for (int j = 0; j < 2; j++)
-        a->grad_param[1][2 * c + j] = (float)g.bias[j];
+        off[j] = w->mean[j] - (double)k->mean[j][i];
     for (int64_t l = i; l < LANES; l += r->block) {
         for (int j = 0; j < 4; j++)
             k->a[j][l] = (float)w->a[j];
@@ -340,22 +363,16 @@ void fst__complex_norm_backward(const struct fst_node *n, const struct fst_runs 
                                 int64_t run, bool mask, const struct fst_whitening *kept)
 {
     struct affine k = {0};
-    struct sums t = {0};
-    struct views base;
-    float *to = a->grad_in ? a->grad_in : a->grad_out; /* not written when nobody wants it */
-    for (int j = 0; j < 2; j++) {
-        int64_t at = run * r->length + j * r->imaginary;
-        base.in[j] = a->in + at;
-        base.out[j] = (mask ? a->out : a->in) + at;
-        base.g[j] = a->grad_out + at;
-        base.to[j] = to + at;
-    }
+    struct views base = views_of(r, a, run, mask);
+    if (!a->grad_in)
+        return;
     lane_means(r, run, kept, k.mean);
-    sum_gradients(&base, r, k.mean, &t, mask);
     for (int64_t i = 0; i < r->block && channel_of(r, run, (int)i) >= 0; i++)
-        channel_backward(n, r, a, run, i, &kept[run * r->block + i], &t, &k);
-    if (a->grad_in)
-        input_gradients(&base, r, &k, mask);
+        channel_backward(n, r, a, run, i, &kept[run * r->block + i], &k);
+    input_gradients(&base, r, &k, mask);
+    for (int64_t b = r->rows; b < r->samples; b++) /* padding has no gradient */
+        for (int j = 0; j < 2; j++)
+            memset(base.to[j] + b * r->row, 0, (size_t)r->length * sizeof(float));
 }
 
 /* ---- around complex convolutions ------------------------------------------------------------------------------------

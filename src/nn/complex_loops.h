@@ -12,16 +12,21 @@ enum { FST_LANES = 16 };
  * 8, 16) divide FST_LANES. Channels are padded with zeros to whole blocks, and stay zeros.
  */
 struct fst_runs {
-    int64_t samples, channels, plane, block;
-    int64_t count, length;  /* runs of a row, elements of a run */
-    int64_t row, imaginary; /* elements of a row; from a real part to its imaginary part */
+    int64_t samples, rows, channels, plane, block; /* rows: samples that count, the first ones */
+    int64_t count, length;                         /* runs of a row, elements of a run */
+    int64_t row, imaginary;                        /* elements of a row; from a real part to its imaginary part */
 };
-struct fst_runs fst__runs(const struct fst_node *n, int64_t rows, int64_t block);
+/* batch: rows in memory, two a sample; all samples count. */
+struct fst_runs fst__runs(const struct fst_node *n, int64_t batch, int64_t block);
 
-/* Complex batch norm of run `run` of every row; kept: by channel, from forward to backward. */
+/* Complex batch norm of run `run` of every row; kept: by channel, from forward to backward. rows: samples that count.
+ * The sums stand before the pass that needs them, and are left in the shard's shared memory. */
+void fst__complex_norm_sums(const struct fst_runs *r, const struct fst_op_args *a, int64_t run);
 void fst__complex_norm_forward(const struct fst_node *n, const struct fst_runs *r, const struct fst_op_args *a,
                                int64_t run, bool relu, struct fst_whitening *kept);
 /* mask: the gradient is 0 where the output is not above 0. */
+void fst__complex_norm_gradient_sums(const struct fst_node *n, const struct fst_runs *r, const struct fst_op_args *a,
+                                     int64_t run, bool mask, const struct fst_whitening *kept);
 void fst__complex_norm_backward(const struct fst_node *n, const struct fst_runs *r, const struct fst_op_args *a,
                                 int64_t run, bool mask, const struct fst_whitening *kept);
 

@@ -125,11 +125,17 @@ struct fst_op_type {
     fst_status (*shape)(struct fst_node *n, fst_error *err);
     /* Forward FLOPs of one sample. */
     double (*flops)(const struct fst_node *n);
-    /* The reference kernels (see struct fst_op_args in backend.h): plain layouts, sums in double. */
+    /* The reference kernels (see struct fst_op_args in backend.h): plain layouts, sums in double. Where a pass needs
+     * sums over all shards of a batch, `sums` leaves this shard's part in the shared memory before it; NULL: it needs
+     * none. */
+    void (*forward_sums)(const struct fst_node *n, const struct fst_op_args *a);
+    void (*backward_sums)(const struct fst_node *n, const struct fst_op_args *a);
     void (*forward)(const struct fst_node *n, const struct fst_op_args *a);
     void (*backward)(const struct fst_node *n, const struct fst_op_args *a);
     /* Bytes of `saved` that forward leaves for backward, for a batch. */
     size_t (*saved)(const struct fst_node *n, int64_t batch);
+    /* Bytes of the shared memory that the sums need. */
+    size_t (*shared)(const struct fst_node *n);
     /* Bytes of `scratch` that forward and backward need. */
     size_t (*scratch)(const struct fst_node *n, int64_t batch);
     bool takes_complex; /* acts on real and imaginary parts alike, or knows what complex numbers are */
@@ -142,7 +148,7 @@ extern const struct fst_op_type fst__op_conv2d, fst__op_linear, fst__op_relu, fs
     fst__op_magnitude, fst__op_complex_conv2d, fst__op_complex_linear, fst__op_complex_batchnorm,
     fst__op_time_freq_attention;
 
-/* Statistics of the whole batch: it cannot be cut, or padded. */
+/* Statistics of the whole batch: its shards must meet. */
 static inline bool fst__is_batch_norm(fst_op_kind k)
 {
     return k == FST_OP_BATCHNORM2D || k == FST_OP_COMPLEX_BATCHNORM;
@@ -170,6 +176,22 @@ struct fst_crew {
     void (*run)(void *ctx, fst_job_fn fn, void *job_ctx, size_t jobs); /* NULL: one after the other */
     void *ctx;
 };
+/*
+ * A pass in parts, between which the shards of a batch meet (struct fst_peers in backend.h): parts 0 ... forward-1,
+ * then those of the backward pass. fst_plan_forward and fst_plan_backward run them one after the other.
+ */
+struct fst_peers;
+struct fst_parts {
+    int forward, all;
+};
+struct fst_parts fst__plan_parts(const fst_plan *p);
+/* Makes the plan one shard of several, whose plans are equal; NULL: it is alone again. peers must outlive the plan. */
+void fst__plan_join(fst_plan *p, const struct fst_peers *peers);
+unsigned char *fst__plan_shared(const fst_plan *p); /* its shared memory, for the peers */
+/* Before the parts of a step: what they read and write. */
+void fst__plan_bind(fst_plan *p, const fst_state *state, float *grads, const float *x, const fst_draws *draws);
+fst_status fst__plan_run_part(fst_plan *p, int part, fst_error *err);
+const float *fst__plan_output(const fst_plan *p);
 /* The threads that a plan's kernels use: a pool beside them would fight them for the CPUs. */
 struct fst_crew fst__plan_crew(fst_plan *p);
 double fst__optim_step(fst_optim *o, float *params, const fst_optim_input *in, const struct fst_crew *crew);

@@ -1,6 +1,7 @@
 /* Element-wise loops that know no shape or layout: in float, and on bf16 values with float inside. */
 #include <string.h>
 
+#include "bf16.h"
 #include "ops.h"
 
 /* ---- float ---------------------------------------------------------------------------------------- */
@@ -72,23 +73,6 @@ FST_HOT void fst__scale(const float *restrict x, float factor, float *restrict o
 
 /* ---- bf16: the upper half of a float --------------------------------------------------------------- */
 
-static inline float widen(uint16_t x)
-{
-    uint32_t bits = (uint32_t)x << 16;
-    float f;
-    memcpy(&f, &bits, sizeof f);
-    return f;
-}
-
-/* To nearest, ties to even; a NaN stays one. */
-static inline uint16_t narrow(float f)
-{
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    uint32_t nan = (bits >> 16) | 0x40u, rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
-}
-
 FST_HOT void fst__relu_forward_bf16(const uint16_t *restrict x, uint16_t *restrict y, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -123,10 +107,10 @@ FST_HOT void fst__add_bf16(const uint16_t *x, const uint16_t *y, uint16_t *out, 
 {
     if (relu)
         for (size_t i = 0; i < n; i++) {
-            float z = widen(x[i]) + widen(y[i]);
-            out[i] = narrow(z > 0 ? z : 0);
+            float z = fst__widen(x[i]) + fst__widen(y[i]);
+            out[i] = fst__narrow(z > 0 ? z : 0);
         }
     else
         for (size_t i = 0; i < n; i++)
-            out[i] = narrow(widen(x[i]) + widen(y[i]));
+            out[i] = fst__narrow(fst__widen(x[i]) + fst__widen(y[i]));
 }

@@ -63,7 +63,7 @@ struct kernel {
     const struct fst_node *fold;      /* the batch norm that it folds into weights and bias, */
     struct place folded, folded_bias; /* which go there */
     struct fst_blocked_pool pool;
-    int64_t block; /* of channels, for loops on complex values */
+    int64_t block; /* of channels, for loops on complex values and norms */
     size_t clear;  /* bytes of the gradient that are set to 0 */
     struct kernel *next;
 };
@@ -125,7 +125,7 @@ fst_status fdn_accumulate(struct fst_context *c, const struct fst_layout *l, str
 
 typedef fst_status fdn_maker(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err);
 fdn_maker fdn_weighted_op, fdn_relu_op, fdn_relu6_op, fdn_add_op, fdn_plain_op, fdn_blocked_maxpool_op, fdn_spectral_op,
-    fdn_scale_op, fdn_attention_op;
+    fdn_scale_op, fdn_attention_op, fdn_norm_op;
 /* onednn_complex.c, onednn_complex_loops.c */
 fdn_maker fdn_complex_weighted_op, fdn_complex_norm_op, fdn_time_freq_op;
 /* The kernels of one node. */

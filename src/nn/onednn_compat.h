@@ -120,6 +120,26 @@ static inline int64_t fdn_channel_block(fdn_md md)
     return dense ? block : 0;
 }
 
+/* Are channels the innermost dimension, (n, h, w, c) without padding? */
+static inline bool fdn_channels_last(fdn_md md)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    int blocks = 0;
+    dnnl_dims_t *strides_at, *dims_at;
+    if (dnnl_memory_desc_query(md, dnnl_query_inner_nblks_s32, &blocks) || blocks != 0 ||
+        dnnl_memory_desc_query(md, dnnl_query_strides, &strides_at) ||
+        dnnl_memory_desc_query(md, dnnl_query_padded_dims, &dims_at))
+        return false;
+    const dnnl_dim_t *strides = *strides_at, *dims = *dims_at;
+#else
+    if (md->format_kind != dnnl_blocked || md->format_desc.blocking.inner_nblks != 0)
+        return false;
+    const dnnl_dim_t *strides = md->format_desc.blocking.strides, *dims = md->padded_dims;
+#endif
+    return strides[1] == 1 && strides[3] == dims[1] && strides[2] == dims[3] * dims[1] &&
+           strides[0] == dims[2] * dims[3] * dims[1];
+}
+
 static inline dnnl_status_t fdn_append_relu(dnnl_post_ops_t ops)
 {
 #if DNNL_VERSION_MAJOR >= 3

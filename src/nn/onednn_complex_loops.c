@@ -42,6 +42,21 @@ static struct fst_runs runs_of(const struct kernel *k, const struct fst_op_args 
 
 /* ---- batch norm --------------------------------------------------------------------------------------- */
 
+/* Batch norm looks at rows that count only. */
+static struct fst_runs counted_runs(const struct kernel *k, const struct fst_op_args *a)
+{
+    struct fst_runs r = runs_of(k, a);
+    r.rows = fst__rows(a);
+    return r;
+}
+
+static void norm_sums_span(const struct kernel *k, const struct fst_op_args *a, size_t from, size_t count)
+{
+    struct fst_runs r = counted_runs(k, a);
+    for (size_t run = from; run < from + count; run++)
+        fst__complex_norm_sums(&r, a, (int64_t)run);
+}
+
 static void norm_span(const struct kernel *k, const struct fst_op_args *a, size_t from, size_t count)
 {
     struct fst_runs r = runs_of(k, a);
@@ -49,12 +64,19 @@ static void norm_span(const struct kernel *k, const struct fst_op_args *a, size_
     for (size_t run = from; run < from + count; run++)
         fst__complex_norm_forward(k->node, &r, a, (int64_t)run, k->mask, kept);
     if (from == 0)
-        fst__whitening_count(k->node, a);
+        fst__norm_count(k->node, a);
+}
+
+static void norm_gradient_sums_span(const struct kernel *k, const struct fst_op_args *a, size_t from, size_t count)
+{
+    struct fst_runs r = counted_runs(k, a);
+    for (size_t run = from; run < from + count; run++)
+        fst__complex_norm_gradient_sums(k->node, &r, a, (int64_t)run, k->mask, a->saved);
 }
 
 static void norm_backward_span(const struct kernel *k, const struct fst_op_args *a, size_t from, size_t count)
 {
-    struct fst_runs r = runs_of(k, a);
+    struct fst_runs r = counted_runs(k, a);
     for (size_t run = from; run < from + count; run++)
         fst__complex_norm_backward(k->node, &r, a, (int64_t)run, k->mask, a->saved);
 }
@@ -68,7 +90,13 @@ fst_status fdn_complex_norm_op(struct fst_context *c, const struct fst_op_reques
         return s;
     struct fst_runs runs = fst__runs(r->node, r->batch, block);
     op->saved = (size_t)runs.channels * sizeof(struct fst_whitening);
-    s = add_runs(c, r, op, "complex norm", false, norm_span, block, runs.count, err);
+    bool batch = r->training && !r->frozen;
+    if (batch)
+        s = add_runs(c, r, op, "complex norm sums", false, norm_sums_span, block, runs.count, err);
+    if (!s && batch)
+        c->kernels->base.meet = true;
+    if (!s)
+        s = add_runs(c, r, op, "complex norm", false, norm_span, block, runs.count, err);
     if (s)
         return s;
     c->kernels->mask = r->relu;
@@ -76,6 +104,14 @@ fst_status fdn_complex_norm_op(struct fst_context *c, const struct fst_op_reques
         return FST_OK;
     op->keep_in = true;
     op->keep_out = mask;
+    op->shared = fst__op_complex_batchnorm.shared(r->node);
+    s = add_runs(c, r, op, "complex norm gradient sums", true, norm_gradient_sums_span, block, runs.count, err);
+    if (s)
+        return s;
+    c->kernels->mask = mask;
+    c->kernels->base.meet = batch;
+    if (!r->want_grad_in)
+        return FST_OK;
     s = add_runs(c, r, op, "complex norm backward", true, norm_backward_span, block, runs.count, err);
     if (!s)
         c->kernels->mask = mask;

@@ -1,5 +1,4 @@
-/* The ops on oneDNN that are neither convolutions nor loops of ours: pooling, batch norm; and which maker makes what.
- */
+/* The ops on oneDNN that are neither convolutions, norms nor loops of ours: pooling; and which maker makes what. */
 #include <string.h>
 
 #include "onednn.h"
@@ -126,132 +125,6 @@ static fst_status pool_op(struct fst_context *c, const struct fst_op_request *r,
     return s;
 }
 
-/* ---- batch norm ------------------------------------------------------------------------------------ */
-
-static fst_status run_statistics(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
-{
-    const struct fst_node *n = ((struct kernel *)base)->node;
-    const float *mean = a->saved;
-    (void)err;
-    fst__batchnorm_update(n, a, mean, mean + n->in.dim[0]);
-    return FST_OK;
-}
-
-struct norm {
-    struct fst_context *c;
-    const struct fst_op_request *r;
-    struct fst_op *op;
-    unsigned flags;
-    bool global; /* running statistics */
-    const struct fst_layout *channel, *workspace;
-    size_t workspace_at;
-};
-
-static fst_status bind_statistics(const struct norm *m, struct kernel *k, fst_error *err)
-{
-    struct place variance = {SAVED, (size_t)m->r->node->in.dim[0] * sizeof(float)};
-    fst_status s = fdn_bind(k, DNNL_ARG_MEAN, m->channel, AT(m->global ? BUFFER0 : SAVED), err);
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_VARIANCE, m->channel, m->global ? AT(BUFFER1) : variance, err);
-    if (!s && m->workspace)
-        s = fdn_bind(k, DNNL_ARG_WORKSPACE, m->workspace, (struct place){SAVED, m->workspace_at}, err);
-    return s;
-}
-
-static fst_status norm_forward(struct norm *m, dnnl_primitive_desc_t pd, fst_error *err)
-{
-    const struct fst_node *n = m->r->node;
-    dnnl_primitive_desc_t copy;
-    struct kernel *k = fdn_new_kernel(m->c, m->op, "batchnorm forward", false, err);
-    fst_status s = k ? FST_OK : FST_E_MEMORY;
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_SRC, m->op->in, AT(IN), err);
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_DST, m->op->out, AT(OUT), err);
-    if (!s)
-        s = bind_statistics(m, k, err);
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_SCALE, m->channel, AT(PARAM0), err);
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_SHIFT, m->channel, AT(PARAM1), err);
-    if (s)
-        return s;
-    dnnl_status_t ds = dnnl_primitive_desc_clone(&copy, pd);
-    s = ds ? fdn_failed(ds, "forward", err) : fdn_finish(k, m->op, copy, 0, err);
-    if (!s && !m->global)
-        s = fdn_add_call(m->c, m->op, "running statistics", false, run_statistics, n, err);
-    return s;
-}
-
-static fst_status norm_backward(struct norm *m, const_dnnl_primitive_desc_t hint, fst_error *err)
-{
-    dnnl_primitive_desc_t pd;
-    fdn_md data = FDN_MD(m->op->in->md);
-    dnnl_status_t ds = fdn_batchnorm_backward(&pd, m->c->engine, data, data, (float)m->r->node->u.norm.eps, m->flags,
-                                              hint, m->c->attr);
-    if (ds)
-        return fdn_failed(ds, "backward", err);
-    struct kernel *k = fdn_new_kernel(m->c, m->op, "batchnorm backward", true, err);
-    fst_status s = k ? FST_OK : FST_E_MEMORY;
-    size_t used = m->r->want_grad_in ? 0 : fdn_round64(fdn_bytes(m->op->in));
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_SRC, m->op->in, AT(IN), err);
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_DIFF_DST, m->op->out, AT(GRAD_OUT), err);
-    if (!s) /* the primitive always writes the input's gradient; when nobody wants it, to the scratch */
-        s = fdn_bind(k, DNNL_ARG_DIFF_SRC, m->op->in, AT(used ? SCRATCH : GRAD_IN), err);
-    if (!s)
-        s = bind_statistics(m, k, err);
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_SCALE, m->channel, AT(PARAM0), err);
-    if (!s && FDN_NORM_BACKWARD_TAKES_SHIFT)
-        s = fdn_bind(k, DNNL_ARG_SHIFT, m->channel, AT(PARAM1), err);
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_DIFF_SCALE, m->channel, AT(GRAD_PARAM0), err);
-    if (!s)
-        s = fdn_bind(k, DNNL_ARG_DIFF_SHIFT, m->channel, AT(GRAD_PARAM1), err);
-    if (s) {
-        dnnl_primitive_desc_destroy(pd);
-        return s;
-    }
-    return fdn_finish(k, m->op, pd, used, err);
-}
-
-static fst_status norm_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)
-{
-    const struct fst_node *n = r->node;
-    struct norm m = {.c = c, .r = r, .op = op, .global = !r->training || r->frozen};
-    dnnl_primitive_desc_t pd;
-    m.flags = dnnl_use_scale | dnnl_use_shift;
-    if (m.global)
-        m.flags |= dnnl_use_global_stats;
-    if (r->relu)
-        m.flags |= dnnl_fuse_norm_relu;
-    op->in = op->out = r->in;
-    op->keep_in = true;
-    fst_status s = fdn_tagged(c, dnnl_f32, 1, &n->in.dim[0], false, &m.channel, err);
-    if (s)
-        return s;
-    dnnl_status_t ds =
-        fdn_batchnorm_forward(&pd, c->engine, r->training ? dnnl_forward_training : dnnl_forward_inference,
-                              FDN_MD(op->in->md), (float)n->u.norm.eps, m.flags, c->attr);
-    if (ds)
-        return fdn_failed(ds, "forward", err);
-    m.workspace_at = fdn_round64(2 * (size_t)n->in.dim[0] * sizeof(float));
-    op->saved = m.workspace_at;
-    if (r->relu && r->training) {
-        s = fdn_queried(c, pd, dnnl_query_workspace_md, &m.workspace, err);
-        if (!s)
-            op->saved += fdn_bytes(m.workspace);
-    }
-    if (!s)
-        s = norm_forward(&m, pd, err);
-    if (!s && r->training)
-        s = norm_backward(&m, pd, err);
-    dnnl_primitive_desc_destroy(pd);
-    return s;
-}
-
 /* ---- the rest ---------------------------------------------------------------------------------------- */
 static fst_status flatten_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)
 {
@@ -279,7 +152,7 @@ fst_status fdn_op(struct fst_context *c, const struct fst_op_request *r, struct 
         [FST_OP_MAXPOOL2D] = pool_op,
         [FST_OP_FLATTEN] = flatten_op,
         [FST_OP_DROPOUT] = dropout_op,
-        [FST_OP_BATCHNORM2D] = norm_op,
+        [FST_OP_BATCHNORM2D] = fdn_norm_op,
         [FST_OP_ADD] = fdn_add_op,
         [FST_OP_CONCAT] = fdn_plain_op,
         [FST_OP_AVGPOOL2D] = pool_op,

@@ -88,13 +88,10 @@ void fst__whiten_backward(const struct fst_whitening *w, const float weight[3], 
     out->c[1] = -(a[1] * sum[0] + a[3] * sum[1]) / count;
 }
 
-void fst__whitening_update(const struct fst_node *n, const struct fst_op_args *a, int64_t c,
-                           const struct fst_whitening *w)
+static void move_running(const struct fst_node *n, const struct fst_op_args *a, int64_t c,
+                         const struct fst_whitening *w, double count)
 {
-    double m = n->u.norm.momentum, count = (double)(a->batch / 2 * n->in.dim[1] * n->in.dim[2]);
-    double unbias = count > 1 ? count / (count - 1) : 1;
-    if (count <= 1)
-        return;
+    double m = n->u.norm.momentum, unbias = count / (count - 1);
     for (int k = 0; k < 2; k++) {
         float *mean = &a->buffer[0][2 * c + k];
         *mean = (float)((1 - m) * (double)*mean + m * w->mean[k]);
@@ -105,10 +102,60 @@ void fst__whitening_update(const struct fst_node *n, const struct fst_op_args *a
     }
 }
 
-void fst__whitening_count(const struct fst_node *n, const struct fst_op_args *a)
+/* Parts of all shards by the rule of Chan, Golub and LeVeque (1979), for two variables. */
+static void join_shards(const struct fst_node *n, const struct fst_op_args *a, int64_t c, struct fst_whitening *w)
 {
-    if (a->training && !a->frozen && a->counter && a->batch / 2 * n->in.dim[1] * n->in.dim[2] > 1)
-        (*a->counter)++;
+    double count = fst__norm_values(n, a), plane = (double)(n->in.dim[1] * n->in.dim[2]);
+    w->mean[0] = w->mean[1] = w->covar[0] = w->covar[1] = w->covar[2] = 0;
+    for (int s = 0; s < a->peers->shards; s++)
+        for (int k = 0; k < 2; k++)
+            w->mean[k] += fst__whitening_shared(a, s)[c].mean[k] * ((double)a->peers->rows[s] * plane / count);
+    for (int s = 0; s < a->peers->shards; s++) {
+        const struct fst_whitening_shared *part = &fst__whitening_shared(a, s)[c];
+        double own = (double)a->peers->rows[s] * plane;
+        double d[2] = {part->mean[0] - w->mean[0], part->mean[1] - w->mean[1]};
+        const double by[3] = {d[0] * d[0], d[1] * d[1], d[0] * d[1]};
+        for (int k = 0; k < 3; k++)
+            w->covar[k] += (part->product[k] + own * by[k]) / count;
+    }
+    if (a->peers->shard == 0 && count > 1)
+        move_running(n, a, c, w, count);
+}
+
+void fst__whitening_channel(const struct fst_node *n, const struct fst_op_args *a, int64_t c, struct fst_whitening *w)
+{
+    if (fst__batch_statistics(a)) {
+        join_shards(n, a, c, w);
+    } else {
+        for (int k = 0; k < 3; k++)
+            w->covar[k] = (double)a->buffer[1][3 * c + k];
+        for (int k = 0; k < 2; k++)
+            w->mean[k] = (double)a->buffer[0][2 * c + k];
+    }
+    fst__whiten(w, a->param[0] + 3 * c, n->u.norm.eps);
+}
+
+void fst__whitening_sums(const struct fst_op_args *a, int64_t c, double sum[2], double dot[4])
+{
+    sum[0] = sum[1] = dot[0] = dot[1] = dot[2] = dot[3] = 0;
+    for (int s = 0; s < a->peers->shards; s++) {
+        const struct fst_whitening_shared *part = &fst__whitening_shared(a, s)[c];
+        for (int k = 0; k < 2; k++)
+            sum[k] += part->sum[k];
+        for (int k = 0; k < 4; k++)
+            dot[k] += part->dot[k];
+    }
+}
+
+static size_t saved(const struct fst_node *n, int64_t batch)
+{
+    (void)batch;
+    return (size_t)n->in.dim[0] * sizeof(struct fst_whitening);
+}
+
+static size_t shared(const struct fst_node *n)
+{
+    return (size_t)n->in.dim[0] * sizeof(struct fst_whitening_shared);
 }
 
 /* ---- the reference ------------------------------------------------------------------------------------------ */
@@ -129,87 +176,92 @@ static int64_t element(const struct walk *w, int64_t c, int64_t i)
     return (i / w->plane * w->channels + c) * w->plane + i % w->plane;
 }
 
-static struct fst_whitening statistics(const struct fst_node *n, const struct fst_op_args *a, int64_t c)
+static void forward_sums(const struct fst_node *n, const struct fst_op_args *a)
 {
-    struct fst_whitening s = {0};
     struct walk w = walk_of(n, a);
-    int64_t count = w.samples * w.plane;
-    if (!a->training || a->frozen) {
-        for (int k = 0; k < 3; k++)
-            s.covar[k] = (double)a->buffer[1][3 * c + k];
-        s.mean[0] = (double)a->buffer[0][2 * c];
-        s.mean[1] = (double)a->buffer[0][2 * c + 1];
-    } else {
+    int64_t count = fst__rows(a) * w.plane;
+    for (int64_t c = 0; c < w.channels; c++) {
+        struct fst_whitening_shared *s = &fst__whitening_shared(a, a->peers->shard)[c];
+        *s = (struct fst_whitening_shared){0};
         for (int64_t i = 0; i < count; i++)
             for (int k = 0; k < 2; k++)
-                s.mean[k] += (double)a->in[element(&w, c, i) + k * w.imaginary] / (double)count;
+                s->mean[k] += (double)a->in[element(&w, c, i) + k * w.imaginary] / (double)count;
         for (int64_t i = 0; i < count; i++) {
             const float *z = a->in + element(&w, c, i);
-            double re = (double)z[0] - s.mean[0], im = (double)z[w.imaginary] - s.mean[1];
-            s.covar[0] += re * re / (double)count;
-            s.covar[1] += im * im / (double)count;
-            s.covar[2] += re * im / (double)count;
+            double re = (double)z[0] - s->mean[0], im = (double)z[w.imaginary] - s->mean[1];
+            s->product[0] += re * re;
+            s->product[1] += im * im;
+            s->product[2] += re * im;
         }
     }
-    fst__whiten(&s, a->param[0] + 3 * c, n->u.norm.eps);
-    return s;
 }
 
 static void forward(const struct fst_node *n, const struct fst_op_args *a)
 {
+    struct fst_whitening *keep = a->saved;
     struct walk w = walk_of(n, a);
     for (int64_t c = 0; c < w.channels; c++) {
-        struct fst_whitening s = statistics(n, a, c);
+        struct fst_whitening *s = &keep[c];
+        fst__whitening_channel(n, a, c, s);
         for (int64_t i = 0; i < w.samples * w.plane; i++) {
             int64_t at = element(&w, c, i);
-            double re = (double)a->in[at] - s.mean[0], im = (double)a->in[at + w.imaginary] - s.mean[1];
-            a->out[at] = (float)(s.a[0] * re + s.a[1] * im + (double)a->param[1][2 * c]);
-            a->out[at + w.imaginary] = (float)(s.a[2] * re + s.a[3] * im + (double)a->param[1][2 * c + 1]);
+            double re = (double)a->in[at] - s->mean[0], im = (double)a->in[at + w.imaginary] - s->mean[1];
+            a->out[at] = (float)(s->a[0] * re + s->a[1] * im + (double)a->param[1][2 * c]);
+            a->out[at + w.imaginary] = (float)(s->a[2] * re + s->a[3] * im + (double)a->param[1][2 * c + 1]);
         }
-        if (a->training && !a->frozen)
-            fst__whitening_update(n, a, c, &s);
     }
-    fst__whitening_count(n, a);
+    fst__norm_count(n, a);
 }
 
-static void input_gradient(const struct fst_op_args *a, const struct walk *w, int64_t c, const struct fst_whitening *s,
-                           const struct fst_whitening_grad *g)
+static void backward_sums(const struct fst_node *n, const struct fst_op_args *a)
 {
-    for (int64_t i = 0; i < w->samples * w->plane; i++) {
-        int64_t at = element(w, c, i), im_at = at + w->imaginary;
-        double re = (double)a->in[at] - s->mean[0], im = (double)a->in[im_at] - s->mean[1];
-        double gr = (double)a->grad_out[at], gi = (double)a->grad_out[im_at];
-        a->grad_in[at] = (float)(s->a[0] * gr + s->a[2] * gi + g->b[0] * re + g->b[2] * im + g->c[0]);
-        a->grad_in[im_at] = (float)(s->a[1] * gr + s->a[3] * gi + g->b[2] * re + g->b[1] * im + g->c[1]);
+    const struct fst_whitening *keep = a->saved;
+    struct walk w = walk_of(n, a);
+    for (int64_t c = 0; c < w.channels; c++) {
+        struct fst_whitening_shared *s = &fst__whitening_shared(a, a->peers->shard)[c];
+        struct fst_whitening_grad g;
+        for (int k = 0; k < 4; k++)
+            s->dot[k] = s->sum[k / 2] = 0;
+        for (int64_t i = 0; i < fst__rows(a) * w.plane; i++) {
+            int64_t at = element(&w, c, i);
+            double d[2] = {(double)a->in[at] - keep[c].mean[0], (double)a->in[at + w.imaginary] - keep[c].mean[1]};
+            for (int k = 0; k < 2; k++) {
+                double go = (double)a->grad_out[at + k * w.imaginary];
+                s->sum[k] += go;
+                s->dot[2 * k] += go * d[0];
+                s->dot[2 * k + 1] += go * d[1];
+            }
+        }
+        /* a parameter's gradient is the sum over the shards of theirs: the optimiser adds them up */
+        fst__whiten_backward(&keep[c], a->param[0] + 3 * c, n->u.norm.eps, s->sum, s->dot, 1, true, &g);
+        for (int k = 0; k < 3; k++)
+            a->grad_param[0][3 * c + k] = (float)g.weight[k];
+        for (int k = 0; k < 2; k++)
+            a->grad_param[1][2 * c + k] = (float)g.bias[k];
     }
 }
 
 static void backward(const struct fst_node *n, const struct fst_op_args *a)
 {
+    const struct fst_whitening *keep = a->saved;
     struct walk w = walk_of(n, a);
-    bool fixed = !a->training || a->frozen;
-    for (int64_t c = 0; c < w.channels; c++) {
-        struct fst_whitening s = statistics(n, a, c);
+    for (int64_t c = 0; a->grad_in && c < w.channels; c++) {
+        const struct fst_whitening *s = &keep[c];
         struct fst_whitening_grad g;
-        double sum[2] = {0}, dot[4] = {0};
+        double sum[2], dot[4];
+        fst__whitening_sums(a, c, sum, dot);
+        fst__whiten_backward(s, a->param[0] + 3 * c, n->u.norm.eps, sum, dot, fst__norm_values(n, a),
+                             !fst__batch_statistics(a), &g);
         for (int64_t i = 0; i < w.samples * w.plane; i++) {
-            int64_t at = element(&w, c, i);
-            double d[2] = {(double)a->in[at] - s.mean[0], (double)a->in[at + w.imaginary] - s.mean[1]};
-            for (int k = 0; k < 2; k++) {
-                double go = (double)a->grad_out[at + k * w.imaginary];
-                sum[k] += go;
-                dot[2 * k] += go * d[0];
-                dot[2 * k + 1] += go * d[1];
-            }
+            int64_t at = element(&w, c, i), im_at = at + w.imaginary;
+            double re = (double)a->in[at] - s->mean[0], im = (double)a->in[im_at] - s->mean[1];
+            double gr = (double)a->grad_out[at], gi = (double)a->grad_out[im_at];
+            bool counts = i < fst__rows(a) * w.plane;
+            double to_re = s->a[0] * gr + s->a[2] * gi + g.b[0] * re + g.b[2] * im + g.c[0];
+            double to_im = s->a[1] * gr + s->a[3] * gi + g.b[2] * re + g.b[1] * im + g.c[1];
+            a->grad_in[at] = counts ? (float)to_re : 0;
+            a->grad_in[im_at] = counts ? (float)to_im : 0;
         }
-        fst__whiten_backward(&s, a->param[0] + 3 * c, n->u.norm.eps, sum, dot, (double)(w.samples * w.plane), fixed,
-                             &g);
-        for (int k = 0; k < 3; k++)
-            a->grad_param[0][3 * c + k] = (float)g.weight[k];
-        for (int k = 0; k < 2; k++)
-            a->grad_param[1][2 * c + k] = (float)g.bias[k];
-        if (a->grad_in)
-            input_gradient(a, &w, c, &s, &g);
     }
 }
 
@@ -217,7 +269,11 @@ const struct fst_op_type fst__op_complex_batchnorm = {
     .name = "complex_batchnorm",
     .shape = shape,
     .flops = flops,
+    .forward_sums = forward_sums,
+    .backward_sums = backward_sums,
     .forward = forward,
     .backward = backward,
+    .saved = saved,
+    .shared = shared,
     .takes_complex = true,
 };

@@ -28,10 +28,30 @@ void fst__maxpool_blocked_forward(const struct fst_blocked_pool *p, const void *
 /* mask: where out is not above 0 the gradient is 0 (of a ReLU before the pooling). */
 void fst__maxpool_blocked_backward(const struct fst_blocked_pool *p, const void *out, const void *grad_out,
                                    const unsigned char *at, bool mask, void *grad_in);
-/* running = (1 - momentum) running + momentum batch, the variance made unbiased from the number of values. A batch of one
- * value a channel has no variance: it changes neither the running statistics nor the counter. */
-void fst__batchnorm_update(const struct fst_node *node, const struct fst_op_args *a, const float *mean,
-                           const float *var);
+/* ---- batch norm ---- */
+
+/* What a shard leaves of a channel for the others: forward, mean and sum of squared deviations from it over its own
+ * rows; backward, the sums of g and of g (x - mean) / sqrt(var + eps). */
+struct fst_norm_shared {
+    double forward[2], backward[2];
+};
+static inline struct fst_norm_shared *fst__norm_shared(const struct fst_op_args *a, int shard)
+{
+    return fst__shared(a, shard);
+}
+/* What all shards make of it: the batch's mean and biased variance, or the running ones where those are in force. */
+struct fst_norm_channel {
+    double mean, inverse; /* 1 / sqrt(var + eps) */
+};
+bool fst__batch_statistics(const struct fst_op_args *a); /* of the batch, not running ones */
+/* From the running statistics, or from all shards' parts (by the rule of Chan, Golub and LeVeque 1979); the running
+ * ones move on when this is the first shard. */
+struct fst_norm_channel fst__norm_channel(const struct fst_node *n, const struct fst_op_args *a, int64_t c);
+/* The mean over the batch of g and of g times the normalised value; 0 with running statistics. */
+void fst__norm_means(const struct fst_node *n, const struct fst_op_args *a, int64_t c, double mean[2]);
+/* One batch more was taken into the running statistics; once a pass, the first shard's call counts. Neither this nor
+ * the running statistics move in a batch of one value a channel, which has no variance. */
+void fst__norm_count(const struct fst_node *n, const struct fst_op_args *a);
 
 /* A linear layer with weights from anywhere; parameters and their gradients are a's. */
 struct fst_linear_sizes {
@@ -73,10 +93,20 @@ struct fst_whitening_grad {
 };
 void fst__whiten_backward(const struct fst_whitening *w, const float weight[3], double eps, const double sum[2],
                           const double dot[4], double count, bool fixed, struct fst_whitening_grad *out);
-/* Moves running mean and covariance of channel c on; not when the batch has one value a channel. */
-void fst__whitening_update(const struct fst_node *n, const struct fst_op_args *a, int64_t c,
-                           const struct fst_whitening *w);
-/* Counts a training batch whose statistics were taken in. */
-void fst__whitening_count(const struct fst_node *n, const struct fst_op_args *a);
+/* What a shard leaves of a channel for the others: forward, means and sums of products (rr, ii, ri) of deviations from
+ * them over its own rows; backward, `sum` and `dot`. */
+struct fst_whitening_shared {
+    double mean[2], product[3], sum[2], dot[4];
+};
+static inline struct fst_whitening_shared *fst__whitening_shared(const struct fst_op_args *a, int shard)
+{
+    return fst__shared(a, shard);
+}
+/* Mean and covariance from running ones or from all shards' parts, and what follows from them; running ones move on
+ * when this is the first shard. */
+void fst__whitening_channel(const struct fst_node *n, const struct fst_op_args *a, int64_t c, struct fst_whitening *w);
+/* `sum` and `dot` of all shards. */
+void fst__whitening_sums(const struct fst_op_args *a, int64_t c, double sum[2], double dot[4]);
+double fst__norm_values(const struct fst_node *n, const struct fst_op_args *a); /* of a channel in the whole batch */
 
 #endif

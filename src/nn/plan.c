@@ -1,61 +1,17 @@
 /*
- * A plan: the kernels of a graph in their order, every buffer placed in one arena by its lifetime.
- * Building allocates; running only calls kernels. It knows no arithmetic and no vendor.
+ * Building a plan: the kernels of a graph in their order, every buffer placed in one arena by its lifetime. Everything
+ * is allocated here, so that running (plan_run.c) only calls kernels. It knows no arithmetic and no vendor.
  */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend.h"
-
-enum { NOWHERE = -1, EXTERNAL = -2 }; /* region ids: no memory; from -2 down the caller's inputs */
-
-struct region { /* memory needed from step `first` to step `last` */
-    size_t bytes, offset;
-    int first, last;
-};
-
-struct places { /* regions of one call's arguments */
-    int in, out, grad_out, grad_in, saved, held;
-    int more_in[FST_NODE_MORE], more_grad_in[FST_NODE_MORE];
-};
-
-struct call { /* an op, or a reorder: its arguments and where they lie */
-    struct fst_op_args args;
-    struct places at;
-    const struct fst_node *node; /* NULL: a reorder */
-    const struct fst_node *fold; /* a batch norm that the op computes too */
-    const struct fst_layout *in[1 + FST_NODE_MORE], *out;
-};
-
-struct step {
-    struct fst_kernel *kernel;
-    int call;
-};
+#include "plan.h"
 
 struct value { /* what is known of a node's output */
     const struct fst_layout *layout;
     int region, grad; /* grad: region of its gradient, in the same layout */
-};
-
-struct fst_plan {
-    const fst_graph *graph;
-    const struct fst_backend *backend;
-    struct fst_context *context;
-    fst_plan_options options;
-    struct region *regions;
-    int nregions;
-    struct call *calls;
-    int ncalls;
-    struct step *steps;
-    int nsteps, forward_steps;
-    int output, output_grad, input_grad[FST_GRAPH_INPUTS];
-    size_t scratch_bytes; /* of the op that needs most: kernels run one after another and share it */
-    fst_arena arena;
-    unsigned char *base;
-    fst_draws draws; /* of the last pass: kernels may run again behind it */
-    bool ran, prepared;
 };
 
 /* Scratch while building. */
@@ -79,6 +35,7 @@ void fst_plan_free(fst_plan *p)
     fst_free(p->regions);
     fst_free(p->calls);
     fst_free(p->steps);
+    fst_free(p->part_end);
     fst_arena_release(&p->arena);
     fst_free(p);
 }
@@ -285,6 +242,8 @@ static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_
         p->regions[at->held] = (struct region){.bytes = op->held, .last = INT_MAX};
     if (op->scratch > p->scratch_bytes)
         p->scratch_bytes = op->scratch;
+    p->calls[c].args.shared_at = p->shared_bytes;
+    p->shared_bytes += (op->shared + 63) / 64 * 64;
     for (int k = 0; k < op->kernels; k++)
         if (!op->kernel[k]->backward) {
             use_inputs(b, at);
@@ -475,16 +434,11 @@ static fst_status place_regions(fst_plan *p, size_t *total, fst_error *err)
     return FST_OK;
 }
 
-static void *pointer(const fst_plan *p, int region)
-{
-    return region >= 0 && p->base ? p->base + p->regions[region].offset : NULL;
-}
-
 static fst_status take_memory(fst_plan *p, fst_error *err)
 {
     size_t total = 0;
     fst_status s = place_regions(p, &total, err);
-    size_t size = total + p->scratch_bytes + 128;
+    size_t size = total + p->scratch_bytes + p->shared_bytes + 192;
     if (!s && p->options.measure) {
         p->arena.size = size;
         return FST_OK;
@@ -495,21 +449,44 @@ static fst_status take_memory(fst_plan *p, fst_error *err)
         return s;
     p->base = fst_arena_take(&p->arena, total);
     void *scratch = fst_arena_take(&p->arena, p->scratch_bytes);
+    p->shared = fst_arena_take(&p->arena, p->shared_bytes);
     memset(p->base, 0, p->arena.used); /* padding of blocked layouts must be 0 */
     for (int i = 0; i < p->ncalls; i++) {
         struct call *c = &p->calls[i];
-        c->args.in = pointer(p, c->at.in);
-        c->args.out = pointer(p, c->at.out);
-        c->args.grad_out = pointer(p, c->at.grad_out);
-        c->args.grad_in = pointer(p, c->at.grad_in);
+        c->args.in = fst__region_at(p, c->at.in);
+        c->args.out = fst__region_at(p, c->at.out);
+        c->args.grad_out = fst__region_at(p, c->at.grad_out);
+        c->args.grad_in = fst__region_at(p, c->at.grad_in);
         for (int j = 0; j < FST_NODE_MORE; j++) {
-            c->args.more_in[j] = pointer(p, c->at.more_in[j]);
-            c->args.more_grad_in[j] = pointer(p, c->at.more_grad_in[j]);
+            c->args.more_in[j] = fst__region_at(p, c->at.more_in[j]);
+            c->args.more_grad_in[j] = fst__region_at(p, c->at.more_grad_in[j]);
         }
-        c->args.saved = pointer(p, c->at.saved);
-        c->args.held = pointer(p, c->at.held);
+        c->args.saved = fst__region_at(p, c->at.saved);
+        c->args.held = fst__region_at(p, c->at.held);
         c->args.scratch = scratch;
     }
+    fst__plan_join(p, NULL);
+    return FST_OK;
+}
+
+/* A part ends behind a kernel after which the shards meet, and with each pass. */
+static fst_status find_parts(fst_plan *p, fst_error *err)
+{
+    p->part_end = fst_calloc((size_t)p->nsteps + 2, sizeof *p->part_end);
+    if (!p->part_end)
+        return fst_fail_memory(err, (size_t)p->nsteps * sizeof *p->part_end);
+    int n = 0;
+    for (int i = 0; i <= p->nsteps; i++) {
+        if (i > 0 && p->steps[i - 1].kernel->meet && i != p->forward_steps && i != p->nsteps)
+            p->part_end[n++] = i;
+        if (i == p->forward_steps) {
+            p->part_end[n++] = i;
+            p->parts.forward = n;
+        }
+    }
+    if (p->options.training)
+        p->part_end[n++] = p->nsteps;
+    p->parts.all = n;
     return FST_OK;
 }
 
@@ -547,6 +524,8 @@ static fst_status build(struct builder *b, fst_error *err)
     s = build_forward(b, err);
     if (!s && p->options.training)
         s = build_backward(b, err);
+    if (!s)
+        s = find_parts(p, err);
     return s ? s : take_memory(p, err);
 }
 
@@ -579,172 +558,4 @@ fst_status fst_plan_new(fst_plan **out, const fst_graph *g, const fst_plan_optio
     }
     *out = p;
     return FST_OK;
-}
-
-/* ---- running ------------------------------------------------------------------------------- */
-
-static void bind_state(fst_plan *p, const fst_state *state, float *grads, const float *const *x, const fst_draws *draws)
-{
-    const fst_graph *g = p->graph;
-    if (x)
-        p->draws = draws ? *draws : (fst_draws){0};
-    for (int i = 0; i < p->ncalls; i++) {
-        struct call *c = &p->calls[i];
-        if (c->at.in <= EXTERNAL && x)
-            c->args.in = x[EXTERNAL - c->at.in];
-        for (int j = 0; x && j < FST_NODE_MORE; j++)
-            if (c->at.more_in[j] <= EXTERNAL)
-                c->args.more_in[j] = x[EXTERNAL - c->at.more_in[j]];
-        if (!c->node)
-            continue;
-        for (int k = 0; k < c->node->params; k++) {
-            size_t offset = g->params[c->node->first_param + k].offset;
-            c->args.param[k] = state->params + offset;
-            c->args.grad_param[k] = grads ? grads + offset : NULL;
-        }
-        for (int k = 0; k < c->node->buffers; k++)
-            c->args.buffer[k] = state->buffers + g->buffers[c->node->first_buffer + k].offset;
-        for (int k = 0; c->fold && k < 2; k++) {
-            c->args.fold_param[k] = state->params + g->params[c->fold->first_param + k].offset;
-            c->args.fold_buffer[k] = state->buffers + g->buffers[c->fold->first_buffer + k].offset;
-        }
-        c->args.counter = c->node->counter >= 0 ? state->counters + c->node->counter : NULL;
-        c->args.draws = &p->draws;
-    }
-}
-
-static bool sound(const fst_plan *p, const void *values, const struct fst_layout *l)
-{
-    return !values || fst__all_finite(values, p->backend->bytes(l), p->backend->half(l));
-}
-
-/* What is wrong behind the last kernel of a call's pass; NULL: nothing. */
-static const char *fault(const fst_plan *p, const struct call *c, bool backward)
-{
-    const struct fst_op_args *a = &c->args;
-    const struct fst_node *n = c->node;
-    bool good = sound(p, backward ? a->grad_in : a->out, backward ? c->in[0] : c->out);
-    if (!backward && c->at.in <= EXTERNAL && !sound(p, a->in, c->in[0]))
-        return "the input";
-    for (int k = 0; k < n->params; k++) {
-        size_t bytes = p->graph->params[n->first_param + k].count * sizeof(float);
-        const float *values = backward ? a->grad_param[k] : a->param[k];
-        if (!fst__all_finite(values, bytes, false))
-            return backward ? "a gradient" : "a parameter";
-    }
-    for (int j = 0; good && backward && j < n->nmore; j++)
-        good = sound(p, a->more_grad_in[j], c->in[1 + j]);
-    return good ? NULL : backward ? "a gradient" : "the output";
-}
-
-static fst_status check_step(const fst_plan *p, int i, int to, fst_error *err)
-{
-    const struct call *c = &p->calls[p->steps[i].call];
-    bool backward = i >= p->forward_steps, more = i + 1 < to && p->steps[i + 1].call == p->steps[i].call;
-    const char *what = c->node && !more ? fault(p, c, backward) : NULL;
-    if (!what)
-        return FST_OK;
-    return fst_fail(err, FST_E_NUMERIC, "%s of layer %s (%s) is not a finite number", what, c->node->name,
-                    fst__op_types[c->node->kind]->name);
-}
-
-static fst_status run_steps(fst_plan *p, int from, int to, fst_error *err)
-{
-    p->backend->enter(p->context);
-    for (int i = from; i < to; i++) {
-        if (p->steps[i].kernel->prepare && p->prepared)
-            continue;
-        fst_status s = p->steps[i].kernel->run(p->steps[i].kernel, &p->calls[p->steps[i].call].args, err);
-        if (!s && p->options.check_finite && p->options.training)
-            s = check_step(p, i, to, err);
-        if (s)
-            return s;
-    }
-    return FST_OK;
-}
-
-fst_status fst_plan_forward(fst_plan *p, fst_state *state, const float *x, const fst_draws *draws, const float **out,
-                            fst_error *err)
-{
-    if (p->graph->inputs != 1)
-        return fst_fail(err, FST_E_ARGUMENT, "the graph has %d inputs, not one", p->graph->inputs);
-    return fst_plan_forward_inputs(p, state, &x, draws, out, err);
-}
-
-fst_status fst_plan_forward_inputs(fst_plan *p, fst_state *state, const float *const *x, const fst_draws *draws,
-                                   const float **out, fst_error *err)
-{
-    if (p->options.measure)
-        return fst_fail(err, FST_E_ARGUMENT, "a plan that only measures cannot run");
-    bind_state(p, state, NULL, x, draws);
-    fst_status s = run_steps(p, 0, p->forward_steps, err);
-    p->ran = p->prepared = !s;
-    if (!s)
-        *out = pointer(p, p->output);
-    return s;
-}
-
-struct fst_crew fst__plan_crew(fst_plan *p)
-{
-    return (struct fst_crew){.run = p->backend->parallel, .ctx = p->context};
-}
-
-void fst_plan_renew(fst_plan *p)
-{
-    p->prepared = false;
-}
-
-float *fst_plan_output_grad(fst_plan *p)
-{
-    return pointer(p, p->output_grad);
-}
-
-fst_status fst_plan_backward(fst_plan *p, const fst_state *state, float *grads, fst_error *err)
-{
-    if (!p->ran || !p->options.training)
-        return fst_fail(err, FST_E_ARGUMENT, "a backward pass needs a training plan and a forward pass before it");
-    bind_state(p, state, grads, NULL, NULL);
-    return run_steps(p, p->forward_steps, p->nsteps, err);
-}
-
-const float *fst_plan_input_grad(const fst_plan *p)
-{
-    return pointer(p, p->input_grad[0]);
-}
-
-const float *fst_plan_input_grad_at(const fst_plan *p, size_t input)
-{
-    return input < FST_GRAPH_INPUTS ? pointer(p, p->input_grad[input]) : NULL;
-}
-
-size_t fst_plan_arena_bytes(const fst_plan *p)
-{
-    return p->arena.size;
-}
-
-size_t fst_plan_kernels(const fst_plan *p)
-{
-    return (size_t)p->nsteps;
-}
-
-fst_kernel_info fst_plan_kernel(const fst_plan *p, size_t i)
-{
-    const struct step *s = &p->steps[i];
-    const struct fst_node *n = p->calls[s->call].node;
-    fst_kernel_info k = {.op = n ? fst__op_types[n->kind]->name : s->kernel->name,
-                         .compute = s->kernel->compute,
-                         .backward = (int)i >= p->forward_steps,
-                         .prepare = s->kernel->prepare};
-    if (n && n->params)
-        snprintf(k.name, sizeof k.name, "%.60s %.30s", n->name, s->kernel->name);
-    else
-        snprintf(k.name, sizeof k.name, "%.90s", s->kernel->name);
-    return k;
-}
-
-fst_status fst_plan_run_kernel(fst_plan *p, size_t i, fst_error *err)
-{
-    if (!p->ran)
-        return fst_fail(err, FST_E_ARGUMENT, "run a pass before its kernels");
-    return run_steps(p, (int)i, (int)i + 1, err);
 }

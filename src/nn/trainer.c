@@ -1,7 +1,10 @@
 /*
- * Training steps and inference over shards. A shard is a slice of the batch with kernels, memory and
- * gradients of its own; a worker runs whole shards, so there is no barrier inside a step but the one before
- * the optimiser, and nothing depends on which worker ran which shard.
+ * Training steps and inference over shards. A shard is a slice of the batch with kernels, memory and gradients of its
+ * own, and nothing depends on which worker ran which shard. Networks without batch norm have a plan a worker: it runs
+ * whole shards, with no barrier inside a step but the one before the optimiser. Networks with batch norm have a plan a
+ * shard: all shards run a part of the step, meet, and run the next, since each norm needs sums over the whole batch
+ * (struct fst_peers). Rows behind the end of a batch stand as zeros with zero gradients; batch norm does not count
+ * them.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -15,12 +18,12 @@ struct fst_trainer {
     const fst_graph *graph;
     fst_pool *pool;
     int threads, plans_count;
-    fst_plan **plans; /* by worker; one only when the batch is not cut */
+    fst_plan **plans; /* by worker, or by shard when they meet */
     size_t batch, shard, shards;
     int classes;
     size_t sample;      /* floats */
     float **grads;      /* by shard */
-    float **rest;       /* by worker: input rows of a last, partly filled shard; the rest stays 0 */
+    float **rest;       /* by plan: input rows of a last, partly filled shard; the rest stays 0 */
     double *row_loss;   /* by row */
     size_t *correct;    /* by shard */
     fst_status *status; /* by shard */
@@ -28,16 +31,17 @@ struct fst_trainer {
     /* the step that is under way */
     fst_state *state;
     const fst_step_input *in;
-    /* plans of other batch sizes, for models that cannot be padded; the last used */
-    fst_plan *odd;
-    size_t odd_rows;
     const char *backend;
     fst_precision precision;
     bool check_finite;
-    bool whole;             /* batch statistics: the batch is one shard, never padded */
-    bool training;          /* else a runner's */
-    bool inside;            /* one shard by rule: the threads work inside kernels */
-    float *kept;            /* whole: running statistics before the step, */
+    bool training;           /* else a runner's */
+    bool inside;             /* one shard by rule: the threads work inside kernels */
+    bool meets;              /* batch norm: the shards of a step meet between its parts */
+    struct fst_peers *peers; /* meets: by shard, */
+    int64_t *rows;           /* what they share */
+    unsigned char **memory;
+    int part;
+    float *kept;            /* meets: running statistics before the step, */
     int64_t *kept_counters; /* to be put back when it fails */
 };
 
@@ -61,7 +65,7 @@ const char *fst_graph_single_value_norm(const fst_graph *g, size_t rows)
 
 bool fst_graph_sharded(const fst_graph *g)
 {
-    return !has_batch_norm(g) && g->param_count <= MAX_SHARD_PARAMS;
+    return g->param_count <= MAX_SHARD_PARAMS;
 }
 
 /* Shards small enough that a shard's activations stay near the core, large enough that writing and adding up
@@ -96,10 +100,12 @@ void fst_trainer_free(fst_trainer *t)
         fst_free(t->grads[i]);
     for (int i = 0; t->rest && i < t->plans_count; i++)
         fst_free(t->rest[i]);
-    fst_plan_free(t->odd);
     fst_free(t->plans);
     fst_free(t->grads);
     fst_free(t->rest);
+    fst_free(t->peers);
+    fst_free(t->rows);
+    fst_free(t->memory);
     fst_free(t->kept);
     fst_free(t->kept_counters);
     fst_free(t->row_loss);
@@ -108,6 +114,19 @@ void fst_trainer_free(fst_trainer *t)
     fst_free(t->errors);
     fst_pool_free(t->pool);
     fst_free(t);
+}
+
+/* What shards that meet need besides. */
+static fst_status allocate_peers(fst_trainer *t, fst_error *err)
+{
+    t->kept = fst_calloc(t->graph->buffer_count + 1, sizeof *t->kept);
+    t->kept_counters = fst_calloc(t->graph->ncounters + 1, sizeof *t->kept_counters);
+    t->peers = fst_calloc(t->shards, sizeof *t->peers);
+    t->rows = fst_calloc(t->shards, sizeof *t->rows);
+    t->memory = fst_calloc(t->shards, sizeof *t->memory);
+    if (!t->kept || !t->kept_counters || !t->peers || !t->rows || !t->memory)
+        return fst_fail_memory(err, t->graph->buffer_count * sizeof *t->kept);
+    return FST_OK;
 }
 
 static fst_status allocate(fst_trainer *t, fst_error *err)
@@ -121,23 +140,17 @@ static fst_status allocate(fst_trainer *t, fst_error *err)
     t->errors = fst_calloc(t->shards, sizeof *t->errors);
     if (!t->plans || !t->rest || !t->grads || !t->row_loss || !t->correct || !t->status || !t->errors)
         return fst_fail_memory(err, t->batch * sizeof *t->row_loss);
-    if (t->whole) {
-        t->kept = fst_calloc(t->graph->buffer_count + 1, sizeof *t->kept);
-        t->kept_counters = fst_calloc(t->graph->ncounters + 1, sizeof *t->kept_counters);
-        if (!t->kept || !t->kept_counters)
-            return fst_fail_memory(err, t->graph->buffer_count * sizeof *t->kept);
-    }
     for (size_t i = 0; t->training && i < t->shards; i++) {
         t->grads[i] = fst_calloc(t->graph->param_count + 1, sizeof(float));
         if (!t->grads[i])
             return fst_fail_memory(err, t->graph->param_count * sizeof(float));
     }
-    for (int i = 0; !t->whole && i < t->plans_count; i++) {
+    for (int i = 0; i < t->plans_count; i++) {
         t->rest[i] = fst_calloc(t->shard * t->sample, sizeof(float));
         if (!t->rest[i])
             return fst_fail_memory(err, t->shard * t->sample * sizeof(float));
     }
-    return FST_OK;
+    return t->meets ? allocate_peers(t, err) : FST_OK;
 }
 
 static fst_plan_options plan_options(const fst_trainer *t, size_t rows, bool training)
@@ -150,6 +163,15 @@ static fst_plan_options plan_options(const fst_trainer *t, size_t rows, bool tra
                               .check_finite = t->check_finite && training};
 }
 
+static void introduce(fst_trainer *t)
+{
+    for (size_t i = 0; i < t->shards; i++) {
+        t->memory[i] = fst__plan_shared(t->plans[i]);
+        t->peers[i] = (struct fst_peers){.shard = (int)i, .rows = t->rows, .memory = t->memory};
+        fst__plan_join(t->plans[i], &t->peers[i]);
+    }
+}
+
 static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool training, fst_error *err)
 {
     t->threads = o->threads > 0 ? o->threads : fst_cpu_count();
@@ -158,7 +180,7 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     t->precision = o->precision;
     t->check_finite = o->check_finite;
     t->training = training;
-    t->whole = training && has_batch_norm(t->graph);
+    t->meets = training && has_batch_norm(t->graph);
     t->shard = training ? shard_rule(t->graph, o) : (o->shard_size ? o->shard_size : AUTO_SHARD);
     if (t->shard > t->batch)
         t->shard = t->batch;
@@ -167,14 +189,17 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     fst_shape in = fst_graph_input_shape(t->graph), out = fst_graph_output_shape(t->graph);
     t->sample = (size_t)fst_shape_count(&in);
     t->classes = (int)fst_shape_count(&out);
-    t->plans_count = t->shards < (size_t)t->threads ? (int)t->shards : t->threads;
+    int workers = t->shards < (size_t)t->threads ? (int)t->shards : t->threads;
+    t->plans_count = t->meets ? (int)t->shards : workers;
     fst_status s = allocate(t, err);
     if (!s)
-        s = fst_pool_new(&t->pool, t->shards > 1 ? t->plans_count : t->threads, err); /* a plan a worker */
+        s = fst_pool_new(&t->pool, t->shards > 1 ? workers : t->threads, err);
     for (int i = 0; !s && i < t->plans_count; i++) {
         fst_plan_options po = plan_options(t, t->shard, training);
         s = fst_plan_new(&t->plans[i], t->graph, &po, err);
     }
+    if (!s && t->meets)
+        introduce(t);
     return s;
 }
 
@@ -215,6 +240,11 @@ size_t fst_trainer_shard(const fst_trainer *t)
     return t->shard;
 }
 
+size_t fst_trainer_plans(const fst_trainer *t)
+{
+    return (size_t)t->plans_count;
+}
+
 static size_t best_class(const float *z, int n)
 {
     int best = 0;
@@ -253,78 +283,103 @@ static bool gradients_finite(const fst_trainer *t, fst_plan *plan, const float *
     return !c.bad;
 }
 
-/* Forward, loss, backward of `rows` rows from `first` on a plan of at least as many. */
-static fst_status run_shard(fst_trainer *t, fst_plan *plan, size_t plan_rows, const float *x, size_t first, size_t rows,
-                            size_t shard, fst_error *err)
+struct slice { /* of the step's batch: a shard's rows */
+    size_t shard, first, rows;
+    const float *x; /* as many rows as the plan takes */
+};
+
+/* rest: room for the rows of a shard that is not full. */
+static struct slice slice_of(const fst_trainer *t, size_t shard, float *rest)
 {
-    const fst_step_input *in = t->in;
-    size_t classes = (size_t)t->classes;
-    fst_draws draws = {in->seed, in->step, (uint32_t)first};
-    const float *logits = NULL;
-    fst_status s = fst_plan_forward(plan, t->state, x, &draws, &logits, err);
-    if (s)
+    struct slice s = {.shard = shard, .first = shard * t->shard};
+    s.rows = t->in->rows - s.first;
+    s.x = t->in->x + s.first * t->sample;
+    if (s.rows >= t->shard) {
+        s.rows = t->shard;
         return s;
-    float *grad = fst_plan_output_grad(plan);
-    fst_loss_input li = {.logits = logits,
-                         .rows = rows,
-                         .classes = t->classes,
-                         .labels = in->labels ? in->labels + first : NULL,
-                         .soft = in->soft ? in->soft + first * classes : NULL,
-                         .divisor = (double)in->rows};
-    fst_loss_rows(&in->loss, &li, grad, t->row_loss + first, NULL, NULL);
-    memset(grad + rows * classes, 0, (plan_rows - rows) * classes * sizeof *grad);
-    t->correct[shard] = 0;
-    for (size_t r = 0; in->labels && r < rows; r++)
-        t->correct[shard] += best_class(logits + r * classes, t->classes) == (size_t)in->labels[first + r];
-    s = fst_plan_backward(plan, t->state, t->grads[shard], err);
-    if (!s && !gradients_finite(t, plan, t->grads[shard]))
-        s = fst_fail(err, FST_E_NUMERIC, "the gradients of this step are not all finite numbers");
+    }
+    memcpy(rest, s.x, s.rows * t->sample * sizeof(float));
+    memset(rest + s.rows * t->sample, 0, (t->shard - s.rows) * t->sample * sizeof(float));
+    s.x = rest;
     return s;
 }
 
+static fst_draws draws_of(const fst_trainer *t, const struct slice *s)
+{
+    return (fst_draws){t->in->seed, t->in->step, (uint32_t)s->first};
+}
+
+/* Between the passes: the loss of the slice's rows and its gradient. */
+static void take_loss(fst_trainer *t, fst_plan *plan, const struct slice *s, const float *logits)
+{
+    const fst_step_input *in = t->in;
+    size_t classes = (size_t)t->classes;
+    float *grad = fst_plan_output_grad(plan);
+    fst_loss_input li = {.logits = logits,
+                         .rows = s->rows,
+                         .classes = t->classes,
+                         .labels = in->labels ? in->labels + s->first : NULL,
+                         .soft = in->soft ? in->soft + s->first * classes : NULL,
+                         .divisor = (double)in->rows};
+    fst_loss_rows(&in->loss, &li, grad, t->row_loss + s->first, NULL, NULL);
+    memset(grad + s->rows * classes, 0, (t->shard - s->rows) * classes * sizeof *grad);
+    t->correct[s->shard] = 0;
+    for (size_t r = 0; in->labels && r < s->rows; r++)
+        t->correct[s->shard] += best_class(logits + r * classes, t->classes) == (size_t)in->labels[s->first + r];
+}
+
+static fst_status check_gradients(const fst_trainer *t, fst_plan *plan, size_t shard, fst_error *err)
+{
+    if (gradients_finite(t, plan, t->grads[shard]))
+        return FST_OK;
+    return fst_fail(err, FST_E_NUMERIC, "the gradients of this step are not all finite numbers");
+}
+
+/* A shard from end to end on a worker's plan. */
 static void shard_job(void *ctx, int worker, size_t shard)
 {
     fst_trainer *t = ctx;
-    size_t first = shard * t->shard, rows = t->in->rows - first;
-    const float *x = t->in->x + first * t->sample;
-    if (rows > t->shard)
-        rows = t->shard;
-    if (rows < t->shard) { /* rows behind the end stand as zeros with zero gradients */
-        memcpy(t->rest[worker], x, rows * t->sample * sizeof(float));
-        memset(t->rest[worker] + rows * t->sample, 0, (t->shard - rows) * t->sample * sizeof(float));
-        x = t->rest[worker];
+    fst_plan *plan = t->plans[worker];
+    fst_error *err = &t->errors[shard];
+    struct slice s = slice_of(t, shard, t->rest[worker]);
+    fst_draws draws = draws_of(t, &s);
+    const float *logits = NULL;
+    fst_status st = fst_plan_forward(plan, t->state, s.x, &draws, &logits, err);
+    if (!st) {
+        take_loss(t, plan, &s, logits);
+        st = fst_plan_backward(plan, t->state, t->grads[shard], err);
     }
-    t->status[shard] = run_shard(t, t->plans[worker], t->shard, x, first, rows, shard, &t->errors[shard]);
+    t->status[shard] = st ? st : check_gradients(t, plan, shard, err);
 }
 
-/* A batch that cannot be padded because its rows share statistics: a plan of its exact size. */
-static fst_status run_whole(fst_trainer *t, fst_error *err)
+/* One part of a step on a shard's own plan. The loss stands between the passes, so the last part of the forward pass
+ * and the first of the backward pass are one. */
+static void part_job(void *ctx, int worker, size_t shard)
 {
-    size_t rows = t->in->rows;
-    fst_plan *plan = t->plans[0];
-    if (rows != t->shard) {
-        if (!t->odd || t->odd_rows != rows) {
-            fst_plan_free(t->odd);
-            t->odd = NULL;
-            fst_plan_options po = plan_options(t, rows, true);
-            fst_status s = fst_plan_new(&t->odd, t->graph, &po, err);
-            if (s)
-                return s;
-            t->odd_rows = rows;
-        }
-        plan = t->odd;
+    fst_trainer *t = ctx;
+    fst_plan *plan = t->plans[shard];
+    fst_error *err = &t->errors[shard];
+    struct fst_parts parts = fst__plan_parts(plan);
+    (void)worker;
+    if (t->part == 0) {
+        struct slice s = slice_of(t, shard, t->rest[shard]);
+        fst_draws draws = draws_of(t, &s);
+        fst__plan_bind(plan, t->state, t->grads[shard], s.x, &draws);
     }
-    return run_shard(t, plan, rows, t->in->x, 0, rows, 0, err);
+    fst_status st = fst__plan_run_part(plan, t->part, err);
+    if (!st && t->part == parts.forward - 1) {
+        struct slice s = {.shard = shard, .first = shard * t->shard, .rows = (size_t)t->rows[shard]};
+        take_loss(t, plan, &s, fst__plan_output(plan));
+        st = fst__plan_run_part(plan, parts.forward, err);
+    }
+    int last = t->part == parts.forward - 1 ? parts.forward : t->part;
+    if (!st && last == parts.all - 1)
+        st = check_gradients(t, plan, shard, err);
+    t->status[shard] = st;
 }
 
-static fst_status run_shards(fst_trainer *t, size_t shards, fst_error *err)
+static fst_status first_failure(const fst_trainer *t, size_t shards, fst_error *err)
 {
-    if (t->whole) {
-        memcpy(t->kept, t->state->buffers, t->graph->buffer_count * sizeof *t->kept);
-        memcpy(t->kept_counters, t->state->counters, t->graph->ncounters * sizeof *t->kept_counters);
-        return run_whole(t, err);
-    }
-    fst_pool_run(t->pool, shard_job, t, shards);
     for (size_t i = 0; i < shards; i++)
         if (t->status[i]) {
             if (err)
@@ -334,10 +389,38 @@ static fst_status run_shards(fst_trainer *t, size_t shards, fst_error *err)
     return FST_OK;
 }
 
+static fst_status run_parts(fst_trainer *t, size_t shards, fst_error *err)
+{
+    struct fst_parts parts = fst__plan_parts(t->plans[0]);
+    memcpy(t->kept, t->state->buffers, t->graph->buffer_count * sizeof *t->kept);
+    memcpy(t->kept_counters, t->state->counters, t->graph->ncounters * sizeof *t->kept_counters);
+    for (size_t i = 0; i < shards; i++) {
+        size_t left = t->in->rows - i * t->shard;
+        t->rows[i] = (int64_t)(left < t->shard ? left : t->shard);
+        t->peers[i].shards = (int)shards;
+    }
+    fst_status s = FST_OK;
+    for (t->part = 0; !s && t->part < parts.all; t->part++) {
+        fst_pool_run(t->pool, part_job, t, shards);
+        s = first_failure(t, shards, err);
+        if (t->part == parts.forward - 1)
+            t->part++;
+    }
+    return s;
+}
+
+static fst_status run_shards(fst_trainer *t, size_t shards, fst_error *err)
+{
+    if (t->meets)
+        return run_parts(t, shards, err);
+    fst_pool_run(t->pool, shard_job, t, shards);
+    return first_failure(t, shards, err);
+}
+
 /* A failed step leaves the running statistics as they were. */
 static void put_back(fst_trainer *t)
 {
-    if (!t->whole)
+    if (!t->meets)
         return;
     memcpy(t->state->buffers, t->kept, t->graph->buffer_count * sizeof *t->kept);
     memcpy(t->state->counters, t->kept_counters, t->graph->ncounters * sizeof *t->kept_counters);
@@ -441,13 +524,13 @@ static double kernel_seconds(fst_trainer *t, size_t kernel, double round_seconds
 }
 
 /* Which plans a step used is a matter of timing, and its input may be gone: a pass on memory of the
- * trainer's own makes all plans ready. Without batch norm it leaves no trace in the state. */
+ * trainer's own makes all plans ready. Where shards meet, each has its plan, which a full step has made ready. */
 static fst_status rehearse(fst_trainer *t, bool backward, fst_error *err)
 {
     const fst_draws draws = {0};
     const float *logits;
     fst_status s = t->state ? FST_OK : fst_fail(err, FST_E_ARGUMENT, "run a step before its kernels");
-    for (int i = 0; !s && !t->whole && i < t->plans_count; i++) {
+    for (int i = 0; !s && !t->meets && i < t->plans_count; i++) {
         s = fst_plan_forward(t->plans[i], t->state, t->rest[i], &draws, &logits, err);
         if (!s && backward)
             s = fst_plan_backward(t->plans[i], t->state, t->grads[i], err);
@@ -571,12 +654,9 @@ fst_status fst_runner_logits(fst_runner *r, const fst_state *state, const float 
         size_t jobs = (r->rows + t->shard - 1) / t->shard;
         memset(t->status, 0, t->shards * sizeof *t->status);
         fst_pool_run(t->pool, infer_job, r, jobs);
-        for (size_t i = 0; i < jobs; i++)
-            if (t->status[i]) {
-                if (err)
-                    *err = t->errors[i];
-                return t->status[i];
-            }
+        fst_status s = first_failure(t, jobs, err);
+        if (s)
+            return s;
     }
     return FST_OK;
 }

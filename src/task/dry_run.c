@@ -28,8 +28,10 @@ static fst_status training_memory(const fst_graph *g, size_t batch, int plans, f
         st = fst_plan_new(&plan, g, &po, err);
     if (!st) {
         size_t shards = (batch + fst_trainer_shard(trainer) - 1) / fst_trainer_shard(trainer);
-        double alive = (double)(shards < (size_t)plans ? shards : (size_t)plans);
-        *out = alive * (double)fst_plan_arena_bytes(plan) +
+        size_t alive = shards < (size_t)plans ? shards : (size_t)plans;
+        if (fst_trainer_plans(trainer) > alive) /* batch norm: all shards are under way at once */
+            alive = fst_trainer_plans(trainer);
+        *out = (double)alive * (double)fst_plan_arena_bytes(plan) +
                (double)(3 + shards) * (double)fst_graph_param_count(g) * sizeof(float);
     }
     fst_plan_free(plan);

@@ -387,7 +387,7 @@ static void new_norms_start_at_root_two(void **state)
     assert_string_equal(fst_graph_param(g, 1).name, "norm.bias");
     assert_string_equal(fst_graph_buffer(g, 1).name, "norm.running_covar");
     assert_string_equal(fst_graph_counter(g, 0), "norm.num_batches_tracked");
-    assert_false(fst_graph_sharded(g));
+    assert_true(fst_graph_sharded(g));
     fst_state_release(&s);
     fst_graph_free(g);
 }
@@ -447,6 +447,62 @@ static void steps_allocate_nothing(void **state)
         fst_state_release(&s);
         fst_graph_free(g);
         free(x);
+    }
+}
+
+/* Parameters, then running statistics, after steps over batches of 8 and of 5 rows in shards of `shard`. */
+static float *trained(fst_graph *g, const char *backend, size_t shard, int threads, size_t *count)
+{
+    enum { BATCH = 8 };
+    fst_state s;
+    fst_trainer *t = NULL;
+    fst_optim optim;
+    fst_optim_spec sgd = {.learning_rate = 0.05};
+    fst_trainer_options o = {.batch_size = BATCH, .threads = threads, .shard_size = shard, .backend = backend};
+    float *x = new_floats(BATCH * sample_floats(g));
+    int32_t labels[BATCH];
+    fst_step_result r;
+    fill_normal(x, BATCH * sample_floats(g), 9, "test.x", 1);
+    fill_labels(labels, BATCH, 7, 2);
+    assert_ok(fst_state_init(&s, g, err));
+    fst_state_randomise(&s, g, 3);
+    assert_ok(fst_trainer_new(&t, g, &o, err));
+    assert_ok(fst_optim_init(&optim, &sgd, s.param_count, err));
+    fst_step_input in = {.x = x, .labels = labels, .loss = FST_LOSS_CROSS_ENTROPY, .learning_rate = 0.05};
+    for (in.step = 0; in.step < 4; in.step++) {
+        in.rows = in.step % 2 ? 5 : BATCH;
+        assert_ok(fst_trainer_step(t, &s, &optim, &in, &r, err));
+    }
+    assert_int_equal(s.counters[0], 4);
+    *count = s.param_count + s.buffer_count;
+    float *all = new_floats(*count);
+    memcpy(all, s.params, s.param_count * sizeof *all);
+    memcpy(all + s.param_count, s.buffers, s.buffer_count * sizeof *all);
+    fst_trainer_free(t);
+    fst_optim_release(&optim);
+    fst_state_release(&s);
+    free(x);
+    return all;
+}
+
+/* Shards that meet at every norm give the whole batch's statistics, and the same bits on any number of threads. */
+static void shards_meet_at_norms(void **state)
+{
+    (void)state;
+    for (const char *const *b = fst_backend_names(); *b; b++) {
+        fst_graph *g = graph_of(block, FST_SHAPE(2, 2, 8, 8));
+        size_t n = 0;
+        float *whole = trained(g, *b, 8, 1, &n), *one = trained(g, *b, 3, 1, &n);
+        for (int threads = 2; threads <= 3; threads++) {
+            float *more = trained(g, *b, 3, threads, &n);
+            assert_memory_equal(one, more, n * sizeof *one);
+            free(more);
+        }
+        for (size_t i = 0; i < n; i++)
+            assert_true(fabs((double)one[i] - (double)whole[i]) < 1e-4 * (1 + fabs((double)whole[i])));
+        free(whole);
+        free(one);
+        fst_graph_free(g);
     }
 }
 
@@ -527,13 +583,13 @@ static void wrong_graphs_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(weighted_gradients),       cmocka_unit_test(plain_gradients),
-        cmocka_unit_test(norm_gradients),           cmocka_unit_test(attention_gradients),
-        cmocka_unit_test(backends_agree),           cmocka_unit_test(bf16_plans_keep_complex_values_whole),
-        cmocka_unit_test(threads_leave_no_trace),   cmocka_unit_test(constant_channels),
-        cmocka_unit_test(zeros_stay_finite),        cmocka_unit_test(new_norms_start_at_root_two),
-        cmocka_unit_test(pairs_are_whole),          cmocka_unit_test(steps_allocate_nothing),
-        cmocka_unit_test(wrong_graphs_are_refused),
+        cmocka_unit_test(weighted_gradients),     cmocka_unit_test(plain_gradients),
+        cmocka_unit_test(norm_gradients),         cmocka_unit_test(attention_gradients),
+        cmocka_unit_test(backends_agree),         cmocka_unit_test(bf16_plans_keep_complex_values_whole),
+        cmocka_unit_test(threads_leave_no_trace), cmocka_unit_test(constant_channels),
+        cmocka_unit_test(zeros_stay_finite),      cmocka_unit_test(new_norms_start_at_root_two),
+        cmocka_unit_test(pairs_are_whole),        cmocka_unit_test(shards_meet_at_norms),
+        cmocka_unit_test(steps_allocate_nothing), cmocka_unit_test(wrong_graphs_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
