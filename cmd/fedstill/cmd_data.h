@@ -11,10 +11,10 @@ extern const char *const data_splits[];
         .name = "split", .argument = "SPLIT", .type = OPTION_STRING, .fallback = "train", .choices = data_splits, \
         .help = "Which part of the data (val: array, sigmf and radioml only)."                                    \
     }
-#define FORMAT_OPTION                                                                                \
-    {                                                                                                \
-        .name = "format", .argument = "FORMAT", .type = OPTION_STRING,                               \
-        .help = "idx, cifar10, array, sigmf, radioml or folder (default: what the path looks like)." \
+#define FORMAT_OPTION                                                                                          \
+    {                                                                                                          \
+        .name = "format", .argument = "FORMAT", .type = OPTION_STRING,                                         \
+        .help = "idx, cifar10, cifar100, array, sigmf, radioml or folder (default: what the path looks like)." \
     }
 extern const char *const data_layouts[]; /* as fst_layout */
 #define LAYOUT_OPTION                                                                                               \

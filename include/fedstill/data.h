@@ -25,7 +25,7 @@ typedef struct fst_source fst_source;
  * the others from one thread. Neither may block on anything but local files.
  */
 typedef struct fst_source_vtable {
-    const char *format; /* "idx", "cifar10", "folder", "array", "sigmf", "radioml", "memory", "composed" */
+    const char *format; /* "idx", "cifar10", "cifar100", "folder", "array", "sigmf", "radioml", "memory", "composed" */
     /* Copies sample i's raw elements (dtype and shape as the source says) to dst. */
     fst_status (*get)(const fst_source *s, size_t i, void *dst, fst_error *err);
     void (*close)(fst_source *s); /* frees what the format holds and s itself; takes half-built ones */
@@ -63,9 +63,15 @@ typedef enum fst_layout {
 /*
  * What to open. Paths by format:
  *  - idx: a folder with the four usual files, plain or .gz (train-images-idx3-ubyte or
- *    train-images.idx3-ubyte, train-labels-..., t10k-...);
- *  - cifar10: a folder with data_batch_1.bin ... data_batch_5.bin and test_batch.bin, or the folder
- *    that holds cifar-10-batches-bin; names of classes from batches.meta.txt where it is there;
+ *    train-images.idx3-ubyte, train-labels-..., t10k-...), or one with raw/, MNIST/raw/ or the like in it, as torchvision
+ *    has it. Of EMNIST's sets (emnist-letters-train-images-idx3-ubyte) the only one there is, or the one that the path
+ *    names (FOLDER/emnist-letters); its images, stored transposed, are turned, and the labels of letters, 1 to 26,
+ *    become 0 to 25;
+ *  - cifar10: a folder with data_batch_1.bin ... data_batch_5.bin and test_batch.bin, or the same pickled for Python
+ *    without .bin, or the folder that holds cifar-10-batches-bin or -py; names of classes from batches.meta.txt or
+ *    batches.meta where it is there;
+ *  - cifar100: a folder with train, test and meta, pickled for Python, or the one that holds cifar-100-python; classes
+ *    are the 100 fine ones;
  *  - folder: one folder a class with PNG, JPEG, WebP or BMP files, also in folders of the class's own, or train/ and
  *    test/ (or val/; training, testing, valid, validation; letters of either case) with such folders; the classes are
  *    those of train/ for both splits, each with an image. Hidden files and what operating systems leave are ignored,

@@ -1,6 +1,6 @@
 /*
  * CIFAR-10, the binary version: records of one label byte and 3072 bytes of a 32 x 32 image, channel
- * by channel. The Python version (pickles) is refused: a pickle is a program, not a file of data.
+ * by channel. Where only the Python version (pickles) is there, cifar_python.c reads that.
  */
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +16,7 @@ enum { NAMES_MAX_BYTES = 65536 };
 static bool probe(const char *path)
 {
     return fst__has(path, "data_batch_1.bin") || fst__has(path, "test_batch.bin") ||
-           fst__has(path, UNPACKED "/data_batch_1.bin");
+           fst__has(path, UNPACKED "/data_batch_1.bin") || fst__cifar10_python_probe(path);
 }
 
 /* Whole records in one file. */
@@ -148,15 +148,22 @@ static fst_status class_names(fst_source *s, const char *folder, fst_error *err)
 
 static fst_status open_file(char **path, fst__reader *r, const char *folder, const char *file, fst_error *err)
 {
-    char python[32];
-    snprintf(python, sizeof python, "%.*s", (int)(strlen(file) - 4), file);
-    if (!fst__has(folder, file) && fst__has(folder, python))
-        return fst_fail(err, FST_E_FORMAT,
-                        "%s: this is the Python version of CIFAR-10; the binary version (%s) is needed", folder, file);
     *path = fst_path_join(folder, file);
     if (!*path)
         return fst_fail_memory(err, strlen(folder));
     return fst__reader_open(r, *path, err);
+}
+
+/* Is anything of the binary version there? */
+static bool has_binary(const char *path)
+{
+    char file[64];
+    bool found = fst__has(path, "test_batch.bin") || fst__has(path, UNPACKED);
+    for (int i = 0; !found && i < BATCHES; i++) {
+        snprintf(file, sizeof file, "data_batch_%d.bin", i + 1);
+        found = fst__has(path, file);
+    }
+    return found;
 }
 
 /* Opens the split's files one by one; with a limit the later ones may be missing. */
@@ -187,6 +194,8 @@ static fst_status open_cifar10(fst_source **out, const fst_source_spec *spec, fs
     fst_source *source = NULL;
     if (spec->classes && spec->classes != CLASSES)
         return fst_fail(err, FST_E_CONFIG, "%s: CIFAR-10 has %d classes, not %d", spec->path, CLASSES, spec->classes);
+    if (!has_binary(spec->path) && fst__cifar10_python_probe(spec->path))
+        return fst__cifar10_python_open(out, spec, err);
     char *folder = fst_path_join(spec->path, fst__has(spec->path, UNPACKED) ? UNPACKED : "");
     fst_status s = folder ? FST_OK : fst_fail_memory(err, strlen(spec->path));
     if (!s)

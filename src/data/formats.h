@@ -20,8 +20,8 @@ typedef struct fst__format {
     bool has_val; /* knows a split "val" too */
 } fst__format;
 
-extern const fst__format fst__format_idx, fst__format_cifar10, fst__format_array, fst__format_sigmf,
-    fst__format_radioml, fst__format_folder;
+extern const fst__format fst__format_idx, fst__format_cifar10, fst__format_cifar100, fst__format_array,
+    fst__format_sigmf, fst__format_radioml, fst__format_folder;
 
 bool fst__is_folder(const char *path);
 /* Is there a file or folder `name` in `folder`? */
@@ -106,11 +106,23 @@ uint64_t fst__limited(uint64_t count, size_t limit);
 
 /* ---- parsers that the tests and fuzz targets call over memory ------------------------------ */
 
+typedef struct fst__idx_how {
+    int classes; /* 0: as many as the labels show */
+    size_t limit;
+    int first_label; /* the label of class 0 */
+    bool transposed; /* images of rank 3 are stored columns first */
+    bool warn;       /* of classes without samples */
+} fst__idx_how;
 FST_MUST fst_status fst__idx_read(fst_source **out, const char *name, fst__reader *images, fst__reader *labels,
-                                  int classes, size_t limit, fst_error *err);
+                                  const fst__idx_how *how, fst_error *err);
 /* Reads n readers of CIFAR-10 records one after the other. */
 FST_MUST fst_status fst__cifar10_read(fst_source **out, const char *name, fst__reader *files, size_t n, size_t limit,
                                       fst_error *err);
+/* Adds the samples of a batch of CIFAR's Python version, its labels under `key`, to those that h holds, up to limit. */
+FST_MUST fst_status fst__cifar_python_add(fst__held *h, const char *name, const fst_pickle *p, const char *key,
+                                          int classes, size_t limit, fst_error *err);
+bool fst__cifar10_python_probe(const char *path);
+FST_MUST fst_status fst__cifar10_python_open(fst_source **out, const fst_source_spec *spec, fst_error *err);
 /* A pickle that was read already. */
 FST_MUST fst_status fst__radioml_take(fst_source **out, const char *name, const fst_pickle *p,
                                       const fst_source_spec *spec, fst_error *err);

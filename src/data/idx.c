@@ -1,7 +1,11 @@
 /*
  * IDX, the format of MNIST and its relatives: two zero bytes, the element type, the rank, the
- * dimensions (big-endian), then the elements. Images are inflated straight into the block that the
- * source keeps. Only unsigned bytes are read, since nothing else is published in this format.
+ * dimensions (big-endian), then the elements. Both headers are read and compared first; then labels, of which only as
+ * many are kept as samples are wanted; then images are inflated straight into the block that the source keeps. Only
+ * unsigned bytes are read, since nothing else is published in this format.
+ *
+ * EMNIST holds several sets in one folder, with names of their own, and its images are stored transposed (columns
+ * first): they are turned here, so that letters stand upright as MNIST's digits do.
  */
 #include <stdio.h>
 #include <string.h>
@@ -13,37 +17,127 @@ static const fst_source_vtable vtable = {"idx", fst__held_get, fst__held_close};
 /* MNIST's own spelling first, then the one that some mirrors use; each plain, then gzip. */
 static const char *const spellings[] = {"%s-%s-idx%d-ubyte", "%s-%s-idx%d-ubyte.gz", "%s-%s.idx%d-ubyte",
                                         "%s-%s.idx%d-ubyte.gz"};
-enum { SPELLINGS = sizeof spellings / sizeof *spellings, UNSIGNED_BYTE = 8 };
+static const char *const emnist[] = {"emnist-balanced", "emnist-byclass", "emnist-bymerge",
+                                     "emnist-digits",   "emnist-letters", "emnist-mnist"};
+enum { SPELLINGS = sizeof spellings / sizeof *spellings, EMNIST = sizeof emnist / sizeof *emnist };
+enum { UNSIGNED_BYTE = 8, LABELS = 256 };
 
-static void file_name(char *out, size_t size, int spelling, const char *split, const char *what, int rank)
+/* ---- finding the files ------------------------------------------------------------------------------ */
+
+/* Where a data set's files are, and how its images lie. */
+struct set {
+    char *folder;
+    const char *name; /* of EMNIST's; NULL: MNIST's own file names */
+};
+
+static void file_name(char out[64], int spelling, const char *set, const char *split, const char *what, int rank)
 {
-    snprintf(out, size, spellings[spelling], strcmp(split, "test") ? "train" : "t10k", what, rank);
+    char first[40];
+    bool test = !strcmp(split, "test");
+    if (set)
+        snprintf(first, sizeof first, "%s-%s", set, test ? "test" : "train");
+    else
+        snprintf(first, sizeof first, "%s", test ? "t10k" : "train");
+    snprintf(out, 64, spellings[spelling], first, what, rank);
 }
 
-static fst_status find(char **out, const char *folder, const char *split, const char *what, int rank, fst_error *err)
+static fst_status find(char **out, const struct set *set, const char *split, const char *what, int rank, fst_error *err)
 {
     char name[64];
     for (int i = 0; i < SPELLINGS; i++) {
-        file_name(name, sizeof name, i, split, what, rank);
-        if (fst__has(folder, name)) {
-            *out = fst_path_join(folder, name);
-            return *out ? FST_OK : fst_fail_memory(err, strlen(folder));
+        file_name(name, i, set->name, split, what, rank);
+        if (fst__has(set->folder, name)) {
+            *out = fst_path_join(set->folder, name);
+            return *out ? FST_OK : fst_fail_memory(err, strlen(set->folder));
         }
     }
-    file_name(name, sizeof name, 0, split, what, rank);
-    return fst_fail(err, FST_E_IO, "%s: there is no %s, plain or .gz", folder, name);
+    file_name(name, 0, set->name, split, what, rank);
+    return fst_fail(err, FST_E_IO, "%s: there is no %s, plain or .gz", set->folder, name);
 }
 
-static bool probe(const char *path)
+static bool has_images(const char *folder, const char *set)
 {
     char name[64];
     for (int i = 0; i < 2 * SPELLINGS; i++) {
-        file_name(name, sizeof name, i / 2, i % 2 ? "test" : "train", "images", 3);
-        if (fst__has(path, name))
+        file_name(name, i / 2, set, i % 2 ? "test" : "train", "images", 3);
+        if (fst__has(folder, name))
             return true;
     }
     return false;
 }
+
+/* FOLDER/emnist-letters: not a file, but what the names of a set's files begin with. */
+static const char *named_set(const char *path, size_t *folder)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    *folder = (size_t)(name - path);
+    for (int i = 0; i < EMNIST; i++)
+        if (!strcmp(name, emnist[i]))
+            return emnist[i];
+    return NULL;
+}
+
+/* The sets that stand at path: *n of them, the first in *out, whose folder the caller frees. */
+static fst_status locate(struct set *out, int *n, const char *path, fst_error *err)
+{
+    static const char *const inside[] = {"",           "raw",       "gzip", "MNIST/raw", "FashionMNIST/raw",
+                                         "KMNIST/raw", "EMNIST/raw"};
+    size_t len = 0;
+    const char *name = named_set(path, &len);
+    *n = 0;
+    if (name && !fst__is_folder(path)) {
+        char *folder = fst_strdup(len ? path : ".");
+        if (!folder)
+            return fst_fail_memory(err, len);
+        if (len)
+            folder[len] = 0;
+        *n = has_images(folder, name);
+        *out = (struct set){folder, name};
+        return FST_OK;
+    }
+    for (size_t i = 0; i < sizeof inside / sizeof *inside; i++) {
+        char *folder = fst_path_join(path, inside[i]);
+        struct set found = {folder, NULL};
+        if (!folder)
+            return fst_fail_memory(err, strlen(path));
+        int here = has_images(folder, NULL);
+        for (int k = 0; k < EMNIST && fst__is_folder(folder); k++)
+            if (has_images(folder, emnist[k])) {
+                found.name = here++ ? found.name : emnist[k];
+            }
+        if (here && !out->folder)
+            *out = found;
+        else
+            fst_free(folder);
+        *n += here;
+    }
+    return FST_OK;
+}
+
+static bool probe(const char *path)
+{
+    struct set set = {0};
+    int n = 0;
+    fst_status s = locate(&set, &n, path, NULL);
+    fst_free(set.folder);
+    return !s && n > 0;
+}
+
+static fst_status choose(struct set *out, const char *path, fst_error *err)
+{
+    int n = 0;
+    fst_status s = locate(out, &n, path, err);
+    if (!s && n > 1)
+        s = fst_fail(err, FST_E_CONFIG,
+                     "%s: holds %d data sets: name the folder of one, or what its files begin with, for instance "
+                     "%s/emnist-letters",
+                     path, n, out->folder);
+    if (!s && !out->folder) /* the message about what is missing names the path */
+        s = (out->folder = fst_strdup(path)) ? FST_OK : fst_fail_memory(err, strlen(path));
+    return s;
+}
+
+/* ---- headers ------------------------------------------------------------------------------------------- */
 
 static const char *type_name(int code)
 {
@@ -98,30 +192,66 @@ static fst_status header(fst__reader *r, fst_shape *shape, int low, int high, fs
     return FST_OK;
 }
 
-/* All labels, also those behind a limit: they tell how many classes there are. */
-static fst_status read_labels(fst__held *h, fst__reader *r, size_t *count, fst_error *err)
+/* ---- labels ---------------------------------------------------------------------------------------------- */
+
+/* What the list of labels says beside the ones that are kept. */
+struct listing {
+    int first;         /* the label of class 0 */
+    bool seen[LABELS]; /* classes */
+    int classes;       /* wanted, or as many as there are */
+};
+
+/* Stores a block of labels, those from `keep` on only being looked at. */
+static fst_status take_block(fst__held *h, struct listing *l, const unsigned char *block, size_t at, size_t n,
+                             size_t keep, fst_error *err)
 {
-    fst_shape shape;
-    unsigned char block[4096];
-    fst_status s = header(r, &shape, 1, 1, err);
-    if (s)
-        return s;
-    size_t n = (size_t)shape.dim[0];
-    h->own_labels = fst_alloc(n * sizeof *h->own_labels);
-    if (!h->own_labels)
-        return fst_fail_memory(err, n * sizeof *h->own_labels);
-    for (size_t at = 0; at < n;) {
-        size_t part = n - at < sizeof block ? n - at : sizeof block;
-        s = fst__reader_exact(r, block, part, "the list of labels", err);
-        if (s)
-            return s;
-        for (size_t i = 0; i < part; i++)
-            h->own_labels[at + i] = block[i];
-        at += part;
+    for (size_t i = 0; i < n; i++) {
+        int label = block[i] - l->first;
+        if (label < 0 || (l->classes && label >= l->classes))
+            return fst_fail(err, FST_E_FORMAT, "%s: sample %zu has label %d, labels must be %d ... %d", h->base.name,
+                            at + i, block[i], l->first, l->first + (l->classes ? l->classes : LABELS) - 1);
+        l->seen[label] = true;
+        if (at + i < keep)
+            h->own_labels[at + i] = label;
     }
-    *count = n;
-    return fst__reader_finish(r, err);
+    return FST_OK;
 }
+
+/* Room for `need` labels; it doubles, so that what a compressed file only promises takes no memory. */
+static fst_status grow(fst__held *h, size_t *room, size_t need, fst_error *err)
+{
+    if (need <= *room)
+        return FST_OK;
+    size_t more = need > 2 * *room ? need : 2 * *room;
+    int32_t *labels = fst_realloc(h->own_labels, *room * sizeof *labels, more * sizeof *labels);
+    if (!labels)
+        return fst_fail_memory(err, more * sizeof *labels);
+    h->own_labels = labels;
+    *room = more;
+    return FST_OK;
+}
+
+/* Reads n labels, keeps the first `keep`, and sees all of them, since they tell how many classes there are. */
+static fst_status read_labels(fst__held *h, fst__reader *r, struct listing *l, size_t n, size_t keep, fst_error *err)
+{
+    unsigned char block[4096];
+    size_t room = 0;
+    fst_status s = FST_OK;
+    for (size_t at = 0; !s && at < n; at += sizeof block) {
+        size_t part = n - at < sizeof block ? n - at : sizeof block, end = at + part < keep ? at + part : keep;
+        s = fst__reader_exact(r, block, part, "the list of labels", err);
+        if (!s)
+            s = grow(h, &room, end, err);
+        if (!s)
+            s = take_block(h, l, block, at, part, keep, err);
+    }
+    for (int c = 0; c < LABELS && !s; c++)
+        if (l->seen[c] && c >= l->classes)
+            l->classes = c + 1;
+    return s ? s : fst__reader_finish(r, err);
+}
+
+/* ---- images ------------------------------------------------------------------------------------------------ */
 
 /* (n, d) -> (d), (n, h, w) -> (1, h, w), (n, c, h, w) -> (c, h, w) */
 static fst_shape sample_shape(const fst_shape *file)
@@ -134,43 +264,87 @@ static fst_shape sample_shape(const fst_shape *file)
     return s;
 }
 
-static fst_status read_images(fst__held *h, fst__reader *r, size_t labels, size_t limit, fst_error *err)
+static fst_status read_images(fst__held *h, fst__reader *r, const fst_shape *shape, size_t keep, fst_error *err)
 {
-    fst_shape shape;
-    fst_status s = header(r, &shape, 2, 4, err);
-    if (s)
-        return s;
-    if ((uint64_t)shape.dim[0] != labels)
-        return fst_fail(err, FST_E_MISMATCH, "%s: holds %lld images, but there are %zu labels", r->name,
-                        (long long)shape.dim[0], labels);
-    if (!r->compressed && fst__reader_most(r) != 4 + 4 * (uint64_t)shape.rank + (uint64_t)fst_shape_count(&shape))
+    uint64_t whole = 4 + 4 * (uint64_t)shape->rank + (uint64_t)fst_shape_count(shape);
+    if (!r->compressed && fst__reader_most(r) != whole)
         return fst_fail(err, FST_E_FORMAT, "%s: %llu bytes, but its header asks for %llu", r->name,
-                        (unsigned long long)r->size,
-                        4 + 4 * (unsigned long long)shape.rank + (unsigned long long)fst_shape_count(&shape));
-    fst_shape sample = sample_shape(&shape);
-    uint64_t keep = fst__limited(labels, limit);
-    s = fst__held_reserve(h, FST_U8, &sample, keep, err);
+                        (unsigned long long)r->size, (unsigned long long)whole);
+    fst_shape sample = sample_shape(shape);
+    fst_status s = fst__held_reserve(h, FST_U8, &sample, keep, err);
     if (!s)
-        s = fst__reader_exact(r, h->own_data, (size_t)keep * (size_t)fst_shape_count(&sample), "the images", err);
+        s = fst__reader_exact(r, h->own_data, keep * (size_t)fst_shape_count(&sample), "the images", err);
     /* Behind a limit nothing is inflated just to see whether it is sound. */
-    if (!s && keep == labels)
+    if (!s && keep == (size_t)shape->dim[0])
         s = fst__reader_finish(r, err);
     return s;
 }
 
-fst_status fst__idx_read(fst_source **out, const char *name, fst__reader *images, fst__reader *labels, int classes,
-                         size_t limit, fst_error *err)
+/* Columns become rows. */
+static fst_status turn(fst__held *h, fst_error *err)
+{
+    size_t high = (size_t)h->base.shape.dim[1], wide = (size_t)h->base.shape.dim[2], n = high * wide;
+    unsigned char *from = fst_alloc(n), *to = h->own_data;
+    if (!from)
+        return fst_fail_memory(err, n);
+    for (size_t k = 0; k < h->base.count; k++, to += n) {
+        memcpy(from, to, n);
+        for (size_t y = 0; y < high; y++)
+            for (size_t x = 0; x < wide; x++)
+                to[x * high + y] = from[y * wide + x];
+    }
+    h->base.shape = FST_SHAPE(1, (int64_t)wide, (int64_t)high);
+    fst_free(from);
+    return FST_OK;
+}
+
+/* ---- both ------------------------------------------------------------------------------------------------------- */
+
+static fst_status read_both(fst__held *h, fst__reader *images, fst__reader *labels, const fst__idx_how *how,
+                            struct listing *l, fst_error *err)
+{
+    fst_shape x, y;
+    fst_status s = header(labels, &y, 1, 1, err);
+    if (!s)
+        s = header(images, &x, 2, 4, err);
+    if (s)
+        return s;
+    if (x.dim[0] != y.dim[0])
+        return fst_fail(err, FST_E_MISMATCH, "%s: holds %lld images, but there are %lld labels", images->name,
+                        (long long)x.dim[0], (long long)y.dim[0]);
+    size_t n = (size_t)x.dim[0], keep = (size_t)fst__limited(n, how->limit);
+    s = read_labels(h, labels, l, n, keep, err);
+    if (!s)
+        s = read_images(h, images, &x, keep, err);
+    if (!s && how->transposed && x.rank == 3)
+        s = turn(h, err);
+    return s;
+}
+
+/* Classes that no label names, unless their number was asked for. */
+static void warn(const fst__held *h, const struct listing *l)
+{
+    int32_t seen[LABELS];
+    size_t n = 0;
+    for (int c = 0; c < l->classes && c < LABELS; c++)
+        if (l->seen[c])
+            seen[n++] = c;
+    fst__warn_empty_classes(&h->base, seen, n);
+}
+
+fst_status fst__idx_read(fst_source **out, const char *name, fst__reader *images, fst__reader *labels,
+                         const fst__idx_how *how, fst_error *err)
 {
     fst__held *h = NULL;
-    size_t count = 0;
+    struct listing l = {.first = how->first_label, .classes = how->classes};
     fst_status s = fst__held_new(&h, &vtable, name, err);
     if (s)
         return s;
-    s = read_labels(h, labels, &count, err);
+    s = read_both(h, images, labels, how, &l, err);
     if (!s)
-        s = read_images(h, images, count, limit, err);
-    if (!s)
-        s = fst__held_finish(h, h->own_labels, count, classes, out, err);
+        s = fst__held_finish(h, h->own_labels, h->base.count, l.classes, out, err);
+    if (!s && how->warn && !how->classes)
+        warn(h, &l);
     if (s)
         fst__held_close(&h->base);
     return s;
@@ -179,20 +353,33 @@ fst_status fst__idx_read(fst_source **out, const char *name, fst__reader *images
 static fst_status open_idx(fst_source **out, const fst_source_spec *spec, fst_error *err)
 {
     char *images = NULL, *labels = NULL;
+    struct set set = {0};
     fst__reader x = {.fd = -1}, y = {.fd = -1};
-    fst_status s = find(&images, spec->path, spec->split, "images", 3, err);
+    fst_status s = choose(&set, spec->path, err);
     if (!s)
-        s = find(&labels, spec->path, spec->split, "labels", 1, err);
+        s = find(&images, &set, spec->split, "images", 3, err);
+    if (!s)
+        s = find(&labels, &set, spec->split, "labels", 1, err);
+    if (!s)
+        s = fst__not_foreign(images, err);
+    if (!s)
+        s = fst__not_foreign(labels, err);
     if (!s)
         s = fst__reader_open(&x, images, err);
     if (!s)
         s = fst__reader_open(&y, labels, err);
+    const fst__idx_how how = {.classes = spec->classes,
+                              .limit = spec->limit,
+                              .transposed = set.name,
+                              .first_label = set.name && !strcmp(set.name, "emnist-letters"),
+                              .warn = !strcmp(spec->split, "train")};
     if (!s)
-        s = fst__idx_read(out, spec->path, &x, &y, spec->classes, spec->limit, err);
+        s = fst__idx_read(out, spec->path, &x, &y, &how, err);
     fst__reader_close(&x);
     fst__reader_close(&y);
     fst_free(images);
     fst_free(labels);
+    fst_free(set.folder);
     return s;
 }
 

@@ -9,13 +9,15 @@
 #include "formats.h"
 
 /* In the order in which they are guessed: the narrow ones first. */
-static const fst__format *const formats[] = {&fst__format_idx,   &fst__format_cifar10, &fst__format_array,
-                                             &fst__format_sigmf, &fst__format_radioml, &fst__format_folder};
+static const fst__format *const formats[] = {&fst__format_idx,   &fst__format_cifar10, &fst__format_cifar100,
+                                             &fst__format_array, &fst__format_sigmf,   &fst__format_radioml,
+                                             &fst__format_folder};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 const char *const *fst_source_formats(void)
 {
-    static const char *const names[FORMATS + 1] = {"idx", "cifar10", "array", "sigmf", "radioml", "folder", NULL};
+    static const char *const names[FORMATS + 1] = {"idx",   "cifar10", "cifar100", "array",
+                                                   "sigmf", "radioml", "folder",   NULL};
     return names;
 }
 
@@ -52,16 +54,20 @@ static fst_status choose(const fst__format **out, const fst_source_spec *spec, f
             return FST_OK;
         }
     if (spec->format)
-        return fst_fail(err, FST_E_CONFIG,
-                        "unknown data format \"%s\": idx, cifar10, array, sigmf, radioml and folder are known",
-                        spec->format);
+        return fst_fail(
+            err, FST_E_CONFIG,
+            "unknown data format \"%s\": idx, cifar10, cifar100, array, sigmf, radioml and folder are known",
+            spec->format);
+    if (fst__ends_with(spec->path, "-ubyte") || fst__ends_with(spec->path, "-ubyte.gz"))
+        return fst_fail(err, FST_E_FORMAT, "%s: IDX files are read by their folder: name that", spec->path);
     if (!fst_file_exists(spec->path))
         return fst_fail(err, FST_E_IO, "%s: there is no such file or folder", spec->path);
-    return fst_fail(err, FST_E_FORMAT,
-                    "%s: holds no data set that is known here: the four files of IDX, CIFAR-10's data_batch_*.bin, a "
-                    ".safetensors, .npz or .npy file, SigMF recordings, a pickle of RadioML, or a folder of PNG or "
-                    "JPEG files for each class",
-                    spec->path);
+    return fst_fail(
+        err, FST_E_FORMAT,
+        "%s: holds no data set that is known here: the four files of IDX, batches of CIFAR-10 or CIFAR-100, a "
+        ".safetensors, .npz or .npy file, SigMF recordings, a pickle of RadioML, or a folder of images "
+        "for each class",
+        spec->path);
 }
 
 fst_status fst_source_open(fst_source **out, const fst_source_spec *spec, fst_error *err)

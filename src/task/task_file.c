@@ -9,8 +9,8 @@
 
 #define MANY INT64_C(1000000000)
 
-const char *const fst__data_sources[] = {"auto",  "idx",     "cifar10", "folder", "array",
-                                         "sigmf", "radioml", "synth",   NULL};
+const char *const fst__data_sources[] = {"auto",  "idx",   "cifar10", "cifar100", "folder",
+                                         "array", "sigmf", "radioml", "synth",    NULL};
 static const char *const partitions[] = {"iid", "dirichlet", "shards", "quantity", NULL};
 static const char *const optimizers[] = {"sgd", "adam", "adamw", NULL};
 static const char *const schedules[] = {"constant", "cosine", "multistep", "step", "warmup_cosine", NULL};

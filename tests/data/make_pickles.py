@@ -71,6 +71,43 @@ class Python2:
         return out + b"u."
 
 
+def images(*values):
+    """A row of CIFAR a value: all 3072 bytes are the value, but the first is one more."""
+    x = np.repeat(np.array(values, "u1"), 3072).reshape(-1, 3072)
+    x[:, 0] += 1
+    return x
+
+
+def cifar():
+    """CIFAR's Python version, small: batch k of CIFAR-10 has two images, 10 k and 10 k + 1, with labels k and k + 1."""
+    folders = {"cifar-10-batches-py": {}, "cifar-100-python": {}}
+    ten, hundred = folders.values()
+    for k in range(6):
+        batch = {b"labels": [k, k + 1], b"data": images(10 * k, 10 * k + 1), b"batch_label": b"a batch"}
+        ten["data_batch_%d" % k if k else "test_batch"] = pickle.dumps(batch, 2)
+    ten["batches.meta"] = pickle.dumps({"label_names": ["class %d" % c for c in range(10)], "num_vis": 3072}, 0)
+    for name, value in (("train", 5), ("test", 6)):
+        batch = {"fine_labels": [value, 99], "coarse_labels": [0, 1], "data": images(value, 99)}
+        hundred[name] = pickle.dumps(batch, 4)
+    hundred["meta"] = pickle.dumps({"fine_label_names": ["fine %d" % c for c in range(100)]}, 4)
+    for folder, files in folders.items():
+        os.makedirs(os.path.join(OUT, folder), exist_ok=True)
+        for name, data in files.items():
+            with open(os.path.join(OUT, folder, name), "wb") as f:
+                f.write(data)
+    bad = {"labels": [3], "data": images(1)}
+    inputs = {
+        "ten": (0, ten["test_batch"]), "hundred": (1, hundred["train"]), "limit": (2, ten["test_batch"]),
+        "high-label": (0, pickle.dumps(dict(bad, labels=[10]), 2)), "text-label": (0, pickle.dumps(dict(bad, labels=["a"]), 2)),
+        "few-labels": (0, pickle.dumps(dict(bad, labels=[]), 2)), "no-list": (0, pickle.dumps(dict(bad, labels=3), 2)),
+        "wide": (0, pickle.dumps(dict(bad, data=np.zeros((1, 3073), "u1")), 2)),
+        "floats": (0, pickle.dumps(dict(bad, data=np.zeros((1, 3072), "f4")), 2)), "cut": (0, ten["test_batch"][:3000]),
+    }
+    for name, (first, data) in inputs.items():
+        with open(os.path.join(CORPUS, "cifar_python", name), "wb") as f:
+            f.write(bytes([first]) + data)
+
+
 def main():
     os.makedirs(OUT, exist_ok=True)
     everything = {
@@ -133,6 +170,7 @@ def main():
     put("wrong_type", pickle.dumps({("a", 0): np.zeros((2, 2, 4), "i2")}, 4), corpus="radioml")
     put("wrong_nan", pickle.dumps({("a", 0): block(0, 1), ("b", 0): np.full((1, 2, 4), np.nan, "f4")}, 4), corpus="radioml")
     put("doubles", pickle.dumps({("a", np.int64(3)): np.full((1, 2, 4), 0.25), (b"\xfc", 2.5): block(1, 1)}, 4), corpus="radioml")
+    cifar()
 
 
 if __name__ == "__main__":

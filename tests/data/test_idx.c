@@ -35,7 +35,7 @@ static fst_status parse(fst_source **out, const struct pair *p, int nclasses, si
     if (!s)
         s = fst__reader_open_memory(&y, "labels", p->y, p->ny, err);
     if (!s)
-        s = fst__idx_read(out, "set", &x, &y, nclasses, limit, err);
+        s = fst__idx_read(out, "set", &x, &y, &(fst__idx_how){.classes = nclasses, .limit = limit}, err);
     fst__reader_close(&x);
     fst__reader_close(&y);
     return s;
@@ -219,7 +219,123 @@ static void files_are_found(void **state)
     assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("odd")}, err), FST_E_IO, "not a file");
     put_file("empty/train-images-idx3-ubyte", "", 0);
     put_file("empty/train-labels-idx1-ubyte", "", 0);
-    assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("empty")}, err), FST_E_FORMAT, "cut off");
+    assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("empty")}, err), FST_E_FORMAT,
+                 "the file is empty");
+}
+
+/* ---- other names and places ---------------------------------------------------------------------- */
+
+static void check_open(const char *path, const char *split, size_t count, int first_pixel)
+{
+    fst_source *s = NULL;
+    unsigned char raw[BYTES];
+    assert_ok(fst_source_open(&s, &(fst_source_spec){.path = in_work(path), .split = split}, err));
+    assert_int_equal(s->count, count);
+    assert_ok(s->v->get(s, 0, raw, err));
+    assert_int_equal(raw[0], first_pixel);
+    fst_source_close(s);
+}
+
+static void put_set(const char *folder, const char *train, const char *what, int first_pixel)
+{
+    struct pair p = good();
+    char name[256];
+    p.x[16] = (unsigned char)first_pixel;
+    snprintf(name, sizeof name, "%s/%s-images-idx3-ubyte%s", folder, train, what);
+    put_file(name, p.x, p.nx);
+    snprintf(name, sizeof name, "%s/%s-labels-idx1-ubyte%s", folder, train, what);
+    put_file(name, p.y, p.ny);
+}
+
+static void files_are_found_below(void **state)
+{
+    fst_source *s = NULL;
+    (void)state;
+    put_set("torch/FashionMNIST/raw", "train", "", 7);
+    put_set("torch/FashionMNIST/raw", "t10k", "", 8);
+    check_open("torch/FashionMNIST/raw", NULL, N, 7);
+    check_open("torch/FashionMNIST", NULL, N, 7);
+    check_open("torch", "test", N, 8);
+    put_set("torch/MNIST/raw", "train", "", 9);
+    check_open("torch/MNIST", NULL, N, 9);
+    assert_fails(fst_source_open(&s, &(fst_source_spec){.format = "idx", .path = in_work("torch")}, err), FST_E_CONFIG,
+                 "holds 2 data sets");
+    assert_fails(
+        fst_source_open(&s, &(fst_source_spec){.path = in_work("torch/MNIST/raw/train-images-idx3-ubyte")}, err),
+        FST_E_FORMAT, "read by their folder");
+    assert_null(s);
+}
+
+/* EMNIST: images are turned, and letters begin at 1. */
+static void emnist_stands_upright(void **state)
+{
+    static const unsigned char wide[N * 6] = {1, 2, 3, 4, 5, 6}, turned[6] = {1, 4, 2, 5, 3, 6};
+    static const unsigned char letters[N] = {1, 3, 2}, wrong[N] = {1, 0, 2};
+    unsigned char x[128], y[64], raw[6];
+    fst_source *s = NULL;
+    fst_source_spec spec = {.path = in_work("emnist")};
+    (void)state;
+    /* 2 rows of 3 in the file are 3 rows of 2 upright */
+    put_file("emnist/gzip/emnist-letters-train-images-idx3-ubyte", x,
+             idx_bytes(x, 3, (uint32_t[]){N, 2, 3}, wide, sizeof wide));
+    put_file("emnist/gzip/emnist-letters-train-labels-idx1-ubyte", y, idx_bytes(y, 1, (uint32_t[]){N}, letters, N));
+    assert_ok(fst_source_open(&s, &spec, err));
+    assert_true(fst_shape_equal(&s->shape, &FST_SHAPE(1, 3, 2)));
+    assert_int_equal(s->classes, 3);
+    for (int i = 0; i < N; i++)
+        assert_int_equal(s->labels[i], letters[i] - 1);
+    assert_ok(s->v->get(s, 0, raw, err));
+    assert_memory_equal(raw, turned, sizeof raw);
+    fst_source_close(s);
+    s = NULL;
+    put_file("emnist/gzip/emnist-letters-train-labels-idx1-ubyte", y, idx_bytes(y, 1, (uint32_t[]){N}, wrong, N));
+    assert_fails(fst_source_open(&s, &spec, err), FST_E_FORMAT, "sample 1 has label 0, labels must be 1 ...");
+    put_set("emnist/gzip", "emnist-digits-train", "", 7);
+    put_set("emnist/gzip", "emnist-digits-test", "", 8);
+    assert_fails(fst_source_open(&s, &spec, err), FST_E_CONFIG, "holds 2 data sets");
+    check_open("emnist/gzip/emnist-digits", NULL, N, 7); /* digits begin at 0 */
+    check_open("emnist/gzip/emnist-digits", "test", N, 8);
+    assert_null(s);
+}
+
+/* With a limit no more labels are kept, but all say how many classes there are. */
+static void limits_hold_for_labels(void **state)
+{
+    struct pair p = good();
+    fst_source *s = NULL;
+    (void)state;
+    assert_ok(parse(&s, &p, 0, 1, err));
+    assert_int_equal(s->count, 1);
+    assert_int_equal(s->classes, 3);
+    fst_source_close(s);
+    s = NULL;
+    assert_fails(parse(&s, &p, 2, 1, err), FST_E_FORMAT, "sample 2 has label 2");
+    assert_null(s);
+}
+
+static char said[1000];
+
+static void listen(void *ctx, fst_log_level level, const char *message)
+{
+    (void)ctx;
+    if (level == FST_LOG_WARN)
+        snprintf(said, sizeof said, "%s", message);
+}
+
+static void labels_from_1_are_reported(void **state)
+{
+    static const unsigned char from_1[N] = {1, 3, 2};
+    struct pair p = good();
+    fst_source *s = NULL;
+    (void)state;
+    put_file("one/train-images-idx3-ubyte", p.x, p.nx);
+    put_file("one/train-labels-idx1-ubyte", p.y, idx_bytes(p.y, 1, (uint32_t[]){N}, from_1, N));
+    fst_log_set(listen, NULL);
+    assert_ok(fst_source_open(&s, &(fst_source_spec){.path = in_work("one")}, err));
+    fst_log_set(NULL, NULL);
+    assert_non_null(strstr(said, "labels begin at 1, so class 0 has no samples"));
+    assert_int_equal(s->classes, 4);
+    fst_source_close(s);
 }
 
 int main(void)
@@ -236,6 +352,10 @@ int main(void)
         cmocka_unit_test(labels_must_be_classes),
         cmocka_unit_test(ranks_become_channels),
         cmocka_unit_test(files_are_found),
+        cmocka_unit_test(files_are_found_below),
+        cmocka_unit_test(emnist_stands_upright),
+        cmocka_unit_test(limits_hold_for_labels),
+        cmocka_unit_test(labels_from_1_are_reported),
     };
     return cmocka_run_group_tests(tests, make_work_folder, remove_work_folder);
 }

@@ -179,7 +179,7 @@ static void formats_are_listed(void **state)
                              FST_OK);
         assert_null(strstr(e.message, "unknown data format"));
     }
-    assert_int_equal(n, 6);
+    assert_int_equal(n, 7);
 }
 
 int main(void)
