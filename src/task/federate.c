@@ -23,7 +23,7 @@ struct federation {
     int64_t *samples; /* by client */
     struct worker *workers;
     fst_strategy *strategy;
-    char *checkpoint;
+    char *checkpoint, *last;
     uint64_t round, bytes_up, bytes_down;
     fst_state best;       /* select: best, the global model of best_round */
     double best_accuracy; /* on the edges' validation samples; below 0: none yet */
@@ -171,16 +171,16 @@ static fst_status put_state(struct federation *f, fst_checkpoint_writer *w, fst_
     return st;
 }
 
-static fst_status save(struct federation *f, fst_error *err)
+static fst_status save(struct federation *f, const char *path, fst_error *err)
 {
     double began = fst_clock_seconds();
     fst_checkpoint_writer *w = NULL;
     fst_buf kept = {0};
-    fst_status st = fst_checkpoint_writer_new(&w, f->s->fingerprints[STEP_FEDERATE], err);
+    fst_status st = fst_checkpoint_writer_new(&w, f->s->resumes[STEP_FEDERATE], err);
     if (!st)
         st = put_state(f, w, &kept, err);
     if (!st)
-        st = fst_checkpoint_write(w, f->checkpoint, NULL, err);
+        st = fst_checkpoint_write(w, path, NULL, err);
     fst_checkpoint_writer_free(w);
     fst_buf_release(&kept);
     f->saves = fst__saved(began);
@@ -230,15 +230,19 @@ static fst_status take(struct federation *f, const fst_checkpoint *k, fst_error 
     return FST_OK;
 }
 
-/* Goes on from the checkpoint when there is a sound one of exactly these inputs. */
-static fst_status resume(struct federation *f, fst_error *err)
+/* Goes on from a checkpoint when there is a sound one of exactly these inputs and not of more rounds. */
+static fst_status resume_from(struct federation *f, const char *path, bool *resumed, fst_error *err)
 {
     fst_checkpoint *k = NULL;
     fst_error why = {0};
-    if (!fst_file_exists(f->checkpoint))
+    uint64_t round = 0;
+    if (*resumed || !fst_file_exists(path))
         return FST_OK;
-    fst_status st = fst_checkpoint_open(&k, f->checkpoint, f->s->fingerprints[STEP_FEDERATE], &why);
+    fst_status st = fst_checkpoint_open(&k, path, f->s->resumes[STEP_FEDERATE], &why);
+    if (!st && !fst_checkpoint_uint(k, "round", &round, NULL) && round > (uint64_t)f->section->rounds)
+        st = fst_fail(&why, FST_E_MISMATCH, "%s is of %llu rounds already", path, (unsigned long long)round);
     if (st) {
+        fst_checkpoint_free(k);
         fst_log(st == FST_E_MISMATCH ? FST_LOG_INFO : FST_LOG_WARN, "federated_train: starting anew: %s", why.message);
         return FST_OK;
     }
@@ -247,7 +251,20 @@ static fst_status resume(struct federation *f, fst_error *err)
     if (st)
         return fst_fail_in(err, st, "federated_train cannot go on; --fresh starts over");
     fst_log(FST_LOG_INFO, "federated_train: going on at round %llu", (unsigned long long)f->round + 1);
+    *resumed = true;
     return FST_OK;
+}
+
+/* From where it was stopped, or from the end of a run of fewer rounds. */
+static fst_status resume(struct federation *f, fst_error *err)
+{
+    bool resumed = false;
+    fst_status st = resume_from(f, f->checkpoint, &resumed, err);
+    if (st || resumed)
+        return st;
+    st = resume_from(f, f->last, &resumed, err);
+    f->saved_round = 0; /* the rounds that come have no checkpoint of their own yet */
+    return st;
 }
 
 /* ---- rounds ----------------------------------------------------------------------------------------- */
@@ -333,7 +350,7 @@ static fst_status round_done(void *ctx, const fst_fed_view *global, const fst_ro
     if (!st)
         tell_round(f, r, &score, validation);
     if (!st && (k->steps || fst__save_due(&f->saves, k->seconds) || fst__session_stopped(f->s)))
-        st = save(f, err);
+        st = save(f, f->checkpoint, err);
     if (!st && fst__session_stopped(f->s))
         st = fst_fail(err, FST_E_CANCELLED, "federated_train: stopped; progress is saved");
     return st;
@@ -343,7 +360,7 @@ static fst_status round_done(void *ctx, const fst_fed_view *global, const fst_ro
 static fst_status keep_rounds(struct federation *f, fst_status st, fst_error *err)
 {
     fst_error why = {0};
-    if (f->round > f->saved_round && save(f, &why))
+    if (f->round > f->saved_round && save(f, f->checkpoint, &why))
         fst_log(FST_LOG_WARN, "%s", why.message);
     if (st == FST_E_CANCELLED)
         return st;
@@ -483,7 +500,8 @@ static fst_status prepare(struct federation *f, fst_error *err)
                                .server_tau = server->tau};
     fst_fed_state global = fed_state(&f->model->state);
     f->checkpoint = fst__step_path(f->s, STEP_FEDERATE, "checkpoint.safetensors");
-    fst_status st = f->checkpoint ? make_partition(f, err) : fst_fail_memory(err, 256);
+    f->last = fst__step_path(f->s, STEP_FEDERATE, FST__LAST);
+    fst_status st = f->checkpoint && f->last ? make_partition(f, err) : fst_fail_memory(err, 256);
     if (!st)
         st = first_model(f, err);
     if (!st)
@@ -510,6 +528,7 @@ static void release(struct federation *f)
     fst_partition_release(&f->partition);
     fst_free(f->samples);
     fst_free(f->checkpoint);
+    fst_free(f->last);
 }
 
 /* Notes, not errors: a skewed split does that, and the rounds go on all the same. */
@@ -568,6 +587,8 @@ fst_status fst__step_federate(struct session *s, struct record *r, fst_error *er
     st = prepare(&f, err);
     if (!st)
         st = rounds(&f, err);
+    if (!st && fst__extendable(s, STEP_FEDERATE))
+        st = save(&f, f.last, err);
     if (!st) {
         if (f.best_round)
             fst_state_copy(&model.state, &f.best);

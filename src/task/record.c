@@ -143,10 +143,50 @@ static fst_status add_facts(const char *name, const fst_source *source, fst_buf 
     return fst_buf_printf(text, err, "%s facts=%s\n", name, digest);
 }
 
-fst_status fst__fingerprint(const struct session *s, enum step step, char out[FST_DIGEST_HEX], fst_error *err)
+static bool total_free(const struct schedule_section *s)
+{
+    return s->name != FST_SCHEDULE_COSINE && s->name != FST_SCHEDULE_WARMUP_COSINE;
+}
+
+bool fst__extendable(const struct session *s, enum step step)
+{
+    const struct stages_section *f = &s->task->file.stages;
+    switch (step) {
+    case STEP_PRETRAIN:
+        return total_free(&f->cloud_pretrain.schedule);
+    case STEP_ALONE:
+    case STEP_DISTIL:
+        return total_free(&f->edge_kd.training.schedule);
+    default:
+        return step == STEP_FEDERATE;
+    }
+}
+
+static void digest_of(const char *text, size_t len, char out[FST_DIGEST_HEX])
+{
+    fst_sha256 sha;
+    fst_sha256_init(&sha);
+    fst_sha256_update(&sha, text, len);
+    fst_sha256_final(&sha, out);
+}
+
+/* The text without how many epochs or rounds there are. In canonical JSON the key cannot stand in a string: its quotes
+ * would be escaped. */
+static void mask_total(enum step step, fst_buf *text)
+{
+    const char *key = step == STEP_FEDERATE ? "\"rounds\":" : "\"epochs\":";
+    char *at = strstr(text->data, key);
+    if (!at)
+        return;
+    at += strlen(key);
+    size_t digits = strspn(at, "0123456789");
+    memmove(at, at + digits, strlen(at + digits) + 1);
+    text->len -= digits;
+}
+
+fst_status fst__fingerprint(struct session *s, enum step step, fst_error *err)
 {
     fst_buf text = {0};
-    fst_sha256 sha;
     fst_status st = fst_buf_printf(&text, err, "%s\n%s\nseed=%lld\nbackend=%s\ntrain=%s\ntest=%s\n", RECORD_FORMAT,
                                    fst__step_names[step], (long long)s->task->file.seed, s->backend, s->train->digest,
                                    s->test->digest);
@@ -164,9 +204,10 @@ fst_status fst__fingerprint(const struct session *s, enum step step, char out[FS
     if (!st)
         st = add_inputs(s, step, &text, err);
     if (!st) {
-        fst_sha256_init(&sha);
-        fst_sha256_update(&sha, text.data, text.len);
-        fst_sha256_final(&sha, out);
+        digest_of(text.data, text.len, s->fingerprints[step]);
+        if (fst__extendable(s, step))
+            mask_total(step, &text);
+        digest_of(text.data, text.len, s->resumes[step]);
     }
     fst_buf_release(&text);
     return st;

@@ -169,12 +169,17 @@ static fst_status run_step(struct session *s, enum step step, fst_error *err)
 }
 
 /* A run that was killed between its record and this leaves a checkpoint that nobody will want again. One of
- * other settings may be wanted when these come back, and stays. */
+ * other settings may be wanted when these come back, and stays, and so does one of more epochs or rounds. */
 static void drop_spent_checkpoint(const struct session *s, enum step step)
 {
+    const struct stages_section *f = &s->task->file.stages;
     fst_checkpoint *k = NULL;
+    int64_t at = 0, total = step == STEP_FEDERATE   ? f->federated_train.rounds
+                            : step == STEP_PRETRAIN ? f->cloud_pretrain.epochs
+                                                    : f->edge_kd.training.epochs;
     char *path = fst__step_path(s, step, "checkpoint.safetensors");
-    bool spent = path && fst_file_exists(path) && !fst_checkpoint_open(&k, path, s->fingerprints[step], NULL);
+    bool spent = path && fst_file_exists(path) && !fst_checkpoint_open(&k, path, s->resumes[step], NULL) &&
+                 !fst_checkpoint_int(k, step == STEP_FEDERATE ? "round" : "epoch", &at, NULL) && at <= total;
     fst_checkpoint_free(k);
     if (spent)
         unlink(path);
@@ -187,7 +192,7 @@ static fst_status one_step(struct session *s, enum step step, const bool chosen[
     bool wanted = step_wanted(f, step, chosen);
     if (!stage_in_task(f, stage_index(fst__step_stages[step])) || (step == STEP_ALONE && !f->stages.edge_kd.baseline))
         return FST_OK;
-    fst_status st = fst__fingerprint(s, step, s->fingerprints[step], err);
+    fst_status st = fst__fingerprint(s, step, err);
     if (st)
         return st;
     if (fst__record_current(s, step, s->fingerprints[step], &s->records[step])) {
@@ -226,6 +231,7 @@ static void forget(const struct session *s, const bool chosen[STAGES])
             continue;
         remove_file(s, step, "stage.json");
         remove_file(s, step, "checkpoint.safetensors");
+        remove_file(s, step, FST__LAST);
     }
 }
 

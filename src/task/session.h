@@ -97,6 +97,8 @@ struct session {
     struct record records[STEPS];
     bool done[STEPS]; /* records[] holds a step that is up to date */
     char fingerprints[STEPS][FST_DIGEST_HEX];
+    char resumes[STEPS][FST_DIGEST_HEX]; /* of checkpoints: the same whatever the number of epochs or rounds, where that
+                                          * many more of them can follow (fst__extendable) */
 };
 
 /* ---- session_data.c ---- */
@@ -188,7 +190,13 @@ void fst__resources_sample(const struct session *s);
 bool fst__commit_of(const char *folder, char out[FST_DIGEST_HEX]);
 
 /* ---- record.c ---- */
-fst_status fst__fingerprint(const struct session *s, enum step step, char out[FST_DIGEST_HEX], fst_error *err);
+/* Fills fingerprints[step] and resumes[step]. */
+fst_status fst__fingerprint(struct session *s, enum step step, fst_error *err);
+/* Whether a step that is done can go on to more epochs or rounds and be what it would have been with so many from the
+ * start: no learning rate depends on their number. */
+bool fst__extendable(const struct session *s, enum step step);
+/* What such a step keeps: its state after the last epoch or round, as a checkpoint. */
+#define FST__LAST "last.checkpoint"
 /* Whether the step's record has this fingerprint and its files are there unchanged. */
 bool fst__record_current(const struct session *s, enum step step, const char *fingerprint, struct record *out);
 /* Lists for stage.json and summary.json. */

@@ -19,8 +19,8 @@ struct course {
     fst_state best;
     double best_accuracy; /* below 0: none yet */
     int64_t best_epoch;
-    char *checkpoint; /* path */
-    bool saved_once;  /* it is there, and of this course */
+    char *checkpoint, *last; /* paths; the latter: its end, FST__LAST */
+    bool saved_once;         /* the checkpoint is there, and of this course */
     /* where we are */
     int64_t epoch;
     size_t batch, rows, correct;
@@ -113,7 +113,7 @@ static fst_status explain(const struct course *c, fst_status st, fst_error *err)
                        l->label, (long long)c->epoch + 1, (long long)l->training->epochs, at, steps);
 }
 
-static fst_status save(struct course *c, fst_error *err)
+static fst_status save(struct course *c, const char *path, fst_error *err)
 {
     double began = fst_clock_seconds();
     fst_tensor t[MAX_TENSORS];
@@ -122,13 +122,13 @@ static fst_status save(struct course *c, fst_error *err)
     fst_status st = fst__state_sound(&c->model->state, err);
     if (st)
         return explain(c, st, err);
-    st = fst_checkpoint_writer_new(&w, c->s->fingerprints[c->lesson->step], err);
+    st = fst_checkpoint_writer_new(&w, c->s->resumes[c->lesson->step], err);
     if (!st)
         st = fst_checkpoint_add_all(w, t, course_tensors(c, t), err);
     if (!st)
         st = put_values(c, w, err);
     if (!st)
-        st = fst_checkpoint_write(w, c->checkpoint, NULL, err);
+        st = fst_checkpoint_write(w, path, NULL, err);
     fst_checkpoint_writer_free(w);
     c->saves = fst__saved(began);
     c->steps_since_save = 0;
@@ -169,19 +169,22 @@ static fst_status get_values(struct course *c, const fst_checkpoint *k, fst_erro
     return FST_OK;
 }
 
-/* Goes on from the checkpoint when there is a sound one of exactly these inputs; nothing changes otherwise. */
-static bool resume(struct course *c)
+/* Goes on from a checkpoint when there is a sound one of exactly these inputs; nothing changes otherwise. */
+static bool resume_from(struct course *c, const char *path)
 {
     fst_tensor t[MAX_TENSORS];
     struct course before = *c;
     fst_checkpoint *k = NULL;
     fst_error why = {0};
-    if (!fst_file_exists(c->checkpoint))
+    int64_t epoch = 0;
+    if (!fst_file_exists(path))
         return false;
-    fst_status st = fst_checkpoint_open(&k, c->checkpoint, c->s->fingerprints[c->lesson->step], &why);
-    if (st == FST_E_MISMATCH) {
-        fst_log(FST_LOG_INFO, "%s: settings or inputs changed since the last checkpoint; starting anew",
-                c->lesson->label);
+    fst_status st = fst_checkpoint_open(&k, path, c->s->resumes[c->lesson->step], &why);
+    bool longer = !st && !fst_checkpoint_int(k, "epoch", &epoch, NULL) && epoch > c->lesson->training->epochs;
+    if (st == FST_E_MISMATCH || longer) {
+        fst_checkpoint_free(k);
+        fst_log(FST_LOG_INFO, "%s: %s since the last checkpoint; starting anew", c->lesson->label,
+                longer ? "there were more epochs" : "settings or inputs changed");
         return false;
     }
     if (!st)
@@ -193,8 +196,14 @@ static bool resume(struct course *c)
         *c = before;
         fst_log(FST_LOG_WARN, "%s; starting anew", why.message);
     }
-    c->saved_once = !st;
+    c->saved_once = !st && path == c->checkpoint;
     return !st;
+}
+
+/* From where it was stopped, or from the end of one of fewer epochs. */
+static bool resume(struct course *c)
+{
+    return resume_from(c, c->checkpoint) || resume_from(c, c->last);
 }
 
 static bool save_due(const struct course *c)
@@ -254,10 +263,10 @@ static void watch(struct course *c)
 static fst_status pause_if_asked(struct course *c, fst_error *err)
 {
     if (fst__session_stopped(c->s)) {
-        fst_status st = save(c, err);
+        fst_status st = save(c, c->checkpoint, err);
         return st ? st : fst_fail(err, FST_E_CANCELLED, "%s: stopped; progress is saved", c->lesson->label);
     }
-    return save_due(c) ? save(c, err) : FST_OK;
+    return save_due(c) ? save(c, c->checkpoint, err) : FST_OK;
 }
 
 static double rate_of(const struct course *c)
@@ -357,7 +366,8 @@ static fst_status prepare(struct course *c, fst_error *err)
         ls.soft_width = c->model->classes;
     }
     c->checkpoint = fst__step_path(s, c->lesson->step, "checkpoint.safetensors");
-    fst_status st = c->checkpoint ? FST_OK : fst_fail_memory(err, 256);
+    c->last = fst__step_path(s, c->lesson->step, FST__LAST);
+    fst_status st = c->checkpoint && c->last ? FST_OK : fst_fail_memory(err, 256);
     if (!st)
         st = fst_trainer_new(&c->trainer, c->model->graph, &to, err);
     if (!st)
@@ -391,6 +401,8 @@ static fst_status teach(struct course *c, fst_error *err)
         if (!st)
             st = close_epoch(c, err);
     }
+    if (!st && fst__extendable(c->s, c->lesson->step))
+        st = save(c, c->last, err);
     if (!st && c->best.params && c->best_epoch >= 0)
         fst_state_copy(&c->model->state, &c->best);
     return st;
@@ -410,5 +422,6 @@ fst_status fst__train(struct session *s, const struct lesson *l, fst_model *mode
     fst_optim_release(&c.optim);
     fst_state_release(&c.best);
     fst_free(c.checkpoint);
+    fst_free(c.last);
     return st;
 }
