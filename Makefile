@@ -7,7 +7,7 @@
 #   make fixtures    golden cases over $FEDSTILL_FIXTURES (default: tests/fixtures)
 #   make bench       speed of every workload; WORKLOADS="mnist_teacher ..." picks some
 #   make install     program, library, headers, manual page; PREFIX (/usr/local), DESTDIR
-#   make fuzz        every fuzz target for FUZZ_SECONDS (60)
+#   make fuzz        every fuzz target for FUZZ_SECONDS (60); ENGINE=afl by AFL++ instead of libFuzzer
 #   make docs        docs/task-file.md, from the tables that read task files
 #   make format      clang-format over the sources
 #   make clean       removes the build folders
@@ -17,6 +17,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
+ENGINE ?= libfuzzer
 KILLS ?= 200
 GRAPHS ?= 4000
 WORKLOADS ?=
@@ -30,6 +31,7 @@ STRICT = -DFEDSTILL_WERROR=ON
 ASAN = $(STRICT) -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG="-O1 -g" -DFEDSTILL_SANITIZE=address,undefined
 TSAN = $(STRICT) -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG="-O1 -g" -DFEDSTILL_SANITIZE=thread -DFEDSTILL_ONEDNN=OFF
 FUZZ = $(STRICT) -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG="-O1 -g" -DFEDSTILL_FUZZ=ON -DCMAKE_C_COMPILER=clang
+AFL = $(STRICT) -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG="-O1 -g" -DFEDSTILL_FUZZ=ON -DCMAKE_C_COMPILER=afl-clang-fast
 
 all: deps
 	scripts/build $(BUILD)
@@ -54,6 +56,7 @@ check-full: check
 	scripts/run-tests build-tsan -E '^(golden|fuzz|tools)/'
 	scripts/run-valgrind $(BUILD)
 	scripts/build build-fuzz $(FUZZ)
+	scripts/run-fuzz --replay build-fuzz
 	scripts/run-fuzz build-fuzz
 	FEDSTILL_KILLS=$(KILLS) scripts/run-tests $(BUILD) -R kill
 	FEDSTILL_GRAPHS=$(GRAPHS) scripts/run-tests $(BUILD) -R random_graphs
@@ -72,9 +75,15 @@ install: deps
 	scripts/install-man $(BUILD)/fedstill $(DESTDIR)$(PREFIX)/share/man/man1
 
 fuzz:
+ifeq ($(ENGINE),afl)
+	scripts/install-deps --full
+	scripts/build build-afl $(AFL)
+	scripts/run-fuzz --engine afl build-afl
+else
 	scripts/install-deps --full
 	scripts/build build-fuzz $(FUZZ)
 	scripts/run-fuzz build-fuzz
+endif
 
 docs: deps
 	scripts/build $(BUILD) --target fedstill-cli
@@ -84,7 +93,7 @@ format:
 	find src cmd include tests fuzz -name '*.[ch]' -exec clang-format -i {} +
 
 clean:
-	rm -rf $(BUILD) build-asan build-tsan build-fuzz
+	rm -rf $(BUILD) build-asan build-tsan build-fuzz build-afl
 
 deps:
 	@scripts/install-deps

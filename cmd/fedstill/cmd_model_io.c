@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common.h"
 
@@ -125,6 +126,22 @@ static fst_status need(const struct options *o, const char *name, fst_error *err
     return option_given(o, name) ? FST_OK : fst_fail(err, FST_E_CONFIG, "--%s is needed", name);
 }
 
+/* Safetensors is what is written: a name that promises another format would mislead whoever gets the file. */
+static fst_status check_out(const char *path, fst_error *err)
+{
+    static const char *const others[] = {".onnx", ".pth",   ".pt",      ".th",  ".ckpt",   ".h5",
+                                         ".hdf5", ".keras", ".npz",     ".npy", ".tflite", ".pb",
+                                         ".gguf", ".pkl",   ".mlmodel", ".tar", ".zip"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        size_t n = strlen(path), k = strlen(others[i]);
+        if (n >= k && !strcasecmp(path + n - k, others[i]))
+            return fst_fail(err, FST_E_CONFIG,
+                            "--out %s: models are written as safetensors only, not as %s: name it %.*s.safetensors",
+                            path, others[i], (int)(n - k), path);
+    }
+    return FST_OK;
+}
+
 /* ---- import: what to do -------------------------------------------------------------------------- */
 
 struct import {
@@ -149,6 +166,8 @@ static fst_status read_options(struct import *i, const struct options *o, fst_er
     fst_status s = need(o, "as", err);
     if (!s)
         s = need(o, "out", err);
+    if (!s)
+        s = check_out(option_string(o, "out"), err);
     if (s)
         return s;
     i->o = (fst_import_options){
@@ -369,8 +388,8 @@ static fst_dtype chosen_dtype(const struct options *o)
 /* The pairs of the file that a model of its own does not write again; they belong to f. fst_free the list. */
 static fst_pair *provenance(const fst_safetensors *f, size_t *count)
 {
-    static const char *const own[] = {"format",  "arch",           "classes",       "input",      "dropout",
-                                      "options", "normalise_mean", "normalise_std", "class_names"};
+    static const char *const own[] = {"format",  "fedstill", "features",       "arch",          "classes",    "input",
+                                      "dropout", "options",  "normalise_mean", "normalise_std", "class_names"};
     fst_pair pair, *list;
     size_t n = 0;
     while (fst_safetensors_meta_at(f, n, &pair))
@@ -411,6 +430,8 @@ static fst_status run_export(const struct options *o, fst_error *err)
     fst_buf out = {0};
     fst_status s = need(o, "out", err);
     if (!s)
+        s = check_out(option_string(o, "out"), err);
+    if (!s)
         s = load_model(&m, operand(o, 0), err);
     if (!s)
         s = write_export(&m, o, digest, err);
@@ -436,11 +457,17 @@ const struct command cmd_model_import = {
         "chenyaofo/pytorch-cifar-models, akamaster, kuangliu and weiaicunzai are known, module., model., _orig_mod. "
         "and "
         "similar prefixes are taken off, and f16, bf16 and f64 are converted to f32. The file's format is "
-        "recognised by its content.\n\n"
+        "recognised by its content: safetensors, or what torch.save wrote, of which all is read that "
+        "torch.load(weights_only=True) reads and other objects are passed over; nothing is run. The state_dict is "
+        "found "
+        "under its usual names (state_dict, model, net, module and so on); --prefix ema. takes another one of the "
+        "file.\n\n"
         "Every tensor of the network must be in the file with its shape, and none besides; otherwise all that is "
         "missing, extra or misshaped is listed, the exit status is 1 and nothing is written. Only num_batches_tracked "
         "may be missing, which then starts at 0.\n\n"
-        "A file does not say how samples were normalised: give --mean and --std as they were in training.",
+        "A file does not say how samples were normalised, unless `fedstill model export` wrote it: give --mean and "
+        "--std "
+        "as they were in training.",
     .options = import_options,
     .operands = import_operands,
     .examples = import_examples,
@@ -452,7 +479,10 @@ const struct command cmd_model_export = {
     .summary = "Write a model's weights for other programs",
     .description =
         "Writes the weights of a model file as safetensors, for load_state_dict(load_file(FILE)) of the same "
-        "network in PyTorch, or as a model file of another type. Values are rounded to the nearest; one "
+        "network in PyTorch, or as a model file of another type. Its metadata keep the network's options, "
+        "normalisation "
+        "and class names, which `fedstill model import` takes from them. Other formats such as ONNX are not "
+        "written. Values are rounded to the nearest; one "
         "that f16 cannot hold is an error.",
     .options = export_options,
     .operands = export_operands,

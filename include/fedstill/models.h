@@ -165,8 +165,8 @@ FST_API void fst_import_report_release(fst_import_report *r);
 
 /* FST_E_MISMATCH when not every tensor of the network, and none besides, came from the file, FST_E_NUMERIC when only
  * values are wrong; the message names the first few. `report` (may be NULL) is filled then too, the model only on
- * success. A fedstill model of another network is FST_E_MISMATCH; of the same one its normalisation, and class names
- * if the head is kept, come along. */
+ * success. A fedstill model (or an export of one) of another network is FST_E_MISMATCH; of the same one its options and
+ * normalisation, and class names if the head is kept, come along. */
 FST_MUST FST_API fst_status fst_model_import(fst_model *m, const char *path, const fst_import_options *o,
                                              fst_import_report *report, fst_error *err);
 /* The same over bytes; `name` is used in messages. */
@@ -176,7 +176,9 @@ FST_MUST FST_API fst_status fst_model_import_memory(fst_model *m, const char *na
 
 typedef enum fst_names {
     FST_NAMES_OURS,       /* a fedstill model file: fst_model_save in another element type */
-    FST_NAMES_TORCHVISION /* a bare state_dict for load_state_dict(load_file(path)), metadata format "pt" */
+    FST_NAMES_TORCHVISION /* a state_dict for load_state_dict(load_file(path)): metadata format "pt", and "fedstill"
+                           * in place of it beside all that a model file says of the network, its normalisation and
+                           * its classes, so that fst_model_import has them again */
 } fst_names;
 /* Writes atomically parameters and running statistics as dtype (FST_F32, FST_F16, FST_BF16; round to nearest even),
  * counters as I64. FST_E_NUMERIC names a tensor with a value that is finite but too large for dtype. `more` as in

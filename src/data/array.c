@@ -335,6 +335,9 @@ static fst_layout layout_of(const struct fst__store *st, const fst_source_spec *
 /* A JSON list of texts; *count stays 0 when it is none. */
 static fst_status names_from_json(const char *text, char ***names, size_t *count, fst_error *err)
 {
+    fst_status fits = fst_json_fits("class_names", text, strlen(text), strlen(text), err);
+    if (fits)
+        return fits;
     json_t *list = json_loads(text, JSON_REJECT_DUPLICATES, NULL), *item;
     size_t n = json_array_size(list), i; /* 0 for what is no list */
     const char **each = fst_calloc(n + 1, sizeof *each);

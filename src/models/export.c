@@ -56,7 +56,6 @@ static fst_status convert(fst_tensor *list, size_t n, fst_dtype dtype, uint16_t 
 fst_status fst_model_export(const fst_model *m, const char *path, fst_names names, fst_dtype dtype,
                             const fst_pair *more, size_t nmore, char digest[FST_DIGEST_HEX], fst_error *err)
 {
-    static const fst_pair bare = {"format", "pt"};
     uint16_t *block = NULL;
     size_t n = 0;
     if (dtype != FST_F32 && dtype != FST_F16 && dtype != FST_BF16)
@@ -66,10 +65,9 @@ fst_status fst_model_export(const fst_model *m, const char *path, fst_names name
     fst_status s = list ? FST_OK : fst_fail_memory(err, sizeof *list);
     if (!s && dtype != FST_F32)
         s = convert(list, n, dtype, &block, err);
-    if (!s && names == FST_NAMES_OURS)
-        s = fst__model_write(m, path, list, n, more, nmore, digest, err);
-    else if (!s)
-        s = fst_safetensors_write(path, &bare, 1, list, n, digest, err);
+    bool ours = names == FST_NAMES_OURS;
+    if (!s)
+        s = fst__model_write(m, path, ours ? FST_MODEL_FORMAT : "pt", list, n, more, ours ? nmore : 0, digest, err);
     fst_free(block);
     fst_free(list);
     return s;

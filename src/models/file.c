@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "weights.h"
 #include "zoo.h"
 
 fst_status fst__model_network(fst_model *m, const char *arch, const fst_model_config *config, fst_error *err)
@@ -122,10 +123,11 @@ static fst_status names_json(const fst_model *m, char **out, fst_error *err)
     return s;
 }
 
-enum { OWN_PAIRS = 10, LINE = FST_MODEL_CHANNELS * 16 };
+enum { OWN_PAIRS = 12, LINE = FST_MODEL_CHANNELS * 16 };
 
-fst_status fst__model_write(const fst_model *m, const char *path, const fst_tensor *tensors, size_t ntensors,
-                            const fst_pair *more, size_t nmore, char digest[FST_DIGEST_HEX], fst_error *err)
+fst_status fst__model_write(const fst_model *m, const char *path, const char *format, const fst_tensor *tensors,
+                            size_t ntensors, const fst_pair *more, size_t nmore, char digest[FST_DIGEST_HEX],
+                            fst_error *err)
 {
     char classes[16], input[128] = "", mean[LINE], std[LINE], dropout[64], options[FST_OPTIONS_TEXT];
     size_t n = 0, at = 0;
@@ -145,7 +147,9 @@ fst_status fst__model_write(const fst_model *m, const char *path, const fst_tens
     if (!meta) {
         s = fst_fail_memory(err, (OWN_PAIRS + nmore) * sizeof *meta);
     } else {
-        meta[n++] = (fst_pair){"format", FST_MODEL_FORMAT};
+        meta[n++] = (fst_pair){"format", format};
+        if (strcmp(format, FST_MODEL_FORMAT))
+            meta[n++] = (fst_pair){FST__MODEL_KEY, FST_MODEL_FORMAT};
         meta[n++] = (fst_pair){"arch", m->arch};
         meta[n++] = (fst_pair){"classes", classes};
         meta[n++] = (fst_pair){"input", input};
@@ -170,7 +174,7 @@ fst_status fst_model_save(const fst_model *m, const char *path, const fst_pair *
 {
     size_t n = 0;
     fst_tensor *tensors = fst__model_tensors(m->graph, &m->state, &n);
-    fst_status s = tensors ? fst__model_write(m, path, tensors, n, more, nmore, digest, err)
+    fst_status s = tensors ? fst__model_write(m, path, FST_MODEL_FORMAT, tensors, n, more, nmore, digest, err)
                            : fst_fail_memory(err, sizeof *tensors);
     fst_free(tensors);
     return s;
@@ -220,19 +224,23 @@ bool fst__shape_parse(const char *text, fst_shape *out)
     return s.rank > 0;
 }
 
+bool fst__model_is_own(const fst_safetensors *f)
+{
+    const char *format = fst_safetensors_meta(f, "format"), *key = fst_safetensors_meta(f, FST__MODEL_KEY);
+    return (format && !strcmp(format, FST_MODEL_FORMAT)) || (key && !strcmp(key, FST_MODEL_FORMAT));
+}
+
 fst_status fst__model_read_config(const fst_safetensors *f, const char *path, fst_model *m, fst_model_config *c,
                                   fst_error *err)
 {
-    const char *format = need(f, path, "format", err), *arch = need(f, path, "arch", err);
+    const char *arch = need(f, path, "arch", err);
     const char *classes = need(f, path, "classes", err), *input = need(f, path, "input", err);
     const char *mean = fst_safetensors_meta(f, "normalise_mean"), *std = fst_safetensors_meta(f, "normalise_std");
     const char *dropout = fst_safetensors_meta(f, "dropout"), *options = fst_safetensors_meta(f, "options");
     const char *features = fst_safetensors_meta(f, "features");
     int nmean = 0, nstd = 0;
-    if (!format || !arch || !classes || !input)
+    if (!arch || !classes || !input)
         return FST_E_FORMAT;
-    if (strcmp(format, FST_MODEL_FORMAT))
-        return fst_fail(err, FST_E_FORMAT, "%s: format is \"%s\", \"%s\" is needed", path, format, FST_MODEL_FORMAT);
     char *end;
     errno = 0;
     long n = strtol(classes, &end, 10);
@@ -266,6 +274,9 @@ fst_status fst__model_read_config(const fst_safetensors *f, const char *path, fs
 fst_status fst__model_read_class_names(const fst_safetensors *f, const char *path, fst_model *m, fst_error *err)
 {
     const char *text = fst_safetensors_meta(f, "class_names");
+    fst_status fits = text ? fst_json_fits(path, text, strlen(text), strlen(text), err) : FST_OK;
+    if (fits)
+        return fits;
     json_t *list = text ? json_loads(text, 0, NULL) : NULL;
     size_t n = json_array_size(list);
     fst_status s = FST_OK;
@@ -358,6 +369,15 @@ static fst_status load(fst_model *m, const char *path, const fst_safetensors *f,
 {
     fst_model n = {0}, head = {0};
     fst_model_config c = {0};
+    const char *format = fst_safetensors_meta(f, "format");
+    if (format && strcmp(format, FST_MODEL_FORMAT))
+        return fst_fail(
+            err, FST_E_FORMAT,
+            "%s: format is \"%.64s\", \"%s\" is needed: not a fedstill model file; `fedstill model import` makes "
+            "one of a state_dict",
+            path, format, FST_MODEL_FORMAT);
+    if (!need(f, path, "format", err))
+        return FST_E_FORMAT;
     fst_status s = fst__model_read_config(f, path, &head, &c, err);
     if (s)
         return s;
@@ -384,10 +404,30 @@ static fst_status load(fst_model *m, const char *path, const fst_safetensors *f,
     return FST_OK;
 }
 
+/* What is no safetensors file, by its name, before a header is looked for in it. */
+static fst_status check_head(const char *path, fst_error *err)
+{
+    unsigned char head[FST__WEIGHTS_HEAD];
+    size_t len = 0;
+    fst_status s = fst__weights_head(path, head, &len, err);
+    if (s || (len > 8 && head[8] == '{'))
+        return s;
+    if (fst_pth_probe(head, len))
+        return fst_fail(
+            err, FST_E_UNSUPPORTED,
+            "%s: a zip archive or a file of torch.save, not a fedstill model file; `fedstill model import` makes "
+            "one of a state_dict",
+            path);
+    const char *kind = fst__foreign_kind(head, len);
+    return kind ? fst_fail(err, FST_E_UNSUPPORTED, "%s is %s", path, kind) : FST_OK;
+}
+
 fst_status fst_model_load(fst_model *m, const char *path, fst_error *err)
 {
     fst_safetensors *f = NULL;
-    fst_status s = fst_safetensors_open(&f, path, err);
+    fst_status s = check_head(path, err);
+    if (!s)
+        s = fst_safetensors_open(&f, path, err);
     if (!s)
         s = load(m, path, f, err);
     fst_safetensors_free(f);

@@ -55,17 +55,16 @@ static fst_tensor theirs(const struct job *j, size_t i)
 
 /* ---- the network ---------------------------------------------------------------------------------- */
 
-/* A fedstill file says itself what it is. */
+/* A fedstill file says itself what it is, and so does what it was exported to. */
 static fst_status read_own(struct job *j, fst_model_config *c, fst_error *err)
 {
     const fst_safetensors *f = j->w.format->safetensors ? j->w.format->safetensors(j->w.file) : NULL;
-    const char *format = f ? fst_safetensors_meta(f, "format") : NULL;
     const char *arch = f ? fst_safetensors_meta(f, "arch") : NULL;
     for (size_t i = 0; arch && i < fst_models(); i++)
         if (!strcmp(fst_model_at(i).name, arch) && strcmp(arch, j->o->arch))
             return fst_fail(err, FST_E_MISMATCH, "%s: its metadata say that it is a %s, not a %s", j->path, arch,
                             j->o->arch);
-    if (!format || strcmp(format, FST_MODEL_FORMAT))
+    if (!f || !fst__model_is_own(f))
         return FST_OK;
     return fst__model_read_config(f, j->path, &j->model, c, err);
 }
@@ -94,6 +93,7 @@ static fst_status build(struct job *j, const fst_model_config *c, fst_error *err
     if (s)
         return s;
     n.channels = j->model.channels;
+    n.fingerprint = j->model.fingerprint;
     memcpy(n.mean, j->model.mean, sizeof n.mean);
     memcpy(n.std, j->model.std, sizeof n.std);
     fst_free(j->want);
@@ -526,8 +526,7 @@ static fst_status take(struct job *j, fst_error *err)
     if (!s && fst__report_wrong(&j->report, j->o->allow_nonfinite))
         s = fst__report_fail(&j->report, j->path, j->o->arch, "", err);
     const fst_safetensors *f = !s && j->w.format->safetensors ? j->w.format->safetensors(j->w.file) : NULL;
-    const char *format = f ? fst_safetensors_meta(f, "format") : NULL;
-    if (format && !strcmp(format, FST_MODEL_FORMAT) && j->o->head == FST_HEAD_KEEP)
+    if (f && fst__model_is_own(f) && j->o->head == FST_HEAD_KEEP)
         s = fst__model_read_class_names(f, j->path, &j->model, err);
     return s;
 }

@@ -10,8 +10,7 @@ struct fst_zoo_entry {
     fst_value (*build)(fst_graph *g, fst_value x, const fst_model_config *config);
 };
 /* Tables of the families, each ended by an entry without a name. */
-extern const struct fst_zoo_entry fst__zoo_small[], fst__zoo_resnet[], fst__zoo_mobilenet[],
-    fst__zoo_complex[];
+extern const struct fst_zoo_entry fst__zoo_small[], fst__zoo_resnet[], fst__zoo_mobilenet[], fst__zoo_complex[];
 
 /* The options that are not at their defaults, as text: "stem=cifar hidden=500". parse: false for what it does not
  * know. */
@@ -26,13 +25,18 @@ fst_status fst__model_network(fst_model *m, const char *arch, const fst_model_co
 /* The tensors of a network in one list (fst_free it); names belong to the graph. Without a state only what they are.
  * NULL when out of memory. */
 fst_tensor *fst__model_tensors(const fst_graph *g, const fst_state *s, size_t *n);
+/* The metadata that say so in an export, whose "format" is PyTorch's. */
+#define FST__MODEL_KEY "fedstill"
+/* Whether it is a fedstill model file, or an export of one. */
+bool fst__model_is_own(const fst_safetensors *f);
 /* A fedstill model file's configuration, and its normalisation into m; then its class names. */
 fst_status fst__model_read_config(const fst_safetensors *f, const char *path, fst_model *m, fst_model_config *c,
                                   fst_error *err);
 fst_status fst__model_read_class_names(const fst_safetensors *f, const char *path, fst_model *m, fst_error *err);
-/* fst_model_save with these tensors for the model's own. */
-fst_status fst__model_write(const fst_model *m, const char *path, const fst_tensor *tensors, size_t ntensors,
-                            const fst_pair *more, size_t nmore, char digest[FST_DIGEST_HEX], fst_error *err);
+/* fst_model_save with these tensors for the model's own, and another format ("pt" for an export). */
+fst_status fst__model_write(const fst_model *m, const char *path, const char *format, const fst_tensor *tensors,
+                            size_t ntensors, const fst_pair *more, size_t nmore, char digest[FST_DIGEST_HEX],
+                            fst_error *err);
 bool fst__shape_parse(const char *text, fst_shape *out); /* "1,28,28" */
 
 #endif

@@ -63,8 +63,13 @@ static void read_piece(struct fst__piece *f, const char *output, size_t most)
 static void parse_piece(struct fst__piece *f)
 {
     json_error_t e;
+    fst_error large = {0};
     if (!f->there || f->why[0])
         return;
+    if (fst_json_fits(f->path, f->text.data ? f->text.data : "", f->text.len, f->text.len, &large)) {
+        snprintf(f->why, sizeof f->why, "%s", large.message);
+        return;
+    }
     f->json = json_loadb(f->text.data ? f->text.data : "", f->text.len, 0, &e);
     if (!f->json)
         snprintf(f->why, sizeof f->why, "%s:%d:%d: %.160s", f->path, e.line, e.column, e.text);

@@ -134,6 +134,8 @@ fst_status fst_report_summary(const char *path, bool ascii, fst_buf *out, fst_er
     fst_table *table = NULL;
     json_error_t je = {0};
     fst_status st = fst_file_read(path, MAX_SUMMARY, &text, err);
+    if (!st)
+        st = fst_json_fits(path, text.data, text.len, text.len, err);
     json_t *j = st ? NULL : json_loadb(text.data, text.len, 0, &je);
     if (!st && !j)
         st = fst_fail(err, FST_E_FORMAT, "%s:%d:%d: %s", path, je.line, je.column, je.text);

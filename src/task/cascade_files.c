@@ -168,6 +168,8 @@ static fst_status read_report(const struct session *s, struct edge_result *e, fs
     char *path = fst__step_path(s, STEP_EDGE, s->records[STEP_EDGE].extra);
     fst_status st =
         path ? fst__read_artifact(s, STEP_EDGE, s->records[STEP_EDGE].extra, &text, err) : fst_fail_memory(err, 256);
+    if (!st)
+        st = fst_json_fits(path, text.data, text.len, text.len, err);
     json_t *j = st ? NULL : json_loadb(text.data, text.len, 0, &why);
     if (!st && !j)
         st = fst_fail(err, FST_E_FORMAT, "%s:%d:%d: %s", path, why.line, why.column, why.text);

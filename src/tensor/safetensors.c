@@ -31,6 +31,7 @@ struct fst_safetensors {
     json_t *header, *meta;
     struct entry *entries;
     size_t count;
+    const char **meta_keys; /* of meta, in order */
 };
 
 void fst_safetensors_free(fst_safetensors *f)
@@ -40,6 +41,7 @@ void fst_safetensors_free(fst_safetensors *f)
     if (f->fd >= 0)
         close(f->fd);
     json_decref(f->header);
+    fst_free(f->meta_keys);
     fst_free(f->entries);
     fst_free(f->name);
     fst_free(f);
@@ -122,10 +124,16 @@ static int by_range(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
+static int by_key(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
 static fst_status parse_meta(fst_safetensors *f, json_t *meta, fst_error *err)
 {
     const char *key;
     json_t *value;
+    size_t n = json_object_size(meta), k = 0;
     if (!json_is_object(meta))
         return fst_fail(err, FST_E_FORMAT, "%s: __metadata__ is not an object", f->name);
     json_object_foreach(meta, key, value)
@@ -133,6 +141,11 @@ static fst_status parse_meta(fst_safetensors *f, json_t *meta, fst_error *err)
         if (!json_is_string(value))
             return fst_fail(err, FST_E_FORMAT, "%s: __metadata__ entry \"%s\" is not a string", f->name, key);
     }
+    f->meta_keys = fst_calloc(n + 1, sizeof *f->meta_keys);
+    if (!f->meta_keys)
+        return fst_fail_memory(err, n * sizeof *f->meta_keys);
+    json_object_foreach(meta, key, value) f->meta_keys[k++] = key;
+    qsort(f->meta_keys, n, sizeof *f->meta_keys, by_key);
     f->meta = meta;
     return FST_OK;
 }
@@ -142,6 +155,9 @@ static fst_status parse_header(fst_safetensors *f, const char *text, size_t len,
     json_error_t je;
     const char *key;
     json_t *value;
+    fst_status fits = fst_json_fits(f->name, text, len, len, err); /* sound headers take half of it */
+    if (fits)
+        return fits;
     f->header = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
     if (!json_is_object(f->header))
         return fst_fail(err, FST_E_FORMAT, "%s: the header is not a JSON object: %s", f->name,
@@ -281,25 +297,11 @@ const char *fst_safetensors_meta(const fst_safetensors *f, const char *key)
     return f->meta ? json_string_value(json_object_get(f->meta, key)) : NULL;
 }
 
-static int by_key(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 bool fst_safetensors_meta_at(const fst_safetensors *f, size_t i, fst_pair *out)
 {
-    size_t n = f->meta ? json_object_size(f->meta) : 0, k = 0;
-    const char *key;
-    json_t *value;
-    if (i >= n)
+    if (i >= json_object_size(f->meta))
         return false;
-    const char **keys = fst_calloc(n, sizeof *keys);
-    if (!keys)
-        return false;
-    json_object_foreach(f->meta, key, value) keys[k++] = key;
-    qsort(keys, n, sizeof *keys, by_key);
-    *out = (fst_pair){keys[i], json_string_value(json_object_get(f->meta, keys[i]))};
-    fst_free(keys);
+    *out = (fst_pair){f->meta_keys[i], json_string_value(json_object_get(f->meta, f->meta_keys[i]))};
     return true;
 }
 

@@ -147,6 +147,31 @@ said err "its metadata say that it is a resnet8, not a resnet20"
 absent "$folder/none"
 
 # ---- export, and back
+for name in x.onnx x.PTH x.h5 x.npz; do
+    expect 2 model export "$out" --out "$folder/$name"
+    said err "models are written as safetensors only"
+    said err "name it $folder/x.safetensors"
+    absent "$folder/$name"
+done
+expect 2 model import "$in" --as resnet8 --prefix state_dict. --out "$folder/x.pt"
+said err "models are written as safetensors only"
+# options, normalisation and class names come back, unless others are given
+expect 0 model export "$out" --dtype f16 --out "$folder/kept.safetensors"
+expect 0 model import "$folder/kept.safetensors" --as resnet8 --out "$folder/again.safetensors"
+expect 0 model info "$folder/again.safetensors"
+said out "normalisation mean 0.5, 0.25, 0.125; std 1, 2, 3"
+said out "class names one, two, three, four"
+expect 0 model import "$folder/kept.safetensors" --as resnet8 --mean 0.75 --std 0.5 --out "$folder/again.safetensors"
+expect 0 model info "$folder/again.safetensors"
+said out "normalisation mean 0.75; std 0.5"
+expect 1 model import "$folder/kept.safetensors" --as resnet20 --out "$folder/none"
+said err "its metadata say that it is a resnet8, not a resnet20"
+# what is no model file says what it is
+expect 1 model info "$pth/logistic.pth"
+said err "\`fedstill model import\` makes one of a state_dict"
+printf 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n' >"$folder/pointer.safetensors"
+expect 1 model info "$folder/pointer.safetensors"
+said err "is a pointer of Git LFS"
 expect 2 model export "$out"
 said err "--out is needed"
 expect 2 model export "$out" --out "$folder/none" --dtype f64

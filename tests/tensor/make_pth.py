@@ -241,6 +241,18 @@ def not_dictionaries():
         write(name, out.getvalue())
 
 
+def hostile():
+    """Small files that stand for much: tests/tensor/test_budget.sh."""
+    save("stride0", {"conv1.weight": torch.ones(1).expand(1 << 15, 1 << 15)})
+    shared = {"w": torch.ones(1)}
+    for _ in range(3):
+        shared = {"k%d" % i: shared for i in range(100)}
+    save("shared_dicts", shared)
+    if not NAMES or "deflated" in NAMES:
+        with zipfile.ZipFile(os.path.join(OUT, "deflated.pth"), "w", zipfile.ZIP_DEFLATED, compresslevel=9) as z:
+            z.writestr(zipfile.ZipInfo("a/data.pkl"), b"\x80\x02(" + b"]" * (1 << 24) + b"l.", zipfile.ZIP_DEFLATED, 9)
+
+
 def main():
     os.makedirs(OUT, exist_ok=True)
     os.makedirs(CORPUS, exist_ok=True)
@@ -294,6 +306,7 @@ def main():
     protocols()
     old_tensors()
     not_dictionaries()
+    hostile()
 
 
 if __name__ == "__main__":

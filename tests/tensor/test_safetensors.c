@@ -314,6 +314,33 @@ static void failures_leave_nothing_behind(void **state)
     fst_safetensors_free(f);
 }
 
+/* Reading the pairs one by one takes neither memory nor a search for each of them. */
+static void many_pairs_are_read_in_order(void **state)
+{
+    enum { PAIRS = 20000 };
+    static char text[PAIRS * 20 + 64];
+    fst_safetensors *f = NULL;
+    fst_pair pair;
+    size_t at = 8, n = 0;
+    char last[16] = "";
+    (void)state;
+    at += (size_t)sprintf(text + at, "{\"__metadata__\":{");
+    for (int i = 0; i < PAIRS; i++)
+        at += (size_t)sprintf(text + at, "%s\"k%d\":\"v\"", i ? "," : "", (i * 7919) % PAIRS);
+    at += (size_t)sprintf(text + at, "}}");
+    for (int i = 0; i < 8; i++)
+        text[i] = (char)((at - 8) >> 8 * i & 255);
+    assert_int_equal(fst_safetensors_open_memory(&f, "m", text, at, NULL), FST_OK);
+    uint64_t before = fst_alloc_count();
+    for (; fst_safetensors_meta_at(f, n, &pair); n++) {
+        assert_true(strcmp(last, pair.key) < 0);
+        snprintf(last, sizeof last, "%s", pair.key);
+    }
+    assert_int_equal(n, PAIRS);
+    assert_int_equal(fst_alloc_count() - before, 0);
+    fst_safetensors_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,6 +355,7 @@ int main(void)
         cmocka_unit_test(lengths_are_checked),
         cmocka_unit_test(small_but_right_files_are_read),
         cmocka_unit_test(failures_leave_nothing_behind),
+        cmocka_unit_test(many_pairs_are_read_in_order),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -239,6 +239,9 @@ fst_status fst_synth_params_parse(fst_synth_params *p, fst_synth_kind kind, cons
     fst_status s = FST_OK;
     if (len > MAX_FILE)
         return fst_fail(err, FST_E_LIMIT, "%s: %zu bytes, parameters have at most %d", name, len, MAX_FILE);
+    s = fst_json_fits(name, text, len, len, err);
+    if (s)
+        return s;
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
     if (!root)
         return fst_fail(err, FST_E_CONFIG, "%s:%d:%d: not JSON: %s", name, where.line, where.column, where.text);

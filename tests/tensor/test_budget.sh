@@ -1,0 +1,143 @@
+#!/bin/bash
+# Small files that would take much: each is refused in words, before the memory is taken. What is allowed grows with the
+# file (32 bytes for each of its bytes, and 1 MiB), so every refusal is tried again with little address space;
+# under the address sanitizer, whose own space is vast, with little resident memory instead.
+# Needs $FEDSTILL, the program, and $FEDSTILL_SOURCE, the sources.
+set -u
+. "$(dirname "$0")/../cmd/common.sh"
+pth=$FEDSTILL_SOURCE/tests/tensor/pth
+asan=
+if ldd "$FEDSTILL" | grep -q 'libasan\|libtsan' || nm "$FEDSTILL" 2>/dev/null | grep -q __asan_init; then asan=yes; fi
+
+# bounded MEGABYTES STATUS ARGUMENT...: as expect, with so much memory besides what the program itself takes (64).
+bounded() {
+    local most=$((64 + $1)) program=$FEDSTILL
+    shift
+    if [ -n "$asan" ]; then
+        cat >"$folder/limited" <<END
+#!/bin/bash
+export ASAN_OPTIONS=hard_rss_limit_mb=$((4 * most)):quarantine_size_mb=4:\${ASAN_OPTIONS:-}
+exec "$program" "\$@"
+END
+    else
+        cat >"$folder/limited" <<END
+#!/bin/bash
+ulimit -v $((192 * 1024 + most * 1024))
+exec "$program" "\$@"
+END
+    fi
+    chmod +x "$folder/limited"
+    FEDSTILL=$folder/limited
+    expect "$@"
+    FEDSTILL=$program
+}
+# as_safetensors FILE: stdin is a header.
+as_safetensors() {
+    local n i
+    cat >"$folder/header"
+    n=$(stat -c %s "$folder/header")
+    for i in 0 8 16 24 32 40 48 56; do
+        printf "\\x$(printf %x $((n >> i & 255)))"
+    done | cat - "$folder/header" >"$1"
+}
+# repeat BYTES COUNT
+repeat() {
+    yes "$1" | tr -d '\n' | head -c $((${#1} * $2))
+}
+
+import() { # FILE: at most what is named in MEGABYTES
+    bounded "$2" 1 model import "$1" --as mnist_student --out "$folder/none"
+    [ ! -e "$folder/none" ] || fail "$1 left a file"
+}
+
+# ---- tensors and dictionaries that stand for more than there is
+import "$pth/stride0.pth" 8 # (32768, 32768) of one element
+said err "bytes that are allowed for a file of its size"
+import "$pth/shared_dicts.pth" 8 # dictionaries in dictionaries, a million tensors by name
+said err "bytes that are allowed"
+import "$pth/deflated.pth" 8 # 16 MB of empty lists in 16 kB
+said err "a data.pkl of more than"
+
+# ---- 2 MB of pickle: values, copies
+for op in ']' '}'; do
+    { printf '\x80\x02(' && repeat "$op" 2000000 && printf 'l.'; } >"$folder/values.pkl"
+    bounded 80 1 data info --format radioml "$folder/values.pkl"
+    said err "its values take more than the 65048736 bytes"
+done
+# None, numbers and texts, of which every sound pickle is full, are no reason to refuse it
+for op in 'N' 'K\x01' 'M\x01\x02' 'U\x01a'; do
+    { printf '\x80\x02(' && repeat "$op" 500000 | sed 's/\\x01/\x01/g;s/\\x02/\x02/g' && printf 'l.'; } >"$folder/values.pkl"
+    bounded 80 1 data info --format radioml "$folder/values.pkl"
+    said err "the pickle holds no dictionary"
+done
+# a list of pairs made a dictionary again and again
+{
+    printf '\x80\x02ccollections\nOrderedDict\nq\x01((' && repeat 'NN_' 20000 | tr _ '\206' &&
+        printf 'lq\x02\x85q\x03' && repeat 'h1h3R' 20000 | tr 13 '\001\003' && printf 'l.'
+} >"$folder/copies.pkl"
+bounded 16 1 data info --format radioml "$folder/copies.pkl"
+said err "its values take more than"
+# a memo number far ahead
+printf '\x80\x02Nr\xff\xff\xff\x00.' >"$folder/memo.pkl"
+bounded 8 1 data info --format radioml "$folder/memo.pkl"
+said err "a memo number that is too large"
+
+# ---- headers and other JSON: 2 MB of empty objects and lists
+for piece in '{},' '[],' '[0],'; do
+    { printf '{"x":[' && repeat "$piece" $((2000000 / ${#piece})) && printf '0]}'; } | as_safetensors "$folder/json.safetensors"
+    bounded 80 1 model info "$folder/json.safetensors"
+    said err "its JSON takes more memory than the"
+    bounded 80 1 data info "$folder/json.safetensors"
+    said err "its JSON takes more memory than the"
+done
+expect 0 model import "$pth/logistic.pth" --as logistic_regression --input 1,1,2 --out "$folder/model.safetensors"
+# names of classes that are none
+{
+    printf '{"__metadata__":{"format":"fedstill-model-1","arch":"logistic_regression","classes":"2","input":"1,1,2","class_names":"['
+    repeat '{},' 600000
+    printf '0]"},"fc.bias":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+    printf '"fc.weight":{"dtype":"F32","shape":[2,2],"data_offsets":[8,24]}}'
+} | as_safetensors "$folder/names.safetensors"
+tail -c 24 "$folder/model.safetensors" >>"$folder/names.safetensors"
+bounded 80 1 model info "$folder/names.safetensors"
+said err "its JSON takes more memory than the"
+
+# ---- numbers in headers
+printf '\x93NUMPY\1\0v\0%-117s\n' "{'descr': '<f4', 'fortran_order': False, 'shape': (100000, 100000), }" >"$folder/x.npy"
+bounded 8 1 data info "$folder/x.npy"
+printf '{"x":{"dtype":"F32","shape":[1000000000,1000000000],"data_offsets":[0,0]}}' | as_safetensors "$folder/big.safetensors"
+bounded 8 1 model info "$folder/big.safetensors"
+printf '{"__metadata__":{"format":"fedstill-model-1","arch":"resnet50","classes":"65536","input":"3,4096,4096"}}' |
+    as_safetensors "$folder/promise.safetensors"
+bounded 8 1 model info "$folder/promise.safetensors"
+said err "tensors do not fit the network"
+
+# ---- task files and parameters: aliases, depth, objects
+{
+    printf 'name: laugh\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n'
+    for i in 1 2 3 4 5 6 7 8 9; do
+        printf 'a%d: &a%d [' $i $i && repeat "*a$((i - 1)), " 10 && printf 'x]\n'
+    done
+} >"$folder/laugh.yaml"
+bounded 16 2 run "$folder/laugh.yaml"
+repeat '[' 500000 >"$folder/deep.yaml"
+bounded 64 1 run "$folder/deep.yaml"
+said err "more than 32 maps and lists inside each other"
+{ printf '{"x":[' && repeat '{},' 300000 && printf '0]}'; } >"$folder/params.json"
+bounded 64 1 data synth link11 --params "$folder/params.json" --out "$folder/none.safetensors"
+said err "its JSON takes more memory than the"
+
+# ---- and what is sound is read with as little: 2 MB of header in 20000 tensors
+{
+    printf '{"__metadata__":{"format":"pt"}'
+    for i in $(seq 20000); do
+        printf ',"layer.%d.weight":{"dtype":"F32","shape":[1],"data_offsets":[%d,%d]}' "$i" $((4 * i - 4)) $((4 * i))
+    done
+    printf '}'
+} | as_safetensors "$folder/many.safetensors"
+head -c 80000 /dev/zero >>"$folder/many.safetensors"
+bounded 80 1 model import "$folder/many.safetensors" --as logistic_regression --out "$folder/none"
+said err "20002 tensors do not fit logistic_regression"
+
+echo "$checks checks, $failed failed"
+[ $failed -eq 0 ]
