@@ -193,7 +193,7 @@ static fst_status count_cell(fst_table *t, int64_t n, fst_error *err)
 
 static fst_status client_row(fst_table *t, const fst_partition *p, size_t client, fst_error *err)
 {
-    fst_status s = fst_table_cell(t, err, "%zu", client);
+    fst_status s = fst_table_cell(t, err, "%zu", client + 1);
     if (!s)
         s = fst_table_cell(t, err, "%zu", size_of(p, client));
     if (!s && p->classes > TABLE_CLASSES)
@@ -259,9 +259,14 @@ static fst_status picture(fst_buf *out, const fst_partition *p, const struct loo
     size_t classes = (size_t)p->classes, rows = (size_t)p->clients < look->limit ? (size_t)p->clients : look->limit;
     size_t group = (classes + PICTURE_COLUMNS - 1) / PICTURE_COLUMNS, columns = (classes + group - 1) / group;
     double *values = fst_calloc(rows * columns, sizeof *values);
-    if (!values)
-        return fst_fail_memory(err, rows * columns * sizeof *values);
-    for (size_t k = 0; k < rows; k++)
+    char(*clients)[24] = fst_calloc(rows, sizeof *clients); /* numbered from 1 */
+    const char **client_list = fst_calloc(rows, sizeof *client_list);
+    fst_status s = values && clients && client_list ? FST_OK : fst_fail_memory(err, rows * columns * sizeof *values);
+    for (size_t k = 0; !s && k < rows; k++) {
+        snprintf(clients[k], sizeof clients[k], "%zu", k + 1);
+        client_list[k] = clients[k];
+    }
+    for (size_t k = 0; !s && k < rows; k++)
         for (size_t c = 0; c < classes; c++)
             values[k * columns + c / group] += (double)count_of(p, k, c);
     for (size_t i = 0; i < columns; i++) {
@@ -272,12 +277,16 @@ static fst_status picture(fst_buf *out, const fst_partition *p, const struct loo
         snprintf(title, sizeof title, "classes, %zu a column", group);
     fst_heat_map map = {.row_title = "client",
                         .column_title = title,
+                        .row_names = client_list,
                         .column_names = name_list,
                         .rows = rows,
                         .columns = columns,
                         .values = values};
-    fst_status s = fst_report_heat_map(&map, look->ascii, out, err);
+    if (!s)
+        s = fst_report_heat_map(&map, look->ascii, out, err);
     fst_free(values);
+    fst_free(clients);
+    fst_free(client_list);
     return s ? s : not_shown(out, (size_t)p->clients, rows, "clients", err);
 }
 

@@ -68,7 +68,7 @@ typedef struct fst_accumulator {
     int64_t *hi;
 } fst_accumulator;
 
-#define FST_ACCUMULATOR_MAX_WEIGHT INT64_C(0x7FFFFFFF)  /* of one addition */
+#define FST_ACCUMULATOR_MAX_WEIGHT INT64_C(0x7FFFFFFF) /* of one addition */
 #define FST_ACCUMULATOR_MAX_TOTAL UINT64_C(0xFFFFFFFF) /* of all */
 
 FST_MUST FST_API fst_status fst_accumulator_init(fst_accumulator *a, size_t count, fst_error *err);
@@ -85,8 +85,8 @@ FST_MUST FST_API fst_status fst_accumulator_add(fst_accumulator *a, const float 
 FST_MUST FST_API fst_status fst_accumulator_merge(fst_accumulator *a, const fst_accumulator *b, fst_error *err);
 /* out[0 ... count-1] = mean of elements first ... first+count-1. FST_E_ARGUMENT when nothing with a weight
  * was added. */
-FST_MUST FST_API fst_status fst_accumulator_mean_range(const fst_accumulator *a, size_t first, size_t count,
-                                                       float *out, fst_error *err);
+FST_MUST FST_API fst_status fst_accumulator_mean_range(const fst_accumulator *a, size_t first, size_t count, float *out,
+                                                       fst_error *err);
 /* All of them: out has a->count elements. */
 FST_MUST FST_API fst_status fst_accumulator_mean(const fst_accumulator *a, float *out, fst_error *err);
 
@@ -112,11 +112,11 @@ FST_API const char *fst_server_kind_name(fst_server_kind k); /* "momentum", "ada
 
 typedef struct fst_server_spec {
     fst_server_kind kind;
-    double learning_rate;       /* > 0 */
-    double momentum;            /* momentum: [0, 1) */
-    double beta1, beta2;        /* [0, 1); adagrad: the paper's beta1 is 0, beta2 is not used */
-    double tau;                 /* > 0: how adaptive; small is more */
-    double v_init;              /* v before the first step, >= 0; 0 means tau^2 */
+    double learning_rate; /* > 0 */
+    double momentum;      /* momentum: [0, 1) */
+    double beta1, beta2;  /* [0, 1); adagrad: the paper's beta1 is 0, beta2 is not used */
+    double tau;           /* > 0: how adaptive; small is more */
+    double v_init;        /* v before the first step, >= 0; 0 means tau^2 */
 } fst_server_spec;
 
 typedef struct fst_server_optim {
@@ -143,8 +143,7 @@ FST_API void fst_server_optim_step(fst_server_optim *o, size_t first, size_t n, 
  * FST_E_NUMERIC names a client with NaN or infinity; FST_E_MISMATCH one of another size.
  */
 /* Of each coordinate; of an even number the mean of the middle two. Yin et al., ICML 2018. */
-FST_MUST FST_API fst_status fst_robust_median(const fst_fed_view *client, size_t n, fst_fed_state *out,
-                                              fst_error *err);
+FST_MUST FST_API fst_status fst_robust_median(const fst_fed_view *client, size_t n, fst_fed_state *out, fst_error *err);
 /* Mean of each coordinate without its floor(trim n) smallest and as many largest values, 0 <= trim < 0.5. Yin et al. */
 FST_MUST FST_API fst_status fst_robust_trimmed_mean(const fst_fed_view *client, size_t n, double trim,
                                                     fst_fed_state *out, fst_error *err);
@@ -299,16 +298,16 @@ typedef enum fst_quorum_policy {
 
 typedef struct fst_round_spec {
     uint64_t seed;
-    uint32_t clients;      /* client numbers are 0 ... clients-1; at least 1 */
-    uint64_t first_round;  /* where to start (resume); below rounds, or equal: finished at once */
-    uint64_t rounds;       /* in total */
-    uint32_t cohort;       /* clients a round; 0: use fraction */
-    double fraction;       /* of the clients that are there, 0 < fraction <= 1, rounded, at least one */
-    double over_select;    /* ask this part more (0.2: 20 %) and close when the cohort's number reported */
-    uint32_t quorum;       /* updates below which nothing is aggregated; 0 means 1 */
-    uint32_t min_clients;  /* clients that must be there before a round opens; at least the quorum */
-    double deadline;       /* seconds from announcing to closing; 0: none */
-    double join_deadline;  /* seconds to wait for min_clients before the run fails; 0: for ever */
+    uint32_t clients;     /* client numbers are 0 ... clients-1; at least 1 */
+    uint64_t first_round; /* where to start (resume); below rounds, or equal: finished at once */
+    uint64_t rounds;      /* in total */
+    uint32_t cohort;      /* clients a round; 0: use fraction */
+    double fraction;      /* of the clients that are there, 0 < fraction <= 1, rounded, at least one */
+    double over_select;   /* ask this part more (0.2: 20 %) and close when the cohort's number reported */
+    uint32_t quorum;      /* updates below which nothing is aggregated; 0 means 1 */
+    uint32_t min_clients; /* clients that must be there before a round opens; at least the quorum */
+    double deadline;      /* seconds from announcing to closing; 0: none */
+    double join_deadline; /* seconds to wait for min_clients before the run fails; 0: for ever */
     fst_quorum_policy policy;
     uint32_t max_extensions; /* at most 255 */
 } fst_round_spec;
@@ -431,6 +430,7 @@ typedef struct fst_train_result {
 
 #define FST_REPORT_LOST 4
 
+/* Rounds and clients are counted from 0 here and in all calls, from 1 in every message and text. */
 typedef struct fst_round_report {
     uint64_t round;
     uint32_t selected, reported, lost; /* lost: failed, or its update was refused */
@@ -441,7 +441,9 @@ typedef struct fst_round_report {
                             * accuracy is NaN unless everybody measured it */
     double update_norm;
     uint64_t bytes_down, bytes_up;
-    double seconds; /* wall clock; the only field that differs between two runs */
+    double seconds;                  /* wall clock; the only field that differs between two runs */
+    const uint32_t *reported_client; /* `reported` entries: whose updates entered the result, in the order of selection;
+                                      * valid during round_done */
     uint32_t lost_named;
     struct {
         uint32_t client;
@@ -456,9 +458,9 @@ typedef struct fst_round_report {
  * (client, round, global) alone; then the whole run does. A failure makes the client lost in this
  * round; FST_E_CANCELLED stops the run.
  */
-typedef fst_status (*fst_train_fn)(void *ctx, int worker, uint32_t client, uint64_t round,
-                                   const fst_train_hints *hints, const fst_fed_view *global, fst_fed_state *update,
-                                   fst_train_result *result, fst_error *err);
+typedef fst_status (*fst_train_fn)(void *ctx, int worker, uint32_t client, uint64_t round, const fst_train_hints *hints,
+                                   const fst_fed_view *global, fst_fed_state *update, fst_train_result *result,
+                                   fst_error *err);
 /* After every round, skipped ones too, on the thread that called fst_simulate: evaluation, checkpoint
  * (of *global and, with fst_strategy_save, of the strategy), events. A failure stops the run with it. */
 typedef fst_status (*fst_round_done_fn)(void *ctx, const fst_fed_view *global, const fst_round_report *report,
@@ -476,6 +478,7 @@ typedef struct fst_simulate_spec {
     fst_quorum_policy policy;
     uint32_t max_extensions;
     int workers;            /* at least 1 */
+    const char *noun;       /* what messages call a client; NULL: "client" */
     fst_strategy *strategy; /* the caller's; of *global's size */
     void *ctx;              /* given to both */
     fst_train_fn train;

@@ -32,11 +32,11 @@ static fst_status check(const fst_fed_view *client, size_t n, const fst_fed_stat
         return fst_fail(err, FST_E_ARGUMENT, "there are no clients to aggregate");
     for (size_t k = 0; k < n; k++) {
         if (!fst_fed_size_equal(client[k].size, out->size))
-            return fst_fail(err, FST_E_MISMATCH, "client %zu has a state of another size than the result", k);
+            return fst_fail(err, FST_E_MISMATCH, "client %zu has a state of another size than the result", k + 1);
         for (int w = 0; w < SPANS; w++)
             for (size_t i = 0; i < span_size(out->size, w); i++)
                 if (!isfinite(span(&client[k], w)[i]))
-                    return fst_fail(err, FST_E_NUMERIC, "client %zu: %s %zu is %g", k, w ? "buffer" : "parameter", i,
+                    return fst_fail(err, FST_E_NUMERIC, "client %zu: %s %zu is %g", k + 1, w ? "buffer" : "parameter", i,
                                     (double)span(&client[k], w)[i]);
     }
     return FST_OK;
@@ -257,7 +257,7 @@ static fst_status check_weights(const double *weight, size_t n, fst_error *err)
     double total = 0;
     for (size_t k = 0; weight && k < n; k++) {
         if (!(weight[k] >= 0) || isinf(weight[k]))
-            return fst_fail(err, FST_E_ARGUMENT, "client %zu has weight %g; 0 or more is needed", k, weight[k]);
+            return fst_fail(err, FST_E_ARGUMENT, "client %zu has weight %g; 0 or more is needed", k + 1, weight[k]);
         total += weight[k];
     }
     return weight && !(total > 0) ? fst_fail(err, FST_E_ARGUMENT, "all clients have weight 0") : FST_OK;

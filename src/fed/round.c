@@ -18,7 +18,7 @@ fst_status fst__round_check_spec(const fst_round_spec *s, fst_error *err)
         return fst_fail(err, FST_E_CONFIG, "a run needs at least one client");
     if (s->first_round > s->rounds)
         return fst_fail(err, FST_E_CONFIG, "round %llu is behind the last of %llu rounds",
-                        (unsigned long long)s->first_round, (unsigned long long)s->rounds);
+                        (unsigned long long)s->first_round + 1, (unsigned long long)s->rounds);
     if (s->cohort == 0 && !(s->fraction > 0 && s->fraction <= 1))
         return fst_fail(err, FST_E_CONFIG, "fraction of clients is %g; above 0 and at most 1 is needed", s->fraction);
     if (s->cohort > s->clients)

@@ -1,4 +1,4 @@
-/* Reasons, phases and actions in words. */
+/* Reasons, phases and actions in words. Rounds and clients are counted from 1 in them. */
 #include <stdio.h>
 
 #include "fed_private.h"
@@ -67,14 +67,14 @@ const char *fst_fed_action_text(const fst_fed_action *a, char *out, size_t size)
     const char *did = (size_t)a->kind < sizeof verb / sizeof *verb ? verb[a->kind] : "unknown action";
     const char *why = fst_fed_why_text(a->why);
     if (about_client(a))
-        snprintf(who, sizeof who, "client %u: ", (unsigned)a->client);
+        snprintf(who, sizeof who, "client %llu: ", (unsigned long long)a->client + 1);
     if (a->kind == FST_ACTION_SET_TIMER)
         snprintf(tail, sizeof tail, " at %.3f s", a->at);
     else if (a->kind == FST_ACTION_CLOSE || a->kind == FST_ACTION_FAILED)
         snprintf(tail, sizeof tail, " (%llu updates)", (unsigned long long)a->count);
     else if (a->why == FST_WHY_OPENED || a->why == FST_WHY_WAITING || a->why == FST_WHY_EXTENSION)
         snprintf(tail, sizeof tail, ": %llu", (unsigned long long)a->count);
-    snprintf(out, size, "round %llu: %s%s%s%s%s", (unsigned long long)a->round, who, did, *did && *why ? ": " : "", why,
+    snprintf(out, size, "round %llu: %s%s%s%s%s", (unsigned long long)a->round + 1, who, did, *did && *why ? ": " : "", why,
              tail);
     return out;
 }

@@ -31,6 +31,7 @@ struct simulation {
 
     struct slot *slot;           /* the cohort in the order of drawing; only the calling thread grows it */
     size_t nslots, slots, asked; /* in use, allocated, already trained */
+    uint32_t *folded;            /* [slots] of a closed round: whose updates entered it */
 
     pthread_mutex_t lock;              /* guards what follows while the pool runs, the engine and the strategy */
     size_t answered;                   /* of the batch that runs */
@@ -44,6 +45,11 @@ struct simulation {
     double started;
     bool finished;
 };
+
+static const char *noun(const struct simulation *s)
+{
+    return s->spec->noun ? s->spec->noun : "client";
+}
 
 /* ---- called by the workers, under the lock ---- */
 
@@ -106,7 +112,9 @@ static void fold(struct simulation *s, size_t slot, const fst_fed_state *update)
     } else if (st == FST_E_NUMERIC) {
         lose(s, slot, &err);
     } else {
-        end_run(s, slot, &err);
+        fst_error named = {0};
+        (void)fst_fail(&named, st, "%s %llu: %s", noun(s), (unsigned long long)u.client + 1, err.message);
+        end_run(s, slot, &named);
     }
 }
 
@@ -196,6 +204,10 @@ static fst_status add_slot(struct simulation *s, uint32_t client, fst_error *err
         if (!p)
             return fst_fail_memory(err, n * sizeof *p);
         s->slot = p;
+        uint32_t *folded = fst_realloc(s->folded, s->slots * sizeof *folded, n * sizeof *folded);
+        if (!folded)
+            return fst_fail_memory(err, n * sizeof *folded);
+        s->folded = folded;
         s->slots = n;
     }
     s->slot[s->nslots++] = (struct slot){.client = client};
@@ -213,11 +225,12 @@ static fst_status close_report(struct simulation *s, fst_error *err)
         uploads += c->uploaded;
         if (!c->folded)
             continue;
-        r->reported++;
+        s->folded[r->reported++] = c->client;
         r->samples += (uint64_t)c->samples;
         loss += c->loss * (double)c->samples;
         accuracy += c->accuracy * (double)c->samples;
     }
+    r->reported_client = s->folded;
     r->selected = (uint32_t)s->nslots;
     r->loss = r->samples ? loss / (double)r->samples : NAN;
     r->accuracy = r->samples ? accuracy / (double)r->samples : NAN;
@@ -232,7 +245,8 @@ static fst_status close_report(struct simulation *s, fst_error *err)
         *err = why;
         err->status = st;
         if (!err->message[0])
-            return fst_fail(err, st, "stopped after round %llu: %s", (unsigned long long)r->round, fst_status_name(st));
+            return fst_fail(err, st, "stopped after round %llu: %s", (unsigned long long)r->round + 1,
+                            fst_status_name(st));
     }
     return st;
 }
@@ -248,7 +262,7 @@ static fst_status publish(struct simulation *s, fst_error *err)
     fst_publish_stats stats;
     fst_status st = fst_strategy_publish(s->spec->strategy, s->global, &stats, err);
     if (st)
-        return fst_fail_in(err, st, "round %llu", (unsigned long long)s->report.round);
+        return fst_fail_in(err, st, "round %llu", (unsigned long long)s->report.round + 1);
     s->report.aggregated = true;
     s->report.update_norm = stats.update_norm;
     st = close_report(s, err);
@@ -260,11 +274,12 @@ static fst_status run_failed(const struct simulation *s, const fst_fed_action *a
     const fst_round_report *r = &s->report;
     uint32_t quorum = s->spec->quorum ? s->spec->quorum : 1;
     if (r->lost_named == 0)
-        return fst_fail(err, FST_E_CONFIG, "round %llu: %s", (unsigned long long)a->round, fst_fed_why_text(a->why));
-    return fst_fail(err, s->lost_status[0],
-                    "round %llu: %llu updates, the quorum is %u; %u clients failed, client %u: %s",
-                    (unsigned long long)a->round, (unsigned long long)a->count, (unsigned)quorum, (unsigned)r->lost,
-                    (unsigned)r->lost_first[0].client, r->lost_first[0].message);
+        return fst_fail(err, FST_E_CONFIG, "round %llu: %s", (unsigned long long)a->round + 1,
+                        fst_fed_why_text(a->why));
+    return fst_fail(err, s->lost_status[0], "round %llu: %llu updates, the quorum is %u; %u %s%s failed, %s %llu: %s",
+                    (unsigned long long)a->round + 1, (unsigned long long)a->count, (unsigned)quorum, (unsigned)r->lost,
+                    noun(s), r->lost == 1 ? "" : "s", noun(s), (unsigned long long)r->lost_first[0].client + 1,
+                    r->lost_first[0].message);
 }
 
 static fst_status act(struct simulation *s, const fst_fed_action *a, fst_error *err)
@@ -308,8 +323,8 @@ static fst_status train_batch(struct simulation *s, fst_error *err)
 {
     struct batch b = {s, s->asked, s->nslots - s->asked};
     if (b.count == 0)
-        return fst_fail(err, FST_E_CONFIG, "round %llu waits for clients that there are not",
-                        (unsigned long long)s->report.round);
+        return fst_fail(err, FST_E_CONFIG, "round %llu waits for %ss that there are not",
+                        (unsigned long long)s->report.round + 1, noun(s));
     s->asked = s->nslots;
     s->answered = 0;
     fst_pool_run(s->pool, train_one, &b, b.count);
@@ -344,14 +359,14 @@ static fst_status count_clients(const fst_simulate_spec *spec, uint32_t *active,
     for (uint32_t c = 0; c < spec->clients; c++) {
         int64_t k = spec->samples ? spec->samples[c] : 1;
         if (k < 0 || k > FST_ACCUMULATOR_MAX_WEIGHT)
-            return fst_fail(err, FST_E_CONFIG, "client %u has %lld samples; 0 to 2147483647 are allowed", (unsigned)c,
-                            (long long)k);
+            return fst_fail(err, FST_E_CONFIG, "%s %llu has %lld samples; 0 to 2147483647 are allowed",
+                            spec->noun ? spec->noun : "client", (unsigned long long)c + 1, (long long)k);
         n += k > 0;
     }
     uint32_t quorum = spec->quorum ? spec->quorum : 1;
     if (n < quorum)
-        return fst_fail(err, FST_E_CONFIG, "%u of %u clients have samples; the quorum is %u", (unsigned)n,
-                        (unsigned)spec->clients, (unsigned)quorum);
+        return fst_fail(err, FST_E_CONFIG, "%u of %u %ss have samples; the quorum is %u", (unsigned)n,
+                        (unsigned)spec->clients, spec->noun ? spec->noun : "client", (unsigned)quorum);
     *active = n;
     return FST_OK;
 }
@@ -406,6 +421,7 @@ static void tear_down(struct simulation *s)
         fst_fed_state_release(&s->update[i]);
     fst_free(s->update);
     fst_free(s->slot);
+    fst_free(s->folded);
     fst_round_free(s->engine);
     pthread_mutex_destroy(&s->lock);
 }

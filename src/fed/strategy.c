@@ -106,8 +106,8 @@ static fst_status check_update(const fst_strategy *s, const fst_update *u, fst_e
     if (!s->open)
         return fst_fail(err, FST_E_ARGUMENT, "no round is open: begin one first");
     if (u->round != s->round)
-        return fst_fail(err, FST_E_MISMATCH, "is of round %llu, round %llu is open", (unsigned long long)u->round,
-                        (unsigned long long)s->round);
+        return fst_fail(err, FST_E_MISMATCH, "is of round %llu, round %llu is open", (unsigned long long)u->round + 1,
+                        (unsigned long long)s->round + 1);
     fst_strategy_sizes(s, &down, &up);
     if (!fst_fed_size_equal(u->state.size, up))
         return fst_fail(
@@ -124,7 +124,7 @@ fst_status fst_strategy_fold(fst_strategy *s, const fst_update *u, fst_error *er
     if (!st)
         st = s->ops->fold(s, u, err);
     if (st)
-        return fst_fail_in(err, st, "the update of client %u", (unsigned)u->client);
+        return fst_fail_in(err, st, "the update");
     s->updates++;
     s->samples += (uint64_t)u->samples;
     return FST_OK;

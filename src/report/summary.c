@@ -52,14 +52,16 @@ static fst_status edge_rows(fst_table *t, json_t *step, fst_error *err)
         char accuracy[FST_HUMAN];
         const char *name = json_string_value(json_object_get(e, "model")),
                    *slash = global ? strrchr(global, '/') : NULL;
-        if (st || !name)
+        if (st)
             return st;
         st = fst_table_cell(t, err, "  edge %zu, local", i + 1);
         if (!st)
             st = fst_table_cell(t, err, "%s", fst_human_percent(number(e, "accuracy"), accuracy));
         for (int k = 0; !st && k < 4; k++)
             st = fst_table_cell(t, err, "-");
-        if (!st)
+        if (!st && !name) /* it never finished a round */
+            st = fst_table_cell(t, err, "-");
+        else if (!st)
             st = fst_table_cell(t, err, "%.*s%s", slash ? (int)(slash + 1 - global) : 0, slash ? global : "", name);
     }
     return st;

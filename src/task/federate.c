@@ -3,9 +3,11 @@
  * optimiser and one loader, whichever client it plays; what a client does follows from (seed, round,
  * client, global model) alone.
  */
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fedstill/fed.h"
 #include "session.h"
@@ -20,7 +22,8 @@ struct federation {
     const struct federated_section *section;
     fst_model *model;
     fst_partition partition;
-    int64_t *samples; /* by client */
+    int64_t *samples;   /* by client */
+    int64_t *rounds_of; /* by client: rounds that its update entered */
     struct worker *workers;
     fst_strategy *strategy;
     char *checkpoint, *last;
@@ -56,6 +59,13 @@ static fst_status client_step(struct federation *f, struct worker *w, fst_state 
                          .seed = seed,
                          .step = w->optim.steps};
     return fst_trainer_step(w->trainer, state, &w->optim, &in, r, err);
+}
+
+/* An update that the server refuses is nobody's model: the edge's last one stays. */
+static bool can_be_folded(const fst_state *s)
+{
+    return !fst_accumulator_check(s->params, s->param_count, NULL) &&
+           !fst_accumulator_check(s->buffers, s->buffer_count, NULL);
 }
 
 static fst_status train_client(void *ctx, int worker, uint32_t client, uint64_t round, const fst_train_hints *hints,
@@ -102,7 +112,7 @@ static fst_status train_client(void *ctx, int worker, uint32_t client, uint64_t 
         }
     }
     fst_loader_free(loader);
-    if (!st && f->edge && !fst__state_sound(&state, NULL)) /* a spoilt one will not be folded either */
+    if (!st && f->edge && can_be_folded(&state))
         fst_state_copy(&f->edge[client], &state);
     if (!st) {
         result->loss = loss / (double)rows;
@@ -113,7 +123,7 @@ static fst_status train_client(void *ctx, int worker, uint32_t client, uint64_t 
 
 /* ---- checkpoints ------------------------------------------------------------------------------------- */
 
-enum { MAX_TENSORS = 3 * (FST__MAX_EDGES + 2) + 1 };
+enum { MAX_TENSORS = 3 * (FST__MAX_EDGES + 2) + 2 };
 
 /* A checkpoint's tensors and their names. */
 struct kept {
@@ -138,6 +148,9 @@ static void tensors(const struct federation *f, struct kept *k)
 {
     k->n = 0;
     keep(k, "", &f->model->state);
+    snprintf(k->name[k->n], sizeof k->name[k->n], "rounds_of");
+    k->t[k->n] = (fst_tensor){k->name[k->n], FST_I64, FST_SHAPE(f->partition.clients), f->rounds_of};
+    k->n++;
     if (f->best.params)
         keep(k, "best.", &f->best);
     for (size_t e = 0; f->edge && e < f->s->edges; e++) {
@@ -269,6 +282,11 @@ static fst_status resume(struct federation *f, fst_error *err)
 
 /* ---- rounds ----------------------------------------------------------------------------------------- */
 
+static const char *noun(const struct session *s)
+{
+    return s->edges ? "edge" : "client";
+}
+
 static void tell_round(struct federation *f, const fst_round_report *r, const struct score *score, double validation)
 {
     fst_field fields[] = {FST_INT("round", (int64_t)r->round + 1),
@@ -289,11 +307,12 @@ static void tell_round(struct federation *f, const fst_round_report *r, const st
     char note[96];
     fst__emit(f->s, "round", fields, sizeof fields / sizeof *fields);
     for (uint32_t i = 0; i < r->lost_named; i++) {
-        fst_field lost[] = {FST_INT("round", (int64_t)r->round + 1), FST_INT("client", r->lost_first[i].client),
+        int64_t number = (int64_t)r->lost_first[i].client + 1;
+        fst_field lost[] = {FST_INT("round", (int64_t)r->round + 1), FST_INT(noun(f->s), number),
                             FST_STRING("reason", r->lost_first[i].message)};
         fst__emit(f->s, "client_lost", lost, 3);
-        fst_log(FST_LOG_WARN, "round %llu: client %u was lost: %s", (unsigned long long)r->round + 1,
-                r->lost_first[i].client, r->lost_first[i].message);
+        fst_log(FST_LOG_WARN, "round %llu: %s %lld was lost: %s", (unsigned long long)r->round + 1, noun(f->s),
+                (long long)number, r->lost_first[i].message);
     }
     snprintf(note, sizeof note, "loss %.4f  accuracy %.2f %%", r->loss, 100 * score->accuracy);
     fst__watch_update(f->s, r->round + 1, note);
@@ -343,6 +362,8 @@ static fst_status round_done(void *ctx, const fst_fed_view *global, const fst_ro
     f->round = r->round + 1;
     f->bytes_up += r->bytes_up;
     f->bytes_down += r->bytes_down;
+    for (uint32_t i = 0; i < r->reported; i++)
+        f->rounds_of[r->reported_client[i]]++;
     double validation = NAN;
     fst_status st = f->best.params ? choose_round(f, &validation, err) : FST_OK;
     if (!st && f->round % (uint64_t)f->section->evaluate_every == 0)
@@ -389,6 +410,7 @@ static fst_status rounds(struct federation *f, fst_error *err)
                               .fraction = c->fraction,
                               .quorum = (uint32_t)c->quorum,
                               .workers = s->workers,
+                              .noun = noun(s),
                               .strategy = f->strategy,
                               .ctx = f,
                               .train = train_client,
@@ -412,7 +434,8 @@ static fst_status make_partition(struct federation *f, fst_error *err)
     if (st)
         return st;
     f->samples = fst_calloc((size_t)f->partition.clients, sizeof *f->samples);
-    if (!f->samples)
+    f->rounds_of = fst_calloc((size_t)f->partition.clients, sizeof *f->rounds_of);
+    if (!f->samples || !f->rounds_of)
         return fst_fail_memory(err, (size_t)f->partition.clients * sizeof *f->samples);
     for (int k = 0; k < f->partition.clients; k++)
         f->samples[k] = (int64_t)(f->partition.begin[k + 1] - f->partition.begin[k]);
@@ -527,6 +550,7 @@ static void release(struct federation *f)
     fst_strategy_free(f->strategy);
     fst_partition_release(&f->partition);
     fst_free(f->samples);
+    fst_free(f->rounds_of);
     fst_free(f->checkpoint);
     fst_free(f->last);
 }
@@ -540,6 +564,32 @@ static void note_missing(const struct session *s)
             fst_log(FST_LOG_INFO, "edge %zu has no samples of %s", k + 1, missing);
 }
 
+static fst_status save_edge(struct federation *f, size_t k, struct record *r, struct score *test, struct score *own,
+                            fst_error *err)
+{
+    char name[64];
+    fst_model m = *f->model;
+    m.state = f->edge[k];
+    snprintf(name, sizeof name, FST__EDGE_MODEL, (int)k + 1);
+    fst_status st = fst__evaluate_test(f->s, m.graph, &m.state, test, err);
+    if (!st)
+        st = on_edge(f, k, &m.state, own, err);
+    return st ? st : fst__write_model(f->s, STEP_FEDERATE, &m, r, name, test->accuracy, r->edge[k].digest, err);
+}
+
+/* An edge that never finished a round has no model; one of an earlier run must not stand for it. */
+static fst_status remove_edge(struct federation *f, size_t k, fst_error *err)
+{
+    char name[64];
+    snprintf(name, sizeof name, FST__EDGE_MODEL, (int)k + 1);
+    char *path = fst__step_path(f->s, STEP_FEDERATE, name);
+    if (!path)
+        return fst_fail_memory(err, sizeof name);
+    fst_status st = unlink(path) && errno != ENOENT ? fst_fail_errno(err, "%s", path) : FST_OK;
+    fst_free(path);
+    return st;
+}
+
 /* The edges' last local models, beside the global one. */
 static fst_status save_edges(struct federation *f, struct record *r, fst_error *err)
 {
@@ -548,31 +598,46 @@ static fst_status save_edges(struct federation *f, struct record *r, fst_error *
     for (size_t k = 0; !st && k < s->edges; k++) {
         struct edge_figures *e = &r->edge[k];
         struct score test = {NAN, NAN, 0}, own = test, global = test;
-        char name[64];
-        fst_model m = *f->model;
-        m.state = f->edge[k];
-        snprintf(name, sizeof name, FST__EDGE_MODEL, (int)k + 1);
-        st = fst__evaluate_test(s, m.graph, &m.state, &test, err);
-        if (!st)
-            st = on_edge(f, k, &m.state, &own, err);
+        e->rounds = f->rounds_of[k];
+        st = e->rounds ? save_edge(f, k, r, &test, &own, err) : remove_edge(f, k, err);
         if (!st)
             st = on_edge(f, k, &f->model->state, &global, err);
-        if (!st)
-            st = fst__write_model(s, STEP_FEDERATE, &m, r, name, test.accuracy, e->digest, err);
         e->samples = (int64_t)s->edge[k].learn;
         e->validation = (int64_t)s->edge[k].validate;
         e->accuracy = test.accuracy;
         e->own_accuracy = own.accuracy;
         e->global_accuracy = global.accuracy;
         fst__missing_classes(s, &s->edge[k], e->missing, sizeof e->missing);
-        fst_field fields[] = {FST_INT("edge", (int64_t)k + 1), FST_INT("samples", e->samples),
-                              FST_DOUBLE("test_accuracy", e->accuracy), FST_DOUBLE("own_accuracy", e->own_accuracy),
+        fst_field fields[] = {FST_INT("edge", (int64_t)k + 1),
+                              FST_INT("samples", e->samples),
+                              FST_DOUBLE("test_accuracy", e->accuracy),
+                              FST_DOUBLE("own_accuracy", e->own_accuracy),
+                              FST_INT("rounds", e->rounds),
                               FST_STRING("missing_classes", e->missing)};
         if (!st)
             fst__emit(s, "edge", fields, sizeof fields / sizeof *fields);
     }
     r->edges = st ? 0 : s->edges;
     return st;
+}
+
+/* Samples of clients whose update entered a round. */
+static int64_t learnt_from(const struct federation *f)
+{
+    const char *who = noun(f->s);
+    int64_t n = 0;
+    int without = 0, first = 0;
+    for (int k = 0; k < f->partition.clients; k++) {
+        n += f->rounds_of[k] ? f->samples[k] : 0;
+        first = !f->rounds_of[k] && !without ? k + 1 : first;
+        without += !f->rounds_of[k];
+    }
+    if (without == 1)
+        fst_log(FST_LOG_INFO, "federated_train: nothing of %s %d entered the model", who, first);
+    else if (without)
+        fst_log(FST_LOG_INFO, "federated_train: nothing of %d of %d %ss entered the model", without,
+                f->partition.clients, who);
+    return n;
 }
 
 fst_status fst__step_federate(struct session *s, struct record *r, fst_error *err)
@@ -596,7 +661,7 @@ fst_status fst__step_federate(struct session *s, struct record *r, fst_error *er
         r->seconds = f.seconds_before + fst_clock_seconds() - f.started;
         r->bytes_up = f.bytes_up;
         r->bytes_down = f.bytes_down;
-        r->samples = (int64_t)f.partition.begin[f.partition.clients];
+        r->samples = learnt_from(&f);
         st = fst__save_model(s, STEP_FEDERATE, &model, r, err);
         if (!st)
             st = save_edges(&f, r, err);

@@ -245,9 +245,12 @@ static bool parse_edges(json_t *list, struct record *r)
     json_array_foreach(list, i, j)
     {
         struct edge_figures *e = &r->edge[i];
-        if (!copy_text(e->digest, sizeof e->digest, json_object_get(j, "digest")) ||
-            !copy_text(e->missing, sizeof e->missing, json_object_get(j, "missing_classes")) ||
-            !whole(j, "samples", &e->samples) || !whole(j, "validation", &e->validation))
+        if (!copy_text(e->missing, sizeof e->missing, json_object_get(j, "missing_classes")) ||
+            !whole(j, "samples", &e->samples) || !whole(j, "validation", &e->validation) ||
+            !whole(j, "rounds", &e->rounds))
+            return false;
+        if (e->rounds ? !copy_text(e->digest, sizeof e->digest, json_object_get(j, "digest"))
+                      : !json_is_null(json_object_get(j, "digest"))) /* only an edge without rounds has no model */
             return false;
         e->accuracy = number(json_object_get(j, "accuracy"));
         e->own_accuracy = number(json_object_get(j, "own_accuracy"));
@@ -319,7 +322,7 @@ static bool edges_unchanged(const struct session *s, enum step step, const struc
     for (size_t k = 0; same && k < r->edges; k++) {
         char name[64];
         snprintf(name, sizeof name, FST__EDGE_MODEL, (int)k + 1);
-        same = unchanged(s, step, name, r->edge[k].digest);
+        same = !r->edge[k].rounds || unchanged(s, step, name, r->edge[k].digest);
     }
     return same;
 }
@@ -389,12 +392,14 @@ json_t *fst__edges_json(const struct record *r)
         const struct edge_figures *e = &r->edge[k];
         char name[64];
         snprintf(name, sizeof name, FST__EDGE_MODEL, (int)k + 1);
-        json_array_append_new(list, json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:s, s:s, s:s}", "edge",
-                                              (json_int_t)k + 1, "samples", (json_int_t)e->samples, "validation",
-                                              (json_int_t)e->validation, "accuracy", real_or_null(e->accuracy),
-                                              "own_accuracy", real_or_null(e->own_accuracy), "global_accuracy",
-                                              real_or_null(e->global_accuracy), "missing_classes", e->missing, "model",
-                                              name, "digest", e->digest));
+        const bool model = e->rounds > 0;
+        json_array_append_new(
+            list, json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:s, s:s?, s:s?}", "edge", (json_int_t)k + 1, "samples",
+                            (json_int_t)e->samples, "validation", (json_int_t)e->validation, "rounds",
+                            (json_int_t)e->rounds, "accuracy", real_or_null(e->accuracy), "own_accuracy",
+                            real_or_null(e->own_accuracy), "global_accuracy", real_or_null(e->global_accuracy),
+                            "missing_classes", e->missing, "model", model ? name : NULL, "digest",
+                            model ? e->digest : NULL));
     }
     return list;
 }

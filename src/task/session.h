@@ -38,6 +38,7 @@ struct snr_table {
 struct edge_figures {
     char digest[FST_DIGEST_HEX];
     int64_t samples, validation;
+    int64_t rounds;                /* that its update entered; 0: it has no model, and digest is "" */
     double accuracy, own_accuracy; /* of its model on the test samples and on its own validation samples (NaN: none) */
     double global_accuracy;        /* of the global model on its own validation samples */
     char missing[200];             /* classes that it has no samples of: "E-2D_1, P-3C_2" */
@@ -110,8 +111,8 @@ int fst__missing_classes(const struct session *s, const struct share *h, char *o
 void fst__share_digest(const struct share *h, char out[FST_DIGEST_HEX]);
 
 /* ---- clients.c ---- */
-/* The clients of federated_train and their samples to learn from, positions in session.train. Samples of validation and,
- * with a topology, of the cloud belong to nobody. */
+/* The clients of federated_train and their samples to learn from, positions in session.train. Samples of validation
+ * and, with a topology, of the cloud belong to nobody. */
 fst_status fst__clients(const struct session *s, fst_partition *out, fst_error *err);
 
 /* ---- synth_data.c ---- */

@@ -354,8 +354,8 @@ said out "data digest    $digest"
 silent err
 cp "$folder/out" "$folder/first"
 # each client has both samples of one class: its row is "K 2" and twice nothing
-[ "$(grep -cE '^ +[0-2] +2( +\.)* +2( +\.)*$' "$folder/first")" -eq 3 ] || fail "other clients than wanted"
-[ "$(grep -cE '^ +[0-2]\|( *)##( *)\|$' "$folder/first")" -eq 3 ] || fail "another picture than wanted"
+[ "$(grep -cE '^ +[1-3] +2( +\.)* +2( +\.)*$' "$folder/first")" -eq 3 ] || fail "other clients than wanted"
+[ "$(grep -cE '^ +[1-3]\|( *)##( *)\|$' "$folder/first")" -eq 3 ] || fail "another picture than wanted"
 expect 0 data info "$split"
 checks=$((checks + 1))
 diff "$folder/first" "$folder/out" || fail "data split and data info show different things"

@@ -293,13 +293,13 @@ static void test_refusals(void **state)
             float keep = *spoilt[k];
             *spoilt[k] = k ? INFINITY : NAN;
             assert_int_equal(rules[which].run(c.view, 7, &c.out, &err), FST_E_NUMERIC);
-            assert_non_null(strstr(err.message, "client 3"));
+            assert_non_null(strstr(err.message, "client 4"));
             assert_non_null(strstr(err.message, says[k]));
             *spoilt[k] = keep;
         }
         c.view[5].size.params--;
         assert_int_equal(rules[which].run(c.view, 7, &c.out, &err), FST_E_MISMATCH);
-        assert_non_null(strstr(err.message, "client 5"));
+        assert_non_null(strstr(err.message, "client 6"));
         c.view[5].size.params++;
         assert_int_equal(rules[which].run(c.view, 0, &c.out, &err), FST_E_ARGUMENT);
     }

@@ -362,9 +362,9 @@ static void test_texts(void **state)
     char line[200];
     fst_fed_action a = {.kind = FST_ACTION_DISCARD, .why = FST_WHY_STALE, .client = 7, .round = 3};
     assert_string_equal(fst_fed_action_text(&a, line, sizeof line),
-                        "round 3: client 7: discarded: of an earlier round");
+                        "round 4: client 8: discarded: of an earlier round");
     a = (fst_fed_action){.kind = FST_ACTION_LOG, .why = FST_WHY_OPENED, .count = 5};
-    assert_string_equal(fst_fed_action_text(&a, line, sizeof line), "round 0: opened, clients asked: 5");
+    assert_string_equal(fst_fed_action_text(&a, line, sizeof line), "round 1: opened, clients asked: 5");
     for (int w = FST_WHY_SELECTED; w < FST_WHY_COUNT; w++)
         assert_true(strlen(fst_fed_why_text((fst_fed_why)w)) > 3);
     assert_string_equal(fst_fed_why_text(FST_WHY_COUNT), "unknown reason");

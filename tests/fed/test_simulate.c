@@ -78,7 +78,12 @@ static fst_status round_done(void *ctx, const fst_fed_view *global, const fst_ro
     struct run *r = ctx;
     assert_int_equal(global->size.params, SIZE.params);
     assert_true(r->reports < ROUNDS);
-    r->report[r->reports++] = *report;
+    for (uint32_t i = 0; i < report->reported; i++) {
+        uint32_t c = report->reported_client[i];
+        assert_true(c < CLIENTS && r->samples[c] > 0 && c != r->failing && c != r->nan_client);
+    }
+    r->report[r->reports] = *report;
+    r->report[r->reports++].reported_client = NULL; /* valid here only */
     return report->round == r->stop_after ? fst_fail(err, FST_E_CANCELLED, "enough") : FST_OK;
 }
 
@@ -358,7 +363,7 @@ static void test_wrong_specs(void **state)
     assert_int_equal(simulate(spec, &global, &err), FST_E_CONFIG);
     r.samples[2] = -1;
     assert_int_equal(simulate(spec, &global, &err), FST_E_CONFIG);
-    assert_non_null(strstr(err.message, "client 2"));
+    assert_non_null(strstr(err.message, "client 3 has -1 samples"));
     fst_fed_state_release(&global);
 }
 

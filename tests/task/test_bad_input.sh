@@ -289,7 +289,7 @@ diverges edge_kd $(huge edge_kd) --set stages.edge_kd.epochs=50 --set stages.edg
 said err "edge_kd: epoch 1 of 50, step "
 true_that "the stages before are not kept" [ -s "$task/output/cloud_kd/soft_labels.safetensors" ]
 diverges federated_train $(huge federated_train) --set stages.federated_train.local_epochs=9
-said err "round 0"
+said err "round 1"
 said err "step "
 said err "finite number"
 true_that "the stages before are not kept" [ -s "$task/output/edge_kd/model.safetensors" ]
