@@ -85,17 +85,19 @@ typedef enum fst_layout {
  *    Samples are U8 or floats of any width (kept as F32), labels any integers. Beside x may stand snr (floats
  *    or integers, in dB) and burst (integers), named as x is (snr_train beside x_train); class names are a
  *    JSON list of texts in a safetensors file's metadata `classes`, or a list of texts `classes` in an npz;
- *  - sigmf: a .sigmf-meta (or .sigmf-data) file, or a folder of recordings, or one with folders train, test and val
- *    of recordings, the classes then being those of train. Complex samples of one channel, cf32_le, ci16_le (divided
- *    by 32768) or cu8 (0 ... 255 become -1 ... 1). Each annotation (core:sample_start, core:sample_count, core:label)
- *    is cut into whole windows of F32 (2, window), I then Q, what is left over being dropped. Classes are the labels
- *    in the order of their bytes, or as fedstill:classes of all recordings orders them. snr is the annotation's
- *    fedstill:snr_db; a group is an annotation, or those with the same fedstill:burst in one recording. Recordings are
- *    taken in the order of their names and bursts numbered on. core:sha512 is checked where it is given;
- *  - radioml: a pickle (.pkl, .pickle) of a dictionary {(label, snr in dB): floats (N, 2, length)}, without splits, or
+ *  - sigmf: a .sigmf-meta (or .sigmf-data) file, an archive (.sigmf), or a folder of such, or one with folders train,
+ *    test and val of such, the classes then being those of train. Complex samples of one channel of every type of the
+ *    standard; integers become -1 ... 1 (signed: divided by 2^(bits - 1)). Each annotation that has a label (core:label, or
+ *    core:description in files without any) is cut into whole windows of F32 (2, window), I then Q, what is left over
+ *    being dropped; without core:sample_count it goes to the end of its capture. Classes are the labels in the order of
+ *    their bytes, or as fedstill:classes of all recordings orders them. snr is the annotation's fedstill:snr_db; a group is
+ *    an annotation, or those with the same fedstill:burst in one recording. Recordings are taken in the order of their
+ *    names and bursts numbered on. core:sha512 is checked where it is given;
+ *  - radioml: a pickle (.pkl, .pickle, .dat) of a dictionary {(label, snr in dB): floats (N, 2, length)}, without splits, or
  *    {'train': (X, y), 'val': (X, y), 'test': (X, y)} with labels that are numbers. Samples of the first form are
  *    sorted by label, then SNR, then as in the file; classes are the labels in the order of their bytes, those of
- *    Python 2 being taken for Latin-1. Nothing in the pickle is run (fedstill/tensor.h).
+ *    Python 2 being taken for Latin-1. Nothing in the pickle is run (fedstill/tensor.h). Or RadioML 2018's HDF5 file with
+ *    X (N, length, 2), Y (N, classes) of one 1 a row and Z (N, 1), of which only `limit` rows are read.
  */
 typedef struct fst_source_spec {
     const char *format; /* NULL: guessed from what stands at path */

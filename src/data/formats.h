@@ -130,6 +130,10 @@ FST_MUST fst_status fst__radioml_take(fst_source **out, const char *name, const 
  * anything is allocated for it. */
 FST_MUST fst_status fst__image_decode_as(unsigned char **out, fst_shape *shape, const char *name, const void *data,
                                          size_t len, const fst_shape *want, size_t max_pixels, fst_error *err);
+/* Does the file begin as HDF5 does? */
+bool fst__is_hdf5(const char *path);
+/* RadioML 2018's HDF5 file into h, which is the caller's until *out is set. */
+FST_MUST fst_status fst__radioml_hdf5(fst__held *h, const fst_source_spec *spec, fst_source **out, fst_error *err);
 /* Ten names, one a line, into one block behind the pointers. */
 FST_MUST fst_status fst__cifar10_names(char ***out, const char *name, const char *text, size_t len, fst_error *err);
 

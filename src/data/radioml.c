@@ -2,6 +2,7 @@
  * RadioML's pickles as a source: {(label, snr): floats (N, 2, L)}, as RadioML 2016.10a and its kin have them, and the
  * split form {'train': (X, y), 'val': (X, y), 'test': (X, y)}. The pickle is read by fedstill/tensor.h's reader, which
  * runs nothing. Classes of the first form are numbered in the order of their names, whatever order the file has.
+ * RadioML 2018's HDF5 is read in radioml_hdf5.c.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -41,7 +42,7 @@ static bool probe(const char *path)
 {
     return !fst__is_folder(path) && fst_file_exists(path) &&
            (fst__ends_with(path, ".pkl") || fst__ends_with(path, ".pickle") ||
-            (fst__ends_with(path, ".dat") && begins_as_pickle(path)));
+            (fst__ends_with(path, ".dat") && begins_as_pickle(path)) || fst__is_hdf5(path));
 }
 
 /* ---- texts and arrays ----------------------------------------------------------------------- */
@@ -329,9 +330,23 @@ fst_status fst__radioml_take(fst_source **out, const char *name, const fst_pickl
     return s;
 }
 
+static fst_status open_hdf5(fst_source **out, const fst_source_spec *spec, fst_error *err)
+{
+    fst__held *h = NULL;
+    fst_status s = fst__held_new(&h, &vtable, spec->path, err);
+    if (s)
+        return s;
+    s = fst__radioml_hdf5(h, spec, out, err);
+    if (s)
+        fst__held_close(&h->base);
+    return s;
+}
+
 static fst_status open_radioml(fst_source **out, const fst_source_spec *spec, fst_error *err)
 {
     fst_pickle *p = NULL;
+    if (fst__is_hdf5(spec->path))
+        return open_hdf5(out, spec, err);
     fst_status s = fst_pickle_read(&p, spec->path, FST_SOURCE_MAX_BYTES, err);
     if (!s)
         s = fst__radioml_take(out, spec->path, p, spec, err);

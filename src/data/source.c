@@ -65,8 +65,8 @@ static fst_status choose(const fst__format **out, const fst_source_spec *spec, f
     return fst_fail(
         err, FST_E_FORMAT,
         "%s: holds no data set that is known here: the four files of IDX, batches of CIFAR-10 or CIFAR-100, a "
-        ".safetensors, .npz or .npy file, SigMF recordings, a pickle of RadioML, or a folder of images "
-        "for each class",
+        ".safetensors, .npz or .npy file, SigMF recordings or an archive of them, RadioML's pickle or HDF5 file, or a "
+        "folder of images for each class",
         spec->path);
 }
 

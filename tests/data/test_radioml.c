@@ -112,6 +112,111 @@ static void dat_files_are_looked_into(void **state)
                  "holds no data set");
 }
 
+/* ---- RadioML 2018's HDF5, made by make_hdf5.py ------------------------------------------------ */
+
+static const char *hdf5(const char *name)
+{
+    static char paths[4][1024];
+    static int next;
+    char *p = paths[next++ % 4];
+    const char *source = getenv("FEDSTILL_SOURCE");
+    snprintf(p, sizeof paths[0], "%s/tests/data/hdf5/%s.hdf5", source ? source : ".", name);
+    return p;
+}
+
+/* False in a build without libhdf5, which says so. */
+static bool reads_hdf5(void)
+{
+    fst_source *s = NULL;
+    fst_error e;
+    fst_status st = fst_source_open(&s, &(fst_source_spec){.path = hdf5("gold")}, &e);
+    if (st == FST_E_UNSUPPORTED)
+        assert_non_null(strstr(e.message, "without libhdf5"));
+    fst_source_close(s);
+    return st != FST_E_UNSUPPORTED;
+}
+
+static void radioml_2018_is_read(void **state)
+{
+    static const char *const names[] = {"gold", "chunks", "doubles"};
+    static const int32_t many[6] = {0, 3, 23, 4, 0, 7}, few[6] = {0, 0, 2, 1, 0, 1};
+    static const float snr[6] = {-20, -18, -16, -14, -12, -10};
+    float x[6 * 8];
+    (void)state;
+    if (!reads_hdf5())
+        return;
+    for (int k = 0; k < 6; k++)
+        for (int i = 0; i < 4; i++) {
+            x[8 * k + i] = (float)(10 * (k == 3 ? 0 : k) + i);
+            x[8 * k + 4 + i] = -(x[8 * k + i] + 0.5f);
+        }
+    for (int f = 0; f < 3; f++) {
+        struct expected want = {FST_F32, FST_SHAPE(2, 4), 6, f < 2 ? 24 : 3, x, f < 2 ? many : few};
+        fst_source *s = NULL;
+        conformance(&(fst_source_spec){.format = "radioml", .path = hdf5(names[f])}, &want);
+        assert_ok(fst_source_open(&s, &(fst_source_spec){.path = hdf5(names[f])}, err)); /* known by its first bytes */
+        assert_string_equal(s->v->format, "radioml");
+        assert_memory_equal(s->snr, snr, sizeof snr);
+        assert_true((s->class_names != NULL) == (f < 2));
+        if (f < 2) {
+            assert_string_equal(s->class_names[3], "BPSK");
+            assert_string_equal(s->class_names[23], "OQPSK");
+        }
+        fst_source_close(s);
+    }
+}
+
+static void damaged_hdf5_is_refused(void **state)
+{
+    static const struct {
+        const char *name;
+        fst_status want;
+        const char *says;
+    } cases[] = {
+        {"no_y", FST_E_FORMAT, "Y is not there"},
+        {"rows", FST_E_MISMATCH, "X has 6 rows, Y 5 and Z 6"},
+        {"shape", FST_E_FORMAT, "X has another shape"},
+        {"two_ones", FST_E_FORMAT, "row 1 of Y is not one 1 and zeros"},
+        {"nan", FST_E_NUMERIC, "sample 0, element 0 is nan"},
+        {"texts", FST_E_FORMAT, "X holds no numbers"},
+        {"group", FST_E_FORMAT, "X is damaged, or no data set"},
+        {"claims", FST_E_FORMAT, "X claims more values than are in the file"},
+        {"chunk", FST_E_LIMIT, "X has chunks of more than 64 MB"},
+        {"outside", FST_E_UNSUPPORTED, "the values of X are not in the file itself"},
+        {"virtual", FST_E_UNSUPPORTED, "the values of X are not in the file itself"},
+        {"link", FST_E_UNSUPPORTED, "X is a link to another place"},
+    };
+    fst_source *s = NULL;
+    fst_buf b = {0};
+    (void)state;
+    if (!reads_hdf5())
+        return;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_fails(fst_source_open(&s, &(fst_source_spec){.path = hdf5(cases[i].name)}, err), cases[i].want,
+                     cases[i].says);
+    assert_fails(fst_source_open(&s, &(fst_source_spec){.path = hdf5("gold"), .split = "test"}, err), FST_E_FORMAT,
+                 "has no test split");
+    assert_fails(fst_source_open(&s, &(fst_source_spec){.path = hdf5("gold"), .classes = 7}, err), FST_E_CONFIG,
+                 "Y has 24 columns, but 7 classes");
+    assert_ok(fst_file_read(hdf5("gold"), 1 << 20, &b, err));
+    for (size_t n = 8; n < b.len; n += 101) {
+        put_file("cut.hdf5", b.data, n);
+        assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("cut.hdf5")}, err), FST_E_FORMAT, "cut");
+    }
+    for (size_t i = 8; i < b.len; i += 13) { /* whatever it becomes: an error or samples */
+        fst_error why;
+        char was = b.data[i];
+        b.data[i] = (char)~was;
+        put_file("bent.hdf5", b.data, b.len);
+        fst_status st = fst_source_open(&s, &(fst_source_spec){.path = in_work("bent.hdf5"), .limit = 100}, &why);
+        assert_true((st == FST_OK) == (s != NULL));
+        fst_source_close(s);
+        s = NULL;
+        b.data[i] = was;
+    }
+    fst_buf_release(&b);
+}
+
 static void what_is_wrong_is_said(void **state)
 {
     static const struct {
@@ -148,6 +253,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_protocol_conforms),    cmocka_unit_test(splits_are_read),
         cmocka_unit_test(doubles_numbers_and_latin1), cmocka_unit_test(dat_files_are_looked_into),
+        cmocka_unit_test(radioml_2018_is_read),       cmocka_unit_test(damaged_hdf5_is_refused),
         cmocka_unit_test(what_is_wrong_is_said),
     };
     return cmocka_run_group_tests(tests, make_work_folder, remove_work_folder);
