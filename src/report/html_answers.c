@@ -189,7 +189,8 @@ static double answer_bytes(const struct fst__html *h, const char *way)
 
 static void on_the_radio(const struct fst__html *h, fst__page *p)
 {
-    double training = both_ways(h, "federated_train") + both_ways(h, "edge_kd") + both_ways(h, "cloud_kd");
+    /* soft labels stand at cloud_kd, which makes them, and at edge_kd, which fetches them: they travel once */
+    double training = both_ways(h, "federated_train") + both_ways(h, "edge_kd");
     double sent = fst__json_number(json_object_get(cascade(h), "accuracy"), "offload_ratio");
     double some = answer_bytes(h, "cascade"), all = answer_bytes(h, "cloud_only");
     const struct fst__stage_history *rounds = fst__history_find(&h->history, "federated_train");

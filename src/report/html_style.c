@@ -49,6 +49,7 @@ const char fst__html_style[] =
     ".heat.confusion thead th{font-weight:400;line-height:1.1}\n"
     ".heat.confusion thead th "
     "span{writing-mode:vertical-rl;transform:rotate(180deg);max-width:none;overflow:visible;margin:0 auto}\n"
+    ".heat.confusion.short thead th span{writing-mode:horizontal-tb;transform:none}\n"
     ".heat.confusion tbody th{padding-right:.5em}\n"
     ".csv{margin:.2rem 0 1rem;font-size:.85rem}\n"
     "dl{display:grid;gap:.15rem 1.6rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr));margin:.6rem "

@@ -297,12 +297,20 @@ static double row_sum(size_t n, const int64_t *row)
     return sum;
 }
 
-/* The style sheet makes cells as narrow as so many columns need. */
+/* Whether all names fit over a column of numbers; others are turned by the style sheet. */
+static bool is_short(const char *const *names, size_t n)
+{
+    for (size_t i = 0; names && i < n; i++)
+        if (fst_text_width(names[i]) > 3)
+            return false;
+    return true;
+}
+
 static void confusion_table(fst__page *p, const char *title, size_t n, const char *const *names, const int64_t *v)
 {
     fst__put(p, "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"");
     fst__say(p, title);
-    fst__putf(p, "\"><table class=\"heat confusion\" style=\"--n:%zu\">\n<caption><span>", n);
+    fst__putf(p, "\"><table class=\"heat confusion%s\">\n<caption><span>", is_short(names, n) ? " short" : "");
     fst__say(p, title);
     fst__put(p, "</span></caption>\n<thead><tr><th scope=\"col\">true \\ answered</th>");
     for (size_t j = 0; j < n; j++) {

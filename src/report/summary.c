@@ -1,17 +1,19 @@
-/* The closing table of a run, made from its summary.json. */
+/* The closing table of a run, made from its summary.json. It keeps to 80 columns; files, whose paths may be long, stand
+ * in lines of their own below it. */
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "fedstill/report.h"
 
-enum { MAX_SUMMARY = 16 << 20 };
+enum { MAX_SUMMARY = 16 << 20, WIDTH = 80 };
 
 static const struct {
     const char *step, *title;
 } rows[] = {
     {"cloud_pretrain", "teacher"},
-    {"edge_alone", "student alone (hard labels)"},
+    {"edge_alone", "student alone"},
     {"edge_kd", "student distilled"},
     {"federated_train", "student federated"},
 };
@@ -25,12 +27,11 @@ static double number(json_t *j, const char *key)
 static fst_status model_row(fst_table *t, const char *title, json_t *j, fst_error *err)
 {
     char accuracy[FST_HUMAN], parameters[FST_HUMAN], seconds[FST_HUMAN], bytes[FST_HUMAN];
-    const char *path = json_string_value(json_object_get(json_object_get(j, "model"), "path"));
     double loss = number(j, "loss");
     const char *cells[] = {fst_human_percent(number(j, "accuracy"), accuracy),
                            fst_human_count(number(j, "parameters"), parameters),
                            fst_human_seconds(number(j, "seconds"), seconds),
-                           fst_human_bytes(number(j, "bytes_up") + number(j, "bytes_down"), bytes), path ? path : "-"};
+                           fst_human_bytes(number(j, "bytes_up") + number(j, "bytes_down"), bytes)};
     fst_status st = fst_table_cell(t, err, "%s", title);
     for (size_t i = 0; !st && i < sizeof cells / sizeof *cells; i++) {
         st = fst_table_cell(t, err, "%s", cells[i]);
@@ -40,29 +41,54 @@ static fst_status model_row(fst_table *t, const char *title, json_t *j, fst_erro
     return st;
 }
 
-/* The edges' last local models stand in the folder of the global one. */
+/* The edges' last local models. */
 static fst_status edge_rows(fst_table *t, json_t *step, fst_error *err)
 {
-    const char *global = json_string_value(json_object_get(json_object_get(step, "model"), "path"));
     fst_status st = FST_OK;
     size_t i;
     json_t *e;
     json_array_foreach(json_object_get(step, "edges"), i, e)
     {
         char accuracy[FST_HUMAN];
-        const char *name = json_string_value(json_object_get(e, "model")),
-                   *slash = global ? strrchr(global, '/') : NULL;
+        double a = number(e, "accuracy");
         if (st)
             return st;
-        st = fst_table_cell(t, err, "  edge %zu, local", i + 1);
+        st = fst_table_cell(t, err, isfinite(a) ? "  edge %zu, local" : "  edge %zu took no part", i + 1);
         if (!st)
-            st = fst_table_cell(t, err, "%s", fst_human_percent(number(e, "accuracy"), accuracy));
+            st = fst_table_cell(t, err, "%s", fst_human_percent(a, accuracy));
         for (int k = 0; !st && k < 4; k++)
             st = fst_table_cell(t, err, "-");
-        if (!st && !name) /* it never finished a round */
-            st = fst_table_cell(t, err, "-");
-        else if (!st)
-            st = fst_table_cell(t, err, "%.*s%s", slash ? (int)(slash + 1 - global) : 0, slash ? global : "", name);
+    }
+    return st;
+}
+
+static fst_status file_line(fst_buf *out, const char *title, const char *path, fst_error *err)
+{
+    char *clean = fst_strdup(path);
+    if (!clean)
+        return fst_fail_memory(err, strlen(path));
+    fst_text_clean(clean, false);
+    fst_status st = fst_buf_printf(out, err, "%-18s %s\n", title, clean);
+    fst_free(clean);
+    return st;
+}
+
+/* Where the models are. */
+static fst_status files(json_t *stages, fst_buf *out, fst_error *err)
+{
+    fst_status st = fst_buf_append(out, "\n", 1, err);
+    for (size_t i = 0; !st && i < sizeof rows / sizeof *rows; i++) {
+        json_t *step = json_object_get(stages, rows[i].step);
+        const char *path = json_string_value(json_object_get(json_object_get(step, "model"), "path"));
+        const char *slash = path ? strrchr(path, '/') : NULL;
+        char edges[512];
+        if (!path)
+            continue;
+        st = file_line(out, rows[i].title, path, err);
+        if (st || !json_array_size(json_object_get(step, "edges")))
+            continue;
+        snprintf(edges, sizeof edges, "%.*sedge_K_model.safetensors", slash ? (int)(slash + 1 - path) : 0, path);
+        st = file_line(out, "  of edge K, local", edges, err);
     }
     return st;
 }
@@ -120,8 +146,8 @@ static fst_status cascade_lines(json_t *cascade, fst_buf *out, fst_error *err)
                             number(j, "threshold"), number(j, "temperature"),
                             fst_human_seconds(number(j, "edge_latency_p99_ms") / 1e3, p99));
     if (!st && isfinite(number(j, "corrected")))
-        st = fst_buf_printf(out, err, "the cloud corrected %.0f answers and spoiled %.0f\n", number(j, "corrected"),
-                            number(j, "spoiled"));
+        st = fst_buf_printf(out, err, "the cloud corrected %.0f answers and got %.0f right ones wrong\n",
+                            number(j, "corrected"), number(j, "spoiled"));
     if (!st && isfinite(number(j, "ratio")))
         st = fst_buf_printf(out, err, "cloud alone / edge and cloud: T2/T1 = %.2f\n", number(j, "ratio"));
     return st;
@@ -130,8 +156,7 @@ static fst_status cascade_lines(json_t *cascade, fst_buf *out, fst_error *err)
 fst_status fst_report_summary(const char *path, bool ascii, fst_buf *out, fst_error *err)
 {
     static const fst_column columns[] = {{"model", FST_LEFT},       {"accuracy", FST_RIGHT}, {"loss", FST_RIGHT},
-                                         {"parameters", FST_RIGHT}, {"time", FST_RIGHT},     {"exchanged", FST_RIGHT},
-                                         {"file", FST_LEFT}};
+                                         {"parameters", FST_RIGHT}, {"time", FST_RIGHT},     {"exchanged", FST_RIGHT}};
     fst_buf text = {0};
     fst_table *table = NULL;
     json_error_t je = {0};
@@ -151,8 +176,12 @@ fst_status fst_report_summary(const char *path, bool ascii, fst_buf *out, fst_er
             st = edge_rows(table, step, err);
     }
     json_t *cascade = json_object_get(j, "cascade");
+    if (!st)
+        fst_table_fit(table, WIDTH);
     if (!st && (fst_table_rows(table) || !cascade))
         st = fst_table_write(table, ascii, out, err);
+    if (!st && fst_table_rows(table))
+        st = files(json_object_get(j, "stages"), out, err);
     if (!st && cascade)
         st = cascade_table(cascade, ascii, out, err);
     if (!st && cascade)

@@ -171,7 +171,7 @@ static void test_one_model_under_two_names(void **state)
     const fst_tried_model models[] = {{"federated_train", edge, NULL, 0, "d2"}, {"edge_kd", other, NULL, 0, "d3"}};
     const fst_html_report r = {.output = "o", .classes = 2, .models = models, .model_count = 2};
     char *page = page_of(&r, (const char *const[PIECES]){summary, NULL, both});
-    assert_int_equal(count_of(page, "<table class=\"heat confusion\""), 3);
+    assert_int_equal(count_of(page, "<table class=\"heat confusion"), 3);
     holds(page, "Answers of the student federated (edge)</span>");
     holds(page, "Answers of the teacher (cloud)</span>");
     holds(page, "Answers of the student distilled</span>");
@@ -187,7 +187,7 @@ static void test_one_model_under_two_names(void **state)
     const fst_tried_model changed[] = {{"federated_train", other, NULL, 0, "d9"}};
     const fst_html_report again = {.output = "o", .classes = 2, .models = changed, .model_count = 1};
     page = page_of(&again, (const char *const[PIECES]){summary, NULL, both});
-    assert_int_equal(count_of(page, "<table class=\"heat confusion\""), 3);
+    assert_int_equal(count_of(page, "<table class=\"heat confusion"), 3);
     free(page);
 }
 
