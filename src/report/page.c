@@ -44,7 +44,7 @@ void fst__say(fst__page *p, const char *text)
                                      : NULL;
         if (!as && ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7F || (c >= 0x80 && c < 0xA0)))
             as = " ";
-        if (!as && (!is_character(c, n) || (n == 1 && c >= 0x80)))
+        if (!as && (!is_character(c, n) || (n == 1 && c >= 0x80) || (fst__is_unprintable(c) && c != '\n' && c != '\t')))
             as = "\xEF\xBF\xBD";
         p->status = fst_buf_append(p->out, as ? as : text, as ? strlen(as) : n, p->err);
         text += n;

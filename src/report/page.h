@@ -34,7 +34,8 @@ void fst__page_release(fst__page *p);
 
 void fst__put(fst__page *p, const char *html);
 void fst__putf(fst__page *p, const char *fmt, ...) FST_PRINTF(2, 3);
-/* Any bytes; NULL says nothing. Bytes that are not UTF-8 become U+FFFD, characters that XML has not become blanks. */
+/* Any bytes; NULL says nothing. Bytes that are not UTF-8, marks of direction and invisible characters become
+ * U+FFFD, characters that XML has not become blanks. */
 void fst__say(fst__page *p, const char *text);
 /* <p class="kind">text</p> */
 void fst__say_in(fst__page *p, const char *element, const char *text);

@@ -28,9 +28,7 @@ size_t fst__utf8_next(const char *text, uint32_t *code)
 
 /* ---- text from elsewhere -------------------------------------------------------------------- */
 
-/* What a terminal obeys, or what reorders or hides the text around it: C1 controls, marks of direction, separators and
- * invisible characters. The joiners U+200C and U+200D belong to ordinary words and stay. */
-static bool is_unprintable(uint32_t c)
+bool fst__is_unprintable(uint32_t c)
 {
     static const struct {
         uint32_t from, to;
@@ -58,7 +56,7 @@ void fst_text_clean(char *text, bool lines)
         bool ascii = n == 1 && c < 0x80;
         if (lines && ascii && (c == '\n' || c == '\t')) {
             *to++ = (char)c;
-        } else if (!is_utf8(c, n) || is_unprintable(c)) {
+        } else if (!is_utf8(c, n) || fst__is_unprintable(c)) {
             *to++ = ascii && !lines ? ' ' : '?';
         } else {
             memmove(to, from, n);
@@ -76,7 +74,7 @@ fst_status fst_text_json(fst_buf *out, const char *json, fst_error *err)
         uint32_t c;
         size_t n = fst__utf8_next(json, &c);
         bool layout = n == 1 && (c == '\n' || c == '\t' || c == '\r');
-        if (layout || !is_unprintable(c))
+        if (layout || !fst__is_unprintable(c))
             s = fst_buf_append(out, json, n, err);
         else if (c < 0x10000)
             s = fst_buf_printf(out, err, "\\u%04x", c);

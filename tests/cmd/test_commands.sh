@@ -411,6 +411,24 @@ expect 0 predict "$folder/zeros.safetensors" "$here/corner-2x2.png" --top 2
 said out "1.67 %"
 row "1 - 1.67 % #"
 
+# ---- names that a terminal would obey or turn round: none of them is printed, and --json escapes them
+csi=$'\xc2\x9b' turn=$'\xe2\x80\xae'
+for name in "a${turn}b" "c${csi}d"; do
+    mkdir -p "$folder/names/$name" && cp "$here/corner-2x2.png" "$folder/names/$name"
+done
+expect 0 data info "$folder/names" --format folder
+said out "a?b"
+unsaid out "$turn"
+unsaid out "$csi"
+expect 0 data info "$folder/names" --format folder --json
+said out '"a\u202eb"'
+said out '"c\u009bd"'
+unsaid out "$turn"
+unsaid out "$csi"
+expect 1 data info "$folder/none$turn$csi"
+unsaid err "$turn"
+unsaid err "$csi"
+
 # ---- a full disk
 if [ -w /dev/full ]; then
     "$FEDSTILL" predict "$plain" "$folder/one.npy" >/dev/full 2>"$folder/err"

@@ -347,7 +347,8 @@ static void test_nothing_becomes_a_tag(void **state)
     const int64_t counts[] = {1, 2};
     const fst_place_counts places[] = {{"<script>alert(1)", counts}};
     const fst_html_report r = {.output = "<script>alert(1)",
-                               .settings = "name: </code></pre><script>alert(1)</script>\x01",
+                               .settings = "name: </code></pre><script>alert(1)</script>\x01 turned\xE2\x80\xAE"
+                                           "back",
                                .settings_note = "<script>alert(1)",
                                .classes = 2,
                                .class_names = names,
@@ -355,6 +356,9 @@ static void test_nothing_becomes_a_tag(void **state)
                                .place_count = 1,
                                .places_note = "<script>alert(1)"};
     char *page = page_of(&r, (const char *const[PIECES]){bad_summary, bad_report, bad_report, bad_report, bad_events});
+    lacks(page, "\xE2\x80\xAE");
+    holds(page, "turned\xEF\xBF\xBD"
+                "back");
     lacks(page, "<script>alert");
     lacks(page, "<b onx");
     holds(page, "&lt;script&gt;alert(1)");
