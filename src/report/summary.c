@@ -53,7 +53,7 @@ static fst_status edge_rows(fst_table *t, json_t *step, fst_error *err)
         double a = number(e, "accuracy");
         if (st)
             return st;
-        st = fst_table_cell(t, err, isfinite(a) ? "  edge %zu, local" : "  edge %zu took no part", i + 1);
+        st = fst_table_cell(t, err, "  edge %zu, local", i + 1);
         if (!st)
             st = fst_table_cell(t, err, "%s", fst_human_percent(a, accuracy));
         for (int k = 0; !st && k < 4; k++)
@@ -73,6 +73,19 @@ static fst_status file_line(fst_buf *out, const char *title, const char *path, f
     return st;
 }
 
+static fst_status absent_edges(json_t *edges, fst_buf *out, fst_error *err)
+{
+    fst_status st = FST_OK;
+    size_t i;
+    json_t *e;
+    json_array_foreach(edges, i, e)
+    {
+        if (!st && !isfinite(number(e, "accuracy")))
+            st = fst_buf_printf(out, err, "edge %zu did not take part\n", i + 1);
+    }
+    return st;
+}
+
 /* Where the models are. */
 static fst_status files(json_t *stages, fst_buf *out, fst_error *err)
 {
@@ -89,6 +102,8 @@ static fst_status files(json_t *stages, fst_buf *out, fst_error *err)
             continue;
         snprintf(edges, sizeof edges, "%.*sedge_K_model.safetensors", slash ? (int)(slash + 1 - path) : 0, path);
         st = file_line(out, "  of edge K, local", edges, err);
+        if (!st)
+            st = absent_edges(json_object_get(step, "edges"), out, err);
     }
     return st;
 }

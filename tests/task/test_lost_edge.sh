@@ -46,6 +46,7 @@ tr -d ' ' <"$output/events.jsonl" | grep '"event":"client_lost"' | head -n 1 >"$
 true_that "no such event: $(cat "$folder/event")" grep -q '"round":1,"edge":2,' "$folder/event"
 checks=$((checks + 1))
 grep -q 'edge 2, local  *-  *-' "$folder/out" || fail "the table gives edge 2 an accuracy: $(cat "$folder/out")"
+said out "edge 2 did not take part"
 expect 0 run "$task"
 ran
 
