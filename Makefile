@@ -3,7 +3,8 @@
 #   make demo        build, make signals, run tasks/link11-demo from teacher to cascade, write its report
 #   make demo-mnist  build, find MNIST (or fetch it), run tasks/mnist from teacher to federation
 #   make check       optimised build and tests, then the same under address and undefined sanitizers
-#   make check-full  more: thread sanitizer, valgrind, fuzzing, many kills, thousands of random graphs
+#   make check-full  more: thread sanitizer, valgrind, fuzzing, many kills, a fault at every file operation,
+#                   thousands of random graphs
 #   make fixtures    golden cases over $FEDSTILL_FIXTURES (default: tests/fixtures)
 #   make bench       speed of every workload; WORKLOADS="mnist_teacher ..." picks some
 #   make install     program, library, headers, manual page; PREFIX (/usr/local), DESTDIR
@@ -59,6 +60,7 @@ check-full: check
 	scripts/run-fuzz --replay build-fuzz
 	scripts/run-fuzz build-fuzz
 	FEDSTILL_KILLS=$(KILLS) scripts/run-tests $(BUILD) -R kill
+	FEDSTILL_FAULTS=1 scripts/run-tests $(BUILD) -R test_faults
 	FEDSTILL_GRAPHS=$(GRAPHS) scripts/run-tests $(BUILD) -R random_graphs
 
 fixtures: deps

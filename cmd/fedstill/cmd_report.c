@@ -66,6 +66,7 @@ static bool keep_run(void *ctx, const fst_run *r)
     f->run.stage = f->text[3];
     f->run.message = f->text[4];
     f->run.host = f->text[5];
+    f->run.settings = "";
     f->known = ok;
     return false;
 }
@@ -170,6 +171,29 @@ static fst_status from_task(struct job *j, const char *name, fst_error *err)
     return FST_OK;
 }
 
+static bool keep_id(void *ctx, const fst_run *run)
+{
+    *(int64_t *)ctx = run->id;
+    return false;
+}
+
+/* An output folder shows the run that was at work there last. The page of another one would have that one's figures. */
+static fst_status check_current(const struct job *j, fst_error *err)
+{
+    fst_registry *registry = NULL;
+    int64_t last = j->found.run.id;
+    if (!fst_registry_open_existing(&registry, NULL))
+        (void)!fst_registry_find(registry, j->output, keep_id, &last, NULL);
+    fst_registry_free(registry);
+    if (last == j->found.run.id)
+        return FST_OK;
+    return fst_fail(
+        err, FST_E_CONFIG,
+        "%s shows run %lld now, not run %lld: run the task again with the settings of run %lld, which computes "
+        "nothing that is kept (fedstill runs %lld)",
+        j->output, (long long)last, (long long)j->found.run.id, (long long)j->found.run.id, (long long)j->found.run.id);
+}
+
 static fst_status find_run(struct job *j, const char *name, fst_error *err)
 {
     fst_status s;
@@ -179,7 +203,9 @@ static fst_status find_run(struct job *j, const char *name, fst_error *err)
         s = from_task(j, name, err);
     } else {
         s = look_up(&j->found, name, err);
-        return s ? s : copy(&j->output, j->found.run.output, err);
+        if (!s)
+            s = copy(&j->output, j->found.run.output, err);
+        return s ? s : check_current(j, err);
     }
     if (!s && look_up(&j->found, j->output, NULL) == FST_E_MEMORY)
         s = fst_fail_memory(err, sizeof j->found);

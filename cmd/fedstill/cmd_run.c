@@ -69,7 +69,17 @@ static const struct option_spec options[] = {
     {.name = "check-finite",
      .type = OPTION_FLAG,
      .help = "As --set check_finite=true: name the first layer that yields a value that is no finite number."},
-    {.name = "fresh", .type = OPTION_FLAG, .help = "Run the stages anew, whatever is there."},
+    {.name = "output",
+     .letter = 'o',
+     .argument = "DIR",
+     .type = OPTION_STRING,
+     .help = "Folder for what the run leaves, instead of the task's own."},
+    {.name = "fresh",
+     .type = OPTION_FLAG,
+     .help = "Run the stages anew, whatever is there; what stands in their place is overwritten."},
+    {.name = "no-reuse",
+     .type = OPTION_FLAG,
+     .help = "Take no finished stages from other outputs: train everything in this one."},
     {.name = "dry-run",
      .letter = 'n',
      .type = OPTION_FLAG,
@@ -86,8 +96,10 @@ static const struct operand_spec operands[] = {
 static const char *const examples[] = {
     "fedstill run tasks/mnist",
     "Runs the stages that are not up to date, and ends with a table of the models.",
-    "fedstill run tasks/mnist --set seed=7 --set output=output-7",
-    "The same with another seed, beside the first.",
+    "fedstill run tasks/mnist --set stages.federated_train.rounds=20",
+    "Other settings: the stages that depend on them run again, and what they left before is kept.",
+    "fedstill run tasks/mnist --set seed=7 --output seed-7",
+    "Another seed, in an output of its own.",
     NULL,
 };
 
@@ -169,8 +181,16 @@ static fst_status load(fst_task **out, const struct options *o, fst_error *err)
     }
     if (option_flag(o, "check-finite"))
         sets[n++] = "check_finite=true";
-    fst_status s = fst_task_load(out, operand(o, 0), sets, n, err);
+    fst_task *task = NULL;
+    fst_status s = fst_task_load(&task, operand(o, 0), sets, n, err);
     fst_free(sets);
+    if (!s && option_given(o, "output"))
+        s = *option_string(o, "output") ? fst_task_set_output(task, option_string(o, "output"), err)
+                                        : fst_fail(err, FST_E_CONFIG, "--output needs the name of a folder");
+    if (s)
+        fst_task_free(task);
+    else
+        *out = task;
     return s;
 }
 
@@ -184,6 +204,7 @@ static fst_status run(const struct options *o, fst_error *err)
                            .threads = (int)option_int(o, "threads"),
                            .backend = option_string(o, "backend"),
                            .fresh = option_flag(o, "fresh"),
+                           .no_reuse = option_flag(o, "no-reuse"),
                            .observer = {&quiet, on_stage, on_begin, on_update, on_end},
                            .stop = &stop};
     if (option_given(o, "mode") && option_given(o, "stage"))
@@ -209,7 +230,11 @@ const struct command cmd_run = {
     .description =
         "Runs the stages of a task that are not up to date and goes on where an earlier run stopped, even when that "
         "was killed. A stage is up to date when its settings, its data and the artifacts that it reads have the "
-        "digests that its record names.\n\nThe result is the same bit for bit for any number of workers and however "
+        "digests that its record names.\n\nStages that run again with other settings do not overwrite what they left "
+        "before: "
+        "that is moved to kept/ in the output folder, and moved back when its settings come back. A stage that was "
+        "finished with the same inputs in another output is copied from there.\n\nThe result is the same bit for bit "
+        "for any number of workers and however "
         "often the run was interrupted.",
     .options = options,
     .operands = operands,

@@ -36,29 +36,168 @@ static const char *const examples[] = {
     NULL,
 };
 
+/* ---- what a run reached ------------------------------------------------------------------- */
+
+/* A teacher, a student and a cascade are different things, and each is compared with its like only. */
+struct reached {
+    double teacher, student, cascade; /* accuracies; NaN: none */
+    int of_student, of_cascade;       /* later stages replace earlier ones */
+};
+
+static bool take_accuracy(void *ctx, const fst_figure *f)
+{
+    static const char *const students[] = {"edge_alone", "edge_kd", "federated_train"};
+    static const char *const cascades[] = {"edge_infer", "cloud_infer"};
+    struct reached *r = ctx;
+    if (strcmp(f->key, "accuracy") != 0 || f->text)
+        return true;
+    if (!strcmp(f->stage, "cloud_pretrain"))
+        r->teacher = f->value;
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(f->stage, students[i]) && r->of_student <= i) {
+            r->student = f->value;
+            r->of_student = i;
+        }
+    for (int i = 0; i < 2; i++)
+        if (!strcmp(f->stage, cascades[i]) && r->of_cascade <= i) {
+            r->cascade = f->value;
+            r->of_cascade = i;
+        }
+    return true;
+}
+
+static struct reached reached_by(fst_registry *registry, int64_t id)
+{
+    struct reached r = {NAN, NAN, NAN, 0, 0};
+    (void)!fst_registry_figures(registry, id, take_accuracy, &r, NULL);
+    return r;
+}
+
 /* ---- as a table --------------------------------------------------------------------------- */
 
+enum { CELLS = 11, SETTINGS = 2, OUTPUT = 3, STAGE = 5, CASCADE = 10, MOST_SETTINGS = 3 };
+
+struct row {
+    char *task, *settings, *output; /* owned */
+    char *cells[CELLS];             /* owned */
+};
+
 struct listing {
+    fst_registry *registry;
     fst_table *table;
+    struct row *rows;
+    size_t count, cap;
     fst_status status;
     fst_error *err;
 };
 
-static bool table_row(void *ctx, const fst_run *r)
+static bool set_cell(struct row *row, size_t i, const char *text)
+{
+    row->cells[i] = fst_strdup(text);
+    return row->cells[i] != NULL;
+}
+
+static bool fill_row(struct row *row, const fst_run *r, const struct reached *a)
+{
+    char id[24], started[FST_HUMAN], lasted[FST_HUMAN], percent[3][FST_HUMAN];
+    const char *slash = strrchr(r->output, '/');
+    const char *texts[CELLS] = {id,
+                                r->task,
+                                "",
+                                slash && slash[1] ? slash + 1 : r->output,
+                                fst_run_status_name(r->status),
+                                r->stage,
+                                fst_human_time(r->started_ms, started),
+                                fst_human_seconds(r->seconds, lasted),
+                                fst_human_percent(a->teacher, percent[0]),
+                                fst_human_percent(a->student, percent[1]),
+                                fst_human_percent(a->cascade, percent[2])};
+    snprintf(id, sizeof id, "%lld", (long long)r->id);
+    row->task = fst_strdup(r->task);
+    row->settings = fst_strdup(r->settings);
+    row->output = fst_strdup(r->output);
+    bool good = row->task && row->settings && row->output;
+    for (size_t i = 0; good && i < CELLS; i++)
+        good = i == SETTINGS || set_cell(row, i, texts[i]);
+    return good;
+}
+
+static bool keep_row(void *ctx, const fst_run *r)
 {
     struct listing *l = ctx;
-    char started[FST_HUMAN], lasted[FST_HUMAN], last[FST_HUMAN], best[FST_HUMAN];
-    const char *cells[] = {r->task,
-                           fst_run_status_name(r->status),
-                           r->stage,
-                           fst_human_time(r->started_ms, started),
-                           fst_human_seconds(r->seconds, lasted),
-                           fst_human_percent(r->last_accuracy, last),
-                           fst_human_percent(r->best_accuracy, best)};
-    l->status = fst_table_cell(l->table, l->err, "%lld", (long long)r->id);
-    for (size_t i = 0; !l->status && i < sizeof cells / sizeof *cells; i++)
-        l->status = fst_table_cell(l->table, l->err, "%s", cells[i]);
+    if (l->count == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 32;
+        struct row *rows = fst_realloc(l->rows, l->count * sizeof *rows, cap * sizeof *rows);
+        if (!rows) {
+            l->status = fst_fail_memory(l->err, cap * sizeof *rows);
+            return false;
+        }
+        l->rows = rows;
+        l->cap = cap;
+    }
+    struct reached a = reached_by(l->registry, r->id);
+    l->rows[l->count] = (struct row){.task = NULL};
+    if (!fill_row(&l->rows[l->count++], r, &a))
+        l->status = fst_fail_memory(l->err, 256);
     return !l->status;
+}
+
+/* Is there a line text[0] ... text[len - 1]? */
+static bool has_line(const char *lines, const char *text, size_t len)
+{
+    for (const char *at = lines; *at; at += strcspn(at, "\n") + 1)
+        if (strcspn(at, "\n") == len && !memcmp(at, text, len))
+            return true;
+    return false;
+}
+
+/* Another run of the task, whose settings are known, has not this line. */
+static bool differs(const struct listing *l, const struct row *row, const char *line, size_t len)
+{
+    for (size_t i = 0; i < l->count; i++) {
+        const struct row *other = &l->rows[i];
+        if (other != row && *other->settings && !strcmp(other->task, row->task) &&
+            !has_line(other->settings, line, len))
+            return true;
+    }
+    return false;
+}
+
+/* "federated_train.rounds=20, seed=7": what tells this run from the others of its task. */
+static fst_status settings_cell(const struct listing *l, struct row *row, fst_error *err)
+{
+    fst_buf text = {0};
+    fst_status s = FST_OK;
+    size_t shown = 0, more = 0;
+    for (const char *at = row->settings; !s && *at; at += strcspn(at, "\n") + 1) {
+        size_t len = strcspn(at, "\n"), skip = !strncmp(at, "stages.", 7) ? 7 : 0;
+        if (!differs(l, row, at, len))
+            continue;
+        if (shown == MOST_SETTINGS)
+            more++;
+        else
+            s = fst_buf_printf(&text, err, "%s%.*s", shown++ ? ", " : "", (int)(len - skip), at + skip);
+    }
+    if (!s && more)
+        s = fst_buf_printf(&text, err, ", %zu more", more);
+    if (!s && !set_cell(row, SETTINGS, text.data ? text.data : "-"))
+        s = fst_fail_memory(err, text.len);
+    fst_buf_release(&text);
+    return s;
+}
+
+/* A column that tells nothing is left out: settings and outputs that are the same in all runs of every task, and
+ * the cascade where there is none. */
+static bool column_tells(const struct listing *l, size_t column)
+{
+    bool tells = column != SETTINGS && column != OUTPUT && column != CASCADE;
+    for (size_t i = 0; !tells && i < l->count; i++)
+        if (column != OUTPUT)
+            tells = strcmp(l->rows[i].cells[column], "-") != 0;
+        else
+            for (size_t k = 0; !tells && k < i; k++)
+                tells = !strcmp(l->rows[i].task, l->rows[k].task) && strcmp(l->rows[i].output, l->rows[k].output);
+    return tells;
 }
 
 static fst_status print_table(fst_table *t, fst_error *err)
@@ -67,26 +206,49 @@ static fst_status print_table(fst_table *t, fst_error *err)
     return finish_output(&out, write_table(t, !output_is_utf8(), &out, err));
 }
 
+static fst_status print_rows(struct listing *l, fst_error *err)
+{
+    static const fst_column columns[CELLS] = {
+        {"run", FST_RIGHT},     {"task", FST_LEFT},     {"settings", FST_LEFT}, {"output", FST_LEFT},
+        {"status", FST_LEFT},   {"stage", FST_LEFT},    {"started", FST_LEFT},  {"duration", FST_RIGHT},
+        {"teacher", FST_RIGHT}, {"student", FST_RIGHT}, {"cascade", FST_RIGHT},
+    };
+    static const int ranks[CELLS] = {[STAGE] = 4, [6] = 3, [OUTPUT] = 1};
+    fst_column used[CELLS];
+    size_t index[CELLS], n = 0;
+    for (size_t c = 0; c < CELLS; c++)
+        if (column_tells(l, c)) {
+            used[n] = columns[c];
+            index[n++] = c;
+        }
+    fst_status s = fst_table_new(&l->table, used, n, err);
+    for (size_t c = 0; !s && c < n; c++)
+        fst_table_rank(l->table, c, ranks[index[c]]);
+    for (size_t i = 0; !s && i < l->count; i++)
+        for (size_t c = 0; !s && c < n; c++)
+            s = fst_table_cell(l->table, err, "%s", l->rows[i].cells[index[c]]);
+    return s ? s : print_table(l->table, err);
+}
+
 static fst_status list_table(fst_registry *registry, size_t limit, fst_error *err)
 {
-    static const fst_column columns[] = {
-        {"run", FST_RIGHT},    {"task", FST_LEFT},      {"status", FST_LEFT},    {"stage", FST_LEFT},
-        {"started", FST_LEFT}, {"duration", FST_RIGHT}, {"accuracy", FST_RIGHT}, {"best", FST_RIGHT},
-    };
-    struct listing l = {.err = err};
-    fst_status s = fst_table_new(&l.table, columns, sizeof columns / sizeof *columns, err);
-    if (!s)
-        s = fst_registry_list(registry, limit, table_row, &l, err);
+    struct listing l = {.registry = registry, .err = err};
+    fst_status s = fst_registry_list(registry, limit, keep_row, &l, err);
     s = s ? s : l.status;
-    if (!s) { /* the stage stands in --json and in the run's own page */
-        fst_table_rank(l.table, 3, 3);
-        fst_table_rank(l.table, 7, 2);
-        fst_table_rank(l.table, 5, 1);
-    }
-    if (!s && fst_table_rows(l.table) == 0)
+    for (size_t i = 0; !s && i < l.count; i++)
+        s = settings_cell(&l, &l.rows[i], err);
+    if (!s && !l.count)
         puts("no runs yet");
     else if (!s)
-        s = print_table(l.table, err);
+        s = print_rows(&l, err);
+    for (size_t i = 0; i < l.count; i++) {
+        fst_free(l.rows[i].task);
+        fst_free(l.rows[i].settings);
+        fst_free(l.rows[i].output);
+        for (size_t c = 0; c < CELLS; c++)
+            fst_free(l.rows[i].cells[c]);
+    }
+    fst_free(l.rows);
     fst_table_free(l.table);
     return s;
 }
@@ -121,6 +283,11 @@ static bool print_run(void *ctx, const fst_run *r)
     printf("%-10s %lld on ", "process", (long long)r->pid);
     put_plain(stdout, r->host);
     putchar('\n');
+    for (const char *at = r->settings; *at; at += strcspn(at, "\n") + 1) {
+        char line[512];
+        snprintf(line, sizeof line, "%.*s", (int)strcspn(at, "\n"), at);
+        detail(at == r->settings ? "settings" : "", line);
+    }
     return false;
 }
 
@@ -170,22 +337,50 @@ static fst_status show_run(fst_registry *registry, const char *name, fst_error *
 
 /* ---- as JSON ------------------------------------------------------------------------------ */
 
-static json_t *run_json(const fst_run *r)
+/* {"stages.edge_kd.epochs": "5", ...} */
+static json_t *settings_json(const char *lines)
 {
+    json_t *j = json_object();
+    for (const char *at = lines; *at; at += strcspn(at, "\n") + 1) {
+        size_t len = strcspn(at, "\n"), key = strcspn(at, "=");
+        char *line = key < len ? fst_strdup(at) : NULL;
+        if (line) {
+            line[len] = line[key] = 0;
+            json_object_set_new(j, line, text_json(line + key + 1));
+        }
+        fst_free(line);
+    }
+    return j;
+}
+
+static json_t *run_json(fst_registry *registry, const fst_run *r)
+{
+    struct reached a = reached_by(registry, r->id);
     char seed[24]; /* as text: JSON readers keep 53 bits */
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)r->seed);
-    return json_pack("{s:I, s:o, s:o, s:o, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:o, s:I, s:o, s:o, s:o}", "id",
-                     (json_int_t)r->id, "task", text_json(r->task), "task_path", text_json(r->task_path), "output",
-                     text_json(r->output), "seed", seed, "status", fst_run_status_name(r->status), "stage",
-                     text_json(r->stage), "message", text_json(r->message), "started_ms", (json_int_t)r->started_ms,
-                     "updated_ms", (json_int_t)r->updated_ms, "ended_ms", (json_int_t)r->ended_ms, "seconds",
-                     number_json(r->seconds), "pid", (json_int_t)r->pid, "host", text_json(r->host), "accuracy",
-                     number_json(r->last_accuracy), "best_accuracy", number_json(r->best_accuracy));
+    json_t *j = json_pack(
+        "{s:I, s:o, s:o, s:o, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:o, s:I, s:o, s:o, s:o}", "id", (json_int_t)r->id,
+        "task", text_json(r->task), "task_path", text_json(r->task_path), "output", text_json(r->output), "seed", seed,
+        "status", fst_run_status_name(r->status), "stage", text_json(r->stage), "message", text_json(r->message),
+        "started_ms", (json_int_t)r->started_ms, "updated_ms", (json_int_t)r->updated_ms, "ended_ms",
+        (json_int_t)r->ended_ms, "seconds", number_json(r->seconds), "pid", (json_int_t)r->pid, "host",
+        text_json(r->host), "accuracy", number_json(r->last_accuracy), "best_accuracy", number_json(r->best_accuracy));
+    json_object_set_new(j, "teacher_accuracy", number_json(a.teacher));
+    json_object_set_new(j, "student_accuracy", number_json(a.student));
+    json_object_set_new(j, "cascade_accuracy", number_json(a.cascade));
+    json_object_set_new(j, "settings", settings_json(r->settings));
+    return j;
 }
+
+struct runs {
+    fst_registry *registry;
+    json_t *list;
+};
 
 static bool append_run(void *ctx, const fst_run *r)
 {
-    return !json_array_append_new(ctx, run_json(r));
+    struct runs *runs = ctx;
+    return !json_array_append_new(runs->list, run_json(runs->registry, r));
 }
 
 static bool append_figure(void *ctx, const fst_figure *f)
@@ -211,7 +406,7 @@ static fst_status print_json(json_t *j, fst_error *err)
 static fst_status run_as_json(fst_registry *registry, json_t *runs, const char *name, fst_error *err)
 {
     json_t *figures = json_array();
-    fst_status s = fst_registry_find(registry, name, append_run, runs, err);
+    fst_status s = fst_registry_find(registry, name, append_run, &(struct runs){registry, runs}, err);
     json_t *run = json_array_get(runs, 0);
     if (!s)
         s = fst_registry_figures(registry, json_integer_value(json_object_get(run, "id")), append_figure, figures, err);
@@ -228,7 +423,7 @@ static fst_status as_json(fst_registry *registry, const char *name, size_t limit
     if (name) {
         s = run_as_json(registry, runs, name, err);
     } else {
-        s = fst_registry_list(registry, limit, append_run, runs, err);
+        s = fst_registry_list(registry, limit, append_run, &(struct runs){registry, runs}, err);
         if (!s)
             s = print_json(runs, err);
     }
@@ -273,9 +468,13 @@ static fst_status run(const struct options *o, fst_error *err)
 const struct command cmd_runs = {
     .name = "runs",
     .summary = "List the runs of this machine, or show one",
-    .description = "Lists what ran, newest first: number, task, status, stage, start, working time, last and best "
-                   "accuracy. A run whose process ended without saying so is shown as interrupted; running its task "
-                   "again continues it.",
+    .description =
+        "Lists what ran, that which was at work last first: number, task, the settings in which the runs of a "
+        "task differ, output, status, stage, start, working time (of all resumptions together), and the "
+        "accuracy of teacher, student (of the last stage that trained one) and cascade. Each set of settings "
+        "of an output folder is a run of its own. A run whose process ended without saying so is shown as interrupted; "
+        "running its task "
+        "again continues it.",
     .options = options,
     .operands = operands,
     .examples = examples,

@@ -34,6 +34,8 @@ FST_MUST FST_API fst_status fst_registry_path(char **out, fst_error *err);
 /* path NULL: fst_registry_path(). Creates file and folders. FST_E_FORMAT when the file is no registry
  * or is damaged, FST_E_UNSUPPORTED when a newer fedstill wrote it, FST_E_IO for the rest. */
 FST_MUST FST_API fst_status fst_registry_open(fst_registry **out, const char *path, fst_error *err);
+/* The default one, if there is one: FST_E_IO otherwise, and nothing is made. */
+FST_MUST FST_API fst_status fst_registry_open_existing(fst_registry **out, fst_error *err);
 FST_API void fst_registry_free(fst_registry *r);
 
 typedef struct fst_run_start {
@@ -41,13 +43,16 @@ typedef struct fst_run_start {
     const char *task_path; /* its folder or file */
     const char *output;    /* output folder; its absolute path is what is stored */
     uint64_t seed;
-    bool fresh; /* always a new run, whatever the output folder held */
+    bool fresh;           /* always a new run, whatever the output folder held */
+    const char *settings; /* what the result depends on, "key=value" a line; NULL: not known */
 } fst_run_start;
 
-/* Registers this process as running `start`. When the newest run of the same output folder has the
- * same task name and seed, that run continues (same id, its figures stay, *resumed is true). */
+/* Registers this process as running `start`. A run of the same output folder, task name, seed and settings continues
+ * (same id, its figures stay, *resumed is true); of several the one that was at work last. */
 FST_MUST FST_API fst_status fst_registry_begin(fst_registry *r, const fst_run_start *start, int64_t *id, bool *resumed,
                                                fst_error *err);
+/* A sign of life: when the process is killed, it has worked at least until now. */
+FST_MUST FST_API fst_status fst_registry_touch(fst_registry *r, int64_t id, fst_error *err);
 /* What the run is doing now; message may be NULL. */
 FST_MUST FST_API fst_status fst_registry_stage(fst_registry *r, int64_t id, const char *stage, const char *message,
                                                fst_error *err);
@@ -71,7 +76,10 @@ typedef struct fst_run {
     int64_t started_ms, updated_ms, ended_ms; /* unix time; ended_ms is 0 while it has not ended */
     double seconds;                           /* time worked, without the pauses before it was resumed */
     fst_run_status status;
-    double last_accuracy, best_accuracy; /* of the figures named "accuracy"; NaN when there is none */
+    double last_accuracy,
+        best_accuracy;    /* the figure "accuracy" that was reported last, and its highest value so far (of
+                           * the same stage: models of different stages are not compared); NaN: none */
+    const char *settings; /* as in fst_run_start; "" when they are not known */
 } fst_run;
 typedef struct fst_figure {
     const char *stage, *key;
@@ -83,7 +91,7 @@ typedef struct fst_figure {
 typedef bool (*fst_run_fn)(void *ctx, const fst_run *run);
 typedef bool (*fst_figure_fn)(void *ctx, const fst_figure *figure);
 
-/* Newest first, at most `limit` (0: all). */
+/* That which was at work last comes first; at most `limit` (0: all). */
 FST_MUST FST_API fst_status fst_registry_list(fst_registry *r, size_t limit, fst_run_fn fn, void *ctx, fst_error *err);
 /* Calls fn once with the run that `name` means: an id, a task's name (its newest run), or an output
  * folder. FST_E_CONFIG when there is none. */

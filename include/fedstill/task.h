@@ -21,6 +21,10 @@ FST_MUST FST_API fst_status fst_task_load_kept(fst_task **out, const char *path,
 FST_API void fst_task_free(fst_task *t);
 FST_API const char *fst_task_name(const fst_task *t);
 FST_API const char *fst_task_output(const fst_task *t); /* the folder that the program owns */
+/* Another one instead of that of the file; a relative path starts from the current folder. */
+FST_MUST FST_API fst_status fst_task_set_output(fst_task *t, const char *output, fst_error *err);
+/* What results depend on, one "key=value" a line, defaults included: two runs with the same lines are the same run. */
+FST_MUST FST_API fst_status fst_task_settings(const fst_task *t, fst_buf *out, fst_error *err);
 /* The task with every default filled in, as YAML. */
 FST_MUST FST_API fst_status fst_task_dump(const fst_task *t, fst_buf *out, fst_error *err);
 /* The reference of the task file in Markdown. */
@@ -45,7 +49,8 @@ FST_API bool fst_task_data_place(fst_task_data *d, size_t i, fst_task_place *out
 /* Who wants to watch. Any member may be NULL. All calls come from the thread that runs the task. */
 typedef struct fst_observer {
     void *ctx;
-    void (*stage)(void *ctx, const char *stage, const char *state); /* "runs", "resumes", "up to date", "done" */
+    void (*stage)(void *ctx, const char *stage, const char *state); /* "runs", "resumes", "up to date", "done", "kept ...",
+                                                                      * "taken from ..." */
     void (*begin)(void *ctx, const char *label, uint64_t total, const char *unit);
     void (*update)(void *ctx, uint64_t done, const char *note);
     void (*end)(void *ctx, const char *note);
@@ -59,6 +64,7 @@ typedef struct fst_task_options {
     int threads;         /* of central training and evaluation; 0: CPUs */
     const char *backend; /* NULL: the default */
     bool fresh;          /* forget what is there and start anew */
+    bool no_reuse;       /* take no finished stages from other outputs */
     fst_observer observer;
     const atomic_int *stop; /* becomes non-zero, from any thread or signal handler: write a checkpoint and return FST_E_CANCELLED */
 } fst_task_options;

@@ -18,9 +18,10 @@
 #include "process.h"
 
 enum {
-    SCHEMA_VERSION = 1,
+    SCHEMA_VERSION = 2,          /* 2: runs.settings */
     APPLICATION_ID = 0x46535452, /* "FSTR": tells our file from any other SQLite file */
-    BUSY_MS = 5000
+    OPEN_MS = 2000,              /* how long another process that holds the file is waited for */
+    BUSY_MS = 500                /* the same once it is open: a run must not stand still for its list */
 };
 
 struct fst_registry {
@@ -35,7 +36,7 @@ static const char schema[] =
     " seed INTEGER NOT NULL, status TEXT NOT NULL, stage TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '',"
     " host TEXT NOT NULL, boot TEXT NOT NULL, pid INTEGER NOT NULL, pid_start INTEGER NOT NULL,"
     " started INTEGER NOT NULL, begun INTEGER NOT NULL, updated INTEGER NOT NULL, ended INTEGER NOT NULL DEFAULT 0,"
-    " spent INTEGER NOT NULL DEFAULT 0);"
+    " spent INTEGER NOT NULL DEFAULT 0, settings TEXT NOT NULL DEFAULT '');"
     "CREATE INDEX runs_by_output ON runs(output, id);"
     "CREATE INDEX runs_by_task ON runs(task, id);"
     "CREATE TABLE figures("
@@ -73,8 +74,7 @@ static fst_status db_fail(const fst_registry *r, fst_error *err, const char *wha
     case SQLITE_CONSTRAINT:
         return fst_fail(err, FST_E_ARGUMENT, "%s: cannot %s: there is no such run (%s)", r->path, what, reason);
     case SQLITE_BUSY:
-        return fst_fail(err, FST_E_IO, "%s: cannot %s: another process held it for more than %d s", r->path, what,
-                        BUSY_MS / 1000);
+        return fst_fail(err, FST_E_IO, "%s: cannot %s: another process holds it", r->path, what);
     default:
         return fst_fail(err, FST_E_IO, "%s: cannot %s: %s", r->path, what, reason);
     }
@@ -190,7 +190,7 @@ static fst_status use_wal(fst_registry *r, fst_error *err)
 {
     for (int waited = 0;; waited += 10) {
         fst_status s = execute(r, err, "open it", "PRAGMA journal_mode = WAL", "");
-        if (!s || (sqlite3_errcode(r->db) & 0xFF) != SQLITE_BUSY || waited >= BUSY_MS)
+        if (!s || (sqlite3_errcode(r->db) & 0xFF) != SQLITE_BUSY || waited >= OPEN_MS)
             return s;
         nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
     }
@@ -237,10 +237,25 @@ static fst_status create_schema(fst_registry *r, fst_error *err)
     return end_transaction(r, s, err);
 }
 
+/* Version 1 did not keep the settings of a run: those of its runs are unknown, "". */
+static fst_status migrate(fst_registry *r, fst_error *err)
+{
+    int64_t version = 0;
+    fst_status s = execute(r, err, "bring it up to date", "BEGIN IMMEDIATE", "");
+    if (s)
+        return s;
+    s = check_identity(r, &version, err); /* again: another process may have been faster */
+    if (!s && version == 1 &&
+        sqlite3_exec(r->db, "ALTER TABLE runs ADD COLUMN settings TEXT NOT NULL DEFAULT ''; PRAGMA user_version = 2;",
+                     NULL, NULL, NULL))
+        s = db_fail(r, err, "bring it up to date");
+    return end_transaction(r, s, err);
+}
+
 static fst_status set_up(fst_registry *r, fst_error *err)
 {
     int64_t version = 0;
-    sqlite3_busy_timeout(r->db, BUSY_MS);
+    sqlite3_busy_timeout(r->db, OPEN_MS);
     fst_status s = execute(r, err, "open it", "BEGIN", "");
     if (!s)
         s = end_transaction(r, check_identity(r, &version, err), err);
@@ -252,6 +267,9 @@ static fst_status set_up(fst_registry *r, fst_error *err)
         s = execute(r, err, "open it", "PRAGMA foreign_keys = ON", "");
     if (!s && version == 0)
         s = create_schema(r, err);
+    else if (!s && version < SCHEMA_VERSION)
+        s = migrate(r, err);
+    sqlite3_busy_timeout(r->db, BUSY_MS);
     return s;
 }
 
@@ -281,6 +299,18 @@ static fst_status open_at(fst_registry *r, fst_error *err)
         return db_fail(r, err, "open it");
     fst__process_self(&r->self);
     return set_up(r, err);
+}
+
+fst_status fst_registry_open_existing(fst_registry **out, fst_error *err)
+{
+    char *path = NULL;
+    fst_status s = fst_registry_path(&path, err);
+    if (!s && !fst_file_exists(path))
+        s = fst_fail(err, FST_E_IO, "there is no run registry %s yet", path);
+    if (!s)
+        s = fst_registry_open(out, path, err);
+    fst_free(path);
+    return s;
 }
 
 fst_status fst_registry_open(fst_registry **out, const char *path, fst_error *err)
@@ -327,24 +357,30 @@ static char *absolute(const char *path)
     return joined;
 }
 
-/* *id becomes the newest run of `output` if that is of the same task and seed, else 0. */
+static const char *settings_of(const fst_run_start *start)
+{
+    return start->settings ? start->settings : "";
+}
+
+/* *id becomes the run of `output` with the same task, seed and settings, else 0. A run of a version that did not keep
+ * settings continues if it was the last one there. */
 static fst_status find_resumable(fst_registry *r, const char *output, const fst_run_start *start, int64_t *id,
                                  fst_error *err)
 {
     sqlite3_stmt *q = NULL;
     fst_status s = query(r, &q, err, "read it",
-                         "SELECT id, task, seed FROM runs WHERE output = ? ORDER BY id DESC LIMIT 1", "s", output);
+                         "SELECT id FROM runs WHERE output = ?1 AND task = ?2 AND seed = ?3 AND (settings = ?4 OR"
+                         " (settings = '' AND id = (SELECT max(id) FROM runs WHERE output = ?1)))"
+                         " ORDER BY settings = ?4 DESC, begun DESC, id DESC LIMIT 1",
+                         "ssis", output, start->task, (int64_t)start->seed, settings_of(start));
     if (s)
         return s;
     *id = 0;
     int rc = sqlite3_step(q);
-    if (rc == SQLITE_ROW) {
-        const char *task = (const char *)sqlite3_column_text(q, 1);
-        if (task && !strcmp(task, start->task) && (uint64_t)sqlite3_column_int64(q, 2) == start->seed)
-            *id = sqlite3_column_int64(q, 0);
-    } else if (rc != SQLITE_DONE) {
+    if (rc == SQLITE_ROW)
+        *id = sqlite3_column_int64(q, 0);
+    else if (rc != SQLITE_DONE)
         s = db_fail(r, err, "read it");
-    }
     sqlite3_finalize(q);
     return s;
 }
@@ -356,9 +392,9 @@ static fst_status insert_run(fst_registry *r, const fst_run_start *start, const 
     const struct fst__process *p = &r->self;
     fst_status s = execute(r, err, "add a run",
                            "INSERT INTO runs(task, task_path, output, seed, status, host, boot, pid, pid_start,"
-                           " started, begun, updated) VALUES(?, ?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?)",
-                           "sssissiiiii", start->task, start->task_path ? start->task_path : "", output,
-                           (int64_t)start->seed, p->host, p->boot, p->pid, p->start, now, now, now);
+                           " started, begun, updated, settings) VALUES(?, ?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?)",
+                           "sssissiiiiis", start->task, start->task_path ? start->task_path : "", output,
+                           (int64_t)start->seed, p->host, p->boot, p->pid, p->start, now, now, now, settings_of(start));
     if (!s)
         *id = sqlite3_last_insert_rowid(r->db);
     return s;
@@ -372,9 +408,9 @@ static fst_status continue_run(fst_registry *r, const fst_run_start *start, int6
     return execute(r, err, "continue a run",
                    "UPDATE runs SET spent = spent + CASE status WHEN 'running' THEN max(updated - begun, 0) ELSE 0 END,"
                    " status = 'running', message = '', ended = 0, task_path = ?, host = ?, boot = ?, pid = ?,"
-                   " pid_start = ?, begun = ?, updated = ? WHERE id = ?",
-                   "sssiiiii", start->task_path ? start->task_path : "", p->host, p->boot, p->pid, p->start, now, now,
-                   id);
+                   " pid_start = ?, begun = ?, updated = ?, settings = ? WHERE id = ?",
+                   "sssiiiisi", start->task_path ? start->task_path : "", p->host, p->boot, p->pid, p->start, now, now,
+                   settings_of(start), id);
 }
 
 fst_status fst_registry_begin(fst_registry *r, const fst_run_start *start, int64_t *id, bool *resumed, fst_error *err)
@@ -422,9 +458,10 @@ fst_status fst_registry_stage(fst_registry *r, int64_t id, const char *stage, co
     return s ? s : must_have_changed(r, id, err);
 }
 
-static fst_status touch(fst_registry *r, int64_t id, fst_error *err)
+fst_status fst_registry_touch(fst_registry *r, int64_t id, fst_error *err)
 {
-    return execute(r, err, "write a figure", "UPDATE runs SET updated = ? WHERE id = ?", "ii", fst_clock_unix_ms(), id);
+    return execute(r, err, "write a sign of life", "UPDATE runs SET updated = ? WHERE id = ?", "ii",
+                   fst_clock_unix_ms(), id);
 }
 
 /* The odd-looking coalesce pairs: SQLite's min and max of a NULL are NULL. */
@@ -437,7 +474,7 @@ fst_status fst_registry_figure(fst_registry *r, int64_t id, const char *stage, c
                            " low = min(coalesce(low, excluded.low), coalesce(excluded.low, low)),"
                            " high = max(coalesce(high, excluded.high), coalesce(excluded.high, high))",
                            "issdi", id, stage ? stage : "", key, value, fst_clock_unix_ms());
-    return s ? s : touch(r, id, err);
+    return s ? s : fst_registry_touch(r, id, err);
 }
 
 fst_status fst_registry_figure_text(fst_registry *r, int64_t id, const char *stage, const char *key, const char *text,
@@ -448,7 +485,7 @@ fst_status fst_registry_figure_text(fst_registry *r, int64_t id, const char *sta
                            " UPDATE SET value = NULL, low = NULL, high = NULL, text = excluded.text,"
                            " time = excluded.time",
                            "isssi", id, stage ? stage : "", key, text ? text : "", fst_clock_unix_ms());
-    return s ? s : touch(r, id, err);
+    return s ? s : fst_registry_touch(r, id, err);
 }
 
 fst_status fst_registry_finish(fst_registry *r, int64_t id, fst_run_status status, const char *message, fst_error *err)
@@ -469,7 +506,8 @@ fst_status fst_registry_finish(fst_registry *r, int64_t id, fst_run_status statu
     "SELECT id, task, task_path, output, stage, message, host, seed, pid, started, updated, ended, status, boot,"   \
     " pid_start, begun, spent,"                                                                                     \
     " (SELECT value FROM figures WHERE run = runs.id AND key = 'accuracy' ORDER BY time DESC, rowid DESC LIMIT 1)," \
-    " (SELECT max(high) FROM figures WHERE run = runs.id AND key = 'accuracy') FROM runs "
+    " (SELECT high FROM figures WHERE run = runs.id AND key = 'accuracy' ORDER BY time DESC, rowid DESC LIMIT 1),"  \
+    " settings FROM runs "
 
 static const char *text_at(sqlite3_stmt *q, int column)
 {
@@ -500,6 +538,7 @@ static fst_run read_run(const fst_registry *r, sqlite3_stmt *q)
         .status = parse_status(text_at(q, 12)),
         .last_accuracy = double_at(q, 17),
         .best_accuracy = double_at(q, 18),
+        .settings = text_at(q, 19),
     };
     int64_t begun = sqlite3_column_int64(q, 15), spent = sqlite3_column_int64(q, 16), until = begun;
     if (run.status == FST_RUN_RUNNING) {
@@ -535,7 +574,7 @@ fst_status fst_registry_list(fst_registry *r, size_t limit, fst_run_fn fn, void 
     sqlite3_stmt *q = NULL;
     size_t seen = 0;
     int64_t most = limit && limit <= INT64_MAX ? (int64_t)limit : -1;
-    fst_status s = query(r, &q, err, "read it", RUN_COLUMNS "ORDER BY id DESC LIMIT ?", "i", most);
+    fst_status s = query(r, &q, err, "read it", RUN_COLUMNS "ORDER BY begun DESC, id DESC LIMIT ?", "i", most);
     return s ? s : each_run(r, q, fn, ctx, &seen, err);
 }
 
@@ -558,7 +597,8 @@ static fst_status find_by_output(fst_registry *r, const char *name, fst_run_fn f
     char *output = absolute(name);
     if (!output)
         return fst_fail_errno(err, "cannot resolve %s", name);
-    fst_status s = query(r, &q, err, "read it", RUN_COLUMNS "WHERE output = ? ORDER BY id DESC LIMIT 1", "s", output);
+    fst_status s =
+        query(r, &q, err, "read it", RUN_COLUMNS "WHERE output = ? ORDER BY begun DESC, id DESC LIMIT 1", "s", output);
     if (!s)
         s = each_run(r, q, fn, ctx, seen, err);
     free(output);
@@ -571,7 +611,7 @@ fst_status fst_registry_find(fst_registry *r, const char *name, fst_run_fn fn, v
     sqlite3_stmt *q = NULL;
     fst_status s = find_by_id(r, name, fn, ctx, &seen, err);
     if (!s && !seen) {
-        s = query(r, &q, err, "read it", RUN_COLUMNS "WHERE task = ? ORDER BY id DESC LIMIT 1", "s", name);
+        s = query(r, &q, err, "read it", RUN_COLUMNS "WHERE task = ? ORDER BY begun DESC, id DESC LIMIT 1", "s", name);
         if (!s)
             s = each_run(r, q, fn, ctx, &seen, err);
     }

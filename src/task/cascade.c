@@ -15,7 +15,7 @@ enum { SINGLES = 200 };
 
 static fst_status progress(void *ctx, size_t done, fst_error *err)
 {
-    const struct session *s = ctx;
+    struct session *s = ctx;
     if (fst__session_stopped(s))
         return fst_fail(err, FST_E_CANCELLED, "stopped");
     fst__watch_update(s, done, NULL);

@@ -306,41 +306,65 @@ static bool parse_record(json_t *j, struct record *r)
     return true;
 }
 
-static bool unchanged(const struct session *s, enum step step, const char *name, const char *digest)
+static bool unchanged(const char *folder, const char *name, const char *digest)
 {
     char now[FST_DIGEST_HEX] = "";
-    char *path = fst__step_path(s, step, name);
+    char *path = fst_path_join(folder, name);
     /* a name from a file must stay inside the step's folder */
     bool same = path && !strchr(name, '/') && !fst_sha256_file(path, now, NULL) && !strcmp(now, digest);
     fst_free(path);
     return same;
 }
 
-static bool edges_unchanged(const struct session *s, enum step step, const struct record *r)
+static bool edges_unchanged(const char *folder, const struct record *r)
 {
     bool same = true;
     for (size_t k = 0; same && k < r->edges; k++) {
         char name[64];
         snprintf(name, sizeof name, FST__EDGE_MODEL, (int)k + 1);
-        same = !r->edge[k].rounds || unchanged(s, step, name, r->edge[k].digest);
+        same = !r->edge[k].rounds || unchanged(folder, name, r->edge[k].digest);
     }
     return same;
 }
 
-bool fst__record_current(const struct session *s, enum step step, const char *fingerprint, struct record *out)
+static bool read_record(const char *folder, struct record *out)
 {
     fst_buf text = {0};
-    struct record r;
-    char *path = fst__step_path(s, step, "stage.json");
-    bool ok = path && !fst_file_read(path, MAX_RECORD, &text, NULL);
+    char *path = fst_path_join(folder, "stage.json");
+    bool ok = path && fst_file_exists(path) && !fst_file_read(path, MAX_RECORD, &text, NULL);
     json_t *j = ok ? json_loadb(text.data, text.len, 0, NULL) : NULL;
-    ok = j && parse_record(j, &r) && !strcmp(r.fingerprint, fingerprint) && unchanged(s, step, r.artifact, r.digest) &&
-         (!r.extra[0] || unchanged(s, step, r.extra, r.extra_digest)) && edges_unchanged(s, step, &r);
+    ok = j && parse_record(j, out);
     json_decref(j);
     fst_buf_release(&text);
     fst_free(path);
+    return ok;
+}
+
+bool fst__record_fingerprint(const char *folder, char out[FST_DIGEST_HEX])
+{
+    struct record r;
+    bool there = read_record(folder, &r);
+    if (there)
+        memcpy(out, r.fingerprint, sizeof r.fingerprint);
+    return there;
+}
+
+bool fst__record_current_in(const char *folder, const char *fingerprint, struct record *out)
+{
+    struct record r;
+    bool ok = read_record(folder, &r) && !strcmp(r.fingerprint, fingerprint) &&
+              unchanged(folder, r.artifact, r.digest) && (!r.extra[0] || unchanged(folder, r.extra, r.extra_digest)) &&
+              edges_unchanged(folder, &r);
     if (ok)
         *out = r;
+    return ok;
+}
+
+bool fst__record_current(const struct session *s, enum step step, const char *fingerprint, struct record *out)
+{
+    char *folder = fst__step_path(s, step, "");
+    bool ok = folder && fst__record_current_in(folder, fingerprint, out);
+    fst_free(folder);
     return ok;
 }
 

@@ -92,42 +92,6 @@ static bool step_wanted(const struct task_file *f, enum step step, const bool ch
     return chosen[stage] && (step != STEP_ALONE || f->stages.edge_kd.baseline);
 }
 
-/* The step's figures for the registry; a registry that fails is left alone from then on. */
-static void register_figures(struct session *s, enum step step, const struct record *r)
-{
-    const struct {
-        const char *key;
-        double value;
-        bool model;
-    } figures[] = {{"accuracy", r->accuracy, !isfinite(r->accuracy)}, {"loss", r->loss, true},
-                   {"parameters", (double)r->parameters, true},       {"seconds", r->seconds, false},
-                   {"bytes_up", (double)r->bytes_up, false},          {"bytes_down", (double)r->bytes_down, false}};
-    fst_error e = {0};
-    fst_status st = FST_OK;
-    for (size_t i = 0; s->registry && !st && i < sizeof figures / sizeof *figures; i++)
-        if (r->has_model || !figures[i].model)
-            st = fst_registry_figure(s->registry, s->run, fst__step_names[step], figures[i].key, figures[i].value, &e);
-    if (s->registry && !st)
-        st = fst_registry_figure_text(s->registry, s->run, fst__step_names[step], "digest", r->digest, &e);
-    if (st)
-        fst_log(FST_LOG_WARN, "the run registry: %s", e.message);
-}
-
-static void tell_stage(struct session *s, enum step step, const char *state)
-{
-    const fst_observer *o = &s->options->observer;
-    fst_error e = {0};
-    fst_field f[] = {FST_STRING("state", state)};
-    if (strcmp(state, "up to date")) /* before the stage's name changes: what was used so far belongs to the one before */
-        fst__resources_sample(s);
-    fst_events_stage(s->events, fst__step_names[step]);
-    fst__emit(s, "stage", f, 1);
-    if (o->stage)
-        o->stage(o->ctx, fst__step_names[step], state);
-    if (s->registry && fst_registry_stage(s->registry, s->run, fst__step_names[step], state, &e))
-        fst_log(FST_LOG_WARN, "the run registry: %s", e.message);
-}
-
 static void remove_file(const struct session *s, enum step step, const char *name)
 {
     char *path = fst__step_path(s, step, name);
@@ -145,13 +109,18 @@ static fst_status run_step(struct session *s, enum step step, fst_error *err)
     struct record r = {0};
     if (fst__session_stopped(s))
         return fst_fail(err, FST_E_CANCELLED, "stopped before %s", fst__step_names[step]);
-    char *folder = fst__step_path(s, step, "");
-    fst_status st = folder ? fst_make_folders(folder, err) : fst_fail_memory(err, 256);
+    char *moved = NULL, *folder = fst__step_path(s, step, "");
+    fst_status st = s->options->fresh ? FST_OK : fst__keep_aside(s, step, &moved, err);
+    if (!st)
+        st = folder ? fst_make_folders(folder, err) : fst_fail_memory(err, 256);
+    if (!st && moved)
+        st = fst__keep_state(s, step, moved, err);
     fst_free(folder);
+    fst_free(moved);
     if (st)
         return st;
     memcpy(r.fingerprint, s->fingerprints[step], sizeof r.fingerprint);
-    tell_stage(s, step, "runs");
+    fst__books_stage(s, step, "runs");
     st = runners[step](s, &r, err);
     if (!st)
         st = fst__record_write(s, step, &r, err);
@@ -163,8 +132,8 @@ static fst_status run_step(struct session *s, enum step step, fst_error *err)
     fst_field f[] = {FST_DOUBLE("accuracy", r.accuracy), FST_DOUBLE("loss", r.loss), FST_DOUBLE("seconds", r.seconds),
                      FST_STRING("digest", r.digest)};
     fst__emit(s, "result", f, 4);
-    register_figures(s, step, &r);
-    tell_stage(s, step, "done");
+    fst__books_figures(s, step);
+    fst__books_stage(s, step, "done");
     return fst__summary_write(s, err);
 }
 
@@ -190,6 +159,7 @@ static fst_status one_step(struct session *s, enum step step, const bool chosen[
 {
     const struct task_file *f = &s->task->file;
     bool wanted = step_wanted(f, step, chosen);
+    char state[FST__STATE];
     if (!stage_in_task(f, stage_index(fst__step_stages[step])) || (step == STEP_ALONE && !f->stages.edge_kd.baseline))
         return FST_OK;
     fst_status st = fst__fingerprint(s, step, err);
@@ -198,14 +168,20 @@ static fst_status one_step(struct session *s, enum step step, const bool chosen[
     if (fst__record_current(s, step, s->fingerprints[step], &s->records[step])) {
         s->done[step] = true;
         if (wanted) {
-            tell_stage(s, step, "up to date");
-            register_figures(s, step, &s->records[step]);
+            fst__books_stage(s, step, "up to date");
+            fst__books_figures(s, step);
         }
         if (!s->dry)
             drop_spent_checkpoint(s, step);
         return FST_OK;
     }
-    return wanted ? run_step(s, step, err) : FST_OK;
+    if (!s->options->fresh || !wanted)
+        st = fst__keep_find(s, step, s->fingerprints[step], state, err);
+    if (!st && s->done[step] && wanted && !s->dry) {
+        fst__books_stage(s, step, state);
+        fst__books_figures(s, step);
+    }
+    return st || s->done[step] || !wanted ? st : run_step(s, step, err);
 }
 
 /* The steps that a step reads. */
@@ -280,54 +256,7 @@ static fst_status run_steps(struct session *s, const bool chosen[STAGES], fst_er
 
 /* ---- the run -------------------------------------------------------------------------------------------- */
 
-/* What computes from here on: events that follow are its work. */
-static void tell_start(struct session *s)
-{
-    char commit[FST_DIGEST_HEX] = "";
-    bool known = fst__commit_of(s->task->folder, commit);
-    fst_field f[] = {FST_STRING("version", FST_VERSION), FST_STRING("commit", known ? commit : NULL),
-                     FST_STRING("backend", s->backend), FST_INT("threads", s->threads), FST_INT("workers", s->workers)};
-    fst__emit(s, "start", f, sizeof f / sizeof *f);
-}
-
-static void open_books(struct session *s)
-{
-    fst_error e = {0};
-    bool resumed;
-    char *path = fst_path_join(s->task->output, "events.jsonl");
-    fst_run_start start = {.task = s->task->file.name,
-                           .task_path = s->task->path,
-                           .output = s->task->output,
-                           .seed = (uint64_t)s->task->file.seed,
-                           .fresh = s->options->fresh};
-    fst_status st = fst_registry_open(&s->registry, NULL, &e);
-    if (!st)
-        st = fst_registry_begin(s->registry, &start, &s->run, &resumed, &e);
-    if (st) {
-        fst_log(FST_LOG_WARN, "this run will not be listed by `fedstill runs`: %s", e.message);
-        fst_registry_free(s->registry);
-        s->registry = NULL;
-    }
-    if (!path || fst_events_open(&s->events, path, s->run, &e))
-        fst_log(FST_LOG_WARN, "no events are written: %s", e.message);
-    fst_free(path);
-    tell_start(s);
-    fst__resources_begin(s);
-}
-
-static void close_books(struct session *s, fst_status st, const fst_error *why)
-{
-    fst_error e = {0};
-    fst_run_status status = !st ? FST_RUN_DONE : st == FST_E_CANCELLED ? FST_RUN_STOPPED : FST_RUN_FAILED;
-    fst_field f[] = {FST_STRING("status", fst_run_status_name(status)), FST_STRING("message", st ? why->message : "")};
-    fst__resources_end(s);
-    fst_events_stage(s->events, NULL);
-    fst__emit(s, "run", f, 2);
-    if (s->registry && fst_registry_finish(s->registry, s->run, status, st ? why->message : NULL, &e))
-        fst_log(FST_LOG_WARN, "the run registry: %s", e.message);
-}
-
-/* The lock is held: whoever left temporary files here is gone. */
+/* What killed processes left. */
 static void sweep(const struct session *s)
 {
     fst_atomic_sweep(s->task->output);
@@ -355,12 +284,12 @@ fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err)
     if (!st) {
         fst__session_init(&s, t, o);
         sweep(&s);
-        open_books(&s);
+        fst__books_open(&s);
         fst__settings_write(&s);
         st = fst__session_open_data(&s, &own);
         if (!st)
             st = run_steps(&s, chosen, &own);
-        close_books(&s, st, &own);
+        fst__books_close(&s, st, &own);
     }
     if (s.task)
         fst__session_close(&s);

@@ -88,9 +88,10 @@ void fst__watch_begin(const struct session *s, const char *label, uint64_t total
         o->begin(o->ctx, label, total, unit);
 }
 
-void fst__watch_update(const struct session *s, uint64_t done, const char *note)
+void fst__watch_update(struct session *s, uint64_t done, const char *note)
 {
     const fst_observer *o = &s->options->observer;
+    fst__books_touch(s);
     if (o->update)
         o->update(o->ctx, done, note);
 }

@@ -91,8 +91,11 @@ struct session {
     fst_runner *runner; /* of the model that was evaluated last */
     const fst_graph *runner_graph;
     fst_registry *registry; /* NULL: it could not be opened, which was said */
+    bool registry_failed;   /* it is not used again before the run ends */
+    double touched;         /* when it was given a sign of life */
+    bool told[STEPS];       /* steps whose figures belong into it */
     fst_events *events;
-    bool events_failed; /* nothing more is written; a thread may still refer to them */
+    bool events_failed;           /* nothing more is written; a thread may still refer to them */
     struct fst__sampler *sampler; /* NULL: none */
     int64_t run;
     struct record records[STEPS];
@@ -134,7 +137,7 @@ char *fst__step_path(const struct session *s, enum step step, const char *name);
 /* A seed for one purpose of a step, drawn from the task's. */
 uint64_t fst__step_seed(const struct session *s, enum step step, const char *purpose, uint64_t index);
 void fst__watch_begin(const struct session *s, const char *label, uint64_t total, const char *unit);
-void fst__watch_update(const struct session *s, uint64_t done, const char *note);
+void fst__watch_update(struct session *s, uint64_t done, const char *note);
 void fst__watch_end(const struct session *s, const char *note);
 /* When progress was saved last, and how long that took. */
 struct save_clock {
@@ -200,6 +203,10 @@ bool fst__extendable(const struct session *s, enum step step);
 #define FST__LAST "last.checkpoint"
 /* Whether the step's record has this fingerprint and its files are there unchanged. */
 bool fst__record_current(const struct session *s, enum step step, const char *fingerprint, struct record *out);
+/* The same of any folder that holds a step. */
+bool fst__record_current_in(const char *folder, const char *fingerprint, struct record *out);
+/* The fingerprint of the record there; false when there is none. */
+bool fst__record_fingerprint(const char *folder, char out[FST_DIGEST_HEX]);
 /* Lists for stage.json and summary.json. */
 struct json_t *fst__edges_json(const struct record *r);
 struct json_t *fst__snr_json(const struct record *r);
@@ -228,7 +235,8 @@ fst_status fst__add_file(const struct session *s, const char *what, const char *
 fst_status fst__open_model_file(const struct session *s, const char *key, const char *file, fst_model *out,
                                 fst_error *err);
 /* Copies the state of a model file into a model of the same network. */
-fst_status fst__start_from(const struct session *s, const char *key, const char *file, fst_model *model, fst_error *err);
+fst_status fst__start_from(const struct session *s, const char *key, const char *file, fst_model *model,
+                           fst_error *err);
 
 /* ---- train.c ---- */
 struct lesson { /* supervised training of one model */
@@ -271,6 +279,30 @@ fst_status fst__check_cascade(const struct session *s, const bool chosen[STAGES]
 fst_status fst__check_devices(const struct session *s, fst_error *err);
 /* What the result of a step of the cascade depends on, besides data, seed and backend. */
 fst_status fst__infer_inputs(const struct session *s, enum step step, fst_buf *text, fst_error *err);
+
+/* ---- keep.c ---- */
+enum { FST__STATE = 600 };
+/* Moves what output/STEP holds of other inputs (finished or begun) to output/kept. *moved (may be NULL) becomes its new
+ * place, new memory, if anything was moved. */
+fst_status fst__keep_aside(const struct session *s, enum step step, char **moved, fst_error *err);
+/* Gives output/STEP the last state of the step that was moved there, if more epochs or rounds can go on from it. */
+fst_status fst__keep_state(const struct session *s, enum step step, const char *moved, fst_error *err);
+/* Looks for a finished step with this fingerprint in output/kept and in other outputs, and brings it to output/STEP:
+ * then s->done[step] is true, and `state` says where it comes from. A dry run only looks. */
+fst_status fst__keep_find(struct session *s, enum step step, const char *fingerprint, char state[FST__STATE],
+                          fst_error *err);
+
+/* ---- books.c ---- */
+/* The registry and the events of the run. Neither stops it: the first failure of the registry is said, and the registry
+ * is left alone from then on, until the run ends. */
+void fst__books_open(struct session *s);
+void fst__books_close(struct session *s, fst_status st, const fst_error *why);
+/* The run is at work on a step: "runs", "done", "up to date", ... */
+void fst__books_stage(struct session *s, enum step step, const char *state);
+/* The figures of a step that is done, from its record. */
+void fst__books_figures(struct session *s, enum step step);
+/* A sign of life, now and then: what a run that is killed has worked is known up to the last one. */
+void fst__books_touch(struct session *s);
 
 /* ---- run.c ---- */
 /* Looks at the steps before the first of the chosen stages: FST_E_CONFIG when one that they read is missing or out of

@@ -84,7 +84,7 @@ static fst_status write_note(const char *note, const char *settings, const char 
 
 static bool progress(void *ctx, uint64_t done, uint64_t total)
 {
-    const struct session *s = ctx;
+    struct session *s = ctx;
     (void)total;
     fst__watch_update(s, done, NULL);
     return !fst__session_stopped(s);

@@ -109,10 +109,10 @@ chmod u+w "$FEDSTILL_HOME/runs.sqlite"
 export TZ=UTC
 expect 0 runs
 cat >"$folder/wanted" <<'END'
-run  task   status  stage            started                duration  accuracy     best
----  -----  ------  ---------------  -------------------  ----------  --------  -------
-  2  radar  failed  federated_train  2025-01-31 12:00:05  2 min 05 s         -        -
-  1  mnist  done    edge_kd          2025-01-31 12:00:05  2 min 05 s   98.00 %  98.71 %
+run  task   status  stage            started                duration  teacher  student
+---  -----  ------  ---------------  -------------------  ----------  -------  -------
+  2  radar  failed  federated_train  2025-01-31 12:00:05  2 min 05 s        -        -
+  1  mnist  done    edge_kd          2025-01-31 12:00:05  2 min 05 s  95.00 %  98.00 %
 END
 checks=$((checks + 1))
 diff "$folder/wanted" "$folder/out" || { echo "FAILED: the table of runs"; failed=$((failed + 1)); }
@@ -120,10 +120,10 @@ diff "$folder/wanted" "$folder/out" || { echo "FAILED: the table of runs"; faile
 unset COLUMNS
 expect 0 runs
 cat >"$folder/wanted" <<'END'
-run  task   status  started                duration  accuracy     best
----  -----  ------  -------------------  ----------  --------  -------
-  2  radar  failed  2025-01-31 12:00:05  2 min 05 s         -        -
-  1  mnist  done    2025-01-31 12:00:05  2 min 05 s   98.00 %  98.71 %
+run  task   status  started                duration  teacher  student
+---  -----  ------  -------------------  ----------  -------  -------
+  2  radar  failed  2025-01-31 12:00:05  2 min 05 s        -        -
+  1  mnist  done    2025-01-31 12:00:05  2 min 05 s  95.00 %  98.00 %
 END
 checks=$((checks + 1))
 diff "$folder/wanted" "$folder/out" || { echo "FAILED: the table of runs at 80 columns"; failed=$((failed + 1)); }
@@ -143,6 +143,7 @@ said out '"status": "failed"'
 said out '"seed": "18446744073709551615"'
 said out '"accuracy": null'
 said out '"figures": []'
+said out '"settings": {}'
 expect 0 runs --json
 [ "$(grep -c '"id"' "$folder/out")" -eq 2 ] || { echo "FAILED: --json lists other than two runs"; failed=$((failed + 1)); }
 expect 2 runs sonar

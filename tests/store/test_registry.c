@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <cmocka.h>
 
 #include "fedstill/store.h"
@@ -67,11 +68,13 @@ static fst_registry *open_new(const char *name)
     return r;
 }
 
+static const char *with_settings; /* of the runs that begin() begins */
+
 static int64_t begin(fst_registry *r, const char *task, const char *output, uint64_t seed, bool fresh, bool *resumed)
 {
     fst_error err = {0};
     int64_t id = 0;
-    fst_run_start start = {task, "tasks/x", output, seed, fresh};
+    fst_run_start start = {task, "tasks/x", output, seed, fresh, with_settings};
     if (fst_registry_begin(r, &start, &id, resumed, &err))
         fail_msg("%s", err.message);
     return id;
@@ -139,13 +142,56 @@ static void test_a_run_continues_only_as_itself(void **state)
     assert_false(resumed);
     int64_t other_seed = begin(r, "mnist", out, 43, false, &resumed);
     assert_false(resumed);
-    /* The folder now belongs to seed 43: seed 42 does not find its old self below it. */
-    int64_t back = begin(r, "mnist", out, 42, false, &resumed);
-    assert_false(resumed);
-    assert_true(back > other_seed);
+    /* What seed 42 left there is kept, so that it continues; and it is the one that was at work last. */
+    nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL); /* times are in milliseconds */
+    assert_int_equal(begin(r, "mnist", out, 42, false, &resumed), first);
+    assert_true(resumed);
+    struct seen t = {0};
+    assert_int_equal(fst_registry_find(r, out, keep, &t, NULL), FST_OK);
+    assert_int_equal(t.ids[0], first);
     int64_t fresh = begin(r, "mnist", out, 42, true, &resumed);
     assert_false(resumed);
-    assert_true(fresh > back);
+    assert_true(fresh > other_seed);
+    fst_registry_free(r);
+}
+
+static void test_settings_make_runs(void **state)
+{
+    (void)state;
+    fst_registry *r = open_new("settings.sqlite");
+    bool resumed = true;
+    struct seen s = {0};
+    with_settings = "rounds=10\n";
+    int64_t ten = begin(r, "t", scratch("o"), 1, false, &resumed);
+    assert_false(resumed);
+    with_settings = "rounds=20\n";
+    int64_t twenty = begin(r, "t", scratch("o"), 1, false, &resumed);
+    assert_false(resumed);
+    assert_true(twenty > ten);
+    with_settings = "rounds=10\n";
+    assert_int_equal(begin(r, "t", scratch("o"), 1, false, &resumed), ten);
+    assert_true(resumed);
+    with_settings = NULL; /* not known: neither of them */
+    assert_true(begin(r, "t", scratch("o"), 1, false, &resumed) > twenty);
+    assert_int_equal(fst_registry_list(r, 0, keep, &s, NULL), FST_OK);
+    assert_int_equal(s.runs, 3);
+    fst_registry_free(r);
+}
+
+/* While another process holds the file, a run waits for it shortly, and is told. */
+static void test_a_stalled_registry_is_an_error_soon(void **state)
+{
+    (void)state;
+    sqlite3 *db = NULL;
+    fst_error err = {0};
+    fst_registry *r = open_new("stalled.sqlite");
+    int64_t id = begin(r, "t", scratch("o"), 1, false, NULL);
+    assert_int_equal(sqlite3_open(scratch("stalled.sqlite"), &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(fst_registry_touch(r, id, &err), FST_E_IO);
+    assert_non_null(strstr(err.message, "another process holds it"));
+    sqlite3_close(db);
+    assert_int_equal(fst_registry_touch(r, id, &err), FST_OK);
     fst_registry_free(r);
 }
 
@@ -201,7 +247,7 @@ static void vanish(const char *name, const char *task)
     if (child == 0) {
         fst_registry *r = NULL;
         int64_t id;
-        fst_run_start start = {task, "", scratch("vanish"), 1, false};
+        fst_run_start start = {task, "", scratch("vanish"), 1, false, NULL};
         if (fst_registry_open(&r, scratch(name), NULL) || fst_registry_begin(r, &start, &id, NULL, NULL))
             _exit(1);
         _exit(0);
@@ -272,7 +318,7 @@ static int write_many(int writer)
     for (int i = 0; i < RUNS_EACH; i++) {
         int64_t id = 0;
         snprintf(output, sizeof output, "/nowhere/%d-%d", writer, i);
-        fst_run_start start = {"many", "", output, 1, false};
+        fst_run_start start = {"many", "", output, 1, false, NULL};
         if (fst_registry_begin(r, &start, &id, NULL, NULL))
             return 2;
         for (int k = 0; k < 5; k++)
@@ -431,6 +477,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_a_run_continues_only_as_itself),
+        cmocka_unit_test(test_settings_make_runs),
+        cmocka_unit_test(test_a_stalled_registry_is_an_error_soon),
         cmocka_unit_test(test_find_and_limit),
         cmocka_unit_test(test_unknown_runs_are_refused),
         cmocka_unit_test(test_a_dead_process_shows_as_interrupted),

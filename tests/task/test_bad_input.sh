@@ -302,7 +302,7 @@ write_task "{source: idx, path: $folder/good}"
 
 # ---- a disk that is full, in two ways: no file can be longer than so much, and no block is left
 rm -rf "$task/output"
-expect 0 run "$task" --set output=whole
+expect 0 run "$task" --no-reuse --set output=whole
 reference=$(cd "$task/whole" && sha256sum -- */*.safetensors)
 whole() { # OUTPUT: what a run that came to its end left is all there
     same "$1: after the disk was full" "$(cd "$1" && sha256sum -- */*.safetensors)" "$reference"
@@ -327,22 +327,22 @@ if mount -t tmpfs -o size=256k fedstill-test "$disk" 2>"$folder/mount"; then
     for size in 256k 1500k 3m 7m; do
         rm -rf "$disk/output"
         mount -o remount,size=$size "$disk" || fail "cannot limit $disk to $size"
-        expect 1 run "$task" --set output="$disk/output"
+        expect 1 run "$task" --no-reuse --set output="$disk/output"
         said err "$disk/output"
         said err "No space left on device"
         same "$last: left over" "$(find "$disk/output" -name '*.tmp.*')" ""
         mount -o remount,size=64m "$disk"
-        expect 0 run "$task" --set output="$disk/output"
+        expect 0 run "$task" --no-reuse --set output="$disk/output"
         whole "$disk/output"
     done
     # what was there before stays, and is still up to date
     head -c 70000000 /dev/zero >"$disk/filler" 2>/dev/null
-    expect 1 run "$task" --set output="$disk/output" --set stages.cloud_pretrain.epochs=2
+    expect 1 run "$task" --no-reuse --set output="$disk/output" --set stages.cloud_pretrain.epochs=2
     said err "No space left on device"
-    expect 1 run "$task" --set output="$disk/output" --set stages.federated_train.rounds=3
+    expect 1 run "$task" --no-reuse --set output="$disk/output" --set stages.federated_train.rounds=3
     said err "No space left on device"
     whole "$disk/output"
-    expect 0 run "$task" --set output="$disk/output"
+    expect 0 run "$task" --no-reuse --set output="$disk/output"
     said err "federated_train: up to date"
     umount "$disk" && mounted=""
 else
@@ -361,12 +361,12 @@ said err "cannot write to standard output"
 
 # ---- an output folder that cannot be
 : >"$folder/file"
-expect 1 run "$task" --set output="$folder/file"
+expect 1 run "$task" --no-reuse --set output="$folder/file"
 said err "cannot make folder $folder/file: there is a file of this name"
 same "the file" "$(stat -c %s "$folder/file")" 0
-expect 1 run "$task" --set output="$folder/file/below"
+expect 1 run "$task" --no-reuse --set output="$folder/file/below"
 said err "cannot make folder $folder/file"
-expect 1 run "$task" --set output=/proc/fedstill
+expect 1 run "$task" --no-reuse --set output=/proc/fedstill
 said err "cannot make folder /proc/fedstill"
 mkdir "$folder/locked" "$folder/locked/output"
 chmod 555 "$folder/locked" "$folder/locked/output"
@@ -384,7 +384,7 @@ else
 fi
 for output in "$folder/locked/new" "$folder/locked/output"; do
     last="fedstill run with output $output, which may not be written"
-    FEDSTILL_HOME=$folder/everybody "${as_user[@]}" "$folder/fedstill" run "$task" --set output="$output" \
+    FEDSTILL_HOME=$folder/everybody "${as_user[@]}" "$folder/fedstill" run "$task" --no-reuse --set output="$output" \
         >"$folder/out" 2>"$folder/err" </dev/null
     same "$last: exit status" $? 1
     said err "$output"
@@ -394,7 +394,7 @@ same "files in folders that may not be written" "$(find "$folder/locked" -type f
 # a registry that cannot be written is worth a warning only
 rm -rf "$folder/everybody/"*
 last="fedstill run without a registry"
-FEDSTILL_HOME=$folder/locked/home "${as_user[@]}" "$folder/fedstill" run "$task" --set output="$folder/everybody/output" \
+FEDSTILL_HOME=$folder/locked/home "${as_user[@]}" "$folder/fedstill" run "$task" --no-reuse --set output="$folder/everybody/output" \
     >"$folder/out" 2>"$folder/err" </dev/null
 same "$last: exit status" $? 0
 said err "will not be listed"

@@ -30,7 +30,7 @@ report() { "$helper" json "$output/$1/report.json" "$2"; } # STEP KEYS
 holds() { awk "BEGIN { exit !($1) }"; }
 
 # ---- everything, once
-expect 0 run "$task" --mode full_pipeline
+expect 0 run "$task" --no-reuse --mode full_pipeline
 ran cloud_pretrain cloud_kd edge_kd device_load edge_infer cloud_infer
 said out "edge and cloud"
 said out "T2/T1 = "
@@ -57,14 +57,14 @@ same "bytes to the cloud" "$("$helper" json "$output/summary.json" stages.cloud_
 same "summary" "$("$helper" json "$output/summary.json" cascade.cloud_infer.offloaded)" "$sent"
 
 # ---- once more: nothing; the comparison: itself alone
-expect 0 run "$task" --mode full_pipeline
+expect 0 run "$task" --no-reuse --mode full_pipeline
 ran
-expect 0 run "$task" --mode device_to_cloud
+expect 0 run "$task" --no-reuse --mode device_to_cloud
 ran cloud_direct_infer
 same "the cloud alone" "$(report cloud_direct_infer summary.cloud_accuracy)" \
     "$(report cloud_infer summary.cloud_accuracy)"
 same "the cloud alone has an edge" "$(report cloud_direct_infer summary.edge_accuracy)" null
-expect 0 run "$task" --mode device_to_edge
+expect 0 run "$task" --no-reuse --mode device_to_edge
 ran
 said err "edge_infer: up to date"
 unsaid err "cloud_infer"
@@ -72,7 +72,7 @@ unsaid err "cloud_infer"
 # ---- answers are a function of the inputs; times are not
 answers() { (cd "$output" && sha256sum device_load/batches.safetensors */predictions.safetensors); }
 answers >"$folder/answers"
-expect 0 run "$task" $cascade --fresh --threads 1
+expect 0 run "$task" --no-reuse $cascade --fresh --threads 1
 ran device_load edge_infer cloud_infer
 answers >"$folder/now"
 true_that "one thread gives other answers" diff "$folder/answers" "$folder/now"
@@ -82,7 +82,7 @@ cp -a "$output" "$folder/finished"
 again() { # again "STEP ..." ARGUMENT...
     local wanted=$1
     shift
-    expect 0 run "$task" $cascade "$@"
+    expect 0 run "$task" --no-reuse $cascade "$@"
     ran $wanted
     rm -rf "$output" && cp -a "$folder/finished" "$output"
 }
@@ -91,32 +91,32 @@ again "edge_infer cloud_infer" --set stages.edge_infer.threshold=0.6
 again "cloud_infer" --set stages.cloud_infer.compare=false
 again "device_load edge_infer cloud_infer" --set stages.device_load.num_batches=2
 again "edge_infer cloud_infer" --set stages.edge_infer.model="$output/cloud_pretrain/model.safetensors"
-expect 2 run "$task" $cascade --set seed=6
+expect 2 run "$task" --no-reuse $cascade --set seed=6
 said err "run stage"
 
 # ---- nothing goes to the cloud, and everything
-expect 0 run "$task" $cascade --set stages.edge_infer.threshold=0
+expect 0 run "$task" --no-reuse $cascade --set stages.edge_infer.threshold=0
 same "sent with threshold 0" "$(report cloud_infer summary.offloaded)" 0
 same "accuracy with threshold 0" "$(report cloud_infer summary.accuracy)" "$(report cloud_infer summary.edge_accuracy)"
 same "agreement over nothing" "$(report cloud_infer accuracy.agreement)" null
-expect 0 run "$task" $cascade --set stages.edge_infer.threshold=0 --set stages.cloud_infer.compare=false
+expect 0 run "$task" --no-reuse $cascade --set stages.edge_infer.threshold=0 --set stages.cloud_infer.compare=false
 same "accuracy with threshold 0 and no teacher" "$(report cloud_infer summary.accuracy)" \
     "$(report edge_infer summary.accuracy)"
 same "the cloud's accuracy without its answers" "$(report cloud_infer summary.cloud_accuracy)" null
-expect 0 run "$task" $cascade --set stages.edge_infer.threshold=2
+expect 0 run "$task" --no-reuse $cascade --set stages.edge_infer.threshold=2
 same "sent with threshold 2" "$(report cloud_infer summary.offloaded)" 120
 same "accuracy with threshold 2" "$(report cloud_infer summary.accuracy)" "$(report cloud_infer summary.cloud_accuracy)"
 
 
 # ---- limits of the devices
-expect 0 run "$task" --stage device_load --set stages.device_load.max_files=5
+expect 0 run "$task" --no-reuse --stage device_load --set stages.device_load.max_files=5
 same "five samples of four devices" "$("$helper" json "$output/device_load/stage.json" samples)" 20
 
 # ---- targets, on validation samples
 target() { # NAME VALUE ARGUMENT...
     local name=$1 value=$2
     shift 2
-    expect 0 run "$task" $cascade --set "stages.edge_infer.threshold={$name: $value}" "$@"
+    expect 0 run "$task" --no-reuse $cascade --set "stages.edge_infer.threshold={$name: $value}" "$@"
     same "kind of target" "target_$(report cloud_infer threshold.kind)" "$name"
 }
 target target_offload 0.25 --set stages.edge_infer.calibrate=true
@@ -134,15 +134,15 @@ said err "cannot be met"
 true_that "no word of how much is missing" holds "$(report cloud_infer threshold.gap) > 0"
 
 # ---- what is refused, and what is said
-expect 2 run "$task" $cascade --set "stages.edge_infer.threshold={target_offload: 0.2, target_time: 3}"
+expect 2 run "$task" --no-reuse $cascade --set "stages.edge_infer.threshold={target_offload: 0.2, target_time: 3}"
 said err "several targets"
-expect 2 run "$task" $cascade --set stages.edge_infer.confidence=maximum
+expect 2 run "$task" --no-reuse $cascade --set stages.edge_infer.confidence=maximum
 said err "max, margin, entropy, energy"
-expect 2 run "$task" $cascade --set "stages.edge_infer.threshold={target_offload: 0.2}" --set data.validation=0
+expect 2 run "$task" --no-reuse $cascade --set "stages.edge_infer.threshold={target_offload: 0.2}" --set data.validation=0
 said err "data.validation"
-expect 2 run "$task" --mode device_to_nowhere
+expect 2 run "$task" --no-reuse --mode device_to_nowhere
 said err "device_to_edge_to_cloud"
-expect 1 run "$task" $cascade --set stages.edge_infer.model=nowhere.safetensors
+expect 1 run "$task" --no-reuse $cascade --set stages.edge_infer.model=nowhere.safetensors
 said err "nowhere.safetensors"
 grep -v device_load "$task/task.yaml" >"$folder/without.yaml"
 expect 2 run "$folder/without.yaml" $cascade

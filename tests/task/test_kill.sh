@@ -36,7 +36,7 @@ stages:
   federated_train: {strategy: fedadam, server: {learning_rate: 0.01}, rounds: 40, batch_size: 8, fraction: 0.5, optimizer: {name: sgd, learning_rate: 0.02, momentum: 0.5}}
 END
 
-expect 0 run "$task" --set output=reference
+expect 0 run "$task" --no-reuse --set output=reference
 digests "$task/reference" >"$folder/reference" || exit 1
 for step in $steps; do
     "$helper" json "$task/reference/summary.json" "stages.$step" | sed 's/"seconds":[^,]*,//; s/reference/OUTPUT/' \
@@ -73,7 +73,7 @@ saves() { # settings by which progress is saved often, in many ways
     esac
 }
 begun=$(now_ms)
-expect 0 run "$task" --set output=timed --set checkpoint.steps=3
+expect 0 run "$task" --no-reuse --set output=timed --set checkpoint.steps=3
 whole=$(($(now_ms) - begun))
 check_finished "$task/timed"
 
@@ -92,7 +92,7 @@ while [ $hit -lt "$kills" ] || [ $training -lt $quota ] || [ $rounds -lt $quota 
     # Many short lives, some that get far. After eight kills a cycle may come to its end.
     if [ $((RANDOM % 8)) -eq 0 ]; then delay=$((RANDOM % 15)); else delay=$((RANDOM % (whole / 3 + 1))); fi
     # shellcheck disable=SC2046 # several words
-    "$FEDSTILL" run "$task" --set output="cycle-$cycle" $(saves) --workers $((1 + RANDOM % 3)) \
+    "$FEDSTILL" run "$task" --no-reuse --set output="cycle-$cycle" $(saves) --workers $((1 + RANDOM % 3)) \
         --threads $((1 + RANDOM % 3)) >/dev/null 2>"$folder/child.err" &
     child=$!
     sleep "$(printf '%d.%03d' $((delay / 1000)) $((delay % 1000)))"
@@ -131,7 +131,7 @@ done
 output=$task/cycle-$cycle
 expect 0 runs --json
 [ $cycle_began -eq 0 ] || said out '"status": "interrupted"'
-expect 0 run "$task" --set output="cycle-$cycle"
+expect 0 run "$task" --no-reuse --set output="cycle-$cycle"
 check_finished "$output"
 expect 0 runs "$output"
 said out done
@@ -146,13 +146,13 @@ mkdir -p "$task/litter/edge_kd"
 touch "$task/litter/.summary.json.tmp.fedstill-0123456789abcdef" \
     "$task/litter/edge_kd/.model.safetensors.tmp.fedstill-fedcba9876543210" \
     "$task/litter/edge_kd/notes.tmp.txt" "$task/litter/thesis.tmp.2024"
-expect 0 run "$task" --set output=litter
+expect 0 run "$task" --no-reuse --set output=litter
 same "temporary files" "$(find "$task/litter" -name '*.tmp.*' | sort | tr '\n' ' ')" \
     "$task/litter/edge_kd/notes.tmp.txt $task/litter/thesis.tmp.2024 "
 
 # ---- killed between a record and the removal of its checkpoint: the checkpoint goes with the next run
 cp -a "$task/reference" "$task/spent"
-"$FEDSTILL" run "$task" --set output=half --stage cloud_pretrain --set checkpoint.steps=1 >/dev/null 2>&1 &
+"$FEDSTILL" run "$task" --no-reuse --set output=half --stage cloud_pretrain --set checkpoint.steps=1 >/dev/null 2>&1 &
 child=$!
 for _ in $(seq 2000); do
     [ -e "$task/half/cloud_pretrain/checkpoint.safetensors" ] && break
@@ -162,7 +162,7 @@ kill -9 $child
 { wait $child; } 2>/dev/null
 child=0
 true_that "no checkpoint to try with" cp "$task/half/cloud_pretrain/checkpoint.safetensors" "$task/spent/cloud_pretrain/"
-expect 0 run "$task" --set output=spent
+expect 0 run "$task" --no-reuse --set output=spent
 said err "cloud_pretrain: up to date"
 same "spent checkpoint" "$(left_overs "$task/spent")" ""
 
@@ -179,7 +179,7 @@ spoil() { # HOW: a checkpoint in the middle of cloud_pretrain, spoilt, must not 
     flipped) printf 'Z' | dd of="$file" bs=1 seek=$((size / 2)) conv=notrunc status=none ;;
     foreign) cp "$task/reference/edge_kd/model.safetensors" "$file" ;;
     esac
-    expect 0 run "$task" --set output=spoilt
+    expect 0 run "$task" --no-reuse --set output=spoilt
     [ "$1" = sound ] || said err "starting anew"
     check_finished "$task/spoilt"
 }
@@ -190,7 +190,7 @@ stop_in() { # SIGNAL STAGE
     local output=$task/stopped before status
     before=$(lines "$output")
     # with no checkpoints but the last one
-    "$FEDSTILL" run "$task" --set output=stopped --set checkpoint.seconds=1000 >/dev/null 2>"$folder/err" &
+    "$FEDSTILL" run "$task" --no-reuse --set output=stopped --set checkpoint.seconds=1000 >/dev/null 2>"$folder/err" &
     child=$!
     last="run stopped by SIG$1 in $2"
     for _ in $(seq 2000); do
@@ -212,6 +212,6 @@ stop_in() { # SIGNAL STAGE
 stop_in TERM cloud_pretrain
 stop_in TERM edge_kd
 for _ in 1 2 3; do stop_in TERM federated_train; done
-expect 0 run "$task" --set output=stopped
+expect 0 run "$task" --no-reuse --set output=stopped
 check_finished "$task/stopped"
 finish

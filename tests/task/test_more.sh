@@ -23,10 +23,10 @@ models() { (cd "$1" && sha256sum -- */model.safetensors); }
 rounds=stages.federated_train.rounds
 epochs=(--set stages.cloud_pretrain.epochs=4 --set stages.edge_kd.epochs=4)
 
-expect 0 run "$task" --set output=few
-expect 0 run "$task" --set output=many --set $rounds=5
+expect 0 run "$task" --no-reuse --set output=few
+expect 0 run "$task" --no-reuse --set output=many --set $rounds=5
 cp -r "$task/few" "$task/grown"
-expect 0 run "$task" --set output=grown --set $rounds=5 --workers 1
+expect 0 run "$task" --no-reuse --set output=grown --set $rounds=5 --workers 1
 ran federated_train
 said err "federated_train: going on at round 3"
 same "5 rounds after 2" "$(models "$task/grown")" "$(models "$task/many")"
@@ -34,33 +34,35 @@ for figure in bytes_up bytes_down accuracy loss samples; do
     same "$figure" "$("$FEDSTILL_HELPER" json "$task/grown/federated_train/stage.json" $figure)" \
         "$("$FEDSTILL_HELPER" json "$task/many/federated_train/stage.json" $figure)"
 done
-# fewer: from the start
-expect 0 run "$task" --set output=grown
+# fewer: from the start, where they are not kept
+rm -r "$task/grown/kept"
+expect 0 run "$task" --no-reuse --set output=grown
 ran federated_train
 said err "federated_train: starting anew"
 same "2 rounds after 5" "$(models "$task/grown")" "$(models "$task/few")"
 # another setting beside it: from the start
-expect 0 run "$task" --set output=grown --set $rounds=3 --set stages.federated_train.batch_size=8
-said err "federated_train: starting anew"
+expect 0 run "$task" --no-reuse --set output=grown --set $rounds=3 --set stages.federated_train.batch_size=8
+ran federated_train
+unsaid err "federated_train: going on"
 
 rm -rf "$task/grown" "$task/many"
 cp -r "$task/few" "$task/grown"
-expect 0 run "$task" --set output=many "${epochs[@]}"
-expect 0 run "$task" --set output=grown "${epochs[@]}"
+expect 0 run "$task" --no-reuse --set output=many "${epochs[@]}"
+expect 0 run "$task" --no-reuse --set output=grown "${epochs[@]}"
 for stage in cloud_pretrain edge_alone; do said err "$stage: going on at epoch 3, step 1"; done
-said err "edge_kd: settings or inputs changed" # the teacher is another
+unsaid err "edge_kd: going on" # the teacher is another
 same "4 epochs after 2" "$(models "$task/grown")" "$(models "$task/many")"
 same "what is left over" "$(left_overs "$task/grown")" ""
 
 # a rate that depends on the number of epochs is another from the first epoch on
 cosine=(--set stages.cloud_pretrain.schedule=cosine --mode pretrain)
-expect 0 run "$task" --set output=cosine "${cosine[@]}"
-expect 0 run "$task" --set output=cosine "${cosine[@]}" --set stages.cloud_pretrain.epochs=4
+expect 0 run "$task" --no-reuse --set output=cosine "${cosine[@]}"
+expect 0 run "$task" --no-reuse --set output=cosine "${cosine[@]}" --set stages.cloud_pretrain.epochs=4
 unsaid err "going on"
-expect 0 run "$task" --set output=whole "${cosine[@]}" --set stages.cloud_pretrain.epochs=4
+expect 0 run "$task" --no-reuse --set output=whole "${cosine[@]}" --set stages.cloud_pretrain.epochs=4
 same "4 epochs of cosine" "$(models "$task/cosine")" "$(models "$task/whole")"
 
 # --fresh forgets
-expect 0 run "$task" --set output=few --set $rounds=3 --fresh
+expect 0 run "$task" --no-reuse --set output=few --set $rounds=3 --fresh
 unsaid err "going on"
 finish

@@ -28,7 +28,7 @@ END
 write_task "$task/task.yaml" fedavg
 
 # ---- a dry run writes nothing
-expect 0 run "$task" --dry-run
+expect 0 run "$task" --no-reuse --dry-run
 said out "cloud_pretrain"
 said out "mnist_teacher"
 said out "600 training samples, 0 for validation, 200 for testing"
@@ -36,7 +36,7 @@ true_that "--dry-run made $output" [ ! -e "$output" ]
 true_that "--dry-run made $FEDSTILL_HOME" [ ! -e "$FEDSTILL_HOME" ]
 
 # ---- the first run leaves everything
-expect 0 run "$task"
+expect 0 run "$task" --no-reuse
 ran $steps
 said out "student distilled"
 for file in summary.json events.jsonl cloud_pretrain/model.safetensors cloud_kd/soft_labels.safetensors \
@@ -83,13 +83,13 @@ same "bytes to the edge" "$(summary stages.edge_kd.bytes_down)" "$(stat -c %s "$
 # ---- the second run does nothing
 stamps() { (cd "$output" && stat -c '%n %Y %Z %i' summary.json */*); }
 before=$(stamps)
-expect 0 run "$task"
+expect 0 run "$task" --no-reuse
 for step in $steps; do said err "$step: up to date"; done
 ran
 same "files of a run that had nothing to do" "$(stamps)" "$before"
 
 # ---- --json
-expect 0 run "$task" --json
+expect 0 run "$task" --no-reuse --json
 true_that "--json does not print JSON" "$helper" json "$folder/out" stages.federated_train.accuracy >/dev/null
 true_that "--json is not summary.json" cmp -s "$folder/out" "$output/summary.json"
 
@@ -104,7 +104,7 @@ for strategy in fedavg fedyogi fedprox; do
     write_task "$folder/$strategy/task.yaml" $strategy
     for batch in 64 10; do
         for n in 1 2 3; do
-            expect 0 run "$folder/$strategy" --workers $((n == 3 ? 4 : n)) --threads $n --set output=$n-$batch \
+            expect 0 run "$folder/$strategy" --no-reuse --workers $((n == 3 ? 4 : n)) --threads $n --set output=$n-$batch \
                 --set stages.cloud_pretrain.batch_size=$batch --set stages.edge_kd.batch_size=$batch
             digests "$folder/$strategy/$n-$batch" >"$folder/now"
             [ $n = 1 ] && cp "$folder/now" "$folder/first"
@@ -115,20 +115,20 @@ for strategy in fedavg fedyogi fedprox; do
 done
 true_that "fedprox is fedavg" [ "$(tail -n 2 "$folder/first" | head -n 1)" != "$(sed -n 5p "$folder/reference")" ]
 # threads and workers apart from each other
-expect 0 run "$task" --threads 1 --workers 3 --set output=threads-1
+expect 0 run "$task" --no-reuse --threads 1 --workers 3 --set output=threads-1
 digests "$task/threads-1" >"$folder/now"
 true_that "1 thread, 3 workers: other bits" diff "$folder/reference" "$folder/now"
-expect 0 run "$task" --threads 3 --workers 1 --set output=threads-3
+expect 0 run "$task" --no-reuse --threads 3 --workers 1 --set output=threads-3
 digests "$task/threads-3" >"$folder/now"
 true_that "3 threads, 1 worker: other bits" diff "$folder/reference" "$folder/now"
 # and it does depend on the seed
-expect 0 run "$task" --set seed=6 --set output=seed-6
+expect 0 run "$task" --no-reuse --set seed=6 --set output=seed-6
 digests "$task/seed-6" >"$folder/now"
 true_that "another seed gives the same bits" [ "$(grep -cxFf "$folder/reference" "$folder/now")" -eq 0 ]
 
 # ---- decoupled distillation: logits are kept for it, and its weight rises over the epochs of the warm-up
 student() { # WARMUP: accuracy and loss of the student distilled; its file records the settings
-    expect 0 run "$task" --set output=dkd --set stages.edge_kd.kd_loss=dkd --set stages.edge_kd.dkd.warmup_epochs=$1
+    expect 0 run "$task" --no-reuse --set output=dkd --set stages.edge_kd.kd_loss=dkd --set stages.edge_kd.dkd.warmup_epochs=$1
     "$helper" json "$task/dkd/summary.json" stages.edge_kd.accuracy
     "$helper" json "$task/dkd/summary.json" stages.edge_kd.loss
 }
@@ -143,7 +143,7 @@ restore() { rm -rf "$output" && cp -a "$folder/finished" "$output"; }
 again() { # again "STEP ..." ARGUMENT...
     local wanted=$1
     shift
-    expect 0 run "$task" "$@"
+    expect 0 run "$task" --no-reuse "$@"
     ran $wanted
     restore
 }
@@ -165,7 +165,7 @@ again "" --set stages.edge_kd.baseline=false
 cp -a "$folder/data" "$folder/elsewhere"
 again "" --set data.path="$folder/elsewhere"
 cp -a "$output" "$folder/moved"
-expect 0 run "$task" --set output="$folder/moved"
+expect 0 run "$task" --no-reuse --set output="$folder/moved"
 ran
 find "$folder/data" "$output" -type f -exec touch {} +
 again ""
@@ -175,8 +175,8 @@ again "" --set data.path="$folder/elsewhere"
 rm "$folder/elsewhere/"*.gz
 again "$steps" --set data.path="$folder/elsewhere"
 # back and forth ends where it began
-expect 0 run "$task" --set stages.cloud_kd.temperature=2
-expect 0 run "$task"
+expect 0 run "$task" --no-reuse --set stages.cloud_kd.temperature=2
+expect 0 run "$task" --no-reuse
 digests "$output" >"$folder/now"
 true_that "going back to the first settings gives other bits" diff "$folder/reference" "$folder/now"
 restore
@@ -191,7 +191,7 @@ flip() { # FILE: the last byte but 100
 for file in cloud_pretrain/model cloud_kd/soft_labels edge_alone/model edge_kd/model federated_train/model \
     federated_train/partition; do
     flip "$output/$file.safetensors"
-    expect 0 run "$task"
+    expect 0 run "$task" --no-reuse
     ran "${file%/*}"
     digests "$output" >"$folder/now"
     true_that "$file changed on disk: other bits afterwards" diff "$folder/reference" "$folder/now"
@@ -199,55 +199,55 @@ for file in cloud_pretrain/model cloud_kd/soft_labels edge_alone/model edge_kd/m
 done
 for file in edge_kd/model.safetensors edge_kd/stage.json; do
     rm "$output/$file"
-    expect 0 run "$task"
+    expect 0 run "$task" --no-reuse
     ran edge_kd
     restore
 done
 printf '{"format": "fedstill-stage-1"' >"$output/edge_kd/stage.json"
-expect 0 run "$task"
+expect 0 run "$task" --no-reuse
 ran edge_kd
 restore
 rm "$output/summary.json"
-expect 0 run "$task"
+expect 0 run "$task" --no-reuse
 ran
 true_that "summary.json was not made again" cmp -s "$output/summary.json" "$folder/finished/summary.json"
 
 # ---- single stages and modes
-expect 0 run "$task" --stage cloud_pretrain
+expect 0 run "$task" --no-reuse --stage cloud_pretrain
 said err "cloud_pretrain: up to date"
 unsaid err "edge_kd: up to date"
 true_that "a single stage shortened summary.json" cmp -s "$output/summary.json" "$folder/finished/summary.json"
 rm -rf "$output"
-expect 2 run "$task" --stage edge_kd
+expect 2 run "$task" --no-reuse --stage edge_kd
 said err "edge_kd needs cloud_kd"
 said err "run stage cloud_kd first"
-expect 2 run "$task" --stage cloud_kd
+expect 2 run "$task" --no-reuse --stage cloud_kd
 said err "run stage cloud_pretrain first"
-expect 2 run "$task" --mode federated_learning
+expect 2 run "$task" --no-reuse --mode federated_learning
 said err "run stage edge_kd first"
 same "artifacts of refused stages" "$(find "$output" -name '*.safetensors' -o -name stage.json)" ""
-expect 0 run "$task" --mode pretrain
+expect 0 run "$task" --no-reuse --mode pretrain
 ran cloud_pretrain
-expect 0 run "$task" --mode knowledge_distillation
+expect 0 run "$task" --no-reuse --mode knowledge_distillation
 ran cloud_kd edge_alone edge_kd
-expect 0 run "$task" --stage federated_train
+expect 0 run "$task" --no-reuse --stage federated_train
 ran federated_train
 digests "$output" >"$folder/now"
 true_that "stage by stage gives other bits" diff "$folder/reference" "$folder/now"
-expect 2 run "$task" --mode pretrian
-expect 2 run "$task" --stage cloud
+expect 2 run "$task" --no-reuse --mode pretrian
+expect 2 run "$task" --no-reuse --stage cloud
 expect 2 run "$folder/nowhere"
 said err "$folder/nowhere"
 
 # ---- one process at a time
 slow="--set stages.cloud_pretrain.epochs=100000 --set output=busy"
-"$FEDSTILL" run "$task" $slow >/dev/null 2>"$folder/first.err" &
+"$FEDSTILL" run "$task" --no-reuse $slow >/dev/null 2>"$folder/first.err" &
 first=$!
 for _ in $(seq 200); do
     grep -q '"stage": "cloud_pretrain"' "$task/busy/events.jsonl" 2>/dev/null && break
     sleep 0.05
 done
-expect 1 run "$task" $slow
+expect 1 run "$task" --no-reuse $slow
 said err "$task/busy/lock"
 said err "another process is working here"
 true_that "the first process died" kill -0 $first

@@ -30,12 +30,12 @@ summary() { "$helper" json "$output/summary.json" "$1"; }
 record() { "$helper" json "$output/federated_train/stage.json" "$1"; }
 
 # ---- a dry run says who has what and writes nothing
-expect 0 run "$task" --dry-run
+expect 0 run "$task" --no-reuse --dry-run
 said out "edge 2, with 2 devices"
 true_that "--dry-run made $output" [ ! -e "$output" ]
 
 # ---- the first run
-expect 0 run "$task"
+expect 0 run "$task" --no-reuse
 # shellcheck disable=SC2086 # a list
 ran $steps
 said err "edge 1 has no samples of"
@@ -78,86 +78,86 @@ true_that "accuracy by SNR" awk -v a=$rights -v n=$samples -v b="$(record accura
 "$FEDSTILL" data synth link11 --out "$folder/signals.safetensors" --count 840 --seed 5 --snr 0:30 \
     --params "$task/params.json" >"$folder/out" 2>&1
 true_that "signals are those of data synth" cmp "$folder/signals.safetensors" "$output/data/signals.safetensors"
-expect 0 run "$task" --set output=again --workers 1 --threads 1 --set checkpoint.steps=1
+expect 0 run "$task" --no-reuse --set output=again --workers 1 --threads 1 --set checkpoint.steps=1
 digests "$task/again" >"$folder/now"
 for k in 1 2; do sha256sum "$task/again/federated_train/edge_${k}_model.safetensors" | cut -d ' ' -f 1 >>"$folder/now"; done
 true_that "one worker: other bits" diff "$folder/reference" "$folder/now"
 
 # ---- killed in the rounds, again and again: the same bits, those of every edge too
 long=(--set stages.federated_train.rounds=500 --set checkpoint.steps=1)
-expect 0 run "$task" "${long[@]}"
+expect 0 run "$task" --no-reuse "${long[@]}"
 models() { (cd "$1/federated_train" && sha256sum ./*model.safetensors && "$helper" json stage.json best_round); }
 models "$output" >"$folder/reference"
 cp -r "$output" "$task/killed"
 rm -r "$task/killed/federated_train"
 RANDOM=1 resumed=0
 for _ in 1 2 3 4 5 6 7 8; do
-    "$FEDSTILL" run "$task" "${long[@]}" --set output=killed >"$folder/out" 2>"$folder/err" </dev/null &
+    "$FEDSTILL" run "$task" --no-reuse "${long[@]}" --set output=killed >"$folder/out" 2>"$folder/err" </dev/null &
     sleep "0.$((100 + RANDOM % 200))"
     kill -9 $!
     wait $!
     grep -q "going on at round" "$folder/err" && resumed=$((resumed + 1))
 done 2>/dev/null
-expect 0 run "$task" "${long[@]}" --set output=killed
+expect 0 run "$task" --no-reuse "${long[@]}" --set output=killed
 models "$task/killed" >"$folder/now"
 true_that "killed: other bits" diff "$folder/reference" "$folder/now"
 echo "killed runs that went on where others stopped: $resumed"
-expect 0 run "$task"
+expect 0 run "$task" --no-reuse
 
 # ---- signals are made once, and again when they are damaged or asked for otherwise
 made() { stat -c '%Y %Z %i' "$output/data/signals.safetensors"; }
 before=$(made)
-expect 0 run "$task"
+expect 0 run "$task" --no-reuse
 ran
 same "signals were made anew" "$(made)" "$before"
 printf x >>"$output/data/signals.safetensors"
-expect 0 run "$task"
+expect 0 run "$task" --no-reuse
 ran
 true_that "mended signals" cmp "$folder/signals.safetensors" "$output/data/signals.safetensors"
-expect 0 run "$task" --mode pretrain --set data.synth.snr='[10, 30]'
+expect 0 run "$task" --no-reuse --mode pretrain --set data.synth.snr='[10, 30]'
 ran cloud_pretrain
 true_that "other signals" [ "$(sha256sum <"$output/data/signals.safetensors")" != "$(sha256sum <"$folder/signals.safetensors")" ]
 
 # ---- what is out of date
-expect 0 run "$task"
-expect 0 run "$task" --set topology.links.edge_cloud.rate=1
+expect 0 run "$task" --no-reuse
+expect 0 run "$task" --no-reuse --set topology.links.edge_cloud.rate=1
 ran
 rm "$output/federated_train/edge_2_model.safetensors"
-expect 0 run "$task"
+expect 0 run "$task" --no-reuse
 ran federated_train
-expect 0 run "$task" --set topology.alpha=1000
+expect 0 run "$task" --no-reuse --set topology.alpha=1000
 ran federated_train # the cloud's share is what it was
-expect 0 run "$task" --set stages.federated_train.select=last
+expect 0 run "$task" --no-reuse --set stages.federated_train.select=last
 ran federated_train
 true_that "no round was chosen" [ "$(record best_round 2>/dev/null)" = "" ]
 
 # ---- precision: a backend that lacks bf16 says so and computes the same
-expect 0 run "$task" --set output=f32 --backend reference --mode pretrain
+expect 0 run "$task" --no-reuse --set output=f32 --backend reference --mode pretrain
 unsaid err "cannot compute in bf16"
-expect 0 run "$task" --set output=f32 --backend reference --mode pretrain --set precision=bf16
+expect 0 run "$task" --no-reuse --set output=f32 --backend reference --mode pretrain --set precision=bf16
 said err "cannot compute in bf16"
 same "how often it says so" "$(grep -c "cannot compute in bf16" "$folder/err")" 1
 ran
 if grep -q avx512_bf16 /proc/cpuinfo && "$FEDSTILL" --version | grep -q oneDNN; then
-    expect 0 run "$task" --set output=f32 --mode pretrain
-    expect 0 run "$task" --set output=f32 --mode pretrain --set precision=bf16
+    expect 0 run "$task" --no-reuse --set output=f32 --mode pretrain
+    expect 0 run "$task" --no-reuse --set output=f32 --mode pretrain --set precision=bf16
     ran cloud_pretrain
 fi
 
 # ---- check_finite names a layer, and is no reason to run again
-expect 0 run "$task" --mode pretrain --set check_finite=true
+expect 0 run "$task" --no-reuse --mode pretrain --set check_finite=true
 ran
 # this decay multiplies the weights by -9999 a step
 broken=(--set output=broken --mode pretrain --fresh
     --set stages.cloud_pretrain.optimizer='{name: sgd, learning_rate: 1000, weight_decay: 10}' --set stages.cloud_pretrain.epochs=3)
-expect 1 run "$task" "${broken[@]}" --set check_finite=true
+expect 1 run "$task" --no-reuse "${broken[@]}" --set check_finite=true
 said err " of layer "
-expect 1 run "$task" "${broken[@]}"
+expect 1 run "$task" --no-reuse "${broken[@]}"
 unsaid err " of layer "
 
 # ---- networks that see fingerprints: in training, in the rounds, at the edge and in the cloud
 seen() { # ACCURACIES: what the stages say of the same model on the same samples
-    expect 0 run "$task" --mode full_pipeline --set output=seen --set data.fingerprint="$1"
+    expect 0 run "$task" --no-reuse --mode full_pipeline --set output=seen --set data.fingerprint="$1"
     for pair in "cloud_infer cloud_pretrain cloud_accuracy" "edge_infer federated_train accuracy"; do
         read -r stage model key <<<"$pair"
         true_that "$stage and $model differ" awk -v a="$("$helper" json "$task/seen/$stage/report.json" "summary.$key")" \
@@ -193,7 +193,7 @@ expect 0 eval "$output/federated_train/model.safetensors" "$folder/long.sigmf-me
 said out '"samples": 56'
 
 # ---- what cannot work is told before anything is trained
-expect 2 run "$task" --dry-run --mode full_pipeline --set topology.devices=1000
+expect 2 run "$task" --no-reuse --dry-run --mode full_pipeline --set topology.devices=1000
 said err "the shares of 1000 devices"
 mkdir "$folder/turned" "$folder/turned/data"
 "$FEDSTILL" data synth link11 --out "$folder/turned/data/train.npz" --count 280 --classes E-2D_1,E-2D_2 \
@@ -210,7 +210,7 @@ said err 'class 0 is "E-2D_1" in '
 
 # ---- modes of a fleet
 for mode in federated_server federated_edge; do
-    expect 2 run "$task" --mode $mode
+    expect 2 run "$task" --no-reuse --mode $mode
     said err "belongs to a fleet"
 done
 
