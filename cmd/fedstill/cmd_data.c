@@ -13,7 +13,6 @@
 enum { TABLE_CLASSES = 12, PICTURE_COLUMNS = 50, BAR_WIDTH = 30 };
 
 const char *const data_splits[] = {"train", "test", "val", NULL};
-const char *const data_layouts[] = {"auto", "nchw", "nhwc", NULL};
 static const char *const kinds[] = {"iid", "dirichlet", "shards", "quantity", NULL};
 
 #define LIMIT_OPTION                                                                                   \
@@ -356,14 +355,6 @@ static json_t *partition_json(const fst_partition *p, const char *path)
 }
 
 /* ---- data sets ---------------------------------------------------------------------------------------- */
-
-static fst_layout layout_option(const struct options *o)
-{
-    int i = 0;
-    while (data_layouts[i] && strcmp(data_layouts[i], option_string(o, "layout")))
-        i++;
-    return (fst_layout)i;
-}
 
 fst_status open_data(fst_source **out, const struct options *o, fst_error *err)
 {

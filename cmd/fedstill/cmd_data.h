@@ -16,13 +16,6 @@ extern const char *const data_splits[];
         .name = "format", .argument = "FORMAT", .type = OPTION_STRING,                                         \
         .help = "idx, cifar10, cifar100, array, sigmf, radioml or folder (default: what the path looks like)." \
     }
-extern const char *const data_layouts[]; /* as fst_layout */
-#define LAYOUT_OPTION                                                                                               \
-    {                                                                                                               \
-        .name = "layout", .argument = "LAYOUT", .type = OPTION_STRING, .fallback = "auto", .choices = data_layouts, \
-        .help = "array: nchw (channels first) or nhwc (channels last, which are turned); auto refuses what "        \
-                "looks like channels last.",                                                                        \
-    }
 #define WINDOW_OPTION                                                                                    \
     {                                                                                                    \
         .name = "window", .argument = "L", .type = OPTION_INT, .min = 1, .max = 1000000000,              \

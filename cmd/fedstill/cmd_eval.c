@@ -21,6 +21,7 @@ static const struct option_spec options[] = {
      .argument = "FORMAT",
      .type = OPTION_STRING,
      .help = "idx, cifar10, cifar100, array, sigmf, radioml or folder (default: what the path looks like)."},
+    LAYOUT_OPTION,
     {.name = "limit",
      .letter = 'n',
      .argument = "N",
@@ -97,6 +98,7 @@ static fst_status open_data(struct eval *e, fst_error *err)
     const fst_shape *in = &e->model.config.input;
     bool image = in->rank == 3 && (in->dim[0] == 1 || in->dim[0] == 3);
     fst_source_spec spec = {.format = option_string(e->o, "format"),
+                            .layout = layout_option(e->o),
                             .path = operand(e->o, 1),
                             .split = option_string(e->o, "split"),
                             .image_channels = image ? (int)in->dim[0] : 0,

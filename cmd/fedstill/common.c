@@ -140,3 +140,13 @@ const char *class_name(const fst_model *m, int class)
 {
     return m->class_names ? m->class_names[class] : NULL;
 }
+
+const char *const data_layouts[] = {"auto", "nchw", "nhwc", NULL};
+
+fst_layout layout_option(const struct options *o)
+{
+    int i = 0;
+    while (data_layouts[i] && strcmp(data_layouts[i], option_string(o, "layout")))
+        i++;
+    return (fst_layout)i;
+}

@@ -38,4 +38,14 @@ FST_MUST fst_status load_model(fst_model *m, const char *path, fst_error *err);
 /* The model's name of a class; NULL when it has none. */
 const char *class_name(const fst_model *m, int class);
 
+extern const char *const data_layouts[]; /* as fst_layout */
+#define LAYOUT_OPTION                                                                                               \
+    {                                                                                                               \
+        .name = "layout", .argument = "LAYOUT", .type = OPTION_STRING, .fallback = "auto", .choices = data_layouts, \
+        .help = "array: nchw (channels first) or nhwc (channels last, which are turned); auto refuses what "        \
+                "looks like channels last.",                                                                        \
+    }
+/* What --layout says. */
+fst_layout layout_option(const struct options *o);
+
 #endif

@@ -135,6 +135,8 @@ task 'path: ../arrays/x.safetensors, x: x, y: y, test: 0.25, layout: nchw'
 expect 0 run task --dry-run
 expect 2 data info arrays/x.safetensors --layout chw
 expect 1 data info arrays/x.safetensors --layout nhwc --split test
+expect 2 eval arrays/x.safetensors arrays/x.safetensors --layout chw
+said err "nchw"
 
 echo "$checks checks, $failed failed"
 [ $failed -eq 0 ]
