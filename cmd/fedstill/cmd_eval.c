@@ -57,7 +57,7 @@ static const struct operand_spec operands[] = {
 
 static const char *const examples[] = {
     "fedstill eval output/edge_kd/model.safetensors data/mnist",
-    "Accuracy and cross entropy on the test samples, and the recall of every class.",
+    "Accuracy, macro F1 and cross entropy on the test samples, and the recall of every class.",
     "fedstill eval model.safetensors data/mnist --confusion --limit 1000",
     "The same on the first thousand, and which digit was taken for which.",
     NULL,
@@ -75,6 +75,7 @@ struct eval {
     int64_t *samples, *correct; /* by class */
     int64_t *confusion;         /* true class x predicted class; NULL unless asked for */
     /* the sums */
+    int64_t *answers; /* by class: samples taken for it */
     int64_t total, hits;
     double loss, seconds;
 };
@@ -91,6 +92,7 @@ static void release(struct eval *e)
     fst_free(e->samples);
     fst_free(e->correct);
     fst_free(e->confusion);
+    fst_free(e->answers);
 }
 
 static fst_status open_data(struct eval *e, fst_error *err)
@@ -122,8 +124,9 @@ static fst_status reserve(struct eval *e, fst_error *err)
     e->rows = fst_alloc(e->batch * sizeof *e->rows);
     e->samples = fst_calloc(e->classes, sizeof *e->samples);
     e->correct = fst_calloc(e->classes, sizeof *e->correct);
+    e->answers = fst_calloc(e->classes, sizeof *e->answers);
     e->confusion = confusion ? fst_calloc(e->classes * e->classes, sizeof *e->confusion) : NULL;
-    if (!e->logits || !e->grad || !e->rows || !e->samples || !e->correct || (confusion && !e->confusion))
+    if (!e->logits || !e->grad || !e->rows || !e->samples || !e->correct || !e->answers || (confusion && !e->confusion))
         return fst_fail_memory(err, 2 * n * sizeof *e->logits);
     return FST_OK;
 }
@@ -176,6 +179,7 @@ static fst_status count_batch(struct eval *e, const fst_batch *b, fst_error *err
         e->samples[label]++;
         e->correct[label] += best == label;
         e->hits += best == label;
+        e->answers[best]++;
         if (e->confusion)
             e->confusion[label * e->classes + best]++;
     }
@@ -299,11 +303,15 @@ static fst_status confusion_picture(const struct eval *e, fst_buf *out, fst_erro
 static fst_status add_text(const struct eval *e, fst_buf *out, fst_error *err)
 {
     char a[FST_HUMAN], b[FST_HUMAN];
+    double f1, balanced;
     fst_status s = add_field(out, err, "data", "%s (%s, %s)", operand(e->o, 1), e->source->v->format,
                              option_string(e->o, "split"));
     if (!s)
         s = add_field(out, err, "accuracy", "%s (%lld of %lld samples)", fst_human_percent(accuracy(e), a),
                       (long long)e->hits, (long long)e->total);
+    fst_macro_scores(e->samples, e->answers, e->correct, e->classes, &f1, &balanced);
+    if (!s)
+        s = add_field(out, err, "macro F1", "%.4f (balanced accuracy %s)", f1, fst_human_percent(balanced, a));
     if (!s)
         s = add_field(out, err, "cross entropy", "%.6g", e->loss / (double)e->total);
     if (!s)
@@ -349,6 +357,12 @@ static json_t *eval_json(const struct eval *e)
                   e->source->digest, "samples", (json_int_t)e->total, "correct", (json_int_t)e->hits, "accuracy",
                   number_json(accuracy(e)), "loss", number_json(e->loss / (double)e->total), "seconds",
                   number_json(e->seconds), "samples_per_s", number_json(rate(e)), "classes", classes_json(e));
+    double f1, balanced;
+    fst_macro_scores(e->samples, e->answers, e->correct, e->classes, &f1, &balanced);
+    if (j) {
+        json_object_set_new(j, "macro_f1", number_json(f1));
+        json_object_set_new(j, "balanced_accuracy", number_json(balanced));
+    }
     if (j && e->confusion && json_object_set_new(j, "confusion", confusion_json(e))) {
         json_decref(j);
         return NULL;

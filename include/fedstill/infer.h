@@ -252,6 +252,15 @@ FST_API fst_transform fst_model_transform(const fst_model *m);
 FST_MUST FST_API fst_status fst_model_check_source(const fst_model *m, const char *name, const fst_source *s,
                                                    fst_error *err);
 
+/*
+ * Scores in which every class counts the same, from counts by class: samples of it, answers that name it, right answers.
+ * macro_f1: mean of 2 right / (samples + answers) over the classes that have samples or answers (as scikit-learn's
+ * f1_score with average macro and zero_division 0). balanced: mean of right / samples over the classes that have
+ * samples. NaN without samples. Outputs may be NULL.
+ */
+FST_API void fst_macro_scores(const int64_t *samples, const int64_t *answers, const int64_t *right, size_t classes,
+                              double *macro_f1, double *balanced);
+
 /* How well a model does on labelled samples. */
 typedef struct fst_evaluation {
     size_t samples, correct;

@@ -86,13 +86,18 @@ static fst_status write_figures(struct session *s, enum step step, fst_error *er
     const struct {
         const char *key;
         double value;
-        bool model;
-    } figures[] = {{"accuracy", r->accuracy, !isfinite(r->accuracy)}, {"loss", r->loss, true},
-                   {"parameters", (double)r->parameters, true},       {"seconds", r->seconds, false},
-                   {"bytes_up", (double)r->bytes_up, false},          {"bytes_down", (double)r->bytes_down, false}};
+        bool model, late; /* only of models; not in records of earlier versions */
+    } figures[] = {{"accuracy", r->accuracy, !isfinite(r->accuracy), false},
+                   {"loss", r->loss, true, false},
+                   {"macro_f1", r->macro_f1, true, true},
+                   {"balanced_accuracy", r->balanced, true, true},
+                   {"parameters", (double)r->parameters, true, false},
+                   {"seconds", r->seconds, false, false},
+                   {"bytes_up", (double)r->bytes_up, false, false},
+                   {"bytes_down", (double)r->bytes_down, false, false}};
     fst_status st = FST_OK;
     for (size_t i = 0; !st && i < sizeof figures / sizeof *figures; i++)
-        if (r->has_model || !figures[i].model)
+        if ((r->has_model || !figures[i].model) && !(figures[i].late && !isfinite(figures[i].value)))
             st = fst_registry_figure(s->registry, s->run, fst__step_names[step], figures[i].key, figures[i].value, err);
     return st ? st : fst_registry_figure_text(s->registry, s->run, fst__step_names[step], "digest", r->digest, err);
 }

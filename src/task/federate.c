@@ -45,7 +45,15 @@ const char *fst__federated_model(const struct task_file *f)
 
 /* ---- a client --------------------------------------------------------------------------------------- */
 
-static fst_status client_step(struct federation *f, struct worker *w, fst_state *state, const fst_batch *b,
+/* The clients' learning rate in a round, from 0. */
+static double rate_of(const struct federated_section *c, uint64_t round)
+{
+    fst_schedule schedule = fst__schedule(&c->schedule, c->rounds);
+    return c->has_schedule ? fst_schedule_rate(&schedule, c->optimizer.learning_rate, (int64_t)round)
+                           : c->optimizer.learning_rate;
+}
+
+static fst_status client_step(struct worker *w, fst_state *state, const fst_batch *b, double rate,
                               const fst_train_hints *hints, const fst_fed_view *global, uint64_t seed,
                               fst_step_result *r, fst_error *err)
 {
@@ -53,7 +61,7 @@ static fst_status client_step(struct federation *f, struct worker *w, fst_state 
                          .x = b->x,
                          .labels = b->labels,
                          .loss = FST_LOSS_CROSS_ENTROPY,
-                         .learning_rate = f->section->optimizer.learning_rate,
+                         .learning_rate = rate,
                          .prox_mu = hints->prox_mu,
                          .anchor = global->params,
                          .seed = seed,
@@ -101,7 +109,7 @@ static fst_status train_client(void *ctx, int worker, uint32_t client, uint64_t 
             if (!st)
                 st = fst_loader_next(loader, &b, err);
             if (!st && b.rows) {
-                st = client_step(f, w, &state, &b, hints, global, seed, &r, err);
+                st = client_step(w, &state, &b, rate_of(f->section, round), hints, global, seed, &r, err);
                 if (st)
                     st = fst_fail_in(err, st, "epoch %lld of %lld, step %llu", (long long)e + 1,
                                      (long long)f->section->local_epochs, (unsigned long long)w->optim.steps + 1);
@@ -322,7 +330,7 @@ static void tell_round(struct federation *f, const fst_round_report *r, const st
 static fst_status on_edge(struct federation *f, size_t k, const fst_state *state, struct score *out, fst_error *err)
 {
     const struct share *h = &f->s->edge[k];
-    *out = (struct score){NAN, NAN, 0};
+    *out = FST__NO_SCORE;
     if (!h->validate)
         return FST_OK;
     return fst__evaluate(f->s, f->model->graph, state, f->s->train, h->index + h->learn, h->validate, out, err);
@@ -357,7 +365,7 @@ static fst_status round_done(void *ctx, const fst_fed_view *global, const fst_ro
 {
     struct federation *f = ctx;
     const struct checkpoint_section *k = &f->s->task->file.checkpoint;
-    struct score score = {NAN, NAN, 0};
+    struct score score = FST__NO_SCORE;
     (void)global; /* it is the model's own state */
     f->round = r->round + 1;
     f->bytes_up += r->bytes_up;
@@ -597,7 +605,7 @@ static fst_status save_edges(struct federation *f, struct record *r, fst_error *
     fst_status st = FST_OK;
     for (size_t k = 0; !st && k < s->edges; k++) {
         struct edge_figures *e = &r->edge[k];
-        struct score test = {NAN, NAN, 0}, own = test, global = test;
+        struct score test = FST__NO_SCORE, own = test, global = test;
         e->rounds = f->rounds_of[k];
         st = e->rounds ? save_edge(f, k, r, &test, &own, err) : remove_edge(f, k, err);
         if (!st)

@@ -158,7 +158,7 @@ bool fst__extendable(const struct session *s, enum step step)
     case STEP_DISTIL:
         return total_free(&f->edge_kd.training.schedule);
     default:
-        return step == STEP_FEDERATE;
+        return step == STEP_FEDERATE && (!f->federated_train.has_schedule || total_free(&f->federated_train.schedule));
     }
 }
 
@@ -293,6 +293,8 @@ static bool parse_record(json_t *j, struct record *r)
     n.has_model = json_is_true(json_object_get(j, "has_model"));
     n.accuracy = number(json_object_get(j, "accuracy"));
     n.loss = number(json_object_get(j, "loss"));
+    n.macro_f1 = number(json_object_get(j, "macro_f1"));
+    n.balanced = number(json_object_get(j, "balanced_accuracy"));
     n.seconds = number(json_object_get(j, "seconds"));
     int64_t up, down;
     if (!whole(j, "parameters", &n.parameters) || !whole(j, "samples", &n.samples) || !whole(j, "bytes_up", &up) ||
@@ -451,6 +453,10 @@ fst_status fst__record_write(const struct session *s, enum step step, const stru
         return fst_fail_memory(err, 4096);
     json_object_set_new(j, "accuracy", real_or_null(r->accuracy));
     json_object_set_new(j, "loss", real_or_null(r->loss));
+    if (r->has_model) {
+        json_object_set_new(j, "macro_f1", real_or_null(r->macro_f1));
+        json_object_set_new(j, "balanced_accuracy", real_or_null(r->balanced));
+    }
     json_object_set_new(j, "seconds", real_or_null(r->seconds));
     if (r->best_round)
         json_object_set_new(j, "best_round", json_integer(r->best_round));

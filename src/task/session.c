@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fedstill/infer.h"
 #include "session.h"
 
 const char *const fst__step_names[STEPS] = {"cloud_pretrain", "cloud_kd",        "edge_alone",
@@ -148,6 +149,7 @@ struct tally {
     float *logits, *grad;
     double *rows, loss;
     size_t correct, samples;
+    int64_t *of_class; /* classes each: samples, answers, right answers */
 };
 
 static int by_size(const void *a, const void *b)
@@ -225,6 +227,9 @@ static fst_status count_batch(struct session *s, struct tally *t, const fst_batc
         for (int j = 1; j < t->classes; j++)
             best = z[j] > z[best] ? j : best;
         t->correct += best == b->labels[i];
+        t->of_class[b->labels[i]]++;
+        t->of_class[t->classes + best]++;
+        t->of_class[2 * t->classes + best] += best == b->labels[i];
         if (t->table)
             count_snr(t->table, t->snr[b->index[i]], best == b->labels[i]);
         t->loss += t->rows[i];
@@ -239,7 +244,8 @@ static fst_status count_all(struct session *s, struct tally *t, fst_loader *load
     t->logits = fst_alloc(n * sizeof *t->logits);
     t->grad = fst_alloc(n * sizeof *t->grad);
     t->rows = fst_alloc(EVAL_BATCH * sizeof *t->rows);
-    if (!t->logits || !t->grad || !t->rows)
+    t->of_class = fst_calloc(3 * (size_t)t->classes, sizeof *t->of_class);
+    if (!t->logits || !t->grad || !t->rows || !t->of_class)
         return fst_fail_memory(err, n * sizeof *t->logits);
     fst_status st = fst_loader_start(loader, 0, 0, err);
     for (fst_batch b = {.rows = 1}; !st && b.rows;) {
@@ -276,8 +282,14 @@ static fst_status evaluate(struct session *s, const fst_graph *graph, const fst_
     fst_free(t.logits);
     fst_free(t.grad);
     fst_free(t.rows);
-    if (!st)
-        *out = (struct score){(double)t.correct / (double)t.samples, t.loss / (double)t.samples, t.samples};
+    if (!st) {
+        size_t n = (size_t)t.classes;
+        *out = (struct score){.accuracy = (double)t.correct / (double)t.samples,
+                              .loss = t.loss / (double)t.samples,
+                              .samples = t.samples};
+        fst_macro_scores(t.of_class, t.of_class + n, t.of_class + 2 * n, n, &out->macro_f1, &out->balanced);
+    }
+    fst_free(t.of_class);
     return st;
 }
 
@@ -403,6 +415,8 @@ fst_status fst__save_model(struct session *s, enum step step, const fst_model *m
     r->has_model = true;
     r->accuracy = score.accuracy;
     r->loss = score.loss;
+    r->macro_f1 = score.macro_f1;
+    r->balanced = score.balanced;
     r->parameters = (int64_t)m->state.param_count;
     return fst__write_model(s, step, m, r, r->artifact, score.accuracy, r->digest, err);
 }

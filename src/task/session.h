@@ -52,6 +52,7 @@ struct record {
     char extra[256], extra_digest[FST_DIGEST_HEX]; /* a second file (the partition); "" for none */
     bool has_model;                                /* the artifact is a model, so accuracy, loss and parameters hold */
     double accuracy, loss, seconds;
+    double macro_f1, balanced; /* of a model; NaN in records of earlier versions */
     int64_t parameters, samples;
     uint64_t bytes_up, bytes_down;
     int64_t best_round; /* federated_train: the round whose model was kept, from 1; 0: no choice was made */
@@ -153,7 +154,9 @@ void fst__emit(struct session *s, const char *event, const fst_field *fields, si
 struct score {
     double accuracy, loss; /* NaN when there was nothing to measure on */
     size_t samples;
+    double macro_f1, balanced; /* fst_macro_scores */
 };
+#define FST__NO_SCORE ((struct score){NAN, NAN, 0, NAN, NAN})
 /* Mean cross entropy and accuracy of a model over a source (subset NULL: all). */
 fst_status fst__evaluate(struct session *s, const fst_graph *graph, const fst_state *state, const fst_source *source,
                          const uint32_t *subset, size_t count, struct score *out, fst_error *err);
@@ -248,6 +251,7 @@ struct lesson { /* supervised training of one model */
     const fst_soft_binding *soft; /* NULL: hard labels only */
 };
 fst_status fst__train(struct session *s, const struct lesson *l, fst_model *model, double *seconds, fst_error *err);
+fst_schedule fst__schedule(const struct schedule_section *s, int64_t total);
 fst_optim_spec fst__optim_spec(const struct optimizer_section *o, double clip_norm);
 
 /* ---- steps ---- */

@@ -20,6 +20,10 @@ static json_t *step_json(const struct session *s, enum step step)
     json_t *j = json_object();
     json_object_set_new(j, "accuracy", real_or_null(r->accuracy));
     json_object_set_new(j, "loss", real_or_null(r->loss));
+    if (r->has_model) {
+        json_object_set_new(j, "macro_f1", real_or_null(r->macro_f1));
+        json_object_set_new(j, "balanced_accuracy", real_or_null(r->balanced));
+    }
     json_object_set_new(j, "parameters", r->has_model ? json_integer(r->parameters) : json_null());
     json_object_set_new(j, "samples", json_integer(r->samples));
     json_object_set_new(j, "seconds", real_or_null(r->seconds));

@@ -19,6 +19,7 @@ static const char *const encodings[] = {"f32", "f16", "top_k", NULL};
 static const char *const kd_losses[] = {"kl",           "cross_entropy", "mse_logits", "mse_probabilities",
                                         "standardised", "dkd",           NULL};
 const char *const fst__strategy_names[] = {"fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", NULL};
+static const char *const stop_metrics[] = {"accuracy", "macro_f1", "loss", NULL};
 static const char *const selections[] = {"best", "last", NULL};
 static const char *const precisions[] = {"f32", "bf16", NULL};
 
@@ -172,6 +173,16 @@ static bool check_schedule(const void *object, fst__complaint *c)
 static const fst__schema schedule_schema =
     FST__SCHEMA(struct schedule_section, schedule_fields, .shorthand = "name", .check = check_schedule);
 
+static const fst__field early_stopping_fields[] = {
+    FST__F_INT(struct early_stopping_section, patience, 1, 1000000, "5",
+               "epochs without a better one after which training stops"),
+    FST__F_DOUBLE(struct early_stopping_section, min_delta, 0, 1e6, "0", "a better one is better by more than this"),
+    FST__F_ENUM(struct early_stopping_section, metric, stop_metrics, "accuracy",
+                "what is compared, on the validation samples"),
+};
+static const fst__schema early_stopping_schema =
+    FST__SCHEMA(struct early_stopping_section, early_stopping_fields, .shorthand = "patience");
+
 /* `at` reaches the struct training inside a stage's struct. */
 #define TRAINING_FIELDS(default_epochs)                                                                      \
     FST__F_STRING(struct training, model, NULL,                                                              \
@@ -185,6 +196,8 @@ static const fst__schema schedule_schema =
         FST__F_BOOL(struct training, drop_last, "false", "leave out a last batch that is not full"),         \
         FST__F_MAP(struct training, optimizer, &optimizer_schema, "update rule and its numbers"),            \
         FST__F_MAP(struct training, schedule, &schedule_schema, "learning rate by epoch"),                   \
+        FST__F_OPTIONAL(struct training, early_stopping, has_early_stopping, &early_stopping_schema,         \
+                        "stops when epochs get no better on the validation samples; the best one is kept"),  \
         FST__F_DOUBLE(struct training, clip_norm, 0, 1e6, "0", "largest norm of the gradient; 0: no limit"), \
         FST__F_DOUBLE(struct training, label_smoothing, 0, 0.999, "0", "of the hard labels")
 
@@ -273,6 +286,8 @@ static const fst__field federated_fields[] = {
                .when = {FST__WITH("strategy", "fedavgm", "fedadagrad", "fedadam", "fedyogi")}),
     FST__F_DOUBLE(struct federated_section, clip_norm, 0, 1e6, "0", "largest norm of a gradient; 0: no limit"),
     FST__F_MAP(struct federated_section, optimizer, &optimizer_schema, "of the clients; fresh in every round"),
+    FST__F_OPTIONAL(struct federated_section, schedule, has_schedule, &schedule_schema,
+                    "learning rate of the clients by round: rounds stand for epochs; missing: constant"),
     FST__F_STRING(struct federated_section, init, "edge_kd",
                   "the model that the rounds start from: edge_kd, edge_alone, cloud_pretrain, random or a model file, "
                   "relative to the task's folder"),
@@ -409,6 +424,16 @@ static bool cohort_complaint(const struct task_file *f, fst__complaint *c)
     return c->key != NULL;
 }
 
+static bool stops_early(const struct task_file *f, const char **key)
+{
+    bool teacher = f->stages.has_cloud_pretrain && f->stages.cloud_pretrain.has_early_stopping;
+    *key = teacher ? "stages.cloud_pretrain.early_stopping" : "stages.edge_kd.early_stopping";
+    bool stops = teacher || (f->stages.has_edge_kd && f->stages.edge_kd.training.has_early_stopping);
+    if (!stops)
+        *key = NULL;
+    return stops;
+}
+
 /* What concerns several of the maps. */
 static bool check_task(const void *object, fst__complaint *c)
 {
@@ -422,6 +447,10 @@ static bool check_task(const void *object, fst__complaint *c)
         return false;
     }
     const char *why = NULL;
+    if (!f->data.own_validation && f->data.validation == 0 && stops_early(f, &c->key)) {
+        snprintf(c->text, sizeof c->text, "needs samples to judge epochs by: set data.validation");
+        return false;
+    }
     if (f->has_topology && f->data.own_validation && !f->data.edge_path_count && f->topology.cloud_share < 1)
         c->key = "data.own_validation",
         why = "a topology deals out the training samples: set validation: SHARE, not own_validation";

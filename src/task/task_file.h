@@ -80,12 +80,20 @@ struct schedule_section {
     size_t milestone_count;
 };
 
+struct early_stopping_section {
+    int64_t patience;
+    double min_delta;
+    int metric; /* 0 accuracy, 1 macro_f1, 2 loss */
+};
+
 /* What all supervised stages share. */
 struct training {
     char *model, *init; /* init: a model file or NULL */
     int64_t epochs, batch_size;
     struct optimizer_section optimizer;
     struct schedule_section schedule;
+    bool has_early_stopping;
+    struct early_stopping_section early_stopping;
     double clip_norm, label_smoothing;
     bool drop_last;
 };
@@ -123,6 +131,8 @@ struct federated_section {
     bool drop_last;
     struct server_section server;
     struct optimizer_section optimizer;
+    bool has_schedule;
+    struct schedule_section schedule; /* by round */
     char *init; /* a stage, "random" or a file */
     int select; /* 0 "best", 1 "last" */
     int64_t evaluate_every;

@@ -17,7 +17,7 @@ struct course {
     fst_loader *loader;
     fst_optim optim;
     fst_state best;
-    double best_accuracy; /* below 0: none yet */
+    double best_accuracy; /* or what early stopping compares, more being better; of best_epoch */
     int64_t best_epoch;
     char *checkpoint, *last; /* paths; the latter: its end, FST__LAST */
     bool saved_once;         /* the checkpoint is there, and of this course */
@@ -42,16 +42,16 @@ fst_optim_spec fst__optim_spec(const struct optimizer_section *o, double clip_no
                             .clip_norm = clip_norm};
 }
 
-static fst_schedule schedule_of(const struct training *t)
+fst_schedule fst__schedule(const struct schedule_section *t, int64_t total)
 {
-    fst_schedule s = {.kind = (fst_schedule_kind)t->schedule.name,
-                      .eta_min = t->schedule.eta_min,
-                      .gamma = t->schedule.gamma,
-                      .total = t->epochs,
-                      .warmup = t->schedule.warmup,
-                      .step_size = t->schedule.step_size,
-                      .milestone_count = (int)t->schedule.milestone_count};
-    memcpy(s.milestones, t->schedule.milestones, sizeof s.milestones);
+    fst_schedule s = {.kind = (fst_schedule_kind)t->name,
+                      .eta_min = t->eta_min,
+                      .gamma = t->gamma,
+                      .total = total,
+                      .warmup = t->warmup,
+                      .step_size = t->step_size,
+                      .milestone_count = (int)t->milestone_count};
+    memcpy(s.milestones, t->milestones, sizeof s.milestones);
     return s;
 }
 
@@ -272,7 +272,7 @@ static fst_status pause_if_asked(struct course *c, fst_error *err)
 static double rate_of(const struct course *c)
 {
     const struct training *t = c->lesson->training;
-    fst_schedule schedule = schedule_of(t);
+    fst_schedule schedule = fst__schedule(&t->schedule, t->epochs);
     return fst_schedule_rate(&schedule, t->optimizer.learning_rate, c->epoch);
 }
 
@@ -309,11 +309,34 @@ static fst_status one_epoch(struct course *c, fst_error *err)
     return st;
 }
 
+/* What epochs are compared by; more is better. */
+static double worth(const struct course *c, const struct score *v)
+{
+    const struct training *t = c->lesson->training;
+    int metric = t->has_early_stopping ? t->early_stopping.metric : 0;
+    return metric == 1 ? v->macro_f1 : metric == 2 ? -v->loss : v->accuracy;
+}
+
+static bool is_better(const struct course *c, const struct score *v)
+{
+    const struct training *t = c->lesson->training;
+    return c->best_epoch < 0 ||
+           worth(c, v) > c->best_accuracy + (t->has_early_stopping ? t->early_stopping.min_delta : 0);
+}
+
+/* Follows from what a checkpoint holds, so that it is the same after an interruption. */
+static bool stops_early(const struct course *c)
+{
+    const struct training *t = c->lesson->training;
+    return t->has_early_stopping && !c->batch && c->best_epoch >= 0 &&
+           c->epoch - 1 - c->best_epoch >= t->early_stopping.patience;
+}
+
 static fst_status close_epoch(struct course *c, fst_error *err)
 {
     struct session *s = c->s;
     double accuracy = (double)c->correct / (double)c->rows, loss = c->loss_sum / (double)c->rows;
-    struct score v = {NAN, NAN, 0};
+    struct score v = FST__NO_SCORE;
     /* kernels can hide a NaN from the loss: max(NaN, 0) may be 0 */
     fst_status st = fst__state_sound(&c->model->state, err);
     if (st)
@@ -322,8 +345,8 @@ static fst_status close_epoch(struct course *c, fst_error *err)
         st = fst__evaluate(s, c->model->graph, &c->model->state, s->train, s->order + s->learn, s->validate, &v, err);
         if (st)
             return st;
-        if (v.accuracy > c->best_accuracy) {
-            c->best_accuracy = v.accuracy;
+        if (is_better(c, &v)) {
+            c->best_accuracy = worth(c, &v);
             c->best_epoch = c->epoch;
             fst_state_copy(&c->best, &c->model->state);
         }
@@ -396,13 +419,19 @@ static fst_status teach(struct course *c, fst_error *err)
                 c->batch + 1);
     fst__watch_begin(c->s, c->lesson->label, (uint64_t)t->epochs * epoch_rows(c), "samples");
     fst__watch_update(c->s, (uint64_t)c->epoch * epoch_rows(c) + c->rows, NULL); /* none of this run's work */
-    while (!st && c->epoch < t->epochs) {
+    while (!st && c->epoch < t->epochs && !stops_early(c)) {
         st = one_epoch(c, err);
         if (!st)
             st = close_epoch(c, err);
     }
     if (!st && fst__extendable(c->s, c->lesson->step))
         st = save(c, c->last, err);
+    if (!st && stops_early(c) && c->epoch < t->epochs) {
+        fst_field f[] = {FST_INT("epoch", c->epoch), FST_INT("best_epoch", c->best_epoch + 1)};
+        fst__emit(c->s, "early_stopping", f, 2);
+        fst_log(FST_LOG_INFO, "%s: stopped after epoch %lld, epoch %lld was the best", c->lesson->label,
+                (long long)c->epoch, (long long)c->best_epoch + 1);
+    }
     if (!st && c->best.params && c->best_epoch >= 0)
         fst_state_copy(&c->model->state, &c->best);
     return st;

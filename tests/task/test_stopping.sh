@@ -1,0 +1,89 @@
+#!/bin/bash
+# Early stopping, learning rates by round, and scores in which every class counts the same.
+# Needs $FEDSTILL, the program, and $FEDSTILL_HELPER, built from helper.c.
+# shellcheck source=tests/task/common.sh
+. "$(dirname "$0")/common.sh"
+"$FEDSTILL_HELPER" data "$folder/data" 120 60 || exit 1
+task=$folder/task
+mkdir "$task"
+cat >"$task/task.yaml" <<END
+name: stopping
+seed: 11
+data: {source: idx, path: $folder/data, validation: 0.25}
+clients: {count: 3}
+stages:
+  cloud_pretrain: {model: logistic_regression, epochs: 8, batch_size: 30, optimizer: {name: sgd, learning_rate: 1e-30}}
+  federated_train: {model: logistic_regression, init: cloud_pretrain, rounds: 2, batch_size: 16, optimizer: {name: sgd, learning_rate: 0.05}}
+END
+weights() { # FILE: a digest of its tensors alone
+    rm -f "$folder/weights.safetensors"
+    "$FEDSTILL" model export "$1" --out "$folder/weights.safetensors" >/dev/null 2>&1 || echo "cannot export $1"
+    sha256sum <"$folder/weights.safetensors"
+}
+figure() { "$FEDSTILL_HELPER" json "$task/$1/stage.json" "$2"; }
+p=stages.cloud_pretrain
+pretrain() { # OUTPUT SETTING...
+    local output=$1 sets=()
+    shift
+    for setting; do sets+=(--set "$setting"); done
+    expect 0 run "$task" --no-reuse --mode pretrain --set output="$output" "${sets[@]}"
+}
+epochs() { grep -c '"event": *"epoch"' "$task/$1/events.jsonl"; }
+
+# ---- nothing gets better than the first epoch: it stops after `patience` more, whatever the metric
+for metric in accuracy macro_f1 loss; do
+    pretrain $metric $p.early_stopping.patience=2 $p.early_stopping.metric=$metric
+    said err "cloud_pretrain: stopped after epoch 3, epoch 1 was the best"
+    same "epochs by $metric" "$(epochs $metric)" 3
+done
+# with a rate that teaches something but a delta that nothing reaches, the same, and the first epoch's model is kept
+fast=$p.optimizer.learning_rate=0.1
+pretrain delta $fast $p.early_stopping.patience=3 $p.early_stopping.metric=loss $p.early_stopping.min_delta=100
+said err "stopped after epoch 4, epoch 1 was the best"
+pretrain one $fast $p.epochs=1
+same "the best epoch is kept" "$(weights "$task/delta/cloud_pretrain/model.safetensors")" \
+    "$(weights "$task/one/cloud_pretrain/model.safetensors")"
+# while the loss falls it does not stop, and the last epoch is the best
+pretrain falls $fast $p.early_stopping=1 $p.early_stopping.metric=loss $p.epochs=3
+unsaid err "stopped after"
+same "epochs while the loss falls" "$(epochs falls)" 3
+# what was interrupted, or had fewer epochs, stops where it would have stopped
+pretrain grown $fast $p.early_stopping.patience=3 $p.early_stopping.metric=loss $p.early_stopping.min_delta=100 $p.epochs=2
+unsaid err "stopped after"
+pretrain grown $fast $p.early_stopping.patience=3 $p.early_stopping.metric=loss $p.early_stopping.min_delta=100
+said err "going on at epoch 3"
+said err "stopped after epoch 4, epoch 1 was the best"
+true_that "stopping after an interruption gives another model" cmp "$task/grown/cloud_pretrain/model.safetensors" \
+    "$task/delta/cloud_pretrain/model.safetensors"
+expect 2 run "$task" --dry-run --set $p.early_stopping=2 --set data.validation=0
+said err "$p.early_stopping"
+said err "set data.validation"
+
+# ---- rates by round: one that vanishes in the second round leaves what the first made
+f=stages.federated_train
+federated() { # OUTPUT SETTING...
+    local output=$1 sets=()
+    shift
+    for setting; do sets+=(--set "$setting"); done
+    expect 0 run "$task" --no-reuse --set output="$output" "${sets[@]}"
+}
+federated single $f.rounds=1
+federated vanishing $f.schedule.name=multistep $f.schedule.milestones=1 $f.schedule.gamma=1e-30
+same "a second round with no rate" "$(weights "$task/vanishing/federated_train/model.safetensors")" \
+    "$(weights "$task/single/federated_train/model.safetensors")"
+federated constant
+true_that "the second round does nothing" [ "$(weights "$task/constant/federated_train/model.safetensors")" != \
+    "$(weights "$task/single/federated_train/model.safetensors")" ]
+federated constant $f.rounds=3 $f.schedule=cosine
+unsaid err "going on"
+
+# ---- macro F1 and balanced accuracy: in the records, the summary and eval, and the same there
+expect 0 eval "$task/constant/federated_train/model.safetensors" "$folder/data" --json
+for key in macro_f1 balanced_accuracy; do
+    value=$(figure constant/federated_train $key)
+    same "$key of eval" "$(printf %.8f "$("$FEDSTILL_HELPER" json "$folder/out" $key)")" "$(printf %.8f "$value")"
+    same "$key of the summary" "$("$FEDSTILL_HELPER" json "$task/constant/summary.json" stages.federated_train.$key)" "$value"
+done
+expect 0 eval "$task/constant/federated_train/model.safetensors" "$folder/data"
+said out "macro F1"
+finish
