@@ -338,12 +338,12 @@ static size_t covered(struct job *j, const char *prefix)
  * names; false when none does. Tries the beginnings of a few names only. */
 static bool find_prefix(struct job *j, char out[FST__NAME])
 {
-    enum { TRIED = 32 };
+    enum { TRIED = 32, MOST_NAMES = 4096 };
     size_t need = 0, tried = 0;
     char last[FST__NAME] = "";
     for (size_t k = 0; k < j->wants; k++)
         need += !is_counter(j, k);
-    for (size_t i = 0; !j->o->prefix && i < j->count && tried < TRIED; i++) {
+    for (size_t i = 0; !j->o->prefix && j->count <= MOST_NAMES && i < j->count && tried < TRIED; i++) {
         const char *name = theirs(j, i).name, *end = strchr(name, '.');
         if (strlen(name) >= FST__NAME || (last[0] && !strncmp(name, last, strlen(last))))
             continue;
