@@ -28,7 +28,7 @@ static const struct option_spec options[] = {
      .type = OPTION_INT,
      .min = 1,
      .max = INT64_MAX,
-     .help = "Only the first N samples."},
+     .help = "Only N samples, of every class its share."},
     THREADS_OPTION("Threads (default: the CPUs)."),
     {.name = "batch",
      .letter = 'b',

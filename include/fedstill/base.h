@@ -194,6 +194,12 @@ FST_API const char *fst_json_found(const struct json_t *j, char out[FST_JSON_FOU
 FST_MUST FST_API fst_status fst_json_whole(const struct json_t *object, const char *key, int64_t low, int64_t high,
                                            int64_t *out, fst_error *err);
 
+/* ---- shares ------------------------------------------------------------------------------- */
+
+/* How many of n things a share of them is (0 ... 1): the nearest whole number, halves up, of the decimal number that was
+ * written. 0.29 of 100 is 29, though 0.29 * 100 is a little less in binary. */
+FST_API size_t fst_share_of(size_t n, double share);
+
 /* ---- files -------------------------------------------------------------------------------- */
 
 /* Opens a file for reading; the caller closes *fd. Never waits for somebody to write to a named pipe for more than a

@@ -109,7 +109,7 @@ typedef struct fst_source_spec {
     int image_channels;   /* folder: 1 or 3 (0: 3) */
     int image_height, image_width; /* folder: 0: as the first image; other sizes are an error that says so */
     size_t window;        /* sigmf: complex samples a window; 0: as long as the annotations, all of one length */
-    size_t limit;         /* > 0: only the first `limit` samples; classes are those of all */
+    size_t limit;         /* > 0: only so many samples, as fst_stratified_pick chooses them; classes are those of all */
 } fst_source_spec;
 
 FST_MUST FST_API fst_status fst_source_open(fst_source **out, const fst_source_spec *spec, fst_error *err);
@@ -133,6 +133,12 @@ typedef struct fst_source_part {
 } fst_source_part;
 FST_MUST FST_API fst_status fst_source_compose(fst_source **out, const char *name, const fst_source_part *parts,
                                                size_t n, fst_error *err);
+/* Picks `limit` of n samples (all, if there are no more) for a trial with less data: of every class as large a share as
+ * of all, but at least one sample of each class if the limit allows; within a class evenly from the first on, so that
+ * data in some order keep their variety. index: room for them; it gets positions 0 ... n-1, rising. The same labels
+ * and limit give the same samples. */
+FST_MUST FST_API fst_status fst_stratified_pick(const int32_t *labels, size_t n, size_t limit, uint32_t *index,
+                                                fst_error *err);
 /* Writes samples as the array format reads them: x, y (I32), and snr and burst where they are known, to a
  * .safetensors file (format FST_DATA_FORMAT) or an .npz. index: `count` positions; NULL: all samples. Names of
  * classes are written always, the numbers where there are no names, so that a part without some class has as many
@@ -245,9 +251,9 @@ typedef struct fst_partition_spec {
     int clients;
     double alpha;             /* dirichlet, quantity */
     int classes_per_client;   /* shards */
-    size_t min_samples; /* every client gets at least so many (groups where there are groups; default 1); an error when
-                         * impossible. Shares are drawn again a few times, then samples are moved from the largest
-                         * clients */
+    size_t min_samples; /* every client gets at least so many samples (default 1), in whole groups where there are
+                         * groups; an error when impossible. Shares are drawn again a few times, then samples are moved
+                         * from the largest clients */
     uint64_t seed;            /* streams "partition..." */
 } fst_partition_spec;
 
@@ -267,6 +273,9 @@ FST_API const char *fst_partition_kind_name(fst_partition_kind k);
 FST_API bool fst_partition_kind_parse(const char *name, fst_partition_kind *out);
 FST_MUST FST_API fst_status fst_partition_make(fst_partition *out, const fst_source *s,
                                                const fst_partition_spec *spec, fst_error *err);
+/* A partition of one's own: owner[i] is the client of sample i, 0 ... clients-1, or -1 for nobody. Method is "", seed 0. */
+FST_MUST FST_API fst_status fst_partition_from_owners(fst_partition *out, const fst_source *s, const int32_t *owner,
+                                                      int clients, fst_error *err);
 /* The split is a safetensors file (format fedstill-partition-1): `client` I32 (samples), -1 for nobody, and
  * `counts` I64 (clients, classes); metadata method, seed, data_digest. digest may be NULL. */
 FST_MUST FST_API fst_status fst_partition_write(const fst_partition *p, const char *path,
@@ -294,7 +303,8 @@ typedef struct fst_tiers_spec {
  * Which site has which sample, for what. Sites are the cloud (0) and the edges (1 ...). Samples of one group stay
  * together; without groups each sample is its own. Class by class, in the order of their SNR where it is known, groups
  * go to where most is missing of the share, so that shares hold to within about a group for every class and, nearly, for
- * every SNR. Where a site has a class at all, some of it is for training.
+ * every SNR. Single samples are dealt so that the sums over all classes are the shares too, to the nearest sample.
+ * Where a site has a class at all, some of it is for training.
  */
 typedef struct fst_tiers {
     fst_tiers_spec spec;

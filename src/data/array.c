@@ -210,8 +210,7 @@ static fst_status settle_layout(const fst__held *h, const fst_array *x, fst_layo
 }
 
 /* Takes over x->data. */
-static fst_status take_samples(fst__held *h, fst_array *x, size_t labels, fst_layout layout, size_t limit,
-                               fst_error *err)
+static fst_status take_samples(fst__held *h, fst_array *x, size_t labels, fst_layout layout, fst_error *err)
 {
     size_t bytes = 0;
     char text[256];
@@ -226,7 +225,7 @@ static fst_status take_samples(fst__held *h, fst_array *x, size_t labels, fst_la
         sample.dim[sample.rank++] = x->shape.dim[i];
     if (sample.rank == 0)
         sample = FST_SHAPE(1); /* a number a sample */
-    fst_status s = fst__held_describe(h, x->dtype, &sample, fst__limited(labels, limit), &bytes, err);
+    fst_status s = fst__held_describe(h, x->dtype, &sample, labels, &bytes, err);
     if (!s)
         s = settle_layout(h, x, layout, &sample, err);
     if (s)
@@ -403,6 +402,7 @@ static fst_status read_all(const struct fst__store *st, const fst_source_spec *s
     size_t count = 0;
     int classes = spec->classes;
     fst_status s = FST_OK;
+    h->limit = spec->limit;
     s = fst__store_names(st, spec, x_name, y_name, err);
     if (!s)
         s = read_names(st, h, &classes, err);
@@ -416,7 +416,7 @@ static fst_status read_all(const struct fst__store *st, const fst_source_spec *s
     if (!s)
         s = store_read(st, x_name, true, &x, err);
     if (!s)
-        s = take_samples(h, &x, count, layout_of(st, spec), spec->limit, err);
+        s = take_samples(h, &x, count, layout_of(st, spec), err);
     fst_array_release(&x);
     if (!s)
         s = fst__held_finish(h, h->own_labels, count, classes, out, err);

@@ -51,7 +51,7 @@ static fst_status read_file(fst__held *h, fst__reader *r, unsigned char *block, 
     return FST_OK;
 }
 
-static fst_status read_files(fst__held *h, fst__reader *files, size_t n, size_t limit, fst_error *err)
+static fst_status read_files(fst__held *h, fst__reader *files, size_t n, fst_error *err)
 {
     uint64_t total = 0, one = 0;
     fst_status s = FST_OK;
@@ -60,7 +60,7 @@ static fst_status read_files(fst__held *h, fst__reader *files, size_t n, size_t 
         total += one;
     }
     if (!s)
-        s = fst__held_reserve(h, FST_U8, &FST_SHAPE(3, 32, 32), fst__limited(total, limit), err);
+        s = fst__held_reserve(h, FST_U8, &FST_SHAPE(3, 32, 32), total, err);
     if (s)
         return s;
     size_t count = h->base.count, at = 0;
@@ -81,7 +81,8 @@ fst_status fst__cifar10_read(fst_source **out, const char *name, fst__reader *fi
     fst_status s = fst__held_new(&h, &vtable, name, err);
     if (s)
         return s;
-    s = read_files(h, files, n, limit, err);
+    s = read_files(h, files, n, err);
+    h->limit = limit;
     if (!s)
         s = fst__held_finish(h, h->own_labels, h->base.count, CLASSES, out, err);
     if (s)
@@ -166,7 +167,7 @@ static bool has_binary(const char *path)
     return found;
 }
 
-/* Opens the split's files one by one; with a limit the later ones may be missing. */
+/* Opens the split's files one by one; where the first ones have enough for a limit, the others may be missing. */
 static fst_status open_files(char **paths, fst__reader *files, size_t *n, const char *folder,
                              const fst_source_spec *spec, fst_error *err)
 {
@@ -175,13 +176,13 @@ static fst_status open_files(char **paths, fst__reader *files, size_t *n, const 
     for (int i = 0; i < (test ? 1 : BATCHES); i++) {
         char file[32];
         snprintf(file, sizeof file, test ? "test_batch.bin" : "data_batch_%d.bin", i + 1);
+        if (spec->limit && total >= spec->limit && !fst__has(folder, file))
+            break;
         fst_status s = open_file(&paths[i], &files[i], folder, file, err);
         if (s)
             return s;
         ++*n;
         total += files[i].size / RECORD;
-        if (spec->limit && total >= spec->limit)
-            break;
     }
     return FST_OK;
 }

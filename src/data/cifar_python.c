@@ -136,7 +136,7 @@ static fst_status read_names(fst_source *s, const struct edition *e, const char 
 
 /* ---- all batches --------------------------------------------------------------------------------- */
 
-static fst_status read_batch(fst__held *h, const struct edition *e, const char *folder, const char *file, size_t limit,
+static fst_status read_batch(fst__held *h, const struct edition *e, const char *folder, const char *file,
                              fst_error *err)
 {
     fst_pickle *p = NULL;
@@ -147,26 +147,28 @@ static fst_status read_batch(fst__held *h, const struct edition *e, const char *
     if (!s)
         s = fst_pickle_read(&p, path, MAX_PICKLE_BYTES, err);
     if (!s)
-        s = fst__cifar_python_add(h, path, p, e->labels, e->classes, limit, err);
+        s = fst__cifar_python_add(h, path, p, e->labels, e->classes, 0, err);
     fst_pickle_free(p);
     fst_free(path);
     return s;
 }
 
-/* With a limit the later batches may be missing. */
+/* Where the first batches have enough for a limit, the others may be missing. */
 static fst_status read_all(fst__held *h, const struct edition *e, const char *folder, const fst_source_spec *spec,
                            fst_error *err)
 {
     size_t bytes = 0;
     fst_status s = FST_OK;
     if (!strcmp(spec->split, "test"))
-        s = read_batch(h, e, folder, e->test, spec->limit, err);
+        s = read_batch(h, e, folder, e->test, err);
     else
-        for (size_t i = 0; !s && e->train[i] && (!spec->limit || h->base.count < spec->limit); i++)
-            s = read_batch(h, e, folder, e->train[i], spec->limit, err);
+        for (size_t i = 0; !s && e->train[i] && (!spec->limit || h->base.count < spec->limit || fst__has(folder, e->train[i]));
+             i++)
+            s = read_batch(h, e, folder, e->train[i], err);
     if (!s)
         s = fst__held_describe(h, FST_U8, &FST_SHAPE(3, 32, 32), h->base.count, &bytes, err);
     h->data = h->own_data;
+    h->limit = spec->limit;
     return s;
 }
 

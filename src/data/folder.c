@@ -163,7 +163,9 @@ struct job {
     size_t *images; /* of each class */
     struct tally skipped;
     fst__held *held;
-    size_t want; /* samples to read */
+    uint32_t *picks; /* with a limit: which images are read, of all in their order, rising; else NULL */
+    size_t seen;     /* images that reading came past */
+    size_t want;     /* samples to read */
     size_t done;
 };
 
@@ -405,7 +407,7 @@ static fst_status check_counts(struct job *j, fst_error *err)
     return FST_OK;
 }
 
-/* All classes are counted, also those after a limit. */
+/* All classes are counted, whatever the limit. */
 static fst_status count(struct job *j, fst_error *err)
 {
     j->want = SIZE_MAX;
@@ -417,7 +419,26 @@ static fst_status count(struct job *j, fst_error *err)
         s = count_loose(j, err);
     if (!s)
         s = check_counts(j, err);
-    j->want = (size_t)fst__limited(j->done, j->spec->limit);
+    j->want = j->done;
+    return s;
+}
+
+/* The labels are known before an image is decoded: with a limit only those that it leaves are. */
+static fst_status choose_images(struct job *j, fst_error *err)
+{
+    size_t all = j->want, limit = j->spec->limit, at = 0;
+    if (!limit || limit >= all)
+        return FST_OK;
+    int32_t *labels = fst_alloc(all * sizeof *labels);
+    j->picks = fst_alloc(limit * sizeof *j->picks);
+    fst_status s = labels && j->picks ? FST_OK : fst_fail_memory(err, all * sizeof *labels);
+    for (size_t c = 0; !s && c < j->classes.n; c++)
+        for (size_t i = 0; i < j->images[c]; i++)
+            labels[at++] = (int32_t)c;
+    if (!s)
+        s = fst_stratified_pick(labels, all, limit, j->picks, err);
+    fst_free(labels);
+    j->want = limit;
     return s;
 }
 
@@ -461,6 +482,8 @@ static fst_status keep_folder(struct job *j, const char *folder, size_t class, f
     struct names files = {0};
     fst_status s = list(&files, folder, IMAGE, err);
     for (size_t i = 0; !s && i < files.n && j->done < j->want; i++) {
+        if (j->picks && j->picks[j->done] != j->seen++)
+            continue;
         char *path = fst_path_join(folder, files.v[i]);
         s = path ? keep_image(j, path, (int)class, err) : fst_fail_memory(err, strlen(folder));
         fst_free(path);
@@ -479,6 +502,8 @@ static fst_status run(struct job *j, fst_source **out, fst_error *err)
         s = check_classes(j, err);
     if (!s)
         s = count(j, err);
+    if (!s)
+        s = choose_images(j, err);
     if (!s)
         s = each_folder(j, keep_folder, err);
     if (!s && j->done < j->want)
@@ -506,6 +531,7 @@ static fst_status open_folder(fst_source **out, const fst_source_spec *spec, fst
         fst__held_close(&j.held->base);
     names_release(&j.classes);
     fst_free(j.images);
+    fst_free(j.picks);
     fst_free(j.root);
     fst_free(j.classes_at);
     fst_free(j.images_at);

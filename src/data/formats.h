@@ -62,6 +62,7 @@ typedef struct fst__held {
     int32_t *own_labels;
     float *own_snr;
     int64_t *own_group;
+    size_t limit; /* > 0: fst__held_finish keeps so many of the samples, of all classes; needs own_data */
 } fst__held;
 
 fst_status fst__held_get(const fst_source *s, size_t i, void *dst, fst_error *err);
@@ -74,8 +75,8 @@ FST_MUST fst_status fst__held_describe(fst__held *h, fst_dtype dtype, const fst_
 FST_MUST fst_status fst__held_reserve(fst__held *h, fst_dtype dtype, const fst_shape *shape, uint64_t count,
                                       fst_error *err);
 /* Checks `nlabels` labels (at least base.count; those behind it only count for the number of classes), sets
- * classes (`wanted`, or as many as the labels show when that is 0) and the digest, and hands h out. On failure
- * h is still the caller's. */
+ * classes (`wanted`, or as many as the labels show when that is 0), drops what is beyond h->limit, sets the digest,
+ * and hands h out. On failure h is still the caller's. */
 FST_MUST fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t nlabels, int wanted, fst_source **out,
                                      fst_error *err);
 /* A copy of n names in one block, as class_names is. */
@@ -103,6 +104,15 @@ const char *fst__foreign(const void *data, size_t len);
 FST_MUST fst_status fst__not_foreign(const char *path, fst_error *err);
 /* min(count, limit), limit 0 meaning none. */
 uint64_t fst__limited(uint64_t count, size_t limit);
+
+/* ---- numbers by class --------------------------------------------------------------------- */
+
+/* Divides `total` among classes of n[c] samples as they share the samples: each gets its quota to the nearest whole
+ * number, so that the sum is right, but at most most[c]; the sum is less than total only where these do not allow more.
+ * each: every class that is there gets one at least, if total is enough for that. Where quotas are alike the class
+ * `first` and those after it have precedence. */
+FST_MUST fst_status fst__apportion(const size_t *n, const size_t *most, size_t classes, size_t total, bool each,
+                                   size_t first, size_t *out, fst_error *err);
 
 /* ---- parsers that the tests and fuzz targets call over memory ------------------------------ */
 

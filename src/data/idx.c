@@ -1,8 +1,8 @@
 /*
  * IDX, the format of MNIST and its relatives: two zero bytes, the element type, the rank, the
- * dimensions (big-endian), then the elements. Both headers are read and compared first; then labels, of which only as
- * many are kept as samples are wanted; then images are inflated straight into the block that the source keeps. Only
- * unsigned bytes are read, since nothing else is published in this format.
+ * dimensions (big-endian), then the elements. Both headers are read and compared first, then labels; then images are
+ * inflated straight into the block that the source keeps. Only unsigned bytes are read, since nothing else is published
+ * in this format.
  *
  * EMNIST holds several sets in one folder, with names of their own, and its images are stored transposed (columns
  * first): they are turned here, so that letters stand upright as MNIST's digits do.
@@ -201,9 +201,9 @@ struct listing {
     int classes;       /* wanted, or as many as there are */
 };
 
-/* Stores a block of labels, those from `keep` on only being looked at. */
+/* Stores a block of labels. */
 static fst_status take_block(fst__held *h, struct listing *l, const unsigned char *block, size_t at, size_t n,
-                             size_t keep, fst_error *err)
+                             fst_error *err)
 {
     for (size_t i = 0; i < n; i++) {
         int label = block[i] - l->first;
@@ -211,8 +211,7 @@ static fst_status take_block(fst__held *h, struct listing *l, const unsigned cha
             return fst_fail(err, FST_E_FORMAT, "%s: sample %zu has label %d, labels must be %d ... %d", h->base.name,
                             at + i, block[i], l->first, l->first + (l->classes ? l->classes : LABELS) - 1);
         l->seen[label] = true;
-        if (at + i < keep)
-            h->own_labels[at + i] = label;
+        h->own_labels[at + i] = label;
     }
     return FST_OK;
 }
@@ -231,19 +230,19 @@ static fst_status grow(fst__held *h, size_t *room, size_t need, fst_error *err)
     return FST_OK;
 }
 
-/* Reads n labels, keeps the first `keep`, and sees all of them, since they tell how many classes there are. */
-static fst_status read_labels(fst__held *h, fst__reader *r, struct listing *l, size_t n, size_t keep, fst_error *err)
+/* Reads n labels, which tell how many classes there are. */
+static fst_status read_labels(fst__held *h, fst__reader *r, struct listing *l, size_t n, fst_error *err)
 {
     unsigned char block[4096];
     size_t room = 0;
     fst_status s = FST_OK;
     for (size_t at = 0; !s && at < n; at += sizeof block) {
-        size_t part = n - at < sizeof block ? n - at : sizeof block, end = at + part < keep ? at + part : keep;
+        size_t part = n - at < sizeof block ? n - at : sizeof block;
         s = fst__reader_exact(r, block, part, "the list of labels", err);
         if (!s)
-            s = grow(h, &room, end, err);
+            s = grow(h, &room, at + part, err);
         if (!s)
-            s = take_block(h, l, block, at, part, keep, err);
+            s = take_block(h, l, block, at, part, err);
     }
     for (int c = 0; c < LABELS && !s; c++)
         if (l->seen[c] && c >= l->classes)
@@ -264,20 +263,18 @@ static fst_shape sample_shape(const fst_shape *file)
     return s;
 }
 
-static fst_status read_images(fst__held *h, fst__reader *r, const fst_shape *shape, size_t keep, fst_error *err)
+static fst_status read_images(fst__held *h, fst__reader *r, const fst_shape *shape, fst_error *err)
 {
+    size_t n = (size_t)shape->dim[0];
     uint64_t whole = 4 + 4 * (uint64_t)shape->rank + (uint64_t)fst_shape_count(shape);
     if (!r->compressed && fst__reader_most(r) != whole)
         return fst_fail(err, FST_E_FORMAT, "%s: %llu bytes, but its header asks for %llu", r->name,
                         (unsigned long long)r->size, (unsigned long long)whole);
     fst_shape sample = sample_shape(shape);
-    fst_status s = fst__held_reserve(h, FST_U8, &sample, keep, err);
+    fst_status s = fst__held_reserve(h, FST_U8, &sample, n, err);
     if (!s)
-        s = fst__reader_exact(r, h->own_data, keep * (size_t)fst_shape_count(&sample), "the images", err);
-    /* Behind a limit nothing is inflated just to see whether it is sound. */
-    if (!s && keep == (size_t)shape->dim[0])
-        s = fst__reader_finish(r, err);
-    return s;
+        s = fst__reader_exact(r, h->own_data, n * (size_t)fst_shape_count(&sample), "the images", err);
+    return s ? s : fst__reader_finish(r, err);
 }
 
 /* Columns become rows. */
@@ -312,10 +309,9 @@ static fst_status read_both(fst__held *h, fst__reader *images, fst__reader *labe
     if (x.dim[0] != y.dim[0])
         return fst_fail(err, FST_E_MISMATCH, "%s: holds %lld images, but there are %lld labels", images->name,
                         (long long)x.dim[0], (long long)y.dim[0]);
-    size_t n = (size_t)x.dim[0], keep = (size_t)fst__limited(n, how->limit);
-    s = read_labels(h, labels, l, n, keep, err);
+    s = read_labels(h, labels, l, (size_t)x.dim[0], err);
     if (!s)
-        s = read_images(h, images, &x, keep, err);
+        s = read_images(h, images, &x, err);
     if (!s && how->transposed && x.rank == 3)
         s = turn(h, err);
     return s;
@@ -340,6 +336,7 @@ fst_status fst__idx_read(fst_source **out, const char *name, fst__reader *images
     fst_status s = fst__held_new(&h, &vtable, name, err);
     if (s)
         return s;
+    h->limit = how->limit;
     s = read_both(h, images, labels, how, &l, err);
     if (!s)
         s = fst__held_finish(h, h->own_labels, h->base.count, l.classes, out, err);

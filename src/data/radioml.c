@@ -211,7 +211,7 @@ static fst_status take_cells(fst__held *h, const fst_pickle_value *root, const f
         s = fst_fail(err, FST_E_CONFIG, "%s: has %d labels, but %d classes were asked for", h->base.name, classes,
                      spec->classes);
     if (!s)
-        s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, cells[0].x->shape.dim[2]), fst__limited(total, spec->limit),
+        s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, cells[0].x->shape.dim[2]), total,
                               err);
     if (!s)
         s = fill_cells(h, cells, n, err);
@@ -293,7 +293,7 @@ static fst_status take_pair(fst__held *h, const fst_pickle_value *root, const fs
         return fst_fail(err, FST_E_MISMATCH, "%s: '%s' has %zu samples and %zu labels", h->base.name, spec->split, n,
                         length_of(y));
     fst_status s =
-        fst__held_reserve(h, FST_F32, &FST_SHAPE(2, x->array->shape.dim[2]), fst__limited(n, spec->limit), err);
+        fst__held_reserve(h, FST_F32, &FST_SHAPE(2, x->array->shape.dim[2]), n, err);
     if (s)
         return s;
     h->own_labels = fst_alloc(n * sizeof *h->own_labels);
@@ -323,6 +323,7 @@ fst_status fst__radioml_take(fst_source **out, const char *name, const fst_pickl
     fst_status s = fst__held_new(&h, &vtable, name, err);
     if (s)
         return s;
+    h->limit = spec->limit;
     bool split = fst_pickle_find(root, "train") || fst_pickle_find(root, "test");
     s = split ? take_pair(h, root, spec, out, err) : take_cells(h, root, spec, out, err);
     if (s)

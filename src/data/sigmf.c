@@ -50,6 +50,7 @@ struct job {
     size_t count, cap;
     struct named *index; /* the classes, sorted by name */
     size_t classes;
+    uint32_t *picks; /* which windows are read, rising; NULL: all */
     fst__held *held;
 };
 
@@ -74,6 +75,7 @@ static void job_release(struct job *j)
 {
     recordings_release(j);
     fst_free(j->index);
+    fst_free(j->picks);
 }
 
 /* ---- finding recordings --------------------------------------------------------------------- */
@@ -535,9 +537,10 @@ static fst_status check_digest(const struct recording *r, int fd, fst_error *err
     return FST_OK;
 }
 
-/* Where the next window goes, and the number for the next group. */
+/* Where the next window goes, which window of all it is, and the number for the next group. */
 struct cursor {
     size_t at;
+    uint64_t seen;
     int64_t group_base, group_next;
 };
 
@@ -562,6 +565,8 @@ static fst_status take_note(struct job *j, const struct recording *r, int fd, si
     int64_t group = n->has_burst ? c->group_base + n->burst : c->group_next++;
     fst_status s = class_of(j, &r->meta, i, &class, err);
     for (uint64_t w = 0; !s && w < n->count / j->window && c->at < count; w++) {
+        if (j->picks && j->picks[c->at] != c->seen++)
+            continue;
         s = read_samples(r, fd, n->start + w * j->window, j->window, raw, err);
         if (s)
             break;
@@ -597,11 +602,35 @@ static fst_status take_recording(struct job *j, const struct recording *r, unsig
     return s;
 }
 
+/* The labels are known before a window is read: with a limit only those that it leaves are. */
+static fst_status choose_windows(struct job *j, uint64_t total, fst_error *err)
+{
+    size_t at = 0;
+    if (!j->limit || j->limit >= total)
+        return FST_OK;
+    if (total > UINT32_MAX)
+        return fst_fail(err, FST_E_LIMIT, "%s: %" PRIu64 " windows are more than can be counted", j->name, total);
+    int32_t *labels = fst_alloc((size_t)total * sizeof *labels);
+    j->picks = fst_alloc(j->limit * sizeof *j->picks);
+    fst_status s = labels && j->picks ? FST_OK : fst_fail_memory(err, (size_t)total * sizeof *labels);
+    for (size_t r = 0; !s && r < j->count; r++)
+        for (size_t i = 0; !s && i < j->all[r].meta.count; i++) {
+            int32_t class = 0;
+            s = class_of(j, &j->all[r].meta, i, &class, err);
+            for (uint64_t w = 0; !s && w < j->all[r].meta.notes[i].count / j->window; w++)
+                labels[at++] = class;
+        }
+    if (!s)
+        s = fst_stratified_pick(labels, (size_t)total, j->limit, j->picks, err);
+    fst_free(labels);
+    return s;
+}
+
 static fst_status reserve(struct job *j, uint64_t total, fst_error *err)
 {
     fst_shape shape = FST_SHAPE(2, (int64_t)j->window);
     fst__held *h = j->held;
-    fst_status s = fst__held_reserve(h, FST_F32, &shape, fst__limited(total, j->limit), err);
+    fst_status s = fst__held_reserve(h, FST_F32, &shape, j->picks ? j->limit : total, err);
     if (s)
         return s;
     h->own_labels = fst_alloc(h->base.count * sizeof *h->own_labels);
@@ -627,6 +656,8 @@ static fst_status take_all(struct job *j, fst_source **out, fst_error *err)
     struct cursor c = {0};
     unsigned char *raw = NULL;
     fst_status s = settle_window(j, &total, err);
+    if (!s)
+        s = choose_windows(j, total, err);
     if (!s)
         s = reserve(j, total, err);
     if (!s && !(raw = fst_alloc(j->window * MAX_WIDTH)))

@@ -302,6 +302,35 @@ static fst_status check_labels(const char *name, const int32_t *labels, size_t n
     return FST_OK;
 }
 
+/* Moves the samples that the limit leaves to the front, with all that is known of them. */
+static fst_status keep_limit(fst__held *h, fst_error *err)
+{
+    size_t n = h->base.count, bytes = fst_source_sample_bytes(&h->base);
+    if (!h->limit || h->limit >= n)
+        return FST_OK;
+    uint32_t *index = fst_alloc(h->limit * sizeof *index);
+    fst_status s = index ? fst_stratified_pick(h->own_labels, n, h->limit, index, err)
+                         : fst_fail_memory(err, h->limit * sizeof *index);
+    for (size_t i = 0; !s && i < h->limit; i++) {
+        size_t k = index[i]; /* never less than i */
+        memmove(h->own_data + i * bytes, h->own_data + k * bytes, bytes);
+        h->own_labels[i] = h->own_labels[k];
+        if (h->own_snr)
+            h->own_snr[i] = h->own_snr[k];
+        if (h->own_group)
+            h->own_group[i] = h->own_group[k];
+    }
+    fst_free(index);
+    if (s)
+        return s;
+    h->base.count = h->limit;
+    unsigned char *less = fst_realloc(h->own_data, n * bytes, h->limit * bytes);
+    if (less)
+        h->own_data = less;
+    h->data = h->own_data;
+    return FST_OK;
+}
+
 fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t nlabels, int wanted, fst_source **out,
                             fst_error *err)
 {
@@ -312,7 +341,9 @@ fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t nlabels,
     b->labels = labels;
     b->snr = h->own_snr;
     b->group = h->own_group;
-    s = fst__source_digest(b, b->digest, err);
+    s = keep_limit(h, err);
+    if (!s)
+        s = fst__source_digest(b, b->digest, err);
     if (!s)
         *out = b;
     return s;

@@ -1,7 +1,9 @@
 /*
  * Who gets which samples for what: the cloud, the edges, and at each of them training, validation and test. Groups
  * (bursts, recordings) are the units that are dealt. Every deal takes a list of units, sorted by SNR, and shares, and
- * gives each unit to whom most is missing; where in the list it begins is drawn. Files are written in tiers_write.c.
+ * gives each unit to whom most is missing; where in the list it begins is drawn. Class by class a share can only hold
+ * to about a unit, and these add up; so single samples are given out by numbers that are settled for all classes
+ * together. Files are written in tiers_write.c.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -31,6 +33,9 @@ struct work {
     uint32_t *hand;      /* units: the list that is being dealt */
     uint32_t *to;        /* units: to whom each of the hand went */
     double *share, *got; /* edges, at least FST_PARTS */
+    /* classes each: samples that are dealt, the most that may be given away, and what each taker but the first is to
+     * get */
+    size_t *held, *most, *wanted[FST_PARTS];
 };
 
 const char *fst_part_name(fst_part p)
@@ -59,11 +64,16 @@ static void work_release(struct work *w)
     fst_free(w->to);
     fst_free(w->share);
     fst_free(w->got);
+    fst_free(w->held);
+    fst_free(w->most);
+    for (int i = 0; i < FST_PARTS; i++)
+        fst_free(w->wanted[i]);
 }
 
 static fst_status work_reserve(struct work *w, fst_error *err)
 {
     size_t n = w->source->count, most = w->spec->edges > FST_PARTS ? (size_t)w->spec->edges : FST_PARTS;
+    size_t classes = (size_t)w->source->classes;
     w->units = fst_calloc(n, sizeof *w->units);
     w->unit_of = fst_calloc(n, sizeof *w->unit_of);
     w->deck = fst_calloc(n, sizeof *w->deck);
@@ -72,7 +82,13 @@ static fst_status work_reserve(struct work *w, fst_error *err)
     w->to = fst_calloc(n, sizeof *w->to);
     w->share = fst_calloc(most, sizeof *w->share);
     w->got = fst_calloc(most, sizeof *w->got);
-    if (w->units && w->unit_of && w->deck && w->class_at && w->hand && w->to && w->share && w->got)
+    w->held = fst_calloc(classes, sizeof *w->held);
+    w->most = fst_calloc(classes, sizeof *w->most);
+    bool all = w->units && w->unit_of && w->deck && w->class_at && w->hand && w->to && w->share && w->got && w->held &&
+               w->most;
+    for (int i = 0; i < FST_PARTS; i++)
+        all = (w->wanted[i] = fst_calloc(classes, sizeof **w->wanted)) && all;
+    if (all)
         return FST_OK;
     return fst_fail_memory(err, n * (sizeof *w->units + 16));
 }
@@ -199,6 +215,50 @@ static void deal(struct work *w, size_t n, size_t takers, const char *purpose, u
     }
 }
 
+/* Which class has precedence where quotas are alike is drawn, so that it is not the same for validation and test. */
+static size_t first_class(const struct work *w, uint64_t index)
+{
+    fst_rng r;
+    fst_rng_init(&r, w->spec->seed, "tiers.first", index);
+    return (size_t)fst_rng_below(&r, (uint64_t)w->source->classes);
+}
+
+/* Settles what taker t is to get of each class: its share of all samples, to the nearest one, as the classes have them.
+ * What has been settled for others is no longer there, and some of each class stays with the first taker. */
+static fst_status settle(struct work *w, int32_t site, size_t t, double share, fst_error *err)
+{
+    size_t classes = (size_t)w->source->classes, all = 0;
+    for (size_t c = 0; c < classes; c++) {
+        size_t gone = w->held[c] > 0;
+        for (size_t i = 1; i < t; i++)
+            gone += w->wanted[i][c];
+        w->most[c] = w->held[c] > gone ? w->held[c] - gone : 0;
+        all += w->held[c];
+    }
+    return fst__apportion(w->held, w->most, classes, fst_share_of(all, share), false,
+                          first_class(w, (uint64_t)site * FST_PARTS + t), w->wanted[t], err);
+}
+
+/* Deals class c. Single samples that do not come out as settled are dealt again, by shares that are exactly so: which
+ * samples a class gives away is left alone where it can be. */
+static void deal_settled(struct work *w, size_t n, size_t takers, const char *purpose, uint64_t index, size_t c)
+{
+    bool right = true;
+    deal(w, n, takers, purpose, index);
+    if (w->source->group || n == 0)
+        return;
+    for (size_t t = 1; t < takers; t++)
+        right = right && (size_t)w->got[t] == w->wanted[t][c];
+    if (right)
+        return;
+    w->share[0] = 1;
+    for (size_t t = 1; t < takers; t++) {
+        w->share[t] = (double)w->wanted[t][c] / (double)n;
+        w->share[0] -= w->share[t];
+    }
+    deal(w, n, takers, purpose, index);
+}
+
 /* The units of class c at `site` (-1: all of the class) become the hand; how many they are. */
 static size_t pick(struct work *w, size_t c, int32_t site)
 {
@@ -210,16 +270,23 @@ static size_t pick(struct work *w, size_t c, int32_t site)
 }
 
 /* Site 0 is the cloud; 1 stands for all edges together, among whom deal_edges() then divides. */
-static void deal_cloud(struct work *w)
+static fst_status deal_cloud(struct work *w, fst_error *err)
 {
-    for (size_t c = 0; c < (size_t)w->source->classes; c++) {
+    size_t classes = (size_t)w->source->classes, all = 0;
+    for (size_t c = 0; c < classes; c++)
+        all += w->held[c] = w->most[c] = w->class_at[c + 1] - w->class_at[c];
+    fst_status s = fst__apportion(w->held, w->most, classes, fst_share_of(all, w->spec->cloud), false,
+                                  first_class(w, 0), w->wanted[0], err);
+    for (size_t c = 0; !s && c < classes; c++) {
         size_t n = pick(w, c, -1);
+        w->wanted[1][c] = n - (w->source->group ? 0 : w->wanted[0][c]);
         w->share[0] = w->spec->cloud;
         w->share[1] = 1 - w->spec->cloud;
-        deal(w, n, 2, "tiers.cloud", c);
+        deal_settled(w, n, 2, "tiers.cloud", c, c);
         for (size_t i = 0; i < n; i++)
             w->units[w->hand[i]].site = (int32_t)w->to[i];
     }
+    return s;
 }
 
 /* Dirichlet(alpha); where all draws are 0, which a tiny alpha can bring, one edge has it all. */
@@ -274,23 +341,28 @@ static fst_status deal_edges(struct work *w, fst_error *err)
 }
 
 /* At a site with few units of a class the first of them is for training. */
-static void deal_parts(struct work *w)
+static fst_status deal_parts_of(struct work *w, int32_t site, fst_error *err)
 {
     size_t classes = (size_t)w->source->classes;
-    for (int32_t site = 0; site <= w->spec->edges; site++)
-        for (size_t c = 0; c < classes; c++) {
-            size_t n = pick(w, c, site), train = 0;
-            w->share[FST_PART_TRAIN] = 1 - w->spec->val - w->spec->test;
-            w->share[FST_PART_VAL] = w->spec->val;
-            w->share[FST_PART_TEST] = w->spec->test;
-            deal(w, n, FST_PARTS, "tiers.parts", (uint64_t)site * classes + c);
-            for (size_t i = 0; i < n; i++) {
-                w->units[w->hand[i]].part = (uint8_t)w->to[i];
-                train += w->to[i] == FST_PART_TRAIN;
-            }
-            if (n && !train)
-                w->units[w->hand[0]].part = FST_PART_TRAIN;
+    for (size_t c = 0; c < classes; c++)
+        w->held[c] = pick(w, c, site);
+    fst_status s = settle(w, site, FST_PART_VAL, w->spec->val, err);
+    if (!s)
+        s = settle(w, site, FST_PART_TEST, w->spec->test, err);
+    for (size_t c = 0; !s && c < classes; c++) {
+        size_t n = pick(w, c, site), train = 0;
+        w->share[FST_PART_TRAIN] = 1 - w->spec->val - w->spec->test;
+        w->share[FST_PART_VAL] = w->spec->val;
+        w->share[FST_PART_TEST] = w->spec->test;
+        deal_settled(w, n, FST_PARTS, "tiers.parts", (uint64_t)site * classes + c, c);
+        for (size_t i = 0; i < n; i++) {
+            w->units[w->hand[i]].part = (uint8_t)w->to[i];
+            train += w->to[i] == FST_PART_TRAIN;
         }
+        if (n && !train)
+            w->units[w->hand[0]].part = FST_PART_TRAIN;
+    }
+    return s;
 }
 
 /* ---- all together --------------------------------------------------------------------------- */
@@ -350,14 +422,14 @@ fst_status fst_tiers_make(fst_tiers *out, const fst_source *s, const fst_tiers_s
         st = make_units(&w, err);
     if (!st)
         st = make_deck(&w, err);
-    if (!st) {
-        deal_cloud(&w);
+    if (!st)
+        st = deal_cloud(&w, err);
+    if (!st)
         st = deal_edges(&w, err);
-    }
-    if (!st) {
-        deal_parts(&w);
+    for (int32_t site = 0; !st && site <= spec->edges; site++)
+        st = deal_parts_of(&w, site, err);
+    if (!st)
         st = finish(out, &w, err);
-    }
     work_release(&w);
     return st;
 }

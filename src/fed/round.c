@@ -152,7 +152,7 @@ static uint32_t cohort_size(const fst_round_engine *e)
 {
     uint32_t want = e->spec.cohort;
     if (want == 0)
-        want = (uint32_t)floor(e->spec.fraction * e->view.joined + 0.5);
+        want = (uint32_t)fst_share_of(e->view.joined, e->spec.fraction);
     if (want < quorum_of(e))
         want = quorum_of(e);
     return want < e->view.joined ? want : e->view.joined;

@@ -95,26 +95,63 @@ static inline void check_keys(const fst_source *s, const struct expected *want)
     fst_source_close(copy);
 }
 
+/* The samples of `part` stand in `s`, in the same order, with all that is known of them. */
+static inline void check_part(const fst_source *s, const fst_source *part)
+{
+    size_t bytes = fst_source_sample_bytes(s), at = 0;
+    unsigned char *a = malloc(bytes), *b = malloc(bytes);
+    for (size_t i = 0; i < part->count; i++, at++) {
+        assert_ok(part->v->get(part, i, a, err));
+        for (;; at++) {
+            assert_true(at < s->count);
+            assert_ok(s->v->get(s, at, b, err));
+            if (s->labels[at] == part->labels[i] && !memcmp(a, b, bytes))
+                break;
+        }
+        if (s->snr)
+            assert_memory_equal(&s->snr[at], &part->snr[i], sizeof *s->snr);
+        if (s->group)
+            assert_int_equal(s->group[at], part->group[i]);
+    }
+    free(a);
+    free(b);
+}
+
+/* Each class has its share of a limit, to about a sample, and one at least if there is room for all. */
+static inline void check_shares(const fst_source *s, const fst_source *part)
+{
+    size_t *all = calloc((size_t)s->classes, sizeof *all), *own = calloc((size_t)s->classes, sizeof *own), there = 0;
+    for (size_t i = 0; i < s->count; i++)
+        there += !all[s->labels[i]]++;
+    for (size_t i = 0; i < part->count; i++)
+        own[part->labels[i]]++;
+    for (int c = 0; c < s->classes; c++) {
+        double share = (double)part->count * (double)all[c] / (double)s->count;
+        assert_true((double)own[c] < share + 1);
+        assert_true((double)own[c] > share - (double)there);
+        assert_true(own[c] > 0 || !all[c] || part->count < there);
+    }
+    free(all);
+    free(own);
+}
+
 static inline void check_limit(const fst_source *s, fst_source_spec spec)
 {
     fst_source *part = NULL;
-    size_t bytes = fst_source_sample_bytes(s);
-    unsigned char *a = malloc(bytes), *b = malloc(bytes);
-    spec.limit = 2;
-    assert_ok(fst_source_open(&part, &spec, err));
-    assert_int_equal(part->count, 2);
-    assert_int_equal(part->classes, s->classes);
-    assert_string_not_equal(part->digest, s->digest);
-    assert_ok(s->v->get(s, 1, a, err));
-    assert_ok(part->v->get(part, 1, b, err));
-    assert_memory_equal(a, b, bytes);
-    fst_source_close(part);
+    for (spec.limit = 1; spec.limit < s->count; spec.limit++) {
+        assert_ok(fst_source_open(&part, &spec, err));
+        assert_int_equal(part->count, spec.limit);
+        assert_int_equal(part->classes, s->classes);
+        assert_string_not_equal(part->digest, s->digest);
+        check_part(s, part);
+        check_shares(s, part);
+        fst_source_close(part);
+    }
     spec.limit = s->count + 1000;
     assert_ok(fst_source_open(&part, &spec, err));
     assert_int_equal(part->count, s->count);
+    assert_string_equal(part->digest, s->digest);
     fst_source_close(part);
-    free(a);
-    free(b);
 }
 
 static inline void check_bad_paths(fst_source_spec spec)
@@ -171,6 +208,8 @@ static inline void conformance(const fst_source_spec *spec, const struct expecte
     check_limit(s, *spec);
     check_bad_paths(*spec);
     check_memory(spec);
+    guess.limit = 2;
+    check_memory(&guess);
     fst_source_close(again);
     fst_source_close(s);
 }

@@ -300,6 +300,43 @@ static void a_failure_leaves_nothing(void **state)
     fst_source_close(s);
 }
 
+/* The shares of all samples, whatever the classes: cloud, validation and test to the nearest sample. */
+static void single_samples_add_up(void **state)
+{
+    static int32_t uneven[100];
+    static float values[100];
+    static const double shares[] = {0.29, 0.1, 0.009, 0.145, 0.33, 0.05};
+    fst_source *s = NULL;
+    (void)state;
+    for (int i = 0; i < 100; i++)
+        uneven[i] = i < 60 ? 0 : i < 96 ? 1 : 2;
+    assert_ok(fst_source_from_memory(&s, "uneven", FST_F32, &FST_SHAPE(1), 100, values, uneven, 3, err));
+    for (int k = 0; k < 6; k++)
+        for (uint64_t seed = 0; seed < 50; seed++) {
+            fst_tiers t = {0};
+            size_t parts[FST_PARTS] = {0}, cloud = 0;
+            const fst_tiers_spec one = {.cloud = 1, .alpha = 1, .val = shares[k], .test = 0.2, .seed = seed};
+            const fst_tiers_spec two = {.cloud = shares[k] + 0.5, .edges = 1, .alpha = 1, .seed = seed};
+            assert_ok(fst_tiers_make(&t, s, &one, err));
+            for (int i = 0; i < 100; i++)
+                parts[t.part[i]]++;
+            assert_int_equal(parts[FST_PART_VAL], fst_share_of(100, shares[k]));
+            assert_int_equal(parts[FST_PART_TEST], 20);
+            for (int c = 0; c < 3; c++) { /* and those of each class to about one */
+                double n = c == 0 ? 60 : c == 1 ? 36 : 4;
+                assert_true(fabs((double)t.counts[FST_PART_VAL * 3 + c] - shares[k] * n) < 1.5);
+                assert_true(t.counts[FST_PART_TRAIN * 3 + c] > 0);
+            }
+            fst_tiers_release(&t);
+            assert_ok(fst_tiers_make(&t, s, &two, err));
+            for (int i = 0; i < 100; i++)
+                cloud += t.site[i] == 0;
+            assert_int_equal(cloud, fst_share_of(100, shares[k] + 0.5));
+            fst_tiers_release(&t);
+        }
+    fst_source_close(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -308,6 +345,7 @@ int main(void)
         cmocka_unit_test(alpha_says_how_uneven),    cmocka_unit_test(without_bursts_samples_are_dealt),
         cmocka_unit_test(nonsense_is_refused),      cmocka_unit_test(samples_read_back),
         cmocka_unit_test(a_split_is_written_whole), cmocka_unit_test(a_failure_leaves_nothing),
+        cmocka_unit_test(single_samples_add_up),
     };
     return cmocka_run_group_tests(tests, make_work_folder, remove_work_folder);
 }
