@@ -72,12 +72,13 @@ void fst__partition_fill(fst_partition *p, const int32_t *owner)
 struct work {
     const fst_source *source;
     const fst_partition_spec *spec;
-    size_t all;                              /* samples to deal */
-    struct fst__groups groups;               /* what is dealt; empty: all samples of a source without groups */
-    const int32_t *labels;                   /* of what is dealt */
-    size_t clients, classes, samples, least; /* samples: how many are dealt */
-    int32_t *owner;                          /* samples */
-    uint32_t *deck;                          /* samples: shuffled, or sorted by label */
+    size_t all;                       /* samples to deal */
+    struct fst__groups groups;        /* what is dealt; empty: all samples of a source without groups */
+    const int32_t *labels;            /* of what is dealt */
+    size_t clients, classes, samples; /* samples: how many are dealt, groups where there are groups */
+    size_t least;                     /* fewest of what is dealt that any client needs */
+    int32_t *owner;                   /* samples */
+    uint32_t *deck;                   /* samples: shuffled, or sorted by label */
     size_t *class_at; /* classes + 1: where each class begins in the deck once that is sorted by label */
     size_t *sizes;    /* clients */
     double *share;    /* clients */
@@ -275,12 +276,81 @@ static fst_status make_shards(struct work *w, fst_error *err)
             w->owner[w->deck[at]] = (int32_t)(i / each);
     }
     fst_free(dealt);
-    for (size_t k = 0; k < w->clients; k++)
+    for (size_t k = 0; !w->source->group && k < w->clients; k++)
         if (w->sizes[k] < w->least)
             return fst_fail(err, FST_E_CONFIG,
                             "%s: shards leave client %zu with %zu samples, min_samples is %zu: ask for fewer clients",
                             w->source->name, k, w->sizes[k], w->least);
     return FST_OK;
+}
+
+/* ---- groups and the minimum ------------------------------------------------------------------ */
+
+static size_t size_of(const struct work *w, size_t unit)
+{
+    return w->groups.of ? w->groups.sizes[unit] : 1;
+}
+
+/* Groups may differ in size, so that as many of them need not be enough samples. */
+static void count_samples(struct work *w)
+{
+    memset(w->sizes, 0, w->clients * sizeof *w->sizes);
+    for (size_t u = 0; u < w->samples; u++)
+        w->sizes[w->owner[u]] += size_of(w, u);
+}
+
+static bool spare(const struct work *w, size_t unit)
+{
+    return w->sizes[w->owner[unit]] >= size_of(w, unit) + w->spec->min_samples;
+}
+
+/* A group that its client can do without: of the largest client that has such, and there of the class that it has most
+ * groups of. As many as there are groups: none. */
+static size_t spare_group(struct work *w)
+{
+    size_t best = w->samples;
+    for (size_t u = 0; u < w->samples; u++)
+        if (spare(w, u) && (best == w->samples || w->sizes[w->owner[u]] > w->sizes[w->owner[best]]))
+            best = u;
+    if (best == w->samples)
+        return best;
+    int32_t from = w->owner[best];
+    memset(w->class_at, 0, (w->classes + 1) * sizeof *w->class_at);
+    for (size_t u = 0; u < w->samples; u++)
+        w->class_at[w->labels[u]] += w->owner[u] == from;
+    for (size_t u = 0; u < w->samples; u++)
+        if (w->owner[u] == from && spare(w, u) && w->class_at[w->labels[u]] > w->class_at[w->labels[best]])
+            best = u;
+    return best;
+}
+
+/* Clients with too few samples get groups of the largest client, those of its most frequent class first. */
+static fst_status move_groups(struct work *w, fst_error *err)
+{
+    size_t least = w->spec->min_samples;
+    count_samples(w);
+    for (size_t k = 0; k < w->clients; k++)
+        while (w->sizes[k] < least) {
+            size_t u = w->spec->kind == FST_PARTITION_SHARDS ? w->samples : spare_group(w);
+            if (u == w->samples)
+                return fst_fail(err, FST_E_CONFIG,
+                                "%s: client %zu has %zu samples, min_samples is %zu, and no client can spare a whole "
+                                "burst: ask for fewer clients or fewer samples",
+                                w->source->name, k, w->sizes[k], least);
+            w->sizes[w->owner[u]] -= size_of(w, u);
+            w->sizes[k] += size_of(w, u);
+            w->owner[u] = (int32_t)k;
+        }
+    return FST_OK;
+}
+
+/* A client needs at least so many groups: as many as it would of the largest. Where all are of one size that is it. */
+static size_t least_groups(const struct work *w)
+{
+    size_t largest = 1, least = w->spec->min_samples ? w->spec->min_samples : 1;
+    for (size_t u = 0; w->groups.of && u < w->samples; u++)
+        largest = w->groups.sizes[u] > largest ? w->groups.sizes[u] : largest;
+    return (least + largest - 1) / largest;
 }
 
 /* ---- all together --------------------------------------------------------------------------- */
@@ -302,10 +372,13 @@ static fst_status check(const struct work *w, fst_error *err)
         (spec->classes_per_client < 1 || spec->classes_per_client > FST_MAX_CLASSES))
         return fst_fail(err, FST_E_CONFIG, "%s: classes_per_client must be 1 ... %d, not %d", s->name, FST_MAX_CLASSES,
                         spec->classes_per_client);
-    if (w->least > w->samples / (size_t)spec->clients)
-        return fst_fail(err, FST_E_CONFIG, "%s: %zu %s are too few to give each of %d clients %zu", s->name, w->samples,
-                        s->group ? "bursts" : "samples", spec->clients, w->least);
-    return FST_OK;
+    if (w->least <= w->samples / (size_t)spec->clients && spec->min_samples <= w->all / (size_t)spec->clients)
+        return FST_OK;
+    if (!s->group)
+        return fst_fail(err, FST_E_CONFIG, "%s: %zu samples are too few to give each of %d clients %zu", s->name,
+                        w->samples, spec->clients, w->least);
+    return fst_fail(err, FST_E_CONFIG, "%s: %zu samples in %zu bursts are too few to give each of %d clients %zu",
+                    s->name, w->all, w->samples, spec->clients, spec->min_samples ? spec->min_samples : 1);
 }
 
 static fst_status work_reserve(struct work *w, fst_error *err)
@@ -343,29 +416,39 @@ static void describe(char *out, size_t size, const fst_partition_spec *spec)
         snprintf(out, size, "%s(%.9g)", name, spec->alpha);
 }
 
+fst_status fst_partition_from_owners(fst_partition *out, const fst_source *s, const int32_t *owner, int clients,
+                                     fst_error *err)
+{
+    fst_partition p = {.clients = clients, .classes = s->classes, .samples = s->count};
+    fst_status st = fst__partition_reserve(&p, err);
+    if (st) {
+        fst_partition_release(&p);
+        return st;
+    }
+    for (size_t i = 0; i < s->count; i++)
+        if (owner[i] >= 0)
+            p.counts[(size_t)owner[i] * (size_t)p.classes + (size_t)s->labels[i]]++;
+    fst__partition_fill(&p, owner);
+    memcpy(p.data_digest, s->digest, sizeof p.data_digest);
+    *out = p;
+    return FST_OK;
+}
+
 static fst_status finish(fst_partition *out, const struct work *w, fst_error *err)
 {
-    const fst_source *from = w->source;
-    fst_partition p = {
-        .clients = (int)w->clients, .classes = (int)w->classes, .samples = from->count, .seed = w->spec->seed};
-    int32_t *owner = fst_calloc(from->count, sizeof *owner);
-    fst_status s = owner ? fst__partition_reserve(&p, err) : fst_fail_memory(err, from->count * sizeof *owner);
-    if (s) {
-        fst_free(owner);
-        fst_partition_release(&p);
-        return s;
-    }
-    memset(owner, -1, from->count * sizeof *owner);
-    for (size_t i = 0; i < w->all; i++) {
-        size_t k = w->spec->subset ? w->spec->subset[i] : i;
-        owner[k] = w->owner[w->groups.of ? w->groups.of[i] : i];
-        p.counts[(size_t)owner[k] * w->classes + (size_t)from->labels[k]]++;
-    }
-    fst__partition_fill(&p, owner);
+    size_t n = w->source->count;
+    int32_t *owner = fst_alloc(n * sizeof *owner);
+    if (!owner)
+        return fst_fail_memory(err, n * sizeof *owner);
+    memset(owner, -1, n * sizeof *owner);
+    for (size_t i = 0; i < w->all; i++)
+        owner[w->spec->subset ? w->spec->subset[i] : i] = w->owner[w->groups.of ? w->groups.of[i] : i];
+    fst_status s = fst_partition_from_owners(out, w->source, owner, (int)w->clients, err);
     fst_free(owner);
-    memcpy(p.data_digest, w->source->digest, sizeof p.data_digest);
-    describe(p.method, sizeof p.method, w->spec);
-    *out = p;
+    if (s)
+        return s;
+    out->seed = w->spec->seed;
+    describe(out->method, sizeof out->method, w->spec);
     return FST_OK;
 }
 
@@ -379,20 +462,22 @@ fst_status fst_partition_make(fst_partition *out, const fst_source *s, const fst
                      .classes = (size_t)s->classes,
                      .all = spec->subset ? spec->subset_count : s->count,
                      .samples = s->count,
-                     .labels = s->labels,
-                     .least = spec->min_samples ? spec->min_samples : 1};
+                     .labels = s->labels};
     fst_status st = w.all ? FST_OK : fst_fail(err, FST_E_ARGUMENT, "%s: no samples to deal", s->name);
     if (!st && (s->group || spec->subset)) {
         st = fst__groups_find(&w.groups, s, spec->subset, w.all, err);
         w.labels = w.groups.labels;
         w.samples = w.groups.count;
     }
+    w.least = least_groups(&w);
     if (!st)
         st = check(&w, err);
     if (!st)
         st = work_reserve(&w, err);
     if (!st)
         st = makers[spec->kind](&w, err);
+    if (!st && s->group)
+        st = move_groups(&w, err);
     if (!st)
         st = finish(out, &w, err);
     work_release(&w);

@@ -201,6 +201,77 @@ static void the_minimum_is_kept(void **state)
         }
 }
 
+/* Only the samples of a subset are dealt, and the same ones whether or not they are named. */
+static void a_subset_is_dealt(void **state)
+{
+    uint32_t all[N], odd[N / 2];
+    (void)state;
+    for (uint32_t i = 0; i < N; i++) {
+        all[i] = i;
+        odd[i / 2] = i | 1;
+    }
+    for (int kind = 0; kind < 4; kind++) {
+        fst_partition a = {0}, b = {0};
+        fst_partition_spec spec = {
+            .kind = (fst_partition_kind)kind, .clients = 10, .alpha = 0.5, .classes_per_client = 2, .seed = 1};
+        make(&a, spec);
+        spec.subset = all;
+        spec.subset_count = N;
+        make(&b, spec);
+        assert_true(same(&a, &b));
+        fst_partition_release(&b);
+        spec.subset = odd;
+        spec.subset_count = N / 2;
+        make(&b, spec);
+        assert_int_equal(b.begin[10], N / 2);
+        assert_int_equal(b.samples, N);
+        for (size_t i = 0; i < N / 2; i++)
+            assert_true(b.index[i] & 1);
+        fst_partition_release(&a);
+        fst_partition_release(&b);
+    }
+    fst_partition p = {0};
+    const fst_partition_spec none = {.subset = all, .clients = 2};
+    assert_fails(fst_partition_make(&p, source, &none, err), FST_E_ARGUMENT, "no samples");
+}
+
+/* The minimum counts samples where bursts are dealt, whatever their sizes. */
+static void the_minimum_counts_samples_of_bursts(void **state)
+{
+    static int64_t even[N], uneven[N];
+    (void)state;
+    for (int i = 0, burst = 0, left = 1; i < N; i++, left--) {
+        even[i] = i / 4;
+        if (left == 0)
+            left = 1 + ++burst * 7 % 13; /* 1 to 13 samples */
+        uneven[i] = burst;
+    }
+    for (int kind = 0; kind < 4; kind++)
+        for (int sizes = 0; sizes < 2; sizes++) {
+            fst_partition p = {0};
+            source->group = sizes ? uneven : even;
+            fst_partition_spec spec = {.kind = (fst_partition_kind)kind,
+                                       .clients = 20,
+                                       .alpha = 0.1,
+                                       .classes_per_client = 4,
+                                       .min_samples = kind == FST_PARTITION_SHARDS ? 30 : 90,
+                                       .seed = 3};
+            make(&p, spec);
+            check(&p, 20, spec.min_samples);
+            fst_partition_release(&p);
+            spec.min_samples = N / 20 + 1;
+            assert_fails(fst_partition_make(&p, source, &spec, err), FST_E_CONFIG, "are too few to give each of");
+        }
+    source->group = even; /* 500 bursts: 3 each for 10 samples, and 4 for 13 */
+    fst_partition p = {0};
+    make(&p, (fst_partition_spec){.kind = FST_PARTITION_IID, .clients = 166, .min_samples = 10});
+    check(&p, 166, 12);
+    fst_partition_release(&p);
+    const fst_partition_spec more = {.kind = FST_PARTITION_IID, .clients = 126, .min_samples = 13};
+    assert_fails(fst_partition_make(&p, source, &more, err), FST_E_CONFIG, "2000 samples in 500 bursts are too few");
+    source->group = NULL;
+}
+
 static void impossible_wishes_are_refused(void **state)
 {
     static const struct {
@@ -420,6 +491,8 @@ int main(void)
         cmocka_unit_test(shards_have_few_classes),
         cmocka_unit_test(quantity_differs_but_labels_do_not),
         cmocka_unit_test(the_minimum_is_kept),
+        cmocka_unit_test(a_subset_is_dealt),
+        cmocka_unit_test(the_minimum_counts_samples_of_bursts),
         cmocka_unit_test(impossible_wishes_are_refused),
         cmocka_unit_test(kinds_have_names),
         cmocka_unit_test(files_come_back),
