@@ -92,14 +92,19 @@ static fst_status tell_federated(const struct session *s, fst_buf *out, fst_erro
 {
     const struct task_file *f = &s->task->file;
     const struct federated_section *t = &f->stages.federated_train;
-    double clients = s->edges ? (double)s->edges : (double)f->clients.count, samples = (double)s->learn, state = 0;
-    double cohort = t->clients_per_round ? (double)t->clients_per_round : t->fraction * clients;
-    for (size_t k = 0; k < s->edges; k++)
-        samples = (k ? samples : 0) + (double)s->edge[k].learn;
-    fst_status st = state_bytes(s, fst__federated_model(f), &state, err);
+    fst_partition p = {0};
+    double state = 0;
+    fst_status st = fst__clients(s, &p, err);
+    if (st)
+        return st;
+    size_t clients = (size_t)p.clients, samples = p.begin[clients];
+    fst_partition_release(&p);
+    size_t drawn = t->clients_per_round ? (size_t)t->clients_per_round : fst_share_of(clients, t->fraction);
+    double cohort = drawn ? (double)drawn : 1;
+    st = state_bytes(s, fst__federated_model(f), &state, err);
     struct work w = {.stage = "federated_train",
                      .arch = fst__federated_model(f),
-                     .samples = samples * cohort / clients * (double)(t->rounds * t->local_epochs),
+                     .samples = (double)samples * cohort / (double)clients * (double)(t->rounds * t->local_epochs),
                      .training = true,
                      .batch = (size_t)t->batch_size,
                      .plans = s->workers,
@@ -207,6 +212,8 @@ fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out
         st = fst__check_output(t->output, err);
     if (!st)
         st = fst__session_open_data(&s, err);
+    if (!st)
+        st = fst__note_samples(&s, err);
     if (!st)
         st = fst__check_stages(&s, chosen, err);
     if (!st)

@@ -78,6 +78,23 @@ static fst_status add_shares(const struct session *s, enum step step, fst_buf *t
     return st;
 }
 
+/* Who the clients are follows from their settings and the samples to deal, which others add, with two exceptions: a
+ * file says it, or bursts do, since fewest samples once were fewest bursts. What cannot be made has no digest; the step
+ * says why. */
+static fst_status add_clients(const struct session *s, fst_buf *text, fst_error *err)
+{
+    const struct clients_section *c = &s->task->file.clients;
+    fst_partition p = {0};
+    char digest[FST_DIGEST_HEX] = "";
+    fst_status st = add_config(s, "clients", text, err);
+    if (st || !(c->partition_file || (s->train->group && c->min_samples > 1)))
+        return st;
+    if (!fst__clients(s, &p, NULL))
+        fst__clients_digest(&p, digest);
+    fst_partition_release(&p);
+    return fst_buf_printf(text, err, "owners=%s\n", digest);
+}
+
 static fst_status add_inputs(const struct session *s, enum step step, fst_buf *text, fst_error *err)
 {
     const struct task_file *f = &s->task->file;
@@ -106,7 +123,7 @@ static fst_status add_inputs(const struct session *s, enum step step, fst_buf *t
     case STEP_FEDERATE:
         st = add_config(s, "stages.federated_train", text, err);
         if (!st && !s->edges)
-            st = add_config(s, "clients", text, err);
+            st = add_clients(s, text, err);
         if (!st)
             st = fst_buf_printf(text, err, "model=%s\n", fst__federated_model(f));
         if (!st && fst__init_step(f) != STEPS)

@@ -288,6 +288,8 @@ fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err)
         fst__settings_write(&s);
         st = fst__session_open_data(&s, &own);
         if (!st)
+            st = fst__note_samples(&s, &own);
+        if (!st)
             st = run_steps(&s, chosen, &own);
         fst__books_close(&s, st, &own);
     }

@@ -45,6 +45,7 @@ void fst__session_close(struct session *s)
     while (s->nowned > 0)
         fst_source_close(s->owned[--s->nowned]);
     fst_free(s->order);
+    fst_free(s->first.index);
     for (size_t k = 0; k < s->edges; k++)
         fst_free(s->edge[k].index);
     fst_free(s->made.x);

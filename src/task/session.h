@@ -84,6 +84,12 @@ struct session {
     size_t nowned;
     fst_source *train, *test; /* two of them */
     struct made_signals made;
+    /* The first place's own training split, of which train begins with `count` samples: those at `index`, or all. */
+    struct {
+        const fst_source *source;
+        uint32_t *index;
+        size_t count;
+    } first;
     fst_transform transform;
     uint32_t *order; /* a share: of all training samples, with a topology the cloud's */
     size_t learn, validate;
@@ -111,13 +117,22 @@ struct session {
 fst_status fst__session_open_data(struct session *s, fst_error *err);
 /* "E-2D_1, P-3C_2": the classes that a share has no samples of. Returns how many. */
 int fst__missing_classes(const struct session *s, const struct share *h, char *out, size_t size);
+/* The same of `n` samples of a source; index NULL: all that it has. */
+int fst__missing_of(const fst_source *source, const uint32_t *index, size_t n, char *out, size_t size);
 /* A digest of which samples a share has and which of them it learns from. */
 void fst__share_digest(const struct share *h, char out[FST_DIGEST_HEX]);
+
+/* ---- overlap.c ---- */
+/* Says what a user should know of the samples before a number is made of them: classes that are missing from training,
+ * validation or test, places without validation, and samples that stand in two of these. */
+fst_status fst__note_samples(const struct session *s, fst_error *err);
 
 /* ---- clients.c ---- */
 /* The clients of federated_train and their samples to learn from, positions in session.train. Samples of validation
  * and, with a topology, of the cloud belong to nobody. */
 fst_status fst__clients(const struct session *s, fst_partition *out, fst_error *err);
+/* A digest of who has which samples. */
+void fst__clients_digest(const fst_partition *p, char out[FST_DIGEST_HEX]);
 
 /* ---- synth_data.c ---- */
 /* The path of the made signals, which are made if they are not there; new memory. A dry run has no folder to keep

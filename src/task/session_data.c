@@ -63,6 +63,48 @@ static fst_status open_path(struct session *s, const char *path, const char *spl
     return st;
 }
 
+/* Of n samples of a source (list NULL: its first) only `limit` are kept, of every class; 0: all. *list becomes theirs.
+ */
+static fst_status keep_limit(const fst_source *source, uint32_t **list, size_t *n, size_t limit, fst_error *err)
+{
+    if (!limit || limit >= *n)
+        return FST_OK;
+    int32_t *labels = fst_calloc(*n, sizeof *labels);
+    uint32_t *picks = fst_calloc(limit, sizeof *picks);
+    fst_status st = labels && picks ? FST_OK : fst_fail_memory(err, *n * sizeof *labels);
+    for (size_t i = 0; !st && i < *n; i++)
+        labels[i] = source->labels[*list ? (*list)[i] : i];
+    if (!st)
+        st = fst_stratified_pick(labels, *n, limit, picks, err);
+    fst_free(labels);
+    if (st) {
+        fst_free(picks);
+        return st;
+    }
+    for (size_t i = 0; *list && i < limit; i++)
+        picks[i] = (*list)[picks[i]];
+    fst_free(*list);
+    *list = picks;
+    *n = limit;
+    return FST_OK;
+}
+
+/* Signals in memory, those of a dry run, are limited as a file of them would be. */
+static fst_status limit_made(struct session *s, fst_source **made, fst_error *err)
+{
+    fst_source_part part = {.source = *made, .count = (*made)->count};
+    uint32_t *list = NULL;
+    own(s, *made);
+    fst_status st = keep_limit(*made, &list, &part.count, (size_t)s->task->file.data.limit, err);
+    part.index = list;
+    if (!st && list)
+        st = fst_source_compose(made, (*made)->name, &part, 1, err);
+    if (!st && list)
+        own(s, *made);
+    fst_free(list);
+    return st;
+}
+
 static fst_status open_synth(struct session *s, fst_source **out, fst_error *err)
 {
     char *path = NULL;
@@ -70,7 +112,7 @@ static fst_status open_synth(struct session *s, fst_source **out, fst_error *err
     if (!st && path)
         st = open_split(s, path, "train", out, err);
     else if (!st)
-        own(s, *out);
+        st = limit_made(s, out, err);
     fst_free(path);
     return st;
 }
@@ -78,6 +120,19 @@ static fst_status open_synth(struct session *s, fst_source **out, fst_error *err
 static void add_piece(struct pieces *p, const fst_source *source, size_t edge, bool validation)
 {
     p->at[p->n++] = (struct piece){source, NULL, source->count, edge, validation};
+}
+
+/* A folder of `data split --out` has no file for a part without samples, as validation is of an edge with few. */
+static bool has_no_val(const struct session *s, const char *path)
+{
+    char *full = fst_path_join(s->task->folder, path);
+    char *train = full ? fst_path_join(full, "train.safetensors") : NULL;
+    char *val = full ? fst_path_join(full, "val.safetensors") : NULL;
+    bool none = train && val && fst_file_exists(train) && !fst_file_exists(val);
+    fst_free(full);
+    fst_free(train);
+    fst_free(val);
+    return none;
 }
 
 /* The samples of one place: its training samples, and its own validation samples where they are asked for. */
@@ -88,7 +143,7 @@ static fst_status open_place(struct session *s, struct pieces *p, const char *pa
     if (st)
         return edge ? fst_fail_in(err, st, "edge %zu", edge) : st;
     add_piece(p, source, edge, false);
-    if (!s->task->file.data.own_validation)
+    if (!s->task->file.data.own_validation || (edge && has_no_val(s, path)))
         return FST_OK;
     st = open_path(s, path, "val", &source, err);
     if (st)
@@ -187,8 +242,8 @@ static fst_status carve_test(struct session *s, struct pieces *p, fst_error *err
     else if (!test.count)
         st = fst_fail(err, FST_E_CONFIG, "data.test: %g of %zu samples in %zu %s leaves none to test on", d->test,
                       t.samples, t.groups, t.by_group ? "bursts" : "pieces");
-    if (!st && d->test_limit && (size_t)d->test_limit < test.count)
-        test.count = (size_t)d->test_limit;
+    if (!st)
+        st = keep_limit(all->source, &list, &test.count, (size_t)d->test_limit, err);
     test.index = list;
     if (!st)
         st = fst_source_compose(&s->test, all->source->name, &test, 1, err);
@@ -201,28 +256,13 @@ static fst_status carve_test(struct session *s, struct pieces *p, fst_error *err
 
 /* ---- shares ---------------------------------------------------------------------------------------- */
 
-/* One place and single samples: the last of a shuffled list are those of validation. */
-static void shuffle_validation(const struct session *s, struct share *h)
-{
-    fst_rng r;
-    size_t n = h->learn;
-    h->validate = (size_t)((double)n * s->task->file.data.validation);
-    h->learn = n - h->validate;
-    if (h->validate) {
-        fst_rng_init(&r, (uint64_t)s->task->file.seed, "data.validation", 0);
-        fst_rng_shuffle_u32(&r, h->index, n);
-    }
-}
-
 /* Sets validation samples apart in a share that has none yet. place: 0 the cloud, else an edge. */
 static fst_status share_validation(const struct session *s, struct share *h, uint64_t place, fst_error *err)
 {
     double validation = s->task->file.data.validation;
     fst_tiers t = {0};
     fst_status st = FST_OK;
-    if (validation > 0 && !s->edges && !s->train->group) {
-        shuffle_validation(s, h);
-    } else if (validation > 0 && h->learn) {
+    if (validation > 0 && h->learn) {
         uint32_t *subset = h->index;
         st = deal_parts(s->train, subset, h->learn, validation, 0, deal_seed(s, "data.validation", place), &t, err);
         if (!st)
@@ -286,6 +326,21 @@ static fst_status shares_dealt(struct session *s, struct share *cloud, fst_error
     return st;
 }
 
+/* A share of validation that rounds to nothing everywhere would be none at all, without a word. */
+static fst_status check_validation(const struct session *s, fst_error *err)
+{
+    double share = s->task->file.data.validation;
+    size_t learn = s->learn, validate = s->validate;
+    for (size_t k = 0; k < s->edges; k++) {
+        learn += s->edge[k].learn;
+        validate += s->edge[k].validate;
+    }
+    if (share == 0 || validate)
+        return FST_OK;
+    return fst_fail(err, FST_E_CONFIG, "data.validation: %g of %zu samples%s leaves none to validate on", share, learn,
+                    s->train->group ? " in whole bursts" : "");
+}
+
 static fst_status share_out(struct session *s, const struct pieces *p, fst_error *err)
 {
     const struct task_file *f = &s->task->file;
@@ -296,29 +351,34 @@ static fst_status share_out(struct session *s, const struct pieces *p, fst_error
     s->order = all.index;
     s->learn = all.learn;
     s->validate = all.validate;
-    return st;
+    return st ? st : check_validation(s, err);
+}
+
+int fst__missing_of(const fst_source *t, const uint32_t *index, size_t n, char *out, size_t size)
+{
+    uint8_t seen[FST_MAX_CLASSES / 8] = {0}; /* a bit each */
+    size_t at = 0;
+    int missing = 0;
+    *out = 0;
+    for (size_t i = 0; i < n; i++) {
+        int32_t c = t->labels[index ? index[i] : i];
+        seen[c / 8] |= (uint8_t)(1 << c % 8);
+    }
+    for (int c = 0; c < t->classes; c++) {
+        char number[16];
+        snprintf(number, sizeof number, "%d", c);
+        if (seen[c / 8] >> c % 8 & 1)
+            continue;
+        int len =
+            snprintf(out + at, size - at, "%s%s", missing++ ? ", " : "", t->class_names ? t->class_names[c] : number);
+        at += len > 0 && (size_t)len < size - at ? (size_t)len : size - at - 1;
+    }
+    return missing;
 }
 
 int fst__missing_classes(const struct session *s, const struct share *h, char *out, size_t size)
 {
-    const fst_source *t = s->train;
-    bool *seen = fst_calloc((size_t)t->classes, sizeof *seen);
-    size_t at = 0;
-    int missing = 0;
-    *out = 0;
-    for (size_t i = 0; seen && i < h->learn; i++)
-        seen[t->labels[h->index[i]]] = true;
-    for (int c = 0; seen && c < t->classes; c++) {
-        char number[16];
-        snprintf(number, sizeof number, "%d", c);
-        if (seen[c])
-            continue;
-        int n =
-            snprintf(out + at, size - at, "%s%s", missing++ ? ", " : "", t->class_names ? t->class_names[c] : number);
-        at += n > 0 && (size_t)n < size - at ? (size_t)n : size - at - 1;
-    }
-    fst_free(seen);
-    return missing;
+    return fst__missing_of(s->train, h->index, h->learn, out, size);
 }
 
 void fst__share_digest(const struct share *h, char out[FST_DIGEST_HEX])
@@ -348,6 +408,43 @@ static fst_status make_transform(struct session *s, fst_error *err)
         }
     }
     s->transform = t;
+    return FST_OK;
+}
+
+/* "the validation samples of edge 2" */
+static const char *use_of(const struct piece *p, char *out, size_t size)
+{
+    int n = snprintf(out, size, "the %s samples", p->validation ? "validation" : "training");
+    if (p->edge)
+        snprintf(out + n, size - (size_t)n, " of edge %zu", p->edge);
+    return out;
+}
+
+static fst_status same_samples(const char *a, const char *b, const fst_source *x, const fst_source *y, fst_error *err)
+{
+    return fst_fail(
+        err, FST_E_CONFIG,
+        "data: %s are %s over again (%s and %s hold the same %zu samples, digest %.12s): each needs samples "
+        "of its own",
+        b, a, x->name, y->name, x->count, x->digest);
+}
+
+/* Two splits with the same content are one by mistake: a model would be measured on what it has learnt, or two edges be
+ * one. Only validation samples may be shared by places, and the cloud may know what an edge has. */
+static fst_status check_splits(const struct session *s, const struct pieces *p, fst_error *err)
+{
+    char a[64], b[64];
+    for (size_t i = 0; i < p->n; i++) {
+        const struct piece *x = &p->at[i];
+        if (!strcmp(x->source->digest, s->test->digest))
+            return same_samples(use_of(x, a, sizeof a), "the test samples", x->source, s->test, err);
+        for (size_t k = 0; k < i; k++) {
+            const struct piece *y = &p->at[k];
+            bool apart = x->validation != y->validation || (!x->validation && x->edge && y->edge);
+            if (apart && !strcmp(x->source->digest, y->source->digest))
+                return same_samples(use_of(y, a, sizeof a), use_of(x, b, sizeof b), y->source, x->source, err);
+        }
+    }
     return FST_OK;
 }
 
@@ -383,6 +480,8 @@ static fst_status open_pieces(struct session *s, struct pieces *p, fst_error *er
         st = d->test > 0 ? carve_test(s, p, err) : open_path(s, d->path, "test", &s->test, err);
     for (size_t k = 0; !st && k < d->edge_path_count; k++)
         st = open_place(s, p, d->edge_paths[k], k + 1, err);
+    if (!st)
+        st = check_splits(s, p, err);
     return st ? st : join(s, p, err);
 }
 
@@ -401,7 +500,10 @@ fst_status fst__session_open_data(struct session *s, fst_error *err)
         st = make_transform(s, err);
     if (!st)
         st = share_out(s, &p, err);
-    for (size_t i = 0; i < p.n; i++)
-        fst_free(p.at[i].index);
+    if (p.n) { /* only the first is ever a part */
+        s->first.source = p.at[0].source;
+        s->first.index = p.at[0].index;
+        s->first.count = p.at[0].count;
+    }
     return st;
 }

@@ -167,7 +167,6 @@ static fst_status make_in_memory(struct session *s, const fst_synth *g, size_t n
 fst_status fst__synth_data(struct session *s, char **path, fst_source **source, fst_error *err)
 {
     uint64_t windows = (uint64_t)s->task->file.data.synth.windows;
-    size_t limit = (size_t)s->task->file.data.limit;
     char settings[FST_DIGEST_HEX] = "";
     fst_synth_spec spec;
     fst_synth *g = NULL;
@@ -180,7 +179,7 @@ fst_status fst__synth_data(struct session *s, char **path, fst_source **source, 
     if (!st && !there)
         st = fst_synth_new(&g, &spec, err);
     if (!st && !there && s->dry)
-        st = make_in_memory(s, g, limit && limit < windows ? limit : (size_t)windows, source, err);
+        st = make_in_memory(s, g, (size_t)windows, source, err);
     else if (!st && !there)
         st = make_file(s, g, windows, file, note, settings, err);
     if (!st && (there || !s->dry)) {

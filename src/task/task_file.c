@@ -67,10 +67,12 @@ static const fst__field data_fields[] = {
                .when = {FST__WITH("source", "auto", "folder")}),
     FST__F_INT(struct data_section, window, 0, MANY, "0", "complex samples a window; 0: as long as the annotations",
                .when = {FST__WITH("source", "auto", "sigmf")}),
-    FST__F_INT(struct data_section, limit, 0, MANY, "0", "use only the first so many training samples; 0: all"),
-    FST__F_INT(struct data_section, test_limit, 0, MANY, "0", "use only the first so many test samples; 0: all"),
+    FST__F_INT(struct data_section, limit, 0, MANY, "0",
+               "use only so many training samples, of every class its share; 0: all"),
+    FST__F_INT(struct data_section, test_limit, 0, MANY, "0",
+               "use only so many test samples, of every class its share; 0: all"),
     FST__F_DOUBLE(struct data_section, validation, 0, 0.9, "0",
-                  "share of the training samples kept apart to choose the best epoch"),
+                  "share of the training samples of every class, kept apart to choose the best epoch"),
     FST__F_DOUBLE(struct data_section, test, 0, 0.9, "0",
                   "share of the samples kept for testing, bursts whole; 0: the source's own test samples"),
     FST__F_BOOL(struct data_section, own_validation, "false", "validate on the source's own split val"),
@@ -116,13 +118,19 @@ static bool check_data(const void *object, fst__complaint *c)
 static const fst__schema data_schema = FST__SCHEMA(struct data_section, data_fields, .check = check_data);
 
 static const fst__field clients_fields[] = {
-    FST__F_INT(struct clients_section, count, 1, 1000000, "10", "number of clients"),
-    FST__F_ENUM(struct clients_section, partition, partitions, "iid", "how samples are dealt to clients"),
+    FST__F_INT(struct clients_section, count, 1, 1000000, "10", "number of clients",
+               .when = {FST__WITHOUT_ANY("partition_file")}),
+    FST__F_ENUM(struct clients_section, partition, partitions, "iid", "how samples are dealt to clients",
+                .when = {FST__WITHOUT_ANY("partition_file")}),
     FST__F_ABOVE(struct clients_section, alpha, 0, 1e6, "0.5", "small is uneven",
-                 .when = {FST__WITH("partition", "dirichlet", "quantity")}),
+                 .when = {FST__WITH("partition", "dirichlet", "quantity"), FST__WITHOUT_ANY("partition_file")}),
     FST__F_INT(struct clients_section, classes_per_client, 1, FST_MAX_CLASSES, "2", "classes a client",
-               .when = {FST__WITH("partition", "shards")}),
-    FST__F_INT(struct clients_section, min_samples, 1, MANY, "1", "fewest samples of a client"),
+               .when = {FST__WITH("partition", "shards"), FST__WITHOUT_ANY("partition_file")}),
+    FST__F_INT(struct clients_section, min_samples, 1, MANY, "1", "fewest samples of a client, in whole bursts",
+               .when = {FST__WITHOUT_ANY("partition_file")}),
+    FST__F_STRING(struct clients_section, partition_file, NULL,
+                  "who has which samples, as `fedstill data split --output` writes it; relative to the task's folder",
+                  .aside = true),
 };
 static const fst__schema clients_schema = FST__SCHEMA(struct clients_section, clients_fields);
 

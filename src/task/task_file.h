@@ -50,6 +50,7 @@ struct clients_section {
     int partition; /* fst_partition_kind */
     double alpha;
     int64_t classes_per_client, min_samples;
+    char *partition_file; /* says who has which samples, instead of all the others; NULL: none */
 };
 
 struct link_section {

@@ -3,7 +3,8 @@
  * event files. A tool of the tests, not a test.
  *
  *   task_helper data FOLDER TRAIN TEST [SEED]   MNIST's four files: ten patterns in noise, which can be learned
- *   task_helper array FILE SAMPLES BAD          one .safetensors; sample BAD holds a NaN (-1: none)
+ *   task_helper array FILE SAMPLES BAD          one .safetensors, as many test samples; training sample BAD holds a NaN
+ *                                               (-1: none)
  *   task_helper named FILE SAMPLES A,B,C SCALE SEED
  *                                               one .safetensors of 4x4 samples of these classes: a pattern each, drawn
  *                                               from its name, in noise; all values times SCALE
@@ -106,15 +107,15 @@ static int make_array(const char *path, int64_t count, int64_t bad)
 {
     fst_error e = {0};
     fst_rng r;
-    float *x = fst_calloc((size_t)count * PIXELS, sizeof *x);
+    float *x = fst_calloc((size_t)count * 2 * PIXELS, sizeof *x), *test = x + count * PIXELS;
     int64_t *y = fst_calloc((size_t)count, sizeof *y);
     if (!x || !y)
         return 1;
     fst_rng_init(&r, 1, "array", 0);
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < 2 * count; i++) {
         unsigned char image[PIXELS];
-        y[i] = i % CLASSES;
-        draw(image, (int)y[i], &r);
+        y[i % count] = i % count % CLASSES;
+        draw(image, (int)y[i % count], &r);
         for (int k = 0; k < PIXELS; k++)
             x[i * PIXELS + k] = (float)image[k] / 255;
     }
@@ -122,7 +123,7 @@ static int make_array(const char *path, int64_t count, int64_t bad)
         x[bad * PIXELS + 400] = NAN;
     fst_tensor t[] = {{"x", FST_F32, {4, {count, 1, SIDE, SIDE}}, x},
                       {"y", FST_I64, {1, {count}}, y},
-                      {"x_test", FST_F32, {4, {count, 1, SIDE, SIDE}}, x},
+                      {"x_test", FST_F32, {4, {count, 1, SIDE, SIDE}}, test},
                       {"y_test", FST_I64, {1, {count}}, y}};
     fst_status st = fst_safetensors_write(path, NULL, 0, t, 4, NULL, &e);
     fst_free(x);

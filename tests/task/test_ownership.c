@@ -32,6 +32,7 @@ static fst_error why;
             fail_msg("%s: %s: %s", #call, settings, why.message); \
     } while (0)
 
+#define STAGES "stages: {federated_train: {model: logistic_regression, init: random}}"
 static char settings[512];
 
 static const char *path_in(const char *name)
@@ -160,7 +161,7 @@ static void check_clients(const struct session *s, struct ledger *l)
     must(fst__clients(s, &p, &why));
     for (size_t k = 0; k < s->edges; k++)
         learn = (k ? learn : 0) + s->edge[k].learn;
-    if (p.begin[p.clients] != learn)
+    if (p.begin[p.clients] != learn && !s->task->file.clients.partition_file)
         fail_msg("%s: the clients have %zu samples, not %zu", settings, p.begin[p.clients], learn);
     for (int k = 0; k < p.clients; k++) {
         assert_true(p.begin[k + 1] > p.begin[k]);
@@ -210,6 +211,8 @@ static const struct {
     {", test: 0.2", TRAIN, TRAIN, true, false},
     {", test: 0.2, validation: 0.25", TRAIN, TRAIN, true, false},
     {", test: 0.2, own_validation: true", TRAIN + OTHER, TRAIN + OTHER, false, true},
+    {", limit: 61, test_limit: 20", 61 + 20, 61, false, false},
+    {", limit: 61, validation: 0.25, test: 0.2", 61, 61, false, false},
 };
 enum { SPLITS = sizeof splits / sizeof *splits };
 
@@ -218,10 +221,9 @@ static void try_one(const char *data, const char *topology, int split, int parti
     char text[1024];
     struct session s;
     fst_task *task = NULL;
-    snprintf(settings, sizeof settings, "data: {%s%s}\n%sclients: %s\n", data, splits[split].text, topology,
-             partitions[partition]);
-    snprintf(text, sizeof text, "name: own\nseed: 7\n%sstages: {cloud_pretrain: {model: logistic_regression}}\n",
-             settings);
+    snprintf(settings, sizeof settings, "data: {%s%s}\n%s%s%s\n", data, splits[split].text, topology,
+             *topology ? "" : "clients: ", *topology ? "" : partitions[partition]);
+    snprintf(text, sizeof text, "name: own\nseed: 7\n%s" STAGES "\n", settings);
     must(open_session(&s, &task, text));
     check_session(&s, total);
     close_session(&s, task);
@@ -256,11 +258,177 @@ static void test_made_signals(void **state)
         }
 }
 
+/* ---- validation ------------------------------------------------------------------------------------------ */
+
+static void open_one(struct session *s, fst_task **task, const char *data)
+{
+    char text[1024];
+    snprintf(settings, sizeof settings, "%s", data);
+    snprintf(text, sizeof text, "name: own\nseed: 7\n%s\n" STAGES "\n", data);
+    must(open_session(s, task, text));
+}
+
+/* 40 samples of each class; 0.29 of 120 is 34.8. */
+static void test_validation_is_dealt_by_class(void **state)
+{
+    (void)state;
+    for (int seed = 0; seed < 20; seed++) {
+        char data[200];
+        struct session s;
+        fst_task *task = NULL;
+        size_t of[CLASSES] = {0};
+        snprintf(data, sizeof data, "data: {path: cloud, validation: 0.29}\nseed: %d", seed);
+        snprintf(settings, sizeof settings, "%s", data);
+        char text[400];
+        snprintf(text, sizeof text, "name: own\n%s\n" STAGES "\n", data);
+        must(open_session(&s, &task, text));
+        assert_int_equal(s.validate, 35);
+        assert_int_equal(s.learn, TRAIN - 35);
+        for (size_t i = 0; i < s.validate; i++)
+            of[s.train->labels[s.order[s.learn + i]]]++;
+        for (int c = 0; c < CLASSES; c++)
+            assert_in_range(of[c], 11, 12);
+        close_session(&s, task);
+    }
+}
+
+static void test_limits_leave_every_class(void **state)
+{
+    struct session s;
+    fst_task *task = NULL;
+    char missing[100];
+    (void)state;
+    open_one(&s, &task, "data: {path: cloud, limit: 3, test_limit: 3}"); /* the first three are of one class */
+    assert_int_equal(fst__missing_of(s.train, NULL, s.train->count, missing, sizeof missing), 0);
+    assert_int_equal(fst__missing_of(s.test, NULL, s.test->count, missing, sizeof missing), 0);
+    close_session(&s, task);
+}
+
+/* ---- a partition of one's own ---------------------------------------------------------------------------- */
+
+static void write_partition(const struct session *s, const int32_t *owner, int clients)
+{
+    fst_partition p = {0};
+    must(fst_partition_from_owners(&p, s->train, owner, clients, &why));
+    snprintf(p.method, sizeof p.method, "by hand");
+    must(fst_partition_write(&p, path_in("mine.safetensors"), NULL, &why));
+    fst_partition_release(&p);
+}
+
+static void refuse_partition(const char *data, fst_status status, const char *message)
+{
+    struct session s;
+    fst_task *task = NULL;
+    fst_partition p = {0};
+    open_one(&s, &task, data);
+    why = (fst_error){0};
+    fst_status st = fst__clients(&s, &p, &why);
+    if (st != status || !strstr(why.message, message))
+        fail_msg("%s: status %s, \"%s\"; wanted \"%s\"", data, fst_status_name(st), why.message, message);
+    close_session(&s, task);
+}
+
+#define MINE "\nclients: {partition_file: mine.safetensors}"
+
+static void test_partitions_from_files(void **state)
+{
+    static int32_t owner[2 * TRAIN];
+    struct session s;
+    fst_task *task = NULL;
+    fst_partition p = {0};
+    (void)state;
+    for (int i = 0; i < 2 * TRAIN; i++)
+        owner[i] = i % 5 == 4 ? -1 : i % 5 % 3;
+    open_one(&s, &task, "data: {path: cloud}" MINE);
+    write_partition(&s, owner, 3);
+    must(fst__clients(&s, &p, &why));
+    assert_int_equal(p.clients, 3);
+    assert_string_equal(p.method, "by hand");
+    assert_int_equal(p.begin[3], TRAIN * 4 / 5);
+    for (int k = 0; k < 3; k++)
+        for (size_t i = p.begin[k]; i < p.begin[k + 1]; i++)
+            assert_int_equal(owner[p.index[i]], k);
+    fst_partition_release(&p);
+    close_session(&s, task);
+
+    /* the split val added: still those of the training split */
+    open_one(&s, &task, "data: {path: cloud, own_validation: true}" MINE);
+    must(fst__clients(&s, &p, &why));
+    assert_int_equal(p.samples, TRAIN + OTHER);
+    assert_int_equal(p.begin[3], TRAIN * 4 / 5);
+    fst_partition_release(&p);
+    close_session(&s, task);
+
+    refuse_partition("data: {path: cloud, validation: 0.25}" MINE, FST_E_CONFIG, "of the 30 validation samples");
+    refuse_partition("data: {path: cloud, test: 0.25}" MINE, FST_E_CONFIG, "keeps for testing");
+    refuse_partition("data: {path: cloud, limit: 60}" MINE, FST_E_MISMATCH, "splits 120 samples");
+    refuse_partition("data: {path: e1}" MINE, FST_E_MISMATCH, "make it of these data");
+    refuse_partition("data: {path: cloud}\nclients: {partition_file: none.safetensors}", FST_E_IO, "none.safetensors");
+
+    /* as a run with validation writes it */
+    open_one(&s, &task, "data: {path: cloud, validation: 0.25}" MINE);
+    for (size_t i = 0; i < s.validate; i++)
+        owner[s.order[s.learn + i]] = -1;
+    write_partition(&s, owner, 3);
+    must(fst__clients(&s, &p, &why));
+    check_session(&s, TRAIN + OTHER);
+    fst_partition_release(&p);
+
+    for (int i = 0; i < TRAIN; i++)
+        owner[i] = owner[i] == 1 ? 2 : owner[i];
+    write_partition(&s, owner, 3);
+    close_session(&s, task);
+    refuse_partition("data: {path: cloud}" MINE, FST_E_CONFIG, "client 1 has no samples");
+}
+
+/* ---- what cannot be ---------------------------------------------------------------------------------------- */
+
+static void refuse(const char *data, const char *message)
+{
+    struct session s;
+    fst_task *task = NULL;
+    char text[1024];
+    snprintf(text, sizeof text, "name: own\n%s\n" STAGES "\n", data);
+    why = (fst_error){0};
+    fst_status st = open_session(&s, &task, text);
+    if (st != FST_E_CONFIG || !strstr(why.message, message))
+        fail_msg("%s: status %s, \"%s\"; wanted \"%s\"", data, fst_status_name(st), why.message, message);
+    close_session(&s, task);
+}
+
+static void test_splits_with_one_content_are_refused(void **state)
+{
+    static const char edges[] = "\ntopology: {edges: 2}";
+    char data[200];
+    (void)state;
+    write_split("twice", "train", TRAIN, 0, false);
+    write_split("twice", "val", TRAIN, 0, false);
+    write_split("twice", "test", OTHER, 5000, false);
+    write_split("same", "train", OTHER, 5000, false);
+    write_split("same", "val", OTHER, 5500, false);
+    write_split("same", "test", OTHER, 5000, false);
+    write_split("late", "train", TRAIN, 6000, false);
+    write_split("late", "val", OTHER, 5000, false);
+    write_split("late", "test", OTHER, 5000, false);
+    refuse("data: {path: same}", "the test samples are the training samples over again");
+    refuse("data: {path: twice, own_validation: true}", "the validation samples are the training samples over again");
+    refuse("data: {path: late, own_validation: true}", "the test samples are the validation samples over again");
+    snprintf(data, sizeof data, "data: {path: late, edge_paths: [e1, same]}%s", edges);
+    refuse(data, "the test samples are the training samples of edge 2 over again");
+    snprintf(data, sizeof data, "data: {path: cloud, edge_paths: [e1, e1]}%s", edges);
+    refuse(data, "the training samples of edge 2 are the training samples of edge 1 over again");
+    refuse("data: {path: cloud, validation: 0.004}", "data.validation: 0.004 of 120 samples leaves none");
+    refuse("data: {path: cloud, test: 0.004}", "data.test: 0.004 of 120 samples");
+    snprintf(data, sizeof data, "data: {path: cloud, edge_paths: [e1, e2]}%s" MINE, edges);
+    refuse(data, "clients");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_sample_has_one_use),
-        cmocka_unit_test(test_made_signals),
+        cmocka_unit_test(test_every_sample_has_one_use),     cmocka_unit_test(test_made_signals),
+        cmocka_unit_test(test_validation_is_dealt_by_class), cmocka_unit_test(test_limits_leave_every_class),
+        cmocka_unit_test(test_partitions_from_files),        cmocka_unit_test(test_splits_with_one_content_are_refused),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

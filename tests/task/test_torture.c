@@ -57,14 +57,14 @@ static const char *path_in(const char *name)
 
 static int set_up(void **state)
 {
-    static float x[SAMPLES * PIXELS];
-    static int64_t y[SAMPLES];
+    static float x[2 * SAMPLES * PIXELS];
+    static int64_t y[2 * SAMPLES];
     fst_tensor t[] = {{"x", FST_F32, {4, {SAMPLES, 1, 28, 28}}, x},
                       {"y", FST_I64, {1, {SAMPLES}}, y},
-                      {"x_test", FST_F32, {4, {SAMPLES, 1, 28, 28}}, x},
-                      {"y_test", FST_I64, {1, {SAMPLES}}, y}};
+                      {"x_test", FST_F32, {4, {SAMPLES, 1, 28, 28}}, x + SAMPLES * PIXELS},
+                      {"y_test", FST_I64, {1, {SAMPLES}}, y + SAMPLES}};
     (void)state;
-    for (int i = 0; i < SAMPLES; i++) {
+    for (int i = 0; i < 2 * SAMPLES; i++) {
         y[i] = i % 4;
         for (int k = 0; k < PIXELS; k++)
             x[i * PIXELS + k] = (float)((k * 7 + i * 13) % 29) / 29 + (k % 4 == y[i]);
