@@ -153,16 +153,34 @@ static hsize_t rows_of_block(size_t row_bytes)
     return row_bytes < BLOCK_BYTES ? BLOCK_BYTES / row_bytes : 1;
 }
 
-/* (L, 2) becomes (2, L). */
-static fst_status take_x(fst__held *h, const struct set *x, fst_error *err)
+/* The rows that are read: all, or those that a limit leaves, rising. */
+struct rows {
+    size_t count;
+    uint32_t *picks; /* NULL: the first `count` */
+};
+
+/* From the at-th of the rows on, how many at most `most` stand side by side, and which is the first of them. */
+static hsize_t run_of(const struct rows *r, size_t at, hsize_t most, hsize_t *first)
 {
-    size_t length = (size_t)x->dim[1], row = 2 * length, count = h->base.count;
-    hsize_t most = rows_of_block(row * sizeof(float)), n = 0;
+    hsize_t n = 1;
+    *first = r->picks ? r->picks[at] : at;
+    if (!r->picks)
+        return r->count - at < most ? r->count - at : most;
+    while (n < most && at + n < r->count && r->picks[at + n] == *first + n)
+        n++;
+    return n;
+}
+
+/* (L, 2) becomes (2, L). */
+static fst_status take_x(fst__held *h, const struct set *x, const struct rows *r, fst_error *err)
+{
+    size_t length = (size_t)x->dim[1], row = 2 * length;
+    hsize_t most = rows_of_block(row * sizeof(float)), n = 0, first = 0;
     float *block = fst_alloc((size_t)most * row * sizeof *block), *to = (float *)(void *)h->own_data;
     fst_status s = block ? FST_OK : fst_fail_memory(err, (size_t)most * row * sizeof *block);
-    for (size_t at = 0; !s && at < count; at += (size_t)n) {
-        n = count - at < most ? count - at : most;
-        s = read_rows(h, x, at, n, H5T_NATIVE_FLOAT, block, err);
+    for (size_t at = 0; !s && at < r->count; at += (size_t)n) {
+        n = run_of(r, at, most, &first);
+        s = read_rows(h, x, first, n, H5T_NATIVE_FLOAT, block, err);
         for (size_t k = 0; !s && k < n; k++, to += row)
             for (size_t i = 0; i < length; i++) {
                 to[i] = block[k * row + 2 * i];
@@ -186,9 +204,9 @@ static int32_t column_of(const double *row, size_t n)
     return found;
 }
 
-static fst_status take_y(fst__held *h, const struct set *y, fst_error *err)
+static fst_status take_y(const fst__held *h, const struct set *y, int32_t *labels, size_t count, fst_error *err)
 {
-    size_t columns = (size_t)y->row, count = h->base.count;
+    size_t columns = (size_t)y->row;
     hsize_t most = rows_of_block(columns * sizeof(double)), n = 0;
     double *block = fst_alloc((size_t)most * columns * sizeof *block);
     fst_status s = block ? FST_OK : fst_fail_memory(err, (size_t)most * columns * sizeof *block);
@@ -196,7 +214,7 @@ static fst_status take_y(fst__held *h, const struct set *y, fst_error *err)
         n = count - at < most ? count - at : most;
         s = read_rows(h, y, at, n, H5T_NATIVE_DOUBLE, block, err);
         for (size_t k = 0; !s && k < n; k++) {
-            int32_t class = h->own_labels[at + k] = column_of(block + k * columns, columns);
+            int32_t class = labels[at + k] = column_of(block + k * columns, columns);
             if (class < 0)
                 s = fst_fail(err, FST_E_FORMAT, "%s: row %zu of Y is not one 1 and zeros", h->base.name, at + k);
         }
@@ -205,9 +223,14 @@ static fst_status take_y(fst__held *h, const struct set *y, fst_error *err)
     return s;
 }
 
-static fst_status take_z(fst__held *h, const struct set *z, fst_error *err)
+static fst_status take_z(fst__held *h, const struct set *z, const struct rows *r, fst_error *err)
 {
-    fst_status s = read_rows(h, z, 0, h->base.count, H5T_NATIVE_FLOAT, h->own_snr, err);
+    fst_status s = FST_OK;
+    hsize_t n = 0, first = 0;
+    for (size_t at = 0; !s && at < r->count; at += (size_t)n) {
+        n = run_of(r, at, r->count, &first);
+        s = read_rows(h, z, first, n, H5T_NATIVE_FLOAT, h->own_snr + at, err);
+    }
     for (size_t i = 0; !s && i < h->base.count; i++)
         if (!(fabsf(h->own_snr[i]) <= 1000))
             s = fst_fail(err, FST_E_FORMAT, "%s: row %zu of Z is %g, which is no SNR in dB", h->base.name, i,
@@ -230,6 +253,38 @@ static fst_status check_shapes(const fst__held *h, const struct set *set, fst_er
     return FST_OK;
 }
 
+/* The labels of all rows are read first: with a limit only the rows that it leaves are. */
+static fst_status choose_rows(fst__held *h, const struct set *y, size_t limit, struct rows *r, fst_error *err)
+{
+    size_t all = (size_t)y->dim[0];
+    if (all > UINT32_MAX)
+        return fst_fail(err, FST_E_LIMIT, "%s: %zu rows are more than can be counted", h->base.name, all);
+    r->count = (size_t)fst__limited(all, limit);
+    h->own_labels = fst_alloc(all * sizeof *h->own_labels);
+    fst_status s =
+        h->own_labels ? take_y(h, y, h->own_labels, all, err) : fst_fail_memory(err, all * sizeof *h->own_labels);
+    if (s || r->count == all)
+        return s;
+    r->picks = fst_alloc(r->count * sizeof *r->picks);
+    s = r->picks ? fst_stratified_pick(h->own_labels, all, limit, r->picks, err)
+                 : fst_fail_memory(err, r->count * sizeof *r->picks);
+    for (size_t i = 0; !s && i < r->count; i++)
+        h->own_labels[i] = h->own_labels[r->picks[i]];
+    return s;
+}
+
+static fst_status take_rows(fst__held *h, const struct set *set, const struct rows *r, fst_error *err)
+{
+    fst_status s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, (int64_t)set[0].dim[1]), r->count, err);
+    if (!s && !(h->own_snr = fst_alloc(r->count * sizeof *h->own_snr)))
+        s = fst_fail_memory(err, r->count * sizeof *h->own_snr);
+    if (!s)
+        s = take_z(h, &set[2], r, err);
+    if (!s)
+        s = take_x(h, &set[0], r, err);
+    return s ? s : fst__held_check_finite(h, err);
+}
+
 static fst_status take_sets(fst__held *h, const struct set *set, const fst_source_spec *spec, fst_source **out,
                             fst_error *err)
 {
@@ -240,21 +295,11 @@ static fst_status take_sets(fst__held *h, const struct set *set, const fst_sourc
     if (spec->classes && spec->classes != classes)
         return fst_fail(err, FST_E_CONFIG, "%s: Y has %d columns, but %d classes were asked for", h->base.name, classes,
                         spec->classes);
-    s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, (int64_t)set[0].dim[1]), fst__limited(set[0].dim[0], spec->limit),
-                          err);
-    if (s)
-        return s;
-    h->own_labels = fst_alloc(h->base.count * sizeof *h->own_labels);
-    h->own_snr = fst_alloc(h->base.count * sizeof *h->own_snr);
-    if (!h->own_labels || !h->own_snr)
-        return fst_fail_memory(err, h->base.count * 8);
-    s = take_y(h, &set[1], err);
+    struct rows r = {0};
+    s = choose_rows(h, &set[1], spec->limit, &r, err);
     if (!s)
-        s = take_z(h, &set[2], err);
-    if (!s)
-        s = take_x(h, &set[0], err);
-    if (!s)
-        s = fst__held_check_finite(h, err);
+        s = take_rows(h, set, &r, err);
+    fst_free(r.picks);
     if (!s && classes == RADIOML_CLASSES)
         s = fst__names_copy(&h->base.class_names, (char *const *)(uintptr_t)modulations, RADIOML_CLASSES, err);
     if (!s)
