@@ -222,6 +222,8 @@ fst_status fst__fingerprint(struct session *s, enum step step, fst_error *err)
         st = add_inputs(s, step, &text, err);
     if (!st) {
         digest_of(text.data, text.len, s->fingerprints[step]);
+        fst_free(s->inputs[step]);
+        s->inputs[step] = fst_strdup(text.data);
         if (fst__extendable(s, step))
             mask_total(step, &text);
         digest_of(text.data, text.len, s->resumes[step]);
@@ -475,6 +477,8 @@ fst_status fst__record_write(const struct session *s, enum step step, const stru
         json_object_set_new(j, "balanced_accuracy", real_or_null(r->balanced));
     }
     json_object_set_new(j, "seconds", real_or_null(r->seconds));
+    if (s->inputs[step])
+        json_object_set_new(j, "inputs", json_string(s->inputs[step]));
     if (r->best_round)
         json_object_set_new(j, "best_round", json_integer(r->best_round));
     if (r->snr.count)

@@ -181,7 +181,11 @@ static fst_status one_step(struct session *s, enum step step, const bool chosen[
         fst__books_stage(s, step, state);
         fst__books_figures(s, step);
     }
-    return st || s->done[step] || !wanted ? st : run_step(s, step, err);
+    if (st || s->done[step] || !wanted)
+        return st;
+    if (!s->options->fresh)
+        fst__tell_causes(s, step);
+    return run_step(s, step, err);
 }
 
 /* The steps that a step reads. */

@@ -42,6 +42,8 @@ fst_trainer_options fst__trainer_options(const struct session *s, size_t batch, 
 
 void fst__session_close(struct session *s)
 {
+    for (enum step step = 0; step < STEPS; step++)
+        fst_free(s->inputs[step]);
     while (s->nowned > 0)
         fst_source_close(s->owned[--s->nowned]);
     fst_free(s->order);

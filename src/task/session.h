@@ -108,6 +108,7 @@ struct session {
     struct record records[STEPS];
     bool done[STEPS]; /* records[] holds a step that is up to date */
     char fingerprints[STEPS][FST_DIGEST_HEX];
+    char *inputs[STEPS]; /* the text that a fingerprint is the digest of; NULL before */
     char resumes[STEPS][FST_DIGEST_HEX]; /* of checkpoints: the same whatever the number of epochs or rounds, where that
                                           * many more of them can follow (fst__extendable) */
 };
@@ -214,6 +215,8 @@ bool fst__commit_of(const char *folder, char out[FST_DIGEST_HEX]);
 /* ---- record.c ---- */
 /* Fills fingerprints[step] and resumes[step]. */
 fst_status fst__fingerprint(struct session *s, enum step step, fst_error *err);
+/* Says which inputs of a finished step are others than those of its record, which is there with another fingerprint. */
+void fst__tell_causes(const struct session *s, enum step step);
 /* Whether a step that is done can go on to more epochs or rounds and be what it would have been with so many from the
  * start: no learning rate depends on their number. */
 bool fst__extendable(const struct session *s, enum step step);

@@ -139,4 +139,19 @@ said err "$folder/file"
 expect 0 run "$task" --dry-run --set output="$folder/new/deep"
 true_that "a dry run made its output folder" [ ! -e "$folder/new" ]
 
+# ---- a stage that is done again says which of its inputs changed
+again() { # TEXT ARGUMENT...
+    local text=$1
+    shift
+    expect 0 run "$task" --no-reuse "$@"
+    said err "$text"
+}
+rm -rf "$task/output"
+expect 0 run "$task" --no-reuse
+unsaid err "is done again"
+again "federated_train is done again: clients.count was 3 and is 2" --set clients.count=2
+again "edge_kd is done again: stages.edge_kd.optimizer.learning_rate was 0.001 and is 0.01" --set clients.count=2 \
+    --set stages.edge_kd.optimizer.learning_rate=0.01
+again "cloud_pretrain is done again: seed was 3 and is 4" --set seed=4 --mode pretrain
+
 finish
