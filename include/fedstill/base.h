@@ -23,9 +23,20 @@
 
 #define FST_VERSION "0.1.0"
 
+/* C++ may include every header. */
+#ifdef __cplusplus
+#define FST_BEGIN_DECLS extern "C" {
+#define FST_END_DECLS }
+#else
+#define FST_BEGIN_DECLS
+#define FST_END_DECLS
+#endif
+
 #define FST_API __attribute__((visibility("default")))
 #define FST_MUST __attribute__((warn_unused_result))
 #define FST_PRINTF(f, a) __attribute__((format(printf, f, a)))
+
+FST_BEGIN_DECLS
 
 /* ---- status and error --------------------------------------------------------------------- */
 
@@ -262,12 +273,14 @@ FST_API fst_hash128 fst_hash(const void *data, size_t len, uint64_t seed);
 
 /* SHA-256, for digests that people see and compare. */
 typedef struct fst_sha256 {
-    _Alignas(64) unsigned char opaque[128];
+    __attribute__((aligned(64))) unsigned char opaque[128];
 } fst_sha256;
 #define FST_DIGEST_HEX 65 /* 64 hexadecimal digits and the NUL */
 FST_API void fst_sha256_init(fst_sha256 *s);
 FST_API void fst_sha256_update(fst_sha256 *s, const void *data, size_t len);
 FST_API void fst_sha256_final(fst_sha256 *s, char hex[FST_DIGEST_HEX]);
 FST_MUST FST_API fst_status fst_sha256_file(const char *path, char hex[FST_DIGEST_HEX], fst_error *err);
+
+FST_END_DECLS
 
 #endif

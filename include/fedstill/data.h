@@ -8,6 +8,8 @@
 #include "fedstill/base.h"
 #include "fedstill/tensor.h"
 
+FST_BEGIN_DECLS
+
 /* ---- sources ------------------------------------------------------------------------------ */
 
 /* Classes are 0 ... classes-1; more are refused. */
@@ -325,5 +327,7 @@ FST_MUST FST_API fst_status fst_tiers_make(fst_tiers *out, const fst_source *s, 
 FST_MUST FST_API fst_status fst_tiers_write(const fst_tiers *t, const fst_source *s, const char *folder, bool replace,
                                             fst_error *err);
 FST_API void fst_tiers_release(fst_tiers *t);
+
+FST_END_DECLS
 
 #endif

@@ -12,6 +12,8 @@
 #include "fedstill/data.h"
 #include "fedstill/nn.h"
 
+FST_BEGIN_DECLS
+
 typedef enum fst_soft_content { FST_SOFT_PROBABILITIES, FST_SOFT_LOGITS } fst_soft_content;
 typedef enum fst_soft_encoding {
     FST_SOFT_F32,
@@ -153,5 +155,7 @@ FST_MUST FST_API fst_status fst_dsfl_mean(const float *const *probabilities, siz
  * probability. */
 FST_MUST FST_API fst_status fst_dsfl_sharpen(fst_sharpen how, double value, const float *mean, size_t rows,
                                              int classes, float *target, fst_error *err);
+
+FST_END_DECLS
 
 #endif

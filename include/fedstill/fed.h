@@ -14,6 +14,8 @@
 
 #include "fedstill/base.h"
 
+FST_BEGIN_DECLS
+
 /* ---- model state -------------------------------------------------------------------------- */
 
 typedef struct fst_fed_size {
@@ -491,5 +493,7 @@ typedef struct fst_simulate_spec {
  * and one update a worker. On failure *global is the state after the last complete round.
  */
 FST_MUST FST_API fst_status fst_simulate(const fst_simulate_spec *spec, fst_fed_state *global, fst_error *err);
+
+FST_END_DECLS
 
 #endif

@@ -14,6 +14,8 @@
 #include "fedstill/data.h"
 #include "fedstill/models.h"
 
+FST_BEGIN_DECLS
+
 /* ---- confidence ----------------------------------------------------------------------------- */
 
 /* Of a row of logits z at temperature T, with p = softmax(z/T): a number of 0 ... 1 that grows with certainty. With one
@@ -352,5 +354,7 @@ typedef struct fst_cascade_report {
 } fst_cascade_report;
 /* Appends the JSON of format "fedstill-cascade-1". */
 FST_MUST FST_API fst_status fst_cascade_report_json(const fst_cascade_report *r, fst_buf *out, fst_error *err);
+
+FST_END_DECLS
 
 #endif

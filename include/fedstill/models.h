@@ -6,6 +6,8 @@
 
 #include "fedstill/nn.h"
 
+FST_BEGIN_DECLS
+
 typedef enum fst_stem {
     FST_STEM_IMAGENET, /* 7x7 convolution of stride 2 and max pooling */
     FST_STEM_CIFAR     /* 3x3 convolution of stride 1 */
@@ -186,5 +188,7 @@ typedef enum fst_names {
 FST_MUST FST_API fst_status fst_model_export(const fst_model *m, const char *path, fst_names names, fst_dtype dtype,
                                              const fst_pair *more, size_t nmore, char digest[FST_DIGEST_HEX],
                                              fst_error *err);
+
+FST_END_DECLS
 
 #endif

@@ -12,6 +12,8 @@
 #include "fedstill/base.h"
 #include "fedstill/tensor.h"
 
+FST_BEGIN_DECLS
+
 /* ---- graph -------------------------------------------------------------------------------- */
 
 typedef struct fst_graph fst_graph;
@@ -421,5 +423,7 @@ FST_API void fst_runner_hold(fst_runner *r, const fst_state *state);
 /* logits: rows x classes. */
 FST_MUST FST_API fst_status fst_runner_logits(fst_runner *r, const fst_state *state, const float *x, size_t rows,
                                               float *logits, fst_error *err);
+
+FST_END_DECLS
 
 #endif

@@ -7,6 +7,8 @@
 
 #include "fedstill/store.h"
 
+FST_BEGIN_DECLS
+
 /* Terminal columns that UTF-8 text takes: combining marks take none, East Asian wide characters two. A
  * byte that is not UTF-8 takes one. */
 FST_API size_t fst_text_width(const char *text);
@@ -185,5 +187,7 @@ FST_API const char *fst_human_seconds(double seconds, char out[FST_HUMAN]);
 FST_API const char *fst_human_percent(double share, char out[FST_HUMAN]);
 /* Local time "2025-01-31 12:00:05"; 0 is "-". */
 FST_API const char *fst_human_time(int64_t unix_ms, char out[FST_HUMAN]);
+
+FST_END_DECLS
 
 #endif

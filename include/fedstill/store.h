@@ -10,6 +10,8 @@
 
 #include "fedstill/tensor.h"
 
+FST_BEGIN_DECLS
+
 /* ---- run registry ------------------------------------------------------------------------- */
 
 /* One SQLite file that several processes use at the same time. An object belongs to one thread at a
@@ -217,5 +219,7 @@ FST_MUST FST_API fst_status fst_checkpoint_uint(const fst_checkpoint *c, const c
                                                 fst_error *err);
 FST_MUST FST_API fst_status fst_checkpoint_double(const fst_checkpoint *c, const char *key, double *out,
                                                   fst_error *err);
+
+FST_END_DECLS
 
 #endif

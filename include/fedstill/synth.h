@@ -13,6 +13,8 @@
 
 #include "fedstill/base.h"
 
+FST_BEGIN_DECLS
+
 typedef enum fst_synth_kind {
     FST_SYNTH_LINK11,    /* 7 emitters, 9,600 samples/s */
     FST_SYNTH_MODULATION /* 11 modulations, 8 samples a symbol; sample rate 1 by convention */
@@ -205,5 +207,7 @@ typedef bool (*fst_synth_progress_fn)(void *ctx, uint64_t done, uint64_t total);
 FST_MUST FST_API fst_status fst_synth_write(const fst_synth *g, fst_pool *pool, uint64_t first, uint64_t count,
                                             const char *path, fst_synth_format format, fst_synth_progress_fn progress,
                                             void *ctx, fst_error *err);
+
+FST_END_DECLS
 
 #endif

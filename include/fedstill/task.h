@@ -5,10 +5,19 @@
 #ifndef FEDSTILL_TASK_H
 #define FEDSTILL_TASK_H
 
-#include <stdatomic.h>
 
 #include "fedstill/base.h"
 #include "fedstill/data.h"
+
+#ifdef __cplusplus
+#include <atomic>
+typedef std::atomic<int> fst_atomic_int;
+#else
+#include <stdatomic.h>
+typedef atomic_int fst_atomic_int;
+#endif
+
+FST_BEGIN_DECLS
 
 typedef struct fst_task fst_task;
 
@@ -66,11 +75,13 @@ typedef struct fst_task_options {
     bool fresh;          /* forget what is there and start anew */
     bool no_reuse;       /* take no finished stages from other outputs */
     fst_observer observer;
-    const atomic_int *stop; /* becomes non-zero, from any thread or signal handler: write a checkpoint and return FST_E_CANCELLED */
+    const fst_atomic_int *stop; /* becomes non-zero, from any thread or signal handler: write a checkpoint and return FST_E_CANCELLED */
 } fst_task_options;
 
 /* The output folder is locked; a second process is refused. */
 FST_MUST FST_API fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err);
 /* What a run would do: stages, samples, parameters, FLOPs, bytes over the network, memory. Touches nothing. */
 FST_MUST FST_API fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out, fst_error *err);
+FST_END_DECLS
+
 #endif

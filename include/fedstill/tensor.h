@@ -8,6 +8,8 @@
 
 #include "fedstill/base.h"
 
+FST_BEGIN_DECLS
+
 typedef enum fst_dtype {
     FST_F32,
     FST_F64,
@@ -213,5 +215,7 @@ FST_API size_t fst_pth_count(const fst_pth *p);
 /* The i-th tensor, with its data: row-major, little-endian, living as long as p. */
 FST_API fst_tensor fst_pth_at(const fst_pth *p, size_t i);
 FST_API void fst_pth_free(fst_pth *p);
+
+FST_END_DECLS
 
 #endif

@@ -6,6 +6,8 @@
 #include <strings.h>
 #include <sys/stat.h>
 
+#include <jansson.h>
+
 #include "formats.h"
 
 /* In the order in which they are guessed: the narrow ones first. */
@@ -70,6 +72,20 @@ static fst_status choose(const fst__format **out, const fst_source_spec *spec, f
         spec->path);
 }
 
+/* Names go into JSON, in model files and reports. */
+static fst_status check_names(const fst_source *s, fst_error *err)
+{
+    for (int c = 0; s->class_names && c < s->classes; c++) {
+        json_t *text = json_string(s->class_names[c]);
+        if (!text)
+            return fst_fail(err, FST_E_FORMAT,
+                            "%s: the name of class %d, \"%s\", is not UTF-8: rename its folder or label", s->name, c,
+                            s->class_names[c]);
+        json_decref(text);
+    }
+    return FST_OK;
+}
+
 fst_status fst_source_open(fst_source **out, const fst_source_spec *spec, fst_error *err)
 {
     fst_source_spec full = *spec;
@@ -89,7 +105,16 @@ fst_status fst_source_open(fst_source **out, const fst_source_spec *spec, fst_er
     if (!s && val && !format->has_val)
         s = fst_fail(err, FST_E_CONFIG, "%s: %s data have the splits \"train\" and \"test\", not \"val\"", full.path,
                      format->name);
-    return s ? s : format->open(out, &full, err);
+    if (!s)
+        s = format->open(out, &full, err);
+    if (s)
+        return s;
+    s = check_names(*out, err);
+    if (s) {
+        fst_source_close(*out);
+        *out = NULL;
+    }
+    return s;
 }
 
 void fst_source_close(fst_source *s)

@@ -384,6 +384,13 @@ expect 1 data split "$data" --clients 2 --partition iid --output "$folder/no/suc
 LC_ALL=C.UTF-8 "$FEDSTILL" data info "$split" >"$folder/out" && last="data info in UTF-8" && said out "│"
 LC_ALL=C.UTF-8 "$FEDSTILL" data info "$split" --ascii >"$folder/out" && last="data info --ascii" && unsaid out "│"
 
+# ---- names of classes that are no text are found when the data are opened
+mkdir -p "$folder/names/a" "$folder/names/b"$'\377'
+for name in a b$'\377'; do cp "$here/corner-2x2.png" "$folder/names/$name/"; done
+expect 1 data info "$folder/names"
+said err "$folder/names: the name of class 1, \"b"
+said err "is not UTF-8"
+
 # ---- many classes: columns are shared, counts become pictures
 mkdir "$folder/many"
 for name in train test; do
