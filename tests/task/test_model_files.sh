@@ -34,7 +34,7 @@ write_other "  cloud_kd: {temperature: 2, teacher: ../teacher.safetensors}
   edge_kd: $student"
 expect 0 run "$other" --dry-run
 said out mnist_student
-expect 0 run "$other"
+expect 0 run "$other" --no-reuse
 ran cloud_kd edge_kd
 true_that "the soft labels differ" cmp "$task/output/cloud_kd/soft_labels.safetensors" "$other/output/cloud_kd/soft_labels.safetensors"
 same "the student" "$(weights "$other/output/edge_kd/model.safetensors")" "$(weights "$task/output/edge_kd/model.safetensors")"
