@@ -2,6 +2,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cmd.h"
 #include "fedstill/report.h"
@@ -139,8 +140,13 @@ static fst_status print_result(const fst_task *task, bool json, fst_error *err)
         s = json ? fst_file_read(path, 1 << 24, &out, err) : fst_report_summary(path, !output_is_utf8(), &out, err);
     if (!s)
         fwrite(out.data, 1, out.len, stdout);
-    if (!s && !json)
-        printf("\n%s: models, summary.json and events.jsonl are in %s\n", fst_task_name(task), fst_task_output(task));
+    if (!s && !json) {
+        fputc('\n', stdout);
+        put_plain(stdout, fst_task_name(task));
+        fputs(": models, summary.json and events.jsonl are in ", stdout);
+        put_plain(stdout, fst_task_output(task));
+        fputc('\n', stdout);
+    }
     fst_buf_release(&out);
     fst_free(path);
     return s;
@@ -149,7 +155,11 @@ static fst_status print_result(const fst_task *task, bool json, fst_error *err)
 static fst_status dry_run(fst_task *task, const fst_task_options *o, fst_error *err)
 {
     fst_buf out = {0};
+    if (isatty(STDERR_FILENO)) /* large data and networks take seconds */
+        fputs("reading the data and building the networks ...", stderr);
     fst_status s = fst_task_dry_run(task, o, &out, err);
+    if (isatty(STDERR_FILENO))
+        fputs("\r\033[K", stderr);
     if (!s)
         fwrite(out.data, 1, out.len, stdout);
     fst_buf_release(&out);

@@ -14,7 +14,7 @@
 #define REDRAW_SECONDS 0.1 /* on a terminal */
 #define LINE_SECONDS 5.0   /* elsewhere */
 #define BASE_SECONDS 0.05  /* what is done this early was done before (a resumed stage): no part of the rate */
-enum { BAR = 20, LINE = 512 };
+enum { BAR = 10, LINE = 512 };
 
 static struct {
     pthread_mutex_t lock; /* guards all of it: warnings come from any thread */
@@ -82,8 +82,7 @@ static void add_counts(char *line)
     add(line, text);
 }
 
-/* Rate, time to go, note. */
-static void add_tail(char *line, double now)
+static void add_rate(char *line, double now)
 {
     char text[160], a[FST_HUMAN];
     double r = rate(now);
@@ -91,24 +90,37 @@ static void add_tail(char *line, double now)
         snprintf(text, sizeof text, "  %s %s/s", fst_human_count(r, a), p.unit);
         add(line, text);
     }
+}
+
+static void add_left(char *line, double now)
+{
+    char text[160], a[FST_HUMAN];
+    double r = rate(now);
     if (r > 0 && p.total > p.done) {
         snprintf(text, sizeof text, "  %s left", fst_human_seconds((double)(p.total - p.done) / r, a));
         add(line, text);
     }
+}
+
+static void add_note(char *line)
+{
     if (p.note[0]) {
         add(line, "  ");
         add(line, p.note);
     }
 }
 
+/* In the order of what people look for: a narrow terminal cuts off the end. */
 static void compose(char *line, bool bar, double now)
 {
     line[0] = 0;
     add(line, p.label);
     if (bar && p.total)
         add_bar(line);
+    add_left(line, now);
+    add_note(line);
     add_counts(line);
-    add_tail(line, now);
+    add_rate(line, now);
 }
 
 static void show(double now)
@@ -195,7 +207,8 @@ void progress_end(const char *note)
         snprintf(text, sizeof text, " in %s", fst_human_seconds(now - p.started, a));
         add(line, text);
         set_note(note);
-        add_tail(line, now);
+        add_note(line);
+        add_rate(line, now);
         fprintf(stderr, "%s\n", line);
         fflush(stderr);
     }

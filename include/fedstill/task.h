@@ -21,8 +21,8 @@ FST_BEGIN_DECLS
 
 typedef struct fst_task fst_task;
 
-/* path: a folder with task.yaml (or with input/STAGE.json, docs/formats.md), or a file. sets: "key.path=value" overrides. FST_E_CONFIG for what is wrong in
- * it, with file, line, key and accepted values. */
+/* path: a folder with task.yaml (or with input/STAGE.json, docs/formats.md), or a file. sets: "key.path=value"
+ * overrides. FST_E_CONFIG for what is wrong in it, with file, line, key and accepted values. */
 FST_MUST FST_API fst_status fst_task_load(fst_task **out, const char *path, const char *const *sets, size_t nsets,
                                           fst_error *err);
 /* output/task.yaml, which a run kept: keys without effect, which earlier versions wrote there, are ignored. */
@@ -39,8 +39,8 @@ FST_MUST FST_API fst_status fst_task_dump(const fst_task *t, fst_buf *out, fst_e
 /* The reference of the task file in Markdown. */
 FST_MUST FST_API fst_status fst_task_reference(fst_buf *out, fst_error *err);
 
-/* The samples of a task, opened and dealt as its stages do it; writes nothing. folder: what the task file's relative paths
- * start from; output: the run's folder. t must outlive it. */
+/* The samples of a task, opened and dealt as its stages do it; writes nothing. folder: what the task file's relative
+ * paths start from; output: the run's folder. t must outlive it. */
 typedef struct fst_task_data fst_task_data;
 FST_MUST FST_API fst_status fst_task_data_open(fst_task_data **out, const fst_task *t, const char *folder,
                                                const char *output, fst_error *err);
@@ -48,8 +48,8 @@ FST_API void fst_task_data_free(fst_task_data *d);
 FST_API const fst_source *fst_task_data_train(const fst_task_data *d); /* of all places */
 FST_API const fst_source *fst_task_data_test(const fst_task_data *d);
 typedef struct fst_task_place {
-    const char *name;       /* "training", or with a topology "cloud", "edge 1"; valid until the next call */
-    const uint32_t *index;  /* its training samples: those to learn from, then those of validation */
+    const char *name;      /* "training", or with a topology "cloud", "edge 1"; valid until the next call */
+    const uint32_t *index; /* its training samples: those to learn from, then those of validation */
     size_t learn, validate;
 } fst_task_place;
 /* The i-th place; false behind the last. */
@@ -58,8 +58,9 @@ FST_API bool fst_task_data_place(fst_task_data *d, size_t i, fst_task_place *out
 /* Who wants to watch. Any member may be NULL. All calls come from the thread that runs the task. */
 typedef struct fst_observer {
     void *ctx;
-    void (*stage)(void *ctx, const char *stage, const char *state); /* "runs", "resumes", "up to date", "done", "kept ...",
-                                                                      * "taken from ..." */
+    void (*stage)(void *ctx, const char *stage, const char *state); /* "runs", "resumes", "up to date", "kept ...",
+                                                                     * "taken from ...", or "done", which its accuracy
+                                                                     * may follow: "done, 97.31 % right ..." */
     void (*begin)(void *ctx, const char *label, uint64_t total, const char *unit);
     void (*update)(void *ctx, uint64_t done, const char *note);
     void (*end)(void *ctx, const char *note);
@@ -75,7 +76,8 @@ typedef struct fst_task_options {
     bool fresh;          /* forget what is there and start anew */
     bool no_reuse;       /* take no finished stages from other outputs */
     fst_observer observer;
-    const fst_atomic_int *stop; /* becomes non-zero, from any thread or signal handler: write a checkpoint and return FST_E_CANCELLED */
+    /* Becomes non-zero, from any thread or signal handler: write a checkpoint and return FST_E_CANCELLED. */
+    const fst_atomic_int *stop;
 } fst_task_options;
 
 /* The output folder is locked; a second process is refused. */

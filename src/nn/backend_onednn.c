@@ -93,6 +93,13 @@ static bool supports(fst_precision p)
 
 static fst_status open_context(struct fst_context **out, int threads, fst_precision precision, fst_error *err)
 {
+    omp_set_dynamic(0); /* a kernel waits at its barriers for as many threads as it was made for */
+    if (threads > omp_get_thread_limit())
+        return fst_fail(
+            err, FST_E_CONFIG,
+            "OpenMP gives %d threads at most (OMP_THREAD_LIMIT), %d are asked for: use --threads %d or raise "
+            "the limit",
+            omp_get_thread_limit(), threads, omp_get_thread_limit());
     struct fst_context *c = fst_calloc(1, sizeof *c);
     if (!c)
         return fst_fail_memory(err, sizeof *c);

@@ -4,6 +4,7 @@
  * for it again and again; when the run ends, it is tried once more, so that the list tells the truth where it can.
  */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "session.h"
@@ -64,10 +65,20 @@ void fst__books_open(struct session *s)
     fst__resources_begin(s);
 }
 
+/* What people see of a state: a stage that is done says how good its model is. */
+static const char *with_accuracy(const struct record *r, enum step step, const char *state, char *text, size_t size)
+{
+    if (strcmp(state, "done") || !isfinite(r->accuracy) || !(r->has_model || step > STEP_FEDERATE))
+        return state;
+    snprintf(text, size, "%s, %.2f %% right on the test samples", state, 100 * r->accuracy);
+    return text;
+}
+
 void fst__books_stage(struct session *s, enum step step, const char *state)
 {
     const fst_observer *o = &s->options->observer;
     fst_error e = {0};
+    char text[128];
     fst_field f[] = {FST_STRING("state", state)};
     if (strcmp(state,
                "up to date")) /* before the stage's name changes: what was used so far belongs to the one before */
@@ -75,7 +86,7 @@ void fst__books_stage(struct session *s, enum step step, const char *state)
     fst_events_stage(s->events, fst__step_names[step]);
     fst__emit(s, "stage", f, 1);
     if (o->stage)
-        o->stage(o->ctx, fst__step_names[step], state);
+        o->stage(o->ctx, fst__step_names[step], with_accuracy(&s->records[step], step, state, text, sizeof text));
     if (usable(s))
         note_failure(s, fst_registry_stage(s->registry, s->run, fst__step_names[step], state, &e), &e);
 }

@@ -58,12 +58,15 @@ static fst_status tell(const struct session *s, const struct work *w, fst_buf *o
     const fst_graph *g = w->graph ? w->graph : own;
     if (!st)
         st = training_memory(g, w->batch, w->plans, s->precision, &memory, err);
+    double flops = st ? 0 : fst_graph_flops(g) * w->samples * (w->training ? 3 : 1) / 1e9;
     if (!st)
-        st = fst_buf_printf(out, err,
-                            "  %-16s %-20s %9zu parameters  %11.0f samples  %10.1f GFLOP  up %s  down %s  memory %s\n",
-                            w->stage, w->arch, fst_graph_param_count(g), w->samples,
-                            fst_graph_flops(g) * w->samples * (w->training ? 3 : 1) / 1e9, bytes_text(w->bytes_up, up),
-                            bytes_text(w->bytes_down, down), bytes_text(memory, mem));
+        st = fst_buf_printf(out, err, "  %-16s %s, %zu parameters\n", w->stage, w->arch, fst_graph_param_count(g));
+    if (!st)
+        st = fst_buf_printf(out, err, "  %-16s %.0f samples, %.1f GFLOP, memory %s\n", "", w->samples, flops,
+                            bytes_text(memory, mem));
+    if (!st && (w->bytes_up > 0 || w->bytes_down > 0))
+        st = fst_buf_printf(out, err, "  %-16s up %s, down %s\n", "", bytes_text(w->bytes_up, up),
+                            bytes_text(w->bytes_down, down));
     fst_graph_free(own);
     return st;
 }

@@ -258,6 +258,46 @@ static fst_status run_steps(struct session *s, const bool chosen[STAGES], fst_er
     return st ? st : fst__summary_write(s, err);
 }
 
+/* ---- what is not run ------------------------------------------------------------------------------------ */
+
+static bool mode_runs(const struct task_file *f, size_t mode, const bool wanted[STAGES])
+{
+    for (int i = 0; i < STAGES; i++)
+        if (wanted[i] && stage_in_task(f, i) && !modes[mode].stages[i])
+            return false;
+    return true;
+}
+
+/* Stages of the file that this run leaves out, and the mode that would run them with the others. */
+static void tell_left_out(const fst_task *t, const fst_task_options *o, const bool chosen[STAGES])
+{
+    const struct task_file *f = &t->file;
+    bool all[STAGES], out = false, inference = false;
+    char list[256] = "";
+    for (int i = 0; i < STAGES; i++) {
+        bool left = stage_in_task(f, i) && !chosen[i];
+        size_t at = strlen(list);
+        all[i] = chosen[i] || left;
+        inference = inference || (i >= DEVICES && stage_in_task(f, i));
+        if (left)
+            snprintf(list + at, sizeof list - at, "%s%s", out ? ", " : "", stage_names[i]);
+        out = out || left;
+    }
+    if (o->mode && !strcmp(o->mode, "full_pipeline") && !inference)
+        fst_log(FST_LOG_WARN,
+                "%s has no stages of inference (device_load, edge_infer, cloud_infer): mode full_pipeline is "
+                "the same as full_train here",
+                t->path);
+    if (!out || o->stage)
+        return;
+    for (size_t m = 0; m < MODES; m++)
+        if (mode_runs(f, m, all)) {
+            fst_log(FST_LOG_INFO, "not run: %s; --mode %s runs them too", list, modes[m].name);
+            return;
+        }
+    fst_log(FST_LOG_INFO, "not run: %s; --stage STAGE runs one of them", list);
+}
+
 /* ---- the run -------------------------------------------------------------------------------------------- */
 
 /* What killed processes left. */
@@ -295,6 +335,8 @@ fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err)
             st = fst__note_samples(&s, &own);
         if (!st)
             st = run_steps(&s, chosen, &own);
+        if (!st)
+            tell_left_out(t, o, chosen);
         fst__books_close(&s, st, &own);
     }
     if (s.task)

@@ -64,7 +64,7 @@ steps="cloud_pretrain cloud_kd edge_alone edge_kd federated_train"
 
 # ran STEP...: the last run made these steps anew, in this order, and no others.
 ran() {
-    same "$last: steps that ran" "$(sed -n 's/^\([a-z_]*\): done$/\1/p' "$folder/err" | tr '\n' ' ')" \
+    same "$last: steps that ran" "$(sed -n 's/^\([a-z_]*\): done.*$/\1/p' "$folder/err" | tr '\n' ' ')" \
         "${*:+$* }"
 }
 
