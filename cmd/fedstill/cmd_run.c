@@ -208,7 +208,7 @@ static fst_status run(const struct options *o, fst_error *err)
 {
     bool quiet = option_flag(o, "quiet");
     fst_task *task = NULL;
-    fst_task_options to = {.mode = option_string(o, "mode"),
+    fst_task_options to = {.mode = option_given(o, "mode") ? option_string(o, "mode") : NULL,
                            .stage = option_string(o, "stage"),
                            .workers = (int)option_int(o, "workers"),
                            .threads = (int)option_int(o, "threads"),

@@ -268,7 +268,7 @@ static bool mode_runs(const struct task_file *f, size_t mode, const bool wanted[
     return true;
 }
 
-/* Stages of the file that this run leaves out, and the mode that would run them with the others. */
+/* Stages of the file that a run of the default mode leaves out, and the mode that would run them with the others. */
 static void tell_left_out(const fst_task *t, const fst_task_options *o, const bool chosen[STAGES])
 {
     const struct task_file *f = &t->file;
@@ -288,7 +288,7 @@ static void tell_left_out(const fst_task *t, const fst_task_options *o, const bo
                 "%s has no stages of inference (device_load, edge_infer, cloud_infer): mode full_pipeline is "
                 "the same as full_train here",
                 t->path);
-    if (!out || o->stage)
+    if (!out || o->stage || o->mode) /* whoever chooses knows what */
         return;
     for (size_t m = 0; m < MODES; m++)
         if (mode_runs(f, m, all)) {

@@ -421,13 +421,13 @@ row "1 - 1.67 % #"
 # ---- names that a terminal would obey or turn round: none of them is printed, and --json escapes them
 csi=$'\xc2\x9b' turn=$'\xe2\x80\xae'
 for name in "a${turn}b" "c${csi}d"; do
-    mkdir -p "$folder/names/$name" && cp "$here/corner-2x2.png" "$folder/names/$name"
+    mkdir -p "$folder/hostile/$name" && cp "$here/corner-2x2.png" "$folder/hostile/$name"
 done
-expect 0 data info "$folder/names" --format folder
+expect 0 data info "$folder/hostile" --format folder
 said out "a?b"
 unsaid out "$turn"
 unsaid out "$csi"
-expect 0 data info "$folder/names" --format folder --json
+expect 0 data info "$folder/hostile" --format folder --json
 said out '"a\u202eb"'
 said out '"c\u009bd"'
 unsaid out "$turn"

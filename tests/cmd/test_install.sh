@@ -46,13 +46,15 @@ works "the example by pkg-config" gcc -std=c17 $flags "$example/classify.c" $(pk
 works "the example by CMake" cmake -S "$example" -B "$folder/by-cmake" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_FLAGS="$flags"
 works "the example by CMake, built" cmake --build "$folder/by-cmake"
 
-# A model of 2x2 grey images, mean 0.25 and std 0.5, whose classes have names.
+# A model of 2x2 grey images, mean 0.25 and std 0.5, whose classes have names. A second dog, so that the test samples are
+# not those of training.
 task=$folder/task
 for split in train test; do
     for name in cat dog; do
         mkdir -p "$task/data/$split/$name" && cp "$here/corner-2x2.png" "$task/data/$split/$name/"
     done
 done
+cp "$here/corner-2x2.png" "$task/data/test/dog/second.png"
 cat >"$task/task.yaml" <<END
 name: two
 data: {source: folder, path: data, channels: 1, normalise: {mean: 0.25, std: 0.5}}
