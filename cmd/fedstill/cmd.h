@@ -93,6 +93,7 @@ struct command {
 };
 
 extern const struct command cmd_bench;
+extern const struct command cmd_init;
 extern const struct command cmd_run;
 extern const struct command cmd_runs;
 extern const struct command cmd_report;

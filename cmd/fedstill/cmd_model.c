@@ -8,6 +8,7 @@
 #include "common.h"
 
 enum { NAMES_SHOWN = 20 }; /* class names in text; JSON has all */
+enum { WIDE = 132 };       /* columns that the list of networks needs as a table */
 
 static const struct option_spec list_options[] = {
     {.name = "json", .type = OPTION_FLAG, .help = "Write a JSON array."},
@@ -66,6 +67,15 @@ static fst_status list_row(fst_table *t, const fst_model_info *i, const fst_grap
     return s ? s : fst_table_cell(t, err, "%s", i->summary);
 }
 
+/* On a narrow terminal a summary has a line of its own: names alone are up to 38 characters long. */
+static fst_status list_lines(fst_buf *out, const fst_model_info *i, const fst_graph *g, fst_error *err)
+{
+    char shape[128];
+    return fst_buf_printf(out, err, "%-38s %-13s %7d %10zu %7.2f\n    %s\n", i->name,
+                          fst_shape_text(&i->input, shape, sizeof shape), i->classes, fst_graph_param_count(g),
+                          fst_graph_flops(g) / 1e6, i->summary);
+}
+
 static json_t *list_json(const fst_model_info *i, const fst_graph *g)
 {
     return json_pack("{s:s, s:o, s:i, s:I, s:o, s:s}", "name", i->name, "input", shape_json(&i->input), "classes",
@@ -73,8 +83,8 @@ static json_t *list_json(const fst_model_info *i, const fst_graph *g)
                      number_json(fst_graph_flops(g)), "summary", i->summary);
 }
 
-/* Into t and list, whichever is not NULL. */
-static fst_status list_models(fst_table *t, json_t *list, fst_error *err)
+/* Into t, lines and list, whichever is not NULL. */
+static fst_status list_models(fst_table *t, fst_buf *lines, json_t *list, fst_error *err)
 {
     fst_status s = FST_OK;
     for (size_t i = 0; !s && i < fst_models(); i++) {
@@ -83,6 +93,8 @@ static fst_status list_models(fst_table *t, json_t *list, fst_error *err)
         s = fst_model_graph(&g, info.name, NULL, err);
         if (!s && t)
             s = list_row(t, &info, g, err);
+        if (!s && lines)
+            s = list_lines(lines, &info, g, err);
         if (!s && list && json_array_append_new(list, list_json(&info, g)))
             s = fst_fail_memory(err, 1);
         fst_graph_free(g);
@@ -101,15 +113,19 @@ static fst_status run_list(const struct options *o, fst_error *err)
     fst_status s;
     if (option_flag(o, "json")) {
         json_t *list = json_array();
-        s = list_models(NULL, list, err);
+        s = list_models(NULL, NULL, list, err);
         if (s)
             json_decref(list);
         else
             s = add_json(&out, list, true, err);
+    } else if (output_width() < WIDE) {
+        s = fst_buf_printf(&out, err, "%-38s %-13s %7s %10s %7s\n", "name", "input", "classes", "parameters", "MFLOPs");
+        if (!s)
+            s = list_models(NULL, &out, NULL, err);
     } else {
         s = fst_table_new(&t, columns, sizeof columns / sizeof *columns, err);
         if (!s)
-            s = list_models(t, NULL, err);
+            s = list_models(t, NULL, NULL, err);
         if (!s)
             s = write_table(t, !output_is_utf8(), &out, err);
         fst_table_free(t);

@@ -100,6 +100,29 @@ static void help_item(FILE *to, const char *head, const char *text)
     wrap(to, text, INDENT, INDENT);
 }
 
+/* A command line as one types it: what does not fit goes on in the next line. */
+static void help_example(FILE *to, const char *line, const char *text)
+{
+    size_t column = 2;
+    fputs("  ", to);
+    while (*line) {
+        size_t len = strcspn(line, " ");
+        bool last = !line[len];
+        if (column > 2 && column + 1 + len + (last ? 0 : 2) > WIDTH) {
+            fprintf(to, " \\\n%*s", INDENT + 2, "");
+            column = INDENT + 2;
+        } else if (column > 2) {
+            fputc(' ', to);
+            column++;
+        }
+        fprintf(to, "%.*s", (int)len, line);
+        column += len;
+        line += len + !last;
+    }
+    fprintf(to, "\n%*s", INDENT, "");
+    wrap(to, text, INDENT, INDENT);
+}
+
 static void help_options(FILE *to, const struct option_spec *s)
 {
     char head[128], text[1024];
@@ -139,7 +162,7 @@ void help_command(FILE *to, const struct command *c)
     if (c->examples)
         fputs("\nExamples:\n", to);
     for (const char *const *e = c->examples; e && e[0]; e += 2)
-        help_item(to, e[0], e[1]);
+        help_example(to, e[0], e[1]);
 }
 
 void help_overview(FILE *to, const struct command *const *table)
@@ -240,11 +263,12 @@ void man_page(FILE *to, const struct command *const *table)
             ".SH SYNOPSIS\n\\fBfedstill\\fR \\fICOMMAND\\fR [\\fIOPTION\\fR ...] [\\fIARGUMENT\\fR ...]\n"
             ".SH DESCRIPTION\n",
             tagline);
-    troff(to, "Teaches small models at the edge what a large model in the cloud knows, without moving the data. One "
-              "program trains the teacher, keeps its soft labels, distils a student from them and federates it over many "
-              "clients, which live in its process.\n\nAn option's argument may follow as "
-              "--name=value or as the next word; \"--\" ends the options. Results go to standard output, progress, "
-              "warnings and errors to standard error.\n");
+    troff(to,
+          "Teaches small models at the edge what a large model in the cloud knows, without moving the data. One "
+          "program trains the teacher, keeps its soft labels, distils a student from them and federates it over many "
+          "clients, which live in its process.\n\nAn option's argument may follow as "
+          "--name=value or as the next word; \"--\" ends the options. Results go to standard output, progress, "
+          "warnings and errors to standard error.\n");
     man_entries(to, "OPTIONS", program_options, COUNT(program_options));
     fputs(".PP\nEvery command takes:\n", to);
     man_options(to, common_options);

@@ -66,7 +66,7 @@ static fst_value complex_resnet50(fst_graph *g, fst_value x, const fst_model_con
 
 const struct fst_zoo_entry fst__zoo_complex[] = {
     {{"complex_resnet50_link11_with_attention",
-      "the Link-11 teacher: complex ResNet-50, logits are magnitudes",
+      "complex ResNet-50 for 1024 I/Q samples, with attention",
       {2, {2, 1024}},
       7,
       0,

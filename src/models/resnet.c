@@ -125,16 +125,11 @@ static fst_value real_resnet20_link11_h(fst_graph *g, fst_value x, const fst_mod
 }
 
 const struct fst_zoo_entry fst__zoo_resnet[] = {
-    {{"resnet8", "CIFAR ResNet, 16, 32, 64 channels", {3, {3, 32, 32}}, 10, 0, 0}, resnet8},
-    {{"resnet20", "CIFAR ResNet, 16, 32, 64 channels", {3, {3, 32, 32}}, 10, 0, 0}, resnet20},
-    {{"resnet56", "CIFAR ResNet, 16, 32, 64 channels", {3, {3, 32, 32}}, 10, 0, 0}, resnet56},
-    {{"resnet50", "ResNet-50; options stem: imagenet or cifar", {3, {3, 224, 224}}, 1000, 0, 0}, resnet50},
-    {{"real_resnet20_link11_h",
-      "the Link-11 student: bottlenecks to 1024 channels; options width, hidden",
-      {2, {2, 1024}},
-      7,
-      0,
-      0},
+    {{"resnet8", "CIFAR ResNet, 8 layers, for images of any size", {3, {3, 32, 32}}, 10, 0, 0}, resnet8},
+    {{"resnet20", "CIFAR ResNet, 20 layers, for images of any size", {3, {3, 32, 32}}, 10, 0, 0}, resnet20},
+    {{"resnet56", "CIFAR ResNet, 56 layers, for images of any size", {3, {3, 32, 32}}, 10, 0, 0}, resnet56},
+    {{"resnet50", "ResNet-50; option stem=cifar for small images", {3, {3, 224, 224}}, 1000, 0, 0}, resnet50},
+    {{"real_resnet20_link11_h", "ResNet for 1024 I/Q samples; options width, hidden", {2, {2, 1024}}, 7, 0, 0},
      real_resnet20_link11_h},
     {{0}, NULL},
 };

@@ -69,13 +69,16 @@ static fst_value logistic_regression(fst_graph *g, fst_value x, const fst_model_
 }
 
 const struct fst_zoo_entry fst__zoo_small[] = {
-    {{"mnist_teacher", "two 3x3 convolutions 32, 64, two linear layers", {3, {1, 28, 28}}, 10, 0, 0}, mnist_teacher},
-    {{"mnist_student", "two 3x3 convolutions 16, 32, two linear layers", {3, {1, 28, 28}}, 10, 0, 0}, mnist_student},
-    {{"cifar_teacher", "two 3x3 convolutions 64, 128, two linear layers", {3, {3, 32, 32}}, 10, 0, 0}, cifar_teacher},
-    {{"cifar_student", "two 3x3 convolutions 32, 64, two linear layers", {3, {3, 32, 32}}, 10, 0, 0}, cifar_student},
-    {{"fedgen_mnist", "FedGen's MNIST network: strided convolutions, batch norm", {3, {1, 28, 28}}, 10, 0, 0},
-     fedgen_mnist},
-    {{"pfl_cifar", "the simulators' CIFAR network, with dropout", {3, {3, 32, 32}}, 10, 0.25, 0.5}, pfl_cifar},
+    {{"mnist_teacher", "two convolutions (32, 64 channels), two linear layers", {3, {1, 28, 28}}, 10, 0, 0},
+     mnist_teacher},
+    {{"mnist_student", "two convolutions (16, 32 channels), two linear layers", {3, {1, 28, 28}}, 10, 0, 0},
+     mnist_student},
+    {{"cifar_teacher", "two convolutions (64, 128 channels), two linear layers", {3, {3, 32, 32}}, 10, 0, 0},
+     cifar_teacher},
+    {{"cifar_student", "two convolutions (32, 64 channels), two linear layers", {3, {3, 32, 32}}, 10, 0, 0},
+     cifar_student},
+    {{"fedgen_mnist", "two strided convolutions, batch norm (FedGen)", {3, {1, 28, 28}}, 10, 0, 0}, fedgen_mnist},
+    {{"pfl_cifar", "two convolutions, dropout (Reddi et al.)", {3, {3, 32, 32}}, 10, 0.25, 0.5}, pfl_cifar},
     {{"logistic_regression", "one linear layer", {3, {1, 28, 28}}, 10, 0, 0}, logistic_regression},
     {{0}, NULL},
 };

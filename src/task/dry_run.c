@@ -60,10 +60,10 @@ static fst_status tell(const struct session *s, const struct work *w, fst_buf *o
         st = training_memory(g, w->batch, w->plans, s->precision, &memory, err);
     double flops = st ? 0 : fst_graph_flops(g) * w->samples * (w->training ? 3 : 1) / 1e9;
     if (!st)
-        st = fst_buf_printf(out, err, "  %-16s %s, %zu parameters\n", w->stage, w->arch, fst_graph_param_count(g));
+        st = fst_buf_printf(out, err, "  %-16s %s\n  %-16s %zu parameters, %.0f samples\n", w->stage, w->arch, "",
+                            fst_graph_param_count(g), w->samples);
     if (!st)
-        st = fst_buf_printf(out, err, "  %-16s %.0f samples, %.1f GFLOP, memory %s\n", "", w->samples, flops,
-                            bytes_text(memory, mem));
+        st = fst_buf_printf(out, err, "  %-16s %.1f GFLOP, memory %s\n", "", flops, bytes_text(memory, mem));
     if (!st && (w->bytes_up > 0 || w->bytes_down > 0))
         st = fst_buf_printf(out, err, "  %-16s up %s, down %s\n", "", bytes_text(w->bytes_up, up),
                             bytes_text(w->bytes_down, down));
@@ -226,7 +226,8 @@ fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out
     if (!st)
         st = fst_buf_printf(out, err,
                             "\n# The work ahead (what is up to date already is not done again):\n"
-                            "  data: %zu training samples, %zu for validation, %zu for testing, %s, %d classes\n",
+                            "  data: %zu training samples, %zu for validation, %zu for testing,\n"
+                            "        %s, %d classes\n",
                             s.edges ? s.train->count : s.learn, s.edges ? 0 : s.validate, s.test->count,
                             fst_shape_text(&s.train->shape, shape, sizeof shape), s.train->classes);
     if (!st && s.edges)
