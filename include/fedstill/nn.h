@@ -282,6 +282,9 @@ typedef struct fst_loss_input {
     const float *soft;     /* rows x classes; may be NULL with kd_weight 0 */
     const float *weight;   /* rows: weights of the cross entropy, NULL: 1 */
     double divisor;        /* what the sums are divided by: the batch size, or the sum of weights */
+    /* classes: what each class's part of the cross entropy's target counts, NULL: 1. Without label smoothing a row
+     * counts as much as its label; with it every class keeps its own weight, as in PyTorch's CrossEntropyLoss. */
+    const double *class_weight;
 } fst_loss_input;
 /* grad (rows x classes) becomes the gradient of sum(row terms)/divisor. row_loss: rows values that are not yet
  * divided; ce and kd parts (rows each, unweighted by ce_weight, kd_weight; kd with T^2) may be NULL. */
@@ -352,8 +355,9 @@ FST_API double fst_schedule_rate(const fst_schedule *s, double base, int64_t epo
  * shard runs on one thread at a time with single-threaded kernels and has gradients of its own, which are added in the
  * order of the shards: the bits do not depend on the number of threads. Batch norm takes its statistics over the whole
  * batch: the shards meet at each, and their sums are added in the same order. Gradients of very large models (above 8 M
- * parameters) are kept once only: such models have one shard and use the threads inside kernels, whose sums are the same
- * for one number of threads but may be rounded otherwise for another. With threads 1 everything is the same everywhere.
+ * parameters) are kept once only: such models have one shard and use the threads inside kernels, whose sums are the
+ * same for one number of threads but may be rounded otherwise for another. With threads 1 everything is the same
+ * everywhere.
  */
 FST_API bool fst_graph_sharded(const fst_graph *g); /* false: the bits depend on the number of threads */
 /*
@@ -378,6 +382,10 @@ typedef struct fst_step_input {
     const int32_t *labels; /* NULL only with ce_weight 0; nothing is counted as correct then */
     const float *soft;     /* rows x classes or NULL */
     fst_loss loss;
+    /* classes, none below 0: weights of the cross entropy by label, as PyTorch's CrossEntropyLoss(weight=...) takes
+     * them: its part of the loss is sum(w_y ce)/sum(w_y) over the batch; the distillation part stays the mean over the
+     * rows. In a batch of weights 0 the cross entropy is 0. NULL: all 1. */
+    const double *class_weight;
     double learning_rate;
     double prox_mu;
     const float *anchor;
@@ -385,7 +393,7 @@ typedef struct fst_step_input {
 } fst_step_input;
 
 typedef struct fst_step_result {
-    double loss_sum;  /* over rows, not divided */
+    double loss_sum;  /* the batch's loss times its rows */
     size_t correct;   /* rows whose largest logit is the label's */
     double grad_norm; /* -1 when not computed */
 } fst_step_result;

@@ -41,17 +41,23 @@ void fst_soften(const float *logits, size_t rows, int classes, double temperatur
     }
 }
 
-/* (1-e) onehot + e/K as the target; adds scale times the gradient, returns the row's loss. */
-static double cross_entropy(const float *z, int n, int32_t label, double smoothing, double scale, float *grad)
+/* (1-e) onehot + e/K as the target, times the weight of each class (NULL: 1); adds scale times the gradient, returns
+ * the row's loss. */
+static double cross_entropy(const float *z, int n, int32_t label, double smoothing, const double *weight, double scale,
+                            float *grad)
 {
     fst__norm norm = fst__norm_of(z, n, -1, 1.0);
-    double loss = 0;
+    double loss = 0, mass = weight ? 0 : 1;
+    for (int j = 0; weight && j < n; j++)
+        mass += weight[j] * ((j == label ? 1 - smoothing : 0) + smoothing / n);
     for (int j = 0; j < n; j++) {
         double lp = fst__log_p(&norm, z[j]);
         double target = (j == label ? 1 - smoothing : 0) + smoothing / n;
+        if (weight)
+            target *= weight[j];
         if (target > 0)
             loss -= target * lp;
-        grad[j] += (float)(scale * (exp(lp) - target));
+        grad[j] += (float)(scale * (mass * exp(lp) - target));
     }
     return loss;
 }
@@ -127,8 +133,8 @@ void fst_loss_rows(const fst_loss *l, const fst_loss_input *in, float *grad, dou
         const float *z = in->logits + r * n;
         double w = in->weight ? (double)in->weight[r] : 1, ce = 0, kd = 0;
         if (l->ce_weight != 0)
-            ce = w * cross_entropy(z, in->classes, in->labels[r], l->label_smoothing, w * l->ce_weight / in->divisor,
-                                   grad + r * n);
+            ce = w * cross_entropy(z, in->classes, in->labels[r], l->label_smoothing, in->class_weight,
+                                   w * l->ce_weight / in->divisor, grad + r * n);
         if (l->kd_weight != 0)
             kd = distil(l, z, in->soft + r * n, in->classes, in->labels ? in->labels[r] : -1,
                         l->kd_weight / in->divisor, grad + r * n);

@@ -25,6 +25,7 @@ struct fst_trainer {
     float **grads;      /* by shard */
     float **rest;       /* by plan: input rows of a last, partly filled shard; the rest stays 0 */
     double *row_loss;   /* by row */
+    double *weight;     /* by class: the step's class weights over their mean in the batch */
     size_t *correct;    /* by shard */
     fst_status *status; /* by shard */
     fst_error *errors;  /* by shard */
@@ -109,6 +110,7 @@ void fst_trainer_free(fst_trainer *t)
     fst_free(t->kept);
     fst_free(t->kept_counters);
     fst_free(t->row_loss);
+    fst_free(t->weight);
     fst_free(t->correct);
     fst_free(t->status);
     fst_free(t->errors);
@@ -135,10 +137,11 @@ static fst_status allocate(fst_trainer *t, fst_error *err)
     t->rest = fst_calloc((size_t)t->plans_count, sizeof *t->rest);
     t->grads = fst_calloc(t->shards, sizeof *t->grads);
     t->row_loss = fst_calloc(t->batch, sizeof *t->row_loss);
+    t->weight = fst_calloc((size_t)t->classes, sizeof *t->weight);
     t->correct = fst_calloc(t->shards, sizeof *t->correct);
     t->status = fst_calloc(t->shards, sizeof *t->status);
     t->errors = fst_calloc(t->shards, sizeof *t->errors);
-    if (!t->plans || !t->rest || !t->grads || !t->row_loss || !t->correct || !t->status || !t->errors)
+    if (!t->plans || !t->rest || !t->grads || !t->row_loss || !t->weight || !t->correct || !t->status || !t->errors)
         return fst_fail_memory(err, t->batch * sizeof *t->row_loss);
     for (size_t i = 0; t->training && i < t->shards; i++) {
         t->grads[i] = fst_calloc(t->graph->param_count + 1, sizeof(float));
@@ -320,6 +323,7 @@ static void take_loss(fst_trainer *t, fst_plan *plan, const struct slice *s, con
                          .classes = t->classes,
                          .labels = in->labels ? in->labels + s->first : NULL,
                          .soft = in->soft ? in->soft + s->first * classes : NULL,
+                         .class_weight = in->class_weight ? t->weight : NULL,
                          .divisor = (double)in->rows};
     fst_loss_rows(&in->loss, &li, grad, t->row_loss + s->first, NULL, NULL);
     memset(grad + s->rows * classes, 0, (t->shard - s->rows) * classes * sizeof *grad);
@@ -437,6 +441,10 @@ static fst_status check_input(const fst_trainer *t, const fst_step_input *in, fs
     if (in->loss.kd_weight != 0 && fst_kd_needs_labels(in->loss.kd_form) && !in->labels)
         return fst_fail(err, FST_E_ARGUMENT, "the distillation loss %s needs labels",
                         fst_kd_form_name(in->loss.kd_form));
+    for (int c = 0; in->class_weight && c < t->classes; c++)
+        if (!(in->class_weight[c] >= 0 && isfinite(in->class_weight[c])))
+            return fst_fail(err, FST_E_ARGUMENT, "the weight of class %d is %g, not a finite number >= 0", c,
+                            in->class_weight[c]);
     if (in->prox_mu > 0 && !in->anchor)
         return fst_fail(err, FST_E_ARGUMENT, "a proximal term needs an anchor");
     for (size_t r = 0; in->labels && r < in->rows; r++)
@@ -444,6 +452,19 @@ static fst_status check_input(const fst_trainer *t, const fst_step_input *in, fs
             return fst_fail(err, FST_E_MISMATCH, "row %zu has label %d, the model's classes are 0 to %d", r,
                             (int)in->labels[r], t->classes - 1);
     return FST_OK;
+}
+
+/*
+ * The cross entropy is divided by the sum of the rows' weights, the distillation by their number, and the shards know
+ * neither. Weights over their mean in the batch make one divisor of the two: sum(w/mean ce)/rows = sum(w ce)/sum(w).
+ */
+static void weigh(fst_trainer *t, const fst_step_input *in)
+{
+    double sum = 0;
+    for (size_t r = 0; r < in->rows; r++)
+        sum += in->class_weight[in->labels[r]];
+    for (int c = 0; c < t->classes; c++)
+        t->weight[c] = sum > 0 ? in->class_weight[c] / sum * (double)in->rows : 0;
 }
 
 fst_status fst_trainer_step(fst_trainer *t, fst_state *state, fst_optim *optim, const fst_step_input *in,
@@ -455,6 +476,8 @@ fst_status fst_trainer_step(fst_trainer *t, fst_state *state, fst_optim *optim, 
     size_t shards = (in->rows + t->shard - 1) / t->shard;
     t->state = state;
     t->in = in;
+    if (in->class_weight && in->labels)
+        weigh(t, in);
     s = run_shards(t, shards, err);
     fst_step_result r = {0};
     for (size_t i = 0; !s && i < in->rows; i++)

@@ -210,6 +210,8 @@ fst_status fst__check_stages(const struct session *s, const bool chosen[STAGES],
     if (!st && chosen[3])
         st = check_clients(s, err);
     if (!st)
+        st = fst__check_class_weights(s, chosen, err);
+    if (!st)
         st = fst__check_batches(s, chosen, err);
     return st ? st : fst__check_cascade(s, chosen, err);
 }

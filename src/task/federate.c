@@ -15,6 +15,7 @@
 struct worker {
     fst_trainer *trainer;
     fst_optim optim;
+    double *weight; /* room, by class: what the client's classes count */
 };
 
 struct federation {
@@ -54,13 +55,14 @@ static double rate_of(const struct federated_section *c, uint64_t round)
 }
 
 static fst_status client_step(struct worker *w, fst_state *state, const fst_batch *b, double rate,
-                              const fst_train_hints *hints, const fst_fed_view *global, uint64_t seed,
-                              fst_step_result *r, fst_error *err)
+                              const double *class_weight, const fst_train_hints *hints, const fst_fed_view *global,
+                              uint64_t seed, fst_step_result *r, fst_error *err)
 {
     fst_step_input in = {.rows = b->rows,
                          .x = b->x,
                          .labels = b->labels,
                          .loss = FST_LOSS_CROSS_ENTROPY,
+                         .class_weight = class_weight,
                          .learning_rate = rate,
                          .prox_mu = hints->prox_mu,
                          .anchor = global->params,
@@ -96,6 +98,9 @@ static fst_status train_client(void *ctx, int worker, uint32_t client, uint64_t 
                           .shuffle = true,
                           .drop_last = f->section->drop_last,
                           .seed = seed};
+    int classes = f->partition.classes;
+    const double *weight = fst__weights_of(&f->section->weights, f->partition.counts + (size_t)client * (size_t)classes,
+                                           classes, w->weight);
     double loss = 0;
     size_t rows = 0, correct = 0;
     fst_optim_reset(&w->optim);
@@ -109,7 +114,7 @@ static fst_status train_client(void *ctx, int worker, uint32_t client, uint64_t 
             if (!st)
                 st = fst_loader_next(loader, &b, err);
             if (!st && b.rows) {
-                st = client_step(w, &state, &b, rate_of(f->section, round), hints, global, seed, &r, err);
+                st = client_step(w, &state, &b, rate_of(f->section, round), weight, hints, global, seed, &r, err);
                 if (st)
                     st = fst_fail_in(err, st, "epoch %lld of %lld, step %llu", (long long)e + 1,
                                      (long long)f->section->local_epochs, (unsigned long long)w->optim.steps + 1);
@@ -501,6 +506,9 @@ static fst_status make_workers(struct federation *f, fst_error *err)
         st = fst_trainer_new(&f->workers[i].trainer, f->model->graph, &o, err);
         if (!st)
             st = fst_optim_init(&f->workers[i].optim, &os, f->model->state.param_count, err);
+        f->workers[i].weight = fst_calloc((size_t)s->train->classes, sizeof(double));
+        if (!st && !f->workers[i].weight)
+            st = fst_fail_memory(err, (size_t)s->train->classes * sizeof(double));
     }
     return st;
 }
@@ -549,6 +557,7 @@ static void release(struct federation *f)
     for (int i = 0; f->workers && i < f->s->workers; i++) {
         fst_trainer_free(f->workers[i].trainer);
         fst_optim_release(&f->workers[i].optim);
+        fst_free(f->workers[i].weight);
     }
     fst_free(f->workers);
     for (size_t k = 0; f->edge && k < f->s->edges; k++)

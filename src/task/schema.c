@@ -112,6 +112,8 @@ const char *fst__field_accepts(const fst__field *f, char *out, size_t size)
     else if (f->list)
         add(out, size, &at, "a list of at most %zu entries, each ", most_entries(f));
     add_one(f, out, size, &at);
+    if (f->word)
+        add(out, size, &at, ", or %s", f->word);
     return out;
 }
 
@@ -263,6 +265,8 @@ static void complain_value(struct reader *r, const fst__field *f, const fst__nod
     fst__shown(n->text, MAX_SHOWN, shown, sizeof shown);
     for (size_t i = 0; f->type == FST__TYPE_ENUM && (entry || !f->list) && f->names[i]; i++)
         closer(n->text, f->names[i], &least, &best);
+    if (f->word && !entry)
+        closer(n->text, f->word, &least, &best);
     guess_text(best, guess, sizeof guess);
     if (best)
         guess[strlen(guess) - 1] = 0;
@@ -426,6 +430,10 @@ static fst_status read_list(struct reader *r, const fst__field *f, const fst__no
     /* one number or word stands for the list that holds just it */
     bool single = n->kind == FST__SCALAR && f->type != FST__TYPE_MAP;
     size_t count = single ? 1 : n->count, i = 0;
+    if (single && f->word && !strcmp(n->text, f->word)) {
+        *((bool *)object + f->word_at) = true;
+        return FST_OK;
+    }
     if ((n->kind != FST__LIST && !single) || count < f->count_min || count > most_entries(f)) {
         complain_value(r, f, n, p, false);
         return FST_OK;
@@ -440,7 +448,7 @@ static fst_status read_list(struct reader *r, const fst__field *f, const fst__no
     *(size_t *)((char *)object + f->count_at) = count;
     for (const fst__node *c = single ? n : n->first; c; c = single ? NULL : c->next, i++) {
         struct path entry = {p, NULL, i};
-        fst_status s = read_one(r, f, c, single ? p : &entry, true, at + i * size, err);
+        fst_status s = read_one(r, f, c, single ? p : &entry, !single || !f->word, at + i * size, err);
         if (s)
             return s;
     }
@@ -715,6 +723,8 @@ static const char *wrong_with(const fst__schema *s, const fst__field *f)
         return "the member is not of the struct that its table describes";
     if (f->list && (!most_entries(f) || f->count_min > most_entries(f) || most_entries(f) < f->count_max))
         return "a list's limits do not fit each other or its array";
+    if (f->word && (!f->list || f->count_min || f->fallback))
+        return "a word stands in the place of a list that may be empty and has no default";
     if (f->int_min > f->int_max || f->min > f->max || isnan(f->min) || isnan(f->max))
         return "the minimum is larger than the maximum";
     if (f->required && f->fallback)

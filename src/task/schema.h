@@ -80,6 +80,8 @@ typedef struct fst__field {
     size_t count_min, count_max;
     fst__condition when[FST__CONDITIONS]; /* all must hold for the field to have an effect */
     size_t room; /* bytes of the array or struct in the struct; 0: a list that is an fst_alloc'd array */
+    const char *word; /* of a list: what may stand in its place; the bool at word_at is then true, the list empty */
+    size_t word_at;
 } fst__field;
 
 /* What a table's `check` says about a struct that is right field by field, but not as a whole. */
@@ -150,6 +152,9 @@ struct fst__schema {
 #define FST__F_MAPS(T, member, ctype, counter, most, its_table, dflt, text, ...)                   \
     {.type = FST__TYPE_MAP, FST__LIST_OF(T, member, ctype, counter, most), .table = its_table, .fallback = dflt,     \
      .help = text, __VA_ARGS__}
+
+/* Behind a list: a word that may stand in its place. */
+#define FST__OR_WORD(T, text, member) .word = text, .word_at = FST__AT(T, member, bool)
 
 /* ---- what a table can do ------------------------------------------------------------------ */
 

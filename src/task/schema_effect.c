@@ -57,6 +57,8 @@ bool fst__is_set(const fst__field *f, const void *object)
     int value;
     if (!present(f, object))
         return false;
+    if (f->word && *((const bool *)object + f->word_at))
+        return true;
     if (f->list)
         return *(const size_t *)(const void *)((const char *)object + f->count_at) > 0;
     switch (f->type) {

@@ -183,6 +183,12 @@ static const char *values(const fst__field *f, const void *object, size_t *count
     return array;
 }
 
+/* Does a word stand in the place of the list? */
+static bool is_word(const fst__field *f, const void *object)
+{
+    return f->word && *((const bool *)object + f->word_at);
+}
+
 /* Does the field hold anything to write? What was not given and has no default does not. */
 static bool is_there(const fst__field *f, const void *object, bool json)
 {
@@ -233,7 +239,11 @@ static void dump_map(struct writer *w, const fst__scope *in, int indent, bool in
         any = true;
         put(w, f->key);
         put(w, ":");
-        if (f->list) {
+        if (is_word(f, in->object)) {
+            put(w, " ");
+            put(w, f->word);
+            put(w, "\n");
+        } else if (f->list) {
             dump_list(w, in, f, indent);
         } else if (f->type == FST__TYPE_MAP) {
             put(w, "\n");
@@ -283,6 +293,13 @@ static void json_map(struct writer *w, const fst__schema *s, const void *object)
         const char *at = values(f, object, &count);
         put(w, any ? ",\"" : "\"");
         put(w, f->key);
+        any = true;
+        if (is_word(f, object)) {
+            put(w, "\":\"");
+            put(w, f->word);
+            put(w, "\"");
+            continue;
+        }
         put(w, f->list ? "\":[" : "\":");
         for (size_t i = 0; i < count && !w->status; i++) {
             put(w, i ? "," : "");
@@ -292,7 +309,6 @@ static void json_map(struct writer *w, const fst__schema *s, const void *object)
                 put_scalar(w, f, at + i * fst__field_size(f));
         }
         put(w, f->list ? "]" : "");
-        any = true;
     }
     put(w, "}");
 }

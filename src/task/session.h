@@ -108,7 +108,7 @@ struct session {
     struct record records[STEPS];
     bool done[STEPS]; /* records[] holds a step that is up to date */
     char fingerprints[STEPS][FST_DIGEST_HEX];
-    char *inputs[STEPS]; /* the text that a fingerprint is the digest of; NULL before */
+    char *inputs[STEPS];                 /* the text that a fingerprint is the digest of; NULL before */
     char resumes[STEPS][FST_DIGEST_HEX]; /* of checkpoints: the same whatever the number of epochs or rounds, where that
                                           * many more of them can follow (fst__extendable) */
 };
@@ -134,6 +134,18 @@ fst_status fst__note_samples(const struct session *s, fst_error *err);
 fst_status fst__clients(const struct session *s, fst_partition *out, fst_error *err);
 /* A digest of who has which samples. */
 void fst__clients_digest(const fst_partition *p, char out[FST_DIGEST_HEX]);
+
+/* ---- class_weights.c ---- */
+/* How many of n samples (index NULL: the first) of a source each class has; counts: as many as there are classes. */
+void fst__count_classes(const fst_source *source, const uint32_t *index, size_t n, int64_t *counts);
+/* scikit-learn's rule: n / (k n_c), k being the classes that have samples: a sample's mean weight is 1, and a class
+ * without samples gets that too. */
+void fst__balance(const int64_t *counts, int classes, double *weight);
+/* The weights of a place with these samples: the setting's list, or `room` (as many as classes), filled; NULL: all 1.
+ */
+const double *fst__weights_of(const struct class_weights *w, const int64_t *counts, int classes, double *room);
+/* Do the lists of the chosen stages fit the data? */
+fst_status fst__check_class_weights(const struct session *s, const bool chosen[STAGES], fst_error *err);
 
 /* ---- synth_data.c ---- */
 /* The path of the made signals, which are made if they are not there; new memory. A dry run has no folder to keep

@@ -191,6 +191,18 @@ static const fst__field early_stopping_fields[] = {
 static const fst__schema early_stopping_schema =
     FST__SCHEMA(struct early_stopping_section, early_stopping_fields, .shorthand = "patience");
 
+/* Of a struct with a member `weights`. */
+#define CLASS_WEIGHTS(T, whose)                                                                                \
+    {                                                                                                          \
+        .key = "class_weights",                                                                                \
+        .help = "weight of each class in the hard labels' cross entropy, whose mean over a batch is then the " \
+                "weighted one, as in PyTorch; balanced: n / (classes * n_c) of " whose                         \
+                ", over the classes with samples (one without: 1)",                                            \
+        .type = FST__TYPE_DOUBLE, .list = true, .offset = FST__AT(T, weights.weight, double *),                \
+        .count_at = FST__AT(T, weights.count, size_t), .count_max = FST_MAX_CLASSES, .min = 0, .max = 1e6,     \
+        FST__OR_WORD(T, "balanced", weights.balanced)                                                          \
+    }
+
 /* `at` reaches the struct training inside a stage's struct. */
 #define TRAINING_FIELDS(default_epochs)                                                                      \
     FST__F_STRING(struct training, model, NULL,                                                              \
@@ -207,7 +219,8 @@ static const fst__schema early_stopping_schema =
         FST__F_OPTIONAL(struct training, early_stopping, has_early_stopping, &early_stopping_schema,         \
                         "stops when epochs get no better on the validation samples; the best one is kept"),  \
         FST__F_DOUBLE(struct training, clip_norm, 0, 1e6, "0", "largest norm of the gradient; 0: no limit"), \
-        FST__F_DOUBLE(struct training, label_smoothing, 0, 0.999, "0", "of the hard labels")
+        FST__F_DOUBLE(struct training, label_smoothing, 0, 0.999, "0", "of the hard labels"),                \
+        CLASS_WEIGHTS(struct training, "the samples that the stage learns from")
 
 static const fst__field pretrain_fields[] = {TRAINING_FIELDS("5")};
 const fst__schema fst__training_schema = FST__SCHEMA(struct training, pretrain_fields);
@@ -293,6 +306,7 @@ static const fst__field federated_fields[] = {
     FST__F_MAP(struct federated_section, server, &server_schema, "the server's optimiser",
                .when = {FST__WITH("strategy", "fedavgm", "fedadagrad", "fedadam", "fedyogi")}),
     FST__F_DOUBLE(struct federated_section, clip_norm, 0, 1e6, "0", "largest norm of a gradient; 0: no limit"),
+    CLASS_WEIGHTS(struct federated_section, "each client's own samples"),
     FST__F_MAP(struct federated_section, optimizer, &optimizer_schema, "of the clients; fresh in every round"),
     FST__F_OPTIONAL(struct federated_section, schedule, has_schedule, &schedule_schema,
                     "learning rate of the clients by round: rounds stand for epochs; missing: constant"),
@@ -358,6 +372,10 @@ static bool check_stages(const void *object, fst__complaint *c)
         c->key = "edge_kd", why = "needs the stage cloud_kd (the soft labels), or kd_weight: 0";
     else if (s->has_edge_kd && s->edge_kd.kd_weight == 0 && s->edge_kd.ce_weight == 0)
         c->key = "edge_kd.kd_weight", why = "ce_weight and kd_weight are both 0: nothing to learn from";
+    else if (s->has_edge_kd && s->edge_kd.ce_weight == 0 && !s->edge_kd.baseline &&
+             fst__weighs_classes(&s->edge_kd.training.weights))
+        c->key = "edge_kd.class_weights",
+        why = "has no effect: ce_weight is 0, and there is no baseline that learns hard labels";
     else if (s->has_edge_kd && s->has_cloud_kd && s->edge_kd.temperature != 0 &&
              s->edge_kd.temperature != s->cloud_kd.temperature && s->edge_kd.kd_loss < FST_KD_MSE_LOGITS)
         c->key = "edge_kd.temperature",

@@ -87,6 +87,13 @@ struct early_stopping_section {
     int metric; /* 0 accuracy, 1 macro_f1, 2 loss */
 };
 
+/* The setting class_weights: a list, `balanced`, or neither. */
+struct class_weights {
+    double *weight; /* by class */
+    size_t count;
+    bool balanced;
+};
+
 /* What all supervised stages share. */
 struct training {
     char *model, *init; /* init: a model file or NULL */
@@ -97,6 +104,7 @@ struct training {
     struct early_stopping_section early_stopping;
     double clip_norm, label_smoothing;
     bool drop_last;
+    struct class_weights weights;
 };
 
 struct cloud_kd_section {
@@ -117,7 +125,7 @@ struct edge_kd_section {
     double temperature, ce_weight, kd_weight; /* temperature 0: that of cloud_kd */
     int kd_loss;                              /* fst_kd_form */
     struct dkd_section dkd;
-    bool baseline;                            /* also train a student on hard labels alone */
+    bool baseline; /* also train a student on hard labels alone */
 };
 
 struct server_section {
@@ -125,7 +133,7 @@ struct server_section {
 };
 
 struct federated_section {
-    char *model; /* NULL: edge_kd's */
+    char *model;  /* NULL: edge_kd's */
     int strategy; /* index in strategy_names */
     int64_t rounds, local_epochs, batch_size, clients_per_round, quorum;
     double fraction, prox_mu, clip_norm;
@@ -134,9 +142,10 @@ struct federated_section {
     struct optimizer_section optimizer;
     bool has_schedule;
     struct schedule_section schedule; /* by round */
-    char *init; /* a stage, "random" or a file */
-    int select; /* 0 "best", 1 "last" */
+    char *init;                       /* a stage, "random" or a file */
+    int select;                       /* 0 "best", 1 "last" */
     int64_t evaluate_every;
+    struct class_weights weights;
 };
 
 struct stages_section {
@@ -172,10 +181,13 @@ struct task_file {
 /* Are the samples made, not read? */
 bool fst__is_synth(const struct data_section *d);
 
+/* Is there a setting class_weights? (class_weights.c) */
+bool fst__weighs_classes(const struct class_weights *w);
+
 extern const char *const fst__data_sources[], *const fst__strategy_names[];
-extern const char *const fst__layouts[]; /* as fst_layout */
+extern const char *const fst__layouts[];                          /* as fst_layout */
 extern const fst__schema fst__synth_schema, fst__topology_schema; /* topology.c */
-extern const fst__schema fst__task_schema, fst__training_schema; /* the latter of struct training alone */
+extern const fst__schema fst__task_schema, fst__training_schema;  /* the latter of struct training alone */
 
 struct fst_task {
     struct task_file file;

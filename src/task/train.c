@@ -16,6 +16,9 @@ struct course {
     fst_trainer *trainer;
     fst_loader *loader;
     fst_optim optim;
+    int64_t *counts;      /* by class, of the samples to learn from */
+    double *room;         /* by class, for weights that follow from them */
+    const double *weight; /* by class; NULL: all 1 */
     fst_state best;
     double best_accuracy; /* or what early stopping compares, more being better; of best_epoch */
     int64_t best_epoch;
@@ -231,6 +234,7 @@ static fst_status one_step(struct course *c, const fst_batch *b, double rate, fs
                          .labels = b->labels,
                          .soft = b->soft,
                          .loss = loss_of(c),
+                         .class_weight = c->weight,
                          .learning_rate = rate,
                          .seed = fst__step_seed(c->s, l->step, "dropout", 0),
                          .step = c->optim.steps};
@@ -280,9 +284,13 @@ static double rate_of(const struct course *c)
 static const char *loss_name(const struct lesson *l, char out[160])
 {
     const fst_loss *f = &l->loss;
-    char smoothed[48] = "";
+    char smoothed[64] = "";
+    bool weighted = fst__weighs_classes(&l->training->weights);
     if (f->label_smoothing > 0)
-        snprintf(smoothed, sizeof smoothed, " (label smoothing %.4g)", f->label_smoothing);
+        snprintf(smoothed, sizeof smoothed, " (%slabel smoothing %.4g)", weighted ? "weighted by class, " : "",
+                 f->label_smoothing);
+    else if (weighted)
+        snprintf(smoothed, sizeof smoothed, " (weighted by class)");
     if (!(f->kd_weight > 0))
         snprintf(out, 160, "cross entropy%s", smoothed);
     else
@@ -367,6 +375,19 @@ static fst_status close_epoch(struct course *c, fst_error *err)
     return FST_OK;
 }
 
+static fst_status make_weights(struct course *c, fst_error *err)
+{
+    const struct session *s = c->s;
+    size_t n = (size_t)s->train->classes;
+    c->counts = fst_calloc(n, sizeof *c->counts);
+    c->room = fst_calloc(n, sizeof *c->room);
+    if (!c->counts || !c->room)
+        return fst_fail_memory(err, n * sizeof *c->room);
+    fst__count_classes(s->train, s->order, s->learn, c->counts);
+    c->weight = fst__weights_of(&c->lesson->training->weights, c->counts, s->train->classes, c->room);
+    return FST_OK;
+}
+
 static fst_status prepare(struct course *c, fst_error *err)
 {
     struct session *s = c->s;
@@ -391,6 +412,8 @@ static fst_status prepare(struct course *c, fst_error *err)
     c->checkpoint = fst__step_path(s, c->lesson->step, "checkpoint.safetensors");
     c->last = fst__step_path(s, c->lesson->step, FST__LAST);
     fst_status st = c->checkpoint && c->last ? FST_OK : fst_fail_memory(err, 256);
+    if (!st)
+        st = make_weights(c, err);
     if (!st)
         st = fst_trainer_new(&c->trainer, c->model->graph, &to, err);
     if (!st)
@@ -450,6 +473,8 @@ fst_status fst__train(struct session *s, const struct lesson *l, fst_model *mode
     fst_trainer_free(c.trainer);
     fst_optim_release(&c.optim);
     fst_state_release(&c.best);
+    fst_free(c.counts);
+    fst_free(c.room);
     fst_free(c.checkpoint);
     fst_free(c.last);
     return st;

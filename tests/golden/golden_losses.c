@@ -54,7 +54,13 @@ struct sums {
 static struct sums run_loss(struct pupil *p, const fst_loss *l, const float *soft, const float *weight, double divisor)
 {
     struct sums s = {0, 0, 0};
-    fst_loss_input in = {p->logits, p->rows, p->classes, p->labels, soft, weight, divisor};
+    fst_loss_input in = {.logits = p->logits,
+                         .rows = p->rows,
+                         .classes = p->classes,
+                         .labels = p->labels,
+                         .soft = soft,
+                         .weight = weight,
+                         .divisor = divisor};
     fst_loss_rows(l, &in, p->grad, p->row, p->row + p->rows, p->row + 2 * p->rows);
     for (size_t i = 0; i < p->rows; i++) {
         s.loss += p->row[i] / divisor;

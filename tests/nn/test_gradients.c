@@ -265,12 +265,13 @@ static double total(const fst_loss *l, const struct loss_case *c)
     return sum / c->in.divisor;
 }
 
-static void check_loss(fst_loss l, bool weighted, double divisor)
+static void check_loss_by_class(fst_loss l, bool weighted, const double *by_class, double divisor)
 {
     static const double step[4] = {-2, -1, 1, 2}, factor[4] = {1, -8, 8, -1};
     struct loss_case c;
     double rows[ROWS], ce[ROWS], kd[ROWS], h = 1.0 / 64; /* a power of two: exact in float */
     open_case(&c, &l, weighted, divisor);
+    c.in.class_weight = by_class;
     for (size_t i = 0; i < ROWS * CLASSES; i++) /* ... when the logits are multiples of it as well */
         c.logits[i] = (float)(round((double)c.logits[i] / h) * h);
     fst_loss_rows(&l, &c.in, c.grad, rows, ce, kd);
@@ -290,6 +291,11 @@ static void check_loss(fst_loss l, bool weighted, double divisor)
     }
 }
 
+static void check_loss(fst_loss l, bool weighted, double divisor)
+{
+    check_loss_by_class(l, weighted, NULL, divisor);
+}
+
 static void cross_entropy(void **state)
 {
     (void)state;
@@ -298,6 +304,22 @@ static void cross_entropy(void **state)
     check_loss(FST_LOSS_CROSS_ENTROPY, true, 0.5 + 1.5 + 2.5 + 3.5);
     check_loss((fst_loss){.ce_weight = 0.7, .temperature = 1, .label_smoothing = 0.1}, false, ROWS);
     check_loss((fst_loss){.ce_weight = 1, .temperature = 1, .label_smoothing = 1}, true, 3);
+}
+
+static void classes_have_weights(void **state)
+{
+    static const double by_class[CLASSES] = {0.5, 3, 0, 1, 0.25};
+    (void)state;
+    for (int smoothed = 0; smoothed < 2; smoothed++)
+        for (int form = FST_KD_KL; form <= FST_KD_NTD; form++) {
+            fst_loss l = {.ce_weight = 0.4, .kd_weight = 0.6, .temperature = 2, .kd_form = (fst_kd_form)form};
+            l.label_smoothing = 0.1 * smoothed;
+            l.tckd_weight = l.nckd_weight = 1;
+            check_loss_by_class(l, false, by_class, ROWS);
+            check_loss_by_class(l, true, by_class, 3.5);
+            l.kd_weight = 0;
+            check_loss_by_class(l, false, by_class, ROWS);
+        }
 }
 
 static void distillation(void **state)
@@ -493,6 +515,7 @@ int main(void)
         cmocka_unit_test(averages),
         cmocka_unit_test(row_norms_and_activations),
         cmocka_unit_test(cross_entropy),
+        cmocka_unit_test(classes_have_weights),
         cmocka_unit_test(distillation),
         cmocka_unit_test(students_like_their_teacher),
         cmocka_unit_test(decoupled_parts),

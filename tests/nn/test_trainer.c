@@ -14,6 +14,7 @@ struct job { /* a short training, described; then its result */
     fst_optim_spec optim;
     fst_loss loss;
     double prox_mu;
+    bool by_class; /* classes have weights */
     uint64_t seed;
     fst_state state;
     double loss_sum;
@@ -51,6 +52,8 @@ static void free_data(struct data *d)
     free(d->soft);
 }
 
+static const double class_weight[CLASSES] = {0.3, 2, 0.7, 1.1, 5, 0.9, 0, 1.3, 0.1, 1.7};
+
 /* Runs the job; NULL or the message of what failed. Not with assertions: it runs on threads of its own, too. */
 static const char *train(struct job *j)
 {
@@ -77,6 +80,7 @@ static const char *train(struct job *j)
                              .labels = d.labels,
                              .soft = j->loss.kd_weight != 0 ? d.soft : NULL,
                              .loss = j->loss,
+                             .class_weight = j->by_class ? class_weight : NULL,
                              .learning_rate = j->optim.learning_rate,
                              .prox_mu = j->prox_mu,
                              .anchor = anchor,
@@ -121,7 +125,9 @@ static const struct job jobs[] = {
     {.model = "pfl_cifar", .input = {3, {3, 6, 6}}, .batch = BATCH, .last = 1},
     {.model = "logistic_regression", .input = {3, {1, 20, 20}}, .batch = BATCH, .shard = 2, .last = 3},
     {.model = "mnist_student", .input = {3, {1, 6, 6}}, .batch = BATCH, .shard = BATCH, .last = 7},
+    {.model = "mnist_student", .input = {3, {1, 6, 6}}, .batch = BATCH, .shard = 5, .last = 7, .by_class = true},
     /* batch norm: their shards meet */
+    {.model = "fedgen_mnist", .input = {3, {1, 6, 6}}, .batch = BATCH, .shard = 5, .last = 6, .by_class = true},
     {.model = "fedgen_mnist", .input = {3, {1, 6, 6}}, .batch = BATCH, .last = 9},
     {.model = "fedgen_mnist", .input = {3, {1, 6, 6}}, .batch = BATCH, .shard = 5, .last = 6},
     {.model = "resnet8", .input = {3, {3, 8, 8}}, .batch = BATCH, .shard = 7, .last = 8},
@@ -355,6 +361,100 @@ static void steps_allocate_nothing(void **state)
         }
 }
 
+/* A linear layer over three features. Rows of its logits are the rows of x when its weight is the unit matrix. */
+static fst_graph *new_unit_graph(void)
+{
+    fst_graph *g = NULL;
+    assert_ok(fst_graph_new(&g, err));
+    assert_ok(fst_graph_finish(
+        g, fst_graph_linear(g, fst_graph_flatten(g, fst_graph_input(g, &FST_SHAPE(3, 1, 1))), "fc", 3, true), err));
+    return g;
+}
+
+/* One step of plain descent at rate 1: the bias loses the sum of the logits' gradients over the batch. */
+static void unit_step(size_t shard, fst_loss loss, const double *weight, double *value, double bias[3])
+{
+    static const float x[] = {1.5f, -0.5f, 0.25f, 0, 2, -1, -0.75f, 0.5f, 1.25f, 3, -2, 0.5f};
+    static const float teacher[] = {0, 1, -1, 0.5f, 0.5f, 0, 2, -1, 0, -0.5f, 0.25f, 1};
+    static const int32_t labels[] = {0, 2, 1, 0};
+    static const fst_optim_spec descent = {.kind = FST_OPTIM_SGD, .learning_rate = 1};
+    fst_graph *g = new_unit_graph();
+    fst_trainer *t = NULL;
+    fst_optim o = {0};
+    fst_state s;
+    fst_step_result r;
+    float soft[12];
+    fst_trainer_options to = {.batch_size = 5, .shard_size = shard, .threads = 1, .backend = "reference"};
+    fst_soften(teacher, 4, 3, 2, soft);
+    assert_ok(fst_state_init(&s, g, err));
+    assert_ok(fst_optim_init(&o, &descent, s.param_count, err));
+    assert_ok(fst_trainer_new(&t, g, &to, err));
+    fst_param_info w = fst_graph_param(g, 0), b = fst_graph_param(g, 1);
+    assert_string_equal(w.name, "fc.weight");
+    for (size_t i = 0; i < 3; i++)
+        s.params[w.offset + 4 * i] = 1;
+    fst_step_input in = {
+        .rows = 4, .x = x, .labels = labels, .soft = soft, .loss = loss, .class_weight = weight, .learning_rate = 1};
+    assert_ok(fst_trainer_step(t, &s, &o, &in, &r, err));
+    *value = r.loss_sum / 4;
+    for (size_t i = 0; i < 3; i++)
+        bias[i] = (double)s.params[b.offset + i];
+    fst_trainer_free(t);
+    fst_optim_release(&o);
+    fst_state_release(&s);
+    fst_graph_free(g);
+}
+
+/* PyTorch 1.13, float64: CrossEntropyLoss(weight=[0.5, 2, 4], label_smoothing=e) alone, and 0.3 of it with 0.7 of
+ * 4 KLDivLoss(reduction="batchmean") at temperature 2: the one is divided by weights, the other by rows. */
+static void class_weights_are_those_of_pytorch(void **state)
+{
+    static const double weight[] = {0.5, 2, 4};
+    static const struct {
+        double smoothing, kd, loss, bias[3];
+    } cases[] = {{0, 0, 2.19250286995, {0.0622868505, 0.287642033, -0.349928883}},
+                 {0, 0.7, 1.72816508973, {0.0718979995, 0.0482819728, -0.120179972}},
+                 {0.1, 0, 2.21863856189, {0.10287114, 0.259132003, -0.362003143}},
+                 {0.1, 0.7, 1.73600579731, {0.0840732863, 0.0397289638, -0.12380225}}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (size_t shard = 1; shard <= 5; shard++) {
+            fst_loss l = {.ce_weight = 1 - cases[i].kd,
+                          .kd_weight = cases[i].kd,
+                          .temperature = 2,
+                          .label_smoothing = cases[i].smoothing};
+            double loss, bias[3];
+            unit_step(shard, l, weight, &loss, bias);
+            assert_true(fabs(loss - cases[i].loss) < 1e-6);
+            for (int k = 0; k < 3; k++)
+                assert_true(fabs(bias[k] + cases[i].bias[k]) < 1e-6);
+        }
+}
+
+/* Where no row of a batch counts, there is no cross entropy; a common factor of the weights means nothing. */
+static void class_weights_are_relative(void **state)
+{
+    static const double ones[] = {1, 1, 1}, fours[] = {4, 4, 4}, odd[] = {0.3, 7, 11}, same[] = {0.6, 14, 22};
+    static const double none[] = {0, 0, 0};
+    const fst_loss l = FST_LOSS_CROSS_ENTROPY;
+    double loss[5], bias[5][3];
+    (void)state;
+    unit_step(2, l, NULL, &loss[0], bias[0]);
+    unit_step(2, l, ones, &loss[1], bias[1]);
+    unit_step(2, l, fours, &loss[2], bias[2]);
+    assert_true(loss[0] == loss[1] && loss[0] == loss[2]);
+    assert_memory_equal(bias[0], bias[1], sizeof bias[0]);
+    assert_memory_equal(bias[0], bias[2], sizeof bias[0]);
+    unit_step(2, l, odd, &loss[3], bias[3]);
+    unit_step(2, l, same, &loss[4], bias[4]);
+    assert_true(loss[3] == loss[4] && fabs(loss[3] - loss[0]) > 0.1);
+    assert_memory_equal(bias[3], bias[4], sizeof bias[3]);
+    unit_step(2, l, none, &loss[4], bias[4]);
+    assert_true(loss[4] == 0);
+    for (int k = 0; k < 3; k++)
+        assert_true(bias[4][k] == 0);
+}
+
 static void wrong_steps_are_refused(void **state)
 {
     (void)state;
@@ -382,6 +482,12 @@ static void wrong_steps_are_refused(void **state)
     s.in.prox_mu = 0.1;
     assert_fails(fst_trainer_step(s.trainer, &s.state, &s.optim, &s.in, &r, err), FST_E_ARGUMENT, "anchor");
     s.in.prox_mu = 0;
+    double weight[CLASSES] = {1, 1, -0.5};
+    s.in.class_weight = weight;
+    assert_fails(fst_trainer_step(s.trainer, &s.state, &s.optim, &s.in, &r, err), FST_E_ARGUMENT, "class 2 is -0.5");
+    weight[2] = NAN;
+    assert_fails(fst_trainer_step(s.trainer, &s.state, &s.optim, &s.in, &r, err), FST_E_ARGUMENT, "class 2");
+    s.in.class_weight = NULL;
     s.data.labels[3] = CLASSES;
     assert_fails(fst_trainer_step(s.trainer, &s.state, &s.optim, &s.in, &r, err), FST_E_MISMATCH, "label 10");
     s.data.labels[3] = -1;
@@ -579,6 +685,8 @@ int main(void)
         cmocka_unit_test(results_describe_the_step),
         cmocka_unit_test(bad_numbers_touch_nothing),
         cmocka_unit_test(steps_allocate_nothing),
+        cmocka_unit_test(class_weights_are_those_of_pytorch),
+        cmocka_unit_test(class_weights_are_relative),
         cmocka_unit_test(wrong_steps_are_refused),
         cmocka_unit_test(trainers_do_not_disturb_each_other),
         cmocka_unit_test(logits_do_not_depend_on_company),

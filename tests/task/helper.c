@@ -7,7 +7,8 @@
  *                                               (-1: none)
  *   task_helper named FILE SAMPLES A,B,C SCALE SEED
  *                                               one .safetensors of 4x4 samples of these classes: a pattern each, drawn
- *                                               from its name, in noise; all values times SCALE
+ *                                               from its name, in noise; all values times SCALE. A class that stands
+ *                                               there twice has twice the samples
  *   task_helper json FILE [KEY.KEY...]          fails when FILE is no JSON; prints what stands at the keys
  *                                               (of a list: at the index)
  *   task_helper events FILE                     fails when a line is no event; prints how many there are
@@ -135,9 +136,15 @@ static int make_named(const char *path, int64_t count, char *list, double scale,
 {
     enum { SIDE_NAMED = 4, N = SIDE_NAMED * SIDE_NAMED, MOST = 16 };
     char *names[MOST], json[400] = "[";
-    int n = 0;
-    for (char *k = strtok(list, ","); k && n < MOST; k = strtok(NULL, ","))
-        names[n++] = k;
+    int n = 0, turn[MOST], turns = 0;
+    for (char *k = strtok(list, ","); k && turns < MOST; k = strtok(NULL, ",")) {
+        int c = 0;
+        while (c < n && strcmp(names[c], k))
+            c++;
+        if (c == n)
+            names[n++] = k;
+        turn[turns++] = c;
+    }
     for (int c = 0; c < n; c++)
         snprintf(json + strlen(json), sizeof json - strlen(json), "%s\"%s\"", c ? "," : "", names[c]);
     snprintf(json + strlen(json), sizeof json - strlen(json), "]");
@@ -148,7 +155,7 @@ static int make_named(const char *path, int64_t count, char *list, double scale,
         return 1;
     for (int64_t i = 0; i < count; i++) {
         fst_rng pattern, noise;
-        y[i] = i % n;
+        y[i] = turn[i % turns];
         fst_rng_init(&pattern, 7, names[y[i]], 0);
         fst_rng_init(&noise, seed, "noise", (uint64_t)i);
         for (int k = 0; k < N; k++)
