@@ -64,6 +64,8 @@ static void describe(const fst_import_item *i, char *out, size_t size)
         snprintf(out, size, "missing %s %s", ours, a);
     else if (i->kind == FST_IMPORT_EXTRA)
         snprintf(out, size, "extra %.100s %s", theirs, b);
+    else if (i->kind == FST_IMPORT_MISSHAPED && fst_shape_equal(&i->our_shape, &i->their_shape))
+        snprintf(out, size, "%s is of %s, not of floats", ours, fst_dtype_name(i->dtype));
     else if (i->kind == FST_IMPORT_MISSHAPED)
         snprintf(out, size, "%s is %s %s, not %s", ours, fst_dtype_name(i->dtype), b, a);
     else if (i->kind == FST_IMPORT_TWICE)

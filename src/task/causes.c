@@ -54,15 +54,30 @@ static void compare_maps(struct causes *c, const char *path, json_t *was, json_t
     json_decref(both);
 }
 
-/* What an input is called, which is no setting of the task file. */
-static void name_input(struct causes *c, const char *key, const char *was, const char *now)
+/* Whether the line says which samples a place has. Lines of steps (edge_kd) and of the cloud's settings (128 0 5) are
+ * called alike. */
+static bool is_share(const char *key, const char *value)
 {
+    if (!strncmp(key, "edge_", 5))
+        return key[5] >= '0' && key[5] <= '9';
+    return !strcmp(key, "clients") || (!strcmp(key, "cloud") && !strchr(value, ' '));
+}
+
+/* What an input is called, which is no setting of the task file; it is number `nth` of those with its key. */
+static void name_input(struct causes *c, const char *key, size_t nth, const char *was, const char *now)
+{
+    static const char *const links[] = {"device_edge", "edge_cloud", "device_cloud"};
     char text[200];
-    if (!strcmp(key, "threads"))
+    if (!strcmp(key, "link") && nth < sizeof links / sizeof *links)
+        snprintf(text, sizeof text, "topology.links.%s (rate, latency) was %.40s and is %.40s", links[nth], was, now);
+    else if (!strcmp(key, "cloud") && !is_share(key, *was ? was : now))
+        snprintf(text, sizeof text, "stages.cloud_infer (batch_size, threads, repeats) was %.40s and is %.40s",
+                 *was ? was : "not there", *now ? now : "not there");
+    else if (!strcmp(key, "threads"))
         snprintf(text, sizeof text, "it was made with --threads %.20s and now it is --threads %.20s", was, now);
     else if (!strcmp(key, "train") || !strcmp(key, "test"))
         snprintf(text, sizeof text, "the %s samples are others", key);
-    else if (!strcmp(key, "cloud") || !strncmp(key, "edge_", 5) || !strcmp(key, "clients"))
+    else if (is_share(key, *was ? was : now))
         snprintf(text, sizeof text, "its samples (%.40s) are others", key);
     else if (strlen(was) < 40 && strlen(now) < 40)
         snprintf(text, sizeof text, "%.40s was %.40s and is %.40s", key, *was ? was : "not there",
@@ -72,12 +87,21 @@ static void name_input(struct causes *c, const char *key, const char *was, const
     add(c, text);
 }
 
-/* The line "KEY=..." of a text; the value, or NULL. */
-static char *value_of(const char *text, const char *key)
+/* How many lines "KEY=..." there are before `end`. */
+static size_t count_before(const char *text, const char *end, const char *key)
+{
+    size_t n = strlen(key), count = 0;
+    for (const char *at = text; at < end; at += strcspn(at, "\n") + 1)
+        count += !strncmp(at, key, n) && at[n] == '=';
+    return count;
+}
+
+/* Line `nth` of those that are "KEY=..." in a text; the value, or NULL. */
+static char *value_of(const char *text, const char *key, size_t nth)
 {
     size_t n = strlen(key);
     for (const char *at = text; at; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL)
-        if (!strncmp(at, key, n) && at[n] == '=') {
+        if (!strncmp(at, key, n) && at[n] == '=' && !nth--) {
             char *value = fst_strdup(at + n + 1);
             if (value)
                 value[strcspn(value, "\n")] = 0;
@@ -96,7 +120,8 @@ static void compare(struct causes *c, const char *from, const char *other, bool 
             continue;
         memcpy(key, at, n);
         key[n] = 0;
-        char *mine = value_of(at, key), *theirs = value_of(other, key);
+        size_t nth = count_before(from, at, key);
+        char *mine = value_of(at, key, 0), *theirs = value_of(other, key, nth);
         json_t *a = mine && *mine == '{' ? json_loads(mine, 0, NULL) : NULL;
         json_t *b = theirs && *theirs == '{' ? json_loads(theirs, 0, NULL) : NULL;
         if (!mine || (theirs && (from_now || !strcmp(mine, theirs))))
@@ -104,7 +129,7 @@ static void compare(struct causes *c, const char *from, const char *other, bool 
         else if (a && b)
             compare_maps(c, key, a, b);
         else
-            name_input(c, key, from_now ? "" : mine, from_now ? mine : theirs ? theirs : "");
+            name_input(c, key, nth, from_now ? "" : mine, from_now ? mine : theirs ? theirs : "");
         json_decref(a);
         json_decref(b);
         fst_free(mine);

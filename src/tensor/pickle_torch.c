@@ -229,6 +229,24 @@ static fst_status retype(fst_pickle *p, const fst__torch_storage *from, const fs
     return FST_OK;
 }
 
+/* Metadata may say that the values are not those in the storage: PyTorch turns them where they are read. What such a
+ * tensor is made by, like the other kinds of tensors that are not read; NULL: the values are those in the storage. */
+static const char *turned_by(const fst_pickle_value *metadata)
+{
+    static const char *const keys[][2] = {{"neg", "torch._utils._rebuild_tensor_v2(neg=True)"},
+                                          {"conj", "torch._utils._rebuild_tensor_v2(conj=True)"}};
+    for (size_t i = 0; metadata && i + 1 < metadata->list.count; i += 2) {
+        const fst_pickle_value *key = metadata->list.items[i], *value = metadata->list.items[i + 1];
+        if ((key->kind != FST_PICKLE_TEXT && key->kind != FST_PICKLE_BYTES) || value->kind != FST_PICKLE_BOOL ||
+            !value->integer)
+            continue;
+        for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
+            if (fst__pickle_same(key->text.data, key->text.length, keys[k][0]))
+                return keys[k][1];
+    }
+    return NULL;
+}
+
 /* (storage, offset, size, stride), then in version 2 requires_grad, hooks, metadata, and in version 3 the type of
  * untyped bytes before the metadata */
 static fst_status make_tensor(fst_pickle *p, const fst_pickle_value *args, int version, fst_pickle_value **out,
@@ -243,6 +261,9 @@ static fst_status make_tensor(fst_pickle *p, const fst_pickle_value *args, int v
         !fst__pickle_numbers(fst__pickle_arg(args, 2, FST_PICKLE_TUPLE), t.shape.dim, &t.shape.rank) ||
         !fst__pickle_numbers(fst__pickle_arg(args, 3, FST_PICKLE_TUPLE), t.stride, &strides) || strides != t.shape.rank)
         return fst__pickle_fail(p, err, "the arguments of PyTorch's _rebuild_tensor are not understood");
+    const char *turned = turned_by(fst__pickle_arg(args, version == 3 ? 7 : 6, FST_PICKLE_DICT));
+    if (turned)
+        return fst__pickle_object(p, turned, strlen(turned), out, err);
     t.storage = fst__pickle_storage(storage);
     t.offset = (uint64_t)offset->integer;
     fst_status s = FST_OK;

@@ -154,4 +154,28 @@ again "edge_kd is done again: stages.edge_kd.optimizer.learning_rate was 0.001 a
     --set stages.edge_kd.optimizer.learning_rate=0.01
 again "cloud_pretrain is done again: seed was 3 and is 4" --set seed=4 --mode pretrain
 
+# lines that are called alike are compared each with its own, and what did not change is not named
+more=$folder/more
+mkdir "$more"
+{
+    cat "$task/task.yaml"
+    cat <<END
+  device_load:     {}
+  edge_infer:      {threshold: 0.9, runs: 1, repeats: 1}
+  cloud_infer:     {runs: 1, repeats: 1}
+topology: {edges: 2, devices: 4, alpha: 100}
+END
+} | sed '/^clients/d' >"$more/task.yaml"
+more() { expect 0 run "$more" --mode full_pipeline --no-reuse "$@"; }
+more
+more --set stages.federated_train.rounds=2
+said err "edge_infer is done again: its input model is another"
+unsaid err "link"
+more --set stages.federated_train.rounds=2 --set topology.links.edge_cloud.rate=9
+said err "topology.links.edge_cloud (rate, latency) was 8 0.02"
+unsaid err "device_cloud"
+more --set stages.federated_train.init=random
+said err "its input edge_kd is another"
+unsaid err "samples (edge_kd)"
+
 finish

@@ -6,6 +6,7 @@ import collections
 import io
 import os
 import pickle
+import re
 import shutil
 import sys
 import zipfile
@@ -41,6 +42,18 @@ def change(name, member, data, source="dict"):
         if isinstance(data, bytes):
             new.writestr(source + "/" + member, data)
     shutil.copy(path, os.path.join(CORPUS, name))
+
+
+def negative(name, source, nth):
+    """A copy of a zip file in which tensor number nth has the metadata {"neg": True}."""
+
+    def mark(data):
+        # a tensor's last argument is collections.OrderedDict(), and the tuple's end follows
+        parts = re.split(rb"(?<=\)R)(q.)(?=t)", data, flags=re.DOTALL)
+        parts[2 * nth - 1] += b"}X\x03\0\0\0neg\x88s"
+        return b"".join(parts)
+
+    change(name, "data.pkl", mark, source)
 
 
 class Evil:
@@ -123,6 +136,8 @@ def containers():
     save("odd_beside", {"state_dict": WEIGHTS, "spectrum": torch.zeros(2, dtype=torch.complex64),
                         "sparse": torch.eye(2).to_sparse(), "deep": torch.zeros([1] * 8)})
     save("subclass", {"fc.weight": with_state.as_subclass(Subclass), "fc.bias": WEIGHTS["fc.bias"]})
+    negative("negative", "params", 1)  # as PyTorch 2 writes them; before, the mark was lost
+    negative("negative_beside", "best_acc", 1)
     save("sparse", {"state_dict": {"fc.weight": torch.eye(2).to_sparse(), "fc.bias": WEIGHTS["fc.bias"]}})
     for name, prefix in (("opacus", "_module."), ("compiled", "_orig_mod.module."), ("fsdp", "_fsdp_wrapped_module."),
                          ("peft", "base_model.model."), ("unusual", "trunk.stage2.")):
