@@ -287,12 +287,102 @@ static fst_status clear_scratch(struct fdn_weighted *w, const_dnnl_primitive_des
     return FST_OK;
 }
 
-static fst_status bind_backward_weights(struct fdn_weighted *w, struct kernel *k, const struct fst_layout *want,
-                                        struct place to, fst_error *err)
+/* What the weights' gradient is made from: as it lies, or copied to another layout in the scratch. */
+struct gradient_inputs {
+    const struct fst_layout *src, *dst;
+    struct place src_at, dst_at;
+    size_t behind; /* the copies, in the scratch */
+};
+
+static dnnl_status_t describe_backward_weights(const struct fdn_weighted *w, const struct fst_layout *in,
+                                               const struct fst_layout *out, const struct fst_layout *gradient,
+                                               dnnl_primitive_desc_t *pd)
 {
-    fst_status s = fdn_bind(k, DNNL_ARG_SRC, w->src, w->in, err);
+    fdn_md bias = w->bias ? FDN_MD(w->bias_layout->md) : NULL;
+    fdn_md src = FDN_MD(in->md), dst = FDN_MD(out->md), weights = FDN_MD(gradient->md);
+    if (w->conv)
+        return fdn_conv_backward_weights(pd, w->c->engine, src, weights, bias, dst, &w->window, w->hint, w->c->attr);
+    return fdn_linear_backward_weights(pd, w->c->engine, src, weights, bias, dst, w->hint, w->c->attr);
+}
+
+/* Replaces *pd when these layouts do not need the reference. */
+static bool better_layouts(const struct fdn_weighted *w, const struct fst_layout *src, const struct fst_layout *dst,
+                           const struct fst_layout *gradient, dnnl_primitive_desc_t *pd, struct gradient_inputs *in)
+{
+    dnnl_primitive_desc_t other = NULL;
+    if (describe_backward_weights(w, src, dst, gradient, &other))
+        return false;
+    if (is_reference(other)) {
+        dnnl_primitive_desc_destroy(other);
+        return false;
+    }
+    dnnl_primitive_desc_destroy(*pd);
+    *pd = other;
+    in->behind = w->scratch_at;
+    if (src != w->src) {
+        in->src = src;
+        in->src_at = (struct place){SCRATCH, in->behind};
+        in->behind += fdn_round64(fdn_bytes(src));
+    }
+    if (dst != w->dst) {
+        in->dst = dst;
+        in->dst_at = (struct place){SCRATCH, in->behind};
+        in->behind += fdn_round64(fdn_bytes(dst));
+    }
+    return true;
+}
+
+/* Without AVX-512 oneDNN has nothing but its reference for some shapes (an input of one or two channels, kernels wider
+ * than the image), hundreds of times slower than its kernels. Those can be had for other layouts: the input in blocks
+ * that are filled up with zeros, or everything plain, as a product of matrices. */
+static fst_status find_backward_weights(const struct fdn_weighted *w, const struct fst_layout *gradient,
+                                        dnnl_primitive_desc_t *pd, struct gradient_inputs *in, fst_error *err)
+{
+    static const int64_t blocks[] = {16, 8};
+    const struct fst_node *n = w->r->node;
+    *in = (struct gradient_inputs){w->src, w->dst, w->in, w->grad_out, w->scratch_at};
+    dnnl_status_t ds = describe_backward_weights(w, w->src, w->dst, gradient, pd);
+    if (ds)
+        return fdn_failed(ds, "backward weights", err);
+    if (!w->conv || n->u.conv.groups > 1 || !is_reference(*pd))
+        return FST_OK;
+    const struct fst_layout *src, *dst;
+    fst_status s = FST_OK;
+    for (size_t i = 0; !s && i < sizeof blocks / sizeof *blocks; i++) {
+        s = fdn_blocked(w->c, w->c->type, w->rows, &n->in, blocks[i], &src, err);
+        if (!s && better_layouts(w, src, w->dst, gradient, pd, in))
+            return FST_OK;
+    }
+    dnnl_dims_t in_dims, out_dims;
+    int rank = fdn_md_dims(FDN_MD(w->src->md), in_dims);
+    fdn_md_dims(FDN_MD(w->dst->md), out_dims);
     if (!s)
-        s = fdn_bind(k, DNNL_ARG_DIFF_DST, w->dst, w->grad_out, err);
+        s = fdn_tagged(w->c, w->c->type, rank, in_dims, false, &src, err);
+    if (!s)
+        s = fdn_tagged(w->c, w->c->type, rank, out_dims, false, &dst, err);
+    if (!s)
+        better_layouts(w, src, dst, gradient, pd, in);
+    else
+        dnnl_primitive_desc_destroy(*pd);
+    return s;
+}
+
+static fst_status copy_inputs(const struct fdn_weighted *w, const struct gradient_inputs *in, fst_error *err)
+{
+    fst_status s = FST_OK;
+    if (in->src != w->src)
+        s = fdn_new_reorder(w->c, w->op, "input reorder", true, w->src, w->in, in->src, in->src_at, NULL, err);
+    if (!s && in->dst != w->dst)
+        s = fdn_new_reorder(w->c, w->op, "gradient reorder", true, w->dst, w->grad_out, in->dst, in->dst_at, NULL, err);
+    return s;
+}
+
+static fst_status bind_backward_weights(struct fdn_weighted *w, struct kernel *k, const struct gradient_inputs *in,
+                                        const struct fst_layout *want, struct place to, fst_error *err)
+{
+    fst_status s = fdn_bind(k, DNNL_ARG_SRC, in->src, in->src_at, err);
+    if (!s)
+        s = fdn_bind(k, DNNL_ARG_DIFF_DST, in->dst, in->dst_at, err);
     if (!s)
         s = fdn_bind(k, DNNL_ARG_DIFF_WEIGHTS, want, to, err);
     if (!s && w->bias)
@@ -307,17 +397,16 @@ fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err)
     fst_status s = gradient_layout(w, &gradient, err);
     if (s)
         return s;
-    fdn_md bias = w->bias ? FDN_MD(w->bias_layout->md) : NULL;
-    fdn_md src = FDN_MD(w->src->md), dst = FDN_MD(w->dst->md), weights = FDN_MD(gradient->md);
-    dnnl_status_t ds =
-        w->conv ? fdn_conv_backward_weights(&pd, w->c->engine, src, weights, bias, dst, &w->window, w->hint, w->c->attr)
-                : fdn_linear_backward_weights(&pd, w->c->engine, src, weights, bias, dst, w->hint, w->c->attr);
-    if (ds)
-        return fdn_failed(ds, "backward weights", err);
+    struct gradient_inputs in;
+    s = find_backward_weights(w, gradient, &pd, &in, err);
+    if (s)
+        return s;
     const struct fst_layout *want = NULL;
     s = fdn_queried(w->c, pd, dnnl_query_diff_weights_md, &want, err);
     bool direct = !s && fdn_equal(want, w->weights);
-    size_t pad = w->scratch_at + (direct || s ? 0 : fdn_round64(fdn_bytes(want)));
+    size_t pad = in.behind + (direct || s ? 0 : fdn_round64(fdn_bytes(want)));
+    if (!s)
+        s = copy_inputs(w, &in, err);
     if (!s)
         s = clear_scratch(w, pd, pad, err);
     struct kernel *k = s ? NULL : fdn_new_kernel(w->c, w->op, "backward weights", true, err);
@@ -325,8 +414,8 @@ fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err)
         dnnl_primitive_desc_destroy(pd);
         return s ? s : FST_E_MEMORY;
     }
-    struct place to = direct ? w->grad_weight : (struct place){SCRATCH, w->scratch_at};
-    s = bind_backward_weights(w, k, want, to, err);
+    struct place to = direct ? w->grad_weight : (struct place){SCRATCH, in.behind};
+    s = bind_backward_weights(w, k, &in, want, to, err);
     if (s) {
         dnnl_primitive_desc_destroy(pd);
         return s;
