@@ -20,6 +20,9 @@ static const struct option_spec options[] = {
      .fallback = "0",
      .help = "Which sample, from 0."},
     {.name = "sheet", .letter = 's', .type = OPTION_FLAG, .help = "Samples of every class instead, with their names."},
+    {.name = "plain",
+     .type = OPTION_FLAG,
+     .help = "Only the pixels of an image, in its own size, without title: a .png that `fedstill predict` reads."},
     {.name = "per-class",
      .argument = "N",
      .type = OPTION_INT,
@@ -44,6 +47,8 @@ static const char *const examples[] = {
     "A window over time, as a constellation and as a spectrogram.",
     "fedstill data show data/mnist --split test --sheet --out classes.svg",
     "Four samples of each class.",
+    "fedstill data show data/mnist --split test --index 5 --plain --out digit.png",
+    "One image in its own size, for `fedstill predict`.",
     NULL,
 };
 
@@ -131,7 +136,8 @@ static fst_status draw_one(struct show *h, const struct options *o, fst_picture_
     if (isfinite(sample.snr))
         snprintf(snr, sizeof snr, ", %.1f dB", sample.snr);
     snprintf(title, sizeof title, "%.120s%s, sample %zu", sample.name ? sample.name : number, snr, i);
-    return fst_report_sample(&sample, title, f, out, err);
+    return option_flag(o, "plain") ? fst_report_pixels(&sample, out, err)
+                                   : fst_report_sample(&sample, title, f, out, err);
 }
 
 static fst_status check(const struct options *o, fst_picture_format *format, fst_error *err)
@@ -143,6 +149,8 @@ static fst_status check(const struct options *o, fst_picture_format *format, fst
         return fst_fail(err, FST_E_CONFIG, "--out %s: a file that ends in .png or .svg", out);
     if (option_flag(o, "sheet") && option_given(o, "index"))
         return fst_fail(err, FST_E_CONFIG, "--sheet and --index exclude each other");
+    if (option_flag(o, "plain") && (option_flag(o, "sheet") || strcmp(dot, ".png")))
+        return fst_fail(err, FST_E_CONFIG, "--plain writes one image, to a .png");
     *format = strcmp(dot, ".png") ? FST_PICTURE_SVG : FST_PICTURE_PNG;
     return FST_OK;
 }

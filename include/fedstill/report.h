@@ -101,6 +101,9 @@ typedef enum fst_picture_format { FST_PICTURE_PNG, FST_PICTURE_SVG } fst_picture
 /* One sample: a signal over time, as a constellation and as a spectrogram; an image as it is. Appended to out. */
 FST_MUST FST_API fst_status fst_report_sample(const fst_sample *s, const char *title, fst_picture_format format,
                                               fst_buf *out, fst_error *err);
+/* The sample's own pixels as a PNG, without title or margin: what reads images has the sample again. Of u8 images with one
+ * or three channels only (FST_E_ARGUMENT). */
+FST_MUST FST_API fst_status fst_report_pixels(const fst_sample *s, fst_buf *out, fst_error *err);
 
 /* Sample `column` of row `row` of a sheet, valid until the next call. *there false: the row has no such sample. */
 typedef fst_status (*fst_sample_fn)(void *ctx, size_t row, size_t column, fst_sample *out, bool *there, fst_error *err);

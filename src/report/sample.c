@@ -234,6 +234,21 @@ fst_status fst_report_sample(const fst_sample *s, const char *title, fst_picture
     return st;
 }
 
+fst_status fst_report_pixels(const fst_sample *s, fst_buf *out, fst_error *err)
+{
+    fst__image picture = {0};
+    size_t c = 0, h = 0, w = 0;
+    fst_status st = check(s, err);
+    if (!st && (!is_image(s, &c, &h, &w) || s->dtype != FST_U8 || (c != 1 && c != 3)))
+        st = fst_fail(err, FST_E_ARGUMENT, "only images of bytes with one or three channels have pixels of their own");
+    if (!st)
+        st = image_pixels(s, c, h, w, &picture, err);
+    if (!st)
+        st = fst__image_png(&picture, out, err);
+    fst__image_release(&picture);
+    return st;
+}
+
 /* ---- sheet ----------------------------------------------------------------------------------------------- */
 
 static void draw_tile(fst__surface *f, const fst_sheet *s, size_t row, size_t column, double x, double y)

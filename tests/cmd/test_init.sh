@@ -52,6 +52,17 @@ expect 0 run 'my birds/task' --mode full_pipeline --set stages.cloud_pretrain.ep
     --set stages.edge_kd.epochs=1 --set stages.federated_train.rounds=1
 [ -f 'my birds/task/output/federated_train/model.safetensors' ] || fail "no model"
 
+# An image that data show wrote is the sample.
+expect 0 data show 'my birds/photos' --index 22 --plain --out pixels.png
+expect 0 predict 'my birds/task/output/edge_kd/model.safetensors' 'my birds/photos/wren/2.bmp' --json
+grep -o '"prob.*' "$folder/out" >by-file
+expect 0 predict 'my birds/task/output/edge_kd/model.safetensors' pixels.png --json
+grep -o '"prob.*' "$folder/out" >by-show
+checks=$((checks + 1))
+[ -s by-file ] && cmp -s by-file by-show || fail "the picture is another sample"
+expect 2 data show 'my birds/photos' --plain --sheet --out pixels.png
+said err "--plain"
+
 # ---- what is there stays
 
 cp "$task" before
