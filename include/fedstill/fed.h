@@ -430,6 +430,17 @@ typedef struct fst_train_result {
     double accuracy; /* 0 ... 1; comes as NaN: not measured */
 } fst_train_result;
 
+/* One client of a round. */
+typedef struct fst_client_report {
+    uint32_t client;
+    bool reported;         /* its update entered the result; false: it was lost */
+    const char *lost;      /* why; NULL when it reported */
+    int64_t samples;       /* that it trained on */
+    double loss, accuracy; /* as it told them; NaN when its training failed */
+    uint64_t bytes_down, bytes_up;
+    double seconds; /* of its training alone, wall clock; the only field that differs between two runs */
+} fst_client_report;
+
 #define FST_REPORT_LOST 4
 
 /* Rounds and clients are counted from 0 here and in all calls, from 1 in every message and text. */
@@ -446,6 +457,7 @@ typedef struct fst_round_report {
     double seconds;                  /* wall clock; the only field that differs between two runs */
     const uint32_t *reported_client; /* `reported` entries: whose updates entered the result, in the order of selection;
                                       * valid during round_done */
+    const fst_client_report *by_client; /* `selected` entries, in the order of selection; valid during round_done */
     uint32_t lost_named;
     struct {
         uint32_t client;

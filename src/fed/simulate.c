@@ -17,7 +17,8 @@ struct slot {
     uint32_t client;
     bool uploaded, folded;
     int64_t samples;
-    double loss, accuracy;
+    double loss, accuracy, seconds;
+    char *lost; /* why, of one that was lost */
 };
 
 struct simulation {
@@ -32,6 +33,7 @@ struct simulation {
     struct slot *slot;           /* the cohort in the order of drawing; only the calling thread grows it */
     size_t nslots, slots, asked; /* in use, allocated, already trained */
     uint32_t *folded;            /* [slots] of a closed round: whose updates entered it */
+    fst_client_report *told;     /* [slots] of a closed round */
 
     pthread_mutex_t lock;              /* guards what follows while the pool runs, the engine and the strategy */
     size_t answered;                   /* of the batch that runs */
@@ -59,6 +61,8 @@ static void note_lost(struct simulation *s, size_t slot, fst_status why, const c
     fst_round_report *r = &s->report;
     uint32_t at = r->lost_named;
     r->lost++;
+    fst_free(s->slot[slot].lost);
+    s->slot[slot].lost = fst_strdup(message);
     while (at > 0 && s->lost_slot[at - 1] > slot)
         at--;
     if (at == FST_REPORT_LOST)
@@ -133,7 +137,7 @@ static void offer(struct simulation *s, size_t slot, const fst_fed_state *update
 }
 
 static void answer(struct simulation *s, size_t slot, fst_status trained, const fst_error *why,
-                   const fst_train_result *result, const fst_fed_state *update, size_t batch)
+                   const fst_train_result *result, double seconds, const fst_fed_state *update, size_t batch)
 {
     fst_fed_action a;
     if (atomic_load(&s->stop) && trained != FST_E_CANCELLED)
@@ -143,8 +147,9 @@ static void answer(struct simulation *s, size_t slot, fst_status trained, const 
         return;
     }
     s->slot[slot].samples = result->samples;
-    s->slot[slot].loss = result->loss;
-    s->slot[slot].accuracy = result->accuracy;
+    s->slot[slot].loss = trained ? NAN : result->loss;
+    s->slot[slot].accuracy = trained ? NAN : result->accuracy;
+    s->slot[slot].seconds = seconds;
     if (trained)
         lose(s, slot, why);
     else
@@ -177,20 +182,30 @@ static void train_one(void *ctx, int worker, size_t job)
     fst_train_result result = {.samples = spec->samples ? spec->samples[client] : 0, .accuracy = NAN};
     fst_error err = {0};
     fst_fed_state_copy(update, &s->view);
+    double began = fst_clock_seconds();
     fst_status st = spec->train(spec->ctx, worker, client, round, &hints, &s->view, update, &result, &err);
     if (st && !err.message[0])
         (void)fst_fail(&err, st, "training failed: %s", fst_status_name(st));
     err.status = st;
+    double seconds = fst_clock_seconds() - began;
     pthread_mutex_lock(&s->lock);
-    answer(s, slot, st, &err, &result, update, b->count);
+    answer(s, slot, st, &err, &result, seconds, update, b->count);
     pthread_mutex_unlock(&s->lock);
 }
 
 /* ---- rounds, on the calling thread ---- */
 
+static void forget_slots(struct simulation *s)
+{
+    for (size_t i = 0; i < s->nslots; i++)
+        fst_free(s->slot[i].lost);
+    s->nslots = 0;
+}
+
 static void open_round(struct simulation *s, uint64_t round)
 {
-    s->nslots = s->asked = 0;
+    forget_slots(s);
+    s->asked = 0;
     s->report = (fst_round_report){.round = round};
     s->started = fst_clock_seconds();
     fst_strategy_begin(s->spec->strategy, round);
@@ -208,10 +223,33 @@ static fst_status add_slot(struct simulation *s, uint32_t client, fst_error *err
         if (!folded)
             return fst_fail_memory(err, n * sizeof *folded);
         s->folded = folded;
+        fst_client_report *told = fst_realloc(s->told, s->slots * sizeof *told, n * sizeof *told);
+        if (!told)
+            return fst_fail_memory(err, n * sizeof *told);
+        s->told = told;
         s->slots = n;
     }
     s->slot[s->nslots++] = (struct slot){.client = client};
     return FST_OK;
+}
+
+static void tell_clients(struct simulation *s)
+{
+    uint64_t down = fst_fed_size_bytes(s->down), up = fst_fed_size_bytes(s->up);
+    for (size_t i = 0; i < s->nslots; i++) {
+        const struct slot *c = &s->slot[i];
+        s->told[i] = (fst_client_report){.client = c->client,
+                                         .reported = c->folded,
+                                         .samples = c->samples,
+                                         .loss = c->loss,
+                                         .accuracy = c->accuracy,
+                                         .bytes_down = down,
+                                         .bytes_up = c->uploaded ? up : 0,
+                                         .seconds = c->seconds};
+        if (!c->folded)
+            s->told[i].lost = c->lost ? c->lost : "it did not answer";
+    }
+    s->report.by_client = s->told;
 }
 
 /* Sums over the slots in their order, so that no bit depends on who was ready first. */
@@ -230,6 +268,7 @@ static fst_status close_report(struct simulation *s, fst_error *err)
         loss += c->loss * (double)c->samples;
         accuracy += c->accuracy * (double)c->samples;
     }
+    tell_clients(s);
     r->reported_client = s->folded;
     r->selected = (uint32_t)s->nslots;
     r->loss = r->samples ? loss / (double)r->samples : NAN;
@@ -421,7 +460,9 @@ static void tear_down(struct simulation *s)
         fst_fed_state_release(&s->update[i]);
     fst_free(s->update);
     fst_free(s->slot);
+    forget_slots(s);
     fst_free(s->folded);
+    fst_free(s->told);
     fst_round_free(s->engine);
     pthread_mutex_destroy(&s->lock);
 }

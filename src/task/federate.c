@@ -293,11 +293,32 @@ static fst_status resume(struct federation *f, fst_error *err)
     return st;
 }
 
+enum { MAX_CLIENT_EVENTS = 64 }; /* a round */
+
 /* ---- rounds ----------------------------------------------------------------------------------------- */
 
 static const char *noun(const struct session *s)
 {
     return s->edges ? "edge" : "client";
+}
+
+/* Every client that was drawn for the round, up to a number that keeps the file readable in large federations. */
+static void tell_clients(struct federation *f, const fst_round_report *r)
+{
+    for (uint32_t i = 0; i < r->selected && i < MAX_CLIENT_EVENTS; i++) {
+        const fst_client_report *c = &r->by_client[i];
+        fst_field fields[] = {FST_INT("round", (int64_t)r->round + 1),
+                              FST_INT(noun(f->s), (int64_t)c->client + 1),
+                              FST_BOOLEAN("reported", c->reported),
+                              FST_INT("samples", c->samples),
+                              FST_DOUBLE("train_loss", c->loss),
+                              FST_DOUBLE("seconds", c->seconds),
+                              FST_INT("bytes_up", (int64_t)c->bytes_up),
+                              FST_INT("bytes_down", (int64_t)c->bytes_down),
+                              FST_STRING("reason", c->lost)};
+        size_t n = sizeof fields / sizeof *fields;
+        fst__emit(f->s, "client", fields, c->lost ? n : n - 1);
+    }
 }
 
 static void tell_round(struct federation *f, const fst_round_report *r, const struct score *score, double validation)
@@ -319,6 +340,7 @@ static void tell_round(struct federation *f, const fst_round_report *r, const st
                           FST_DOUBLE("seconds", r->seconds)};
     char note[96];
     fst__emit(f->s, "round", fields, sizeof fields / sizeof *fields);
+    tell_clients(f, r);
     for (uint32_t i = 0; i < r->lost_named; i++) {
         int64_t number = (int64_t)r->lost_first[i].client + 1;
         fst_field lost[] = {FST_INT("round", (int64_t)r->round + 1), FST_INT(noun(f->s), number),

@@ -32,6 +32,9 @@ struct run {
     atomic_int inside[WORKERS], trained;
     fst_round_report report[ROUNDS];
     int reports;
+    fst_client_report client[CLIENTS]; /* of the last round, `seen` of them */
+    size_t seen;
+    char why[80]; /* what became of `failing` there */
 };
 
 /* The one that fails is also slow: with several workers, others that fail after it are ready before it. */
@@ -82,7 +85,14 @@ static fst_status round_done(void *ctx, const fst_fed_view *global, const fst_ro
         uint32_t c = report->reported_client[i];
         assert_true(c < CLIENTS && r->samples[c] > 0 && c != r->failing && c != r->nan_client);
     }
+    r->seen = report->selected;
+    assert_true(r->seen <= CLIENTS);
+    memcpy(r->client, report->by_client, r->seen * sizeof *r->client);
+    for (size_t i = 0; i < r->seen; i++)
+        if (r->client[i].client == r->failing)
+            snprintf(r->why, sizeof r->why, "%s", report->by_client[i].lost);
     r->report[r->reports] = *report;
+    r->report[r->reports].by_client = NULL;
     r->report[r->reports++].reported_client = NULL; /* valid here only */
     return report->round == r->stop_after ? fst_fail(err, FST_E_CANCELLED, "enough") : FST_OK;
 }
@@ -184,6 +194,34 @@ static void test_workers_do_not_matter(void **state)
     fst_fed_state_release(&want);
 }
 
+/* Of the last round, as they were seen in round_done. */
+static void check_clients(const struct run *r, uint64_t bytes)
+{
+    const fst_round_report *last = &r->report[r->reports - 1];
+    double loss = 0;
+    size_t reported = 0;
+    assert_int_equal(r->seen, 29);
+    for (size_t i = 0; i < r->seen; i++) {
+        const fst_client_report *c = &r->client[i];
+        bool fails = c->client == (uint32_t)r->failing, nan = c->client == (uint32_t)r->nan_client;
+        assert_int_equal(c->reported, !fails && !nan);
+        assert_int_equal(c->samples, r->samples[c->client]);
+        assert_int_equal(c->bytes_down, bytes);
+        assert_int_equal(c->bytes_up, fails ? 0 : bytes);
+        assert_true(c->seconds >= 0);
+        assert_true(isnan(c->loss) == fails);
+        if (c->reported) {
+            assert_null(c->lost);
+            loss += c->loss * (double)c->samples;
+            reported++;
+        } else if (fails) {
+            assert_string_equal(r->why, "disk 3 is on fire");
+        }
+    }
+    assert_int_equal(reported, last->reported);
+    assert_true(fabs(loss / (double)last->samples - last->loss) < 1e-12);
+}
+
 static void test_report_numbers(void **state)
 {
     (void)state;
@@ -226,6 +264,7 @@ static void test_report_numbers(void **state)
     assert_int_equal(p->bytes_down, 29 * bytes);
     assert_int_equal(p->bytes_up, 28 * bytes); /* the one with NaN was sent */
     assert_true(p->update_norm > 0 && p->seconds >= 0);
+    check_clients(&r, bytes);
     bool fire = false, nan = false;
     for (int i = 0; i < 2; i++) {
         fire |= p->lost_first[i].client == 3 && strcmp(p->lost_first[i].message, "disk 3 is on fire") == 0;

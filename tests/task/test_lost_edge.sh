@@ -44,6 +44,20 @@ true_that "edge 2 has a model" [ ! -e "$output/federated_train/edge_2_model.safe
 true_that "edge 3 has none" [ -s "$output/federated_train/edge_3_model.safetensors" ]
 tr -d ' ' <"$output/events.jsonl" | grep '"event":"client_lost"' | head -n 1 >"$folder/event"
 true_that "no such event: $(cat "$folder/event")" grep -q '"round":1,"edge":2,' "$folder/event"
+# ---- every edge of every round, with what it did
+tr -d ' ' <"$output/events.jsonl" | grep '"event":"client",' >"$folder/clients"
+same "events of clients" "$(wc -l <"$folder/clients")" 9
+for edge in "1 12" "3 30"; do
+    same "events of edge ${edge% *}" "$(grep -c "\"edge\":${edge% *},\"reported\":true,\"samples\":${edge#* },\"train_loss\":[0-9.]*,\"seconds\":[0-9.e-]*,\"bytes_up\":[1-9][0-9]*,\"bytes_down\":[1-9][0-9]*}" "$folder/clients")" 3
+done
+same "events of edge 2" "$(grep -c '"edge":2,"reported":false,"samples":18,.*"reason":"..*"}' "$folder/clients")" 3
+same "reasons" "$(grep -c reason "$folder/clients")" 3
+same "rounds of the events" "$(sed 's/.*"round":\([0-9]*\).*/\1/' "$folder/clients" | tr -d '\n')" 111222333
+total() { tr -d ' ' <"$folder/$1" | sed -n "s/.*\"round\":1,.*\"$2\":\([0-9]*\).*/\1/p" | awk '{ n += $1 } END { print n }'; }
+grep -E '"event": ?"round"' "$output/events.jsonl" >"$folder/rounds"
+for way in up down; do
+    same "bytes $way of round 1" "$(total clients bytes_$way)" "$(total rounds bytes_$way)"
+done
 checks=$((checks + 1))
 grep -q 'edge 2, local  *-  *-' "$folder/out" || fail "the table gives edge 2 an accuracy: $(cat "$folder/out")"
 said out "edge 2 did not take part"
