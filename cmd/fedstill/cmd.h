@@ -113,6 +113,7 @@ extern const struct command cmd_data_import;
 
 /* One bar at a time, on stderr: redrawn in place on a terminal, a line every few seconds elsewhere,
  * nothing with --quiet. Cheap enough to call for every batch. total 0: unknown. unit: "samples". */
+/* The first update, at once, tells what was done before: 0, or where a resumed stage goes on. */
 void progress_begin(const char *label, uint64_t total, const char *unit);
 void progress_update(uint64_t done, const char *note); /* note may be NULL */
 void progress_end(const char *note);                   /* leaves one final line */

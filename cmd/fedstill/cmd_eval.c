@@ -192,6 +192,7 @@ static fst_status compute(struct eval *e, fst_error *err)
     double started = fst_clock_seconds();
     fst_status s = fst_loader_start(e->loader, 0, 0, err);
     progress_begin("eval", e->source->count, "samples");
+    progress_update(0, NULL);
     for (fst_batch b = {.rows = 1}; !s && b.rows;) {
         s = fst_loader_next(e->loader, &b, err);
         if (!s && b.rows)

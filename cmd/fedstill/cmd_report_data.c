@@ -204,6 +204,7 @@ static fst_status try_one(struct report_data *d, const char *step, const char *p
     if (s)
         return s;
     progress_begin(step, d->test->count, "samples");
+    progress_update(0, NULL);
     s = trial_open(&t, d, path, threads, err);
     if (!s)
         s = trial_run(&t, d, m, err);

@@ -212,6 +212,7 @@ static fst_status run(const struct options *o, fst_error *err)
         uint64_t count = (uint64_t)option_int(o, "count");
         double begin = fst_clock_seconds();
         progress_begin("signals", count, "windows");
+        progress_update(0, NULL);
         s = fst_synth_write(g, pool, (uint64_t)option_int(o, "first"), count, option_string(o, "out"), format, show,
                             NULL, err);
         progress_end(s ? "failed" : "done");

@@ -13,7 +13,7 @@
 
 #define REDRAW_SECONDS 0.1 /* on a terminal */
 #define LINE_SECONDS 5.0   /* elsewhere */
-#define BASE_SECONDS 0.05  /* what is done this early was done before (a resumed stage): no part of the rate */
+#define BASE_SECONDS 0.05  /* a first update this early tells what was done before (a resumed stage) */
 enum { BAR = 10, LINE = 512 };
 
 static struct {
@@ -204,6 +204,10 @@ void progress_end(const char *note)
         line[0] = 0;
         add(line, p.label);
         add_counts(line);
+        if (p.base) { /* the time is not of these */
+            snprintf(text, sizeof text, " (%s before)", fst_human_count((double)p.base, a));
+            add(line, text);
+        }
         snprintf(text, sizeof text, " in %s", fst_human_seconds(now - p.started, a));
         add(line, text);
         set_note(note);

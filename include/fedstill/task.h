@@ -5,7 +5,6 @@
 #ifndef FEDSTILL_TASK_H
 #define FEDSTILL_TASK_H
 
-
 #include "fedstill/base.h"
 #include "fedstill/data.h"
 
@@ -62,7 +61,7 @@ typedef struct fst_observer {
                                                                      * "taken from ...", or "done", which its accuracy
                                                                      * may follow: "done, 97.31 % right ..." */
     void (*begin)(void *ctx, const char *label, uint64_t total, const char *unit);
-    void (*update)(void *ctx, uint64_t done, const char *note);
+    void (*update)(void *ctx, uint64_t done, const char *note); /* the first, at once: 0, or where it resumes */
     void (*end)(void *ctx, const char *note);
 } fst_observer;
 

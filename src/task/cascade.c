@@ -65,6 +65,7 @@ static fst_status logits_of(struct session *s, const struct tier_model *m, const
     if (!logits)
         return fst_fail_memory(err, n * sizeof *logits);
     fst__watch_begin(s, label, spec->count, "samples");
+    fst__watch_update(s, 0, NULL);
     fst_status st = fst_infer_logits(&m->model, spec, logits, err);
     fst__watch_end(s, st ? "stopped" : NULL);
     if (st)

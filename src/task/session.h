@@ -165,6 +165,7 @@ bool fst__session_stopped(const struct session *s);
 char *fst__step_path(const struct session *s, enum step step, const char *name);
 /* A seed for one purpose of a step, drawn from the task's. */
 uint64_t fst__step_seed(const struct session *s, enum step step, const char *purpose, uint64_t index);
+/* The first update, at once, tells what was done before: 0, or where a resumed stage goes on. */
 void fst__watch_begin(const struct session *s, const char *label, uint64_t total, const char *unit);
 void fst__watch_update(struct session *s, uint64_t done, const char *note);
 void fst__watch_end(const struct session *s, const char *note);

@@ -90,6 +90,7 @@ static fst_status soften(struct session *s, const fst_model *teacher, fst_soft_l
                          .progress = soft_progress,
                          .ctx = s};
     fst__watch_begin(s, "cloud_kd", s->learn, "samples");
+    fst__watch_update(s, 0, NULL);
     if (!st)
         st = fst_soft_labels_make(labels, &spec, &how, err);
     fst__watch_end(s, NULL);

@@ -102,6 +102,7 @@ static fst_status make_file(struct session *s, const fst_synth *g, uint64_t wind
         st = fst_pool_new(&pool, s->threads, err);
     }
     fst__watch_begin(s, "signals", windows, "windows");
+    fst__watch_update(s, 0, NULL);
     if (!st)
         st = fst_synth_write(g, pool, 0, windows, path, FST_SYNTH_SAFETENSORS, progress, s, err);
     fst__watch_end(s, st ? "stopped" : NULL);

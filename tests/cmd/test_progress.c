@@ -35,6 +35,7 @@ static void stderr_back(void)
 static void a_little_work(void)
 {
     progress_begin("edge_kd", 1000, "samples");
+    progress_update(0, NULL);
     for (int i = 1; i <= 1000; i++)
         progress_update((uint64_t)i, "loss 0.5");
     progress_log(NULL, FST_LOG_DEBUG, "not shown");
@@ -77,6 +78,25 @@ static void test_plain_lines(void **state)
     assert_int_equal(count(text, "\n"), 3);
     assert_non_null(strstr(text, "edge_kd  1.0k samples in "));
     assert_non_null(strstr(text, "s  accuracy 91 %  ")); /* before the rate */
+}
+
+/* What a stopped run did took none of this run's time. */
+static void test_resumed_work(void **state)
+{
+    char text[4096];
+    FILE *f = tmpfile();
+    (void)state;
+    assert_non_null(f);
+    stderr_to(fileno(f));
+    progress_begin("edge_kd", 1000, "samples");
+    progress_update(600, NULL);
+    progress_update(1000, NULL);
+    progress_end(NULL);
+    stderr_back();
+    rewind(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    assert_non_null(strstr(text, "edge_kd  1.0k samples (600 before) in "));
 }
 
 static void test_quiet(void **state)
@@ -143,6 +163,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain_lines),
+        cmocka_unit_test(test_resumed_work),
         cmocka_unit_test(test_quiet),
         cmocka_unit_test(test_terminal),
         cmocka_unit_test(test_dumb_terminals_get_lines),
