@@ -108,6 +108,7 @@ static void take_point(struct fst__history *h, struct fst__stage_history *s, con
         s->point = more;
         s->room = room;
     }
+    s->clients = 0;
     p.loss = fst_event_number(e, round ? "train_loss" : "loss");
     p.accuracy = fst_event_number(e, "accuracy");
     p.other_loss = fst_event_number(e, round ? "test_loss" : "validation_loss");
@@ -127,6 +128,24 @@ static void take_point(struct fst__history *h, struct fst__stage_history *s, con
     s->point[s->points++] = p;
 }
 
+/* Of the round before it in the file. */
+static void take_client(struct fst__stage_history *s, const fst_event *e)
+{
+    const fst_field *edge = fst_event_field(e, "edge"), *reported = fst_event_field(e, "reported");
+    double round = fst_event_number(e, "round");
+    if (!s->rounds || !s->points || s->clients == FST__MAX_CLIENTS || !(round >= s->point[s->points - 1].number) ||
+        !(round <= s->point[s->points - 1].number))
+        return;
+    s->client[s->clients++] = (struct fst__client_point){
+        .client = fst_event_number(e, edge ? "edge" : "client"),
+        .reported = reported && reported->type == FST_FIELD_BOOL ? reported->value.boolean : NAN,
+        .samples = fst_event_number(e, "samples"),
+        .loss = fst_event_number(e, "train_loss"),
+        .seconds = fst_event_number(e, "seconds"),
+        .bytes_up = fst_event_number(e, "bytes_up"),
+        .bytes_down = fst_event_number(e, "bytes_down")};
+}
+
 static bool take_event(void *ctx, const fst_event *e)
 {
     struct fst__history *h = ctx;
@@ -139,6 +158,8 @@ static bool take_event(void *ctx, const fst_event *e)
         take_state(s, f->value.string);
     else if (s && (!strcmp(e->event, "epoch") || !strcmp(e->event, "round")))
         take_point(h, s, e, e->event[0] == 'r');
+    else if (s && !strcmp(e->event, "client"))
+        take_client(s, e);
     if (h->run != e->run)
         h->resources = 0;
     h->run = e->run;

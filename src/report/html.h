@@ -7,7 +7,7 @@
 #include "page.h"
 
 enum piece { PIECE_SUMMARY, PIECE_EDGE, PIECE_CLOUD, PIECE_DIRECT, PIECE_EVENTS, PIECES };
-enum { FST__MAX_STAGES = 32, FST__MAX_POINTS = 100000, FST__MAX_CLASSES = 1024 };
+enum { FST__MAX_STAGES = 32, FST__MAX_POINTS = 100000, FST__MAX_CLASSES = 1024, FST__MAX_CLIENTS = 64 };
 
 /* A file of the run. */
 struct fst__piece {
@@ -27,6 +27,11 @@ struct fst__step_point {
     double validation;     /* a round's accuracy on the edges' validation samples */
 };
 
+/* What a client of a round did, as its event says; NaN for what it does not say. */
+struct fst__client_point {
+    double client, reported, samples, loss, seconds, bytes_up, bytes_down;
+};
+
 /* A sample of what the process used. */
 struct fst__resource_point {
     double seconds;  /* worked, over all processes of the run */
@@ -42,6 +47,8 @@ struct fst__stage_history {
     char loss_kind[160];          /* of the training loss; "" when no event says */
     struct fst__step_point *point;
     size_t points, room;
+    struct fst__client_point client[FST__MAX_CLIENTS]; /* of the last round */
+    size_t clients;
 };
 
 struct fst__history {

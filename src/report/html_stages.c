@@ -301,6 +301,30 @@ static void rounds_table(fst__page *p, const struct fst__stage_history *s)
     fst__put(p, "</details>\n");
 }
 
+static void clients_table(fst__page *p, const struct fst__stage_history *s)
+{
+    static const char *const columns[] = {"#client",        "#reported", "#samples",   "#training loss",
+                                          "#training time", "#sent up",  "#sent down", NULL};
+    if (!s->clients)
+        return;
+    fst__put(p, "<details><summary>The clients of the last round as a table</summary>\n");
+    fst__table_begin(p, "clients", "Clients of the last round (reported: 1, lost: 0)", columns);
+    for (size_t i = 0; i < s->clients; i++) {
+        const struct fst__client_point *c = &s->client[i];
+        fst__row_begin(p);
+        fst__cell_count(p, c->client);
+        fst__cell_count(p, c->reported);
+        fst__cell_count(p, c->samples);
+        fst__cell_plain(p, c->loss);
+        fst__cell_seconds(p, c->seconds);
+        fst__cell_bytes(p, c->bytes_up);
+        fst__cell_bytes(p, c->bytes_down);
+        fst__row_end(p);
+    }
+    fst__table_end(p);
+    fst__put(p, "</details>\n");
+}
+
 static void rounds_facts(const struct fst__html *h, fst__page *p, const struct fst__stage_history *s)
 {
     char text[FST_HUMAN];
@@ -328,7 +352,9 @@ static void rounds_facts(const struct fst__html *h, fst__page *p, const struct f
 void fst__html_rounds(const struct fst__html *h, fst__page *p)
 {
     static const struct curve accuracy[] = {{"test", OF(other_accuracy)}, {"edges' validation", OF(validation)}};
-    static const struct curve loss[] = {{"test", OF(other_loss)}, {"training, mean of the clients", OF(loss)}};
+    static const struct curve plain[] = {{"test", OF(other_loss)}, {"training, mean of the clients", OF(loss)}};
+    static const struct curve weighted[] = {{"test", OF(other_loss)},
+                                            {"training, mean of the clients, weighted by class", OF(loss)}};
     static const struct curve rate[] = {{"learning rate", OF(rate)}};
     static const struct curve clients[] = {{"asked", OF(selected)}, {"reported", OF(reported)}, {"lost", OF(lost)}};
     static const struct curve bytes[] = {{"up", OF(mb_up)}, {"down", OF(mb_down)}};
@@ -340,12 +366,13 @@ void fst__html_rounds(const struct fst__html *h, fst__page *p)
         rounds_facts(h, p, s);
         fst__put(p, "<div class=\"charts\">\n");
         chart_of(p, s, "Accuracy by round", true, accuracy, 2);
-        chart_of(p, s, "Loss by round: cross entropy", false, loss, 2);
+        chart_of(p, s, "Loss by round: cross entropy", false, strstr(s->loss_kind, "weighted") ? weighted : plain, 2);
         chart_of(p, s, "Learning rate of the clients", false, rate, 1);
         chart_of(p, s, "Clients by round", false, clients, 3);
         chart_of(p, s, "Megabytes by round", false, bytes, 2);
         fst__put(p, "</div>\n");
         rounds_table(p, s);
+        clients_table(p, s);
         return;
     }
 }

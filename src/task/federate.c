@@ -323,6 +323,8 @@ static void tell_clients(struct federation *f, const fst_round_report *r)
 
 static void tell_round(struct federation *f, const fst_round_report *r, const struct score *score, double validation)
 {
+    const char *kind =
+        fst__weighs_classes(&f->section->weights) ? "cross entropy (weighted by class)" : "cross entropy";
     fst_field fields[] = {FST_INT("round", (int64_t)r->round + 1),
                           FST_INT("selected", r->selected),
                           FST_INT("reported", r->reported),
@@ -331,6 +333,7 @@ static void tell_round(struct federation *f, const fst_round_report *r, const st
                           FST_STRING("closed", fst_fed_why_text(r->why)),
                           FST_INT("samples", (int64_t)r->samples),
                           FST_DOUBLE("train_loss", r->loss),
+                          FST_STRING("loss_kind", kind),
                           FST_DOUBLE("update_norm", r->update_norm),
                           FST_INT("bytes_up", (int64_t)r->bytes_up),
                           FST_INT("bytes_down", (int64_t)r->bytes_down),

@@ -59,7 +59,16 @@ static const char events[] =
     "\"reported\": 3, \"lost\": 1, \"bytes_up\": 3000000, \"bytes_down\": 4000000, \"test_accuracy\": 0.5}\n"
     "{\"time\": \"t6\", \"run\": 1, \"stage\": \"federated_train\", \"event\": \"round\", \"round\": 2, \"selected\": "
     "4,"
-    "\"reported\": 4, \"lost\": 0, \"bytes_up\": 3000000, \"bytes_down\": 4000000, \"test_accuracy\": 0.625}\n";
+    "\"reported\": 4, \"lost\": 0, \"bytes_up\": 3000000, \"bytes_down\": 4000000, \"test_accuracy\": 0.625, "
+    "\"loss_kind\": \"cross entropy (weighted by class)\"}\n"
+    "{\"time\": \"t6\", \"run\": 1, \"stage\": \"federated_train\", \"event\": \"client\", \"round\": 1, \"client\": "
+    "5, "
+    "\"reported\": true, \"samples\": 31337}\n"
+    "{\"time\": \"t6\", \"run\": 1, \"stage\": \"federated_train\", \"event\": \"client\", \"round\": 2, \"client\": "
+    "7, "
+    "\"reported\": true, \"samples\": 4711, \"train_loss\": 0.8125, \"seconds\": 2.5, \"bytes_up\": 1, "
+    "\"bytes_down\": 2}\n"
+    "{\"time\": \"t6\", \"run\": 1, \"stage\": \"federated_train\", \"event\": \"of a later version\", \"round\": 3}\n";
 
 /* NULL: the piece is not there. Returns the page, checked; free(). */
 static char *page_of(const fst_html_report *r, const char *const text[PIECES])
@@ -119,7 +128,10 @@ static void test_numbers_are_those_of_the_files(void **state)
     value(page, "0.84860000000000002", "0.8486");
     value(page, "0.33900000000000002", "339 ms");
     value(page, "1.228", "1.228");
-    value(page, "6000000", "6.0 MB"); /* of both rounds */
+    value(page, "6000000", "6.0 MB");   /* of both rounds */
+    holds(page, "data-value=\"4711\""); /* a client of the last round */
+    holds(page, "data-value=\"0.8125\"");
+    lacks(page, "31337"); /* one of another round */
     holds(page, "<code>d1</code>");
     holds(page, ">101</td>");
     holds(page, "scope=\"row\">P-3C</th>");
