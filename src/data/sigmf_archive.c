@@ -58,11 +58,12 @@ static fst_status room(fst__archive *a, fst_error *err)
     return FST_OK;
 }
 
-static fst_status take_member(struct reading *r, const char *name, uint64_t size, fst_error *err)
+static fst_status take_member(struct reading *r, const char *name, uint64_t size, bool holes, fst_error *err)
 {
     fst__archive *a = r->out;
     if (size > r->left) /* also what a sparse file only claims to have */
-        return fst_fail(err, FST_E_FORMAT, "%s: %s has %" PRIu64 " bytes, more than the archive", r->name, name, size);
+        return fst_fail(err, FST_E_FORMAT, "%s: %s has %" PRIu64 " bytes, more than the archive%s", r->name, name, size,
+                        holes ? ": it was packed with holes (tar --sparse); pack it without" : "");
     if (a->count == MAX_MEMBERS)
         return fst_fail(err, FST_E_LIMIT, "%s: more than %d files", r->name, MAX_MEMBERS);
     fst_status s = room(a, err);
@@ -98,7 +99,7 @@ static fst_status take_all(struct reading *r, fst_error *err)
         if (!name || archive_entry_filetype(e) != AE_IFREG || archive_entry_hardlink(e))
             continue;
         int64_t size = archive_entry_size(e);
-        fst_status s = take_member(r, name, size > 0 ? (uint64_t)size : 0, err);
+        fst_status s = take_member(r, name, size > 0 ? (uint64_t)size : 0, archive_entry_sparse_count(e) > 0, err);
         if (s)
             return s;
     }

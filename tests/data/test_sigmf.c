@@ -451,6 +451,18 @@ static void archives_are_read(void **state)
     snprintf((char *)tar + 148, 8, "%06o", sum);
     put_file("two.sigmf", tar, n);
     assert_fails(open_sigmf(&s, "two.sigmf", 0, err), FST_E_FORMAT, "8589934591 bytes, more than the archive");
+    tar[156] = 'S'; /* tar --sparse: 64 bytes are there of 8 GB */
+    memcpy(tar + 124, "00000000100", 11);
+    memcpy(tar + 257, "ustar  ", 8);
+    memcpy(tar + 386, "00000000000\00000000000100", 23);
+    memcpy(tar + 483, "77777777777", 11);
+    memset(tar + 148, ' ', 8);
+    sum = 0;
+    for (int i = 0; i < 512; i++)
+        sum += tar[i];
+    snprintf((char *)tar + 148, 8, "%06o", sum);
+    put_file("two.sigmf", tar, n);
+    assert_fails(open_sigmf(&s, "two.sigmf", 0, err), FST_E_FORMAT, "packed with holes (tar --sparse)");
 }
 
 /* ---- limits ------------------------------------------------------------------------------------- */
