@@ -459,8 +459,8 @@ static void tear_down(struct simulation *s)
     for (int i = 0; s->update && i < s->spec->workers; i++)
         fst_fed_state_release(&s->update[i]);
     fst_free(s->update);
-    fst_free(s->slot);
     forget_slots(s);
+    fst_free(s->slot);
     fst_free(s->folded);
     fst_free(s->told);
     fst_round_free(s->engine);
