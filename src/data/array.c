@@ -124,30 +124,101 @@ static int64_t integer_at(const fst_array *a, size_t i)
     }
 }
 
-static fst_status take_labels(fst__held *h, const fst_array *y, size_t *count, int classes, fst_error *err)
+static bool is_float(fst_dtype dtype)
+{
+    return dtype == FST_F32 || dtype == FST_F64 || dtype == FST_F16 || dtype == FST_BF16;
+}
+
+static double float_at(const fst_array *a, size_t i)
+{
+    if (a->dtype == FST_F64)
+        return ((const double *)a->data)[i];
+    if (a->dtype == FST_F32)
+        return (double)((const float *)a->data)[i];
+    if (a->dtype == FST_F16)
+        return (double)fst_f32_from_f16(((const uint16_t *)a->data)[i]);
+    uint32_t bits = (uint32_t)((const uint16_t *)a->data)[i] << 16; /* BF16 */
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return (double)f;
+}
+
+/* A label of sample i is a whole number up to top, of whatever type: 2.0 is 2. */
+static fst_status take_label(const fst__held *h, const fst_array *y, size_t i, int64_t top, int32_t *out,
+                             fst_error *err)
+{
+    if (is_float(y->dtype)) {
+        double v = float_at(y, i);
+        if (!(v >= 0 && v <= (double)top && v == floor(v)))
+            return fst_fail(err, FST_E_FORMAT,
+                            "%s: sample %zu has label %g, labels must be whole numbers 0 ... %" PRId64, h->base.name, i,
+                            v, top);
+        *out = (int32_t)v;
+        return FST_OK;
+    }
+    int64_t v = integer_at(y, i);
+    if (v < 0 || v > top)
+        return fst_fail(err, FST_E_FORMAT, "%s: sample %zu has label %" PRId64 ", labels must be 0 ... %" PRId64,
+                        h->base.name, i, v, top);
+    *out = (int32_t)v;
+    return FST_OK;
+}
+
+/* Which of a row's k values is 1, all others being 0; -1 when the row is not one-hot. */
+static int32_t hot_at(const fst_array *y, size_t row, size_t k)
+{
+    int32_t hot = -1;
+    for (size_t c = 0; c < k; c++) {
+        double v = is_float(y->dtype) ? float_at(y, row * k + c) : (double)integer_at(y, row * k + c);
+        if (v == 1 && hot < 0)
+            hot = (int32_t)c;
+        else if (v != 0)
+            return -1;
+    }
+    return hot;
+}
+
+/* One-hot rows (N, classes): the columns say how many classes there are, whether all have samples or not. */
+static fst_status take_one_hot(fst__held *h, const fst_array *y, size_t n, int *classes, fst_error *err)
+{
+    size_t k = (size_t)y->shape.dim[1];
+    char text[256];
+    for (size_t i = 0; i < n; i++)
+        if ((h->own_labels[i] = hot_at(y, i, k)) < 0)
+            return fst_fail(err, FST_E_FORMAT,
+                            "%s: labels of shape %s, and row %zu is not one 1 among zeros; a list (N,) or one-hot rows "
+                            "(N, classes) are needed",
+                            h->base.name, fst_shape_text(&y->shape, text, sizeof text), i);
+    if (*classes && (size_t)*classes != k)
+        return fst_fail(err, FST_E_CONFIG, "%s: its one-hot labels have %zu classes, not %d", h->base.name, k,
+                        *classes);
+    *classes = (int)k;
+    return FST_OK;
+}
+
+static fst_status take_labels(fst__held *h, const fst_array *y, size_t *count, int *classes, fst_error *err)
 {
     char text[256];
-    bool list = y->shape.rank == 1 || (y->shape.rank == 2 && y->shape.dim[1] == 1);
-    if (!list || fst_shape_count(&y->shape) <= 0)
-        return fst_fail(err, FST_E_FORMAT, "%s: labels of shape %s; a list (N,) is needed", h->base.name,
-                        fst_shape_text(&y->shape, text, sizeof text));
-    if (y->dtype == FST_F32 || y->dtype == FST_F64 || y->dtype == FST_F16 || y->dtype == FST_BF16)
-        return fst_fail(err, FST_E_FORMAT, "%s: labels are %s; integers are needed", h->base.name,
-                        fst_dtype_name(y->dtype));
-    size_t n = (size_t)y->shape.dim[0];
-    int64_t top = (classes ? classes : FST_MAX_CLASSES) - 1;
+    const fst_shape *shape = &y->shape;
+    bool list = shape->rank == 1 || (shape->rank == 2 && shape->dim[1] == 1);
+    bool rows = shape->rank == 2 && shape->dim[1] > 1 && shape->dim[1] <= FST_MAX_CLASSES;
+    if (shape->rank && shape->dim[0] == 0)
+        return fst_fail(err, FST_E_FORMAT, "%s: no samples: its labels have shape %s", h->base.name,
+                        fst_shape_text(shape, text, sizeof text));
+    if (!list && !rows)
+        return fst_fail(err, FST_E_FORMAT,
+                        "%s: labels of shape %s; a list (N,) or one-hot rows (N, classes) are needed", h->base.name,
+                        fst_shape_text(shape, text, sizeof text));
+    size_t n = (size_t)shape->dim[0];
+    int64_t top = (*classes ? *classes : FST_MAX_CLASSES) - 1;
     h->own_labels = n > SIZE_MAX / 8 ? NULL : fst_alloc(n * sizeof *h->own_labels);
     if (!h->own_labels)
         return fst_fail_memory(err, n);
-    for (size_t i = 0; i < n; i++) {
-        int64_t v = integer_at(y, i);
-        if (v < 0 || v > top)
-            return fst_fail(err, FST_E_FORMAT, "%s: sample %zu has label %" PRId64 ", labels must be 0 ... %" PRId64,
-                            h->base.name, i, v, top);
-        h->own_labels[i] = (int32_t)v;
-    }
+    fst_status s = rows ? take_one_hot(h, y, n, classes, err) : FST_OK;
+    for (size_t i = 0; !s && list && i < n; i++)
+        s = take_label(h, y, i, top, &h->own_labels[i], err);
     *count = n;
-    return FST_OK;
+    return s;
 }
 
 /* ---- channels first --------------------------------------------------------------------------- */
@@ -264,7 +335,7 @@ static fst_status read_beside(const struct fst__store *st, const char *x_name, c
     if (!s && !a_list(&a, count))
         s = fst_fail(err, FST_E_MISMATCH, "%s: %s of shape %s does not fit %zu labels", st->path, name,
                      fst_shape_text(&a.shape, text, sizeof text), count);
-    if (!s && !floats && (a.dtype == FST_F32 || a.dtype == FST_F64 || a.dtype == FST_F16 || a.dtype == FST_BF16))
+    if (!s && !floats && is_float(a.dtype))
         s = fst_fail(err, FST_E_FORMAT, "%s: %s is %s; integers are needed", st->path, name, fst_dtype_name(a.dtype));
     if (s)
         fst_array_release(&a);
@@ -409,7 +480,7 @@ static fst_status read_all(const struct fst__store *st, const fst_source_spec *s
     if (!s)
         s = store_read(st, y_name, false, &y, err);
     if (!s)
-        s = take_labels(h, &y, &count, classes, err);
+        s = take_labels(h, &y, &count, &classes, err);
     fst_array_release(&y);
     if (!s)
         s = take_beside(st, h, x_name, spec->split, count, err);

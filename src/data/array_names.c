@@ -177,18 +177,19 @@ static bool find_split(const struct fst__store *st, const char *base, const char
 
 static const char *const usual_x[] = {"x", "X", "images", NULL}, *const usual_y[] = {"y", "Y", "labels", NULL};
 
+static bool in_any_split(const struct fst__store *st, const char *base)
+{
+    char found[FST__ARRAY_NAME];
+    return fst__store_has(st, base) || find_split(st, base, "train", found) || find_split(st, base, "test", found) ||
+           find_split(st, base, "val", found);
+}
+
 /* The first usual name that is there, for whatever split: all splits go by the same one. */
 static const char *choose(const struct fst__store *st, const char *const *usual)
 {
-    char found[FST__ARRAY_NAME];
-    static const char *const splits[] = {"train", "test", "val"};
-    for (size_t i = 0; usual[i]; i++) {
-        if (fst__store_has(st, usual[i]))
+    for (size_t i = 0; usual[i]; i++)
+        if (in_any_split(st, usual[i]))
             return usual[i];
-        for (size_t k = 0; k < 3; k++)
-            if (find_split(st, usual[i], splits[k], found))
-                return usual[i];
-    }
     return usual[0];
 }
 
@@ -223,9 +224,11 @@ static fst_status not_there(const struct fst__store *st, const char *base, const
                         "share of the training samples apart (%s in the task file's data, for instance %s: 0.2)",
                         st->path, name, base, name, !strcmp(split, "test") ? "test" : "validation",
                         !strcmp(split, "test") ? "test" : "validation");
-    return fst_fail(err, FST_E_FORMAT, "%s: there is no array \"%s\"%s%s%s in it%s", st->path, name,
+    bool guessed = (base == usual_x[0] || base == usual_y[0]) && !in_any_split(st, base);
+    listing(st, there, sizeof there);
+    return fst_fail(err, FST_E_FORMAT, "%s: there is no array \"%s\"%s%s%s in it%s%s", st->path, name,
                     plain && !p.split ? " or \"" : "", plain && !p.split ? base : "", plain && !p.split ? "\"" : "",
-                    listing(st, there, sizeof there));
+                    there, guessed && there[0] ? "; other names are x and y in the task file's data" : "");
 }
 
 /* `by_split`: a name that says the split goes before the plain one. */

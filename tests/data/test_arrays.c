@@ -222,9 +222,17 @@ static void bad_arrays_are_refused(void **state)
     t = (fst_tensor){"y", FST_U64, FST_SHAPE(N), (void *)(uintptr_t)vast};
     check_refused(&x, &t, FST_E_FORMAT, "sample 1 has label 9223372036854775807");
     t = (fst_tensor){"y", FST_F32, FST_SHAPE(N), (void *)(uintptr_t)values};
-    check_refused(&x, &t, FST_E_FORMAT, "integers are needed");
+    check_refused(&x, &t, FST_E_FORMAT, "sample 2 has label -2, labels must be whole numbers 0 ... 65535");
+    t.data = (void *)(uintptr_t)(values + 3);
+    check_refused(&x, &t, FST_E_FORMAT, "sample 0 has label 0.5, labels must be whole numbers");
+    t.data = (void *)(uintptr_t)bad;
+    check_refused(&x, &t, FST_E_FORMAT, "sample 3 has label nan, labels must be whole numbers");
     t = (fst_tensor){"y", FST_I64, FST_SHAPE(2, 2), (void *)(uintptr_t)classes};
-    check_refused(&x, &t, FST_E_FORMAT, "labels of shape (2, 2)");
+    check_refused(&x, &t, FST_E_FORMAT, "labels of shape (2, 2), and row 0 is not one 1 among zeros");
+    t = (fst_tensor){"y", FST_I64, FST_SHAPE(1, 2, 2), (void *)(uintptr_t)classes};
+    check_refused(&x, &t, FST_E_FORMAT, "labels of shape (1, 2, 2); a list (N,) or one-hot rows");
+    t = (fst_tensor){"y", FST_I64, FST_SHAPE(0), (void *)(uintptr_t)classes};
+    check_refused(&x, &t, FST_E_FORMAT, "no samples: its labels have shape (0,)");
     t = (fst_tensor){"y", FST_I64, FST_SHAPE(N - 1), (void *)(uintptr_t)classes};
     check_refused(&x, &t, FST_E_MISMATCH, "do not fit 3 labels");
     t = (fst_tensor){"x", FST_I16, FST_SHAPE(N, 2), (void *)(uintptr_t)values};
@@ -235,6 +243,40 @@ static void bad_arrays_are_refused(void **state)
     check_refused(&t, &y, FST_E_FORMAT, "holds nothing");
     t = (fst_tensor){"x", FST_F32, (fst_shape){0}, (void *)(uintptr_t)values};
     check_refused(&t, &y, FST_E_MISMATCH, "do not fit");
+}
+
+/* Labels of any type and in rows are the same labels. */
+static void labels_of_all_types_are_read(void **state)
+{
+    static const double f64[N] = {0, 2, 1, 0};
+    static const float f32[N] = {0, 2, 1, 0};
+    static const uint16_t f16[N] = {0, 0x4000, 0x3c00, 0x8000}, bf16[N] = {0, 0x4000, 0x3f80, 0};
+    static const uint8_t hot[N * 4] = {1, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 0};
+    static const float hotf[N * 3] = {1, 0, 0, 0, 0, 1, 0, 1, 0, 1, 0, 0}, two[N * 3] = {1, 0, 0, 0, 0, 1, 1, 1, 0};
+    const struct {
+        fst_tensor y;
+        int classes;
+    } cases[] = {{{"y", FST_F64, FST_SHAPE(N), (void *)(uintptr_t)f64}, 3},
+                 {{"y", FST_F32, FST_SHAPE(N, 1), (void *)(uintptr_t)f32}, 3},
+                 {{"y", FST_F16, FST_SHAPE(N), (void *)(uintptr_t)f16}, 3},
+                 {{"y", FST_BF16, FST_SHAPE(N), (void *)(uintptr_t)bf16}, 3},
+                 {{"y", FST_BOOL, FST_SHAPE(N, 4), (void *)(uintptr_t)hot}, 4}, /* the last one without a sample */
+                 {{"y", FST_F32, FST_SHAPE(N, 3), (void *)(uintptr_t)hotf}, 3}};
+    fst_source *s = NULL;
+    fst_tensor x = samples("x"), t = {"y", FST_F32, FST_SHAPE(N, 3), (void *)(uintptr_t)two};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        put_tensors("labels.safetensors", (fst_tensor[]){x, cases[i].y}, 2);
+        assert_ok(open_array(&s, "labels.safetensors", NULL, err));
+        assert_int_equal(s->classes, cases[i].classes);
+        for (size_t k = 0; k < N; k++)
+            assert_int_equal(s->labels[k], classes[k]);
+        fst_source_close(s);
+    }
+    check_refused(&x, &t, FST_E_FORMAT, "row 2 is not one 1 among zeros");
+    put_tensors("labels.safetensors", (fst_tensor[]){x, cases[4].y}, 2);
+    fst_source_spec spec = {.path = in_work("labels.safetensors"), .classes = 3};
+    assert_fails(fst_source_open(&s, &spec, err), FST_E_CONFIG, "its one-hot labels have 4 classes, not 3");
 }
 
 /* ---- names by split ----------------------------------------------------------------------------- */
@@ -315,6 +357,9 @@ static void training_samples_never_test(void **state)
                  "no array \"y_test\" in it");
     assert_fails(open_named(&s, "plain.safetensors", "pictures", "labels", "train", err), FST_E_FORMAT,
                  "\"pictures_train\" or \"pictures\" in it; it holds labels, images");
+    put_tensors("others.safetensors", (fst_tensor[]){marked("data_train", 1), labels("labels_train")}, 2);
+    assert_fails(open_named(&s, "others.safetensors", NULL, NULL, "train", err), FST_E_FORMAT,
+                 "it holds labels_train, data_train; other names are x and y in the task file's data");
     assert_null(s);
 }
 
@@ -515,6 +560,7 @@ int main(void)
         cmocka_unit_test(splits_and_names),
         cmocka_unit_test(numbers_have_one_element),
         cmocka_unit_test(bad_arrays_are_refused),
+        cmocka_unit_test(labels_of_all_types_are_read),
         cmocka_unit_test(empty_texts_take_no_time),
         cmocka_unit_test(numbers_of_bursts_have_limits),
         cmocka_unit_test(a_name_of_one_split_stands_for_all),
