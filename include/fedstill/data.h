@@ -75,16 +75,16 @@ typedef enum fst_layout {
  *  - cifar100: a folder with train, test and meta, pickled for Python, or the one that holds cifar-100-python; classes
  *    are the 100 fine ones;
  *  - folder: one folder a class with PNG, JPEG, WebP or BMP files, also in folders of the class's own, or train/ and
- *    test/ (or val/; training, testing, valid, validation; letters of either case) with such folders; the classes are
- *    those of train/ for both splits, each with an image. Hidden files and what operating systems leave are ignored,
- *    other files skipped with a warning;
+ *    test/ (or val/, tested on without test/; training, testing, valid, validation; letters of either case) with such
+ *    folders; the classes are those of train/ for all splits, each with an image. Hidden files and what operating
+ *    systems leave are ignored, other files skipped with a warning;
  *  - array: a .safetensors or .npz file, a folder with SPLIT.safetensors, SPLIT.npz or npy files, or an .npy
  *    file of samples beside one of labels. Arrays are looked for as x_SPLIT and y_SPLIT (or SPLIT_x), for training
  *    then as x and y; without names given X and Y, images and labels are tried too. A name of one split stands for all
  *    (train_images is test_images for the test split); one without a split is training's, and never stands in for test
  *    or validation samples, unless the file is the split's own. Samples of rank 2 with more than 4 rows are images
  *    (1, H, W); `layout` says more.
- *    Samples are U8 or floats of any width (kept as F32), labels any integers. Beside x may stand snr (floats
+ *    Samples are U8 or floats of any width (kept as F32), labels whole numbers or one-hot rows. Beside x may be snr (F32
  *    or integers, in dB) and burst (integers), named as x is (snr_train beside x_train); class names are a
  *    JSON list of texts in a safetensors file's metadata `classes`, or a list of texts `classes` in an npz;
  *  - sigmf: a .sigmf-meta (or .sigmf-data) file, an archive (.sigmf), or a folder of such, or one with folders train,
@@ -104,7 +104,7 @@ typedef enum fst_layout {
 typedef struct fst_source_spec {
     const char *format; /* NULL: guessed from what stands at path */
     const char *path;
-    const char *split;    /* "train", "test" or (array, sigmf, radioml) "val"; NULL means "train" */
+    const char *split;    /* "train", "test" or (folder, array, sigmf, radioml) "val"; NULL means "train" */
     const char *x, *y;    /* array: names of samples and labels, NULL: the usual ones */
     fst_layout layout;    /* array */
     int classes;          /* 0: as many as the labels show (idx, array), or the class folders */

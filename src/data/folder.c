@@ -157,7 +157,7 @@ static void tally_add(struct tally *t, const char *folder, const char *name)
 struct job {
     const fst_source_spec *spec;
     char *root;       /* where the classes or the splits are: spec->path, or the one folder in it */
-    char *classes_at; /* the folder whose subfolders are the classes: training's, also for a test split */
+    char *classes_at; /* the folder whose subfolders are the classes: training's, also for the other splits */
     char *images_at;  /* the folder that this split's images are in */
     struct names classes;
     size_t *images; /* of each class */
@@ -192,22 +192,23 @@ static const char *find_folder(const char *path, const struct names *folders, en
     return NULL;
 }
 
-/* Folders beside `train` that are no split would be lost without a word. */
-static void warn_beside(const char *path, const struct names *folders, const char *train)
+/* Folders beside `train` that serve no split would be lost without a word: other names, a second spelling (Train beside
+ * train), a split without folders of classes. */
+static void warn_beside(const char *path, const struct names *folders, const char *const name[SPLITS])
 {
     struct tally t = {0};
     for (size_t i = 0; i < folders->n; i++)
-        if (!is_split(folders->v[i], TRAIN) && !is_split(folders->v[i], TEST) && !is_split(folders->v[i], VAL))
+        if (folders->v[i] != name[TRAIN] && folders->v[i] != name[TEST] && folders->v[i] != name[VAL])
             tally_add(&t, "", folders->v[i]);
     if (t.n)
-        fst__warn_once("%s: %s holds the training samples, so what stands beside it is not read: %s%s", path, train,
-                       t.names, t.n > 3 ? ", ..." : "");
+        fst__warn_once("%s: %s holds the training samples, so what stands beside it is not read: %s%s", path,
+                       name[TRAIN], t.names, t.n > 3 ? ", ..." : "");
 }
 
 static fst_status find_split(struct job *j, const struct names *folders, fst_error *err)
 {
     const char *path = j->root, *name[SPLITS];
-    bool test = !strcmp(j->spec->split, "test");
+    bool test = !strcmp(j->spec->split, "test"), val = !strcmp(j->spec->split, "val");
     for (int i = 0; i < SPLITS; i++)
         name[i] = find_folder(path, folders, (enum split)i);
     const char *tested = name[TEST] ? name[TEST] : name[VAL];
@@ -217,12 +218,18 @@ static fst_status find_split(struct job *j, const struct names *folders, fst_err
                         "keep a share of the training samples apart (test in the task file's data, for instance "
                         "test: 0.2)",
                         path);
+    if (val && (!name[TRAIN] || !name[VAL]))
+        return fst_fail(err, FST_E_IO,
+                        "%s: a split val needs folders train and val here, with a folder for each class; or keep a "
+                        "share of the training samples apart (validation in the task file's data, for instance "
+                        "validation: 0.2)",
+                        path);
     if (!name[TRAIN] && tested)
         return fst_fail(err, FST_E_IO, "%s: there is a folder %s with classes, but no train", path, tested);
     if (name[TRAIN])
-        warn_beside(path, folders, name[TRAIN]);
+        warn_beside(path, folders, name);
     j->classes_at = fst_path_join(path, name[TRAIN] ? name[TRAIN] : "");
-    j->images_at = fst_path_join(path, !name[TRAIN] ? "" : test ? tested : name[TRAIN]);
+    j->images_at = fst_path_join(path, !name[TRAIN] ? "" : test ? tested : val ? name[VAL] : name[TRAIN]);
     return j->classes_at && j->images_at ? FST_OK : fst_fail_memory(err, strlen(path));
 }
 
@@ -268,7 +275,7 @@ static fst_status check_classes(const struct job *j, fst_error *err)
                         j->spec->classes);
     if (!strcmp(j->classes_at, j->images_at))
         return FST_OK;
-    /* A class of the test split that training does not know would shift all labels behind it. */
+    /* A class of another split that training does not know would shift all labels behind it. */
     struct names own = {0};
     fst_status s = list(&own, j->images_at, FOLDER, err);
     for (size_t i = 0; !s && i < own.n; i++)
@@ -538,4 +545,4 @@ static fst_status open_folder(fst_source **out, const fst_source_spec *spec, fst
     return s;
 }
 
-const fst__format fst__format_folder = {"folder", probe, open_folder, false};
+const fst__format fst__format_folder = {"folder", probe, open_folder, true};

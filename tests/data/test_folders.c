@@ -127,6 +127,23 @@ static void a_split_holds_classes(void **state)
     check("spelled", NULL, "1:0 2:1", "a b");
     check_said("Training holds the training samples, so what stands beside it is not read: extra");
     check("spelled", "test", "3:1", "a b");
+    put("three/train/a/0.png", 1);
+    put("three/train/b/0.png", 2);
+    put("three/Val/b/0.png", 3);
+    check("three", "test", "3:1", "a b"); /* there is no other */
+    check("three", "val", "3:1", "a b");
+    put("three/test/a/0.png", 4);
+    check("three", "test", "4:0", "a b");
+    check("three", "val", "3:1", "a b");
+    assert_string_equal(said, "");
+    assert_fails(open_folder(&s, "spelled", "val", err), FST_E_IO, "a split val needs folders train and val");
+    assert_fails(open_folder(&s, "named", "val", err), FST_E_IO, "for instance validation: 0.2");
+    put("twice/train/a/0.png", 1);
+    put("twice/Train/a/0.png", 2);
+    put("twice/val/a/0.png", 3);
+    put("twice/test/0.png", 4); /* of no class */
+    check("twice", NULL, "2:0", "a");
+    check_said("Train holds the training samples, so what stands beside it is not read: test, train");
     put("untrained/test/a/0.png", 1);
     put("untrained/val/a/0.png", 1);
     assert_fails(open_folder(&s, "untrained", NULL, err), FST_E_IO, "a folder test with classes, but no train");
