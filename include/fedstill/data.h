@@ -84,7 +84,7 @@ typedef enum fst_layout {
  *    (train_images is test_images for the test split); one without a split is training's, and never stands in for test
  *    or validation samples, unless the file is the split's own. Samples of rank 2 with more than 4 rows are images
  *    (1, H, W); `layout` says more.
- *    Samples are U8 or floats of any width (kept as F32), labels whole numbers or one-hot rows. Beside x may be snr (F32
+ *    Samples are U8 or floats of any width (kept as F32), labels whole numbers or one-hot rows. Beside x: snr (floats
  *    or integers, in dB) and burst (integers), named as x is (snr_train beside x_train); class names are a
  *    JSON list of texts in a safetensors file's metadata `classes`, or a list of texts `classes` in an npz;
  *  - sigmf: a .sigmf-meta (or .sigmf-data) file, an archive (.sigmf), or a folder of such, or one with folders train,

@@ -213,5 +213,7 @@ fst_status fst__check_stages(const struct session *s, const bool chosen[STAGES],
         st = fst__check_class_weights(s, chosen, err);
     if (!st)
         st = fst__check_batches(s, chosen, err);
+    if (!st)
+        st = fst__check_rates(s, chosen, err);
     return st ? st : fst__check_cascade(s, chosen, err);
 }

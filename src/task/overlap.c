@@ -21,9 +21,12 @@ static void note_missing(const char *what, const fst_source *source, const uint3
 /* What an edge has no samples of is said when the rounds begin. */
 static void note_classes(const struct session *s)
 {
+    fst_source test = *s->test; /* classes are training's: the test samples' own may end sooner */
+    test.classes = s->train->classes;
+    test.class_names = s->train->class_names;
     note_missing(s->edges ? "the cloud" : "training", s->train, s->order, s->learn);
     note_missing(s->edges ? "the cloud's validation" : "validation", s->train, s->order + s->learn, s->validate);
-    note_missing("test", s->test, NULL, s->test->count);
+    note_missing("test", &test, NULL, test.count);
 }
 
 static void note_validation(const struct session *s)

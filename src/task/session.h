@@ -291,6 +291,9 @@ fst_status fst__check_output(const char *output, fst_error *err);
 fst_status fst__check_stages(const struct session *s, const bool chosen[STAGES], fst_error *err);
 /* check_batches.c: sizes of the chosen stages' batches; a warning for batches of one value a channel. */
 fst_status fst__check_batches(const struct session *s, const bool chosen[STAGES], fst_error *err);
+/* check_rates.c: refuses schedules that contradict their learning rate, and warns of those that the epochs are too few
+ * for. */
+fst_status fst__check_rates(const struct session *s, const bool chosen[STAGES], fst_error *err);
 fst_status fst__step_pretrain(struct session *s, struct record *r, fst_error *err);
 fst_status fst__step_soft(struct session *s, struct record *r, fst_error *err);
 fst_status fst__step_alone(struct session *s, struct record *r, fst_error *err);

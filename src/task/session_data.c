@@ -494,6 +494,12 @@ fst_status fst__session_open_data(struct session *s, fst_error *err)
         st = fst_fail(err, FST_E_MISMATCH, "training samples are %s with %d classes, test samples %s with %d",
                       fst_shape_text(&s->train->shape, a, sizeof a), s->train->classes,
                       fst_shape_text(&s->test->shape, b, sizeof b), s->test->classes);
+    if (!st && s->train->dtype != s->test->dtype) /* bytes are scaled, floats are not */
+        st =
+            fst_fail(err, FST_E_MISMATCH,
+                     "training samples are %s, test samples %s: U8 is scaled to 0 ... 1, floats are taken as they are; "
+                     "save both in one type",
+                     fst_dtype_name(s->train->dtype), fst_dtype_name(s->test->dtype));
     if (!st)
         st = fst_source_same_classes(s->train, s->test, err);
     if (!st)

@@ -68,7 +68,7 @@ static const fst__field data_fields[] = {
     FST__F_INT(struct data_section, window, 0, MANY, "0", "complex samples a window; 0: as long as the annotations",
                .when = {FST__WITH("source", "auto", "sigmf")}),
     FST__F_INT(struct data_section, limit, 0, MANY, "0",
-               "use only so many training samples, of every class its share; 0: all"),
+               "use only so many training samples of a path, and of its split val, of every class its share; 0: all"),
     FST__F_INT(struct data_section, test_limit, 0, MANY, "0",
                "use only so many test samples, of every class its share; 0: all"),
     FST__F_DOUBLE(struct data_section, validation, 0, 0.9, "0",

@@ -66,6 +66,24 @@ refused $p.schedule.warmup "only with name warmup_cosine" $p.schedule.warmup=2 $
 refused $p.schedule.step_size "only with name step" $p.schedule.step_size=2 $p.schedule.name=multistep $p.schedule.milestones=3
 refused $p.schedule.milestones "only with name multistep" $p.schedule.milestones=3
 refused $p.schedule.name "needs milestones" $p.schedule=multistep
+refused $p.schedule.eta_min "above optimizer.learning_rate (0.001)" $p.schedule.name=cosine $p.schedule.eta_min=0.01
+refused stages.federated_train.schedule.eta_min "above optimizer.learning_rate (0.05)" \
+    stages.federated_train.schedule.name=warmup_cosine stages.federated_train.schedule.eta_min=0.06
+# a rate that changes only behind the last epoch is said: it is right for a short first try
+accepted $p.schedule=step $p.epochs=30
+said err "$p.schedule.step_size: the first change is after 30 epochs, and there are 30: the learning rate stays 0.001"
+accepted $p.schedule=step $p.epochs=31
+unsaid err "schedule"
+accepted $p.schedule.name=multistep "$p.schedule.milestones=[9, 4]" $p.epochs=4
+said err "$p.schedule.milestones: the first change is after 4 epochs, and there are 4"
+accepted $p.schedule.name=multistep "$p.schedule.milestones=[9, 4]" $p.epochs=5
+unsaid err "schedule"
+accepted stages.federated_train.schedule=warmup_cosine stages.federated_train.rounds=5
+said err "stages.federated_train.schedule.warmup: is 5, and there are 5 rounds: the learning rate only rises"
+accepted stages.federated_train.schedule=warmup_cosine stages.federated_train.rounds=6
+unsaid err "schedule"
+accepted stages.edge_kd.kd_loss=dkd stages.edge_kd.dkd.warmup_epochs=2
+said err "stages.edge_kd.dkd.warmup_epochs: is 2, and there are 1 epochs: kd_weight never gets to 0.7"
 refused stages.cloud_kd.top_k "only with encoding top_k" stages.cloud_kd.top_k=3
 refused stages.edge_kd.dkd "only with kd_loss dkd" stages.edge_kd.dkd.beta=2
 refused stages.edge_kd.temperature "only with kd_loss" stages.edge_kd.temperature=4 stages.edge_kd.kd_loss=mse_logits

@@ -90,10 +90,28 @@ unsaid err "training has no samples of"
 expect 0 run "$task" --dry-run --set data.limit=10 --set data.test_limit=5 --set clients.count=2
 unsaid err "training has no samples of"
 said err "test has no samples of"
+# the last class too, of which the test labels alone know nothing
+cp -r "$folder/data" "$folder/nine"
+{
+    head -c 8 "$folder/data/t10k-labels-idx1-ubyte"
+    for ((i = 0; i < 100; i++)); do printf "\\x0$((i % 9))"; done
+} >"$folder/nine/t10k-labels-idx1-ubyte"
+expect 0 run "$task" --dry-run --set "data.path=$folder/nine"
+said err "test has no samples of 9"
 expect 2 run "$task" --dry-run --set data.validation=0.002
 said err "data.validation: 0.002 of 200 samples leaves none"
 expect 0 run "$task" --dry-run --set data.validation=0.29
 said out "142 training samples, 58 for validation"
+
+# ---- bytes are scaled and floats are not, so that one cannot be tested on the other
+mkdir "$folder/mixed" && "$helper" named "$folder/mixed/train.safetensors" 30 a,b,c 1 1 || exit 1
+header='{"x":{"dtype":"U8","shape":[2,1,4,4],"data_offsets":[0,32]},"y":{"dtype":"U8","shape":[2],"data_offsets":[32,34]}}'
+{
+    printf "\\x$(printf %x ${#header})\\0\\0\\0\\0\\0\\0\\0%s%032d" "$header" 0
+    printf '\0\1'
+} >"$folder/mixed/test.safetensors"
+expect 1 run "$task" --dry-run --set data.source=array --set "data.path=$folder/mixed"
+said err "training samples are F32, test samples U8: U8 is scaled to 0 ... 1, floats are taken as they are"
 
 # ---- a split that is another over again is refused; samples that stand in both are counted
 cp "$folder/data/train-images-idx3-ubyte" "$folder/data/t10k-images-idx3-ubyte"
