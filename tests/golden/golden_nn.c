@@ -36,6 +36,11 @@ enum { HEAD = 16, STEPS = 3 };
  * more. But its training does not see the input's scale (a batch norm follows the first convolution), while rounding
  * does. So gradients and what follows from them may be reached on any of a few scales; the tolerances stay. Losses
  * behind steps along such gradients are held to the same part of the way that they went.
+ *
+ * Real networks have few such inputs, and some cases one: resnet50_imagenet's second loss is 0.388780 +- 8e-6 or
+ * 0.388961
+ * +- 3e-6, and nothing between, when its inputs are moved by one unit in the last place (8 draws: 5 and 3). They may be
+ * reached on inputs that are moved so, which no float32 implementation can tell from the case's; the tolerances stay.
  */
 static const double scales[] = {1, 1.25, 1.375, 1.125};
 enum { SCALES = sizeof scales / sizeof *scales };
@@ -156,16 +161,29 @@ static void exercise(struct exercise *e, fst_error *err)
     }
 }
 
+/* Each input one unit in the last place up, down, or as it was, otherwise for every try. */
+static void nudge(float *x, size_t count, int attempt)
+{
+    fst_rng r;
+    fst_rng_init(&r, 1, "golden.nudge", (uint64_t)attempt);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t way = fst_rng_below(&r, 3);
+        x[i] = way == 2 ? x[i] : nextafterf(x[i], way ? INFINITY : -INFINITY);
+    }
+}
+
 static void on_scales(struct exercise *e, size_t inputs, fst_error *err)
 {
     struct golden *g = e->g;
     char reason[sizeof g->reason];
     enum outcome outcome = g->outcome;
-    for (e->scale = 0; e->scale < (e->scale_free ? SCALES : 1); e->scale++) {
+    for (e->scale = 0; e->scale < SCALES; e->scale++) {
         g->outcome = outcome;
         golden_slots(g, "params", "", e->model.graph, false, e->model.state.params);
         golden_slots(g, "buffers", "", e->model.graph, true, e->model.state.buffers);
-        for (size_t i = 0; e->scale && i < inputs; i++)
+        if (e->scale && !e->scale_free)
+            nudge(e->x, inputs, e->scale);
+        for (size_t i = 0; e->scale && e->scale_free && i < inputs; i++)
             e->x[i] = (float)((double)e->x[i] * (scales[e->scale] / scales[e->scale - 1]));
         fst_plan_renew(e->eval);
         if (g->outcome == PASSED)
