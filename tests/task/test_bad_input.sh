@@ -311,12 +311,12 @@ for blocks in 1 30 600 2500; do
     rm -rf "$task/output"
     checks=$((checks + 1))
     last="fedstill run with files of at most $blocks KiB"
-    (ulimit -f $blocks && exec "$FEDSTILL" run "$task") >"$folder/out" 2>"$folder/err" </dev/null
+    (ulimit -f $blocks && exec "$FEDSTILL" run "$task" --no-reuse) >"$folder/out" 2>"$folder/err" </dev/null
     same "$last: exit status" $? 1
     said err "cannot write $task/output/"
     said err "File too large"
     same "$last: left over" "$(find "$task/output" -name '*.tmp.*')" ""
-    expect 0 run "$task"
+    expect 0 run "$task" --no-reuse
     whole "$task/output"
 done
 
@@ -335,23 +335,24 @@ if mount -t tmpfs -o size=256k fedstill-test "$disk" 2>"$folder/mount"; then
         expect 0 run "$task" --no-reuse --set output="$disk/output"
         whole "$disk/output"
     done
-    # what was there before stays, and is still up to date
+    # what was there before stays: beside the work that could not be done, and it comes back with its settings
     head -c 70000000 /dev/zero >"$disk/filler" 2>/dev/null
     expect 1 run "$task" --no-reuse --set output="$disk/output" --set stages.cloud_pretrain.epochs=2
     said err "No space left on device"
     expect 1 run "$task" --no-reuse --set output="$disk/output" --set stages.federated_train.rounds=3
     said err "No space left on device"
-    whole "$disk/output"
     expect 0 run "$task" --no-reuse --set output="$disk/output"
-    said err "federated_train: up to date"
+    said err "federated_train: kept from an earlier run"
+    whole "$disk/output"
     umount "$disk" && mounted=""
 else
     # The same check with the other limit: files that are there already are longer than allowed now.
     echo "NOTE: no tmpfs can be mounted here ($(cat "$folder/mount")): a full disk is played by a limit of file sizes only"
-    (ulimit -f 8 && exec "$FEDSTILL" run "$task" --set stages.federated_train.rounds=3) >"$folder/out" 2>"$folder/err"
+    (ulimit -f 8 && exec "$FEDSTILL" run "$task" --no-reuse --set stages.federated_train.rounds=3) >"$folder/out" 2>"$folder/err"
     last="fedstill run over what is there, with files of at most 8 KiB"
     same "$last: exit status" $? 1
     said err "File too large"
+    expect 0 run "$task" --no-reuse
     whole "$task/output"
 fi
 last="fedstill run >/dev/full"
