@@ -444,7 +444,7 @@ static fst_status train_nothing(void *ctx, int worker, uint32_t client, uint64_t
     return FST_OK;
 }
 
-static void test_rounds_are_cheap(void **state)
+static void test_rounds_allocate_nothing(void **state)
 {
     (void)state;
     fst_strategy *s = NULL;
@@ -457,12 +457,8 @@ static void test_rounds_are_cheap(void **state)
         fst_simulate_spec spec = {
             .clients = 10, .rounds = 1000, .workers = workers, .strategy = s, .train = train_nothing};
         uint64_t allocations = fst_alloc_count();
-        double t = fst_clock_seconds();
         ok(fst_simulate(&spec, &global, &err), &err);
-        t = fst_clock_seconds() - t;
         assert_true(fst_alloc_count() - allocations < 30); /* none a round */
-        print_message("1000 rounds of 10 clients of 8192 parameters, %d workers: %.3f s\n", workers, t);
-        assert_true(t < 30); /* even under a sanitizer */
     }
     fst_fed_state_release(&global);
     fst_strategy_free(s);
@@ -471,11 +467,15 @@ static void test_rounds_are_cheap(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_workers_do_not_matter), cmocka_unit_test(test_report_numbers),
-        cmocka_unit_test(test_resume_is_the_same),    cmocka_unit_test(test_cancelled_inside_a_round),
-        cmocka_unit_test(test_nobody_reports),        cmocka_unit_test(test_extension_fills_up),
-        cmocka_unit_test(test_wrong_specs),           cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_rounds_are_cheap),
+        cmocka_unit_test(test_workers_do_not_matter),
+        cmocka_unit_test(test_report_numbers),
+        cmocka_unit_test(test_resume_is_the_same),
+        cmocka_unit_test(test_cancelled_inside_a_round),
+        cmocka_unit_test(test_nobody_reports),
+        cmocka_unit_test(test_extension_fills_up),
+        cmocka_unit_test(test_wrong_specs),
+        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_rounds_allocate_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
