@@ -7,13 +7,13 @@ check=$FEDSTILL_SOURCE/tests/check_layers
 
 tree() { # a good tree, new
     rm -rf "$scratch/tree"
-    mkdir -p "$scratch"/tree/{src/{base,tensor,nn,data,store},include/fedstill,cmd/fedstill,tests}
+    mkdir -p "$scratch"/tree/{src/{base,tensor,nn/onednn,data,store},include/fedstill,cmd/fedstill,tests}
     cd "$scratch/tree" || exit 1
     for layer in base tensor nn data store; do
         echo "/* $layer */" >include/fedstill/$layer.h
         printf '#include <stdio.h>\n#include "fedstill/%s.h"\n' $layer >src/$layer/file.c
     done
-    printf '#include <dnnl.h>\n#include "own.h"\n' >src/nn/backend_onednn.c
+    printf '#include <dnnl.h>\n#include "own.h"\n' >src/nn/onednn/backend.c
     echo '/* own */' >src/nn/own.h
     printf '#include "fedstill/nn.h"\n#include "fedstill/store.h"\n#include "cmd.h"\n' >cmd/fedstill/main.c
     echo '/* cmd */' >cmd/fedstill/cmd.h

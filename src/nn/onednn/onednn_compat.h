@@ -1,7 +1,7 @@
 /*
  * The difference between oneDNN 2.6 (operation descriptors, memory descriptors by value) and 3.x
  * (primitive descriptors made directly, opaque memory descriptors), and nothing else. Included by
- * the onednn_*.c files only.
+ * the files of this folder only.
  */
 #ifndef FST_NN_ONEDNN_COMPAT_H
 #define FST_NN_ONEDNN_COMPAT_H

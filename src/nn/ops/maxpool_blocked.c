@@ -1,5 +1,5 @@
 /* Max pooling whose windows do not overlap, over channels in blocks of 16, in f32 and bf16: which element of its window
- * won is kept as a byte. Plain layouts and other windows are op_maxpool2d.c's and the backends'. */
+ * won is kept as a byte. Plain layouts and other windows are maxpool2d.c's and the backends'. */
 #include <string.h>
 
 #include "ops.h"

@@ -1,4 +1,4 @@
-/* Between backend_onednn.c (contexts, layouts, kernels), onednn_loops.c (loops of ours), onednn_conv.c, onednn_ops.c
+/* Between backend.c (contexts, layouts, kernels), loops.c (loops of ours), conv.c, ops.c
  * (the ops), and for nobody else. */
 #ifndef FST_NN_ONEDNN_H
 #define FST_NN_ONEDNN_H
@@ -126,12 +126,12 @@ fst_status fdn_accumulate(struct fst_context *c, const struct fst_layout *l, str
 typedef fst_status fdn_maker(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err);
 fdn_maker fdn_weighted_op, fdn_relu_op, fdn_relu6_op, fdn_add_op, fdn_plain_op, fdn_blocked_maxpool_op, fdn_spectral_op,
     fdn_scale_op, fdn_attention_op, fdn_norm_op;
-/* onednn_complex.c, onednn_complex_loops.c */
+/* complex.c, complex_loops.c */
 fdn_maker fdn_complex_weighted_op, fdn_complex_norm_op, fdn_time_freq_op;
 /* The kernels of one node. */
 fdn_maker fdn_op;
 
-/* ---- onednn_conv.c: convolution and linear -------------------------------------------------------- */
+/* ---- conv.c: convolution and linear -------------------------------------------------------- */
 
 /* One of them while it is built. An op of several (complex numbers) makes each with places of its own. */
 struct fdn_weighted {

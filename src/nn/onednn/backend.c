@@ -1,6 +1,6 @@
 /*
  * The oneDNN backend: one primitive a kernel, memory bound by pointer. This file has contexts, layouts and kernels,
- * the onednn_*.c the ops; with onednn.h and onednn_compat.h they are all that knows oneDNN. Activations keep the layout
+ * the other files here the ops; with onednn.h and onednn_compat.h they are all that knows oneDNN. Activations keep the layout
  * that the convolutions choose; parameters are plain and are brought into a primitive's layout just before it.
  */
 #include <omp.h>

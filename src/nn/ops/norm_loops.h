@@ -1,4 +1,4 @@
-/* Fast loops of batch norm over whatever layout a backend has; the arithmetic of a channel is op_batchnorm2d.c's. */
+/* Fast loops of batch norm over whatever layout a backend has; the arithmetic of a channel is batchnorm2d.c's. */
 #ifndef FST_NN_NORM_LOOPS_H
 #define FST_NN_NORM_LOOPS_H
 
