@@ -577,7 +577,7 @@ static void check_below(struct reader *r, const fst__scope *in, const fst__field
     if (f->type != FST__TYPE_MAP)
         return;
     if (f->list && !f->room)
-        memcpy(&at, at, sizeof at);
+        memcpy(&at, (const void *)at, sizeof at);
     for (const fst__node *c = f->list ? n->first : n; c; c = f->list ? c->next : NULL, i++) {
         const struct path entry = {p, NULL, i};
         const fst__scope inside = {in, f->table, at + i * fst__field_size(f)};
