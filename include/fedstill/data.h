@@ -257,6 +257,7 @@ typedef struct fst_partition_spec {
                          * groups; an error when impossible. Shares are drawn again a few times, then samples are moved
                          * from the largest clients */
     uint64_t seed;            /* streams "partition..." */
+    const char *whose; /* what messages call the clients, in the plural; NULL: "clients" */
 } fst_partition_spec;
 
 /* Which client has which sample. */

@@ -164,7 +164,14 @@ char *fst_path_join(const char *a, const char *b)
 
 fst_status fst_file_lock(int *fd, const char *path, fst_error *err)
 {
-    int f = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    int f = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0644);
+    struct stat is;
+    if (f < 0 && errno == ELOOP)
+        return fst_fail(err, FST_E_IO, "%s: is a symbolic link, which is not followed: remove it", path);
+    if (f >= 0 && (fstat(f, &is) || !S_ISREG(is.st_mode))) {
+        close(f);
+        return fst_fail(err, FST_E_IO, "%s: is no file, so it cannot be locked: remove it", path);
+    }
     if (f < 0)
         return fst_fail_errno(err, "cannot open lock %s", path);
     if (flock(f, LOCK_EX | LOCK_NB)) {

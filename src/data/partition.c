@@ -374,11 +374,12 @@ static fst_status check(const struct work *w, fst_error *err)
                         spec->classes_per_client);
     if (w->least <= w->samples / (size_t)spec->clients && spec->min_samples <= w->all / (size_t)spec->clients)
         return FST_OK;
+    const char *whose = spec->whose ? spec->whose : "clients";
     if (!s->group)
-        return fst_fail(err, FST_E_CONFIG, "%s: %zu samples are too few to give each of %d clients %zu", s->name,
-                        w->samples, spec->clients, w->least);
-    return fst_fail(err, FST_E_CONFIG, "%s: %zu samples in %zu bursts are too few to give each of %d clients %zu",
-                    s->name, w->all, w->samples, spec->clients, spec->min_samples ? spec->min_samples : 1);
+        return fst_fail(err, FST_E_CONFIG, "%s: %zu samples are too few to give each of %d %s %zu", s->name, w->samples,
+                        spec->clients, whose, w->least);
+    return fst_fail(err, FST_E_CONFIG, "%s: %zu samples in %zu bursts are too few to give each of %d %s %zu", s->name,
+                    w->all, w->samples, spec->clients, whose, spec->min_samples ? spec->min_samples : 1);
 }
 
 static fst_status work_reserve(struct work *w, fst_error *err)

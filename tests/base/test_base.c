@@ -254,6 +254,19 @@ static void test_lock(void **state)
     fst_file_unlock(a);
     assert_int_equal(fst_file_lock(&b, path, &err), FST_OK);
     fst_file_unlock(b);
+    /* what somebody planted there is neither followed nor waited for */
+    char *link = fst_path_join(folder, "lock-link"), *target = fst_path_join(folder, "lock-target");
+    assert_int_equal(symlink(target, link), 0);
+    assert_int_equal(fst_file_lock(&a, link, &err), FST_E_IO);
+    assert_non_null(strstr(err.message, "lock-link: is a symbolic link"));
+    assert_false(fst_file_exists(target));
+    assert_int_equal(unlink(link), 0);
+    assert_int_equal(mkfifo(link, 0600), 0);
+    assert_int_equal(fst_file_lock(&a, link, &err), FST_E_IO);
+    assert_non_null(strstr(err.message, "lock-link: is no file"));
+    assert_int_equal(unlink(link), 0);
+    fst_free(link);
+    fst_free(target);
     fst_free(path);
 }
 

@@ -13,7 +13,7 @@ struct sampler {
     int order;
     double width;
     int64_t seed, parts;
-    bool twice;
+    bool twice, either;
 };
 struct plan {
     char *file;
@@ -32,6 +32,7 @@ static const fst__field sampler_fields[] = {
                .when = {FST__WITH("order", "random"), FST__WITH_ANY("rounds")}),
     FST__F_INT(struct sampler, parts, 0, 9, "1", "how many", .when = {FST__WITHOUT("order", "sorted")}),
     FST__F_BOOL(struct sampler, twice, "false", "again", .when = {FST__WITHOUT_ANY("share")}),
+    FST__F_BOOL(struct sampler, either, "false", "both", .when = {FST__WITH_EITHER("rounds", "file")}),
 };
 static const fst__schema sampler_schema = FST__SCHEMA(struct sampler, sampler_fields, .shorthand = "order");
 static const fst__field plan_fields[] = {
@@ -72,6 +73,10 @@ static void test_keys_without_effect(void **state)
     assert_effect("sampler: {order: random, width: 3, parts: 2}", NULL, refused, NULL);
     assert_effect("sampler: {width: 3}", NULL, refused,
                   "p:1:11: sampler.width: has no effect with order sorted, only with order random or blocks");
+    assert_effect("sampler: {either: true}", NULL, refused,
+                  "p:1:11: sampler.either: has no effect without rounds or file: set that too, or leave this out");
+    assert_effect("rounds: 1\nsampler: {either: true}", NULL, refused, NULL);
+    assert_effect("file: f\nsampler: {order: blocks, either: true}", NULL, refused, NULL);
     assert_effect("sampler: {parts: 2}", NULL, refused,
                   "p:1:11: sampler.parts: has no effect with order sorted, only with order other than sorted");
     /* a field of a map around it; both conditions must hold */
@@ -138,6 +143,7 @@ static void test_conditions_are_written(void **state)
     assert_non_null(strstr(b.data, "| how wide; only with order random or blocks |"));
     assert_non_null(strstr(b.data, "| of the draw; only with order random and with rounds |"));
     assert_non_null(strstr(b.data, "| again; only without share |"));
+    assert_non_null(strstr(b.data, "| both; only with rounds or file |"));
     fst_buf_release(&b);
     assert_int_equal(fst__schema_verify(&plan_schema, &err), FST_OK);
 }

@@ -84,6 +84,10 @@ accepted stages.federated_train.schedule=warmup_cosine stages.federated_train.ro
 unsaid err "schedule"
 accepted stages.edge_kd.kd_loss=dkd stages.edge_kd.dkd.warmup_epochs=2
 said err "stages.edge_kd.dkd.warmup_epochs: is 2, and there are 1 epochs: kd_weight never gets to 0.7"
+refused topology.links "has no effect without stages.edge_infer or stages.cloud_direct_infer" \
+    clients=null topology.edges=2 topology.links.edge_cloud.rate=9
+refused data.edge_paths "has no effect without stages.federated_train" data.edge_paths="[a, b]" clients=null \
+    topology.edges=2 stages.federated_train=null
 refused stages.cloud_kd.top_k "only with encoding top_k" stages.cloud_kd.top_k=3
 refused stages.edge_kd.dkd "only with kd_loss dkd" stages.edge_kd.dkd.beta=2
 refused stages.edge_kd.temperature "only with kd_loss" stages.edge_kd.temperature=4 stages.edge_kd.kd_loss=mse_logits
@@ -192,6 +196,8 @@ unsaid err "link"
 more --set stages.federated_train.rounds=2 --set topology.links.edge_cloud.rate=9
 said err "topology.links.edge_cloud (rate, latency) was 8 0.02"
 unsaid err "device_cloud"
+expect 2 run "$more" --dry-run --mode full_pipeline --set topology.devices=31
+said err "30 samples are too few to give each of 31 devices 1"
 more --set stages.federated_train.init=random
 said err "its input edge_kd is another"
 unsaid err "samples (edge_kd)"

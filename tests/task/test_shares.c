@@ -192,7 +192,7 @@ static void test_a_share_follows_from_its_settings(void **state)
     char a[FST_DIGEST_HEX], b[FST_DIGEST_HEX];
     (void)state;
     edge_digest(NULL, 0, a);
-    edge_digest("topology.links.edge_cloud.rate=1", 0, b);
+    edge_digest("topology.devices=5", 0, b);
     assert_string_equal(a, b);
     edge_digest("topology.alpha=0.5", 0, b);
     assert_string_not_equal(a, b);
@@ -256,7 +256,7 @@ static void test_every_place_keeps_its_own(void **state)
     static const char text[] = "name: own\n"
                                "data: {path: cloud, own_validation: true, edge_paths: [e1, e2]}\n"
                                "topology: {edges: 2, devices: 2}\n"
-                               "stages: {cloud_pretrain: {model: logistic_regression}}\n";
+                               "stages: {federated_train: {model: logistic_regression, init: random, rounds: 1}}\n";
     static const char *const places[] = {"cloud", "e1", "e2"};
     struct session s;
     fst_task *task = NULL;

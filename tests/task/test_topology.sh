@@ -245,7 +245,12 @@ said out "learning_rate: 0.01"
 said out "rounds: 2"
 said out "init: edge_kd"
 said out "classes: 7"
+unsaid out "rate: 4" # no device hands anything over, so nothing travels
+put device_load <<<'{}'
+expect 0 run "$stages" --dry-run
 said out "rate: 4"
+rm "$stages/input/device_load.json"
+expect 0 run "$stages" --dry-run
 said err "the CPU is used"
 same "how often it says so" "$(grep -c "the CPU is used" "$folder/err")" 1
 expect 0 run "$stages"

@@ -52,14 +52,16 @@ typedef struct fst__schema fst__schema;
 /* What another field must be. It is looked for in the same map, then in the maps around it; "a.b" goes down from there. */
 typedef struct fst__condition {
     const char *key;       /* NULL: no condition */
+    const char *or_key;    /* without values: that this one is set is as good; NULL: none */
     bool without;          /* the field must not be so */
     const char *values[8]; /* of an enum: one of these; none: it is set, that is true, not 0, not empty, there */
 } fst__condition;
 #define FST__WITH(name, ...) {.key = (name), .values = {__VA_ARGS__}}
 #define FST__WITHOUT(name, ...) {.key = (name), .without = true, .values = {__VA_ARGS__}}
 #define FST__WITH_ANY(name) {.key = (name)}
+#define FST__WITH_EITHER(name, other) {.key = (name), .or_key = (other)}
 #define FST__WITHOUT_ANY(name) {.key = (name), .without = true}
-enum { FST__CONDITIONS = 2 };
+enum { FST__CONDITIONS = 3 };
 
 typedef struct fst__field {
     const char *key, *help;

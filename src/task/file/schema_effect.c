@@ -95,8 +95,10 @@ static bool holds(const fst__condition *c, const fst__scope *in)
     bool so = false;
     if (!f) /* a part of a table alone, as tests have them: nothing is known against it */
         return true;
-    if (object && !c->values[0]) {
-        so = fst__is_set(f, object);
+    if (!c->values[0]) {
+        so = object && fst__is_set(f, object);
+        const fst__field *other = !so && c->or_key ? look_up(c->or_key, in, &object) : NULL;
+        so = so || (other && object && fst__is_set(other, object));
     } else if (object) {
         const char *name = enum_name(f, object);
         for (size_t i = 0; name && c->values[i]; i++)
@@ -120,7 +122,8 @@ const char *fst__condition_text(const fst__condition *c, char *out, size_t size)
     size_t at = 0;
     *out = 0;
     if (!c->values[0]) {
-        add(out, size, &at, "%s %s", c->without ? "without" : "with", c->key);
+        add(out, size, &at, "%s %s%s%s", c->without ? "without" : "with", c->key, c->or_key ? " or " : "",
+            c->or_key ? c->or_key : "");
         return out;
     }
     add(out, size, &at, "with %s %s", c->key, c->without ? "other than " : "");
@@ -145,7 +148,8 @@ const char *fst__unmet_text(const fst__condition *c, const fst__scope *in, char 
     else if (c->without)
         add(out, size, &at, "has no effect with %s: leave out one of the two", c->key);
     else
-        add(out, size, &at, "has no effect without %s: set that too, or leave this out", c->key);
+        add(out, size, &at, "has no effect without %s%s%s: set that too, or leave this out", c->key,
+            c->or_key ? " or " : "", c->or_key ? c->or_key : "");
     return out;
 }
 
@@ -157,7 +161,8 @@ const char *fst__wrong_condition(const fst__field *f, const fst__scope *in)
         const fst__condition *c = &f->when[i];
         const void *object;
         const fst__field *other = look_up(c->key, in, &object);
-        if (!other || other == f)
+        const fst__field *second = c->or_key ? look_up(c->or_key, in, &object) : other;
+        if (!other || other == f || !second || second == f)
             return "its condition names no other field of this map or those around it";
         if ((other->type == FST__TYPE_ENUM && !other->list) != (c->values[0] != NULL))
             return "a condition has values exactly where the other field is an enum";

@@ -536,7 +536,7 @@ static fst_status put_topology(fst_buf *out, const char *folder, const struct st
         fst_buf_printf(out, err, "topology: {edges: %lld, devices: %lld", (long long)edges, (long long)(2 * edges));
     if (!st && !t->there) /* nobody trains at the edges: the cloud learns from all samples */
         st = fst_buf_printf(out, err, ", cloud_share: 1");
-    if (!st && link->has_bandwidth) {
+    if (!st && link->has_bandwidth && f[LOAD].there) { /* else its stages are left out */
         char rate[40];
         fst__number_text(link->simulate_bandwidth_mbps, rate, sizeof rate);
         st = fst_buf_printf(out, err, ", links: {edge_cloud: {rate: %s}, device_cloud: {rate: %s}}", rate, rate);

@@ -76,9 +76,10 @@ static const fst__field data_fields[] = {
     FST__F_DOUBLE(struct data_section, test, 0, 0.9, "0",
                   "share of the samples kept for testing, bursts whole; 0: the source's own test samples"),
     FST__F_BOOL(struct data_section, own_validation, "false", "validate on the source's own split val"),
-    FST__F_STRINGS(struct data_section, edge_paths, edge_path_count, FST__MAX_EDGES, NULL,
-                   "each edge's own samples; missing: the training samples are dealt", .aside = true,
-                   .when = {FST__WITHOUT("source", "synth"), FST__WITH_ANY("topology")}),
+    FST__F_STRINGS(
+        struct data_section, edge_paths, edge_path_count, FST__MAX_EDGES, NULL,
+        "each edge's own samples; missing: the training samples are dealt", .aside = true,
+        .when = {FST__WITHOUT("source", "synth"), FST__WITH_ANY("topology"), FST__WITH_ANY("stages.federated_train")}),
     FST__F_OPTIONAL(struct data_section, synth, has_synth, &fst__synth_schema, "signals made once, into output/data",
                     .when = {FST__WITH("source", "synth")}),
     FST__F_OPTIONAL(struct data_section, normalise, has_normalise, &normalise_schema,

@@ -61,7 +61,8 @@ static const fst__field topology_fields[] = {
     FST__F_ABOVE(struct topology_section, alpha, 0, 1e6, "0.3",
                  "how the edges' samples are dealt: per class by Dirichlet(alpha); small is uneven",
                  .when = {FST__WITHOUT_ANY("data.edge_paths")}),
-    FST__F_MAP(struct topology_section, links, &links_schema, "what the network carries", .aside = true),
+    FST__F_MAP(struct topology_section, links, &links_schema, "what the network carries", .aside = true,
+               .when = {FST__WITH_EITHER("stages.edge_infer", "stages.cloud_direct_infer")}),
 };
 
 static bool check_topology(const void *object, fst__complaint *c)

@@ -94,8 +94,10 @@ static fst_status measure(const struct session *s, const struct tier_model *m, f
 /* Deals the test samples evenly, bursts whole. */
 static fst_status deal_out(const struct session *s, size_t devices, fst_partition *out, fst_error *err)
 {
-    fst_partition_spec spec = {
-        .kind = FST_PARTITION_IID, .clients = (int)devices, .seed = fst__step_seed(s, STEP_DEVICES, "deal", 0)};
+    fst_partition_spec spec = {.kind = FST_PARTITION_IID,
+                               .clients = (int)devices,
+                               .seed = fst__step_seed(s, STEP_DEVICES, "deal", 0),
+                               .whose = "devices"};
     fst_status st = fst_partition_make(out, s->test, &spec, err);
     return st ? fst_fail_in(err, st, "the shares of %zu devices of the test samples", devices) : FST_OK;
 }
