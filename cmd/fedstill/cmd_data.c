@@ -113,6 +113,12 @@ static const struct option_spec split_options[] = {
      .high = 0.99,
      .fallback = "0.1",
      .help = "--out: share of every class at every site for the test."},
+    {.name = "samples",
+     .argument = "N",
+     .type = OPTION_INT,
+     .min = 1,
+     .max = INT64_MAX,
+     .help = "Deal only N samples, of every class its share: those of a task with data.limit N."},
     {.name = "force",
      .letter = 'f',
      .type = OPTION_FLAG,
@@ -356,13 +362,14 @@ static json_t *partition_json(const fst_partition *p, const char *path)
 
 /* ---- data sets ---------------------------------------------------------------------------------------- */
 
-fst_status open_data(fst_source **out, const struct options *o, fst_error *err)
+fst_status open_data(fst_source **out, const struct options *o, const char *limit, fst_error *err)
 {
     fst_source_spec spec = {.format = option_string(o, "format"),
                             .path = operand(o, 0),
                             .split = option_string(o, "split"),
                             .layout = layout_option(o),
-                            .window = (size_t)option_int(o, "window")};
+                            .window = (size_t)option_int(o, "window"),
+                            .limit = limit ? (size_t)option_int(o, limit) : 0};
     return fst_source_open(out, &spec, err);
 }
 
@@ -520,7 +527,7 @@ static fst_status source_info(fst_buf *out, const struct options *o, fst_error *
     fst_source *d = NULL;
     int64_t *counts = NULL;
     fst_transform st = {0};
-    fst_status s = open_data(&d, o, err);
+    fst_status s = open_data(&d, o, NULL, err);
     if (!s)
         s = class_counts(&counts, d, err);
     if (!s)
@@ -619,7 +626,7 @@ static fst_status make_partition(fst_partition *out, const struct options *o, fs
                                .classes_per_client = (int)option_int(o, "classes-per-client"),
                                .min_samples = (size_t)option_int(o, "min-samples"),
                                .seed = (uint64_t)option_int(o, "seed")};
-    fst_status s = open_data(&d, o, err);
+    fst_status s = open_data(&d, o, "samples", err);
     if (!s)
         s = fst_partition_make(out, d, &spec, err);
     fst_source_close(d);

@@ -23,7 +23,7 @@ extern const char *const data_splits[];
     }
 
 /* Opens operand 0 as the options say. */
-FST_MUST fst_status open_data(fst_source **out, const struct options *o, fst_error *err);
+FST_MUST fst_status open_data(fst_source **out, const struct options *o, const char *limit, fst_error *err);
 bool is_empty_folder(const char *path);
 /* data split --out */
 FST_MUST fst_status split_tiers(const struct options *o, fst_error *err);

@@ -141,7 +141,7 @@ fst_status split_tiers(const struct options *o, fst_error *err)
     if (!option_flag(o, "force") && fst_file_exists(option_string(o, "out")) &&
         !is_empty_folder(option_string(o, "out")))
         return fst_fail(err, FST_E_IO, "%s: is there already; --force replaces it", option_string(o, "out"));
-    fst_status s = open_data(&d, o, err);
+    fst_status s = open_data(&d, o, "samples", err);
     if (!s)
         s = fst_tiers_make(&t, d, &spec, err);
     if (!s)
@@ -162,6 +162,13 @@ static const struct option_spec import_options[] = {
      .type = OPTION_STRING,
      .help = "The file to write, .safetensors or .npz. Needed."},
     {.name = "force", .letter = 'f', .type = OPTION_FLAG, .help = "Replace FILE if it is there."},
+    {.name = "limit",
+     .letter = 'n',
+     .argument = "N",
+     .type = OPTION_INT,
+     .min = 1,
+     .max = INT64_MAX,
+     .help = "Only N samples, of every class its share."},
     FORMAT_OPTION,
     SPLIT_OPTION,
     LAYOUT_OPTION,
@@ -211,7 +218,7 @@ static fst_status run_import(const struct options *o, fst_error *err)
         return fst_fail(err, FST_E_CONFIG, "--out is needed; see fedstill data import --help");
     if (!option_flag(o, "force") && fst_file_exists(path))
         return fst_fail(err, FST_E_IO, "%s: is there already; --force replaces it", path);
-    fst_status s = open_data(&d, o, err);
+    fst_status s = open_data(&d, o, "limit", err);
     if (!s)
         s = fst_source_write(d, NULL, 0, path, digest, err);
     if (!s)

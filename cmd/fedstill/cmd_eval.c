@@ -8,7 +8,7 @@
 
 enum { MAX_CONFUSION = 4096, TABLE_CLASSES = 20, BAR_WIDTH = 20 };
 
-static const char *const splits[] = {"train", "test", NULL};
+static const char *const splits[] = {"train", "test", "val", NULL};
 
 static const struct option_spec options[] = {
     {.name = "split",
@@ -16,7 +16,7 @@ static const struct option_spec options[] = {
      .type = OPTION_STRING,
      .fallback = "test",
      .choices = splits,
-     .help = "Which part of the data."},
+     .help = "Which part of the data; val where the data have one of their own."},
     {.name = "format",
      .argument = "FORMAT",
      .type = OPTION_STRING,

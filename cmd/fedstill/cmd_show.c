@@ -163,7 +163,7 @@ static fst_status run(const struct options *o, fst_error *err)
     fst_picture_format format = FST_PICTURE_PNG;
     fst_status s = check(o, &format, err);
     if (!s)
-        s = open_data(&d, o, err);
+        s = open_data(&d, o, NULL, err);
     h.source = d;
     if (!s && !(h.raw = fst_alloc(fst_source_sample_bytes(d))))
         s = fst_fail_memory(err, fst_source_sample_bytes(d));

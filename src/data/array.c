@@ -260,16 +260,18 @@ static fst_status settle_layout(const fst__held *h, const fst_array *x, fst_layo
 {
     char text[256];
     int rank = sample->rank;
-    bool last = layout == FST_LAYOUT_NHWC && rank >= 2 && rank <= 3;
+    bool grey =
+        layout == FST_LAYOUT_NHWC && rank == 2 && !few(sample->dim[1]); /* no (L, C): that is too many channels */
+    bool last = layout == FST_LAYOUT_NHWC && !grey && rank >= 2 && rank <= 3;
     if (layout == FST_LAYOUT_AUTO && looks_channels_last(sample))
         return fst_fail(err, FST_E_FORMAT,
                         "%s: samples of shape %s look like channels last, channels first are needed: layout nhwc turns "
                         "them, layout nchw takes them as they are",
                         h->base.name, fst_shape_text(sample, text, sizeof text));
-    if (layout == FST_LAYOUT_NHWC && !last)
+    if (layout == FST_LAYOUT_NHWC && !last && !grey)
         return fst_fail(err, FST_E_CONFIG, "%s: layout nhwc is for samples (height, width, channels), not %s",
                         h->base.name, fst_shape_text(sample, text, sizeof text));
-    if (layout == FST_LAYOUT_AUTO && rank == 2 && !few(sample->dim[0]))
+    if (grey || (layout == FST_LAYOUT_AUTO && rank == 2 && !few(sample->dim[0])))
         *sample = FST_SHAPE(1, sample->dim[0], sample->dim[1]);
     if (!last)
         return FST_OK;

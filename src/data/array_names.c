@@ -31,19 +31,6 @@ bool fst__store_has(const struct fst__store *st, const char *name)
 
 /* ---- finding the files ---------------------------------------------------------------------- */
 
-bool fst__store_probe(const char *path)
-{
-    static const char *const inside[] = {"train.safetensors", "train.npz", "x.npy",     "x_train.npy",
-                                         "test.safetensors",  "test.npz",  "x_test.npy"};
-    if (!fst__is_folder(path))
-        return fst_file_exists(path) &&
-               (fst__ends_with(path, ".safetensors") || fst__ends_with(path, ".npz") || fst__ends_with(path, ".npy"));
-    for (size_t i = 0; i < sizeof inside / sizeof *inside; i++)
-        if (fst__has(path, inside[i]))
-            return true;
-    return false;
-}
-
 /* A folder holds SPLIT.safetensors, SPLIT.npz, or npy files. */
 static fst_status locate_in_folder(struct fst__store *st, const fst_source_spec *spec, fst_error *err)
 {
@@ -183,6 +170,28 @@ static bool in_any_split(const struct fst__store *st, const char *base)
     return fst__store_has(st, base) || find_split(st, base, "train", found) || find_split(st, base, "test", found) ||
            find_split(st, base, "val", found);
 }
+
+/* ---- recognising ------------------------------------------------------------------------------------ */
+
+bool fst__store_probe(const char *path)
+{
+    static const char *const inside[] = {"train.safetensors", "train.npz", "test.safetensors", "test.npz"};
+    if (!fst__is_folder(path))
+        return fst_file_exists(path) &&
+               (fst__ends_with(path, ".safetensors") || fst__ends_with(path, ".npz") || fst__ends_with(path, ".npy"));
+    for (size_t i = 0; i < sizeof inside / sizeof *inside; i++)
+        if (fst__has(path, inside[i]))
+            return true;
+    char *folder = fst_strdup(path);
+    const struct fst__store st = {.kind = FST__NPY, .path = folder};
+    bool there = false;
+    for (size_t i = 0; folder && !there && usual_x[i]; i++)
+        there = in_any_split(&st, usual_x[i]);
+    fst_free(folder);
+    return there;
+}
+
+/* ---- choosing --------------------------------------------------------------------------------------- */
 
 /* The first usual name that is there, for whatever split: all splits go by the same one. */
 static const char *choose(const struct fst__store *st, const char *const *usual)

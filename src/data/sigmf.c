@@ -90,6 +90,12 @@ static bool is_archive(const char *name)
     return fst__ends_with(name, FST__SIGMF_ARCHIVE) && name[0] != '.';
 }
 
+/* Of a file that is named, not found in a folder: the standard's ending, or tar's. */
+static bool named_archive(const char *path)
+{
+    return fst__ends_with(path, FST__SIGMF_ARCHIVE) || fst__ends_with(path, ".tar");
+}
+
 static bool holds_recordings(const char *folder)
 {
     DIR *d = opendir(folder);
@@ -106,8 +112,7 @@ static bool probe(const char *path)
 {
     if (!fst__is_folder(path))
         return fst_file_exists(path) &&
-               (fst__ends_with(path, FST__SIGMF_META) || fst__ends_with(path, FST__SIGMF_DATA) ||
-                fst__ends_with(path, FST__SIGMF_ARCHIVE));
+               (fst__ends_with(path, FST__SIGMF_META) || fst__ends_with(path, FST__SIGMF_DATA) || named_archive(path));
     char *train = fst_path_join(path, "train");
     bool yes = holds_recordings(path) || (train && fst__is_folder(train) && holds_recordings(train));
     fst_free(train);
@@ -240,7 +245,10 @@ static fst_status add_members(struct job *j, fst__archive *a, const char *place,
             s = add_member(j, a, &a->member[i], place, err);
     }
     if (!s && j->count == before)
-        s = fst_fail(err, FST_E_FORMAT, "%s: no %s file in this archive", place, FST__SIGMF_META);
+        s = fst_fail(err, FST_E_FORMAT,
+                     "%s: no %s file in this archive; of tar files only those of SigMF recordings are read: unpack "
+                     "it with tar -xf and name the folder",
+                     place, FST__SIGMF_META);
     return s;
 }
 
@@ -703,12 +711,11 @@ static fst_status add_file(struct job *j, const char *path, const char *split, f
 {
     if (strcmp(split, "train"))
         return fst_fail(err, FST_E_FORMAT, "%s: one %s has no %s split", path,
-                        fst__ends_with(path, FST__SIGMF_ARCHIVE) ? "archive" : "recording", split);
-    if (!fst__ends_with(path, FST__SIGMF_META) && !fst__ends_with(path, FST__SIGMF_DATA) &&
-        !fst__ends_with(path, FST__SIGMF_ARCHIVE))
-        return fst_fail(err, FST_E_FORMAT, "%s: a file that ends in %s, %s or %s is needed, or a folder of such", path,
-                        FST__SIGMF_META, FST__SIGMF_DATA, FST__SIGMF_ARCHIVE);
-    bool archive = fst__ends_with(path, FST__SIGMF_ARCHIVE);
+                        named_archive(path) ? "archive" : "recording", split);
+    if (!fst__ends_with(path, FST__SIGMF_META) && !fst__ends_with(path, FST__SIGMF_DATA) && !named_archive(path))
+        return fst_fail(err, FST_E_FORMAT, "%s: a file that ends in %s, %s, %s or .tar is needed, or a folder of such",
+                        path, FST__SIGMF_META, FST__SIGMF_DATA, FST__SIGMF_ARCHIVE);
+    bool archive = named_archive(path);
     char *meta = archive ? NULL : sibling(path, FST__SIGMF_META);
     fst_status s = archive ? add_archive(j, path, err)
                    : meta  ? add_recording(j, meta, err)

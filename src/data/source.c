@@ -48,6 +48,16 @@ uint64_t fst__limited(uint64_t count, size_t limit)
     return limit && limit < count ? limit : count;
 }
 
+static bool is_packed(const char *path)
+{
+    static const char *const endings[] = {".tar.gz",  ".tgz", ".tar.xz", ".txz",     ".tar.bz2",
+                                          ".tar.zst", ".zip", ".7z",     ".sigmf.gz"};
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
+        if (fst__ends_with(path, endings[i]))
+            return true;
+    return false;
+}
+
 static fst_status choose(const fst__format **out, const fst_source_spec *spec, fst_error *err)
 {
     for (int i = 0; i < FORMATS; i++)
@@ -64,6 +74,12 @@ static fst_status choose(const fst__format **out, const fst_source_spec *spec, f
         return fst_fail(err, FST_E_FORMAT, "%s: IDX files are read by their folder: name that", spec->path);
     if (!fst_file_exists(spec->path))
         return fst_fail(err, FST_E_IO, "%s: there is no such file or folder", spec->path);
+    if (is_packed(spec->path))
+        return fst_fail(
+            err, FST_E_FORMAT,
+            "%s: a compressed archive: unpack it (tar -xf, unzip) and name the folder; of archives only tar "
+            "files of SigMF recordings that are not compressed are read",
+            spec->path);
     return fst_fail(
         err, FST_E_FORMAT,
         "%s: holds no data set that is known here: the four files of IDX, batches of CIFAR-10 or CIFAR-100, a "

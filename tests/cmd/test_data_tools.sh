@@ -63,6 +63,13 @@ row "beside them SNR"
 expect 0 data import "$pickles/splits.pkl" --split val --out v.npz
 row "samples 1 of shape (2, 4), F32"
 
+expect 0 data import r.npz --limit 11 --out few.npz # 6 and 5: every class its share, the odd one to the first
+row "samples 11 of shape (2, 4), F32"
+expect 0 data info few.npz
+row "0 0nd 6 54.55 % ##############################"
+expect 0 data split r.npz --samples 8 --clients 2 --partition iid --output few.part
+row "samples 8 of 8 given out"
+
 # ---- split for cloud and edges: 20 bursts of each class, 10 for the cloud; 8 of these, 1 and 1
 
 expect 0 data split r.npz --out split --edges 1 --seed 3

@@ -429,6 +429,39 @@ static void channels_come_first(void **state)
     check_layout(&FST_SHAPE(2, 6, 5, 3), FST_LAYOUT_NCHW, &FST_SHAPE(6, 5, 3));
     check_layout(&FST_SHAPE(2, 6, 5, 3), FST_LAYOUT_NHWC, &FST_SHAPE(3, 6, 5));
     check_layout(&FST_SHAPE(2, 6, 5, 1), FST_LAYOUT_NHWC, &FST_SHAPE(1, 6, 5));
+    check_layout(&FST_SHAPE(2, 6, 5), FST_LAYOUT_NHWC, &FST_SHAPE(1, 6, 5)); /* grey: nothing to turn */
+}
+
+/* A folder of npy files under the names that people give them needs no setting. */
+static void folders_of_npy_are_recognised(void **state)
+{
+    static const char *const pairs[][2] = {
+        {"X_%s", "y_%s"}, {"x_%s", "y_%s"}, {"%s_images", "%s_labels"}, {"x_%s", "labels_%s"}, {"X-%s", "Y-%s"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        for (int test = 0; test < 2; test++) {
+            char folder[32], name[2][64], path[96];
+            fst_source *s = NULL;
+            const fst_tensor both[] = {
+                {"x", FST_U8, FST_SHAPE(2, 3), (unsigned char[6]){(unsigned char)(i + 7 * test)}},
+                {"y", FST_U8, FST_SHAPE(2), (unsigned char[2]){0, 1}}};
+            snprintf(folder, sizeof folder, "npy%zu", i);
+            assert_ok(fst_make_folders(in_work(folder), err));
+            for (int k = 0; k < 2; k++) {
+                snprintf(name[k], sizeof name[k], "%s", pairs[i][k]);
+                char *at = strstr(name[k], "%s");
+                snprintf(path, sizeof path, "%s/%.*s%s%s.npy", folder, (int)(at - name[k]), name[k],
+                         test ? "test" : "train", at + 2);
+                assert_ok(fst_npy_write(in_work(path), &both[k], err));
+            }
+            const fst_source_spec spec = {.path = in_work(folder), .split = test ? "test" : "train"};
+            unsigned char first[3];
+            assert_ok(fst_source_open(&s, &spec, err));
+            assert_string_equal(s->v->format, "array");
+            assert_ok(s->v->get(s, 0, first, err));
+            assert_int_equal(first[0], i + 7 * (size_t)test);
+            fst_source_close(s);
+        }
 }
 
 /* What fedstill wrote has its channels first, whatever it looks like. */
@@ -555,6 +588,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(other_floats_are_converted),
+        cmocka_unit_test(folders_of_npy_are_recognised),
         cmocka_unit_test(npz_and_npy_convert_too),
         cmocka_unit_test(every_integer_is_a_label),
         cmocka_unit_test(splits_and_names),

@@ -416,6 +416,15 @@ static void archives_are_read(void **state)
     assert_int_equal(s->labels[0], 1);
     fst_source_close(s);
     s = NULL;
+    /* a plain tar file is one too, by its name alone */
+    put_file("two.tar", tar, n + 1024);
+    assert_ok(fst_source_open(&s, &(fst_source_spec){.path = in_work("two.tar")}, err));
+    assert_int_equal(s->count, 2);
+    fst_source_close(s);
+    s = NULL;
+    put_text("two.tar.gz", "\x1f\x8b");
+    assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("two.tar.gz")}, err), FST_E_FORMAT,
+                 "a compressed archive: unpack it");
     /* beside others in a folder, known by its name */
     put_file("mixed/two.sigmf", tar, n + 1024);
     put_counting("mixed/x.sigmf-data", 8);

@@ -77,6 +77,12 @@ for k in 1 2; do
         "$(counted edge_$k val)"
 done
 
+# and a model is measured on their validation samples
+expect 0 eval "$task/tiers/cloud_pretrain/model.safetensors" "$folder/split/cloud" --split val --json
+said out "\"samples\": $(counted cloud val),"
+expect 2 eval "$task/tiers/cloud_pretrain/model.safetensors" "$folder/data" --split val
+said err 'not "val"'
+
 # an edge that got none for validation has no file of them
 rm "$folder/split/edge_2/val.safetensors"
 expect 0 run "$task/tiers.yaml" --set output=fewer
