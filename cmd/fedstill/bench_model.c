@@ -43,7 +43,7 @@ static fst_status soften(struct bench *b, size_t k, fst_error *err)
     size_t row = k * b->w->batch;
     fst_status s = fst_runner_logits(b->runner, &b->teacher.state, b->x + row * b->sample, b->w->batch, b->logits, err);
     if (!s)
-        fst_soften(b->logits, b->w->batch, (int)b->classes, 4.0, b->soft + row * b->classes);
+        fst_softmax(b->logits, b->w->batch, (int)b->classes, 4.0, b->soft + row * b->classes);
     return s;
 }
 

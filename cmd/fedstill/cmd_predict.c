@@ -275,7 +275,7 @@ static fst_status compute(struct predict *p, fst_error *err)
 
 /* ---- showing ---------------------------------------------------------------------------------------- */
 
-/* The class behind `before` in falling order of probability, of equals the smaller number first; before < 0: the
+/* The class after `before` in decreasing order of probability, of equals the smaller number first; before < 0: the
  * first. */
 static int next_class(const float *probability, size_t classes, int before)
 {

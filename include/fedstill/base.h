@@ -146,20 +146,20 @@ typedef struct fst_rng {
 FST_API void fst_rng_init(fst_rng *r, uint64_t seed, const char *purpose, uint64_t index);
 FST_API uint32_t fst_rng_u32(fst_rng *r);
 FST_API uint64_t fst_rng_u64(fst_rng *r);
-FST_API double fst_rng_uniform(fst_rng *r);              /* 0 <= u < 1, 53 bits */
-FST_API double fst_rng_normal(fst_rng *r);               /* mean 0, standard deviation 1 */
-FST_API double fst_rng_gamma(fst_rng *r, double shape);  /* Marsaglia and Tsang 2000; shape > 0 */
-FST_API uint64_t fst_rng_below(fst_rng *r, uint64_t n);  /* 0 ... n-1 without bias; n > 0 */
+FST_API double fst_rng_uniform(fst_rng *r);                          /* 0 <= u < 1, 53 bits */
+FST_API double fst_rng_normal(fst_rng *r);                           /* mean 0, standard deviation 1 */
+FST_API double fst_rng_gamma(fst_rng *r, double shape);              /* Marsaglia and Tsang 2000; shape > 0 */
+FST_API uint64_t fst_rng_below(fst_rng *r, uint64_t n);              /* 0 ... n-1 without bias; n > 0 */
 FST_API void fst_rng_shuffle_u32(fst_rng *r, uint32_t *a, size_t n); /* Fisher-Yates */
 /* One block of the bare cipher (for the known-answer test and for vector code). */
 FST_API void fst_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
 /* ---- Fourier transform -------------------------------------------------------------------- */
 
-/* Discrete Fourier transform X[k] = sum over i of x[i] exp(-2 pi j i k / n), in place, not scaled; n a power of two from
- * 1 on. By radix 2, decimation in time (Cooley and Tukey 1965). `turns` has 2n floats that fst_fft_turns filled for this
- * n, and may be shared by threads. */
-FST_API void fst_fft_turns(float *turns, size_t n);
+/* Discrete Fourier transform X[k] = sum over i of x[i] exp(-2 pi j i k / n), in place, not scaled; n a power of two
+ * from 1 on. By radix 2, decimation in time (Cooley and Tukey 1965). `turns` has 2n floats that fst_fft_twiddles filled
+ * for this n, and may be shared by threads. */
+FST_API void fst_fft_twiddles(float *turns, size_t n);
 FST_API void fst_fft(const float *turns, size_t n, float *re, float *im);
 
 /* ---- clock -------------------------------------------------------------------------------- */
@@ -207,8 +207,8 @@ FST_MUST FST_API fst_status fst_json_whole(const struct json_t *object, const ch
 
 /* ---- shares ------------------------------------------------------------------------------- */
 
-/* How many of n things a share of them is (0 ... 1): the nearest whole number, halves up, of the decimal number that was
- * written. 0.29 of 100 is 29, though 0.29 * 100 is a little less in binary. */
+/* How many of n things a share of them is (0 ... 1): the nearest whole number, halves up, of the decimal number that
+ * was written. 0.29 of 100 is 29, though 0.29 * 100 is a little less in binary. */
 FST_API size_t fst_share_of(size_t n, double share);
 
 /* ---- files -------------------------------------------------------------------------------- */
@@ -222,8 +222,8 @@ FST_MUST FST_API fst_status fst_file_read(const char *path, size_t max_bytes, fs
 /*
  * A file that appears whole or not at all: written under a temporary name beside its target, synced, then renamed; the
  * folder is synced too. A symbolic link stays one, and the file that it points to is replaced. Folders, devices, pipes
- * and names such as /dev/stdout are refused (FST_E_IO). A file that is replaced keeps its permissions. Abort (also after
- * a failed write) removes the temporary file.
+ * and names such as /dev/stdout are refused (FST_E_IO). A file that is replaced keeps its permissions. Abort (also
+ * after a failed write) removes the temporary file.
  *
  * commit fails also when the folder cannot be synced: the file is then there, but may not survive a power cut.
  */

@@ -125,7 +125,7 @@ FST_API size_t fst_source_sample_bytes(const fst_source *s);
 FST_MUST FST_API fst_status fst_source_from_memory(fst_source **out, const char *name, fst_dtype dtype,
                                                    const fst_shape *shape, size_t count, const void *x,
                                                    const int32_t *labels, int classes, fst_error *err);
-/* Samples of other sources as one source: a part of one, or several behind each other. They must be alike in dtype and
+/* Samples of other sources as one source: a part of one, or several one after the other. They must be alike in dtype and
  * shape, and in the names of classes where they have them; they must outlive it. SNR is known where all have it,
  * groups likewise (groups of different parts stay different). */
 typedef struct fst_source_part {
@@ -191,7 +191,7 @@ FST_API void fst_transformer_free(fst_transformer *t);
 /* raw: a sample as fst_source's get gives it; x: as many floats as the sample has elements. */
 FST_API void fst_transformer_apply(const fst_transformer *t, const void *raw, float *x);
 
-/* A batch as the engine eats it. Rows behind `rows` are not defined. */
+/* A batch as the engine eats it. Rows after `rows` are not defined. */
 typedef struct fst_batch {
     size_t rows;
     const float *x;         /* rows x sample elements, row-major, 64-byte aligned */

@@ -177,12 +177,12 @@ typedef struct fst_link {
 } fst_link;
 
 /* A link carries one message at a time in each direction, in the order of their coming. */
-typedef struct fst_fabric {
+typedef struct fst_network {
     size_t devices, edges;   /* > 0 */
     const uint32_t *edge_of; /* the edge of each device; NULL: dealt in turn */
     fst_link device_edge, edge_cloud, device_cloud;
     int edge_servers, cloud_servers; /* batches that an edge and the cloud compute at a time; 0 means 1 */
-} fst_fabric;
+} fst_network;
 
 /* What one tier does with a batch. */
 typedef struct fst_service {
@@ -191,14 +191,14 @@ typedef struct fst_service {
     size_t batch;    /* what waits is joined up to so many rows; 0: messages are not joined */
 } fst_service;
 
-typedef struct fst_flow {
+typedef struct fst_workload {
     size_t samples;
     const uint32_t *device;   /* of each sample; NULL: all of device 0 */
     const uint8_t *offloaded; /* of each sample: it goes on to the cloud; NULL: none does */
     size_t batch;             /* samples that a device hands over at a time, in their order; > 0 */
     double interval;          /* seconds between two batches of a device; 0: all are there at the start */
     double sample_bytes, answer_bytes;
-} fst_flow;
+} fst_workload;
 
 typedef enum fst_route {
     FST_ROUTE_CASCADE,   /* device -> edge; what is offloaded -> cloud; answers the same way back */
@@ -227,14 +227,14 @@ typedef struct fst_timing {
 
 /*
  * Runs the model. Batches travel, are computed and answered as soon as what they need is free (a pipeline); no server
- * and no link is idle while something waits for it. `staged` puts a barrier behind every leg of the way: each begins
+ * and no link is idle while something waits for it. `staged` puts a barrier after every leg of the way: each begins
  * when all of the former is done, so that the time is planning + transfer + compute, as field trials state it. Events
  * at the same time happen in the order in which they were caused, so that the result is a function of the arguments
  * alone.
  */
-FST_MUST FST_API fst_status fst_timing_run(fst_timing *out, fst_route route, bool staged, const fst_fabric *fabric,
-                                           const fst_flow *flow, const fst_service *edge, const fst_service *cloud,
-                                           fst_error *err);
+FST_MUST FST_API fst_status fst_timing_run(fst_timing *out, fst_route route, bool staged, const fst_network *network,
+                                           const fst_workload *workload, const fst_service *edge,
+                                           const fst_service *cloud, fst_error *err);
 
 /* ---- where a model meets samples ---------------------------------------------------------------- */
 
@@ -255,10 +255,10 @@ FST_MUST FST_API fst_status fst_model_check_source(const fst_model *m, const cha
                                                    fst_error *err);
 
 /*
- * Scores in which every class counts the same, from counts by class: samples of it, answers that name it, right answers.
- * macro_f1: mean of 2 right / (samples + answers) over the classes that have samples or answers (as scikit-learn's
- * f1_score with average macro and zero_division 0). balanced: mean of right / samples over the classes that have
- * samples. NaN without samples. Outputs may be NULL.
+ * Scores in which every class counts the same, from counts by class: samples of it, answers that name it, right
+ * answers. macro_f1: mean of 2 right / (samples + answers) over the classes that have samples or answers (as
+ * scikit-learn's f1_score with average macro and zero_division 0). balanced: mean of right / samples over the classes
+ * that have samples. NaN without samples. Outputs may be NULL.
  */
 FST_API void fst_macro_scores(const int64_t *samples, const int64_t *answers, const int64_t *right, size_t classes,
                               double *macro_f1, double *balanced);
@@ -278,7 +278,7 @@ FST_MUST FST_API fst_status fst_model_evaluate(fst_evaluation *out, const fst_mo
 typedef struct fst_classifier fst_classifier;
 FST_MUST FST_API fst_status fst_classifier_new(fst_classifier **out, const fst_model *m, size_t batch, int threads,
                                                fst_error *err);
-/* Probabilities of n (> 0) raw samples, n x classes, behind each other. samples: elements of dtype FST_U8 (0 ... 255,
+/* Probabilities of n (> 0) raw samples, n x classes, one after the other. samples: elements of dtype FST_U8 (0 ... 255,
  * which are scaled to 0 ... 1) or FST_F32, each sample of the shape m->config.input, channels first; the model's own
  * transform is applied here. name: of the samples in messages, may be NULL. */
 FST_MUST FST_API fst_status fst_classifier_run(fst_classifier *c, const char *name, fst_dtype dtype,
@@ -345,8 +345,8 @@ typedef struct fst_cascade_report {
     const fst_calibration *calibration; /* NULL: none, T is 1 */
     const fst_threshold *choice;        /* how the threshold came about; NULL: fixed, the cascade's */
     size_t low_confidence;              /* edge only: samples that the choice would send to the cloud */
-    const fst_fabric *fabric;           /* NULL: no times */
-    const fst_flow *flow;               /* with fabric */
+    const fst_network *network;         /* NULL: no times */
+    const fst_workload *workload;       /* with network */
     const fst_cascade_times *times;     /* runs entries; of one route alone only its own times are read */
     size_t runs;
     const fst_measured *edge_measured, *cloud_measured; /* edge_runs, cloud_runs entries; latency of the first */

@@ -221,7 +221,7 @@ FST_MUST FST_API fst_status fst_plan_forward_inputs(fst_plan *p, fst_state *stat
 FST_API void fst_plan_renew(fst_plan *p);
 /* Where the caller puts the gradient of the output before fst_plan_backward. */
 FST_API float *fst_plan_output_grad(fst_plan *p);
-/* Behind a forward pass with the same state and x: writes all of grads (the parameter span). */
+/* After a forward pass with the same state and x: writes all of grads (the parameter span). */
 FST_MUST FST_API fst_status fst_plan_backward(fst_plan *p, const fst_state *state, float *grads, fst_error *err);
 FST_API const float *fst_plan_input_grad(const fst_plan *p); /* NULL unless asked for */
 FST_API const float *fst_plan_input_grad_at(const fst_plan *p, size_t input);
@@ -293,7 +293,7 @@ FST_API void fst_loss_rows(const fst_loss *l, const fst_loss_input *in, float *g
 /* log softmax(z / T) of one row, finite for finite logits. */
 FST_API void fst_log_softmax(const float *logits, int classes, double temperature, double *out);
 /* softmax(z / T) of each row. */
-FST_API void fst_soften(const float *logits, size_t rows, int classes, double temperature, float *out);
+FST_API void fst_softmax(const float *logits, size_t rows, int classes, double temperature, float *out);
 
 /* ---- optimisers and schedules --------------------------------------------------------------- */
 
@@ -410,7 +410,7 @@ FST_API int fst_trainer_threads(const fst_trainer *t);
 FST_API size_t fst_trainer_shard(const fst_trainer *t); /* rows of a shard */
 FST_API size_t fst_trainer_plans(const fst_trainer *t); /* plans of that many rows that it holds */
 /* Calls visit for every kernel with its seconds a step, the kernel run alone on all threads: the median of five rounds
- * of round_seconds. Call it behind a step, while that step's state is there. */
+ * of round_seconds. Call it after a step, while that step's state is there. */
 typedef void (*fst_kernel_visit)(void *ctx, const fst_kernel_info *info, double seconds);
 FST_MUST FST_API fst_status fst_trainer_profile(fst_trainer *t, double round_seconds, fst_kernel_visit visit, void *ctx,
                                                 fst_error *err);
@@ -421,7 +421,7 @@ FST_MUST FST_API fst_status fst_runner_new(fst_runner **out, const fst_graph *g,
                                            fst_error *err);
 FST_API void fst_runner_free(fst_runner *r);
 FST_API const fst_graph *fst_runner_graph(const fst_runner *r);
-/* Kernel times of a full batch of batch_size rows, as fst_trainer_profile has them; behind a call of
+/* Kernel times of a full batch of batch_size rows, as fst_trainer_profile has them; after a call of
  * fst_runner_logits, while its state is there. */
 FST_MUST FST_API fst_status fst_runner_profile(fst_runner *r, double round_seconds, fst_kernel_visit visit, void *ctx,
                                                fst_error *err);

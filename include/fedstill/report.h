@@ -38,7 +38,7 @@ typedef struct fst_column {
 typedef struct fst_table fst_table;
 FST_MUST FST_API fst_status fst_table_new(fst_table **out, const fst_column *columns, size_t ncolumns, fst_error *err);
 FST_API void fst_table_free(fst_table *t);
-/* The next cell, left to right; behind the last column a new row begins. */
+/* The next cell, left to right; after the last column a new row begins. */
 FST_MUST FST_API fst_status fst_table_cell(fst_table *t, fst_error *err, const char *fmt, ...) FST_PRINTF(3, 4);
 /* A rule between the rows so far and those to come (for totals). An unfinished row is filled up. */
 FST_MUST FST_API fst_status fst_table_rule(fst_table *t, fst_error *err);
@@ -71,7 +71,7 @@ FST_MUST FST_API fst_status fst_report_heat_map(const fst_heat_map *m, bool asci
 typedef struct fst_bar {
     const char *name;
     double value;
-    const char *label; /* what stands behind the bar; NULL: the value */
+    const char *label; /* what stands after the bar; NULL: the value */
 } fst_bar;
 FST_MUST FST_API fst_status fst_report_bars(const fst_bar *bars, size_t n, size_t width, double full, bool ascii,
                                             fst_buf *out, fst_error *err);

@@ -147,7 +147,7 @@ FST_API const fst_emitter *fst_synth_emitter(const fst_synth *g, int i);
 typedef struct fst_synth_burst {
     int label;
     double snr_db;
-    double start;         /* position of the first window's first sample: samples behind the burst's begin */
+    double start;         /* position of the first window's first sample: samples after the burst's begin */
     double frequency;     /* Doppler and bias, cycles a sample */
     double carrier_phase; /* cycles */
     double gain_db, rx_iq_gain_db, rx_iq_phase_deg;
@@ -160,7 +160,7 @@ FST_API void fst_synth_burst_at(const fst_synth *g, uint64_t burst, fst_synth_bu
 enum { FST_LINK11_TONES = 16, FST_LINK11_RATE = 9600, FST_LINK11_HEAD_FRAMES = 8, FST_LINK11_MAX_WORDS = 128 };
 extern FST_API const double fst_link11_tones[FST_LINK11_TONES]; /* Hz; the first is the Doppler tone */
 
-/* 24 data bits (bit 0 first) to 30 with 6 check bits behind them: a Hamming code of distance 4, shortened from
+/* 24 data bits (bit 0 first) to 30 with 6 check bits after them: a Hamming code of distance 4, shortened from
  * (32, 26). _decode corrects one wrong bit; false when there are two (or more, as far as they are seen). */
 FST_API uint32_t fst_link11_encode(uint32_t data);
 FST_API bool fst_link11_decode(uint32_t word, uint32_t *data);

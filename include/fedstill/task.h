@@ -51,7 +51,7 @@ typedef struct fst_task_place {
     const uint32_t *index; /* its training samples: those to learn from, then those of validation */
     size_t learn, validate;
 } fst_task_place;
-/* The i-th place; false behind the last. */
+/* The i-th place; false after the last. */
 FST_API bool fst_task_data_place(fst_task_data *d, size_t i, fst_task_place *out);
 
 /* Who wants to watch. Any member may be NULL. All calls come from the thread that runs the task. */

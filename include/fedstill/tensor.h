@@ -84,7 +84,7 @@ FST_API fst_tensor fst_safetensors_at(const fst_safetensors *f, size_t i);
 FST_API bool fst_safetensors_find(const fst_safetensors *f, const char *name, size_t *i);
 /* The value of `key` in __metadata__, NULL when it is not there. */
 FST_API const char *fst_safetensors_meta(const fst_safetensors *f, const char *key);
-/* The i-th pair of __metadata__ in the order of its keys; false behind the last. */
+/* The i-th pair of __metadata__ in the order of its keys; false after the last. */
 FST_API bool fst_safetensors_meta_at(const fst_safetensors *f, size_t i, fst_pair *out);
 /* Copies tensor i; `bytes` must be its exact size. Complex tensors (C64) are F32 with two real planes, (N, 2, L) or
  * (N, 2C, ...), real parts first. */

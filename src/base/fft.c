@@ -4,8 +4,8 @@
 
 #include "fedstill/base.h"
 
-/* Stage `half` has its cosines from turns[2 * half], its sines behind them. */
-void fst_fft_turns(float *turns, size_t n)
+/* Stage `half` has its cosines from turns[2 * half], its sines after them. */
+void fst_fft_twiddles(float *turns, size_t n)
 {
     const double turn = 6.283185307179586476925287;
     turns[0] = turns[1] = 0;

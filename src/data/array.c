@@ -371,7 +371,7 @@ static fst_status take_groups(fst__held *h, const fst_array *a, size_t count, fs
         return fst_fail_memory(err, count * sizeof *h->own_group);
     for (size_t i = 0; i < count; i++) {
         int64_t v = h->own_group[i] = integer_at(a, i);
-        if (v > MAX_GROUP || v < -MAX_GROUP) /* numbers of several sources are put one behind the other */
+        if (v > MAX_GROUP || v < -MAX_GROUP) /* numbers of several sources are put one after the other */
             return fst_fail(err, FST_E_LIMIT, "%s: sample %zu is of burst %lld; numbers up to 2^53 are possible",
                             h->base.name, i, (long long)v);
     }

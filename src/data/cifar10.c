@@ -90,7 +90,7 @@ fst_status fst__cifar10_read(fst_source **out, const char *name, fst__reader *fi
     return s;
 }
 
-/* The next line that is not empty, without blanks at its end; NULL behind the last. */
+/* The next line that is not empty, without blanks at its end; NULL after the last. */
 static const char *next_line(const char **at, const char *end, size_t *len)
 {
     while (*at < end) {

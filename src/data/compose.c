@@ -1,6 +1,6 @@
 /*
  * A source made of samples of other sources: a part of one (a training split that has no test samples in it), or
- * several behind each other. It copies labels and attributes, reads samples through the sources that it was made
+ * several one after the other. It copies labels and attributes, reads samples through the sources that it was made
  * from, and owns none of them.
  */
 #include <string.h>

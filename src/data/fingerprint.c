@@ -53,7 +53,7 @@ void fst__fingerprint_fill(float *table, size_t n)
         double hann = sqrt(2.0 / 3.0) * (1 - cos(turn * (double)i / (double)n));
         table[i] = (float)((i & 1 ? -hann : hann) / sqrt((double)n));
     }
-    fst_fft_turns(table + n, n);
+    fst_fft_twiddles(table + n, n);
     rayleigh(table + 3 * n, n);
 }
 

@@ -275,7 +275,7 @@ static fst_status check_classes(const struct job *j, fst_error *err)
                         j->spec->classes);
     if (!strcmp(j->classes_at, j->images_at))
         return FST_OK;
-    /* A class of another split that training does not know would shift all labels behind it. */
+    /* A class of another split that training does not know would shift all labels after it. */
     struct names own = {0};
     fst_status s = list(&own, j->images_at, FOLDER, err);
     for (size_t i = 0; !s && i < own.n; i++)

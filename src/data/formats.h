@@ -74,7 +74,7 @@ FST_MUST fst_status fst__held_describe(fst__held *h, fst_dtype dtype, const fst_
 /* Describes and allocates own_data. */
 FST_MUST fst_status fst__held_reserve(fst__held *h, fst_dtype dtype, const fst_shape *shape, uint64_t count,
                                       fst_error *err);
-/* Checks `nlabels` labels (at least base.count; those behind it only count for the number of classes), sets
+/* Checks `nlabels` labels (at least base.count; those after it only count for the number of classes), sets
  * classes (`wanted`, or as many as the labels show when that is 0), drops what is beyond h->limit, sets the digest,
  * and hands h out. On failure h is still the caller's. */
 FST_MUST fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t nlabels, int wanted, fst_source **out,
@@ -144,7 +144,7 @@ FST_MUST fst_status fst__image_decode_as(unsigned char **out, fst_shape *shape, 
 bool fst__is_hdf5(const char *path);
 /* RadioML 2018's HDF5 file into h, which is the caller's until *out is set. */
 FST_MUST fst_status fst__radioml_hdf5(fst__held *h, const fst_source_spec *spec, fst_source **out, fst_error *err);
-/* Ten names, one a line, into one block behind the pointers. */
+/* Ten names, one a line, into one block after the pointers. */
 FST_MUST fst_status fst__cifar10_names(char ***out, const char *name, const char *text, size_t len, fst_error *err);
 
 #endif

@@ -129,7 +129,7 @@ static fst_status refill(fst__reader *r, fst_error *err)
     return s;
 }
 
-/* One call of inflate; a gzip file may be several streams, one behind the other. */
+/* One call of inflate; a gzip file may be several streams, one after the other. */
 static fst_status inflate_step(fst__reader *r, fst_error *err)
 {
     if (r->z.avail_in == 0) {

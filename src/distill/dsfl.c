@@ -62,7 +62,7 @@ fst_status fst_dsfl_sharpen(fst_sharpen how, double value, const float *mean, si
                         "sharpening %d classes by %g; at least one and a number above 0 are needed", classes, value);
     fst_status st = check_rows(mean, rows, n, err);
     if (!st && how == FST_SHARPEN_ERA)
-        fst_soften(mean, rows, classes, value, target);
+        fst_softmax(mean, rows, classes, value, target);
     for (size_t r = 0; !st && how == FST_SHARPEN_ENHANCED_ERA && r < rows; r++)
         raise_row(mean + r * n, n, value, target + r * n);
     return st;

@@ -177,7 +177,7 @@ static fst_status run_teacher(fst_soft_labels *s, const fst_soft_make *how, cons
                 if (!isfinite(z[j]))
                     st = fst_fail(err, FST_E_NUMERIC, "the teacher's logits for sample %u are not finite", b.index[r]);
             if (s->spec.content == FST_SOFT_PROBABILITIES) {
-                fst_soften(z, 1, s->classes, s->spec.temperature, soft);
+                fst_softmax(z, 1, s->classes, s->spec.temperature, soft);
                 z = soft;
             }
             if (!st)

@@ -13,11 +13,11 @@ const char *fst_ensemble_name(fst_ensemble e)
     return (size_t)e < sizeof names / sizeof *names ? names[e] : "?";
 }
 
-/* Teacher `skip` is left out (none when it is behind the last). */
-struct council {
+/* Teacher `skip` is left out (none when it is after the last). */
+struct ensemble {
     const fst_teachers *t;
     fst_ensemble how;
-    size_t skip, voices;
+    size_t skip, members;
     double *lp;     /* classes: one teacher's log-probabilities */
     double *weight; /* by teacher, of one row */
     double *q;      /* classes */
@@ -42,13 +42,13 @@ static fst_status check(const fst_teachers *t, fst_ensemble how, fst_error *err)
     return FST_OK;
 }
 
-static fst_status open_council(struct council *c, fst_error *err)
+static fst_status open_ensemble(struct ensemble *c, fst_error *err)
 {
     size_t classes = (size_t)c->t->classes, floats = 2 * classes + c->t->count;
     fst_status st = check(c->t, c->how, err);
     if (st)
         return st;
-    c->voices = c->t->count - (c->skip < c->t->count);
+    c->members = c->t->count - (c->skip < c->t->count);
     c->lp = fst_calloc(floats, sizeof *c->lp);
     if (!c->lp)
         return fst_fail_memory(err, floats * sizeof *c->lp);
@@ -57,7 +57,7 @@ static fst_status open_council(struct council *c, fst_error *err)
     return FST_OK;
 }
 
-static const float *row_of(const struct council *c, size_t k, size_t r)
+static const float *row_of(const struct ensemble *c, size_t k, size_t r)
 {
     return c->t->logits[k] + r * (size_t)c->t->classes;
 }
@@ -72,50 +72,51 @@ static double entropy_of(const double *lp, int n)
 }
 
 /* What a teacher is weighed by: its entropy, or its cross entropy against the label. */
-static double doubt_of(const struct council *c, size_t k, size_t r)
+static double uncertainty_of(const struct ensemble *c, size_t k, size_t r)
 {
     fst_log_softmax(row_of(c, k, r), c->t->classes, 1.0, c->lp);
     return c->how == FST_ENSEMBLE_ENTROPY ? entropy_of(c->lp, c->t->classes) : -c->lp[c->t->labels[r]];
 }
 
-/* Shares of doubt that sum to 1, in place: by proportion, or by softmax. False when there is no doubt at all. */
-static bool shares(const struct council *c, double *doubt)
+/* Shares of uncertainty that sum to 1, in place: by proportion, or by softmax. False when there is no uncertainty at
+ * all. */
+static bool shares(const struct ensemble *c, double *uncertainty)
 {
     double sum = 0, most = -INFINITY;
     bool proportion = c->how == FST_ENSEMBLE_ENTROPY;
     for (size_t k = 0; k < c->t->count; k++)
-        most = k != c->skip && doubt[k] > most ? doubt[k] : most;
+        most = k != c->skip && uncertainty[k] > most ? uncertainty[k] : most;
     for (size_t k = 0; k < c->t->count; k++) {
         if (!proportion)
-            doubt[k] = exp(doubt[k] - most);
-        sum += k != c->skip ? doubt[k] : 0;
+            uncertainty[k] = exp(uncertainty[k] - most);
+        sum += k != c->skip ? uncertainty[k] : 0;
     }
     for (size_t k = 0; sum > 0 && k < c->t->count; k++)
-        doubt[k] /= sum;
+        uncertainty[k] /= sum;
     return sum > 0;
 }
 
 /* c->weight of row r. */
-static void weigh(struct council *c, size_t r)
+static void weigh(struct ensemble *c, size_t r)
 {
-    bool plain = c->how == FST_ENSEMBLE_MEAN_PROBABILITIES || c->how == FST_ENSEMBLE_MEAN_LOGITS || c->voices < 2;
+    bool plain = c->how == FST_ENSEMBLE_MEAN_PROBABILITIES || c->how == FST_ENSEMBLE_MEAN_LOGITS || c->members < 2;
     for (size_t k = 0; !plain && k < c->t->count; k++)
-        c->weight[k] = k == c->skip ? 0 : doubt_of(c, k, r);
+        c->weight[k] = k == c->skip ? 0 : uncertainty_of(c, k, r);
     plain = plain || !shares(c, c->weight);
     for (size_t k = 0; k < c->t->count; k++)
-        c->weight[k] = plain ? 1 / (double)c->voices : (1 - c->weight[k]) / (double)(c->voices - 1);
+        c->weight[k] = plain ? 1 / (double)c->members : (1 - c->weight[k]) / (double)(c->members - 1);
     if (c->skip < c->t->count)
         c->weight[c->skip] = 0;
 }
 
-static void mean_logits(struct council *c, size_t r, double temperature)
+static void mean_logits(struct ensemble *c, size_t r, double temperature)
 {
     int n = c->t->classes;
     double most = -INFINITY, sum = 0;
     memset(c->q, 0, (size_t)n * sizeof *c->q);
     for (size_t k = 0; k < c->t->count; k++)
         for (int j = 0; k != c->skip && j < n; j++)
-            c->q[j] += (double)row_of(c, k, r)[j] / (double)c->voices;
+            c->q[j] += (double)row_of(c, k, r)[j] / (double)c->members;
     for (int j = 0; j < n; j++)
         most = c->q[j] > most ? c->q[j] : most;
     for (int j = 0; j < n; j++) {
@@ -126,7 +127,7 @@ static void mean_logits(struct council *c, size_t r, double temperature)
         c->q[j] /= sum;
 }
 
-static void mixture(struct council *c, size_t r, double temperature)
+static void mixture(struct ensemble *c, size_t r, double temperature)
 {
     int n = c->t->classes;
     memset(c->q, 0, (size_t)n * sizeof *c->q);
@@ -141,7 +142,7 @@ static void mixture(struct council *c, size_t r, double temperature)
 
 /* sum_k w_k KL(q_k || q). Where q is 0, so is every q_k with a weight, unless q is of mean logits: then its
  * logarithm is held above that of the smallest double. */
-static double spread_of(struct council *c, size_t r, double temperature)
+static double spread_of(struct ensemble *c, size_t r, double temperature)
 {
     int n = c->t->classes;
     double sum = 0;
@@ -160,8 +161,8 @@ static double spread_of(struct council *c, size_t r, double temperature)
 
 fst_status fst_teachers_weights(fst_ensemble how, const fst_teachers *t, double *weights, fst_error *err)
 {
-    struct council c = {.t = t, .how = how, .skip = SIZE_MAX};
-    fst_status st = open_council(&c, err);
+    struct ensemble c = {.t = t, .how = how, .skip = SIZE_MAX};
+    fst_status st = open_ensemble(&c, err);
     for (size_t r = 0; !st && r < t->rows; r++) {
         weigh(&c, r);
         for (size_t k = 0; k < t->count; k++)
@@ -171,12 +172,12 @@ fst_status fst_teachers_weights(fst_ensemble how, const fst_teachers *t, double 
     return st;
 }
 
-static fst_status make_target(struct council *c, double temperature, float *target, double *spread, fst_error *err)
+static fst_status make_target(struct ensemble *c, double temperature, float *target, double *spread, fst_error *err)
 {
     int n = c->t->classes;
     if (!(temperature > 0) || isinf(temperature))
         return fst_fail(err, FST_E_ARGUMENT, "the temperature is %g; it must be above 0", temperature);
-    fst_status st = open_council(c, err);
+    fst_status st = open_ensemble(c, err);
     for (size_t r = 0; !st && r < c->t->rows; r++) {
         weigh(c, r);
         if (c->how == FST_ENSEMBLE_MEAN_LOGITS)
@@ -195,13 +196,13 @@ static fst_status make_target(struct council *c, double temperature, float *targ
 fst_status fst_teachers_target(fst_ensemble how, const fst_teachers *t, double temperature, float *target,
                                double *spread, fst_error *err)
 {
-    struct council c = {.t = t, .how = how, .skip = SIZE_MAX};
+    struct ensemble c = {.t = t, .how = how, .skip = SIZE_MAX};
     return make_target(&c, temperature, target, spread, err);
 }
 
 fst_status fst_peers_target(const fst_teachers *peers, size_t self, float *target, double *spread, fst_error *err)
 {
-    struct council c = {.t = peers, .how = FST_ENSEMBLE_MEAN_PROBABILITIES, .skip = self};
+    struct ensemble c = {.t = peers, .how = FST_ENSEMBLE_MEAN_PROBABILITIES, .skip = self};
     if (peers->count < 2 || self >= peers->count)
         return fst_fail(err, FST_E_ARGUMENT, "peer %zu of %zu; at least two peers learn from each other", self,
                         peers->count);

@@ -256,7 +256,7 @@ static fst_status classify(fst_classifier *c, fst_loader *loader, const char *na
                 st = fst_fail(err, FST_E_NUMERIC, "%s: sample %zu makes the model's output infinite or not a number",
                               name, done + i / classes);
         if (!st)
-            fst_soften(out, b.rows, c->model->classes, 1.0, out);
+            fst_softmax(out, b.rows, c->model->classes, 1.0, out);
     }
     return st;
 }

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "fedstill/infer.h"
-#include "order.h"
+#include "confidence_order.h"
 
 /* ---- checks and memory ----------------------------------------------------------------------------- */
 

@@ -243,7 +243,7 @@ static json_t *link_json(const fst_link *l)
     return j;
 }
 
-static json_t *fabric(const fst_fabric *f, const fst_flow *w)
+static json_t *network(const fst_network *f, const fst_workload *w)
 {
     json_t *j = json_object(), *links = json_object();
     if (w) {
@@ -303,7 +303,7 @@ static double ratio(double t2, double t1)
 
 static json_t *times(const fst_cascade_report *r)
 {
-    if (!r->fabric || !r->runs)
+    if (!r->network || !r->runs)
         return json_null();
     json_t *j = json_object(), *pipeline = json_object(), *cascades = json_array(), *clouds = json_array();
     set(j, "t1", trial(r, false));
@@ -321,7 +321,7 @@ static json_t *times(const fst_cascade_report *r)
     set(pipeline, "cascade", cascades);
     set(pipeline, "cloud_only", clouds);
     set(j, "pipeline", pipeline);
-    set(j, "fabric", fabric(r->fabric, r->flow));
+    set(j, "network", network(r->network, r->workload));
     return j;
 }
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "fedstill/infer.h"
-#include "order.h"
+#include "confidence_order.h"
 
 static const char *const kinds[] = {"fixed", "accuracy", "offload", "time"};
 

@@ -45,8 +45,8 @@ struct event {
 };
 
 struct model {
-    const fst_fabric *fabric;
-    const fst_flow *flow;
+    const fst_network *network;
+    const fst_workload *workload;
     const fst_service *edge, *cloud;
     fst_route route;
     bool staged;
@@ -60,7 +60,7 @@ struct model {
     struct event *heap;
     size_t events, heap_room;
     uint64_t causes;
-    struct job *held, **held_tail; /* staged: behind the barrier */
+    struct job *held, **held_tail; /* staged: after the barrier */
     double now, leg_begin;
     enum hop leg;
     fst_timing t;
@@ -118,7 +118,7 @@ double fst_cost_seconds(const fst_cost *c, size_t rows)
 
 static struct resource *resource_of(const struct model *m, const struct job *j)
 {
-    const fst_fabric *f = m->fabric;
+    const fst_network *f = m->network;
     bool direct = m->route == FST_ROUTE_CLOUD_ONLY;
     size_t i = m->at[j->hop];
     if (j->hop == HOP_EDGE)
@@ -157,7 +157,7 @@ static void serve(struct model *m, struct resource *r)
             continue;
         bool back = r->head->hop == HOP_DOWN || r->head->hop == HOP_OUT;
         size_t rows = take(r, s);
-        double bytes = r->link ? (double)rows * (back ? m->flow->answer_bytes : m->flow->sample_bytes) : 0;
+        double bytes = r->link ? (double)rows * (back ? m->workload->answer_bytes : m->workload->sample_bytes) : 0;
         double planning = r->service ? r->service->planning : 0;
         double seconds =
             r->link ? bytes / (r->link->rate * 1e6) : fst_cost_seconds(&r->service->compute, rows) + planning;
@@ -173,8 +173,8 @@ static void serve(struct model *m, struct resource *r)
 
 /* ---- the way of a job ------------------------------------------------------------------------------------------- */
 
-/* The hop behind `hop`; one job may become two at the edge. */
-static enum hop behind(const struct model *m, enum hop hop)
+/* The hop after `hop`; one job may become two at the edge. */
+static enum hop hop_after(const struct model *m, enum hop hop)
 {
     if (hop == HOP_IN && m->route == FST_ROUTE_CLOUD_ONLY)
         return HOP_CLOUD;
@@ -216,12 +216,12 @@ static void arrive(struct model *m, struct job *j)
     }
 }
 
-/* Behind the edge: the first part stays, the second goes on; each keeps the order of its samples. */
+/* After the edge: the first part stays, the second goes on; each keeps the order of its samples. */
 static struct job *split(struct model *m, struct job *j)
 {
-    size_t stay = 0, go = 0, *a = m->order + j->first, *rest = m->order + m->flow->samples;
+    size_t stay = 0, go = 0, *a = m->order + j->first, *rest = m->order + m->workload->samples;
     for (size_t i = 0; i < j->count; i++)
-        if (m->flow->offloaded && m->flow->offloaded[a[i]])
+        if (m->workload->offloaded && m->workload->offloaded[a[i]])
             rest[go++] = a[i];
         else
             a[stay++] = a[i];
@@ -252,7 +252,7 @@ static void served(struct model *m, const struct event *e)
         if (j->hop == HOP_EDGE)
             more = split(m, j);
         else
-            j->hop = behind(m, j->hop);
+            j->hop = hop_after(m, j->hop);
         push(m, (struct event){.time = m->now + latency, .kind = READY, .job = j});
         if (more)
             push(m, (struct event){.time = m->now + latency, .kind = READY, .job = more});
@@ -343,7 +343,7 @@ static fst_status check_cost(const fst_service *s, fst_error *err)
     return ok ? FST_OK : fst_fail(err, FST_E_ARGUMENT, "seconds of computing: rows must rise and seconds be numbers");
 }
 
-static fst_status check(const fst_fabric *f, const fst_flow *w, fst_error *err)
+static fst_status check(const fst_network *f, const fst_workload *w, fst_error *err)
 {
     if (!f->devices || !f->edges || f->edge_servers < 0 || f->cloud_servers < 0)
         return fst_fail(err, FST_E_ARGUMENT, "%zu devices, %zu edges: there must be one of each", f->devices, f->edges);
@@ -354,7 +354,7 @@ static fst_status check(const fst_fabric *f, const fst_flow *w, fst_error *err)
         if (w->device[i] >= f->devices)
             return fst_fail(err, FST_E_ARGUMENT, "sample %zu is of device %u of %zu", i, w->device[i], f->devices);
     if (!w->batch || !sound(w->interval) || !sound(w->sample_bytes) || !sound(w->answer_bytes))
-        return fst_fail(err, FST_E_ARGUMENT, "a flow of batches of %zu samples of %g bytes every %g s", w->batch,
+        return fst_fail(err, FST_E_ARGUMENT, "a workload of batches of %zu samples of %g bytes every %g s", w->batch,
                         w->sample_bytes, w->interval);
     return FST_OK;
 }
@@ -370,7 +370,7 @@ static void add_resources(struct model *m, enum hop hop, size_t count, int serve
 
 static fst_status build_resources(struct model *m, fst_error *err)
 {
-    const fst_fabric *f = m->fabric;
+    const fst_network *f = m->network;
     bool direct = m->route == FST_ROUTE_CLOUD_ONLY;
     const fst_link *in = direct ? &f->device_cloud : &f->device_edge;
     size_t ins = direct ? (in->shared ? 1 : f->devices) : in->shared ? f->edges : f->devices, slots = 0;
@@ -400,7 +400,7 @@ static fst_status build_resources(struct model *m, fst_error *err)
 /* Samples by device, in their order; and how many jobs that makes. */
 static fst_status sort_samples(struct model *m, fst_error *err)
 {
-    size_t n = m->flow->samples, devices = m->fabric->devices, *begin = fst_calloc(devices + 1, sizeof *begin);
+    size_t n = m->workload->samples, devices = m->network->devices, *begin = fst_calloc(devices + 1, sizeof *begin);
     m->order = fst_calloc(2 * n + 1, sizeof *m->order); /* its second half is room for a split */
     m->latency = fst_calloc(n + 1, sizeof *m->latency);
     if (!begin || !m->order || !m->latency) {
@@ -408,13 +408,13 @@ static fst_status sort_samples(struct model *m, fst_error *err)
         return fst_fail_memory(err, (3 * n + devices) * sizeof *begin);
     }
     for (size_t i = 0; i < n; i++)
-        begin[(m->flow->device ? m->flow->device[i] : 0) + 1]++;
+        begin[(m->workload->device ? m->workload->device[i] : 0) + 1]++;
     for (size_t d = 0; d < devices; d++) {
-        m->jobs_room += (begin[d + 1] + m->flow->batch - 1) / m->flow->batch;
+        m->jobs_room += (begin[d + 1] + m->workload->batch - 1) / m->workload->batch;
         begin[d + 1] += begin[d];
     }
     for (size_t i = 0; i < n; i++)
-        m->order[begin[m->flow->device ? m->flow->device[i] : 0]++] = i;
+        m->order[begin[m->workload->device ? m->workload->device[i] : 0]++] = i;
     fst_free(begin);
     m->jobs_room *= 2; /* each may be split once */
     m->heap_room = 2 * m->jobs_room + 1;
@@ -425,7 +425,7 @@ static fst_status sort_samples(struct model *m, fst_error *err)
 
 static void load(struct model *m)
 {
-    const fst_flow *w = m->flow;
+    const fst_workload *w = m->workload;
     for (size_t i = 0, end, batch = 0; i < w->samples; i = end, batch++) {
         uint32_t device = w->device ? w->device[m->order[i]] : 0;
         struct job *j = &m->jobs[m->jobs_used++];
@@ -436,7 +436,7 @@ static void load(struct model *m)
                 break;
         *j = (struct job){.first = i, .count = end - i, .device = device, .hop = HOP_IN};
         j->origin = m->staged ? 0 : (double)batch * w->interval;
-        j->edge = m->fabric->edge_of ? m->fabric->edge_of[device] : device % (uint32_t)m->fabric->edges;
+        j->edge = m->network->edge_of ? m->network->edge_of[device] : device % (uint32_t)m->network->edges;
         push(m, (struct event){.time = j->origin, .kind = READY, .job = j});
     }
 }
@@ -458,7 +458,7 @@ static double percentile(const double *sorted, size_t n, double p)
 
 static void sum_up(struct model *m)
 {
-    size_t n = m->flow->samples;
+    size_t n = m->workload->samples;
     double sum = 0;
     for (size_t i = 0; i < m->resource_count; i++) {
         struct resource *r = &m->resources[i];
@@ -480,18 +480,20 @@ static void sum_up(struct model *m)
         n ? (m->t.device_edge.bytes + m->t.edge_cloud.bytes + m->t.device_cloud.bytes) / (double)n : NAN;
 }
 
-fst_status fst_timing_run(fst_timing *out, fst_route route, bool staged, const fst_fabric *fabric, const fst_flow *flow,
-                          const fst_service *edge, const fst_service *cloud, fst_error *err)
+fst_status fst_timing_run(fst_timing *out, fst_route route, bool staged, const fst_network *network,
+                          const fst_workload *workload, const fst_service *edge, const fst_service *cloud,
+                          fst_error *err)
 {
-    struct model m = {.fabric = fabric, .flow = flow, .edge = edge, .cloud = cloud, .route = route, .staged = staged};
+    struct model m = {
+        .network = network, .workload = workload, .edge = edge, .cloud = cloud, .route = route, .staged = staged};
     m.held_tail = &m.held;
-    fst_status st = check(fabric, flow, err);
+    fst_status st = check(network, workload, err);
     if (!st)
-        st = check_link("device-edge", &fabric->device_edge, err);
+        st = check_link("device-edge", &network->device_edge, err);
     if (!st)
-        st = check_link("edge-cloud", &fabric->edge_cloud, err);
+        st = check_link("edge-cloud", &network->edge_cloud, err);
     if (!st)
-        st = check_link("device-cloud", &fabric->device_cloud, err);
+        st = check_link("device-cloud", &network->device_cloud, err);
     if (!st)
         st = check_cost(edge, err);
     if (!st)

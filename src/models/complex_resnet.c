@@ -1,5 +1,5 @@
 /* The Link-11 teacher: ResNet-50 of complex layers over I and Q, whose 1024 samples are seen as a 32 x 32 picture, with
- * an attention on magnitudes behind each stage. Names are torchvision's, with conv_r and conv_i (fc_r, fc_i) inside. */
+ * an attention on magnitudes after each stage. Names are torchvision's, with conv_r and conv_i (fc_r, fc_i) inside. */
 #include <stdio.h>
 
 #include "zoo.h"

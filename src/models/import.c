@@ -110,7 +110,7 @@ static bool of_layer(const char *tensor, const char *layer)
     return !strncmp(tensor, layer, n) && tensor[n] == '.';
 }
 
-/* The k-th layer with parameters from the end if it and all behind are linear, otherwise NULL. */
+/* The k-th layer with parameters from the end if it and all after it are linear, otherwise NULL. */
 static const char *head_layer(const fst_graph *g, size_t k)
 {
     for (size_t i = fst_graph_layers(g); i-- > 0;) {
@@ -318,7 +318,7 @@ static fst_status report_all(struct job *j, fst_error *err)
     return s;
 }
 
-/* How many of the network's tensors with values the file has behind a prefix. */
+/* How many of the network's tensors with values the file has after a prefix. */
 static size_t covered(struct job *j, const char *prefix)
 {
     fst_import_options o = *j->o;
@@ -377,7 +377,7 @@ static const char *hint(struct job *j, char out[HINT])
     if (found && j->report.of[FST_IMPORT_TWICE])
         snprintf(out, HINT, " (a prefix or a suffix says which of them to take, such as the prefix %.128s)", prefix);
     else if (found)
-        snprintf(out, HINT, " (the whole network is there behind the prefix %.128s)", prefix);
+        snprintf(out, HINT, " (the whole network is there after the prefix %.128s)", prefix);
     else if (j->report.of[FST_IMPORT_TWICE])
         snprintf(out, HINT, " (a prefix or a suffix says which of them to take)");
     else if (shortcuts && j->report.of[FST_IMPORT_MISSING])
@@ -432,7 +432,7 @@ static fst_status read_tensor(struct job *j, size_t k, const fst_tensor *ours, f
     return s;
 }
 
-/* He et al.'s option A as a convolution: channels in the middle, zeros before and behind, as akamaster pads; and a
+/* He et al.'s option A as a convolution: channels in the middle, zeros before and after, as akamaster pads; and a
  * batch norm (eps 1e-5) that divides by 1. */
 static void pad(const fst_tensor *t)
 {

@@ -31,7 +31,7 @@ void fst__options_text(const fst_model_config *c, char out[FST_OPTIONS_TEXT])
     }
 }
 
-/* A number behind `key=`; *text moves behind it. */
+/* A number after `key=`; *text moves after it. */
 static bool number(const char **text, const char *key, double least, double most, double *out)
 {
     size_t n = strlen(key);
@@ -113,7 +113,7 @@ static fst_status no_such_option(const char *network, const char *setting, size_
                     setting, list);
 }
 
-/* A whole number of the range, and nothing behind it. */
+/* A whole number of the range, and nothing after it. */
 static bool whole(const char *text, long most, int *out)
 {
     char *end;

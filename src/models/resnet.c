@@ -83,7 +83,7 @@ static fst_value resnet56(fst_graph *g, fst_value x, const fst_model_config *c)
     return cifar_resnet(g, x, 56, c->classes);
 }
 
-/* The body behind the stem: stages of bottlenecks, then the mean over the picture. */
+/* The body after the stem: stages of bottlenecks, then the mean over the picture. */
 static fst_value bottleneck_stages(fst_graph *g, fst_value x, int64_t planes, const int *counts, int stages)
 {
     char block[32];

@@ -72,10 +72,10 @@ struct fst_op_request {
     int64_t batch;             /* rows: samples, times two for an op from complex to complex values */
     int64_t in_rows, out_rows; /* differ from it where real values become complex or the other way round */
     bool training, frozen;
-    bool relu;                   /* a ReLU behind the op is to be computed by it */
+    bool relu;                   /* a ReLU after the op is to be computed by it */
     bool relu6;                  /* the same with a ReLU6, in inference */
-    const struct fst_node *fold; /* a batch norm behind the op that it computes too, in inference */
-    bool relu_elsewhere;         /* ... but its gradient is taken by the pooling behind it */
+    const struct fst_node *fold; /* a batch norm after the op that it computes too, in inference */
+    bool relu_elsewhere;         /* ... but its gradient is taken by the pooling after it */
     bool mask_output;            /* a pooling that takes the gradient of the ReLU before it: where its output is not
                                     above 0 its output's gradient is 0 (max and ReLU commute) */
     bool want_grad_in;
@@ -112,7 +112,7 @@ struct fst_backend {
     bool (*equal)(const struct fst_layout *a, const struct fst_layout *b);
     size_t (*bytes)(const struct fst_layout *l);
     bool (*half)(const struct fst_layout *l); /* its values are bf16, else float */
-    /* Does the op of n compute the node behind it too? Asked of ReLU, ReLU6 and batch norm. */
+    /* Does the op of n compute the node after it too? Asked of ReLU, ReLU6 and batch norm. */
     bool (*fuses)(const struct fst_node *n, const struct fst_node *behind, bool training);
     fst_status (*op)(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err);
     /* out += in, both in that layout. */

@@ -60,7 +60,7 @@ static void use(struct builder *b, int region)
     }
 }
 
-/* Rows of a call: both planes of complex values lie behind each other as one batch. */
+/* Rows of a call: both planes of complex values lie one after the other as one batch. */
 static int64_t rows_of(const fst_plan *p, const struct fst_node *n)
 {
     return p->options.batch * (n->in_planes == n->planes ? n->planes : 1);
@@ -125,7 +125,7 @@ static const struct fst_node *reader(const fst_graph *g, int i)
     return NULL;
 }
 
-/* What stands behind n alone and is computed with it: a batch norm, a ReLU, or one behind the other. */
+/* What stands after n alone and is computed with it: a batch norm, a ReLU, or one after the other. */
 static void find_fusion(struct builder *b, const struct fst_node *n)
 {
     const fst_graph *g = b->p->graph;
@@ -210,7 +210,7 @@ static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_
     struct value *out = &b->values[n->id];
     struct fst_op *op = &b->ops[n->id];
     int source[NODE_INPUTS];
-    if (b->fused[n->id]) { /* its producer's output is already behind the ReLU */
+    if (b->fused[n->id]) { /* its producer's output is already after the ReLU */
         *out = b->values[n->input];
         return FST_OK;
     }
@@ -469,7 +469,7 @@ static fst_status take_memory(fst_plan *p, fst_error *err)
     return FST_OK;
 }
 
-/* A part ends behind a kernel after which the shards meet, and with each pass. */
+/* A part ends after a kernel after which the shards meet, and with each pass. */
 static fst_status find_parts(fst_plan *p, fst_error *err)
 {
     p->part_end = fst_calloc((size_t)p->nsteps + 2, sizeof *p->part_end);

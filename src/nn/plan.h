@@ -42,7 +42,7 @@ struct fst_plan {
     int ncalls;
     struct step *steps;
     int nsteps, forward_steps;
-    int *part_end; /* by part: behind its last step */
+    int *part_end; /* by part: after its last step */
     struct fst_parts parts;
     int output, output_grad, input_grad[FST_GRAPH_INPUTS];
     size_t scratch_bytes; /* of the op that needs most: kernels run one after another and share it */
@@ -53,7 +53,7 @@ struct fst_plan {
     int64_t alone_rows;
     fst_arena arena;
     unsigned char *base;
-    fst_draws draws; /* of the last pass: kernels may run again behind it */
+    fst_draws draws; /* of the last pass: kernels may run again after it */
     bool ran, prepared;
 };
 

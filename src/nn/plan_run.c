@@ -60,7 +60,7 @@ static bool sound(const fst_plan *p, const void *values, const struct fst_layout
     return !values || fst__all_finite(values, p->backend->bytes(l), p->backend->half(l));
 }
 
-/* What is wrong behind the last kernel of a call's pass; NULL: nothing. */
+/* What is wrong after the last kernel of a call's pass; NULL: nothing. */
 static const char *fault(const fst_plan *p, const struct call *c, bool backward)
 {
     const struct fst_op_args *a = &c->args;

@@ -7,7 +7,7 @@ static double cosine(double base, double eta_min, double at, double total)
 {
     if (total <= 0)
         return base;
-    if (at >= total) /* behind its end the formula would climb again */
+    if (at >= total) /* after its end the formula would climb again */
         return eta_min;
     return eta_min + (base - eta_min) * (1 + cos(3.14159265358979323846 * at / total)) / 2;
 }

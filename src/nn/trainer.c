@@ -3,7 +3,7 @@
  * own, and nothing depends on which worker ran which shard. Networks without batch norm have a plan a worker: it runs
  * whole shards, with no barrier inside a step but the one before the optimiser. Networks with batch norm have a plan a
  * shard: all shards run a part of the step, meet, and run the next, since each norm needs sums over the whole batch
- * (struct fst_peers). Rows behind the end of a batch stand as zeros with zero gradients; batch norm does not count
+ * (struct fst_peers). Rows after the end of a batch stand as zeros with zero gradients; batch norm does not count
  * them.
  */
 #include <math.h>

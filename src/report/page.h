@@ -1,6 +1,6 @@
 /* Writing HTML and SVG that are well-formed XML too, and each table as CSV beside it. Text from anywhere outside goes
  * through fst__say, which escapes; fst__put and fst__putf are for the program's own words and for numbers. The first
- * error sticks, and what comes behind it does nothing, so that nobody has to look in between. */
+ * error sticks, and what comes after it does nothing, so that nobody has to look in between. */
 #ifndef FST_REPORT_PAGE_H
 #define FST_REPORT_PAGE_H
 

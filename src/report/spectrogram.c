@@ -96,7 +96,7 @@ fst_status fst__spectrogram(const float *re, const float *im, size_t n, fst__ima
         power && work ? fst__image_init(&m, columns, size, err) : fst_fail_memory(err, columns * size * sizeof *power);
     if (!st) {
         const struct signal x = {re, im, n, scale_of(re, im, n)};
-        fst_fft_turns(work + 2 * size, size);
+        fst_fft_twiddles(work + 2 * size, size);
         for (size_t i = 0; i < columns; i++)
             spectrum(&x, i * step, size, work, power + i * size);
         paint(power, columns, size, &m);

@@ -32,7 +32,7 @@ typedef struct fst__surface {
     fst__image pixels; /* canvas */
     fst_buf *out;      /* SVG; NULL: canvas */
     fst_error *err;
-    fst_status status; /* the first error; behind it nothing is drawn */
+    fst_status status; /* the first error; after it nothing is drawn */
 } fst__surface;
 
 /* White. png false: an SVG that is appended to out; else pixels, which fst__surface_end appends as a PNG. */
@@ -57,7 +57,7 @@ void fst__canvas_text(fst__image *m, double x, double y, int scale, fst__colour 
 void fst__canvas_image(fst__image *m, double x, double y, double w, double h, const fst__image *from);
 
 /* ---- font.c ---- */
-enum { FST__GLYPH_WIDTH = 6, FST__GLYPH_HEIGHT = 7 }; /* width with the gap behind it */
+enum { FST__GLYPH_WIDTH = 6, FST__GLYPH_HEIGHT = 7 }; /* width with the gap after it */
 /* Seven rows of five bits from the top, the leftmost pixel being 16; "?" for what is not printable ASCII. */
 const unsigned char *fst__glyph(uint32_t code);
 

@@ -30,7 +30,7 @@ struct header {
     fst_shape shape;
     bool fortran, swap;
     bool complex;    /* an element is two of dtype */
-    bool texts;      /* asked for: NumPy's S and U are wanted, as characters in a dimension behind the others */
+    bool texts;      /* asked for: NumPy's S and U are wanted, as characters in a dimension after the others */
     int64_t letters; /* texts: characters of each */
 };
 

@@ -49,7 +49,7 @@ struct fst__torch_type {
     size_t size; /* bytes an element */
 };
 
-/* torch: elements in a file of the archive, or behind the pickle. */
+/* torch: elements in a file of the archive, or after the pickle. */
 typedef struct fst__torch_storage {
     const struct fst__torch_type *type;
     const char *key; /* not terminated */
@@ -114,7 +114,7 @@ static inline const fst__torch_tensor *fst__pickle_tensor(const fst_pickle_value
     return (const fst__torch_tensor *)v->object;
 }
 
-/* As fst_pickle_parse; `used` (may be NULL) becomes the bytes up to and with the end, else bytes behind the end
+/* As fst_pickle_parse; `used` (may be NULL) becomes the bytes up to and with the end, else bytes after the end
  * are an error. */
 FST_MUST fst_status fst__pickle_parse(fst_pickle **out, const char *name, const void *data, size_t len, bool torch,
                                       size_t max_bytes, size_t *used, fst_error *err);

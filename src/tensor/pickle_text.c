@@ -25,7 +25,7 @@ static int64_t hex_number(const char *p, size_t left, size_t n)
     return v;
 }
 
-/* What stands behind a backslash in Python 2's repr of a str: its byte, and how many letters it took. 0: wrong. */
+/* What stands after a backslash in Python 2's repr of a str: its byte, and how many letters it took. 0: wrong. */
 static size_t escape(const char *p, size_t left, char *out)
 {
     static const char letters[] = "\\'\"abfnrtv", meant[] = "\\'\"\a\b\f\n\r\t\v";

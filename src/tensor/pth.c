@@ -1,6 +1,6 @@
 /*
  * PyTorch's files of torch.save: what tensors the pickle names, and where their elements lie. New files are zip
- * archives with data.pkl and a member for each storage; old ones are pickles one behind the other, with the storages
+ * archives with data.pkl and a member for each storage; old ones are pickles one after the other, with the storages
  * at the end. Every storage is read once and checked against what the pickle says of it.
  */
 #include <stdio.h>
@@ -369,7 +369,7 @@ static fst_status read_zip(struct fst__pth_job *j, zip_t *zip, const char *prefi
 /* ---- the older stream ----------------------------------------------------------------------- */
 
 /* Every old file begins with a pickle of torch.serialization's MAGIC_NUMBER; where it ends, 0 for another file. Since
- * protocol 2 the number is bytes, behind a frame since protocol 4; before that it is a line. */
+ * protocol 2 the number is bytes, after a frame since protocol 4; before that it is a line. */
 static size_t magic_end(const unsigned char *data, size_t len)
 {
     static const unsigned char number[] = {0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9,

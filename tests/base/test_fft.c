@@ -21,7 +21,7 @@ static void is_the_sum(size_t n)
         a[i] = (double)(re[i] = (float)fst_rng_normal(&r));
         b[i] = (double)(im[i] = (float)fst_rng_normal(&r));
     }
-    fst_fft_turns(turns, n);
+    fst_fft_twiddles(turns, n);
     fst_fft(turns, n, re, im);
     for (size_t k = 0; k < n; k++) {
         double x = 0, y = 0;

@@ -116,7 +116,7 @@ for data in "$folder"/*.data; do
 done
 pth=$FEDSTILL_SOURCE/tests/tensor/pth
 expect 1 model import "$pth/prefix_unusual.pth" --as logistic_regression --input 1,1,2 --out "$folder/none"
-said err "the whole network is there behind the prefix trunk.stage2."
+said err "the whole network is there after the prefix trunk.stage2."
 expect 0 model import "$pth/prefix_unusual.pth" --as logistic_regression --input 1,1,2 --prefix trunk.stage2. \
     --out "$folder/unusual"
 # a file of two models: the one that is asked for

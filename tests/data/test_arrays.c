@@ -175,7 +175,7 @@ static void check_refused(const fst_tensor *x, const fst_tensor *y, fst_status w
     assert_null(s);
 }
 
-/* Bursts of several sources are numbered one behind the other, which must not overflow. */
+/* Bursts of several sources are numbered one after the other, which must not overflow. */
 static void numbers_of_bursts_have_limits(void **state)
 {
     static const int64_t wide[N] = {0, 1, INT64_MIN, 2};

@@ -11,7 +11,7 @@ static fst_status decode(const char *name, unsigned char **out, fst_shape *shape
 {
     fst_buf file = {0};
     assert_int_equal(fst_file_read(in_work(name), 1 << 20, &file, NULL), FST_OK);
-    /* an exact copy, so that a sanitizer sees a read behind the end */
+    /* an exact copy, so that a sanitizer sees a read after the end */
     unsigned char *exact = malloc(file.len ? file.len : 1);
     memcpy(exact, file.data, file.len);
     fst_status s = fst_image_decode(out, shape, name, exact, file.len, channels, max, err);

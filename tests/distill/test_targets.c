@@ -209,7 +209,7 @@ static void leave_one_out(void **state)
     assert_ok(fst_fd_leave_one_out(means, counts, 3, CLASSES, 0, out, err));
     for (int j = 0; j < CLASSES; j++) {
         float p[CLASSES];
-        fst_soften(v.z[2] + 3 * CLASSES, 1, CLASSES, 1, p); /* the only sample of label 0 at the last client */
+        fst_softmax(v.z[2] + 3 * CLASSES, 1, CLASSES, 1, p); /* the only sample of label 0 at the last client */
         assert_true(fabs((double)mean[2][j] - (double)p[j]) < 1e-7);
         assert_true(fabs((double)out[j] - ((double)mean[1][j] + (double)mean[2][j]) / 2) < 1e-7);
         assert_true(out[4 + j] == 0); /* nobody else has label 1 */

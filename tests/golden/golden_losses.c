@@ -139,7 +139,7 @@ static float *soft_targets(struct golden *g, const fst_loss *l, const struct pup
     if (fst_kd_takes_logits(l->kd_form))
         memcpy(q, from, pupil_count(p) * sizeof *q);
     else
-        fst_soften(from, p->rows, p->classes, l->kd_form == FST_KD_MSE_PROBABILITIES ? 1 : l->temperature, q);
+        fst_softmax(from, p->rows, p->classes, l->kd_form == FST_KD_MSE_PROBABILITIES ? 1 : l->temperature, q);
     fst_free(z);
     return q;
 }
@@ -418,7 +418,7 @@ static void dsfl(struct golden *g)
     if (open_voices(g, "client", 0, (size_t)golden_number(g, "clients", 0), &p, &v)) {
         float *mean = fst_calloc(pupil_count(&p), sizeof *mean), *target = fst_calloc(pupil_count(&p), sizeof *target);
         for (size_t k = 0; k < v.count; k++)
-            fst_soften(v.logits[k], p.rows, p.classes, 1, v.logits[k]);
+            fst_softmax(v.logits[k], p.rows, p.classes, 1, v.logits[k]);
         check_status(g, fst_dsfl_mean((const float *const *)v.logits, v.count, p.rows, p.classes, mean, &err), &err);
         check_status(g,
                      fst_dsfl_sharpen(era ? FST_SHARPEN_ERA : FST_SHARPEN_ENHANCED_ERA,

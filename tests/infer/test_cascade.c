@@ -349,11 +349,11 @@ static void times(void **state)
 {
     (void)state;
     static struct fixture f;
-    fst_fabric fabric = {.devices = 3,
-                         .edges = 1,
-                         .device_edge = {100, 0.001, false},
-                         .edge_cloud = {8, 0.02, false},
-                         .device_cloud = {8, 0.02, true}};
+    fst_network network = {.devices = 3,
+                           .edges = 1,
+                           .device_edge = {100, 0.001, false},
+                           .edge_cloud = {8, 0.02, false},
+                           .device_cloud = {8, 0.02, true}};
     fst_cascade_times runs[2] = {{.cascade_staged = {.seconds = 2, .planning = 0.5, .transfer = 0.5, .compute = 1},
                                   .cloud_staged = {.seconds = 20, .transfer = 18, .compute = 2},
                                   .cascade = {.seconds = 1, .p99 = 0.25},
@@ -363,7 +363,7 @@ static void times(void **state)
                                   .cascade = {.seconds = 3},
                                   .cloud = {.seconds = 25}}};
     fst_cascade c;
-    fst_cascade_report r = {.cascade = &c, .fabric = &fabric, .times = runs, .runs = 2};
+    fst_cascade_report r = {.cascade = &c, .network = &network, .times = runs, .runs = 2};
     fill(&f);
     evaluate(&c, &f);
     json_t *j = report(&r);
@@ -375,7 +375,7 @@ static void times(void **state)
     CLOSE(json_number_value(at(j, "time.pipeline.ratio")), 10);
     CLOSE(json_number_value(json_array_get(at(j, "time.t2.runs"), 1)), 40);
     CLOSE(json_number_value(at(json_array_get(at(j, "time.pipeline.cascade"), 0), "latency_ms.p99")), 250);
-    CLOSE(json_number_value(at(j, "time.fabric.links.edge_cloud.rate")), 8);
+    CLOSE(json_number_value(at(j, "time.network.links.edge_cloud.rate")), 8);
     json_decref(j);
     fst_cascade_release(&c);
 }

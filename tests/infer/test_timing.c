@@ -15,7 +15,7 @@
 #define SLOW(r, l) ((fst_link){.rate = 1e-6 * (r), .latency = (l)})
 static const fst_service second_each = {.compute = {2, {1, 2}, {1, 2}}}; /* 1 s a row */
 
-static fst_timing go(fst_route route, bool staged, const fst_fabric *f, const fst_flow *w, const fst_service *edge,
+static fst_timing go(fst_route route, bool staged, const fst_network *f, const fst_workload *w, const fst_service *edge,
                      const fst_service *cloud)
 {
     fst_timing t;
@@ -48,10 +48,10 @@ static void costs(void **state)
 static void one_device(void **state)
 {
     (void)state;
-    fst_fabric f = {
+    fst_network f = {
         .devices = 1, .edges = 1, .device_edge = SLOW(1, 10), .edge_cloud = SLOW(2, 20), .device_cloud = SLOW(2, 5)};
     const uint8_t low[] = {0, 1};
-    fst_flow w = {.samples = 2, .offloaded = low, .batch = 2, .sample_bytes = 3, .answer_bytes = 1};
+    fst_workload w = {.samples = 2, .offloaded = low, .batch = 2, .sample_bytes = 3, .answer_bytes = 1};
     fst_timing t = go(FST_ROUTE_CASCADE, false, &f, &w, &second_each, &second_each);
     CLOSE(t.p50, 6 + 10 + 2 + 1 + 10);
     CLOSE(t.seconds, 18 + 21.5 + 1 + 20.5 + 11);
@@ -76,10 +76,10 @@ static void one_device(void **state)
 static void shared_link(void **state)
 {
     (void)state;
-    fst_fabric f = {
+    fst_network f = {
         .devices = 2, .edges = 1, .device_edge = SLOW(1, 0), .edge_cloud = SLOW(1, 0), .device_cloud = SLOW(1, 0)};
     const uint32_t device[] = {1, 0};
-    fst_flow w = {.samples = 2, .device = device, .batch = 1, .sample_bytes = 4};
+    fst_workload w = {.samples = 2, .device = device, .batch = 1, .sample_bytes = 4};
     fst_timing t = go(FST_ROUTE_CASCADE, false, &f, &w, &second_each, &second_each);
     CLOSE(t.seconds, 6);
     CLOSE(t.p50, 5);
@@ -105,10 +105,10 @@ static void shared_link(void **state)
 static void pipeline(void **state)
 {
     (void)state;
-    fst_fabric f = {
+    fst_network f = {
         .devices = 1, .edges = 1, .device_edge = SLOW(1, 0), .edge_cloud = SLOW(1, 0), .device_cloud = SLOW(1, 0)};
     fst_service edge = {.compute = {1, {1}, {2.5}}, .planning = 0.5};
-    fst_flow w = {.samples = 3, .batch = 1, .sample_bytes = 2};
+    fst_workload w = {.samples = 3, .batch = 1, .sample_bytes = 2};
     fst_timing t = go(FST_ROUTE_CASCADE, false, &f, &w, &edge, &second_each);
     CLOSE(t.seconds, 11);
     CLOSE(t.p50, 8);
@@ -119,7 +119,7 @@ static void pipeline(void **state)
     CLOSE(t.transfer, 6);
     CLOSE(t.planning, 1.5);
     CLOSE(t.compute, 7.5);
-    /* a device that makes a batch every 4 s: each is done 5 s behind its making */
+    /* a device that makes a batch every 4 s: each is done 5 s after its making */
     w.interval = 4;
     t = go(FST_ROUTE_CASCADE, false, &f, &w, &edge, &second_each);
     CLOSE(t.seconds, 13);
@@ -132,10 +132,10 @@ static void pipeline(void **state)
 static void joining(void **state)
 {
     (void)state;
-    fst_fabric f = {
+    fst_network f = {
         .devices = 1, .edges = 1, .device_edge = SLOW(1, 0), .edge_cloud = SLOW(1, 0), .device_cloud = SLOW(1, 0)};
     fst_service cloud = {.compute = {1, {2}, {3}}, .batch = 2};
-    fst_flow w = {.samples = 4, .batch = 1, .sample_bytes = 1};
+    fst_workload w = {.samples = 4, .batch = 1, .sample_bytes = 1};
     fst_timing t = go(FST_ROUTE_CLOUD_ONLY, false, &f, &w, &second_each, &cloud);
     CLOSE(t.seconds, 10);
     assert_int_equal(t.cloud.messages, 3);
@@ -146,8 +146,8 @@ static void joining(void **state)
 /* ---- any case ------------------------------------------------------------------------------------ */
 
 struct any {
-    fst_fabric f;
-    fst_flow w;
+    fst_network f;
+    fst_workload w;
     fst_service edge, cloud;
     uint32_t device[300], edge_of[8];
     uint8_t low[300];

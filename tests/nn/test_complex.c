@@ -349,7 +349,7 @@ static void constant_channels(void **state)
         }
 }
 
-/* Zeros behind a ReLU have no phase of their own: everything stays finite. */
+/* Zeros after a ReLU have no phase of their own: everything stays finite. */
 static void zeros_stay_finite(void **state)
 {
     (void)state;

@@ -243,7 +243,7 @@ static void open_case(struct loss_case *c, const fst_loss *l, bool weighted, dou
     fill_normal(c->soft, ROWS * CLASSES, 2, "test.soft", 2);
     fill_labels(c->labels, ROWS, CLASSES, 3);
     if (!fst_kd_takes_logits(l->kd_form))
-        fst_soften(c->soft, ROWS, CLASSES, l->kd_form == FST_KD_MSE_PROBABILITIES ? 1 : l->temperature, c->soft);
+        fst_softmax(c->soft, ROWS, CLASSES, l->kd_form == FST_KD_MSE_PROBABILITIES ? 1 : l->temperature, c->soft);
     for (int i = 0; i < ROWS; i++)
         c->weight[i] = 0.5f + (float)i;
     c->in = (fst_loss_input){.logits = c->logits,
@@ -344,7 +344,7 @@ static void students_like_their_teacher(void **state)
     float z[CLASSES] = {1, -2, 0.5f, 3, 0}, q[CLASSES], grad[CLASSES];
     double row, entropy = 0;
     (void)state;
-    fst_soften(z, 1, CLASSES, 4, q);
+    fst_softmax(z, 1, CLASSES, 4, q);
     for (int i = 0; i < CLASSES; i++)
         entropy -= (double)q[i] * log((double)q[i]);
     for (int form = FST_KD_KL; form <= FST_KD_CROSS_ENTROPY; form++) {

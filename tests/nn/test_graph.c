@@ -186,7 +186,7 @@ static void inputs_are_checked(void **state)
     }
 }
 
-/* The first error stays, whatever is built behind it. */
+/* The first error stays, whatever is built after it. */
 static void errors_stick(void **state)
 {
     (void)state;
@@ -221,7 +221,7 @@ static void every_value_is_read(void **state)
             fst_value a = fst_graph_relu(g, y);
             (void)fst_graph_linear(g, y, "second", 3, true);
             assert_fails(fst_graph_finish(g, a, err), FST_E_ARGUMENT, "linear \"second\") is not read");
-        } else if (kind == 1) { /* behind the output */
+        } else if (kind == 1) { /* after the output */
             (void)fst_graph_relu(g, y);
             assert_fails(fst_graph_finish(g, y, err), FST_E_ARGUMENT, "relu");
         } else if (kind == 2) { /* never read */

@@ -1,4 +1,4 @@
-/* The product of matrices behind the reference kernels against the plain three loops, bit for bit: tiles and packing
+/* The product of matrices after the reference kernels against the plain three loops, bit for bit: tiles and packing
  * must not change a single rounding. */
 #include "nn/support.h"
 

@@ -42,7 +42,7 @@ static void new_data(struct data *d, const fst_graph *g, size_t rows, uint64_t s
     d->soft = new_floats(rows * CLASSES);
     fill_normal(d->x, rows * sample_floats(g), seed, "test.x", 1);
     fill_normal(d->soft, rows * CLASSES, seed, "test.soft", 2);
-    fst_soften(d->soft, rows, CLASSES, 4, d->soft);
+    fst_softmax(d->soft, rows, CLASSES, 4, d->soft);
     fill_labels(d->labels, rows, CLASSES, seed);
 }
 
@@ -385,7 +385,7 @@ static void unit_step(size_t shard, fst_loss loss, const double *weight, double 
     fst_step_result r;
     float soft[12];
     fst_trainer_options to = {.batch_size = 5, .shard_size = shard, .threads = 1, .backend = "reference"};
-    fst_soften(teacher, 4, 3, 2, soft);
+    fst_softmax(teacher, 4, 3, 2, soft);
     assert_ok(fst_state_init(&s, g, err));
     assert_ok(fst_optim_init(&o, &descent, s.param_count, err));
     assert_ok(fst_trainer_new(&t, g, &to, err));
@@ -603,7 +603,7 @@ static void count_kernel(void *ctx, const fst_kernel_info *k, double seconds)
     p->seconds += seconds;
 }
 
-/* Kernels run alone behind a step, also when the step's own input is gone (a sanitizer sees it if not). */
+/* Kernels run alone after a step, also when the step's own input is gone (a sanitizer sees it if not). */
 static void profiles_run_behind_a_step(void **state)
 {
     (void)state;

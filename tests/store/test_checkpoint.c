@@ -179,7 +179,7 @@ static void test_wrong_layouts_leave_the_destination_alone(void **state)
 }
 
 /* Every bit of the file, header and data. A flip may only go unnoticed where it changes nothing that counts
- * (blanks behind the header, the escape of a character): then all content must be as it was. */
+ * (blanks after the header, the escape of a character): then all content must be as it was. */
 static void test_every_flipped_bit_is_found(void **state)
 {
     (void)state;

@@ -391,7 +391,7 @@ static void test_damaged_and_foreign_files(void **state)
     assert_null(r);
 }
 
-/* Pages overwritten behind an intact first page: an error, never a crash or a wrong "no runs". */
+/* Pages overwritten after an intact first page: an error, never a crash or a wrong "no runs". */
 static void test_damage_behind_the_header(void **state)
 {
     (void)state;

@@ -40,7 +40,7 @@ for file in device_load/batches.safetensors edge_infer/predictions.safetensors e
 done
 same "route" "$(report cloud_infer route)" cascade
 same "samples" "$(report cloud_infer summary.samples)" 120
-same "devices" "$(report cloud_infer time.fabric.devices)" 4
+same "devices" "$(report cloud_infer time.network.devices)" 4
 sent=$(report cloud_infer summary.offloaded)
 true_that "nothing or everything goes to the cloud: $sent" holds "$sent > 0 && $sent < 120"
 same "low confidence at the edge" "$(report edge_infer threshold.low_confidence)" "$sent"

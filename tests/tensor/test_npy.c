@@ -54,7 +54,7 @@ static struct file npy(int version, const char *dictionary, const void *data, si
     return f;
 }
 
-/* From an exact copy, so that a sanitizer sees a read behind the end. */
+/* From an exact copy, so that a sanitizer sees a read after the end. */
 static fst_status parse(fst_array *out, const struct file *f, fst_error *err)
 {
     unsigned char *exact = malloc(f->len ? f->len : 1);

@@ -106,7 +106,7 @@ static void the_model_is_found_wherever_it_stands(void **state)
     static const float weight[4] = {1, -1, 0.5f, 2}, bias[2] = {0, 0.25f};
     static const struct {
         const char *name, *prefix, *before;
-        size_t more; /* tensors behind the model's */
+        size_t more; /* tensors after the model's */
     } files[] = {
         {"best_acc", NULL, "", 0},   {"best_acc", "state_dict.", "state_dict.", 0},
         {"inner", NULL, "", 0},      {"inner", "fc", "", 0},

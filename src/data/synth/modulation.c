@@ -102,7 +102,7 @@ static void shaped(const fst_synth *g, int modulation, fst_rng *r, double timing
     }
 }
 
-/* The share of a Gauss-filtered bit that has gone by t symbols behind its middle (Murota and Hirade 1981). */
+/* The share of a Gauss-filtered bit that has gone by t symbols after its middle (Murota and Hirade 1981). */
 static double gauss_step(double t, double bt)
 {
     double k = FST__TAU * bt / sqrt(2 * log(2.0));
@@ -112,7 +112,7 @@ static double gauss_step(double t, double bt)
     return (u * qu + pu - v * qv - pv) / k;
 }
 
-/* Phase pulse in turns of a full step: 0 before the bit, 1/2 * index behind it. */
+/* Phase pulse in turns of a full step: 0 before the bit, 1/2 * index after it. */
 static double phase_pulse(const fst_synth *g, int modulation, double t)
 {
     double h = g->spec.params.modulation.index / 2;
@@ -153,7 +153,7 @@ static void continuous_phase(const fst_synth *g, int modulation, fst_rng *r, dou
 
 /* ---- analogue ---------------------------------------------------------------------------------------- */
 
-/* White noise through a low pass (windowed sinc of 2 HALF + 1 taps, standard deviation 1 behind it), moved up by
+/* White noise through a low pass (windowed sinc of 2 HALF + 1 taps, standard deviation 1 after it), moved up by
  * `shift` cycles a sample: message in re, and in im with a shift. */
 static void message(fst_rng *r, double cutoff, double shift, struct fst__scratch *s)
 {

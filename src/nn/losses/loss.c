@@ -31,7 +31,7 @@ void fst_log_softmax(const float *logits, int classes, double temperature, doubl
         out[j] = fst__log_p(&norm, logits[j]);
 }
 
-void fst_soften(const float *logits, size_t rows, int classes, double temperature, float *out)
+void fst_softmax(const float *logits, size_t rows, int classes, double temperature, float *out)
 {
     for (size_t r = 0; r < rows; r++) {
         const float *z = logits + r * (size_t)classes;

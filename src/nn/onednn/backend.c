@@ -380,7 +380,7 @@ fst_status fdn_new_reorder(struct fst_context *c, struct fst_op *op, const char 
     }
     if (out)
         *out = k;
-    /* Reorders need no scratchpad as a rule; if one does, it lies behind what the op has in its scratch. */
+    /* Reorders need no scratchpad as a rule; if one does, it lies after what the op has in its scratch. */
     size_t behind = 0;
     if (target.field == SCRATCH)
         behind = target.offset + fdn_round64(fdn_bytes(to));

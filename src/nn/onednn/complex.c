@@ -1,6 +1,6 @@
 /*
  * Complex convolution and linear on oneDNN. Without biases the two real layers lie together in the parameter span, so
- * one primitive computes both: of twice the outputs, over the real and the imaginary rows. A pass behind it combines
+ * one primitive computes both: of twice the outputs, over the real and the imaginary rows. A pass after it combines
  * the four products ((re, im) by (r, i)) into the complex result; before the backward primitives a pass lays out (g, g
  * turned by -90 degrees) for them, and then they give the gradients of both layers and of the input without sums of
  * ours. With biases between them, weights and biases are copied together first.
@@ -229,7 +229,7 @@ static fst_status bring_weights(struct twin *t, bool backward, fst_error *err)
     return s;
 }
 
-/* Behind the primitive: what it wrote beside goes to its place, taps that it did not take get 0. */
+/* After the primitive: what it wrote beside goes to its place, taps that it did not take get 0. */
 static fst_status return_weights(struct twin *t, fst_error *err)
 {
     fst_status s = FST_OK;

@@ -126,7 +126,7 @@ static void attention_span(const struct kernel *k, const struct fst_op_args *a, 
     fst__time_freq_forward(k->node, &r, a, (int64_t)from, (int64_t)count);
 }
 
-/* The input's gradient passes through its own memory even when nobody wants it: then behind the loops' scratch. */
+/* The input's gradient passes through its own memory even when nobody wants it: then after the loops' scratch. */
 static void attention_backward_span(const struct kernel *k, const struct fst_op_args *a, size_t from, size_t count)
 {
     struct fst_runs r = runs_of(k, a);

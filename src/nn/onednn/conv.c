@@ -1,6 +1,6 @@
 /*
  * Convolution and linear on oneDNN, one maker for both. Weights are brought into the layout (and the type) that the
- * primitive chose: before every pass in training, once in inference, where a batch norm behind a convolution is
+ * primitive chose: before every pass in training, once in inference, where a batch norm after a convolution is
  * multiplied into them as well.
  */
 #include <math.h>

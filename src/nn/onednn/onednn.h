@@ -119,7 +119,7 @@ fst_status fdn_add_loop(struct fst_context *c, struct fst_op *op, const char *na
 /* One that is not cut. */
 fst_status fdn_add_call(struct fst_context *c, struct fst_op *op, const char *name, bool backward, fst_kernel_fn run,
                         const struct fst_node *n, fst_error *err);
-/* The gradient of a ReLU that was computed behind this op: a mask on the gradient, in place. */
+/* The gradient of a ReLU that was computed after this op: a mask on the gradient, in place. */
 fst_status fdn_add_mask(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err);
 fst_status fdn_accumulate(struct fst_context *c, const struct fst_layout *l, struct fst_kernel **out, fst_error *err);
 
@@ -155,7 +155,7 @@ struct fdn_weighted {
 fst_status fdn_weighted_init(struct fdn_weighted *w, struct fst_context *c, const struct fst_op_request *r,
                              struct fst_op *op, fst_error *err);
 fst_status fdn_weighted_forward(struct fdn_weighted *w, fst_error *err);
-/* The op's own layouts, behind fdn_weighted_forward: those of the primitive, with tokens taken apart again. */
+/* The op's own layouts, after fdn_weighted_forward: those of the primitive, with tokens taken apart again. */
 fst_status fdn_weighted_ends(struct fdn_weighted *w, fst_error *err);
 fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err);
 fst_status fdn_weighted_backward_data(struct fdn_weighted *w, fst_error *err);

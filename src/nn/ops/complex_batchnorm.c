@@ -160,7 +160,7 @@ static size_t shared(const struct fst_node *n)
 
 /* ---- the reference ------------------------------------------------------------------------------------------ */
 
-struct walk { /* over the values of a channel; the imaginary part lies `imaginary` behind the real one */
+struct walk { /* over the values of a channel; the imaginary part lies `imaginary` after the real one */
     int64_t channels, plane, samples, imaginary;
 };
 

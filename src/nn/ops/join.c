@@ -59,7 +59,7 @@ static fst_status concat_shape(struct fst_node *n, fst_error *err)
         n->out.dim[0] += s.dim[0];
         s.dim[0] = n->in.dim[0];
         if (!fst_shape_equal(&s, &n->in))
-            return fst_fail(err, FST_E_ARGUMENT, "%s and %s differ behind the first dimension",
+            return fst_fail(err, FST_E_ARGUMENT, "%s and %s differ after the first dimension",
                             fst_shape_text(&n->in, a, sizeof a), fst_shape_text(input_shape(n, j), b, sizeof b));
     }
     return FST_OK;

@@ -19,7 +19,7 @@ static inline double element(const struct fst_matrix *x, int64_t i, int64_t j)
     return x->f ? (double)x->f[at] : x->d[at];
 }
 
-/* Rows behind the end are 0. */
+/* Rows after the end are 0. */
 static void pack_a(struct tile *t, const struct fst_matrix *x, int64_t m0, int64_t k0)
 {
     for (int64_t i = 0; i < (t->m + ROWS - 1) / ROWS * ROWS; i++) {

@@ -205,7 +205,7 @@ void fst__norm_forward(const struct fst_norm_walk *w, const void *in, void *out,
 /* ---- backward ------------------------------------------------------------------------------------------------------
  */
 
-/* The gradient behind the ReLU; read in any case, so that the choice is a blend of vectors. */
+/* The gradient after the ReLU; read in any case, so that the choice is a blend of vectors. */
 ALWAYS float masked(const void *out, const void *grad, int64_t i, bool mask, bool half)
 {
     float g = get(grad, i, half);

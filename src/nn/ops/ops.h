@@ -61,7 +61,7 @@ struct fst_linear_sizes fst__linear_sizes(const struct fst_node *n, int64_t batc
 void fst__linear_forward(const struct fst_node *n, const struct fst_op_args *a, const float *weight);
 void fst__linear_backward(const struct fst_node *n, const struct fst_op_args *a, const float *weight);
 
-/* Writes W / sigma to `to`, and behind it (fst__spectral_weights bytes on) what the gradient needs. In training that is
+/* Writes W / sigma to `to`, and after it (fst__spectral_weights bytes on) what the gradient needs. In training that is
  * not frozen, one power iteration first. */
 void fst__spectral_prepare(const struct fst_node *n, const struct fst_op_args *a, void *to);
 /* a->grad_param[0], the gradient of W / sigma, becomes that of W. kept: what fst__spectral_prepare has written. */

@@ -37,7 +37,7 @@ static double flops(const struct fst_node *n)
 struct sample {                 /* one sample's forward pass, C channels, P positions, H hidden units */
     double *m0, *m1;            /* C P: |z| + floor, and gated by channel */
     double *average, *gate;     /* C */
-    double *hidden;             /* H, behind the ReLU */
+    double *hidden;             /* H, after the ReLU */
     double *maps, *attention;   /* 2 P: mean and maximum; P */
     double *dm;                 /* C P */
     double *dgate, *dhidden;    /* C, H */

@@ -329,7 +329,7 @@ void fst__time_freq_forward(const struct fst_node *n, const struct fst_runs *r, 
 /* ---- backward
  * -------------------------------------------------------------------------------------------------------------- */
 
-/* The gradient of the magnitude behind the clamp, 0 where that was at work. */
+/* The gradient of the magnitude after the clamp, 0 where that was at work. */
 ALWAYS float through_clamp(float m, float gre, float gim, struct phase p, struct limits z)
 {
     float g = gre * p.cosine + gim * p.sine;
@@ -367,7 +367,7 @@ static void position_backward(const struct fst_node *n, const struct fst_runs *r
     }
 }
 
-/* Sums by lane of the gate's gradient. to_re becomes the gradient of the magnitude behind the channel's gate, to_im
+/* Sums by lane of the gate's gradient. to_re becomes the gradient of the magnitude after the channel's gate, to_im
  * what the phase passes on, over the square of its length. */
 FST_HOT static void sum_gates(const struct fst_runs *r, const float *restrict re, const float *restrict im,
                               const float *restrict gre, const float *restrict gim, const float *restrict gate,

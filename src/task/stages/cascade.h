@@ -70,12 +70,12 @@ fst_status fst__edge_result_read(const struct session *s, size_t count, struct e
 /* ---- cascade_time.c ---- */
 /* The task's devices, links and servers; release with fst__clock_release. */
 struct clock {
-    fst_fabric fabric;
-    fst_flow flow;
+    fst_network network;
+    fst_workload workload;
     fst_service edge, cloud;
-    const double *confidence; /* of the flow's samples, for fst__clock_seconds */
+    const double *confidence; /* of the workload's samples, for fst__clock_seconds */
     uint32_t *edge_of;
-    uint8_t *offloaded; /* the flow's */
+    uint8_t *offloaded; /* the workload's */
 };
 fst_status fst__clock_init(const struct session *s, const struct batches *b, const double *confidence,
                            struct clock *out, fst_error *err);

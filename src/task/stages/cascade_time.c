@@ -26,19 +26,19 @@ fst_status fst__clock_init(const struct session *s, const struct batches *b, con
     }
     for (int64_t i = 0; i < t.devices; i++)
         c.edge_of[i] = (uint32_t)fst__edge_of_device(&t, i);
-    c.fabric = (fst_fabric){.devices = (size_t)t.devices,
-                            .edges = (size_t)t.edges,
-                            .edge_of = c.edge_of,
-                            .device_edge = link_of(&t.links.device_edge),
-                            .edge_cloud = link_of(&t.links.edge_cloud),
-                            .device_cloud = link_of(&t.links.device_cloud)};
-    c.flow = (fst_flow){.samples = b->count,
-                        .device = b->device,
-                        .offloaded = c.offloaded,
-                        .batch = (size_t)d->batch_size,
-                        .interval = d->interval,
-                        .sample_bytes = (double)fst_source_sample_bytes(s->test),
-                        .answer_bytes = FST__ANSWER_BYTES};
+    c.network = (fst_network){.devices = (size_t)t.devices,
+                              .edges = (size_t)t.edges,
+                              .edge_of = c.edge_of,
+                              .device_edge = link_of(&t.links.device_edge),
+                              .edge_cloud = link_of(&t.links.edge_cloud),
+                              .device_cloud = link_of(&t.links.device_cloud)};
+    c.workload = (fst_workload){.samples = b->count,
+                                .device = b->device,
+                                .offloaded = c.offloaded,
+                                .batch = (size_t)d->batch_size,
+                                .interval = d->interval,
+                                .sample_bytes = (double)fst_source_sample_bytes(s->test),
+                                .answer_bytes = FST__ANSWER_BYTES};
     *out = c;
     return FST_OK;
 }
@@ -67,9 +67,9 @@ double fst__clock_seconds(void *clock, double threshold)
 {
     struct clock *c = clock;
     fst_timing t;
-    for (size_t i = 0; i < c->flow.samples; i++)
+    for (size_t i = 0; i < c->workload.samples; i++)
         c->offloaded[i] = c->confidence[i] < threshold;
-    fst_status st = fst_timing_run(&t, FST_ROUTE_CASCADE, true, &c->fabric, &c->flow, &c->edge, &c->cloud, NULL);
+    fst_status st = fst_timing_run(&t, FST_ROUTE_CASCADE, true, &c->network, &c->workload, &c->edge, &c->cloud, NULL);
     return st ? NAN : t.seconds;
 }
 
@@ -86,11 +86,12 @@ fst_status fst__clock_times(struct clock *c, const uint8_t *offloaded, fst_casca
                 {&t.cloud_staged, FST_ROUTE_CLOUD_ONLY, true}};
     fst_status st = FST_OK;
     if (offloaded)
-        memcpy(c->offloaded, offloaded, c->flow.samples);
+        memcpy(c->offloaded, offloaded, c->workload.samples);
     else
-        memset(c->offloaded, 0, c->flow.samples);
+        memset(c->offloaded, 0, c->workload.samples);
     for (size_t i = 0; !st && i < sizeof ways / sizeof *ways; i++)
-        st = fst_timing_run(ways[i].to, ways[i].route, ways[i].staged, &c->fabric, &c->flow, &c->edge, &c->cloud, err);
+        st = fst_timing_run(ways[i].to, ways[i].route, ways[i].staged, &c->network, &c->workload, &c->edge, &c->cloud,
+                            err);
     if (!st)
         *out = t;
     return st;
