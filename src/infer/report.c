@@ -296,9 +296,11 @@ static double mean(const fst_cascade_report *r, bool cloud, bool staged)
     return r->runs && r->route != (cloud ? FST_REPORT_EDGE_ONLY : FST_REPORT_CLOUD_ONLY) ? sum / (double)r->runs : NAN;
 }
 
-static double ratio(double t2, double t1)
+/* T2/T1; NaN where the cloud was asked nothing: the times would compare two models, not a cascade with one. */
+static double ratio(const fst_cascade_report *r, bool staged)
 {
-    return t1 > 0 ? t2 / t1 : NAN;
+    double t1 = mean(r, false, staged), t2 = mean(r, true, staged);
+    return r->cascade->all.offloaded && t1 > 0 ? t2 / t1 : NAN;
 }
 
 static json_t *times(const fst_cascade_report *r)
@@ -308,7 +310,7 @@ static json_t *times(const fst_cascade_report *r)
     json_t *j = json_object(), *pipeline = json_object(), *cascades = json_array(), *clouds = json_array();
     set(j, "t1", trial(r, false));
     set(j, "t2", trial(r, true));
-    set(j, "ratio", number(ratio(mean(r, true, true), mean(r, false, true))));
+    set(j, "ratio", number(ratio(r, true)));
     for (size_t i = 0; i < r->runs; i++) {
         if (r->route != FST_REPORT_CLOUD_ONLY)
             json_array_append_new(cascades, timing(&r->times[i].cascade));
@@ -317,7 +319,7 @@ static json_t *times(const fst_cascade_report *r)
     }
     set(pipeline, "t1", number(mean(r, false, false)));
     set(pipeline, "t2", number(mean(r, true, false)));
-    set(pipeline, "ratio", number(ratio(mean(r, true, false), mean(r, false, false))));
+    set(pipeline, "ratio", number(ratio(r, false)));
     set(pipeline, "cascade", cascades);
     set(pipeline, "cloud_only", clouds);
     set(j, "pipeline", pipeline);
@@ -373,7 +375,7 @@ static json_t *summary(const fst_cascade_report *r)
     set(j, "temperature", number(c->temperature));
     set(j, "t1", number(mean(r, false, true)));
     set(j, "t2", number(mean(r, true, true)));
-    set(j, "ratio", number(ratio(mean(r, true, true), mean(r, false, true))));
+    set(j, "ratio", number(ratio(r, true)));
     set(j, "corrected", c->labelled && r->route == FST_REPORT_CASCADE ? whole(c->corrected) : json_null());
     set(j, "spoiled", c->labelled && r->route == FST_REPORT_CASCADE ? whole(c->spoiled) : json_null());
     set(j, "edge_latency_p99_ms", number(r->edge_runs ? r->edge_measured->p99 * 1e3 : NAN));

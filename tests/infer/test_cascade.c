@@ -378,6 +378,19 @@ static void times(void **state)
     CLOSE(json_number_value(at(j, "time.network.links.edge_cloud.rate")), 8);
     json_decref(j);
     fst_cascade_release(&c);
+    /* the cloud was asked nothing, or there was nothing to ask: no ratio of a cascade */
+    for (int empty = 0; empty < 2; empty++) {
+        f.in.threshold = 0;
+        f.in.samples = empty ? 0 : f.in.samples;
+        evaluate(&c, &f);
+        assert_int_equal(c.all.offloaded, 0);
+        j = report(&r);
+        CLOSE(json_number_value(at(j, "time.t1.seconds")), 3);
+        assert_true(json_is_null(at(j, "time.ratio")) && json_is_null(at(j, "summary.ratio")));
+        assert_true(json_is_null(at(j, "time.pipeline.ratio")));
+        json_decref(j);
+        fst_cascade_release(&c);
+    }
 }
 
 int main(void)

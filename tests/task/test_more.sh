@@ -59,6 +59,7 @@ cosine=(--set stages.cloud_pretrain.schedule=cosine --mode pretrain)
 expect 0 run "$task" --no-reuse --set output=cosine "${cosine[@]}"
 expect 0 run "$task" --no-reuse --set output=cosine "${cosine[@]}" --set stages.cloud_pretrain.epochs=4
 unsaid err "going on"
+said err "epochs was 2 and is 4; it begins anew, since the learning rate of cosine depends on the number of epochs"
 expect 0 run "$task" --no-reuse --set output=whole "${cosine[@]}" --set stages.cloud_pretrain.epochs=4
 same "4 epochs of cosine" "$(models "$task/cosine")" "$(models "$task/whole")"
 

@@ -13,7 +13,7 @@ const char *const fst__data_sources[] = {"auto",  "idx",   "cifar10", "cifar100"
                                          "array", "sigmf", "radioml", "synth",    NULL};
 static const char *const partitions[] = {"iid", "dirichlet", "shards", "quantity", NULL};
 static const char *const optimizers[] = {"sgd", "adam", "adamw", NULL};
-static const char *const schedules[] = {"constant", "cosine", "multistep", "step", "warmup_cosine", NULL};
+const char *const fst__schedule_names[] = {"constant", "cosine", "multistep", "step", "warmup_cosine", NULL};
 static const char *const contents[] = {"auto", "probabilities", "logits", NULL};
 static const char *const encodings[] = {"f32", "f16", "top_k", NULL};
 static const char *const kd_losses[] = {"kl",           "cross_entropy", "mse_logits", "mse_probabilities",
@@ -156,7 +156,7 @@ static const fst__schema optimizer_schema =
     FST__SCHEMA(struct optimizer_section, optimizer_fields, .shorthand = "name");
 
 static const fst__field schedule_fields[] = {
-    FST__F_ENUM(struct schedule_section, name, schedules, "constant", "how the rate changes over the epochs"),
+    FST__F_ENUM(struct schedule_section, name, fst__schedule_names, "constant", "how the rate changes over the epochs"),
     FST__F_DOUBLE(struct schedule_section, eta_min, 0, 1000, "0", "the lowest rate",
                   .when = {FST__WITH("name", "cosine", "warmup_cosine")}),
     FST__F_ABOVE(struct schedule_section, gamma, 0, 1, "0.1", "the factor",

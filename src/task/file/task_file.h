@@ -184,7 +184,7 @@ bool fst__is_synth(const struct data_section *d);
 /* Is there a setting class_weights? (class_weights.c) */
 bool fst__weighs_classes(const struct class_weights *w);
 
-extern const char *const fst__data_sources[], *const fst__strategy_names[];
+extern const char *const fst__data_sources[], *const fst__strategy_names[], *const fst__schedule_names[];
 extern const char *const fst__layouts[];                          /* as fst_layout */
 extern const fst__schema fst__synth_schema, fst__topology_schema; /* topology.c */
 extern const fst__schema fst__task_schema, fst__training_schema;  /* the latter of struct training alone */

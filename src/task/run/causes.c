@@ -137,6 +137,23 @@ static void compare(struct causes *c, const char *from, const char *other, bool 
     }
 }
 
+/* More epochs begin anew where the learning rate of the first one depends on how many there are. */
+static void add_schedule(struct causes *c, const struct session *s, enum step step)
+{
+    const struct stages_section *f = &s->task->file.stages;
+    bool rounds = step == STEP_FEDERATE;
+    const struct schedule_section *schedule = step == STEP_PRETRAIN ? &f->cloud_pretrain.schedule
+                                              : rounds              ? &f->federated_train.schedule
+                                                                    : &f->edge_kd.training.schedule;
+    char text[200];
+    if (step > STEP_FEDERATE || step == STEP_SOFT || fst__extendable(s, step) ||
+        !strstr(c->text, rounds ? ".rounds was" : ".epochs was"))
+        return;
+    snprintf(text, sizeof text, "it begins anew, since the learning rate of %s depends on the number of %s",
+             fst__schedule_names[schedule->name], rounds ? "rounds" : "epochs");
+    add(c, text);
+}
+
 void fst__tell_causes(const struct session *s, enum step step)
 {
     fst_buf text = {0};
@@ -148,6 +165,7 @@ void fst__tell_causes(const struct session *s, enum step step)
     if (was && s->inputs[step] && strcmp(was, s->inputs[step])) {
         compare(&c, was, s->inputs[step], false);
         compare(&c, s->inputs[step], was, true);
+        add_schedule(&c, s, step);
     }
     if (c.used)
         fst_log(FST_LOG_INFO, "%s is done again: %s", fst__step_names[step], c.text);

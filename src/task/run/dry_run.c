@@ -65,8 +65,10 @@ static fst_status tell(const struct session *s, const struct work *w, fst_buf *o
     if (!st)
         st = fst_buf_printf(out, err, "  %-16s %.1f GFLOP, memory %s\n", "", flops, bytes_text(memory, mem));
     if (!st && (w->bytes_up > 0 || w->bytes_down > 0))
-        st = fst_buf_printf(out, err, "  %-16s up %s, down %s\n", "", bytes_text(w->bytes_up, up),
-                            bytes_text(w->bytes_down, down));
+        st = fst_buf_printf(out, err, "  %-16s %s%s%s%s%s\n", "", w->bytes_up > 0 ? "up " : "",
+                            w->bytes_up > 0 ? bytes_text(w->bytes_up, up) : "",
+                            w->bytes_up > 0 && w->bytes_down > 0 ? ", " : "", w->bytes_down > 0 ? "down " : "",
+                            w->bytes_down > 0 ? bytes_text(w->bytes_down, down) : "");
     fst_graph_free(own);
     return st;
 }

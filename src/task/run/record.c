@@ -9,6 +9,7 @@
 #include "session.h"
 
 #define RECORD_FORMAT "fedstill-stage-1"
+#define OWN_DIGEST "record_digest"
 enum { MAX_RECORD = 1 << 20 };
 #define MAX_ARTIFACT ((size_t)64 << 30)
 
@@ -327,6 +328,28 @@ static bool parse_record(json_t *j, struct record *r)
     return true;
 }
 
+/* The digest that a record has of itself: of its values in canonical JSON, without this one. */
+static bool own_digest(json_t *record, char out[FST_DIGEST_HEX])
+{
+    json_t *rest = json_copy(record);
+    json_object_del(rest, OWN_DIGEST);
+    char *text = json_dumps(rest, JSON_COMPACT | JSON_SORT_KEYS);
+    if (text)
+        digest_of(text, strlen(text), out);
+    json_decref(rest);
+    free(text);
+    return text;
+}
+
+/* Was the record changed by somebody else than its step? Records of older versions do not say. */
+static bool was_changed(json_t *record)
+{
+    char now[FST_DIGEST_HEX];
+    json_t *said = json_object_get(record, OWN_DIGEST);
+    const char *text = json_string_value(said);
+    return said && !(text && own_digest(record, now) && !strcmp(text, now));
+}
+
 static bool unchanged(const char *folder, const char *name, const char *digest)
 {
     char now[FST_DIGEST_HEX] = "";
@@ -348,13 +371,16 @@ static bool edges_unchanged(const char *folder, const struct record *r)
     return same;
 }
 
-static bool read_record(const char *folder, struct record *out)
+/* changed: whether its figures are not those that its step wrote; NULL: nobody wants to know. */
+static bool read_record(const char *folder, struct record *out, bool *changed)
 {
     fst_buf text = {0};
     char *path = fst_path_join(folder, "stage.json");
     bool ok = path && fst_file_exists(path) && !fst_file_read(path, MAX_RECORD, &text, NULL);
     json_t *j = ok ? json_loadb(text.data, text.len, 0, NULL) : NULL;
     ok = j && parse_record(j, out);
+    if (changed)
+        *changed = ok && was_changed(j);
     json_decref(j);
     fst_buf_release(&text);
     fst_free(path);
@@ -364,7 +390,7 @@ static bool read_record(const char *folder, struct record *out)
 bool fst__record_fingerprint(const char *folder, char out[FST_DIGEST_HEX])
 {
     struct record r;
-    bool there = read_record(folder, &r);
+    bool there = read_record(folder, &r, NULL);
     if (there)
         memcpy(out, r.fingerprint, sizeof r.fingerprint);
     return there;
@@ -373,9 +399,14 @@ bool fst__record_fingerprint(const char *folder, char out[FST_DIGEST_HEX])
 bool fst__record_current_in(const char *folder, const char *fingerprint, struct record *out)
 {
     struct record r;
-    bool ok = read_record(folder, &r) && !strcmp(r.fingerprint, fingerprint) &&
-              unchanged(folder, r.artifact, r.digest) && (!r.extra[0] || unchanged(folder, r.extra, r.extra_digest)) &&
-              edges_unchanged(folder, &r);
+    bool changed = false, ok = read_record(folder, &r, &changed) && !strcmp(r.fingerprint, fingerprint);
+    if (ok && changed)
+        fst_log(FST_LOG_WARN,
+                "%s%sstage.json was changed after its stage wrote it: what it says is not believed, and "
+                "the stage is to be done again",
+                folder, *folder && folder[strlen(folder) - 1] == '/' ? "" : "/");
+    ok = ok && !changed && unchanged(folder, r.artifact, r.digest) &&
+         (!r.extra[0] || unchanged(folder, r.extra, r.extra_digest)) && edges_unchanged(folder, &r);
     if (ok)
         *out = r;
     return ok;
@@ -438,13 +469,13 @@ json_t *fst__edges_json(const struct record *r)
         char name[64];
         snprintf(name, sizeof name, FST__EDGE_MODEL, (int)k + 1);
         const bool model = e->rounds > 0;
-        json_array_append_new(
-            list, json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:s, s:s?, s:s?}", "edge", (json_int_t)k + 1, "samples",
-                            (json_int_t)e->samples, "validation", (json_int_t)e->validation, "rounds",
-                            (json_int_t)e->rounds, "accuracy", real_or_null(e->accuracy), "own_accuracy",
-                            real_or_null(e->own_accuracy), "global_accuracy", real_or_null(e->global_accuracy),
-                            "missing_classes", e->missing, "model", model ? name : NULL, "digest",
-                            model ? e->digest : NULL));
+        json_array_append_new(list,
+                              json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:s, s:s?, s:s?}", "edge",
+                                        (json_int_t)k + 1, "samples", (json_int_t)e->samples, "validation",
+                                        (json_int_t)e->validation, "rounds", (json_int_t)e->rounds, "accuracy",
+                                        real_or_null(e->accuracy), "own_accuracy", real_or_null(e->own_accuracy),
+                                        "global_accuracy", real_or_null(e->global_accuracy), "missing_classes",
+                                        e->missing, "model", model ? name : NULL, "digest", model ? e->digest : NULL));
     }
     return list;
 }
@@ -489,6 +520,9 @@ fst_status fst__record_write(const struct session *s, enum step step, const stru
         json_object_set_new(j, "extra", json_string(r->extra));
         json_object_set_new(j, "extra_digest", json_string(r->extra_digest));
     }
+    char digest[FST_DIGEST_HEX];
+    if (own_digest(j, digest))
+        json_object_set_new(j, OWN_DIGEST, json_string(digest));
     char *text = json_dumps(j, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
     char *path = fst__step_path(s, step, "stage.json");
     fst_status st = text && path ? fst_file_write(path, text, strlen(text), err) : fst_fail_memory(err, 4096);
