@@ -49,6 +49,8 @@ FST_MUST fst_status fst__reader_open_memory(fst__reader *r, const char *name, co
 uint64_t fst__reader_most(const fst__reader *r);
 /* Reads exactly len bytes; fewer are an error that says how many `what` has. */
 FST_MUST fst_status fst__reader_exact(fst__reader *r, void *dst, size_t len, const char *what, fst_error *err);
+/* Passes over len bytes that nobody wants. */
+FST_MUST fst_status fst__reader_skip(fst__reader *r, uint64_t len, const char *what, fst_error *err);
 /* Fails when bytes follow. */
 FST_MUST fst_status fst__reader_finish(fst__reader *r, fst_error *err);
 void fst__reader_close(fst__reader *r);

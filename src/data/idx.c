@@ -1,8 +1,8 @@
 /*
  * IDX, the format of MNIST and its relatives: two zero bytes, the element type, the rank, the
  * dimensions (big-endian), then the elements. Both headers are read and compared first, then labels; then images are
- * inflated straight into the block that the source keeps. Only unsigned bytes are read, since nothing else is published
- * in this format.
+ * inflated straight into the block that the source keeps: with a limit only those that it leaves, which the labels say,
+ * up to the last of them. Only unsigned bytes are read, since nothing else is published in this format.
  *
  * EMNIST holds several sets in one folder, with names of their own, and its images are stored transposed (columns
  * first): they are turned here, so that letters stand upright as MNIST's digits do.
@@ -263,18 +263,57 @@ static fst_shape sample_shape(const fst_shape *file)
     return s;
 }
 
+/* Which of n images a limit leaves, rising; their labels move to the front. NULL: all. */
+static fst_status pick(fst__held *h, size_t n, uint32_t **out, fst_error *err)
+{
+    *out = NULL;
+    if (!h->limit || h->limit >= n)
+        return FST_OK;
+    uint32_t *index = fst_alloc(h->limit * sizeof *index);
+    fst_status s = index ? fst_stratified_pick(h->own_labels, n, h->limit, index, err)
+                         : fst_fail_memory(err, h->limit * sizeof *index);
+    for (size_t i = 0; !s && i < h->limit; i++)
+        h->own_labels[i] = h->own_labels[index[i]];
+    if (s)
+        fst_free(index);
+    else
+        *out = index;
+    return s;
+}
+
+static fst_status read_picked(fst__held *h, fst__reader *r, const uint32_t *index, size_t bytes, fst_error *err)
+{
+    fst_status s = FST_OK;
+    for (size_t i = 0, at = 0; !s && i < h->base.count; at = index[i++] + 1) {
+        s = fst__reader_skip(r, (uint64_t)(index[i] - at) * bytes, "the images", err);
+        if (!s)
+            s = fst__reader_exact(r, h->own_data + i * bytes, bytes, "the images", err);
+    }
+    return s;
+}
+
 static fst_status read_images(fst__held *h, fst__reader *r, const fst_shape *shape, fst_error *err)
 {
     size_t n = (size_t)shape->dim[0];
+    uint32_t *index = NULL;
     uint64_t whole = 4 + 4 * (uint64_t)shape->rank + (uint64_t)fst_shape_count(shape);
     if (!r->compressed && fst__reader_most(r) != whole)
         return fst_fail(err, FST_E_FORMAT, "%s: %llu bytes, but its header asks for %llu", r->name,
                         (unsigned long long)r->size, (unsigned long long)whole);
     fst_shape sample = sample_shape(shape);
-    fst_status s = fst__held_reserve(h, FST_U8, &sample, n, err);
+    size_t bytes = (size_t)fst_shape_count(&sample);
+    fst_status s = n > UINT32_MAX ? fst_fail(err, FST_E_LIMIT, "%s: more than %u images", r->name, UINT32_MAX)
+                                  : pick(h, n, &index, err);
     if (!s)
-        s = fst__reader_exact(r, h->own_data, n * (size_t)fst_shape_count(&sample), "the images", err);
-    return s ? s : fst__reader_finish(r, err);
+        s = fst__held_reserve(h, FST_U8, &sample, index ? h->limit : n, err);
+    if (!s && index)
+        s = read_picked(h, r, index, bytes, err);
+    else if (!s)
+        s = fst__reader_exact(r, h->own_data, n * bytes, "the images", err);
+    if (!s && !index)
+        s = fst__reader_finish(r, err);
+    fst_free(index);
+    return s;
 }
 
 /* Columns become rows. */

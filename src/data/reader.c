@@ -186,6 +186,23 @@ fst_status fst__reader_exact(fst__reader *r, void *dst, size_t len, const char *
     return s;
 }
 
+/* Stored bytes are stepped over, compressed ones inflated into nothing. */
+fst_status fst__reader_skip(fst__reader *r, uint64_t len, const char *what, fst_error *err)
+{
+    unsigned char block[4096];
+    if (!r->compressed && len <= r->size - r->at) {
+        r->at += len;
+        return FST_OK;
+    }
+    fst_status s = FST_OK;
+    while (!s && len) {
+        size_t part = len < sizeof block ? (size_t)len : sizeof block;
+        s = fst__reader_exact(r, block, part, what, err);
+        len -= part;
+    }
+    return s;
+}
+
 fst_status fst__reader_finish(fst__reader *r, fst_error *err)
 {
     unsigned char extra;

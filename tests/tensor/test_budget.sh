@@ -112,6 +112,17 @@ printf '{"__metadata__":{"format":"fedstill-model-1","arch":"resnet50","classes"
 bounded 8 1 model info "$folder/promise.safetensors"
 said err "tensors do not fit the network"
 
+# ---- a limit: of 235 MB of images that 230 kB inflate to, only those that it leaves are kept; 9 of each of two labels
+mkdir "$folder/idx"
+{ printf '\0\0\10\3\0\4\223\340\0\0\0\34\0\0\0\34' && head -c 235200000 /dev/zero; } |
+    gzip -1 >"$folder/idx/train-images-idx3-ubyte.gz"
+{ printf '\0\0\10\1\0\4\223\340' && repeat '01' 150000 | tr 01 '\000\001'; } |
+    gzip >"$folder/idx/train-labels-idx1-ubyte.gz"
+bounded 16 0 data import "$folder/idx" --limit 18 --out "$folder/few.npz"
+expect 0 data info "$folder/few.npz"
+row "0 0 9 50.00 % ##############################"
+bounded 16 1 data import "$folder/idx" --out "$folder/none.npz"
+
 # ---- task files and parameters: aliases, depth, objects
 {
     printf 'name: laugh\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n'
