@@ -1,13 +1,13 @@
 /*
  * SigMF recordings as a source: each annotation is cut into windows of one length, labelled with its core:label.
  * Windows of one annotation, or of annotations with the same fedstill:burst, are one group. A folder of recordings is
- * one source, and so is an archive. Metadata are parsed in sigmf_meta.c and sigmf_notes.c.
+ * one source, and so is an archive. Recordings are found in sigmf_find.c, metadata parsed in sigmf_meta.c and
+ * sigmf_notes.c.
  *
  * Recordings are found and checked first; then the classes are numbered over all of them; then windows are read,
  * converted and copied one by one, as many as `limit` wants. Memory is that of the windows, and of an archive while it
  * is read.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -18,332 +18,37 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "sigmf.h"
 
 static const fst_source_vtable vtable = {"sigmf", fst__held_get, fst__held_close};
 
-enum { META_MAX_BYTES = 512 << 20, BLOCK = 1 << 16, MAX_RECORDINGS = 1 << 16, MAX_WIDTH = 16 };
+enum { BLOCK = 1 << 16, MAX_WIDTH = 16 };
 /* Windows may overlap, for several signals at a time, but not so often that a small file becomes a large memory. */
 enum { MAX_OVERLAP = 64, ALWAYS_SAMPLES = 8 << 20 };
 
-/* One recording: its metadata, and its samples in a file or in memory. */
-struct recording {
-    fst__sigmf meta;
-    char *data_path;
-    unsigned char *own;          /* memory that goes with the recording; NULL: somebody else's */
-    const unsigned char *memory; /* NULL: in the file */
-    uint64_t bytes, samples;
-};
-
-struct named {
-    const char *name; /* in the source's class_names */
-    int32_t class;
-};
-
-struct job {
-    const char *name;
-    size_t window, limit;
-    struct recording *all;
-    size_t count, cap;
-    struct named *index; /* the classes, sorted by name */
-    size_t classes;
-    uint32_t *picks; /* which windows are read, rising; NULL: all */
-    fst__held *held;
-};
-
-static void recording_release(struct recording *r)
+static void job_release(struct fst__sigmf_job *j)
 {
-    fst__sigmf_release(&r->meta);
-    fst_free(r->data_path);
-    fst_free(r->own);
-    *r = (struct recording){0};
-}
-
-static void recordings_release(struct job *j)
-{
-    for (size_t i = 0; i < j->count; i++)
-        recording_release(&j->all[i]);
-    fst_free(j->all);
-    j->all = NULL;
-    j->count = j->cap = 0;
-}
-
-static void job_release(struct job *j)
-{
-    recordings_release(j);
+    fst__sigmf_release_recordings(j);
     fst_free(j->index);
     fst_free(j->picks);
 }
 
-/* ---- finding recordings --------------------------------------------------------------------- */
-
-static bool is_meta(const char *name)
-{
-    return fst__ends_with(name, FST__SIGMF_META) && name[0] != '.';
-}
-
-static bool is_archive(const char *name)
-{
-    return fst__ends_with(name, FST__SIGMF_ARCHIVE) && name[0] != '.';
-}
-
-/* Of a file that is named, not found in a folder: the standard's ending, or tar's. */
-static bool named_archive(const char *path)
-{
-    return fst__ends_with(path, FST__SIGMF_ARCHIVE) || fst__ends_with(path, ".tar");
-}
-
-static bool holds_recordings(const char *folder)
-{
-    DIR *d = opendir(folder);
-    struct dirent *e;
-    bool yes = false;
-    while (d && !yes && (e = readdir(d)))
-        yes = is_meta(e->d_name) || is_archive(e->d_name);
-    if (d)
-        closedir(d);
-    return yes;
-}
-
-static bool probe(const char *path)
-{
-    if (!fst__is_folder(path))
-        return fst_file_exists(path) &&
-               (fst__ends_with(path, FST__SIGMF_META) || fst__ends_with(path, FST__SIGMF_DATA) || named_archive(path));
-    char *train = fst_path_join(path, "train");
-    bool yes = holds_recordings(path) || (train && fst__is_folder(train) && holds_recordings(train));
-    fst_free(train);
-    return yes;
-}
-
-/* "a.sigmf-meta" of "a.sigmf-data" and the other way round. */
-static char *sibling(const char *path, const char *ending)
-{
-    char *other = fst_strdup(path);
-    if (other)
-        memcpy(other + strlen(other) - strlen(ending), ending, strlen(ending));
-    return other;
-}
-
-/* The data file of the metadata at `path`: core:dataset in the same folder, or the one of the same name. */
-static char *data_of(const char *path, const char *dataset)
-{
-    const char *slash = strrchr(path, '/');
-    fst_buf b = {0};
-    if (!dataset)
-        return sibling(path, FST__SIGMF_DATA);
-    char *copy = NULL;
-    if (!fst_buf_printf(&b, NULL, "%.*s%s", slash ? (int)(slash + 1 - path) : 0, path, dataset))
-        copy = fst_strdup(b.data);
-    fst_buf_release(&b);
-    return copy;
-}
-
-static fst_status job_room(struct job *j, fst_error *err)
-{
-    if (j->count >= MAX_RECORDINGS)
-        return fst_fail(err, FST_E_LIMIT, "%s: more than %d recordings", j->name, MAX_RECORDINGS);
-    if (j->count == j->cap) {
-        size_t cap = j->cap ? 2 * j->cap : 16;
-        struct recording *all = fst_realloc(j->all, j->count * sizeof *all, cap * sizeof *all);
-        if (!all)
-            return fst_fail_memory(err, cap * sizeof *all);
-        j->all = all;
-        j->cap = cap;
-    }
-    j->all[j->count++] = (struct recording){0};
-    return FST_OK;
-}
-
-static fst_status add_recording(struct job *j, const char *meta_path, fst_error *err)
-{
-    struct stat st;
-    fst_buf text = {0};
-    fst_status s = job_room(j, err);
-    if (s)
-        return s;
-    struct recording *r = &j->all[j->count - 1];
-    s = fst_file_read(meta_path, META_MAX_BYTES, &text, err);
-    if (!s)
-        s = fst__sigmf_parse(&r->meta, meta_path, text.data ? text.data : "", text.len, err);
-    fst_buf_release(&text);
-    if (s)
-        return s;
-    r->data_path = data_of(meta_path, r->meta.dataset);
-    if (!r->data_path)
-        return fst_fail_memory(err, strlen(meta_path));
-    if (stat(r->data_path, &st) && errno == ENOENT && r->meta.metadata_only)
-        return fst_fail(err, FST_E_UNSUPPORTED, "%s: core:metadata_only, and no samples at %s", meta_path,
-                        r->data_path);
-    if (stat(r->data_path, &st))
-        return fst_fail_errno(err, "%s", r->data_path);
-    if (!S_ISREG(st.st_mode))
-        return fst_fail(err, FST_E_IO, "%s: not a file", r->data_path);
-    r->bytes = (uint64_t)st.st_size;
-    return fst__sigmf_check_data(&r->meta, r->bytes, &r->samples, err);
-}
-
-/* ---- archives ------------------------------------------------------------------------------- */
-
-/* The member of that name; its data go over to the caller. */
-static bool take_data(fst__archive *a, const char *name, struct recording *r)
-{
-    static const unsigned char nothing[1];
-    for (size_t i = 0; i < a->count; i++)
-        if (a->member[i].data && !strcmp(a->member[i].name, name)) {
-            r->own = a->member[i].data;
-            r->memory = r->own ? r->own : nothing;
-            r->bytes = a->member[i].len;
-            a->member[i].data = NULL;
-            return true;
-        }
-    return false;
-}
-
-/* `place` is the archive's path; messages call a recording "x.sigmf: x/x.sigmf-meta". */
-static fst_status add_member(struct job *j, fst__archive *a, const struct fst__member *meta, const char *place,
-                             fst_error *err)
-{
-    fst_buf name = {0};
-    fst_status s = job_room(j, err);
-    if (s)
-        return s;
-    struct recording *r = &j->all[j->count - 1];
-    s = meta->len <= META_MAX_BYTES
-            ? fst_buf_printf(&name, err, "%s: %s", place, meta->name)
-            : fst_fail(err, FST_E_LIMIT, "%s: %s is larger than %d MB", place, meta->name, META_MAX_BYTES >> 20);
-    if (!s)
-        s = fst__sigmf_parse(&r->meta, name.data, (const char *)meta->data, meta->len, err);
-    fst_buf_release(&name);
-    if (s)
-        return s;
-    r->data_path = data_of(meta->name, r->meta.dataset);
-    if (!r->data_path)
-        return fst_fail_memory(err, strlen(meta->name));
-    if (!take_data(a, r->data_path, r))
-        return fst_fail(err, FST_E_FORMAT, "%s: there is no %s in the archive", r->meta.name, r->data_path);
-    return fst__sigmf_check_data(&r->meta, r->bytes, &r->samples, err);
-}
-
-static int members_by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct fst__member *)a)->name, ((const struct fst__member *)b)->name);
-}
-
-static fst_status add_members(struct job *j, fst__archive *a, const char *place, fst_error *err)
-{
-    size_t before = j->count;
-    fst_status s = FST_OK;
-    if (a->count)
-        qsort(a->member, a->count, sizeof *a->member, members_by_name);
-    for (size_t i = 0; !s && i < a->count; i++) {
-        const char *slash = strrchr(a->member[i].name, '/');
-        if (is_meta(slash ? slash + 1 : a->member[i].name) && a->member[i].data)
-            s = add_member(j, a, &a->member[i], place, err);
-    }
-    if (!s && j->count == before)
-        s = fst_fail(err, FST_E_FORMAT,
-                     "%s: no %s file in this archive; of tar files only those of SigMF recordings are read: unpack "
-                     "it with tar -xf and name the folder",
-                     place, FST__SIGMF_META);
-    return s;
-}
-
-static fst_status add_archive(struct job *j, const char *path, fst_error *err)
-{
-    fst__archive a = {0};
-    fst_status s = fst__not_foreign(path, err);
-    if (!s)
-        s = fst__archive_read(&a, path, err);
-    if (!s)
-        s = add_members(j, &a, path, err);
-    fst__archive_release(&a);
-    return s;
-}
-
-/* ---- folders -------------------------------------------------------------------------------- */
+/* ---- labels --------------------------------------------------------------------------------- */
 
 static int by_text(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static int recordings_by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct recording *)a)->meta.name, ((const struct recording *)b)->meta.name);
-}
-
-/* All recordings of a folder, in the order of their names. */
-static fst_status add_folder(struct job *j, const char *folder, fst_error *err)
-{
-    DIR *d = opendir(folder);
-    struct dirent *e;
-    fst_status s = FST_OK;
-    if (!d)
-        return fst_fail_errno(err, "%s", folder);
-    errno = 0;
-    while (!s && (e = readdir(d))) {
-        if (is_meta(e->d_name) || is_archive(e->d_name)) {
-            char *path = fst_path_join(folder, e->d_name);
-            s = path ? FST_OK : fst_fail_memory(err, strlen(folder));
-            if (!s)
-                s = is_meta(e->d_name) ? add_recording(j, path, err) : add_archive(j, path, err);
-            fst_free(path);
-        }
-        errno = 0;
-    }
-    if (!s && errno)
-        s = fst_fail_errno(err, "%s", folder);
-    closedir(d);
-    if (!s && j->count == 0)
-        s = fst_fail(err, FST_E_FORMAT, "%s: no %s file in this folder", folder, FST__SIGMF_META);
-    if (!s)
-        qsort(j->all, j->count, sizeof *j->all, recordings_by_name);
-    return s;
-}
-
-/* Leaves out recordings that say of no sample what it is, and says what was left out. */
-static fst_status keep_labelled(struct job *j, fst_error *err)
-{
-    size_t kept = 0, unlabelled = 0, notes = 0, all = j->count;
-    const char *first = all ? j->all[0].meta.name : j->name;
-    char name[256];
-    snprintf(name, sizeof name, "%s", all == 1 ? first : j->name);
-    for (size_t r = 0; r < j->count; r++) {
-        unlabelled += j->all[r].meta.unlabelled;
-        notes += j->all[r].meta.count;
-        if (j->all[r].meta.count)
-            j->all[kept++] = j->all[r];
-        else
-            recording_release(&j->all[r]);
-    }
-    j->count = kept;
-    if (!notes && unlabelled)
-        return fst_fail(err, FST_E_FORMAT, "%s: none of %zu annotations has a core:label; every window needs one", name,
-                        unlabelled);
-    if (!notes)
-        return fst_fail(err, FST_E_FORMAT, "%s: no annotations; they say which samples are of which class", name);
-    if (unlabelled)
-        fst__warn_once("%s: %zu of %zu annotations have no core:label and are left out", name, unlabelled,
-                       unlabelled + notes);
-    if (kept < all)
-        fst__warn_once("%s: %zu of %zu recordings have no annotation with a core:label and are left out", name,
-                       all - kept, all);
-    return FST_OK;
-}
-
-/* ---- labels --------------------------------------------------------------------------------- */
-
 static int by_name(const void *a, const void *b)
 {
-    return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
+    return strcmp(((const struct fst__sigmf_named *)a)->name, ((const struct fst__sigmf_named *)b)->name);
 }
 
 /* The different labels of the recordings, sorted; n becomes how many. */
-static fst_status different_labels(const struct job *j, const char ***out, size_t *n, fst_error *err)
+static fst_status different_labels(const struct fst__sigmf_job *j, const char ***out, size_t *n, fst_error *err)
 {
     size_t all = 0, k = 0, kept = 0;
     for (size_t r = 0; r < j->count; r++)
@@ -364,7 +69,7 @@ static fst_status different_labels(const struct job *j, const char ***out, size_
 }
 
 /* The recordings' own order, where all have the same one; NULL otherwise. */
-static const json_t *own_order(const struct job *j)
+static const json_t *own_order(const struct fst__sigmf_job *j)
 {
     json_t *first = j->all[0].meta.classes;
     for (size_t r = 1; r < j->count; r++)
@@ -374,7 +79,7 @@ static const json_t *own_order(const struct job *j)
 }
 
 /* Names of classes, and the index over them, from `n` names in the order of labels. */
-static fst_status keep_names(struct job *j, const char *const *names, size_t n, fst_error *err)
+static fst_status keep_names(struct fst__sigmf_job *j, const char *const *names, size_t n, fst_error *err)
 {
     char ***kept = &j->held->base.class_names;
     if (n > FST_MAX_CLASSES)
@@ -384,7 +89,7 @@ static fst_status keep_names(struct job *j, const char *const *names, size_t n, 
         return fst_fail_memory(err, n * sizeof *j->index);
     fst_status s = fst__names_copy(kept, (char *const *)(uintptr_t)names, n, err);
     for (size_t i = 0; !s && i < n; i++)
-        j->index[i] = (struct named){(*kept)[i], (int32_t)i};
+        j->index[i] = (struct fst__sigmf_named){(*kept)[i], (int32_t)i};
     if (!s)
         qsort(j->index, n, sizeof *j->index, by_name);
     j->classes = n;
@@ -392,7 +97,7 @@ static fst_status keep_names(struct job *j, const char *const *names, size_t n, 
 }
 
 /* Classes are numbered as fedstill:classes says, or else by name. */
-static fst_status gather_labels(struct job *j, fst_error *err)
+static fst_status gather_labels(struct fst__sigmf_job *j, fst_error *err)
 {
     const char **labels = NULL;
     size_t n = 0;
@@ -414,10 +119,10 @@ static fst_status gather_labels(struct job *j, fst_error *err)
     return s;
 }
 
-static fst_status class_of(const struct job *j, const fst__sigmf *m, size_t i, int32_t *out, fst_error *err)
+static fst_status class_of(const struct fst__sigmf_job *j, const fst__sigmf *m, size_t i, int32_t *out, fst_error *err)
 {
-    struct named wanted = {m->notes[i].label, 0};
-    const struct named *hit = bsearch(&wanted, j->index, j->classes, sizeof wanted, by_name);
+    struct fst__sigmf_named wanted = {m->notes[i].label, 0};
+    const struct fst__sigmf_named *hit = bsearch(&wanted, j->index, j->classes, sizeof wanted, by_name);
     if (!hit)
         return fst_fail(err, FST_E_MISMATCH, "%s: annotation %zu: label \"%.64s\" is not in %s", m->name,
                         m->notes[i].index, wanted.name,
@@ -441,7 +146,7 @@ static fst_status check_note(const fst__sigmf *m, const fst__sigmf_note *n, uint
 }
 
 /* A few bytes of metadata can name the same samples over and over. */
-static fst_status check_overlap(const struct job *j, uint64_t total, uint64_t window, fst_error *err)
+static fst_status check_overlap(const struct fst__sigmf_job *j, uint64_t total, uint64_t window, fst_error *err)
 {
     uint64_t samples = 0, wanted = 0;
     for (size_t r = 0; r < j->count; r++)
@@ -456,7 +161,7 @@ static fst_status check_overlap(const struct job *j, uint64_t total, uint64_t wi
 }
 
 /* The window's length, and how many there are. */
-static fst_status settle_window(struct job *j, uint64_t *total, fst_error *err)
+static fst_status settle_window(struct fst__sigmf_job *j, uint64_t *total, fst_error *err)
 {
     bool chosen = j->window > 0;
     uint64_t window = chosen ? j->window : j->all[0].meta.notes[0].count, sum = 0;
@@ -481,7 +186,7 @@ static fst_status settle_window(struct job *j, uint64_t *total, fst_error *err)
     return check_overlap(j, sum, window, err);
 }
 
-static fst_status read_raw(const struct recording *r, int fd, uint64_t at, unsigned char *dst, size_t len,
+static fst_status read_raw(const struct fst__recording *r, int fd, uint64_t at, unsigned char *dst, size_t len,
                            fst_error *err)
 {
     if (r->memory) {
@@ -504,8 +209,8 @@ static fst_status read_raw(const struct recording *r, int fd, uint64_t at, unsig
 }
 
 /* `count` samples, which headers may interrupt. */
-static fst_status read_samples(const struct recording *r, int fd, uint64_t start, uint64_t count, unsigned char *dst,
-                               fst_error *err)
+static fst_status read_samples(const struct fst__recording *r, int fd, uint64_t start, uint64_t count,
+                               unsigned char *dst, fst_error *err)
 {
     size_t width = fst__sigmf_width(r->meta.type);
     fst_status s = FST_OK;
@@ -520,7 +225,7 @@ static fst_status read_samples(const struct recording *r, int fd, uint64_t start
     return s;
 }
 
-static fst_status check_digest(const struct recording *r, int fd, fst_error *err)
+static fst_status check_digest(const struct fst__recording *r, int fd, fst_error *err)
 {
     crypto_hash_sha512_state state;
     unsigned char block[BLOCK], digest[64];
@@ -552,8 +257,8 @@ struct cursor {
     int64_t group_base, group_next;
 };
 
-static fst_status check_window(const struct recording *r, size_t note, uint64_t start, const float *x, size_t window,
-                               fst_error *err)
+static fst_status check_window(const struct fst__recording *r, size_t note, uint64_t start, const float *x,
+                               size_t window, fst_error *err)
 {
     for (size_t k = 0; k < 2 * window; k++)
         if (!isfinite(x[k]))
@@ -564,8 +269,8 @@ static fst_status check_window(const struct recording *r, size_t note, uint64_t 
     return FST_OK;
 }
 
-static fst_status take_note(struct job *j, const struct recording *r, int fd, size_t i, unsigned char *raw,
-                            struct cursor *c, fst_error *err)
+static fst_status take_note(struct fst__sigmf_job *j, const struct fst__recording *r, int fd, size_t i,
+                            unsigned char *raw, struct cursor *c, fst_error *err)
 {
     const fst__sigmf_note *n = &r->meta.notes[i];
     size_t count = j->held->base.count;
@@ -590,8 +295,8 @@ static fst_status take_note(struct job *j, const struct recording *r, int fd, si
 }
 
 /* Bursts are numbered within a recording: those of the next one count on from the last number used. */
-static fst_status take_recording(struct job *j, const struct recording *r, unsigned char *raw, struct cursor *c,
-                                 fst_error *err)
+static fst_status take_recording(struct fst__sigmf_job *j, const struct fst__recording *r, unsigned char *raw,
+                                 struct cursor *c, fst_error *err)
 {
     int64_t most = -1;
     int fd = -1;
@@ -611,7 +316,7 @@ static fst_status take_recording(struct job *j, const struct recording *r, unsig
 }
 
 /* The labels are known before a window is read: with a limit only those that it leaves are. */
-static fst_status choose_windows(struct job *j, uint64_t total, fst_error *err)
+static fst_status choose_windows(struct fst__sigmf_job *j, uint64_t total, fst_error *err)
 {
     size_t at = 0;
     if (!j->limit || j->limit >= total)
@@ -634,7 +339,7 @@ static fst_status choose_windows(struct job *j, uint64_t total, fst_error *err)
     return s;
 }
 
-static fst_status reserve(struct job *j, uint64_t total, fst_error *err)
+static fst_status reserve(struct fst__sigmf_job *j, uint64_t total, fst_error *err)
 {
     fst_shape shape = FST_SHAPE(2, (int64_t)j->window);
     fst__held *h = j->held;
@@ -658,7 +363,7 @@ static void forget_unknown_snr(fst__held *h)
     h->own_snr = NULL;
 }
 
-static fst_status take_all(struct job *j, fst_source **out, fst_error *err)
+static fst_status take_all(struct fst__sigmf_job *j, fst_source **out, fst_error *err)
 {
     uint64_t total = 0;
     struct cursor c = {0};
@@ -683,7 +388,7 @@ static fst_status take_all(struct job *j, fst_source **out, fst_error *err)
 /* ---- opening -------------------------------------------------------------------------------- */
 
 /* A folder with folders train and test (or val) has a split; its classes are those of train. */
-static fst_status add_split(struct job *j, const char *path, const char *split, fst_error *err)
+static fst_status add_split(struct fst__sigmf_job *j, const char *path, const char *split, fst_error *err)
 {
     char *train = fst_path_join(path, "train"), *own = fst_path_join(path, split);
     fst_status s = train && own ? FST_OK : fst_fail_memory(err, strlen(path));
@@ -691,44 +396,45 @@ static fst_status add_split(struct job *j, const char *path, const char *split, 
     if (!s && strcmp(split, "train") && !(parts && fst__is_folder(own)))
         s = fst_fail(err, FST_E_IO, "%s: a %s split needs folders train and %s here", path, split, split);
     if (!s)
-        s = add_folder(j, parts ? train : path, err);
+        s = fst__sigmf_add_folder(j, parts ? train : path, err);
     if (!s)
-        s = keep_labelled(j, err);
+        s = fst__sigmf_keep_labelled(j, err);
     if (!s)
         s = gather_labels(j, err);
     if (!s && strcmp(split, "train")) {
-        recordings_release(j);
-        s = add_folder(j, own, err);
+        fst__sigmf_release_recordings(j);
+        s = fst__sigmf_add_folder(j, own, err);
         if (!s)
-            s = keep_labelled(j, err);
+            s = fst__sigmf_keep_labelled(j, err);
     }
     fst_free(train);
     fst_free(own);
     return s;
 }
 
-static fst_status add_file(struct job *j, const char *path, const char *split, fst_error *err)
+static fst_status add_file(struct fst__sigmf_job *j, const char *path, const char *split, fst_error *err)
 {
     if (strcmp(split, "train"))
         return fst_fail(err, FST_E_FORMAT, "%s: one %s has no %s split", path,
-                        named_archive(path) ? "archive" : "recording", split);
-    if (!fst__ends_with(path, FST__SIGMF_META) && !fst__ends_with(path, FST__SIGMF_DATA) && !named_archive(path))
+                        fst__sigmf_is_archive(path) ? "archive" : "recording", split);
+    if (!fst__ends_with(path, FST__SIGMF_META) && !fst__ends_with(path, FST__SIGMF_DATA) &&
+        !fst__sigmf_is_archive(path))
         return fst_fail(err, FST_E_FORMAT, "%s: a file that ends in %s, %s, %s or .tar is needed, or a folder of such",
                         path, FST__SIGMF_META, FST__SIGMF_DATA, FST__SIGMF_ARCHIVE);
-    bool archive = named_archive(path);
-    char *meta = archive ? NULL : sibling(path, FST__SIGMF_META);
-    fst_status s = archive ? add_archive(j, path, err)
-                   : meta  ? add_recording(j, meta, err)
+    bool archive = fst__sigmf_is_archive(path);
+    char *meta = archive ? NULL : fst__sigmf_sibling(path, FST__SIGMF_META);
+    fst_status s = archive ? fst__sigmf_add_archive(j, path, err)
+                   : meta  ? fst__sigmf_add_recording(j, meta, err)
                            : fst_fail_memory(err, strlen(path));
     fst_free(meta);
     if (!s)
-        s = keep_labelled(j, err);
+        s = fst__sigmf_keep_labelled(j, err);
     return s ? s : gather_labels(j, err);
 }
 
 static fst_status open_sigmf(fst_source **out, const fst_source_spec *spec, fst_error *err)
 {
-    struct job j = {.name = spec->path, .window = spec->window, .limit = spec->limit};
+    struct fst__sigmf_job j = {.name = spec->path, .window = spec->window, .limit = spec->limit};
     fst_status s = fst__held_new(&j.held, &vtable, spec->path, err);
     if (s)
         return s;
@@ -746,10 +452,10 @@ static fst_status open_sigmf(fst_source **out, const fst_source_spec *spec, fst_
 }
 
 /* What was added becomes a source; j is released. */
-static fst_status finish(struct job *j, fst_status s, fst_source **out, fst_error *err)
+static fst_status finish(struct fst__sigmf_job *j, fst_status s, fst_source **out, fst_error *err)
 {
     if (!s)
-        s = keep_labelled(j, err);
+        s = fst__sigmf_keep_labelled(j, err);
     if (!s)
         s = gather_labels(j, err);
     if (!s)
@@ -764,11 +470,11 @@ fst_status fst__sigmf_read_memory(fst_source **out, const char *name, const char
                                   const void *data, size_t data_len, size_t window, fst_error *err)
 {
     static const unsigned char nothing[1];
-    struct job j = {.name = name, .window = window};
+    struct fst__sigmf_job j = {.name = name, .window = window};
     fst_status s = fst__held_new(&j.held, &vtable, name, err);
     if (s)
         return s;
-    s = job_room(&j, err);
+    s = fst__sigmf_room(&j, err);
     if (!s)
         s = fst__sigmf_parse(&j.all[0].meta, name, meta, meta_len, err);
     if (!s)
@@ -784,15 +490,15 @@ fst_status fst__sigmf_read_archive(fst_source **out, const char *name, const voi
                                    fst_error *err)
 {
     fst__archive a = {0};
-    struct job j = {.name = name, .window = window};
+    struct fst__sigmf_job j = {.name = name, .window = window};
     fst_status s = fst__held_new(&j.held, &vtable, name, err);
     if (s)
         return s;
     s = fst__archive_read_memory(&a, name, data, len, err);
     if (!s)
-        s = add_members(&j, &a, name, err);
+        s = fst__sigmf_add_members(&j, &a, name, err);
     fst__archive_release(&a);
     return finish(&j, s, out, err);
 }
 
-const fst__format fst__format_sigmf = {"sigmf", probe, open_sigmf, true};
+const fst__format fst__format_sigmf = {"sigmf", fst__sigmf_probe, open_sigmf, true};

@@ -92,6 +92,51 @@ FST_MUST fst_status fst__archive_read_memory(fst__archive *out, const char *name
                                              fst_error *err);
 void fst__archive_release(fst__archive *a);
 
+/* ---- recordings on their way into a source: sigmf_find.c and sigmf.c ------------------------------ */
+
+/* One recording: its metadata, and its samples in a file or in memory. */
+struct fst__recording {
+    fst__sigmf meta;
+    char *data_path;
+    unsigned char *own;          /* memory that goes with the recording; NULL: somebody else's */
+    const unsigned char *memory; /* NULL: in the file */
+    uint64_t bytes, samples;
+};
+
+struct fst__sigmf_named {
+    const char *name; /* in the source's class_names */
+    int32_t class;
+};
+
+struct fst__sigmf_job {
+    const char *name;
+    size_t window, limit;
+    struct fst__recording *all;
+    size_t count, cap;
+    struct fst__sigmf_named *index; /* the classes, sorted by name */
+    size_t classes;
+    uint32_t *picks; /* which windows are read, rising; NULL: all */
+    fst__held *held;
+};
+
+/* Each adds what stands at path to the job: the recording of a metadata file, all of an archive, all of a folder in the
+ * order of their names. */
+FST_MUST fst_status fst__sigmf_add_recording(struct fst__sigmf_job *j, const char *meta_path, fst_error *err);
+FST_MUST fst_status fst__sigmf_add_archive(struct fst__sigmf_job *j, const char *path, fst_error *err);
+FST_MUST fst_status fst__sigmf_add_folder(struct fst__sigmf_job *j, const char *folder, fst_error *err);
+FST_MUST fst_status fst__sigmf_add_members(struct fst__sigmf_job *j, fst__archive *a, const char *place,
+                                           fst_error *err);
+/* Makes room for one more recording, which is the last of j->all. */
+FST_MUST fst_status fst__sigmf_room(struct fst__sigmf_job *j, fst_error *err);
+/* Leaves out recordings that say of no sample what it is, and says what was left out. */
+FST_MUST fst_status fst__sigmf_keep_labelled(struct fst__sigmf_job *j, fst_error *err);
+void fst__sigmf_release_recordings(struct fst__sigmf_job *j);
+bool fst__sigmf_probe(const char *path);
+/* Of a file that is named, not found in a folder: the standard's ending, or tar's. */
+bool fst__sigmf_is_archive(const char *path);
+/* "a.sigmf-meta" of "a.sigmf-data" and the other way round; new memory. */
+char *fst__sigmf_sibling(const char *path, const char *ending);
+
 /* ---- sources over memory, for tests and fuzz targets --------------------------------------------- */
 
 FST_MUST fst_status fst__sigmf_read_memory(fst_source **out, const char *name, const char *meta, size_t meta_len,

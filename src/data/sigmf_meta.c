@@ -11,7 +11,7 @@
 
 #include "sigmf.h"
 
-enum { MAX_CAPTURES = 1 << 24, PER_BYTE = 16, ALWAYS = 1 << 24 };
+enum { MAX_CAPTURES = 1 << 24 };
 
 void fst__sigmf_release(fst__sigmf *m)
 {
@@ -204,31 +204,10 @@ static fst_status parse_captures(fst__sigmf *m, json_t *root, fst_error *err)
 
 /* ---- all together --------------------------------------------------------------------------- */
 
-/* What the parsed values may take is bounded by the size of their text before they are made: text that is mostly
- * brackets and commas would take a hundred times its size. An annotation of the standard takes ten times as much. */
-static fst_status check_density(const fst__sigmf *m, const char *text, size_t len, fst_error *err)
-{
-    bool quoted = false;
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < len; i++) {
-        char c = text[i];
-        if (quoted && c == '\\')
-            i++;
-        else if (c == '"')
-            quoted = !quoted;
-        else if (!quoted)
-            bytes += c == '{' || c == '[' ? 300 : c == ',' ? 80 : 0;
-    }
-    if (bytes <= (uint64_t)len * PER_BYTE + ALWAYS)
-        return FST_OK;
-    return fst_fail(err, FST_E_LIMIT, "%s: %zu bytes of JSON that are mostly brackets and commas: not SigMF metadata",
-                    m->name, len);
-}
-
 static fst_status parse(fst__sigmf *m, const char *text, size_t len, fst_error *err)
 {
     json_error_t je;
-    fst_status s = check_density(m, text, len, err);
+    fst_status s = fst_json_fits(m->name, text, len, len, err);
     if (s)
         return s;
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);

@@ -112,6 +112,16 @@ printf '{"__metadata__":{"format":"fedstill-model-1","arch":"resnet50","classes"
 bounded 8 1 model info "$folder/promise.safetensors"
 said err "tensors do not fit the network"
 
+# ---- 20 MB of SigMF metadata that say something of 8 samples, refused before they are parsed
+{
+    printf '{"global": {"core:datatype": "cu8", "core:version": "1.0.0"}, "captures": [], "annotations": ['
+    repeat '{"core:sample_start": 0, "core:label": "x"},' 460000
+    printf '{"core:sample_start": 0, "core:label": "x"}]}'
+} >"$folder/much.sigmf-meta"
+head -c 16 /dev/zero >"$folder/much.sigmf-data"
+bounded 8 1 data info "$folder/much.sigmf-meta" --window 1
+said err "bytes of metadata of 16 bytes of samples"
+
 # ---- a limit: of 235 MB of images that 230 kB inflate to, only those that it leaves are kept; 9 of each of two labels
 mkdir "$folder/idx"
 { printf '\0\0\10\3\0\4\223\340\0\0\0\34\0\0\0\34' && head -c 235200000 /dev/zero; } |
