@@ -90,6 +90,9 @@ FST_API bool fst_safetensors_meta_at(const fst_safetensors *f, size_t i, fst_pai
  * (N, 2C, ...), real parts first. */
 FST_MUST FST_API fst_status fst_safetensors_read(const fst_safetensors *f, size_t i, void *dst, size_t bytes,
                                                  fst_error *err);
+/* Tensor i where it lies in the bytes of fst_safetensors_open_memory, at any address; NULL for a file and for complex
+ * tensors, which have to be copied. */
+FST_API const void *fst_safetensors_data(const fst_safetensors *f, size_t i);
 /* Reads tensor i, whatever its number type, converted to float. `count` must be its element count. */
 FST_MUST FST_API fst_status fst_safetensors_read_f32(const fst_safetensors *f, size_t i, float *dst, size_t count,
                                                      fst_error *err);
@@ -98,6 +101,9 @@ FST_MUST FST_API fst_status fst_safetensors_read_f32(const fst_safetensors *f, s
 FST_MUST FST_API fst_status fst_safetensors_write(const char *path, const fst_pair *meta, size_t nmeta,
                                                   const fst_tensor *tensors, size_t ntensors,
                                                   char digest[FST_DIGEST_HEX], fst_error *err);
+/* The same bytes, appended to a buffer; `name` is used in messages. */
+FST_MUST FST_API fst_status fst_safetensors_append(fst_buf *out, const char *name, const fst_pair *meta, size_t nmeta,
+                                                   const fst_tensor *tensors, size_t ntensors, fst_error *err);
 
 /* ---- npy and npz -------------------------------------------------------------------------- */
 

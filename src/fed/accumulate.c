@@ -280,3 +280,11 @@ fst_status fst_accumulator_mean(const fst_accumulator *a, float *out, fst_error 
 {
     return fst_accumulator_mean_range(a, 0, a->count, out, err);
 }
+
+void fst__accumulator_sum_range(const fst_accumulator *a, size_t first, size_t count, double *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        __int128 v = (__int128)((unsigned __int128)(uint64_t)a->hi[first + i] << 64 | a->lo[first + i]);
+        out[i] = (double)v * 0x1p-64; /* the conversion rounds to nearest, the product is exact */
+    }
+}

@@ -10,7 +10,18 @@ void fst__accumulator_add_checked(fst_accumulator *a, const float *x, int64_t we
 /* The addition with at most instruction set `level` (0 plain, 1 AVX2, 2 AVX-512), for tests. */
 void fst__accumulator_add_level(fst_accumulator *a, const float *x, int32_t weight, int level);
 
-/* The sample-weighted mean of whole states, shared by the strategies that start from one. */
+/* out[i] = the sum of elements first ... first+count-1 as the nearest double. */
+void fst__accumulator_sum_range(const fst_accumulator *a, size_t first, size_t count, double *out);
+
+/* lane[i mod FST__LANES] += (a[i] - b[i])^2: a sum with one order, whatever vectors the compiler makes of it. */
+enum { FST__LANES = 8 };
+void fst__add_squares(double lane[FST__LANES], const float *a, const float *b, size_t n);
+double fst__sum_lanes(const double lane[FST__LANES]);
+
+/* A model's state as nn sees it, and back; views of the same memory. */
+fst_state fst__nn_state(const fst_fed_state *s);
+
+/* ---- strategies/average.c: the sample-weighted mean of whole states ---- */
 typedef struct fst__average {
     fst_accumulator params, buffers;
     int64_t *counters; /* the largest so far */
@@ -20,18 +31,35 @@ typedef struct fst__average {
 FST_MUST fst_status fst__average_init(fst__average *a, fst_fed_size size, fst_error *err);
 void fst__average_release(fst__average *a);
 void fst__average_clear(fst__average *a);
-FST_MUST fst_status fst__average_fold(fst__average *a, const fst_update *u, fst_error *err);
+FST_MUST fst_status fst__average_fold(fst__average *a, const fst_fed_view *state, int64_t weight, fst_error *err);
 /* global becomes the mean; *step_norm the length of params' step. */
 FST_MUST fst_status fst__average_publish(const fst__average *a, fst_fed_state *global, double *step_norm,
                                          fst_error *err);
 /* The same for all that is not trained: buffers become the mean, counters the largest. */
 FST_MUST fst_status fst__average_publish_rest(const fst__average *a, fst_fed_state *global, fst_error *err);
-/* lane[i mod FST__LANES] += (a[i] - b[i])^2: a sum with one order, whatever vectors the compiler makes of it. */
-enum { FST__LANES = 8 };
-void fst__add_squares(double lane[FST__LANES], const float *a, const float *b, size_t n);
-double fst__sum_lanes(const double lane[FST__LANES]);
 
-extern const fst_strategy_ops fst__strategy_fedavg, fst__strategy_fedprox, fst__strategy_fedavgm,
-    fst__strategy_fedadagrad, fst__strategy_fedadam, fst__strategy_fedyogi;
+/* ---- strategies/fedavg.c: what strategies of a shared model have in common ---- */
+/* The server half that sends the shared model, folds messages "state", and publishes their mean. */
+extern const fst_server_ops fst__averaging_server;
+struct fst__averaging {
+    fst_strategy base;
+    fst__average average;
+};
+/* Parts of it, for server halves that do something else with the mean; the instance begins with struct fst__averaging.
+ */
+FST_MUST fst_status fst__averaging_init(fst_strategy *s, fst_error *err);
+void fst__averaging_release(fst_strategy *s);
+void fst__averaging_begin(fst_strategy *s, uint64_t round);
+FST_MUST fst_status fst__averaging_down(const fst_strategy *s, uint32_t client, fst_message *m, fst_error *err);
+FST_MUST fst_status fst__averaging_fold(fst_strategy *s, const fst_message *m, fst_error *err);
+/* The client's half: the model that was sent becomes c->model; the job then trains it; what comes out is sent. */
+FST_MUST fst_status fst__take_shared(fst_client_half *c, const fst_message *down, fst_fed_view *shared, fst_error *err);
+FST_MUST fst_status fst__train_and_send(fst_client_half *c, const fst_local_job *job, fst_message *up, fst_error *err);
+/* The whole of it, for clients that train as their plan says. */
+FST_MUST fst_status fst__averaging_work(fst_client_half *c, const fst_message *down, fst_message *up, fst_error *err);
+extern const fst_client_ops fst__averaging_client;
+
+extern const fst_strategy_ops fst__fedavg, fst__fedprox, fst__fedavgm, fst__fedadagrad, fst__fedadam, fst__fedyogi,
+    fst__fedmd, fst__fd;
 
 #endif

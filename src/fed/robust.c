@@ -36,8 +36,8 @@ static fst_status check(const fst_fed_view *client, size_t n, const fst_fed_stat
         for (int w = 0; w < SPANS; w++)
             for (size_t i = 0; i < span_size(out->size, w); i++)
                 if (!isfinite(span(&client[k], w)[i]))
-                    return fst_fail(err, FST_E_NUMERIC, "client %zu: %s %zu is %g", k + 1, w ? "buffer" : "parameter", i,
-                                    (double)span(&client[k], w)[i]);
+                    return fst_fail(err, FST_E_NUMERIC, "client %zu: %s %zu is %g", k + 1, w ? "buffer" : "parameter",
+                                    i, (double)span(&client[k], w)[i]);
     }
     return FST_OK;
 }

@@ -144,6 +144,11 @@ fst_status fst_round_save(const fst_round_engine *e, fst_buf *out, fst_error *er
 {
     size_t start = out->len;
     struct stream s = {.out = out, .err = err};
+    const fst_round_view *v = &e->view;
+    if (v->phase == FST_PHASE_AGGREGATE || v->phase == FST_PHASE_PUBLISH || v->folding || v->folded)
+        return fst_fail(err, FST_E_ARGUMENT,
+                        "round %llu has taken updates: an engine is saved before the first or after it was published",
+                        (unsigned long long)v->round + 1);
     fst_round_engine copy = *e; /* the fields are only read: arrays stay shared */
     char head[sizeof magic];
     memcpy(head, magic, sizeof magic);

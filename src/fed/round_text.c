@@ -74,7 +74,7 @@ const char *fst_fed_action_text(const fst_fed_action *a, char *out, size_t size)
         snprintf(tail, sizeof tail, " (%llu updates)", (unsigned long long)a->count);
     else if (a->why == FST_WHY_OPENED || a->why == FST_WHY_WAITING || a->why == FST_WHY_EXTENSION)
         snprintf(tail, sizeof tail, ": %llu", (unsigned long long)a->count);
-    snprintf(out, size, "round %llu: %s%s%s%s%s", (unsigned long long)a->round + 1, who, did, *did && *why ? ": " : "", why,
-             tail);
+    snprintf(out, size, "round %llu: %s%s%s%s%s", (unsigned long long)a->round + 1, who, did, *did && *why ? ": " : "",
+             why, tail);
     return out;
 }

@@ -54,3 +54,13 @@ void fst_fed_state_copy(fst_fed_state *dst, const fst_fed_view *src)
     if (src->size.counters)
         memcpy(dst->counters, src->counters, 8 * src->size.counters);
 }
+
+fst_state fst__nn_state(const fst_fed_state *s)
+{
+    return (fst_state){s->params, s->buffers, s->counters, s->size.params, s->size.buffers, s->size.counters};
+}
+
+fst_fed_size fst_graph_fed_size(const fst_graph *g)
+{
+    return (fst_fed_size){fst_graph_param_count(g), fst_graph_buffer_count(g), fst_graph_counters(g)};
+}

@@ -1,12 +1,13 @@
-/* The registry of strategies, and what is the same for all of them: checked arguments, counting, and
- * the envelope of a saved server state. */
+/* The registry of strategies, and what is the same for all of them: options, checked arguments, counting, and the
+ * envelope of a saved server state. Adding a strategy adds a line to `registry`. */
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "fed_private.h"
 
 static const fst_strategy_ops *const registry[] = {
-    &fst__strategy_fedavg,     &fst__strategy_fedprox, &fst__strategy_fedavgm,
-    &fst__strategy_fedadagrad, &fst__strategy_fedadam, &fst__strategy_fedyogi,
+    &fst__fedavg, &fst__fedprox, &fst__fedavgm, &fst__fedadagrad, &fst__fedadam, &fst__fedyogi,
 };
 enum { REGISTERED = sizeof registry / sizeof *registry };
 
@@ -23,43 +24,95 @@ const fst_strategy_ops *fst_strategy_find(const char *name)
     return NULL;
 }
 
-static fst_status unknown_name(const char *name, fst_error *err)
+const char *fst_strategy_names(unsigned with, unsigned without, char *out, size_t size)
 {
-    fst_status s = fst_fail(err, FST_E_CONFIG, "unknown strategy \"%s\"; known are", name);
-    for (size_t i = 0; err && i < REGISTERED; i++) {
-        size_t at = strlen(err->message), room = sizeof err->message - at;
-        const char *next = registry[i]->name;
-        if (strlen(next) + 3 > room)
-            break;
-        err->message[at++] = i ? ',' : ' ';
-        if (i)
-            err->message[at++] = ' ';
-        strcpy(err->message + at, next);
+    size_t at = 0;
+    *out = 0;
+    for (size_t i = 0; i < REGISTERED; i++) {
+        const fst_strategy_ops *s = registry[i];
+        if ((s->flags & with) != with || (s->flags & without) || at + strlen(s->name) + 3 > size)
+            continue;
+        at += (size_t)snprintf(out + at, size - at, "%s%s", at ? ", " : "", s->name);
     }
-    return s;
+    return out;
 }
 
-fst_status fst_strategy_new(fst_strategy **out, const char *name, const fst_strategy_options *options,
-                            fst_fed_size size, fst_error *err)
+fst_status fst_strategy_of(const fst_strategy_ops **out, const char *name, fst_error *err)
 {
+    char known[400];
     const fst_strategy_ops *ops = fst_strategy_find(name);
     if (!ops)
-        return unknown_name(name, err);
-    return fst_strategy_new_ops(out, ops, options, size, err);
+        return fst_fail(err, FST_E_CONFIG, "unknown strategy \"%s\"; known are %s", name,
+                        fst_strategy_names(0, 0, known, sizeof known));
+    *out = ops;
+    return FST_OK;
 }
 
-fst_status fst_strategy_new_ops(fst_strategy **out, const fst_strategy_ops *ops, const fst_strategy_options *options,
-                                fst_fed_size size, fst_error *err)
+/* ---- options ---- */
+
+static fst_status check_value(const fst_strategy_ops *ops, const fst_option *o, double v, fst_error *err)
 {
-    static const fst_strategy_options none;
-    if (ops->instance_bytes < sizeof(fst_strategy))
+    double most = o->max;
+    if (o->type == FST_OPTION_FLAG)
+        most = 1;
+    for (size_t n = 0; o->type == FST_OPTION_CHOICE && o->choices[n]; n++)
+        most = (double)n;
+    bool whole = o->type == FST_OPTION_NUMBER || (isfinite(v) && v == floor(v));
+    if (whole && isfinite(v) && v <= most && (o->above ? v > o->min : v >= o->min))
+        return FST_OK;
+    return fst_fail(err, FST_E_CONFIG, "%s: %s is %g; %s %s %g and at most %g is needed", ops->name, o->name, v,
+                    o->type == FST_OPTION_NUMBER ? "a number" : "a whole number", o->above ? "above" : "of at least",
+                    o->min, most);
+}
+
+fst_status fst_strategy_options(const fst_strategy_ops *ops, const fst_setting *settings, size_t n,
+                                double value[FST_STRATEGY_OPTIONS], fst_error *err)
+{
+    double v[FST_STRATEGY_OPTIONS] = {0};
+    for (size_t i = 0; ops->options && ops->options[i].name; i++)
+        v[i] = ops->options[i].fallback;
+    for (size_t k = 0; k < n; k++) {
+        size_t i = 0;
+        while (ops->options && ops->options[i].name && strcmp(ops->options[i].name, settings[k].name))
+            i++;
+        if (!ops->options || !ops->options[i].name)
+            return fst_fail(err, FST_E_CONFIG, "strategy %s has no option \"%s\"", ops->name, settings[k].name);
+        fst_status s = check_value(ops, &ops->options[i], settings[k].value, err);
+        if (s)
+            return s;
+        v[i] = settings[k].value;
+    }
+    memcpy(value, v, sizeof v);
+    return FST_OK;
+}
+
+/* ---- an instance ---- */
+
+static fst_status check_env(const fst_strategy_ops *ops, const fst_server_env *env, fst_error *err)
+{
+    if ((ops->flags & FST_SAME_MODEL) && !env->global)
+        return fst_fail(err, FST_E_ARGUMENT, "strategy %s shares a model; none was given", ops->name);
+    if ((ops->flags & FST_PUBLIC_DATA) && (!env->pub || !env->pub->count))
+        return fst_fail(err, FST_E_CONFIG, "strategy %s needs public samples", ops->name);
+    if (ops->server->bytes < sizeof(fst_strategy))
         return fst_fail(err, FST_E_ARGUMENT, "strategy %s: an instance must start with fst_strategy", ops->name);
-    fst_strategy *s = fst_calloc(1, ops->instance_bytes);
+    return FST_OK;
+}
+
+fst_status fst_strategy_new(fst_strategy **out, const fst_strategy_ops *ops, const fst_setting *settings, size_t n,
+                            const fst_server_env *env, fst_error *err)
+{
+    fst_status st = check_env(ops, env, err);
+    if (st)
+        return st;
+    fst_strategy *s = fst_calloc(1, ops->server->bytes);
     if (!s)
-        return fst_fail_memory(err, ops->instance_bytes);
+        return fst_fail_memory(err, ops->server->bytes);
     s->ops = ops;
-    s->size = size;
-    fst_status st = ops->init(s, options ? options : &none, err);
+    s->env = *env;
+    st = fst_strategy_options(ops, settings, n, s->option, err);
+    if (!st)
+        st = ops->server->init(s, err);
     if (st) {
         fst_strategy_free(s);
         return st;
@@ -72,73 +125,77 @@ void fst_strategy_free(fst_strategy *s)
 {
     if (!s)
         return;
-    if (s->ops->release)
-        s->ops->release(s);
+    if (s->ops->server->release)
+        s->ops->server->release(s);
     fst_free(s);
 }
 
-void fst_strategy_sizes(const fst_strategy *s, fst_fed_size *down, fst_fed_size *up)
+bool fst_work_stopped(const fst_work *w)
 {
-    *down = *up = s->size;
-    if (s->ops->sizes)
-        s->ops->sizes(s, down, up);
+    return w && w->stopped && w->stopped(w->ctx);
 }
 
-fst_train_hints fst_strategy_hints(const fst_strategy *s, uint64_t round, uint32_t client)
-{
-    fst_train_hints h = {0};
-    if (s->ops->hints)
-        s->ops->hints(s, round, client, &h);
-    return h;
-}
+/* ---- a round ---- */
 
 void fst_strategy_begin(fst_strategy *s, uint64_t round)
 {
     s->round = round;
     s->updates = s->samples = 0;
     s->open = true;
-    s->ops->begin(s, round);
+    s->ops->server->begin(s, round);
 }
 
-static fst_status check_update(const fst_strategy *s, const fst_update *u, fst_error *err)
+void fst_strategy_abandon(fst_strategy *s)
 {
-    fst_fed_size down, up;
-    if (!s->open)
-        return fst_fail(err, FST_E_ARGUMENT, "no round is open: begin one first");
-    if (u->round != s->round)
-        return fst_fail(err, FST_E_MISMATCH, "is of round %llu, round %llu is open", (unsigned long long)u->round + 1,
-                        (unsigned long long)s->round + 1);
-    fst_strategy_sizes(s, &down, &up);
-    if (!fst_fed_size_equal(u->state.size, up))
-        return fst_fail(
-            err, FST_E_MISMATCH, "has %zu parameters, %zu buffers, %zu counters; %zu, %zu and %zu are needed",
-            u->state.size.params, u->state.size.buffers, u->state.size.counters, up.params, up.buffers, up.counters);
-    if (u->samples < 1 || u->samples > FST_ACCUMULATOR_MAX_WEIGHT)
-        return fst_fail(err, FST_E_ARGUMENT, "has %lld samples; 1 to 2147483647 are allowed", (long long)u->samples);
+    s->updates = s->samples = 0;
+    s->open = false;
+}
+
+fst_status fst_strategy_down(const fst_strategy *s, uint32_t client, fst_message *out, fst_error *err)
+{
+    fst_message m = fst_message_of("");
+    m.client = client;
+    m.round = m.base = s->round;
+    fst_status st = s->ops->server->down(s, client, &m, err);
+    if (st)
+        return fst_fail_in(err, st, "strategy %s", s->ops->name);
+    *out = m;
     return FST_OK;
 }
 
-fst_status fst_strategy_fold(fst_strategy *s, const fst_update *u, fst_error *err)
+static fst_status check_message(const fst_strategy *s, const fst_message *m, fst_error *err)
 {
-    fst_status st = check_update(s, u, err);
+    if (!s->open)
+        return fst_fail(err, FST_E_ARGUMENT, "no round is open: begin one first");
+    if (m->round != s->round)
+        return fst_fail(err, FST_E_MISMATCH, "is of round %llu, round %llu is open", (unsigned long long)m->round + 1,
+                        (unsigned long long)s->round + 1);
+    if (m->client >= s->env.clients)
+        return fst_fail(err, FST_E_ARGUMENT, "is of client %lu of %lu", (unsigned long)m->client + 1,
+                        (unsigned long)s->env.clients);
+    if (m->samples < 1 || m->samples > FST_ACCUMULATOR_MAX_WEIGHT)
+        return fst_fail(err, FST_E_ARGUMENT, "has %lld samples; 1 to 2147483647 are allowed", (long long)m->samples);
+    return FST_OK;
+}
+
+fst_status fst_strategy_fold(fst_strategy *s, const fst_message *m, fst_error *err)
+{
+    fst_status st = check_message(s, m, err);
     if (!st)
-        st = s->ops->fold(s, u, err);
+        st = s->ops->server->fold(s, m, err);
     if (st)
         return fst_fail_in(err, st, "the update");
     s->updates++;
-    s->samples += (uint64_t)u->samples;
+    s->samples += (uint64_t)m->samples;
     return FST_OK;
 }
 
-fst_status fst_strategy_publish(fst_strategy *s, fst_fed_state *global, fst_publish_stats *stats, fst_error *err)
+fst_status fst_strategy_aggregate(fst_strategy *s, const fst_work *work, fst_aggregate_stats *stats, fst_error *err)
 {
-    fst_publish_stats done = {s->updates, s->samples, 0};
+    fst_aggregate_stats done = {s->updates, s->samples, 0};
     if (!s->open || s->updates == 0)
-        return fst_fail(err, FST_E_ARGUMENT, "nothing was folded in this round: there is nothing to publish");
-    if (!fst_fed_size_equal(global->size, s->size))
-        return fst_fail(err, FST_E_MISMATCH, "the global state has another size than the strategy %s was made for",
-                        s->ops->name);
-    fst_status st = s->ops->publish(s, global, &done, err);
+        return fst_fail(err, FST_E_ARGUMENT, "nothing was folded in this round: there is nothing to aggregate");
+    fst_status st = s->ops->server->aggregate(s, work, &done, err);
     if (st)
         return fst_fail_in(err, st, "strategy %s", s->ops->name);
     s->open = false;
@@ -146,6 +203,8 @@ fst_status fst_strategy_publish(fst_strategy *s, fst_fed_state *global, fst_publ
         *stats = done;
     return FST_OK;
 }
+
+/* ---- saving ---- */
 
 /* The envelope: "FSTSTRAT", the name padded to 24, three sizes, the body's length and its hash. Integers
  * are little-endian as everywhere on the machines that this runs on. */
@@ -159,9 +218,11 @@ static struct envelope envelope_of(const fst_strategy *s, const void *body, size
     struct envelope e = {.magic = {'F', 'S', 'T', 'S', 'T', 'R', 'A', 'T'}};
     for (size_t i = 0; i + 1 < sizeof e.name && s->ops->name[i]; i++)
         e.name[i] = s->ops->name[i];
-    e.params = s->size.params;
-    e.buffers = s->size.buffers;
-    e.counters = s->size.counters;
+    if (s->env.global) {
+        e.params = s->env.global->size.params;
+        e.buffers = s->env.global->size.buffers;
+        e.counters = s->env.global->size.counters;
+    }
     e.length = len;
     e.hash = fst_hash(body, len, 0).lo;
     return e;
@@ -170,7 +231,11 @@ static struct envelope envelope_of(const fst_strategy *s, const void *body, size
 fst_status fst_strategy_save(const fst_strategy *s, fst_buf *out, fst_error *err)
 {
     fst_buf body = {0};
-    fst_status st = s->ops->save ? s->ops->save(s, &body, err) : FST_OK;
+    if (s->open && s->updates)
+        return fst_fail(err, FST_E_ARGUMENT,
+                        "round %llu is open with %llu updates folded: a strategy is saved between rounds",
+                        (unsigned long long)s->round + 1, (unsigned long long)s->updates);
+    fst_status st = s->ops->server->save ? s->ops->server->save(s, &body, err) : FST_OK;
     if (!st) {
         struct envelope e = envelope_of(s, body.len ? body.data : "", body.len);
         size_t before = out->len;
@@ -202,8 +267,10 @@ fst_status fst_strategy_load(fst_strategy *s, const void *data, size_t len, fst_
                         (int)strnlen(got.name, sizeof got.name), got.name, s->ops->name);
     if (got.params != want.params || got.buffers != want.buffers || got.counters != want.counters)
         return fst_fail(err, FST_E_MISMATCH, "saved for a model of another size");
-    if (s->ops->load)
-        return s->ops->load(s, body, body_len, err);
+    if (s->open && s->updates)
+        return fst_fail(err, FST_E_ARGUMENT, "a strategy is loaded between rounds");
+    if (s->ops->server->load)
+        return s->ops->server->load(s, body, body_len, err);
     if (body_len)
         return fst_fail(err, FST_E_FORMAT, "%zu bytes too many: %s keeps no state", body_len, s->ops->name);
     return FST_OK;

@@ -315,6 +315,12 @@ fst_status fst_safetensors_read(const fst_safetensors *f, size_t i, void *dst, s
     return s || !e->inner ? s : fst__split_complex(dst, bytes / 8, e->inner, 4, err);
 }
 
+const void *fst_safetensors_data(const fst_safetensors *f, size_t i)
+{
+    const struct entry *e = &f->entries[i];
+    return f->fd < 0 && !e->inner ? f->memory + f->data_at + e->begin : NULL;
+}
+
 static float element_f32(fst_dtype t, const unsigned char *p)
 {
     union {
@@ -429,13 +435,19 @@ static char *header_text(const fst_pair *meta, size_t nmeta, const fst_tensor **
     return text;
 }
 
+/* A file with its digest or, when buffer is set, memory. */
 struct sink {
     fst_atomic_file file;
     fst_sha256 sha;
+    fst_buf *buffer;
 };
 
 static fst_status put(struct sink *k, const void *data, size_t len, fst_error *err)
 {
+    if (!len)
+        return FST_OK;
+    if (k->buffer)
+        return fst_buf_append(k->buffer, data, len, err);
     fst_sha256_update(&k->sha, data, len);
     return fst_atomic_write(&k->file, data, len, err);
 }
@@ -456,18 +468,27 @@ static fst_status write_all(struct sink *k, const char *text, const fst_tensor *
     return s;
 }
 
+/* The header's text (free it with free) and the tensors in the order of their data. */
+static fst_status arrange(const char *name, const fst_pair *meta, size_t nmeta, const fst_tensor *tensors, size_t n,
+                          const fst_tensor ***order, char **text, fst_error *err)
+{
+    *order = fst_calloc(n + 1, sizeof **order);
+    if (!*order)
+        return fst_fail_memory(err, n * sizeof **order);
+    for (size_t i = 0; i < n; i++)
+        (*order)[i] = &tensors[i];
+    qsort(*order, n, sizeof **order, by_size_then_name);
+    *text = header_text(meta, nmeta, *order, n);
+    return *text ? FST_OK : fst_fail(err, FST_E_ARGUMENT, "%s: names and metadata must be UTF-8", name);
+}
+
 fst_status fst_safetensors_write(const char *path, const fst_pair *meta, size_t nmeta, const fst_tensor *tensors,
                                  size_t n, char digest[FST_DIGEST_HEX], fst_error *err)
 {
     struct sink k = {0};
-    const fst_tensor **order = fst_calloc(n + 1, sizeof *order);
-    if (!order)
-        return fst_fail_memory(err, n * sizeof *order);
-    for (size_t i = 0; i < n; i++)
-        order[i] = &tensors[i];
-    qsort(order, n, sizeof *order, by_size_then_name);
-    char *text = header_text(meta, nmeta, order, n);
-    fst_status s = text ? FST_OK : fst_fail(err, FST_E_ARGUMENT, "%s: names and metadata must be UTF-8", path);
+    const fst_tensor **order = NULL;
+    char *text = NULL;
+    fst_status s = arrange(path, meta, nmeta, tensors, n, &order, &text, err);
     fst_sha256_init(&k.sha);
     if (!s)
         s = fst_atomic_open(&k.file, path, err);
@@ -480,5 +501,22 @@ fst_status fst_safetensors_write(const char *path, const fst_pair *meta, size_t 
     fst_free(order);
     if (!s && digest)
         fst_sha256_final(&k.sha, digest);
+    return s;
+}
+
+fst_status fst_safetensors_append(fst_buf *out, const char *name, const fst_pair *meta, size_t nmeta,
+                                  const fst_tensor *tensors, size_t n, fst_error *err)
+{
+    struct sink k = {.buffer = out};
+    size_t before = out->len;
+    const fst_tensor **order = NULL;
+    char *text = NULL;
+    fst_status s = arrange(name, meta, nmeta, tensors, n, &order, &text, err);
+    if (!s)
+        s = write_all(&k, text, order, n, err);
+    if (s)
+        out->len = before;
+    free(text);
+    fst_free(order);
     return s;
 }

@@ -44,29 +44,45 @@ static void pause_a_little(uint32_t client, uint64_t round, bool slow)
     nanosleep(&t, NULL);
 }
 
-static fst_status train(void *ctx, int worker, uint32_t client, uint64_t round, const fst_train_hints *hints,
-                        const fst_fed_view *global, fst_fed_state *update, fst_train_result *result, fst_error *err)
+/* A worker's room for a client's model. */
+static fst_fed_state *room_of(int worker)
+{
+    static fst_fed_state room[WORKERS];
+    fst_error err;
+    if (!room[worker].params)
+        ok(fst_fed_state_init(&room[worker], SIZE, &err), &err);
+    return &room[worker];
+}
+
+static fst_status train(void *ctx, int worker, const fst_message *down, fst_message *up, fst_error *err)
 {
     struct run *r = ctx;
+    uint32_t client = down->client;
+    uint64_t round = down->round;
     fst_rng rng;
+    fst_fed_view global;
     assert_true(worker >= 0 && worker < WORKERS);
     assert_int_equal(atomic_fetch_add(&r->inside[worker], 1), 0);
     atomic_fetch_add(&r->trained, 1);
     pause_a_little(client, round, client == r->failing);
     fst_rng_init(&rng, round, "test.train", client);
-    for (size_t i = 0; i < SIZE.params; i++) {
-        assert_true(update->params[i] == global->params[i]);
-        update->params[i] += (float)(0.1 * fst_rng_normal(&rng)) - (float)hints->prox_mu * update->params[i];
-    }
+    ok(fst_message_state(down, SIZE, &global, err), err);
+    assert_true(up->client == client && up->round == round && up->samples == r->samples[client]);
+    fst_fed_state *update = room_of(worker);
+    fst_fed_state_copy(update, &global);
+    for (size_t i = 0; i < SIZE.params; i++)
+        update->params[i] += (float)(0.1 * fst_rng_normal(&rng)) - 0.125f * update->params[i];
     for (size_t i = 0; i < SIZE.buffers; i++)
         update->buffers[i] = (float)fst_rng_uniform(&rng);
     update->counters[0] += client;
-    result->loss = fst_rng_uniform(&rng);
-    result->accuracy = fst_rng_uniform(&rng);
+    up->loss = fst_rng_uniform(&rng);
+    up->accuracy = fst_rng_uniform(&rng);
     if (client == r->nan_client)
         update->buffers[3] = NAN;
     if (client == r->zero_client)
-        result->samples = 0;
+        up->samples = 0;
+    fst_fed_view view = fst_fed_state_view(update);
+    ok(fst_message_add_state(up, &view, err), err);
     fst_status st = FST_OK;
     if (client == r->failing || r->everybody_fails)
         st = fst_fail(err, FST_E_IO, "disk %u is on fire", (unsigned)client);
@@ -76,10 +92,10 @@ static fst_status train(void *ctx, int worker, uint32_t client, uint64_t round, 
     return st;
 }
 
-static fst_status round_done(void *ctx, const fst_fed_view *global, const fst_round_report *report, fst_error *err)
+static fst_status round_done(void *ctx, const fst_server *server, const fst_round_report *report, fst_error *err)
 {
     struct run *r = ctx;
-    assert_int_equal(global->size.params, SIZE.params);
+    assert_non_null(server);
     assert_true(r->reports < ROUNDS);
     for (uint32_t i = 0; i < report->reported; i++) {
         uint32_t c = report->reported_client[i];
@@ -118,7 +134,7 @@ static fst_simulate_spec plain_spec(struct run *r)
                                .cohort = 9,
                                .workers = 1,
                                .ctx = r,
-                               .train = train,
+                               .work = train,
                                .round_done = round_done};
 }
 
@@ -132,12 +148,20 @@ static fst_fed_state start_state(void)
     return s;
 }
 
-static fst_status simulate(fst_simulate_spec spec, fst_fed_state *global, fst_error *err)
+static fst_strategy *strategy_of(const char *name, fst_fed_state *global)
 {
     fst_strategy *s = NULL;
-    ok(fst_strategy_new(&s, "fedprox", &(fst_strategy_options){.prox_mu = 0.125}, SIZE, err), err);
+    fst_error err;
+    const fst_server_env env = {.clients = CLIENTS, .global = global};
+    ok(fst_strategy_new(&s, fst_strategy_find(name), NULL, 0, &env, &err), &err);
+    return s;
+}
+
+static fst_status simulate(fst_simulate_spec spec, fst_fed_state *global, fst_error *err)
+{
+    fst_strategy *s = strategy_of("fedavg", global);
     spec.strategy = s;
-    fst_status st = fst_simulate(&spec, global, err);
+    fst_status st = fst_simulate(&spec, err);
     fst_strategy_free(s);
     return st;
 }
@@ -397,7 +421,7 @@ static void test_wrong_specs(void **state)
     spec.cohort = 31;
     assert_int_equal(simulate(spec, &global, &err), FST_E_CONFIG);
     spec = plain_spec(&r);
-    assert_int_equal(fst_simulate(&spec, &global, &err), FST_E_ARGUMENT); /* no strategy */
+    assert_int_equal(fst_simulate(&spec, &err), FST_E_ARGUMENT); /* no strategy */
     memset(r.samples, 0, sizeof r.samples);
     assert_int_equal(simulate(spec, &global, &err), FST_E_CONFIG);
     r.samples[2] = -1;
@@ -409,55 +433,54 @@ static void test_wrong_specs(void **state)
 static void test_out_of_memory(void **state)
 {
     (void)state;
-    fst_strategy *s = NULL;
     fst_error err;
     fst_status st = FST_E_MEMORY;
     fst_fed_state start = start_state();
-    ok(fst_strategy_new(&s, "fedavg", NULL, SIZE, &err), &err);
-    for (uint64_t n = 1; st == FST_E_MEMORY && n < 60; n++) {
+    (void)room_of(0), (void)room_of(1);
+    for (uint64_t n = 1; st == FST_E_MEMORY && n < 100; n++) {
         struct run r = plain_run();
         fst_fed_state global = start_state();
+        fst_strategy *s = strategy_of("fedavg", &global);
         fst_simulate_spec spec = plain_spec(&r);
         spec.rounds = 1;
         spec.workers = 2;
         spec.strategy = s;
         fst_alloc_fail_at(n);
-        st = fst_simulate(&spec, &global, &err);
+        st = fst_simulate(&spec, &err);
         fst_alloc_fail_at(0);
         if (st)
             assert_same_state(&start, &global);
         fst_fed_state_release(&global);
+        fst_strategy_free(s);
     }
     assert_int_equal(st, FST_OK);
     fst_fed_state_release(&start);
-    fst_strategy_free(s);
 }
 
 /* ---- what a round costs ---- */
 
-static fst_status train_nothing(void *ctx, int worker, uint32_t client, uint64_t round, const fst_train_hints *hints,
-                                const fst_fed_view *global, fst_fed_state *update, fst_train_result *result,
-                                fst_error *err)
+static fst_status send_it_back(void *ctx, int worker, const fst_message *down, fst_message *up, fst_error *err)
 {
-    (void)ctx, (void)worker, (void)client, (void)round, (void)hints, (void)global, (void)update, (void)err;
-    result->samples = 1;
-    return FST_OK;
+    fst_fed_view v;
+    fst_status st = fst_message_state(down, *(const fst_fed_size *)ctx, &v, err);
+    (void)worker;
+    up->samples = 1;
+    return st ? st : fst_message_add_state(up, &v, err);
 }
 
 static void test_rounds_allocate_nothing(void **state)
 {
     (void)state;
-    fst_strategy *s = NULL;
     fst_fed_state global;
     fst_error err;
-    const fst_fed_size size = {8192, 0, 0};
-    ok(fst_strategy_new(&s, "fedavg", NULL, size, &err), &err);
+    fst_fed_size size = {8192, 0, 0};
     ok(fst_fed_state_init(&global, size, &err), &err);
+    fst_strategy *s = strategy_of("fedavg", &global);
     for (int workers = 1; workers <= 2; workers++) {
         fst_simulate_spec spec = {
-            .clients = 10, .rounds = 1000, .workers = workers, .strategy = s, .train = train_nothing};
+            .clients = 10, .rounds = 1000, .workers = workers, .strategy = s, .ctx = &size, .work = send_it_back};
         uint64_t allocations = fst_alloc_count();
-        ok(fst_simulate(&spec, &global, &err), &err);
+        ok(fst_simulate(&spec, &err), &err);
         assert_true(fst_alloc_count() - allocations < 30); /* none a round */
     }
     fst_fed_state_release(&global);

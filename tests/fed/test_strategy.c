@@ -21,19 +21,29 @@ static void ok(fst_status s, const fst_error *e)
         fail_msg("%s", e->message);
 }
 
+/* Those of one model that all send and get; they stand first. */
 static size_t strategies(void)
 {
     size_t n = 0;
-    while (fst_strategy_at(n))
+    while (fst_strategy_at(n) && (fst_strategy_at(n)->flags & FST_SAME_MODEL))
         n++;
     return n;
 }
 
-static fst_strategy *make(size_t i)
+static fst_status make_by(fst_strategy **out, const char *name, const fst_setting *settings, size_t n,
+                          fst_fed_state *global, fst_error *err)
+{
+    const fst_server_env env = {.clients = 64, .global = global};
+    const fst_strategy_ops *ops = NULL;
+    fst_status st = fst_strategy_of(&ops, name, err);
+    return st ? st : fst_strategy_new(out, ops, settings, n, &env, err);
+}
+
+static fst_strategy *make(size_t i, fst_fed_state *global)
 {
     fst_strategy *s = NULL;
     fst_error err;
-    ok(fst_strategy_new(&s, fst_strategy_at(i)->name, &(fst_strategy_options){.prox_mu = 0.1}, SIZE, &err), &err);
+    ok(make_by(&s, fst_strategy_at(i)->name, NULL, 0, global, &err), &err);
     return s;
 }
 
@@ -53,9 +63,16 @@ static fst_fed_state random_state(uint64_t index)
     return s;
 }
 
-static fst_update update_of(const fst_fed_state *s, uint32_t client, uint64_t round)
+static fst_message update_of(const fst_fed_state *s, uint32_t client, uint64_t round)
 {
-    return (fst_update){client, round, SAMPLES[client], fst_fed_state_view(s)};
+    fst_message m = fst_message_of("state");
+    fst_fed_view v = fst_fed_state_view(s);
+    fst_error err;
+    m.client = client;
+    m.round = round;
+    m.samples = SAMPLES[client];
+    ok(fst_message_add_state(&m, &v, &err), &err);
+    return m;
 }
 
 static void assert_same_state(const fst_fed_state *a, const fst_fed_state *b)
@@ -66,17 +83,18 @@ static void assert_same_state(const fst_fed_state *a, const fst_fed_state *b)
 }
 
 /* Runs one round over the clients in `order`. */
-static fst_publish_stats one_round(fst_strategy *s, uint64_t round, const fst_fed_state *client, const uint32_t *order,
-                                   size_t n, fst_fed_state *global)
+static fst_aggregate_stats one_round(fst_strategy *s, uint64_t round, const fst_fed_state *client,
+                                     const uint32_t *order, size_t n, fst_fed_state *global)
 {
-    fst_publish_stats stats;
+    fst_aggregate_stats stats;
     fst_error err;
+    assert_ptr_equal(s->env.global, global);
     fst_strategy_begin(s, round);
     for (size_t k = 0; k < n; k++) {
-        fst_update u = update_of(&client[order[k]], order[k], round);
+        fst_message u = update_of(&client[order[k]], order[k], round);
         ok(fst_strategy_fold(s, &u, &err), &err);
     }
-    ok(fst_strategy_publish(s, global, &stats, &err), &err);
+    ok(fst_strategy_aggregate(s, NULL, &stats, &err), &err);
     return stats;
 }
 
@@ -117,12 +135,12 @@ static double distance(const float *a, const float *b, size_t n)
  * every parameter, and still averages what is not trained. */
 static void same_model_comes_back(size_t which, struct setting *t)
 {
-    fst_strategy *s = make(which);
     fst_fed_state same[CLIENTS], global = random_state(1000);
+    fst_strategy *s = make(which, &global);
     for (int c = 0; c < CLIENTS; c++)
         same[c] = t->client[3];
-    fst_publish_stats stats = one_round(s, 0, same, (uint32_t[]){0, 1, 2, 3, 4, 5, 6}, CLIENTS, &global);
-    if (fst_strategy_at(which)->averages) {
+    fst_aggregate_stats stats = one_round(s, 0, same, (uint32_t[]){0, 1, 2, 3, 4, 5, 6}, CLIENTS, &global);
+    if (fst_strategy_at(which)->flags & FST_AVERAGES) {
         assert_same_state(&global, &t->client[3]);
     } else {
         assert_memory_equal(global.buffers, t->client[3].buffers, 4 * SIZE.buffers);
@@ -143,12 +161,12 @@ static void same_model_comes_back(size_t which, struct setting *t)
 /* Clients that return what they got move nothing, in whichever round it is, as long as nothing moved before. */
 static void unchanged_stays_unchanged(size_t which, struct setting *t)
 {
-    fst_strategy *s = make(which);
     fst_fed_state same[CLIENTS], global = random_state(1000);
+    fst_strategy *s = make(which, &global);
     for (int c = 0; c < CLIENTS; c++)
         same[c] = t->start;
     for (uint64_t round = 0; round < 3; round++) {
-        fst_publish_stats stats = one_round(s, round, same, (uint32_t[]){3, 1, 2}, 3, &global);
+        fst_aggregate_stats stats = one_round(s, round, same, (uint32_t[]){3, 1, 2}, 3, &global);
         assert_same_state(&global, &t->start);
         assert_true(stats.update_norm == 0);
     }
@@ -163,8 +181,8 @@ static void order_does_not_matter(size_t which, struct setting *t)
     fst_rng r;
     fst_rng_init(&r, 1, "test.order", which);
     for (int trial = 0; trial < 10; trial++) {
-        fst_strategy *s = make(which);
         fst_fed_state global = random_state(1000);
+        fst_strategy *s = make(which, &global);
         for (uint64_t round = 0; round < 3; round++) {
             uint32_t order[CLIENTS] = {0, 1, 2, 3, 4, 5, 6};
             size_t n = CLIENTS - round;
@@ -186,8 +204,8 @@ static void refused_leaves_no_trace(size_t which, struct setting *t)
 {
     const uint32_t order[] = {0, 2, 5};
     fst_error err;
-    fst_strategy *clean = make(which), *tried = make(which);
     fst_fed_state want = random_state(1000), got = random_state(1000), bad = random_state(4);
+    fst_strategy *clean = make(which, &want), *tried = make(which, &got);
     (void)one_round(clean, 4, t->client, order, 3, &want);
     fst_strategy_begin(tried, 4);
     for (int k = 0; k < 3; k++) {
@@ -195,22 +213,22 @@ static void refused_leaves_no_trace(size_t which, struct setting *t)
         const float with[] = {NAN, INFINITY, -3e9f};
         float keep = *spoilt[k];
         *spoilt[k] = with[k];
-        fst_update u = update_of(&bad, 4, 4);
+        fst_message u = update_of(&bad, 4, 4);
         assert_int_equal(fst_strategy_fold(tried, &u, &err), FST_E_NUMERIC);
         assert_non_null(strstr(err.message, "the update: "));
         *spoilt[k] = keep;
         u = update_of(&t->client[order[k]], order[k], 4);
         ok(fst_strategy_fold(tried, &u, &err), &err);
     }
-    fst_update u = update_of(&bad, 4, 3);
+    fst_message u = update_of(&bad, 4, 3);
     assert_int_equal(fst_strategy_fold(tried, &u, &err), FST_E_MISMATCH); /* of another round */
     u = update_of(&bad, 4, 4);
     u.samples = 0;
     assert_int_equal(fst_strategy_fold(tried, &u, &err), FST_E_ARGUMENT);
     u = update_of(&bad, 4, 4);
-    u.state.size.params--;
+    u.tensor[0].shape.dim[0]--;
     assert_int_equal(fst_strategy_fold(tried, &u, &err), FST_E_MISMATCH);
-    ok(fst_strategy_publish(tried, &got, NULL, &err), &err);
+    ok(fst_strategy_aggregate(tried, NULL, NULL, &err), &err);
     assert_same_state(&want, &got);
     assert_int_equal(fst_strategy_fold(tried, &u, &err), FST_E_ARGUMENT); /* no round is open */
     fst_fed_state_release(&want);
@@ -223,15 +241,15 @@ static void refused_leaves_no_trace(size_t which, struct setting *t)
 static void nothing_folded_nothing_published(size_t which, struct setting *t)
 {
     fst_error err;
-    fst_strategy *s = make(which);
     fst_fed_state global = random_state(1000);
-    assert_int_equal(fst_strategy_publish(s, &global, NULL, &err), FST_E_ARGUMENT);
+    fst_strategy *s = make(which, &global);
+    assert_int_equal(fst_strategy_aggregate(s, NULL, NULL, &err), FST_E_ARGUMENT);
     fst_strategy_begin(s, 0);
-    assert_int_equal(fst_strategy_publish(s, &global, NULL, &err), FST_E_ARGUMENT);
-    fst_update u = update_of(&t->client[0], 0, 0);
+    assert_int_equal(fst_strategy_aggregate(s, NULL, NULL, &err), FST_E_ARGUMENT);
+    fst_message u = update_of(&t->client[0], 0, 0);
     ok(fst_strategy_fold(s, &u, &err), &err);
     fst_strategy_begin(s, 1); /* forgets it */
-    assert_int_equal(fst_strategy_publish(s, &global, NULL, &err), FST_E_ARGUMENT);
+    assert_int_equal(fst_strategy_aggregate(s, NULL, NULL, &err), FST_E_ARGUMENT);
     assert_same_state(&global, &t->start);
     fst_fed_state_release(&global);
     fst_strategy_free(s);
@@ -243,8 +261,8 @@ static void saving_continues(size_t which, struct setting *t)
     const uint32_t order[] = {6, 1, 4};
     fst_error err;
     fst_buf saved = {0};
-    fst_strategy *s = make(which), *again = make(which);
     fst_fed_state a = random_state(1000), b = random_state(1000);
+    fst_strategy *s = make(which, &a), *again = make(which, &b);
     (void)one_round(s, 0, t->client, order, 2, &a);
     ok(fst_strategy_save(s, &saved, &err), &err);
     for (size_t n = 0; n < saved.len; n++)
@@ -259,8 +277,8 @@ static void saving_continues(size_t which, struct setting *t)
         (void)one_round(again, round, t->client, order, 3, &b);
     }
     assert_same_state(&a, &b);
-    for (size_t i = 0; fst_strategy_at(i); i++) {
-        fst_strategy *other = make(i);
+    for (size_t i = 0; i < strategies(); i++) {
+        fst_strategy *other = make(i, &a);
         if (i != which)
             assert_int_equal(fst_strategy_load(other, saved.data, saved.len, &err), FST_E_MISMATCH);
         fst_strategy_free(other);
@@ -280,7 +298,7 @@ static void steady_state_takes_no_memory(size_t which, struct setting *t)
     fst_status st = FST_E_MEMORY;
     for (uint64_t n = 1; st == FST_E_MEMORY && n < 100; n++) {
         fst_alloc_fail_at(n);
-        st = fst_strategy_new(&s, fst_strategy_at(which)->name, NULL, SIZE, &err);
+        st = make_by(&s, fst_strategy_at(which)->name, NULL, 0, &global, &err);
         fst_alloc_fail_at(0);
         assert_true((st == FST_OK) == (s != NULL));
     }
@@ -295,10 +313,9 @@ static void steady_state_takes_no_memory(size_t which, struct setting *t)
 
 static void for_all(struct setting *t, void (*check)(size_t, struct setting *))
 {
-    size_t n = 0;
-    for (; fst_strategy_at(n); n++)
-        check(n, t);
-    assert_true(n >= 2);
+    for (size_t i = 0; i < strategies(); i++)
+        check(i, t);
+    assert_true(strategies() >= 6);
 }
 
 static void test_same_model(void **state)
@@ -348,7 +365,7 @@ static void test_weighted_mean_of_those_that_reported(void **state)
         fst_strategy *s = NULL;
         fst_error err;
         fst_fed_state global = random_state(1000);
-        ok(fst_strategy_new(&s, names[k], NULL, SIZE, &err), &err);
+        ok(make_by(&s, names[k], NULL, 0, &global, &err), &err);
         (void)one_round(s, 0, t->client, who, 3, &global);
         for (size_t i = 0; i < SIZE.params + SIZE.buffers; i++) {
             bool p = i < SIZE.params;
@@ -371,8 +388,8 @@ static void test_weighted_mean_of_those_that_reported(void **state)
 static void test_counters_below_zero(void **state)
 {
     struct setting *t = *state;
-    fst_strategy *s = make(0);
     fst_fed_state client[1] = {random_state(0)}, global = random_state(1000);
+    fst_strategy *s = make(0, &global);
     (void)t;
     for (size_t i = 0; i < SIZE.counters; i++)
         client[0].counters[i] = INT64_MIN + (int64_t)i;
@@ -388,24 +405,34 @@ static void test_options_and_names(void **state)
     (void)state;
     fst_strategy *s = NULL;
     fst_error err;
-    assert_int_equal(fst_strategy_new(&s, "fedavgg", NULL, SIZE, &err), FST_E_CONFIG);
-    assert_string_equal(err.message, "unknown strategy \"fedavgg\"; known are fedavg, fedprox, fedavgm, "
-                                     "fedadagrad, fedadam, fedyogi");
+    fst_fed_state global = random_state(1000);
+    assert_int_equal(make_by(&s, "fedavgg", NULL, 0, &global, &err), FST_E_CONFIG);
+    assert_non_null(strstr(err.message, "unknown strategy \"fedavgg\"; known are fedavg, fedprox, fedavgm, "));
     const double wrong[] = {-0.1, NAN, INFINITY};
-    for (int i = 0; i < 3; i++)
-        assert_int_equal(fst_strategy_new(&s, "fedprox", &(fst_strategy_options){.prox_mu = wrong[i]}, SIZE, &err),
-                         FST_E_CONFIG);
+    for (int i = 0; i < 3; i++) {
+        const fst_setting o = {"prox_mu", wrong[i]};
+        assert_int_equal(make_by(&s, "fedprox", &o, 1, &global, &err), FST_E_CONFIG);
+    }
+    const fst_setting mu = {"prox_mu", 0.25};
+    double value[FST_STRATEGY_OPTIONS];
+    ok(fst_strategy_options(fst_strategy_find("fedprox"), &mu, 1, value, &err), &err);
+    assert_true(value[0] == 0.25);
+    ok(fst_strategy_options(fst_strategy_find("fedprox"), NULL, 0, value, &err), &err);
+    assert_true(value[0] == 0.01);
+    assert_int_equal(make_by(&s, "fedavg", &mu, 1, &global, &err), FST_E_CONFIG);
+    assert_string_equal(err.message, "strategy fedavg has no option \"prox_mu\"");
     assert_null(s);
-    ok(fst_strategy_new(&s, "fedprox", &(fst_strategy_options){.prox_mu = 0.25}, SIZE, &err), &err);
-    assert_true(fst_strategy_hints(s, 3, 5).prox_mu == 0.25);
-    fst_fed_size down, up;
-    fst_strategy_sizes(s, &down, &up);
-    assert_true(fst_fed_size_equal(down, SIZE) && fst_fed_size_equal(up, SIZE));
-    assert_true(fst_fed_size_bytes(down) == 4 * 2537 + 8 * 3);
+    ok(make_by(&s, "fedprox", &mu, 1, &global, &err), &err);
+    fst_message down;
+    fst_strategy_begin(s, 3);
+    ok(fst_strategy_down(s, 5, &down, &err), &err);
+    assert_string_equal(down.kind, "state");
+    assert_true(down.client == 5 && down.round == 3);
+    assert_true(fst_message_bytes(&down) == 4 * 2537 + 8 * 3);
+    assert_ptr_equal(fst_message_find(&down, "params")->data, global.params);
     fst_strategy_free(s);
-    ok(fst_strategy_new(&s, "fedavg", &(fst_strategy_options){.prox_mu = 0.25}, SIZE, &err), &err);
-    assert_true(fst_strategy_hints(s, 3, 5).prox_mu == 0);
-    fst_strategy_free(s);
+    fst_fed_state_release(&global);
+    assert_int_equal(make_by(&s, "fedavg", NULL, 0, NULL, &err), FST_E_ARGUMENT); /* no model to share */
     fst_strategy_free(NULL);
     assert_ptr_equal(fst_strategy_find("fedprox"), fst_strategy_at(1));
     assert_null(fst_strategy_find("FedAvg"));
@@ -420,16 +447,17 @@ enum { OPTIMISING = 4 };
 static void test_server_steps(void **state)
 {
     struct setting *t = *state;
-    const fst_strategy_options o = {.server_learning_rate = 0.25,
-                                    .server_momentum = 0.5,
-                                    .server_beta1 = 0.75,
-                                    .server_beta2 = 0.875,
-                                    .server_tau = 0.125};
+    const fst_setting o[OPTIMISING][4] = {
+        {{"server.learning_rate", 0.25}, {"server.momentum", 0.5}},
+        {{"server.learning_rate", 0.25}, {"server.tau", 0.125}},
+        {{"server.learning_rate", 0.25}, {"server.tau", 0.125}, {"server.beta1", 0.75}, {"server.beta2", 0.875}},
+        {{"server.learning_rate", 0.25}, {"server.tau", 0.125}, {"server.beta1", 0.75}, {"server.beta2", 0.875}}};
+    const size_t SETTINGS[OPTIMISING] = {2, 2, 4, 4};
     for (int k = 0; k < OPTIMISING; k++) {
         fst_strategy *s = NULL;
         fst_error err;
         fst_fed_state global = random_state(1000);
-        ok(fst_strategy_new(&s, optimising[k], &o, SIZE, &err), &err);
+        ok(make_by(&s, optimising[k], o[k], SETTINGS[k], &global, &err), &err);
         for (uint64_t round = 0; round < 2; round++)
             (void)one_round(s, round, t->client, (uint32_t[]){(uint32_t)round}, 1, &global);
         for (size_t i = 0; i < SIZE.params; i++) {
@@ -463,8 +491,8 @@ static void test_momentum_lasts(void **state)
             continue;
         fst_strategy *s = NULL, *fresh = NULL;
         fst_fed_state global = random_state(1000), stays = random_state(1000), echo = random_state(1000);
-        ok(fst_strategy_new(&s, optimising[k], NULL, SIZE, &err), &err);
-        ok(fst_strategy_new(&fresh, optimising[k], NULL, SIZE, &err), &err);
+        ok(make_by(&s, optimising[k], NULL, 0, &global, &err), &err);
+        ok(make_by(&fresh, optimising[k], NULL, 0, &stays, &err), &err);
         (void)one_round(s, 0, t->client, (uint32_t[]){0}, 1, &global);
         fst_fed_view now = fst_fed_state_view(&global);
         fst_fed_state_copy(&echo, &now);
@@ -484,42 +512,46 @@ static void test_wrong_server_options(void **state)
     (void)state;
     const struct {
         int first, last;
-        fst_strategy_options o;
+        fst_setting o;
         const char *says;
-    } wrong[] = {{0, 3, {.server_learning_rate = -1}, "learning rate"},
-                 {0, 3, {.server_learning_rate = NAN}, "learning rate"},
-                 {0, 3, {.server_learning_rate = INFINITY}, "learning rate"},
-                 {0, 0, {.server_momentum = 1}, "momentum"},
-                 {0, 0, {.server_momentum = -0.5}, "momentum"},
-                 {2, 3, {.server_beta1 = 1}, "beta1"},
-                 {2, 3, {.server_beta2 = 1.5}, "beta2"},
-                 {1, 3, {.server_tau = -1e-3}, "tau"},
-                 {1, 3, {.server_tau = NAN}, "tau"}};
+    } wrong[] = {{0, 3, {"server.learning_rate", -1}, "learning_rate"},
+                 {0, 3, {"server.learning_rate", NAN}, "learning_rate"},
+                 {0, 3, {"server.learning_rate", INFINITY}, "learning_rate"},
+                 {0, 0, {"server.momentum", 1}, "momentum"},
+                 {0, 0, {"server.momentum", -0.5}, "momentum"},
+                 {2, 3, {"server.beta1", 1}, "beta1"},
+                 {2, 3, {"server.beta2", 1.5}, "beta2"},
+                 {1, 3, {"server.tau", -1e-3}, "tau"},
+                 {1, 3, {"server.tau", 0}, "tau"},
+                 {1, 3, {"server.tau", NAN}, "tau"}};
+    fst_fed_state global = random_state(1000);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         for (int k = wrong[i].first; k <= wrong[i].last; k++) {
             fst_strategy *s = NULL;
             fst_error err;
-            assert_int_equal(fst_strategy_new(&s, optimising[k], &wrong[i].o, SIZE, &err), FST_E_CONFIG);
+            assert_int_equal(make_by(&s, optimising[k], &wrong[i].o, 1, &global, &err), FST_E_CONFIG);
             assert_non_null(strstr(err.message, wrong[i].says));
             assert_non_null(strstr(err.message, optimising[k]));
             assert_null(s);
         }
+    fst_fed_state_release(&global);
 }
 
 /* Sound in its envelope, but no moments: NaN, or a second moment below 0. */
 static void test_wrong_moments(void **state)
 {
     (void)state;
-    const fst_fed_size one = {1, 0, 0};
+    float x = 0;
+    fst_fed_state one = {.params = &x, .size = {1, 0, 0}};
     fst_strategy *s = NULL;
     fst_error err;
-    ok(fst_strategy_new(&s, "fedadam", NULL, one, &err), &err);
+    ok(make_by(&s, "fedadam", NULL, 0, &one, &err), &err);
     const float bodies[][2] = {{NAN, 1}, {0, -1}, {0, INFINITY}, {0.5f, 0.25f}};
     for (int i = 0; i < 4; i++)
-        assert_int_equal(s->ops->load(s, bodies[i], sizeof bodies[i], &err), i < 3 ? FST_E_FORMAT : FST_OK);
-    assert_int_equal(s->ops->load(s, bodies[3], 4, &err), FST_E_FORMAT);
+        assert_int_equal(s->ops->server->load(s, bodies[i], sizeof bodies[i], &err), i < 3 ? FST_E_FORMAT : FST_OK);
+    assert_int_equal(s->ops->server->load(s, bodies[3], 4, &err), FST_E_FORMAT);
     fst_buf saved = {0};
-    ok(s->ops->save(s, &saved, &err), &err);
+    ok(s->ops->server->save(s, &saved, &err), &err);
     assert_int_equal(saved.len, sizeof bodies[3]);
     assert_memory_equal(saved.data, bodies[3], sizeof bodies[3]);
     fst_buf_release(&saved);
@@ -536,13 +568,13 @@ static void test_empty_spans(void **state)
         fst_error err;
         fst_fed_state global, client;
         fst_buf saved = {0};
-        ok(fst_strategy_new(&s, fst_strategy_at(k / 4)->name, NULL, sizes[k % 4], &err), &err);
         ok(fst_fed_state_init(&global, sizes[k % 4], &err), &err);
+        ok(make_by(&s, fst_strategy_at(k / 4)->name, NULL, 0, &global, &err), &err);
         ok(fst_fed_state_init(&client, sizes[k % 4], &err), &err);
         fst_strategy_begin(s, 0);
-        fst_update u = {0, 0, 3, fst_fed_state_view(&client)};
+        fst_message u = update_of(&client, 0, 0);
         ok(fst_strategy_fold(s, &u, &err), &err);
-        ok(fst_strategy_publish(s, &global, NULL, &err), &err);
+        ok(fst_strategy_aggregate(s, NULL, NULL, &err), &err);
         ok(fst_strategy_save(s, &saved, &err), &err);
         ok(fst_strategy_load(s, saved.data, saved.len, &err), &err);
         fst_buf_release(&saved);
@@ -558,17 +590,17 @@ struct keeper {
     uint64_t rounds;
 };
 
-static fst_status keeper_init(fst_strategy *s, const fst_strategy_options *options, fst_error *err)
+static const fst_option keeper_options[] = {{"luck", FST_OPTION_WHOLE, .max = 100, .help = "how much"}, {0}};
+
+static fst_status keeper_init(fst_strategy *s, fst_error *err)
 {
-    (void)s;
-    return options->prox_mu < 0 ? fst_fail(err, FST_E_CONFIG, "no") : FST_OK;
+    return s->option[0] == 100 ? fst_fail(err, FST_E_CONFIG, "no") : FST_OK;
 }
 
-static void keeper_sizes(const fst_strategy *s, fst_fed_size *down, fst_fed_size *up)
+static fst_status keeper_down(const fst_strategy *s, uint32_t client, fst_message *m, fst_error *err)
 {
-    (void)s;
-    (void)down;
-    up->buffers = 0;
+    (void)client;
+    return fst_message_add(m, "number", FST_U64, FST_SHAPE(1), &((const struct keeper *)s)->rounds, err);
 }
 
 static void keeper_begin(fst_strategy *s, uint64_t round)
@@ -577,16 +609,20 @@ static void keeper_begin(fst_strategy *s, uint64_t round)
     ((struct keeper *)s)->rounds++;
 }
 
-static fst_status keeper_fold(fst_strategy *s, const fst_update *u, fst_error *err)
+static fst_status keeper_fold(fst_strategy *s, const fst_message *u, fst_error *err)
 {
+    const void *p;
+    fst_status st = fst_message_get(u, "params", FST_F32, FST_SHAPE((int64_t)SIZE.params), &p, err);
     (void)s;
+    if (st)
+        return st;
     return u->samples == 13 ? fst_fail(err, FST_E_NUMERIC, "bad luck") : FST_OK;
 }
 
-static fst_status keeper_publish(fst_strategy *s, fst_fed_state *global, fst_publish_stats *stats, fst_error *err)
+static fst_status keeper_aggregate(fst_strategy *s, const fst_work *work, fst_aggregate_stats *stats, fst_error *err)
 {
-    (void)err;
-    global->counters[0] = (int64_t)((struct keeper *)s)->rounds;
+    (void)err, (void)work;
+    s->env.global->counters[0] = (int64_t)((struct keeper *)s)->rounds;
     stats->update_norm = 2;
     return FST_OK;
 }
@@ -607,34 +643,41 @@ static fst_status keeper_load(fst_strategy *s, const void *data, size_t len, fst
 static void test_strategy_from_outside(void **state)
 {
     struct setting *t = *state;
+    static const fst_server_ops server = {.bytes = sizeof(struct keeper),
+                                          .init = keeper_init,
+                                          .begin = keeper_begin,
+                                          .down = keeper_down,
+                                          .fold = keeper_fold,
+                                          .aggregate = keeper_aggregate,
+                                          .save = keeper_save,
+                                          .load = keeper_load};
     static const fst_strategy_ops ops = {.name = "keeper",
                                          .summary = "keeps a number",
-                                         .instance_bytes = sizeof(struct keeper),
-                                         .init = keeper_init,
-                                         .sizes = keeper_sizes,
-                                         .begin = keeper_begin,
-                                         .fold = keeper_fold,
-                                         .publish = keeper_publish,
-                                         .save = keeper_save,
-                                         .load = keeper_load};
+                                         .leaks = "Nothing.",
+                                         .options = keeper_options,
+                                         .server = &server};
     fst_strategy *s = NULL, *again = NULL;
     fst_fed_state global = random_state(1000);
+    const fst_server_env env = {.clients = 8, .global = &global};
     fst_buf saved = {0};
     fst_error err;
-    assert_int_equal(fst_strategy_new_ops(&s, &ops, &(fst_strategy_options){.prox_mu = -1}, SIZE, &err), FST_E_CONFIG);
+    assert_int_equal(fst_strategy_new(&s, &ops, &(fst_setting){"luck", 100}, 1, &env, &err), FST_E_CONFIG);
     assert_null(s);
-    ok(fst_strategy_new_ops(&s, &ops, NULL, SIZE, &err), &err);
-    ok(fst_strategy_new_ops(&again, &ops, NULL, SIZE, &err), &err);
+    ok(fst_strategy_new(&s, &ops, NULL, 0, &env, &err), &err);
+    ok(fst_strategy_new(&again, &ops, NULL, 0, &env, &err), &err);
     fst_strategy_begin(s, 0);
     fst_strategy_begin(s, 1);
-    fst_update u = update_of(&t->client[0], 0, 1);
-    assert_int_equal(fst_strategy_fold(s, &u, &err), FST_E_MISMATCH); /* buffers are not to be sent */
-    u.state.size.buffers = 0;
+    fst_message u = update_of(&t->client[0], 0, 1);
+    u.tensor[0].dtype = FST_F16;
+    assert_int_equal(fst_strategy_fold(s, &u, &err), FST_E_MISMATCH);
+    u.tensor[0].dtype = FST_F32;
     u.samples = 13;
     assert_int_equal(fst_strategy_fold(s, &u, &err), FST_E_NUMERIC);
     assert_string_equal(err.message, "the update: bad luck");
     u.samples = 14;
     ok(fst_strategy_fold(s, &u, &err), &err);
+    assert_int_equal(fst_strategy_save(s, &saved, &err), FST_E_ARGUMENT); /* its fold would be lost */
+    fst_strategy_abandon(s);
     ok(fst_strategy_save(s, &saved, &err), &err);
     for (size_t i = 0; i < saved.len; i++) {
         saved.data[i] ^= 4;
@@ -646,8 +689,8 @@ static void test_strategy_from_outside(void **state)
     ok(fst_strategy_load(again, saved.data, saved.len, &err), &err);
     fst_strategy_begin(again, 1);
     ok(fst_strategy_fold(again, &u, &err), &err);
-    fst_publish_stats stats;
-    ok(fst_strategy_publish(again, &global, &stats, &err), &err);
+    fst_aggregate_stats stats;
+    ok(fst_strategy_aggregate(again, NULL, &stats, &err), &err);
     assert_int_equal(global.counters[0], 3);
     assert_true(stats.update_norm == 2 && stats.updates == 1 && stats.samples == 14);
     fst_buf_release(&saved);

@@ -72,8 +72,7 @@ static void compare_result(struct golden *g, const fst_fed_state *state)
 
 /* ---- strategies --------------------------------------------------------------------------------- */
 
-static bool one_round(struct golden *g, fst_strategy *strategy, uint64_t round, json_t *clients, fst_fed_state *global,
-                      fst_fed_state *update)
+static bool one_round(struct golden *g, fst_strategy *strategy, uint64_t round, json_t *clients, fst_fed_state *update)
 {
     json_t *weights = list_of(g, "weights"), *counters = list_of(g, "counters");
     size_t n = json_array_size(clients);
@@ -82,14 +81,17 @@ static bool one_round(struct golden *g, fst_strategy *strategy, uint64_t round, 
     for (size_t k = 0; k < n; k++) {
         fill_state(g, json_array_get(clients, k), update);
         update->counters[0] = json_integer_value(json_array_get(counters, k));
-        fst_update u = {.client = (uint32_t)k,
-                        .round = round,
-                        .samples = json_integer_value(json_array_get(weights, k)),
-                        .state = fst_fed_state_view(update)};
+        fst_message u = fst_message_of("state");
+        fst_fed_view view = fst_fed_state_view(update);
+        u.client = (uint32_t)k;
+        u.round = round;
+        u.samples = json_integer_value(json_array_get(weights, k));
+        if (fst_message_add_state(&u, &view, &err))
+            golden_fail(g, "%s", err.message);
         if (fst_strategy_fold(strategy, &u, &err))
             golden_fail(g, "client %zu: %s", k, err.message);
     }
-    if (fst_strategy_publish(strategy, global, NULL, &err))
+    if (fst_strategy_aggregate(strategy, NULL, NULL, &err))
         golden_fail(g, "%s", err.message);
     return g->outcome == PASSED;
 }
@@ -99,7 +101,7 @@ static void rounds(struct golden *g, fst_strategy *strategy, fst_fed_state *glob
     json_t *all = list_of(g, "rounds");
     char prefix[32];
     if (!all) {
-        if (one_round(g, strategy, 0, list_of(g, "clients"), global, update))
+        if (one_round(g, strategy, 0, list_of(g, "clients"), update))
             compare_result(g, global);
         return;
     }
@@ -107,7 +109,7 @@ static void rounds(struct golden *g, fst_strategy *strategy, fst_fed_state *glob
     for (size_t r = 0; r < json_array_size(all); r++) {
         json_t *clients = json_array_get(all, r);
         snprintf(prefix, sizeof prefix, "round%zu", r + 1);
-        if (!one_round(g, strategy, r, clients, global, update))
+        if (!one_round(g, strategy, r, clients, update))
             return;
         compare_state(g, json_array_get(clients, 0), 1, prefix, global);
     }
@@ -119,16 +121,24 @@ static void run_strategy(struct golden *g, const char *name, fst_fed_size size)
     fst_fed_state global = {0}, update = {0};
     fst_error err = {0};
     double tau = golden_number(g, "tau", 0), v_init = golden_number(g, "v_init", tau * tau);
-    fst_strategy_options options = {.server_learning_rate = golden_number(g, "lr", 0),
-                                    .server_momentum = golden_number(g, "momentum", 0),
-                                    .server_beta1 = golden_number(g, "beta1", 0),
-                                    .server_beta2 = golden_number(g, "beta2", 0),
-                                    .server_tau = tau};
+    const fst_setting all[] = {{"server.learning_rate", golden_number(g, "lr", 0)},
+                               {"server.momentum", golden_number(g, "momentum", 0)},
+                               {"server.beta1", golden_number(g, "beta1", 0)},
+                               {"server.beta2", golden_number(g, "beta2", 0)},
+                               {"server.tau", tau}};
+    const fst_strategy_ops *ops = fst_strategy_find(name);
+    const fst_server_env env = {.clients = MAX_CLIENTS, .global = &global};
+    fst_setting set[5];
+    size_t n = 0;
+    for (size_t i = 0; i < 5; i++)
+        for (const fst_option *o = ops->options; o && o->name; o++)
+            if (all[i].value != 0 && !strcmp(o->name, all[i].name))
+                set[n++] = all[i];
     if (v_init < 0.999999 * tau * tau || v_init > 1.000001 * tau * tau)
         golden_fail(g, "v_init is %g; strategies start at tau^2, %g", v_init, tau * tau);
-    fst_status s = fst_strategy_new(&strategy, name, &options, size, &err);
+    fst_status s = fst_fed_state_init(&global, size, &err);
     if (!s)
-        s = fst_fed_state_init(&global, size, &err);
+        s = fst_strategy_new(&strategy, ops, set, n, &env, &err);
     if (!s)
         s = fst_fed_state_init(&update, size, &err);
     if (s)

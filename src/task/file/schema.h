@@ -49,12 +49,13 @@ typedef enum fst__type {
 
 typedef struct fst__schema fst__schema;
 
+enum { FST__CONDITION_VALUES = 40 };
 /* What another field must be. It is looked for in the same map, then in the maps around it; "a.b" goes down from there. */
 typedef struct fst__condition {
     const char *key;       /* NULL: no condition */
     const char *or_key;    /* without values: that this one is set is as good; NULL: none */
     bool without;          /* the field must not be so */
-    const char *values[8]; /* of an enum: one of these; none: it is set, that is true, not 0, not empty, there */
+    const char *values[FST__CONDITION_VALUES]; /* of an enum: one of these, NULL after the last; none: it is set, that is true, not 0, not empty, there */
 } fst__condition;
 #define FST__WITH(name, ...) {.key = (name), .values = {__VA_ARGS__}}
 #define FST__WITHOUT(name, ...) {.key = (name), .without = true, .values = {__VA_ARGS__}}

@@ -18,7 +18,6 @@ static const char *const contents[] = {"auto", "probabilities", "logits", NULL};
 static const char *const encodings[] = {"f32", "f16", "top_k", NULL};
 static const char *const kd_losses[] = {"kl",           "cross_entropy", "mse_logits", "mse_probabilities",
                                         "standardised", "dkd",           NULL};
-const char *const fst__strategy_names[] = {"fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", NULL};
 static const char *const stop_metrics[] = {"accuracy", "macro_f1", "loss", NULL};
 static const char *const selections[] = {"best", "last", NULL};
 static const char *const precisions[] = {"f32", "bf16", NULL};
@@ -276,21 +275,9 @@ static const fst__field edge_kd_fields[] = {
 _Static_assert(offsetof(struct edge_kd_section, training) == 0, "training comes first");
 static const fst__schema edge_kd_schema = FST__SCHEMA(struct edge_kd_section, edge_kd_fields);
 
-static const fst__field server_fields[] = {
-    FST__F_DOUBLE(struct server_section, learning_rate, 0, 1000, "0",
-                  "step size; 0: 1 for fedavgm, 0.1 for the others"),
-    FST__F_ABOVE(struct server_section, momentum, 0, 0.9999, "0.9", "of the mean updates",
-                 .when = {FST__WITH("strategy", "fedavgm")}),
-    FST__F_ABOVE(struct server_section, beta1, 0, 0.999999, "0.9", "decay of the mean of the updates",
-                 .when = {FST__WITH("strategy", "fedadam", "fedyogi")}),
-    FST__F_ABOVE(struct server_section, beta2, 0, 0.999999, "0.99", "decay of the mean of the squared updates",
-                 .when = {FST__WITH("strategy", "fedadam", "fedyogi")}),
-    FST__F_ABOVE(struct server_section, tau, 0, 1000, "0.001", "small is more adaptive",
-                 .when = {FST__WITH("strategy", "fedadagrad", "fedadam", "fedyogi")}),
-};
-static const fst__schema server_schema = FST__SCHEMA(struct server_section, server_fields);
-
-static const fst__field federated_fields[] = {
+/* The fields that every strategy has; after them comes room for those of the strategies' own options. */
+enum { FEDERATED_FIELDS = 16 };
+static fst__field federated_fields[FEDERATED_FIELDS + FST__OPTIONS] = {
     FST__F_STRING(struct federated_section, model, NULL, "network; missing: edge_kd's"),
     FST__F_ENUM(struct federated_section, strategy, fst__strategy_names, "fedavg", "what is sent and how it is joined"),
     FST__F_INT(struct federated_section, rounds, 1, 1000000, "10", "rounds"),
@@ -302,10 +289,6 @@ static const fst__field federated_fields[] = {
     FST__F_ABOVE(struct federated_section, fraction, 0, 1, "1", "share of the clients drawn for a round",
                  .when = {FST__WITHOUT_ANY("clients_per_round")}),
     FST__F_INT(struct federated_section, quorum, 0, 1000000, "0", "fewest updates of a round; 0: one"),
-    FST__F_DOUBLE(struct federated_section, prox_mu, 0, 1e6, "0.01", "pull towards the global model",
-                  .when = {FST__WITH("strategy", "fedprox")}),
-    FST__F_MAP(struct federated_section, server, &server_schema, "the server's optimiser",
-               .when = {FST__WITH("strategy", "fedavgm", "fedadagrad", "fedadam", "fedyogi")}),
     FST__F_DOUBLE(struct federated_section, clip_norm, 0, 1e6, "0", "largest norm of a gradient; 0: no limit"),
     CLASS_WEIGHTS(struct federated_section, "each client's own samples"),
     FST__F_MAP(struct federated_section, optimizer, &optimizer_schema, "of the clients; fresh in every round"),
@@ -319,7 +302,16 @@ static const fst__field federated_fields[] = {
     FST__F_INT(struct federated_section, evaluate_every, 1, 1000000, "1", "rounds between two evaluations",
                .aside = true),
 };
-static const fst__schema federated_schema = FST__SCHEMA(struct federated_section, federated_fields);
+static fst__schema federated_schema = FST__SCHEMA(struct federated_section, federated_fields);
+
+static __attribute__((constructor)) void add_strategy_options(void)
+{
+    size_t at = 0;
+    while (federated_fields[at].key)
+        at++;
+    federated_schema.count =
+        at + fst__strategy_fields(federated_fields + at, offsetof(struct federated_section, options));
+}
 
 /* ---- the whole -------------------------------------------------------------------------------- */
 

@@ -9,6 +9,7 @@
 #include "fedstill/task.h"
 #include "infer_file.h"
 #include "schema.h"
+#include "strategy_options.h"
 
 struct normalise_section {
     double mean[FST_MAX_CHANNELS], std[FST_MAX_CHANNELS];
@@ -128,17 +129,13 @@ struct edge_kd_section {
     bool baseline; /* also train a student on hard labels alone */
 };
 
-struct server_section {
-    double learning_rate, momentum, beta1, beta2, tau; /* learning_rate 0: the strategy's own */
-};
-
 struct federated_section {
     char *model;  /* NULL: edge_kd's */
     int strategy; /* index in strategy_names */
     int64_t rounds, local_epochs, batch_size, clients_per_round, quorum;
-    double fraction, prox_mu, clip_norm;
+    double fraction, clip_norm;
     bool drop_last;
-    struct server_section server;
+    struct strategy_settings options;
     struct optimizer_section optimizer;
     bool has_schedule;
     struct schedule_section schedule; /* by round */
@@ -184,7 +181,7 @@ bool fst__is_synth(const struct data_section *d);
 /* Is there a setting class_weights? (class_weights.c) */
 bool fst__weighs_classes(const struct class_weights *w);
 
-extern const char *const fst__data_sources[], *const fst__strategy_names[], *const fst__schedule_names[];
+extern const char *const fst__data_sources[], *const fst__schedule_names[];
 extern const char *const fst__layouts[];                          /* as fst_layout */
 extern const fst__schema fst__synth_schema, fst__topology_schema; /* topology.c */
 extern const fst__schema fst__task_schema, fst__training_schema;  /* the latter of struct training alone */

@@ -1,7 +1,9 @@
 /*
- * federated_train: rounds over clients that live in this process. A worker owns one trainer, one
- * optimiser and one loader, whichever client it plays; what a client does follows from (seed, round,
- * client, global model) alone.
+ * federated_train: rounds over clients that live in this process. What a client does stands in src/fed/client.c and in
+ * the strategy; here it is told what it has, and rounds are evaluated, reported and saved.
+ *
+ * Data flow: task file -> partition, first model, strategy -> fst_simulate -> play_client on the workers, round_done
+ * after every round -> checkpoint, events -> the models of the last (or best) round.
  */
 #include <errno.h>
 #include <math.h>
@@ -12,21 +14,20 @@
 #include "fedstill/fed.h"
 #include "session.h"
 
-struct worker {
-    fst_trainer *trainer;
-    fst_optim optim;
-    double *weight; /* room, by class: what the client's classes count */
-};
-
 struct federation {
     struct session *s;
     const struct federated_section *section;
     fst_model *model;
+    fst_fed_state global; /* the model's state */
     fst_partition partition;
     int64_t *samples;   /* by client */
     int64_t *rounds_of; /* by client: rounds that its update entered */
-    struct worker *workers;
+    double **weight;    /* by worker: room, by class: what the client's classes count */
+    fst_work work;
+    fst_local_plan plan;
+    const fst_strategy_ops *ops;
     fst_strategy *strategy;
+    fst_virtual *clients;
     char *checkpoint, *last;
     uint64_t round, bytes_up, bytes_down;
     fst_state best;       /* select: best, the global model of best_round */
@@ -46,92 +47,70 @@ const char *fst__federated_model(const struct task_file *f)
 
 /* ---- a client --------------------------------------------------------------------------------------- */
 
-/* The clients' learning rate in a round, from 0. */
-static double rate_of(const struct federated_section *c, uint64_t round)
+static bool stopped(void *ctx)
 {
-    fst_schedule schedule = fst__schedule(&c->schedule, c->rounds);
-    return c->has_schedule ? fst_schedule_rate(&schedule, c->optimizer.learning_rate, (int64_t)round)
-                           : c->optimizer.learning_rate;
+    return fst__session_stopped(ctx);
 }
 
-static fst_status client_step(struct worker *w, fst_state *state, const fst_batch *b, double rate,
-                              const double *class_weight, const fst_train_hints *hints, const fst_fed_view *global,
-                              uint64_t seed, fst_step_result *r, fst_error *err)
+static fst_local_plan plan_of(const struct federation *f)
 {
-    fst_step_input in = {.rows = b->rows,
-                         .x = b->x,
-                         .labels = b->labels,
-                         .loss = FST_LOSS_CROSS_ENTROPY,
-                         .class_weight = class_weight,
-                         .learning_rate = rate,
-                         .prox_mu = hints->prox_mu,
-                         .anchor = global->params,
-                         .seed = seed,
-                         .step = w->optim.steps};
-    return fst_trainer_step(w->trainer, state, &w->optim, &in, r, err);
+    const struct federated_section *c = f->section;
+    return (fst_local_plan){.epochs = c->local_epochs,
+                            .batch_size = (size_t)c->batch_size,
+                            .drop_last = c->drop_last,
+                            .optim = fst__optim_spec(&c->optimizer, c->clip_norm),
+                            .has_schedule = c->has_schedule,
+                            .schedule = fst__schedule(&c->schedule, c->rounds),
+                            .compute = fst__trainer_options(f->s, (size_t)c->batch_size, 1)};
 }
 
-/* An update that the server refuses is nobody's model: the edge's last one stays. */
-static bool can_be_folded(const fst_state *s)
-{
-    return !fst_accumulator_check(s->params, s->param_count, NULL) &&
-           !fst_accumulator_check(s->buffers, s->buffer_count, NULL);
-}
-
-static fst_status train_client(void *ctx, int worker, uint32_t client, uint64_t round, const fst_train_hints *hints,
-                               const fst_fed_view *global, fst_fed_state *update, fst_train_result *result,
-                               fst_error *err)
+/* What a client has: called on its worker. */
+static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_env *out, fst_error *err)
 {
     struct federation *f = ctx;
     struct session *s = f->s;
-    struct worker *w = &f->workers[worker];
-    uint64_t seed = fst__step_seed(s, STEP_FEDERATE, "client", round << 32 | client);
-    fst_state state = {update->params,      update->buffers,      update->counters,
-                       update->size.params, update->size.buffers, update->size.counters};
-    fst_loader *loader = NULL;
-    fst_loader_spec ls = {.source = s->train,
-                          .subset = f->partition.index + f->partition.begin[client],
-                          .subset_count = f->partition.begin[client + 1] - f->partition.begin[client],
-                          .batch_size = (size_t)f->section->batch_size,
-                          .transform = s->transform,
-                          .augment = s->transform.crop_padding > 0 || s->transform.flip,
-                          .shuffle = true,
-                          .drop_last = f->section->drop_last,
-                          .seed = seed};
     int classes = f->partition.classes;
-    const double *weight = fst__weights_of(&f->section->weights, f->partition.counts + (size_t)client * (size_t)classes,
-                                           classes, w->weight);
-    double loss = 0;
-    size_t rows = 0, correct = 0;
-    fst_optim_reset(&w->optim);
-    fst_status st = fst_loader_new(&loader, &ls, err);
-    for (int64_t e = 0; !st && e < f->section->local_epochs; e++) {
-        st = fst_loader_start(loader, (uint64_t)e, 0, err);
-        for (fst_batch b = {.rows = 1}; !st && b.rows;) {
-            fst_step_result r = {0};
-            if (fst__session_stopped(s))
-                st = fst_fail(err, FST_E_CANCELLED, "federated_train: stopped");
-            if (!st)
-                st = fst_loader_next(loader, &b, err);
-            if (!st && b.rows) {
-                st = client_step(w, &state, &b, rate_of(f->section, round), weight, hints, global, seed, &r, err);
-                if (st)
-                    st = fst_fail_in(err, st, "epoch %lld of %lld, step %llu", (long long)e + 1,
-                                     (long long)f->section->local_epochs, (unsigned long long)w->optim.steps + 1);
-            }
-            loss += r.loss_sum;
-            correct += r.correct;
-            rows += st ? 0 : b.rows;
-        }
-    }
-    fst_loader_free(loader);
-    if (!st && f->edge && can_be_folded(&state))
-        fst_state_copy(&f->edge[client], &state);
-    if (!st) {
-        result->loss = loss / (double)rows;
-        result->accuracy = (double)correct / (double)rows;
+    const int64_t *counts = f->partition.counts + (size_t)client * (size_t)classes;
+    (void)err;
+    *out = (fst_client_env){.seed = (uint64_t)s->task->file.seed,
+                            .stream = "step.federated_train",
+                            .client = client,
+                            .classes = classes,
+                            .graph = f->model->graph,
+                            .source = s->train,
+                            .subset = f->partition.index + f->partition.begin[client],
+                            .count = f->partition.begin[client + 1] - f->partition.begin[client],
+                            .transform = s->transform,
+                            .augment = s->transform.crop_padding > 0 || s->transform.flip,
+                            .class_weight = fst__weights_of(&f->section->weights, counts, classes, f->weight[worker]),
+                            .plan = f->plan,
+                            .work = &f->work};
+    return FST_OK;
+}
+
+/* An update that the server refuses is nobody's model: the edge's last one stays. */
+static bool can_be_folded(const fst_fed_view *v)
+{
+    return !fst_accumulator_check(v->params, v->size.params, NULL) &&
+           !fst_accumulator_check(v->buffers, v->size.buffers, NULL);
+}
+
+static fst_status play_client(void *ctx, int worker, const fst_message *down, fst_message *up, fst_error *err)
+{
+    struct federation *f = ctx;
+    fst_fed_view v;
+    fst_status st = fst_virtual_work(f->clients, worker, down, up, err);
+    if (!st && f->edge && !fst_message_state(up, fst_graph_fed_size(f->model->graph), &v, NULL) && can_be_folded(&v)) {
+        fst_state *e = &f->edge[down->client];
+        fst_fed_state to = {e->params, e->buffers, e->counters, v.size};
+        fst_fed_state_copy(&to, &v);
     }
     return st;
+}
+
+static void settle_clients(void *ctx, const fst_round_report *r)
+{
+    fst_virtual_settle(((struct federation *)ctx)->clients, r);
 }
 
 /* ---- checkpoints ------------------------------------------------------------------------------------- */
@@ -391,12 +370,12 @@ static fst_status choose_round(struct federation *f, double *accuracy, fst_error
     return FST_OK;
 }
 
-static fst_status round_done(void *ctx, const fst_fed_view *global, const fst_round_report *r, fst_error *err)
+static fst_status round_done(void *ctx, const fst_server *server, const fst_round_report *r, fst_error *err)
 {
     struct federation *f = ctx;
     const struct checkpoint_section *k = &f->s->task->file.checkpoint;
     struct score score = FST__NO_SCORE;
-    (void)global; /* it is the model's own state */
+    (void)server; /* the shared model is the stage's own */
     f->round = r->round + 1;
     f->bytes_up += r->bytes_up;
     f->bytes_down += r->bytes_down;
@@ -438,7 +417,6 @@ static fst_status rounds(struct federation *f, fst_error *err)
 {
     struct session *s = f->s;
     const struct federated_section *c = f->section;
-    fst_fed_state global = fed_state(&f->model->state);
     fst_simulate_spec spec = {.seed = fst__step_seed(s, STEP_FEDERATE, "rounds", 0),
                               .clients = (uint32_t)f->partition.clients,
                               .samples = f->samples,
@@ -451,13 +429,14 @@ static fst_status rounds(struct federation *f, fst_error *err)
                               .noun = noun(s),
                               .strategy = f->strategy,
                               .ctx = f,
-                              .train = train_client,
+                              .work = play_client,
+                              .settle = settle_clients,
                               .round_done = round_done};
     f->started = fst_clock_seconds();
     f->saves = fst__saved(f->started);
     fst__watch_begin(s, "federated_train", (uint64_t)c->rounds, "rounds");
     fst__watch_update(s, f->round, NULL); /* none of this run's work */
-    fst_status st = fst_simulate(&spec, &global, err);
+    fst_status st = fst_simulate(&spec, err);
     if (st)
         st = keep_rounds(f, st, err);
     fst__watch_end(s, st ? "stopped" : NULL);
@@ -515,27 +494,39 @@ static fst_status first_model(struct federation *f, fst_error *err)
     return st;
 }
 
-static fst_status make_workers(struct federation *f, fst_error *err)
+static fst_status make_clients(struct federation *f, const fst_setting *settings, size_t n, fst_error *err)
 {
     struct session *s = f->s;
-    fst_optim_spec os = fst__optim_spec(&f->section->optimizer, f->section->clip_norm);
-    /* a client is one core's work: one shard */
-    size_t batch = (size_t)f->section->batch_size;
-    fst_trainer_options o = fst__trainer_options(s, batch, 1);
-    o.shard_size = batch;
-    f->workers = fst_calloc((size_t)s->workers, sizeof *f->workers);
-    if (!f->workers)
-        return fst_fail_memory(err, (size_t)s->workers * sizeof *f->workers);
-    fst_status st = FST_OK;
-    for (int i = 0; !st && i < s->workers; i++) {
-        st = fst_trainer_new(&f->workers[i].trainer, f->model->graph, &o, err);
-        if (!st)
-            st = fst_optim_init(&f->workers[i].optim, &os, f->model->state.param_count, err);
-        f->workers[i].weight = fst_calloc((size_t)s->train->classes, sizeof(double));
-        if (!st && !f->workers[i].weight)
-            st = fst_fail_memory(err, (size_t)s->train->classes * sizeof(double));
-    }
-    return st;
+    const fst_virtual_spec spec = {.ops = f->ops,
+                                   .settings = settings,
+                                   .nsettings = n,
+                                   .clients = (uint32_t)f->partition.clients,
+                                   .workers = s->workers,
+                                   .ctx = f,
+                                   .env = client_env};
+    f->work = (fst_work){.ctx = s, .stopped = stopped};
+    f->plan = plan_of(f);
+    f->weight = fst_calloc((size_t)s->workers, sizeof *f->weight);
+    for (int i = 0; f->weight && i < s->workers; i++)
+        if (!(f->weight[i] = fst_calloc((size_t)s->train->classes, sizeof(double))))
+            return fst_fail_memory(err, (size_t)s->train->classes * sizeof(double));
+    return f->weight ? fst_virtual_new(&f->clients, &spec, err)
+                     : fst_fail_memory(err, (size_t)s->workers * sizeof *f->weight);
+}
+
+static fst_status make_strategy(struct federation *f, fst_error *err)
+{
+    fst_setting settings[FST_STRATEGY_OPTIONS];
+    size_t n = fst__strategy_settings(&f->section->options, f->ops, settings);
+    const fst_server_env env = {.seed = (uint64_t)f->s->task->file.seed,
+                                .clients = (uint32_t)f->partition.clients,
+                                .classes = f->partition.classes,
+                                .global = &f->global,
+                                .graph = f->model->graph,
+                                .compute = fst__trainer_options(f->s, (size_t)f->section->batch_size, f->s->threads)};
+    f->global = fed_state(&f->model->state);
+    fst_status st = fst_strategy_new(&f->strategy, f->ops, settings, n, &env, err);
+    return st ? st : make_clients(f, settings, n, err);
 }
 
 /* Room for each edge's last model and for the best global one. */
@@ -555,23 +546,14 @@ static fst_status make_states(struct federation *f, fst_error *err)
 
 static fst_status prepare(struct federation *f, fst_error *err)
 {
-    const struct server_section *server = &f->section->server;
-    fst_strategy_options so = {.prox_mu = f->section->prox_mu,
-                               .server_learning_rate = server->learning_rate,
-                               .server_momentum = server->momentum,
-                               .server_beta1 = server->beta1,
-                               .server_beta2 = server->beta2,
-                               .server_tau = server->tau};
-    fst_fed_state global = fed_state(&f->model->state);
+    f->ops = fst_strategy_at((size_t)f->section->strategy);
     f->checkpoint = fst__step_path(f->s, STEP_FEDERATE, "checkpoint.safetensors");
     f->last = fst__step_path(f->s, STEP_FEDERATE, FST__LAST);
     fst_status st = f->checkpoint && f->last ? make_partition(f, err) : fst_fail_memory(err, 256);
     if (!st)
         st = first_model(f, err);
     if (!st)
-        st = fst_strategy_new(&f->strategy, fst__strategy_names[f->section->strategy], &so, global.size, err);
-    if (!st)
-        st = make_workers(f, err);
+        st = make_strategy(f, err);
     if (!st)
         st = make_states(f, err);
     return st ? st : resume(f, err);
@@ -579,12 +561,10 @@ static fst_status prepare(struct federation *f, fst_error *err)
 
 static void release(struct federation *f)
 {
-    for (int i = 0; f->workers && i < f->s->workers; i++) {
-        fst_trainer_free(f->workers[i].trainer);
-        fst_optim_release(&f->workers[i].optim);
-        fst_free(f->workers[i].weight);
-    }
-    fst_free(f->workers);
+    for (int i = 0; f->weight && i < f->s->workers; i++)
+        fst_free(f->weight[i]);
+    fst_free(f->weight);
+    fst_virtual_free(f->clients);
     for (size_t k = 0; f->edge && k < f->s->edges; k++)
         fst_state_release(&f->edge[k]);
     fst_free(f->edge);

@@ -37,22 +37,22 @@ void fst__average_clear(fst__average *a)
     a->any = false;
 }
 
-fst_status fst__average_fold(fst__average *a, const fst_update *u, fst_error *err)
+fst_status fst__average_fold(fst__average *a, const fst_fed_view *state, int64_t weight, fst_error *err)
 {
-    fst_status s = fst__accumulator_check_weight(&a->params, u->samples, err);
+    fst_status s = fst__accumulator_check_weight(&a->params, weight, err);
     if (s)
         return s;
-    s = fst_accumulator_check(u->state.params, a->params.count, err);
+    s = fst_accumulator_check(state->params, a->params.count, err);
     if (s)
         return fst_fail_in(err, s, "parameters");
-    s = fst_accumulator_check(u->state.buffers, a->buffers.count, err);
+    s = fst_accumulator_check(state->buffers, a->buffers.count, err);
     if (s)
         return fst_fail_in(err, s, "buffers");
-    fst__accumulator_add_checked(&a->params, u->state.params, u->samples);
-    fst__accumulator_add_checked(&a->buffers, u->state.buffers, u->samples);
+    fst__accumulator_add_checked(&a->params, state->params, weight);
+    fst__accumulator_add_checked(&a->buffers, state->buffers, weight);
     for (size_t i = 0; i < a->ncounters; i++)
-        if (!a->any || u->state.counters[i] > a->counters[i])
-            a->counters[i] = u->state.counters[i];
+        if (!a->any || state->counters[i] > a->counters[i])
+            a->counters[i] = state->counters[i];
     a->any = true;
     return FST_OK;
 }

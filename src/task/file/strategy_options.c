@@ -1,0 +1,171 @@
+/*
+ * Options of strategies -> fields of the task file. An option that several strategies have is one field, whose
+ * condition lists them; "server.momentum" is the field `momentum` of the map `server`. The tables are completed before
+ * main starts, since a schema is data that everybody reads.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "strategy_options.h"
+
+enum { MAPS = 4, TEXT = 32 };
+
+const char *fst__strategy_names[FST__STRATEGIES + 1];
+
+static struct {
+    const fst_option *option;
+    char fallback[TEXT];
+} known[FST__OPTIONS];
+static size_t count;
+
+static struct map {
+    char name[TEXT];
+    fst__field field[FST__OPTIONS];
+    fst__schema schema;
+    fst__condition when;
+} map[MAPS];
+static size_t maps;
+
+static size_t find(const char *name)
+{
+    size_t i = 0;
+    while (i < count && strcmp(known[i].option->name, name))
+        i++;
+    return i;
+}
+
+static void add_value(fst__condition *c, const char *strategy)
+{
+    size_t n = 0;
+    while (c->values[n] && strcmp(c->values[n], strategy))
+        n++;
+    if (n + 1 < FST__CONDITION_VALUES)
+        c->values[n] = strategy;
+}
+
+static void gather(void)
+{
+    for (size_t s = 0; fst_strategy_at(s) && s < FST__STRATEGIES; s++) {
+        const fst_strategy_ops *ops = fst_strategy_at(s);
+        fst__strategy_names[s] = ops->name;
+        for (const fst_option *o = ops->options; o && o->name; o++) {
+            size_t i = find(o->name);
+            if (i < count || count == FST__OPTIONS)
+                continue;
+            known[count].option = o;
+            if (o->type == FST_OPTION_CHOICE)
+                snprintf(known[count].fallback, TEXT, "%s", o->choices[(int)o->fallback]);
+            else if (o->type == FST_OPTION_FLAG)
+                snprintf(known[count].fallback, TEXT, "%s", o->fallback != 0 ? "true" : "false");
+            else
+                fst__number_text(o->fallback, known[count].fallback, TEXT);
+            count++;
+        }
+    }
+}
+
+static fst__field field_of(size_t i, const char *key, size_t offset)
+{
+    const fst_option *o = known[i].option;
+    fst__field f = {.key = key,
+                    .help = o->help,
+                    .offset = offset + i * sizeof(union fst__option_value),
+                    .fallback = known[i].fallback,
+                    .when = {{.key = "strategy"}}};
+    switch (o->type) {
+    case FST_OPTION_NUMBER:
+        f.type = FST__TYPE_DOUBLE;
+        f.min = o->min;
+        f.max = o->max;
+        f.exclusive = o->above;
+        break;
+    case FST_OPTION_WHOLE:
+        f.type = FST__TYPE_INT;
+        f.int_min = (int64_t)o->min;
+        f.int_max = (int64_t)o->max;
+        break;
+    case FST_OPTION_CHOICE:
+        f.type = FST__TYPE_ENUM;
+        f.names = o->choices;
+        break;
+    case FST_OPTION_FLAG:
+        f.type = FST__TYPE_BOOL;
+        break;
+    }
+    for (size_t s = 0; fst_strategy_at(s); s++)
+        for (const fst_option *p = fst_strategy_at(s)->options; p && p->name; p++)
+            if (!strcmp(p->name, o->name))
+                add_value(&f.when[0], fst_strategy_at(s)->name);
+    return f;
+}
+
+static struct map *map_of(const char *name, size_t len)
+{
+    for (size_t i = 0; i < maps; i++)
+        if (strlen(map[i].name) == len && !memcmp(map[i].name, name, len))
+            return &map[i];
+    struct map *m = &map[maps++];
+    snprintf(m->name, sizeof m->name, "%.*s", (int)len, name);
+    m->schema = (fst__schema){.fields = m->field, .size = sizeof(struct strategy_settings)};
+    m->when.key = "strategy";
+    return m;
+}
+
+size_t fst__strategy_fields(fst__field *out, size_t offset)
+{
+    size_t n = 0;
+    gather();
+    for (size_t i = 0; i < count; i++) {
+        const char *name = known[i].option->name, *dot = strchr(name, '.');
+        if (!dot) {
+            out[n++] = field_of(i, name, offset);
+            continue;
+        }
+        struct map *m = map_of(name, (size_t)(dot - name));
+        fst__field f = field_of(i, dot + 1, 0);
+        for (size_t k = 0; f.when[0].values[k]; k++)
+            add_value(&m->when, f.when[0].values[k]);
+        m->field[m->schema.count++] = f;
+    }
+    for (size_t i = 0; i < maps; i++)
+        out[n++] = (fst__field){.key = map[i].name,
+                                .help = "options of the strategy's step at the server",
+                                .type = FST__TYPE_MAP,
+                                .table = &map[i].schema,
+                                .offset = offset,
+                                .room = sizeof(struct strategy_settings),
+                                .when = {map[i].when}};
+    return n;
+}
+
+size_t fst__strategy_settings(const struct strategy_settings *s, const fst_strategy_ops *ops,
+                              fst_setting out[FST_STRATEGY_OPTIONS])
+{
+    size_t n = 0;
+    for (const fst_option *o = ops->options; o && o->name && n < FST_STRATEGY_OPTIONS; o++) {
+        const union fst__option_value *v = &s->value[find(o->name)];
+        double value = o->type == FST_OPTION_NUMBER   ? v->number
+                       : o->type == FST_OPTION_WHOLE  ? (double)v->whole
+                       : o->type == FST_OPTION_CHOICE ? (double)v->choice
+                                                      : (double)v->flag;
+        out[n++] = (fst_setting){o->name, value};
+    }
+    return n;
+}
+
+static bool same(const fst_option *a, const fst_option *b)
+{
+    return a->type == b->type && a->fallback == b->fallback && a->min == b->min && a->max == b->max &&
+           a->above == b->above && a->choices == b->choices && !strcmp(a->help, b->help);
+}
+
+const char *fst__strategy_options_clash(void)
+{
+    for (size_t s = 0; fst_strategy_at(s); s++) {
+        size_t n = 0;
+        for (const fst_option *o = fst_strategy_at(s)->options; o && o->name; o++, n++)
+            if (n >= FST_STRATEGY_OPTIONS || find(o->name) == count || !same(o, known[find(o->name)].option))
+                return o->name;
+    }
+    return NULL;
+}
