@@ -630,18 +630,32 @@ static void files_of_fedstill(void **state)
     m.channels = 1;
     m.mean[0] = 0.25f;
     m.std[0] = 0.5f;
+    m.fingerprint = true;
     assert_ok(fst_model_set_class_names(&m, names, 3, err));
     assert_ok(fst_model_save(&m, path, NULL, 0, NULL, err));
     assert_ok(fst_model_import(&r, path, &o, NULL, err));
-    assert_true(r.channels == 1 && r.std[0] == 0.5f && r.config.dropout1 == 0.5);
+    assert_true(r.channels == 1 && r.std[0] == 0.5f && r.config.dropout1 == 0.5 && r.fingerprint);
     assert_true(fst_shape_equal(&r.config.input, &c.input));
     assert_string_equal(r.class_names[2], "c");
     fst_model_release(&r);
     o.head = FST_HEAD_FRESH;
     o.classes = 5;
     assert_ok(fst_model_import(&r, path, &o, NULL, err));
-    assert_true(r.classes == 5 && !r.class_names && r.channels == 1);
+    assert_true(r.classes == 5 && !r.class_names && r.channels == 1 && r.fingerprint); /* a head sees nothing else */
     fst_model_release(&r);
+    /* exported under either names and imported: the network still sees fingerprints, not samples */
+    o = (fst_import_options){.arch = "pfl_cifar"};
+    for (int ours = 0; ours < 2; ours++)
+        for (int kept = 0; kept < 2; kept++) {
+            m.fingerprint = kept;
+            assert_ok(
+                fst_model_export(&m, path, ours ? FST_NAMES_OURS : FST_NAMES_TORCHVISION, FST_F32, NULL, 0, NULL, err));
+            assert_ok(fst_model_import(&r, path, &o, NULL, err));
+            assert_int_equal(r.fingerprint, kept);
+            fst_model_release(&r);
+        }
+    assert_ok(fst_model_save(&m, path, NULL, 0, NULL, err));
+    o = (fst_import_options){.arch = "pfl_cifar", .head = FST_HEAD_FRESH, .classes = 5};
     o.arch = "cifar_student";
     assert_fails(fst_model_import(&r, path, &o, NULL, err), FST_E_MISMATCH, "a pfl_cifar, not a cifar_student");
     fst_model_release(&m);
