@@ -1,4 +1,4 @@
-/* fedstill runs: what the run registry knows. It only looks; it neither starts nor deletes anything. */
+/* fedstill runs: what the run registry knows. It starts nothing, and deletes only with --prune, of one run's output. */
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -7,6 +7,7 @@
 
 #include "common.h"
 #include "fedstill/store.h"
+#include "fedstill/task.h"
 
 enum { MAX_FIGURE = 24 };
 
@@ -19,6 +20,14 @@ static const struct option_spec options[] = {
      .max = 1000000,
      .fallback = "20",
      .help = "Show the newest N runs."},
+    {.name = "prune",
+     .argument = "N",
+     .type = OPTION_INT,
+     .min = 0,
+     .max = 1000000,
+     .help =
+         "Remove what runs with other settings left in the output of RUN (output/kept), all but the newest N of each "
+         "stage. Runs with those settings then compute anew."},
     {.name = "json", .type = OPTION_FLAG, .help = "Write JSON: an array of runs, or one run with its figures."},
     {0},
 };
@@ -33,6 +42,8 @@ static const char *const examples[] = {
     "Lists the newest five runs.",
     "fedstill runs mnist",
     "Shows the newest run of the task mnist with the key figures of its stages.",
+    "fedstill runs mnist --prune 3",
+    "Keeps only the last three models of each stage from runs with other settings in that run's output.",
     NULL,
 };
 
@@ -433,6 +444,30 @@ static fst_status as_json(fst_registry *registry, const char *name, size_t limit
 
 /* ---- the command -------------------------------------------------------------------------- */
 
+static bool take_output(void *ctx, const fst_run *r)
+{
+    char **output = ctx;
+    *output = fst_strdup(r->output);
+    return true;
+}
+
+static fst_status prune(fst_registry *registry, const struct options *o, fst_error *err)
+{
+    char *output = NULL, size[FST_HUMAN];
+    size_t removed = 0;
+    uint64_t bytes = 0;
+    if (!operand(o, 0))
+        return fst_fail(err, FST_E_CONFIG, "--prune needs a RUN: it removes files of one output");
+    fst_status s = fst_registry_find(registry, operand(o, 0), take_output, &output, err);
+    if (!s)
+        s = output ? fst_task_prune(output, (size_t)option_int(o, "prune"), &removed, &bytes, err)
+                   : fst_fail_memory(err, 256);
+    if (!s)
+        printf("%zu kept stages removed from %s, %s\n", removed, output, fst_human_bytes((double)bytes, size));
+    fst_free(output);
+    return s;
+}
+
 static fst_status look(const struct options *o, const char *path, fst_error *err)
 {
     fst_registry *registry = NULL;
@@ -441,7 +476,9 @@ static fst_status look(const struct options *o, const char *path, fst_error *err
     fst_status s = fst_registry_open(&registry, path, err);
     if (s)
         return s;
-    if (option_flag(o, "json"))
+    if (option_given(o, "prune"))
+        s = prune(registry, o, err);
+    else if (option_flag(o, "json"))
         s = as_json(registry, name, limit, err);
     else
         s = name ? show_run(registry, name, err) : list_table(registry, limit, err);

@@ -83,6 +83,10 @@ typedef struct fst_task_options {
 FST_MUST FST_API fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err);
 /* What a run would do: stages, samples, parameters, FLOPs, bytes over the network, memory. Touches nothing. */
 FST_MUST FST_API fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out, fst_error *err);
+/* Removes what runs with other settings left in the folder `kept` of an output, all but the `newest` of each stage's;
+ * *removed and *bytes say how many and how much. Runs with those settings compute anew. The output is locked. */
+FST_MUST FST_API fst_status fst_task_prune(const char *output, size_t newest, size_t *removed, uint64_t *bytes,
+                                           fst_error *err);
 FST_END_DECLS
 
 #endif

@@ -61,6 +61,33 @@ ran federated_train
 digests "$output" >"$folder/now"
 true_that "a damaged model came back" diff "$folder/reference" "$folder/now"
 
+# ---- what is kept is removed when somebody asks for it, the oldest first, and nothing else
+for batch in 20 30 40; do
+    expect 0 run "$task" -q --no-reuse --set stages.federated_train.batch_size=$batch
+done
+expect 0 run "$task" -q --no-reuse
+kept() { find "$output/kept" -mindepth 1 -maxdepth 1 -name "$1-*" | wc -l; }
+true_that "few are kept: $(kept federated_train)" [ "$(kept federated_train)" -gt 3 ]
+models >"$folder/before"
+newest=$(ls -t "$output/kept" | grep federated_train | head -n 1)
+ln -s "$folder/data" "$output/kept/federated_train-link"
+expect 2 runs --prune 1
+said err "--prune needs a RUN"
+expect 0 runs kept --prune 1
+said out "kept stages removed from"
+same "stages that are kept" "$(kept federated_train)" 2 # the link too, which is not what runs leave
+true_that "the newest is gone" [ -s "$output/kept/$newest/model.safetensors" ]
+true_that "what a link named is gone" [ -s "$folder/data/train-images-idx3-ubyte" ]
+rm "$output/kept/federated_train-link"
+digests "$output" >"$folder/now"
+true_that "the run itself was pruned" diff "$folder/reference" "$folder/now"
+expect 0 runs kept --prune 0
+same "what is kept" "$(ls "$output/kept")" ""
+expect 0 runs kept --prune 0
+said out "0 kept stages removed"
+expect 0 run "$task"
+ran
+
 # ---- --fresh computes, whatever is kept
 expect 0 run "$task" --fresh --no-reuse
 ran $steps

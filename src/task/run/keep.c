@@ -15,17 +15,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "session.h"
 
-#define KEPT "kept"
 enum { SHOWN = 12, MAX_OUTPUTS = 256, CHUNK = 1 << 20, MAX_NAME = 128, MAX_SAME = 1000 };
 
 /* ---- kept below the output --------------------------------------------------------------------- */
 
-/* "STEP-..." */
-static bool is_kept(const char *name, enum step step)
+bool fst__is_kept(const char *name, enum step step)
 {
     size_t n = strlen(fst__step_names[step]);
     return !strncmp(name, fst__step_names[step], n) && name[n] == '-';
@@ -47,11 +46,11 @@ static bool is_unfinished(const char *folder, const char *name, enum step step, 
 static char *find_kept(const char *output, enum step step, const char *fingerprint, const char *resumes,
                        struct record *r, bool *finished)
 {
-    char *all = fst_path_join(output, KEPT), *found = NULL;
+    char *all = fst_path_join(output, FST__KEPT), *found = NULL;
     DIR *d = all ? opendir(all) : NULL;
     *finished = false;
     for (struct dirent *e = d ? readdir(d) : NULL; e && !*finished; e = readdir(d)) {
-        char *folder = is_kept(e->d_name, step) ? fst_path_join(all, e->d_name) : NULL;
+        char *folder = fst__is_kept(e->d_name, step) ? fst_path_join(all, e->d_name) : NULL;
         if (!folder)
             continue;
         *finished = fst__record_current_in(folder, fingerprint, r);
@@ -72,7 +71,7 @@ static char *find_kept(const char *output, enum step step, const char *fingerpri
 static fst_status free_name(const struct session *s, enum step step, const char *what, char **out, fst_error *err)
 {
     char name[MAX_NAME];
-    char *all = fst_path_join(s->task->output, KEPT);
+    char *all = fst_path_join(s->task->output, FST__KEPT);
     fst_status st = all ? fst_make_folders(all, err) : fst_fail_memory(err, 256);
     for (int i = 1; !st; i++) {
         if (i == 1)
@@ -164,6 +163,8 @@ fst_status fst__keep_aside(const struct session *s, enum step step, char **moved
         st = free_name(s, step, now, &to, err);
     if (!st && to)
         st = move(folder, to, err);
+    if (!st && to) /* since when it is kept, for those who prune */
+        (void)!utimensat(AT_FDCWD, to, NULL, AT_SYMLINK_NOFOLLOW);
     fst_free(folder);
     if (!st && moved)
         *moved = to;

@@ -318,6 +318,10 @@ fst_status fst__check_devices(const struct session *s, fst_error *err);
 /* What the result of a step of the cascade depends on, besides data, seed and backend. */
 fst_status fst__infer_inputs(const struct session *s, enum step step, fst_buf *text, fst_error *err);
 
+/* The folder below the output for steps of other settings, and whether a name in it is of such a step: "STEP-...". */
+#define FST__KEPT "kept"
+bool fst__is_kept(const char *name, enum step step);
+
 /* ---- keep.c ---- */
 enum { FST__STATE = 600 };
 /* Moves what output/STEP holds of other inputs (finished or begun) to output/kept. *moved (may be NULL) becomes its new
