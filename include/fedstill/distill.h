@@ -121,6 +121,29 @@ FST_MUST FST_API fst_status fst_teachers_target(fst_ensemble how, const fst_teac
 FST_MUST FST_API fst_status fst_peers_target(const fst_teachers *peers, size_t self, float *target, double *spread,
                                              fst_error *err);
 
+/* ---- settings that change in training ------------------------------------------------------- */
+
+/* A temperature or a weight by epoch: from `from` to `to`. */
+typedef enum fst_ramp_kind {
+    FST_RAMP_LINEAR,  /* the first epoch has `from`, number `epochs` and all after it `to` */
+    FST_RAMP_COSINE,  /* the same along (1 - cos(pi share))/2: slow at both ends */
+    FST_RAMP_STEP,    /* in equal jumps, one at each milestone (an epoch, counted from 0) */
+    FST_RAMP_ACCURACY /* by the student's last validation accuracy: `from` up to `low`, `to` from `high` on, linear
+                       * between; an accuracy that falls takes the value back */
+} fst_ramp_kind;
+FST_API const char *fst_ramp_kind_name(fst_ramp_kind k); /* "linear", "cosine", "step", "accuracy" */
+
+typedef struct fst_ramp {
+    fst_ramp_kind kind;
+    double from, to;
+    int64_t epochs;                         /* linear, cosine; 1 or less: `to` from the start */
+    int64_t milestones[FST_MAX_MILESTONES]; /* step */
+    int milestone_count;
+    double low, high; /* accuracy, 0 <= low < high <= 1 */
+} fst_ramp;
+/* The value in an epoch (the first is 0). accuracy: NaN before the first is known, which counts as 0. */
+FST_API double fst_ramp_at(const fst_ramp *r, int64_t epoch, double accuracy);
+
 /* ---- federated distillation ------------------------------------------------------------------ */
 
 /*

@@ -271,6 +271,9 @@ typedef struct fst_loss {
     fst_kd_form kd_form;
     double label_smoothing;
     double tckd_weight, nckd_weight; /* FST_KD_DKD: the paper's alpha and beta; its values are 1 and 8 */
+    /* FST_KD_KL, FST_KD_CROSS_ENTROPY: soft holds the teacher's logits and is softened here, at the same temperature as
+     * the student. For temperatures that change in training. The other forms take what they always take. */
+    bool soft_logits;
 } fst_loss;
 #define FST_LOSS_CROSS_ENTROPY ((fst_loss){.ce_weight = 1.0, .temperature = 1.0})
 
@@ -290,6 +293,13 @@ typedef struct fst_loss_input {
  * divided; ce and kd parts (rows each, unweighted by ce_weight, kd_weight; kd with T^2) may be NULL. */
 FST_API void fst_loss_rows(const fst_loss *l, const fst_loss_input *in, float *grad, double *row_loss, double *row_ce,
                            double *row_kd);
+/*
+ * row: the derivative of each row's distillation part by the temperature, not yet weighted or divided. Only for
+ * FST_KD_KL with soft_logits, where both softmaxes and the factor T^2 depend on it:
+ *     d/dT T^2 KL(q || p) = 2 T KL - Cov_q(v, log q - log p) + E_q[z] - E_p[z],
+ * z and v being the logits of student and teacher.
+ */
+FST_API void fst_loss_temperature_rows(const fst_loss *l, const fst_loss_input *in, double *row);
 /* log softmax(z / T) of one row, finite for finite logits. */
 FST_API void fst_log_softmax(const float *logits, int classes, double temperature, double *out);
 /* softmax(z / T) of each row. */

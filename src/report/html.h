@@ -44,7 +44,7 @@ struct fst__stage_history {
     char name[64], state[32];
     int begun, resumed, finished; /* how often; resumed: begun and not finished before */
     bool rounds;                  /* points are rounds, not epochs */
-    char loss_kind[160];          /* of the training loss; "" when no event says */
+    char loss_kind[240];          /* of the training loss; "" when no event says */
     struct fst__step_point *point;
     size_t points, room;
     struct fst__client_point client[FST__MAX_CLIENTS]; /* of the last round */

@@ -242,7 +242,7 @@ static void open_case(struct loss_case *c, const fst_loss *l, bool weighted, dou
     fill_normal(c->logits, ROWS * CLASSES, 1, "test.logits", 2);
     fill_normal(c->soft, ROWS * CLASSES, 2, "test.soft", 2);
     fill_labels(c->labels, ROWS, CLASSES, 3);
-    if (!fst_kd_takes_logits(l->kd_form))
+    if (!fst_kd_takes_logits(l->kd_form) && !l->soft_logits)
         fst_softmax(c->soft, ROWS, CLASSES, l->kd_form == FST_KD_MSE_PROBABILITIES ? 1 : l->temperature, c->soft);
     for (int i = 0; i < ROWS; i++)
         c->weight[i] = 0.5f + (float)i;
@@ -354,6 +354,47 @@ static void students_like_their_teacher(void **state)
         assert_true(fabs(row - (form == FST_KD_KL ? 0 : 16 * entropy)) < 1e-5);
         for (int i = 0; i < CLASSES; i++)
             assert_true(fabs((double)grad[i]) < 1e-6);
+    }
+}
+
+/* Softened here or before: the same loss but for the rounding of the kept probabilities. */
+static void teachers_logits_are_softened_here(void **state)
+{
+    (void)state;
+    for (int form = FST_KD_KL; form <= FST_KD_CROSS_ENTROPY; form++)
+        for (double t = 1; t < 10; t *= 2) {
+            struct loss_case a, b;
+            fst_loss l = {.kd_weight = 0.7, .temperature = t, .kd_form = (fst_kd_form)form};
+            open_case(&a, &l, false, ROWS);
+            double before = total(&l, &a);
+            l.soft_logits = true;
+            open_case(&b, &l, false, ROWS);
+            assert_true(fabs(total(&l, &b) - before) < 1e-5);
+            check_loss(l, false, ROWS);
+        }
+}
+
+/* The slope of the loss along the temperature, row by row. */
+static void temperature_has_a_gradient(void **state)
+{
+    (void)state;
+    for (double t = 0.75; t < 10; t *= 2) {
+        struct loss_case c;
+        fst_loss l = {.kd_weight = 1, .temperature = t, .soft_logits = true}, up = l, down = l;
+        float grad[ROWS * CLASSES];
+        double slope[ROWS], above[ROWS], below[ROWS], h = 1e-4 * t;
+        open_case(&c, &l, false, 1);
+        for (int j = 0; j < CLASSES; j++) {
+            c.logits[j] += 1000; /* a row far from zero */
+            c.soft[CLASSES + j] -= 1000;
+        }
+        up.temperature = t + h;
+        down.temperature = t - h;
+        fst_loss_temperature_rows(&l, &c.in, slope);
+        fst_loss_rows(&up, &c.in, grad, above, NULL, NULL);
+        fst_loss_rows(&down, &c.in, grad, below, NULL, NULL);
+        for (int r = 0; r < ROWS; r++)
+            assert_true(fabs(slope[r] - (above[r] - below[r]) / (2 * h)) < 1e-6 * (1 + fabs(slope[r])));
     }
 }
 
@@ -518,6 +559,8 @@ int main(void)
         cmocka_unit_test(classes_have_weights),
         cmocka_unit_test(distillation),
         cmocka_unit_test(students_like_their_teacher),
+        cmocka_unit_test(teachers_logits_are_softened_here),
+        cmocka_unit_test(temperature_has_a_gradient),
         cmocka_unit_test(decoupled_parts),
         cmocka_unit_test(decoupled_parts_make_up_the_whole),
         cmocka_unit_test(standardised_logits_have_no_scale),

@@ -62,21 +62,6 @@ static double cross_entropy(const float *z, int n, int32_t label, double smoothi
     return loss;
 }
 
-static double tempered(const float *z, const float *q, int n, double t, bool kl, double scale, float *grad)
-{
-    fst__norm norm = fst__norm_of(z, n, -1, t);
-    double loss = 0, mass = 0;
-    for (int j = 0; j < n; j++)
-        mass += (double)q[j];
-    for (int j = 0; j < n; j++) {
-        double lp = fst__log_p(&norm, z[j]), qj = (double)q[j];
-        if (qj > 0)
-            loss += qj * ((kl ? log(qj) : 0) - lp);
-        grad[j] += (float)(scale * t * (mass * exp(lp) - qj));
-    }
-    return t * t * loss;
-}
-
 static double mse_logits(const float *z, const float *q, int n, double scale, float *grad)
 {
     double loss = 0;
@@ -120,7 +105,9 @@ static double distil(const fst_loss *l, const float *z, const float *q, int n, i
     case FST_KD_NTD:
         return fst__loss_ntd(z, q, n, label, t, scale, grad);
     default:
-        return tempered(z, q, n, t, l->kd_form == FST_KD_KL, scale, grad);
+        if (l->soft_logits)
+            return fst__loss_tempered_logits(z, q, n, t, l->kd_form == FST_KD_KL, scale, grad);
+        return fst__loss_tempered(z, q, n, t, l->kd_form == FST_KD_KL, scale, grad);
     }
 }
 

@@ -32,7 +32,11 @@ static inline double fst__log_p(const fst__norm *norm, float z)
     return ((double)z - norm->max) / norm->t - norm->lse;
 }
 
+/* q: the teacher's probabilities at the temperature; kl: the KL, else the cross entropy. */
+double fst__loss_tempered(const float *z, const float *q, int n, double t, bool kl, double scale, float *grad);
 /* teacher: its logits. */
+double fst__loss_tempered_logits(const float *z, const float *teacher, int n, double t, bool kl, double scale,
+                                 float *grad);
 double fst__loss_standardised(const float *z, const float *teacher, int n, double t, double scale, float *grad);
 double fst__loss_dkd(const fst_loss *l, const float *z, const float *teacher, int n, int32_t label, double scale,
                      float *grad);

@@ -268,12 +268,45 @@ static const fst__field edge_kd_fields[] = {
                 .when = {FST__WITH_ANY("kd_weight")}),
     FST__F_MAP(struct edge_kd_section, dkd, &dkd_schema, "the weights of the parts of the loss",
                .when = {FST__WITH("kd_loss", "dkd"), FST__WITH_ANY("kd_weight")}),
+    FST__F_OPTIONAL(
+        struct edge_kd_section, temperature_schedule, has_temperature_schedule, &fst__ramp_schema,
+        "the temperature moves to `temperature` over the epochs; soft labels are then logits; missing: constant",
+        .when = {FST__WITH("kd_loss", "kl", "cross_entropy", "standardised", "dkd"), FST__WITH_ANY("kd_weight")}),
+    FST__F_OPTIONAL(struct edge_kd_section, ce_weight_schedule, has_ce_weight_schedule, &fst__ramp_schema,
+                    "the same of ce_weight"),
+    FST__F_OPTIONAL(struct edge_kd_section, kd_weight_schedule, has_kd_weight_schedule, &fst__ramp_schema,
+                    "the same of kd_weight", .when = {FST__WITH_ANY("kd_weight")}),
     FST__F_BOOL(struct edge_kd_section, baseline, "false",
                 "also train the student alone: same epochs, hard labels only", .aside = true),
 };
 /* The shared fields' offsets are those of struct training, which must therefore come first. */
 _Static_assert(offsetof(struct edge_kd_section, training) == 0, "training comes first");
-static const fst__schema edge_kd_schema = FST__SCHEMA(struct edge_kd_section, edge_kd_fields);
+
+static bool check_edge_kd(const void *object, fst__complaint *c)
+{
+    const struct edge_kd_section *e = object;
+    const char *why = NULL;
+    if (e->has_temperature_schedule && !(e->temperature_schedule.from > 0))
+        c->key = "temperature_schedule.from", why = "must be above 0";
+    else if (e->has_temperature_schedule && e->temperature_schedule.from == e->temperature)
+        c->key = "temperature_schedule.from", why = "is what temperature is: nothing would change";
+    else if (e->has_ce_weight_schedule && e->ce_weight_schedule.from == e->ce_weight)
+        c->key = "ce_weight_schedule.from", why = "is what ce_weight is: nothing would change";
+    else if (e->has_kd_weight_schedule && e->kd_weight_schedule.from == e->kd_weight)
+        c->key = "kd_weight_schedule.from", why = "is what kd_weight is: nothing would change";
+    else if (e->has_kd_weight_schedule && e->kd_loss == FST_KD_DKD && e->dkd.warmup_epochs)
+        c->key = "kd_weight_schedule", why = "and dkd.warmup_epochs both move kd_weight: set one of them";
+    if (why)
+        snprintf(c->text, sizeof c->text, "%s", why);
+    return !why;
+}
+
+static const fst__schema edge_kd_schema = FST__SCHEMA(struct edge_kd_section, edge_kd_fields, .check = check_edge_kd);
+
+bool fst__student_takes_logits(const struct edge_kd_section *e)
+{
+    return fst_kd_takes_logits((fst_kd_form)e->kd_loss) || e->has_temperature_schedule;
+}
 
 /* The fields that every strategy has; after them comes room for those of the strategies' own options. */
 enum { FEDERATED_FIELDS = 16 };
@@ -338,20 +371,24 @@ static bool soft_complaint(const struct stages_section *s, fst__complaint *c)
 {
     const struct cloud_kd_section *k = &s->cloud_kd;
     bool student = s->has_edge_kd && s->edge_kd.kd_weight > 0;
-    bool wanted = student && fst_kd_takes_logits((fst_kd_form)s->edge_kd.kd_loss), logits = k->content == 2;
+    bool wanted = student && fst__student_takes_logits(&s->edge_kd), logits = k->content == 2;
+    bool moves = student && s->edge_kd.has_temperature_schedule;
     if (!s->has_cloud_kd)
         return false;
     if (k->encoding == FST_SOFT_TOP_K && (logits || (k->content == 0 && wanted))) {
         c->key = "cloud_kd.top_k";
         snprintf(c->text, sizeof c->text, "encoding top_k cannot hold logits, which %s: set encoding: f16",
-                 logits ? "content asks for" : "edge_kd.kd_loss takes");
+                 logits  ? "content asks for"
+                 : moves ? "edge_kd.temperature_schedule takes"
+                         : "edge_kd.kd_loss takes");
         return true;
     }
     if (!student || k->content == 0 || logits == wanted)
         return false;
     c->key = "cloud_kd.content";
-    snprintf(c->text, sizeof c->text, "is %s, edge_kd.kd_loss %s takes %s: leave content out", contents[k->content],
-             kd_losses[s->edge_kd.kd_loss], contents[wanted ? 2 : 1]);
+    snprintf(c->text, sizeof c->text, "is %s, edge_kd.%s%s takes %s: leave content out", contents[k->content],
+             moves ? "temperature_schedule" : "kd_loss ", moves ? "" : kd_losses[s->edge_kd.kd_loss],
+             contents[wanted ? 2 : 1]);
     return true;
 }
 
@@ -363,14 +400,16 @@ static bool check_stages(const void *object, fst__complaint *c)
         c->key = "cloud_kd", why = "needs the stage cloud_pretrain (the teacher), or teacher: FILE";
     else if (s->has_edge_kd && s->edge_kd.kd_weight > 0 && !s->has_cloud_kd)
         c->key = "edge_kd", why = "needs the stage cloud_kd (the soft labels), or kd_weight: 0";
-    else if (s->has_edge_kd && s->edge_kd.kd_weight == 0 && s->edge_kd.ce_weight == 0)
+    else if (s->has_edge_kd && s->edge_kd.kd_weight == 0 && s->edge_kd.ce_weight == 0 &&
+             !s->edge_kd.has_ce_weight_schedule)
         c->key = "edge_kd.kd_weight", why = "ce_weight and kd_weight are both 0: nothing to learn from";
-    else if (s->has_edge_kd && s->edge_kd.ce_weight == 0 && !s->edge_kd.baseline &&
-             fst__weighs_classes(&s->edge_kd.training.weights))
+    else if (s->has_edge_kd && s->edge_kd.ce_weight == 0 && !s->edge_kd.has_ce_weight_schedule &&
+             !s->edge_kd.baseline && fst__weighs_classes(&s->edge_kd.training.weights))
         c->key = "edge_kd.class_weights",
         why = "has no effect: ce_weight is 0, and there is no baseline that learns hard labels";
     else if (s->has_edge_kd && s->has_cloud_kd && s->edge_kd.temperature != 0 &&
-             s->edge_kd.temperature != s->cloud_kd.temperature && s->edge_kd.kd_loss < FST_KD_MSE_LOGITS)
+             s->edge_kd.temperature != s->cloud_kd.temperature && !fst__student_takes_logits(&s->edge_kd) &&
+             s->edge_kd.kd_loss < FST_KD_MSE_LOGITS)
         c->key = "edge_kd.temperature",
         why = "differs from cloud_kd's temperature: soft labels and student need the same one";
     else if (s->has_edge_kd && s->has_cloud_kd && s->edge_kd.kd_loss == FST_KD_MSE_PROBABILITIES &&
@@ -453,6 +492,24 @@ static bool stops_early(const struct task_file *f, const char **key)
     return stops;
 }
 
+/* A schedule that follows an accuracy which nobody measures. */
+static bool follows_accuracy(const struct edge_kd_section *e, const char **key)
+{
+    const struct {
+        bool there;
+        const struct ramp_section *r;
+        const char *key;
+    } all[] = {{e->has_temperature_schedule, &e->temperature_schedule, "stages.edge_kd.temperature_schedule"},
+               {e->has_ce_weight_schedule, &e->ce_weight_schedule, "stages.edge_kd.ce_weight_schedule"},
+               {e->has_kd_weight_schedule, &e->kd_weight_schedule, "stages.edge_kd.kd_weight_schedule"}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i].there && all[i].r->name == FST_RAMP_ACCURACY) {
+            *key = all[i].key;
+            return true;
+        }
+    return false;
+}
+
 /* What concerns several of the maps. */
 static bool check_task(const void *object, fst__complaint *c)
 {
@@ -468,6 +525,11 @@ static bool check_task(const void *object, fst__complaint *c)
     const char *why = NULL;
     if (!f->data.own_validation && f->data.validation == 0 && stops_early(f, &c->key)) {
         snprintf(c->text, sizeof c->text, "needs samples to judge epochs by: set data.validation");
+        return false;
+    }
+    if (!f->data.own_validation && f->data.validation == 0 && f->stages.has_edge_kd &&
+        follows_accuracy(&f->stages.edge_kd, &c->key)) {
+        snprintf(c->text, sizeof c->text, "follows the validation accuracy: set data.validation");
         return false;
     }
     if (f->has_topology && f->data.own_validation && !f->data.edge_path_count && f->topology.cloud_share < 1)

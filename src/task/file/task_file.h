@@ -7,6 +7,7 @@
 #include "fedstill/distill.h"
 #include "fedstill/nn.h"
 #include "fedstill/task.h"
+#include "distil_file.h"
 #include "infer_file.h"
 #include "schema.h"
 #include "strategy_options.h"
@@ -126,6 +127,8 @@ struct edge_kd_section {
     double temperature, ce_weight, kd_weight; /* temperature 0: that of cloud_kd */
     int kd_loss;                              /* fst_kd_form */
     struct dkd_section dkd;
+    bool has_temperature_schedule, has_ce_weight_schedule, has_kd_weight_schedule;
+    struct ramp_section temperature_schedule, ce_weight_schedule, kd_weight_schedule;
     bool baseline; /* also train a student on hard labels alone */
 };
 
@@ -180,6 +183,8 @@ bool fst__is_synth(const struct data_section *d);
 
 /* Is there a setting class_weights? (class_weights.c) */
 bool fst__weighs_classes(const struct class_weights *w);
+/* Does the student need logits as soft labels? */
+bool fst__student_takes_logits(const struct edge_kd_section *e);
 
 extern const char *const fst__data_sources[], *const fst__schedule_names[];
 extern const char *const fst__layouts[];                          /* as fst_layout */

@@ -3,6 +3,8 @@
  * only behind the last epoch stays as it is, which is right now and then (a short first try) and seldom what was meant.
  * All follows from the task file; nothing is read or computed here.
  */
+#include <string.h>
+
 #include "session.h"
 
 /* What a schedule belongs to. */
@@ -50,12 +52,27 @@ static fst_status check_training(const char *stage, const struct training *t, fs
     return check_schedule(&(struct run_of){stage, t->epochs, "epochs"}, &t->schedule, &t->optimizer, err);
 }
 
+/* A value that never gets to where its setting says. */
+static void check_ramp(const char *key, bool there, const struct ramp_section *r, int64_t epochs)
+{
+    int64_t last = r->over;
+    for (size_t i = 0; r->name == FST_RAMP_STEP && i < r->milestone_count; i++)
+        last = r->milestones[i] + 1 > last ? r->milestones[i] + 1 : last;
+    if (there && last > epochs)
+        fst_log(FST_LOG_WARN,
+                "stages.edge_kd.%s: takes %lld epochs, and there are %lld: %.*s never gets to its last value", key,
+                (long long)last, (long long)epochs, (int)(strlen(key) - strlen("_schedule")), key);
+}
+
 static fst_status check_distillation(const struct edge_kd_section *e, fst_error *err)
 {
     if (e->kd_loss == FST_KD_DKD && e->dkd.warmup_epochs > e->training.epochs)
         fst_log(FST_LOG_WARN,
                 "stages.edge_kd.dkd.warmup_epochs: is %lld, and there are %lld epochs: kd_weight never gets to %g",
                 (long long)e->dkd.warmup_epochs, (long long)e->training.epochs, e->kd_weight);
+    check_ramp("temperature_schedule", e->has_temperature_schedule, &e->temperature_schedule, e->training.epochs);
+    check_ramp("ce_weight_schedule", e->has_ce_weight_schedule, &e->ce_weight_schedule, e->training.epochs);
+    check_ramp("kd_weight_schedule", e->has_kd_weight_schedule, &e->kd_weight_schedule, e->training.epochs);
     return check_training("edge_kd", &e->training, err);
 }
 

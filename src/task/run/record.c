@@ -166,6 +166,19 @@ static bool total_free(const struct schedule_section *s)
     return s->name != FST_SCHEDULE_COSINE && s->name != FST_SCHEDULE_WARMUP_COSINE;
 }
 
+/* A value on its way to the end of the stage has another one in every epoch when the end is elsewhere. */
+static bool ramp_total_free(bool there, const struct ramp_section *r)
+{
+    return !there || r->over || r->name == FST_RAMP_STEP || r->name == FST_RAMP_ACCURACY;
+}
+
+static bool ramps_total_free(const struct edge_kd_section *e)
+{
+    return ramp_total_free(e->has_temperature_schedule, &e->temperature_schedule) &&
+           ramp_total_free(e->has_ce_weight_schedule, &e->ce_weight_schedule) &&
+           ramp_total_free(e->has_kd_weight_schedule, &e->kd_weight_schedule);
+}
+
 bool fst__extendable(const struct session *s, enum step step)
 {
     const struct stages_section *f = &s->task->file.stages;
@@ -173,8 +186,9 @@ bool fst__extendable(const struct session *s, enum step step)
     case STEP_PRETRAIN:
         return total_free(&f->cloud_pretrain.schedule);
     case STEP_ALONE:
-    case STEP_DISTIL:
         return total_free(&f->edge_kd.training.schedule);
+    case STEP_DISTIL:
+        return total_free(&f->edge_kd.training.schedule) && ramps_total_free(&f->edge_kd);
     default:
         return step == STEP_FEDERATE && (!f->federated_train.has_schedule || total_free(&f->federated_train.schedule));
     }

@@ -273,6 +273,7 @@ fst_status fst__start_from(const struct session *s, const char *key, const char 
                            fst_error *err);
 
 /* ---- train.c ---- */
+enum fst__moving { MOVES_TEMPERATURE, MOVES_CE_WEIGHT, MOVES_KD_WEIGHT, MOVES };
 struct lesson { /* supervised training of one model */
     enum step step;
     const char *label;
@@ -280,6 +281,8 @@ struct lesson { /* supervised training of one model */
     fst_loss loss;
     int64_t kd_warmup;            /* kd_weight rises linearly over so many epochs: its whole in the last of them */
     const fst_soft_binding *soft; /* NULL: hard labels only */
+    bool moves[MOVES];            /* parts of the loss that change over the epochs; `loss` has their last values */
+    fst_ramp ramp[MOVES];
 };
 fst_status fst__train(struct session *s, const struct lesson *l, fst_model *model, double *seconds, fst_error *err);
 fst_schedule fst__schedule(const struct schedule_section *s, int64_t total);

@@ -54,7 +54,7 @@ fst_soft_spec fst__soft_spec(const struct session *s)
 {
     const struct stages_section *f = &s->task->file.stages;
     const struct cloud_kd_section *k = &f->cloud_kd;
-    bool wanted = f->has_edge_kd && fst_kd_takes_logits((fst_kd_form)f->edge_kd.kd_loss);
+    bool wanted = f->has_edge_kd && fst__student_takes_logits(&f->edge_kd);
     bool logits = k->content == 2 || (k->content == 0 && wanted);
     fst_soft_spec spec = {.content = logits ? FST_SOFT_LOGITS : FST_SOFT_PROBABILITIES,
                           .temperature = k->temperature,
@@ -138,12 +138,49 @@ static fst_soft_spec expected(const struct session *s)
 {
     const struct edge_kd_section *e = &s->task->file.stages.edge_kd;
     fst_soft_spec spec = fst__soft_spec(s);
-    spec.content = fst_kd_takes_logits((fst_kd_form)e->kd_loss) ? FST_SOFT_LOGITS : FST_SOFT_PROBABILITIES;
+    spec.content = fst__student_takes_logits(e) ? FST_SOFT_LOGITS : FST_SOFT_PROBABILITIES;
     if (e->kd_loss == FST_KD_MSE_PROBABILITIES)
         spec.temperature = 1;
     else if (e->temperature > 0)
         spec.temperature = e->temperature;
     return spec;
+}
+
+static void move(struct lesson *l, enum fst__moving what, bool there, const struct ramp_section *r, double to)
+{
+    fst_ramp *ramp = &l->ramp[what];
+    l->moves[what] = there;
+    if (!there)
+        return;
+    *ramp = (fst_ramp){.kind = (fst_ramp_kind)r->name,
+                       .from = r->from,
+                       .to = to,
+                       .epochs = r->over ? r->over : l->training->epochs,
+                       .milestone_count = (int)r->milestone_count,
+                       .low = r->low,
+                       .high = r->high};
+    memcpy(ramp->milestones, r->milestones, sizeof ramp->milestones);
+}
+
+/* The student's loss, without soft labels yet. */
+static struct lesson student_lesson(const struct edge_kd_section *e, double temperature)
+{
+    struct lesson l = {.step = STEP_DISTIL,
+                       .label = "edge_kd",
+                       .training = &e->training,
+                       .loss = {.ce_weight = e->ce_weight,
+                                .kd_weight = e->kd_weight,
+                                .temperature = temperature,
+                                .kd_form = (fst_kd_form)e->kd_loss,
+                                .label_smoothing = e->training.label_smoothing,
+                                .tckd_weight = e->dkd.alpha,
+                                .nckd_weight = e->dkd.beta,
+                                .soft_logits = fst__student_takes_logits(e)},
+                       .kd_warmup = e->kd_loss == FST_KD_DKD ? e->dkd.warmup_epochs : 0};
+    move(&l, MOVES_TEMPERATURE, e->has_temperature_schedule, &e->temperature_schedule, temperature);
+    move(&l, MOVES_CE_WEIGHT, e->has_ce_weight_schedule, &e->ce_weight_schedule, e->ce_weight);
+    move(&l, MOVES_KD_WEIGHT, e->has_kd_weight_schedule, &e->kd_weight_schedule, e->kd_weight);
+    return l;
 }
 
 static fst_status distil(struct session *s, struct record *r, fst_error *err)
@@ -164,18 +201,8 @@ static fst_status distil(struct session *s, struct record *r, fst_error *err)
         st = fst_soft_labels_bind(&labels, &want, s->train, s->order, s->learn, rows, err);
     if (!st) {
         fst_soft_binding binding = {&labels, rows};
-        struct lesson l = {.step = STEP_DISTIL,
-                           .label = "edge_kd",
-                           .training = &e->training,
-                           .loss = {.ce_weight = e->ce_weight,
-                                    .kd_weight = e->kd_weight,
-                                    .temperature = want.temperature,
-                                    .kd_form = (fst_kd_form)e->kd_loss,
-                                    .label_smoothing = e->training.label_smoothing,
-                                    .tckd_weight = e->dkd.alpha,
-                                    .nckd_weight = e->dkd.beta},
-                           .kd_warmup = e->kd_loss == FST_KD_DKD ? e->dkd.warmup_epochs : 0,
-                           .soft = &binding};
+        struct lesson l = student_lesson(e, want.temperature);
+        l.soft = &binding;
         st = learn(s, &l, r, err);
         r->bytes_down = s->edges ? 0 : travelled;
     }
@@ -190,8 +217,6 @@ fst_status fst__step_distil(struct session *s, struct record *r, fst_error *err)
     const struct edge_kd_section *e = &s->task->file.stages.edge_kd;
     if (e->kd_weight > 0)
         return distil(s, r, err);
-    struct lesson l = {
-        .step = STEP_DISTIL, .label = "edge_kd", .training = &e->training, .loss = hard_loss(&e->training)};
-    l.loss.ce_weight = e->ce_weight;
+    struct lesson l = student_lesson(e, 1);
     return learn(s, &l, r, err);
 }

@@ -28,6 +28,7 @@ struct course {
     int64_t epoch;
     size_t batch, rows, correct;
     double loss_sum, seconds_before, started;
+    double validated; /* the last validation accuracy; 0 before the first */
     struct save_clock saves;
     int64_t steps_since_save;
 };
@@ -82,6 +83,14 @@ static size_t course_tensors(struct course *c, fst_tensor *t)
     return n;
 }
 
+static bool follows_accuracy(const struct lesson *l)
+{
+    bool so = false;
+    for (int i = 0; i < MOVES; i++)
+        so = so || (l->moves[i] && l->ramp[i].kind == FST_RAMP_ACCURACY);
+    return so;
+}
+
 static fst_status put_values(struct course *c, fst_checkpoint_writer *w, fst_error *err)
 {
     fst_status st = fst_checkpoint_put_int(w, "epoch", c->epoch, err);
@@ -99,6 +108,8 @@ static fst_status put_values(struct course *c, fst_checkpoint_writer *w, fst_err
         st = fst_checkpoint_put_double(w, "best_accuracy", c->best_accuracy, err);
     if (!st)
         st = fst_checkpoint_put_int(w, "best_epoch", c->best_epoch, err);
+    if (!st && follows_accuracy(c->lesson))
+        st = fst_checkpoint_put_double(w, "validated", c->validated, err);
     if (!st)
         st = fst_checkpoint_put_double(w, "seconds", c->seconds_before + fst_clock_seconds() - c->started, err);
     return st;
@@ -159,6 +170,8 @@ static fst_status get_values(struct course *c, const fst_checkpoint *k, fst_erro
         st = fst_checkpoint_double(k, "best_accuracy", &n.best_accuracy, err);
     if (!st)
         st = fst_checkpoint_int(k, "best_epoch", &n.best_epoch, err);
+    if (!st && follows_accuracy(c->lesson))
+        st = fst_checkpoint_double(k, "validated", &n.validated, err);
     if (!st)
         st = fst_checkpoint_double(k, "seconds", &n.seconds_before, err);
     if (!st && (n.epoch < 0 || n.epoch > c->lesson->training->epochs || batch > fst_loader_batches(c->loader)))
@@ -220,6 +233,10 @@ static bool save_due(const struct course *c)
 static fst_loss loss_of(const struct course *c)
 {
     fst_loss l = c->lesson->loss;
+    double *moving[MOVES] = {&l.temperature, &l.ce_weight, &l.kd_weight};
+    for (int i = 0; i < MOVES; i++)
+        if (c->lesson->moves[i])
+            *moving[i] = fst_ramp_at(&c->lesson->ramp[i], c->epoch, c->validated);
     if (c->epoch + 1 < c->lesson->kd_warmup)
         l.kd_weight *= (double)(c->epoch + 1) / (double)c->lesson->kd_warmup;
     return l;
@@ -280,22 +297,33 @@ static double rate_of(const struct course *c)
     return fst_schedule_rate(&schedule, t->optimizer.learning_rate, c->epoch);
 }
 
+enum { LOSS_NAME = 240 };
+
 /* What the training loss is, for people: losses of different kinds cannot be compared. */
-static const char *loss_name(const struct lesson *l, char out[160])
+static const char *loss_name(const struct lesson *l, char out[LOSS_NAME])
 {
     const fst_loss *f = &l->loss;
-    char smoothed[64] = "";
+    char smoothed[64] = "", value[MOVES][40];
     bool weighted = fst__weighs_classes(&l->training->weights);
     if (f->label_smoothing > 0)
         snprintf(smoothed, sizeof smoothed, " (%slabel smoothing %.4g)", weighted ? "weighted by class, " : "",
                  f->label_smoothing);
     else if (weighted)
         snprintf(smoothed, sizeof smoothed, " (weighted by class)");
-    if (!(f->kd_weight > 0))
-        snprintf(out, 160, "cross entropy%s", smoothed);
+    for (int i = 0; i < MOVES; i++) {
+        const double last[MOVES] = {f->temperature, f->ce_weight, f->kd_weight};
+        if (l->moves[i])
+            snprintf(value[i], sizeof value[i], "%.4g to %.4g", l->ramp[i].from, last[i]);
+        else
+            snprintf(value[i], sizeof value[i], "%.4g", last[i]);
+    }
+    if (!(f->kd_weight > 0) && !l->moves[MOVES_CE_WEIGHT])
+        snprintf(out, LOSS_NAME, "cross entropy%s", smoothed);
+    else if (!(f->kd_weight > 0))
+        snprintf(out, LOSS_NAME, "%s cross entropy%s", value[MOVES_CE_WEIGHT], smoothed);
     else
-        snprintf(out, 160, "%.4g cross entropy%s + %.4g distillation (%s, temperature %.4g)", f->ce_weight, smoothed,
-                 f->kd_weight, fst_kd_form_name(f->kd_form), f->temperature);
+        snprintf(out, LOSS_NAME, "%s cross entropy%s + %s distillation (%s, temperature %s)", value[MOVES_CE_WEIGHT],
+                 smoothed, value[MOVES_KD_WEIGHT], fst_kd_form_name(f->kd_form), value[MOVES_TEMPERATURE]);
     return out;
 }
 
@@ -359,7 +387,10 @@ static fst_status close_epoch(struct course *c, fst_error *err)
             fst_state_copy(&c->best, &c->model->state);
         }
     }
-    char name[160];
+    char name[LOSS_NAME];
+    fst_loss now = loss_of(c);
+    bool distils = c->lesson->soft;
+    c->validated = isfinite(v.accuracy) ? v.accuracy : 0;
     fst_field f[] = {FST_INT("epoch", c->epoch + 1),
                      FST_DOUBLE("loss", loss),
                      FST_DOUBLE("accuracy", accuracy),
@@ -367,8 +398,11 @@ static fst_status close_epoch(struct course *c, fst_error *err)
                      FST_DOUBLE("learning_rate", rate_of(c)),
                      FST_DOUBLE("validation_loss", v.loss),
                      FST_DOUBLE("validation_accuracy", v.accuracy),
-                     FST_DOUBLE("seconds", c->seconds_before + fst_clock_seconds() - c->started)};
-    fst__emit(s, "epoch", f, sizeof f / sizeof *f);
+                     FST_DOUBLE("seconds", c->seconds_before + fst_clock_seconds() - c->started),
+                     FST_DOUBLE("ce_weight", now.ce_weight),
+                     FST_DOUBLE("kd_weight", now.kd_weight),
+                     FST_DOUBLE("temperature", now.temperature)};
+    fst__emit(s, "epoch", f, sizeof f / sizeof *f - (distils ? 0 : 3));
     c->epoch++;
     c->batch = c->rows = c->correct = 0;
     c->loss_sum = 0;

@@ -1,0 +1,35 @@
+/* The tables of distillation's own maps. Which stage has them, and what must hold between them, is task_file.c. */
+#include <stdio.h>
+
+#include "distil_file.h"
+
+static const char *const ramps[] = {"linear", "cosine", "step", "accuracy", NULL};
+
+static const fst__field ramp_fields[] = {
+    FST__F_ENUM(struct ramp_section, name, ramps, "linear",
+                "how the value gets there; accuracy: as the student's validation accuracy rises"),
+    FST__F_DOUBLE(struct ramp_section, from, 0, 1e6, NULL, "the value of the first epoch", .required = true),
+    FST__F_INT(struct ramp_section, over, 0, 1000000, "0", "epochs that it takes; 0: all of them",
+               .when = {FST__WITH("name", "linear", "cosine")}),
+    FST__F_INTS(struct ramp_section, milestones, milestone_count, FST_MAX_MILESTONES, 1, 1000000, NULL,
+                "epochs after which the value jumps, in equal steps", .when = {FST__WITH("name", "step")}),
+    FST__F_DOUBLE(struct ramp_section, low, 0, 1, "0", "accuracy up to which the value is still the first",
+                  .when = {FST__WITH("name", "accuracy")}),
+    FST__F_DOUBLE(struct ramp_section, high, 0, 1, "1", "accuracy from which on it is the last",
+                  .when = {FST__WITH("name", "accuracy")}),
+};
+
+static bool check_ramp(const void *object, fst__complaint *c)
+{
+    const struct ramp_section *r = object;
+    if (r->name == FST_RAMP_STEP && !r->milestone_count) {
+        c->key = "name";
+        snprintf(c->text, sizeof c->text, "step needs milestones, for instance milestones: [5, 10]");
+    } else if (r->name == FST_RAMP_ACCURACY && !(r->low < r->high)) {
+        c->key = "high";
+        snprintf(c->text, sizeof c->text, "must be above low (%g)", r->low);
+    }
+    return !c->key;
+}
+
+const fst__schema fst__ramp_schema = FST__SCHEMA(struct ramp_section, ramp_fields, .check = check_ramp);

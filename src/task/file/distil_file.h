@@ -1,0 +1,18 @@
+/* Settings of distillation that are maps of their own. */
+#ifndef FST_TASK_DISTIL_FILE_H
+#define FST_TASK_DISTIL_FILE_H
+
+#include "fedstill/distill.h"
+#include "schema.h"
+
+/* A value that moves over the epochs to the one that the setting beside it has. */
+struct ramp_section {
+    int name; /* fst_ramp_kind */
+    double from, low, high;
+    int64_t over; /* 0: all epochs of the stage */
+    int64_t milestones[FST_MAX_MILESTONES];
+    size_t milestone_count;
+};
+extern const fst__schema fst__ramp_schema;
+
+#endif
