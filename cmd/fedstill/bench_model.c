@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "bench.h"
 
@@ -124,9 +125,18 @@ static fst_status one_step(struct bench *b, fst_error *err)
     return s ? s : fst_trainer_step(b->trainer, &b->model.state, &b->optim, &in, &r, err);
 }
 
-static fst_status segment(struct bench *b, double seconds, double *step_s, fst_error *err)
+/* All threads' time in this process; the system's is part of it. */
+static double cpu_seconds(void)
 {
-    double start = fst_clock_seconds(), now = start;
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+/* Seconds a step took, by the clock and of the processors' time. */
+static fst_status segment(struct bench *b, double seconds, double *step_s, double *cpu_s, fst_error *err)
+{
+    double start = fst_clock_seconds(), now = start, cpu = cpu_seconds();
     uint64_t steps = 0;
     while (now - start < seconds) {
         fst_status s = one_step(b, err);
@@ -136,6 +146,7 @@ static fst_status segment(struct bench *b, double seconds, double *step_s, fst_e
         now = fst_clock_seconds();
     }
     *step_s = (now - start) / (double)steps;
+    *cpu_s = (cpu_seconds() - cpu) / (double)steps;
     return FST_OK;
 }
 
@@ -171,13 +182,15 @@ static fst_status measure(struct bench *b, struct result *out, fst_error *err)
 {
     const struct bench_settings *set = b->set;
     fst_kernel_visit visit = set->profile ? print_kernel : bench_add_kernel;
-    double steps[BENCH_SEGMENTS];
-    fst_status s = segment(b, set->seconds < 1 ? set->seconds : 1, &steps[0], err);
+    double steps[BENCH_SEGMENTS], cpu[BENCH_SEGMENTS];
+    fst_status s = segment(b, set->seconds < 1 ? set->seconds : 1, &steps[0], &cpu[0], err);
     for (int i = 0; !s && i < BENCH_SEGMENTS; i++)
-        s = segment(b, set->seconds, &steps[i], err);
+        s = segment(b, set->seconds, &steps[i], &cpu[i], err);
     if (s)
         return s;
     qsort(steps, BENCH_SEGMENTS, sizeof *steps, bench_by_value);
+    qsort(cpu, BENCH_SEGMENTS, sizeof *cpu, bench_by_value);
+    out->cpu_s = cpu[BENCH_SEGMENTS / 2];
     out->step_s = steps[BENCH_SEGMENTS / 2];
     out->samples_per_s = (double)b->w->batch / out->step_s;
     out->flops = (b->w->inference ? 1 : 3) * (double)b->w->batch * fst_graph_flops(b->model.graph);

@@ -125,9 +125,10 @@ static int by_time(const void *a, const void *b)
 static void print_json(const char *name, const struct bench_settings *set, const struct result *r)
 {
     printf("{\"workload\": \"%s\", \"threads\": %d, \"precision\": \"%s\", \"samples_per_s\": %.1f, "
-           "\"gflop_per_s\": %.1f, \"step_ms\": %.6f, \"kernel_ms\": %.6f, \"peak_rss_bytes\": %.0f, \"ops\": {",
+           "\"gflop_per_s\": %.1f, \"step_ms\": %.6f, \"step_cpu_ms\": %.6f, \"kernel_ms\": %.6f, \"peak_rss_bytes\": "
+           "%.0f, \"ops\": {",
            name, set->threads, fst_precision_name(set->precision), r->samples_per_s, r->flops / r->step_s * 1e-9,
-           1e3 * r->step_s, 1e3 * r->kernel_s, peak_rss());
+           1e3 * r->step_s, 1e3 * r->cpu_s, 1e3 * r->kernel_s, peak_rss());
     for (int i = 0; i < r->op_count; i++)
         printf("%s\"%s%s\": %.6f", i ? ", " : "", r->ops[i].op, r->ops[i].compute ? "" : " (moves)",
                1e3 * r->ops[i].seconds);

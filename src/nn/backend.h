@@ -73,7 +73,8 @@ struct fst_op_request {
     int64_t in_rows, out_rows; /* differ from it where real values become complex or the other way round */
     bool training, frozen;
     bool relu;                   /* a ReLU after the op is to be computed by it */
-    bool relu6;                  /* the same with a ReLU6, in inference */
+    bool relu6;                  /* the same with a ReLU6 */
+    bool add;                    /* before that, the sum with another value, which is more[0] */
     const struct fst_node *fold; /* a batch norm after the op that it computes too, in inference */
     bool relu_elsewhere;         /* ... but its gradient is taken by the pooling after it */
     bool mask_output;            /* a pooling that takes the gradient of the ReLU before it: where its output is not
@@ -87,13 +88,16 @@ struct fst_op {
     const struct fst_layout *in, *out, *more[FST_NODE_MORE];
     bool alias;                                /* out is in, grad_in is grad_out: no kernels */
     bool moves_grad;                           /* grad_in is grad_out, perhaps changed in place */
-    bool keep_in, keep_out;                    /* backward reads in, out */
+    bool keep_in, keep_more, keep_out;         /* backward reads in, the further inputs, out */
     size_t saved;                              /* bytes that live from forward to backward */
     size_t held;                               /* bytes that live from one pass to the next (inference) */
     size_t scratch;                            /* bytes that live from one kernel of the op to the next */
     size_t shared;                             /* bytes that the other shards of the batch may read */
     struct fst_kernel *kernel[FST_OP_KERNELS]; /* forward ones first */
     int kernels;
+    /* Makes out again, with the same bits, from in, more and saved, and changes nothing else; cheap. NULL: there is
+     * none, and out is kept as long as it is needed. */
+    struct fst_kernel *again;
 };
 
 struct fst_backend {
@@ -112,8 +116,9 @@ struct fst_backend {
     bool (*equal)(const struct fst_layout *a, const struct fst_layout *b);
     size_t (*bytes)(const struct fst_layout *l);
     bool (*half)(const struct fst_layout *l); /* its values are bf16, else float */
-    /* Does the op of n compute the node after it too? Asked of ReLU, ReLU6 and batch norm. */
-    bool (*fuses)(const struct fst_node *n, const struct fst_node *behind, bool training);
+    /* Does the op of n compute the node after it too? Asked of ReLU, ReLU6, batch norm and sums; batch_statistics:
+     * in training that is not frozen. */
+    bool (*fuses)(const struct fst_node *n, const struct fst_node *behind, bool training, bool batch_statistics);
     fst_status (*op)(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err);
     /* out += in, both in that layout. */
     fst_status (*accumulate)(struct fst_context *c, const struct fst_layout *l, struct fst_kernel **out,

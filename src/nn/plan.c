@@ -7,24 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "plan.h"
-
-struct value { /* what is known of a node's output */
-    const struct fst_layout *layout;
-    int region, grad; /* grad: region of its gradient, in the same layout */
-};
-
-/* Scratch while building. */
-struct builder {
-    fst_plan *p;
-    struct value *values; /* by node */
-    struct fst_op *ops;   /* by node */
-    int *op_call;         /* by node: its call, -1 */
-    int *in_reorder;      /* by node and input: region of the reordered input, or NOWHERE */
-    bool *fused;          /* by node: its producer computes it */
-    bool *needs;          /* by node: somebody wants the gradient of its output */
-    int time;
-};
+#include "plan_build.h"
 
 void fst_plan_free(fst_plan *p)
 {
@@ -40,16 +23,17 @@ void fst_plan_free(fst_plan *p)
     fst_free(p);
 }
 
-static int new_region(struct builder *b, size_t bytes)
+int fst__new_region(struct builder *b, size_t bytes)
 {
     fst_plan *p = b->p;
     if (!bytes)
         return NOWHERE;
+    b->sources[p->nregions] = (struct source){.copy = NOWHERE};
     p->regions[p->nregions] = (struct region){bytes, 0, b->time, b->time};
     return p->nregions++;
 }
 
-static void use(struct builder *b, int region)
+void fst__use(struct builder *b, int region)
 {
     if (region >= 0) {
         struct region *r = &b->p->regions[region];
@@ -84,7 +68,13 @@ static int new_call(struct builder *b, const struct fst_node *node)
     return b->p->ncalls++;
 }
 
-static void new_step(struct builder *b, struct fst_kernel *k, int call)
+int fst__copy_call(struct builder *b, int from)
+{
+    b->p->calls[b->p->ncalls] = b->p->calls[from];
+    return b->p->ncalls++;
+}
+
+void fst__new_step(struct builder *b, struct fst_kernel *k, int call)
 {
     b->p->steps[b->p->nsteps++] = (struct step){k, call};
     b->time++;
@@ -100,15 +90,14 @@ static fst_status add_reorder(struct builder *b, const struct fst_layout *from, 
     int c = new_call(b, NULL);
     b->p->calls[c].at.in = source;
     b->p->calls[c].at.out = target;
-    use(b, source);
-    use(b, target);
-    new_step(b, k, c);
+    fst__use(b, source);
+    fst__use(b, target);
+    fst__new_step(b, k, c);
+    fst__made_by(b, target, k, c);
     return FST_OK;
 }
 
-enum { NODE_INPUTS = 1 + FST_NODE_MORE };
-
-static int input_of(const struct fst_node *n, int j)
+static int operand(const struct fst_node *n, int j)
 {
     return j ? n->more[j - 1] : n->input;
 }
@@ -120,25 +109,48 @@ static const struct fst_node *reader(const fst_graph *g, int i)
         return NULL;
     for (int k = i + 1; k < g->count; k++)
         for (int j = 0; j <= g->nodes[k].nmore; j++)
-            if (input_of(&g->nodes[k], j) == i)
+            if (operand(&g->nodes[k], j) == i)
                 return &g->nodes[k];
     return NULL;
 }
 
-/* What stands after n alone and is computed with it: a batch norm, a ReLU, or one after the other. */
+/* The inputs of n's op: those of n, and the other value of a sum that it computes too. */
+int fst__inputs_of(const struct builder *b, const struct fst_node *n)
+{
+    return 1 + n->nmore + (b->added[n->id] != NOWHERE);
+}
+
+static int input_of(const struct builder *b, const struct fst_node *n, int j)
+{
+    if (b->added[n->id] == NOWHERE || j == 0)
+        return operand(n, j);
+    const struct fst_node *sum = &b->p->graph->nodes[b->added[n->id]];
+    return operand(sum, operand(sum, 0) == n->id);
+}
+
+/*
+ * What stands after n alone and is computed with it: a batch norm, a ReLU, or one after the other; or a sum, and a
+ * ReLU after it. The sum's other value must be there when n's op runs: the sum is the very next node.
+ */
 static void find_fusion(struct builder *b, const struct fst_node *n)
 {
     const fst_graph *g = b->p->graph;
     const struct fst_backend *backend = b->p->backend;
-    bool training = b->p->options.training;
-    const struct fst_node *next = reader(g, n->id);
-    if (next && next->kind == FST_OP_BATCHNORM2D && backend->fuses(n, next, training)) {
-        b->fused[next->id] = true;
+    bool training = b->p->options.training, batch = training && !b->p->options.frozen;
+    const struct fst_node *next = reader(g, n->id), *last = n;
+    if (b->host[n->id] != NOWHERE)
+        return;
+    bool norm = next && next->kind == FST_OP_BATCHNORM2D, sum = next && next->kind == FST_OP_ADD;
+    if ((norm || (sum && next->id == n->id + 1)) && backend->fuses(n, next, training, batch)) {
+        b->host[next->id] = n->id;
+        if (sum)
+            b->added[n->id] = next->id;
+        last = next;
         next = reader(g, next->id);
     }
     bool relu = next && (next->kind == FST_OP_RELU || next->kind == FST_OP_RELU6);
-    if (relu && !b->fused[n->id] && backend->fuses(n, next, training))
-        b->fused[next->id] = true;
+    if (relu && backend->fuses(n, next, training, batch))
+        b->host[next->id] = last->id;
 }
 
 static void find_fusions(struct builder *b)
@@ -148,14 +160,29 @@ static void find_fusions(struct builder *b)
         find_fusion(b, &g->nodes[i]);
         b->needs[i] = i < g->inputs ? b->p->options.input_grad : g->nodes[i].params > 0;
         for (int j = 0; i >= g->inputs && j <= g->nodes[i].nmore; j++)
-            b->needs[i] = b->needs[i] || b->needs[input_of(&g->nodes[i], j)];
+            b->needs[i] = b->needs[i] || b->needs[operand(&g->nodes[i], j)];
     }
+}
+
+/* The node that computes the value of node i. */
+static const struct fst_node *maker(const struct builder *b, int i)
+{
+    while (b->host[i] != NOWHERE)
+        i = b->host[i];
+    return &b->p->graph->nodes[i];
+}
+
+/* The node after n that n's op computes too; NULL: none. */
+static const struct fst_node *guest(const struct builder *b, const struct fst_node *n)
+{
+    const struct fst_node *next = reader(b->p->graph, n->id);
+    return next && b->host[next->id] == n->id ? next : NULL;
 }
 
 static struct fst_op_request request_of(const struct builder *b, const struct fst_node *n)
 {
     const fst_graph *g = b->p->graph;
-    const struct fst_node *next = reader(g, n->id), *behind = NULL;
+    const struct fst_node *next = guest(b, n), *behind = NULL;
     struct fst_op_request r = {.node = n,
                                .batch = rows_of(b->p, n),
                                .in_rows = b->p->options.batch * n->in_planes,
@@ -164,23 +191,24 @@ static struct fst_op_request request_of(const struct builder *b, const struct fs
                                .frozen = b->p->options.frozen,
                                .want_grad_in = b->needs[n->input],
                                .in = b->values[n->input].layout};
-    for (int j = 0; j < n->nmore; j++) {
-        r.more[j] = b->values[n->more[j]].layout;
-        r.want_more[j] = b->needs[n->more[j]];
+    for (int j = 1; j < fst__inputs_of(b, n); j++) {
+        r.more[j - 1] = b->values[input_of(b, n, j)].layout;
+        r.want_more[j - 1] = b->needs[input_of(b, n, j)];
     }
-    if (next && b->fused[next->id] && next->kind == FST_OP_BATCHNORM2D) {
-        r.fold = next;
-        next = reader(g, next->id);
+    if (next && (next->kind == FST_OP_BATCHNORM2D || next->kind == FST_OP_ADD)) {
+        r.fold = next->kind == FST_OP_BATCHNORM2D ? next : NULL;
+        r.add = next->kind == FST_OP_ADD;
+        next = guest(b, next);
     }
-    if (next && b->fused[next->id]) {
+    if (next) {
         r.relu = next->kind == FST_OP_RELU;
         r.relu6 = !r.relu;
         behind = reader(g, next->id);
     }
     /* Only an op whose ReLU is a mask of its own hands that mask on; batch norm keeps it in its kernel. */
     r.relu_elsewhere = behind && behind->kind == FST_OP_MAXPOOL2D && n->kind != FST_OP_BATCHNORM2D;
-    if (n->kind == FST_OP_MAXPOOL2D && b->fused[n->input])
-        r.mask_output = g->nodes[g->nodes[n->input].input].kind != FST_OP_BATCHNORM2D;
+    if (n->kind == FST_OP_MAXPOOL2D && b->host[n->input] != NOWHERE)
+        r.mask_output = maker(b, n->input)->kind != FST_OP_BATCHNORM2D;
     return r;
 }
 
@@ -188,20 +216,20 @@ static struct fst_op_request request_of(const struct builder *b, const struct fs
 static fst_status bring_input(struct builder *b, const struct fst_node *n, int j, int *source, fst_error *err)
 {
     const struct fst_op *op = &b->ops[n->id];
-    const struct value *in = &b->values[input_of(n, j)];
+    const struct value *in = &b->values[input_of(b, n, j)];
     const struct fst_layout *want = j ? op->more[j - 1] : op->in;
     *source = in->region;
     if (b->p->backend->equal(want, in->layout))
         return FST_OK;
-    *source = b->in_reorder[n->id * NODE_INPUTS + j] = new_region(b, b->p->backend->bytes(want));
+    *source = b->in_reorder[n->id * NODE_INPUTS + j] = fst__new_region(b, b->p->backend->bytes(want));
     return add_reorder(b, in->layout, in->region, want, *source, err);
 }
 
 static void use_inputs(struct builder *b, const struct places *at)
 {
-    use(b, at->in);
+    fst__use(b, at->in);
     for (int j = 0; j < FST_NODE_MORE; j++)
-        use(b, at->more_in[j]);
+        fst__use(b, at->more_in[j]);
 }
 
 static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_error *err)
@@ -210,13 +238,13 @@ static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_
     struct value *out = &b->values[n->id];
     struct fst_op *op = &b->ops[n->id];
     int source[NODE_INPUTS];
-    if (b->fused[n->id]) { /* its producer's output is already after the ReLU */
-        *out = b->values[n->input];
+    if (b->host[n->id] != NOWHERE) { /* its op's output is already after it */
+        *out = b->values[b->host[n->id]];
         return FST_OK;
     }
     struct fst_op_request r = request_of(b, n);
     fst_status s = p->backend->op(p->context, &r, op, err);
-    for (int j = 0; !s && j <= n->nmore; j++)
+    for (int j = 0; !s && j < fst__inputs_of(b, n); j++)
         s = bring_input(b, n, j, &source[j], err);
     if (s)
         return s;
@@ -231,13 +259,14 @@ static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_
     p->calls[c].out = op->out;
     p->calls[c].in[0] = op->in;
     at->in = source[0];
-    for (int j = 0; j < n->nmore; j++) {
-        at->more_in[j] = source[1 + j];
-        p->calls[c].in[1 + j] = op->more[j];
+    p->calls[c].inputs = fst__inputs_of(b, n);
+    for (int j = 1; j < p->calls[c].inputs; j++) {
+        at->more_in[j - 1] = source[j];
+        p->calls[c].in[j] = op->more[j - 1];
     }
-    at->out = out->region = new_region(b, p->backend->bytes(op->out));
-    at->saved = new_region(b, op->saved);
-    at->held = new_region(b, op->held);
+    at->out = out->region = fst__new_region(b, p->backend->bytes(op->out));
+    at->saved = fst__new_region(b, op->saved);
+    at->held = fst__new_region(b, op->held);
     if (at->held != NOWHERE)
         p->regions[at->held] = (struct region){.bytes = op->held, .last = INT_MAX};
     if (op->scratch > p->scratch_bytes)
@@ -247,10 +276,11 @@ static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_
     for (int k = 0; k < op->kernels; k++)
         if (!op->kernel[k]->backward) {
             use_inputs(b, at);
-            use(b, at->out);
-            use(b, at->saved);
-            new_step(b, op->kernel[k], c);
+            fst__use(b, at->out);
+            fst__use(b, at->saved);
+            fst__new_step(b, op->kernel[k], c);
         }
+    fst__made_by(b, at->out, op->again, c);
     return FST_OK;
 }
 
@@ -277,18 +307,18 @@ static fst_status build_forward(struct builder *b, fst_error *err)
         return s;
     p->output = out->region;
     if (out->region <= EXTERNAL || !p->backend->equal(want, out->layout)) {
-        p->output = new_region(b, p->backend->bytes(want));
+        p->output = fst__new_region(b, p->backend->bytes(want));
         s = add_reorder(b, out->layout, out->region, want, p->output, err);
     }
     p->forward_steps = p->nsteps;
-    use(b, p->output); /* read by the loss at this time */
+    fst__use(b, p->output); /* read by the loss at this time */
     if (s || !p->options.training)
         return s;
-    p->output_grad = out->grad = new_region(b, p->backend->bytes(want));
+    p->output_grad = out->grad = fst__new_region(b, p->backend->bytes(want));
     b->time++;
-    use(b, p->output);
+    fst__use(b, p->output);
     if (!p->backend->equal(want, out->layout)) {
-        out->grad = new_region(b, p->backend->bytes(out->layout));
+        out->grad = fst__new_region(b, p->backend->bytes(out->layout));
         s = add_reorder(b, want, p->output_grad, out->layout, out->grad, err);
     }
     return s;
@@ -308,9 +338,9 @@ static fst_status give_grad(struct builder *b, struct value *v, int region, fst_
     int c = new_call(b, NULL);
     b->p->calls[c].at.in = region;
     b->p->calls[c].at.out = v->grad;
-    use(b, region);
-    use(b, v->grad);
-    new_step(b, k, c);
+    fst__use(b, region);
+    fst__use(b, v->grad);
+    fst__new_step(b, k, c);
     return FST_OK;
 }
 
@@ -318,14 +348,35 @@ static fst_status give_grad(struct builder *b, struct value *v, int region, fst_
 static fst_status hand_back(struct builder *b, const struct fst_node *n, int j, int region, fst_error *err)
 {
     const struct fst_op *op = &b->ops[n->id];
-    struct value *v = &b->values[input_of(n, j)];
-    if (region == NOWHERE || !b->needs[input_of(n, j)])
+    struct value *v = &b->values[input_of(b, n, j)];
+    if (region == NOWHERE || !b->needs[input_of(b, n, j)])
         return FST_OK;
     if (b->in_reorder[n->id * NODE_INPUTS + j] == NOWHERE)
         return give_grad(b, v, region, err);
-    int target = new_region(b, b->p->backend->bytes(v->layout));
+    int target = fst__new_region(b, b->p->backend->bytes(v->layout));
     fst_status s = add_reorder(b, j ? op->more[j - 1] : op->in, region, v->layout, target, err);
     return s ? s : give_grad(b, v, target, err);
+}
+
+/* The call with what the backward pass reads: the forward pass's own where nothing was dropped. */
+static int backward_call(struct builder *b, const struct fst_op *op, int call)
+{
+    struct places at = b->p->calls[call].at;
+    bool moved = false;
+    if (op->keep_in)
+        at.in = fst__find_again(b, at.in);
+    for (int j = 0; op->keep_more && j < FST_NODE_MORE; j++)
+        at.more_in[j] = fst__find_again(b, at.more_in[j]);
+    if (op->keep_out)
+        at.out = fst__find_again(b, at.out);
+    const struct places *was = &b->p->calls[call].at;
+    for (int j = 0; j < FST_NODE_MORE; j++)
+        moved = moved || at.more_in[j] != was->more_in[j];
+    if (!moved && at.in == was->in && at.out == was->out)
+        return call;
+    int c = fst__copy_call(b, call);
+    b->p->calls[c].at = at;
+    return c;
 }
 
 static void backward_kernels(struct builder *b, const struct fst_op *op, int call)
@@ -335,15 +386,17 @@ static void backward_kernels(struct builder *b, const struct fst_op *op, int cal
         if (!op->kernel[k]->backward)
             continue;
         if (op->keep_in)
-            use_inputs(b, at);
+            fst__use(b, at->in);
+        for (int j = 0; op->keep_more && j < FST_NODE_MORE; j++)
+            fst__use(b, at->more_in[j]);
         if (op->keep_out)
-            use(b, at->out);
-        use(b, at->grad_out);
-        use(b, at->grad_in);
+            fst__use(b, at->out);
+        fst__use(b, at->grad_out);
+        fst__use(b, at->grad_in);
         for (int j = 0; j < FST_NODE_MORE; j++)
-            use(b, at->more_grad_in[j]);
-        use(b, at->saved);
-        new_step(b, op->kernel[k], call);
+            fst__use(b, at->more_grad_in[j]);
+        fst__use(b, at->saved);
+        fst__new_step(b, op->kernel[k], call);
     }
 }
 
@@ -352,24 +405,24 @@ static fst_status backward_node(struct builder *b, const struct fst_node *n, fst
     fst_plan *p = b->p;
     struct value *out = &b->values[n->id];
     struct fst_op *op = &b->ops[n->id];
-    if (b->fused[n->id]) {
-        b->values[n->input].grad = out->grad;
+    if (b->host[n->id] != NOWHERE) {
+        b->values[b->host[n->id]].grad = out->grad;
         return FST_OK;
     }
     if (op->alias)
         return hand_back(b, n, 0, out->grad, err);
-    int c = b->op_call[n->id], grad[NODE_INPUTS];
+    int c = backward_call(b, op, b->op_call[n->id]), grad[NODE_INPUTS];
     struct places *at = &p->calls[c].at;
     at->grad_out = out->grad;
     grad[0] = out->grad;
     if (!op->moves_grad)
-        grad[0] = at->grad_in = b->needs[n->input] ? new_region(b, p->backend->bytes(op->in)) : NOWHERE;
-    for (int j = 0; j < n->nmore; j++)
-        grad[1 + j] = at->more_grad_in[j] =
-            b->needs[n->more[j]] ? new_region(b, p->backend->bytes(op->more[j])) : NOWHERE;
+        grad[0] = at->grad_in = b->needs[n->input] ? fst__new_region(b, p->backend->bytes(op->in)) : NOWHERE;
+    for (int j = 1; j < fst__inputs_of(b, n); j++)
+        grad[j] = at->more_grad_in[j - 1] =
+            b->needs[input_of(b, n, j)] ? fst__new_region(b, p->backend->bytes(op->more[j - 1])) : NOWHERE;
     backward_kernels(b, op, c);
     fst_status s = FST_OK;
-    for (int j = 0; !s && j <= n->nmore; j++)
+    for (int j = 0; !s && j < fst__inputs_of(b, n); j++)
         s = hand_back(b, n, j, grad[j], err);
     return s;
 }
@@ -386,7 +439,7 @@ static fst_status build_backward(struct builder *b, fst_error *err)
     }
     for (int i = 0; b->p->options.input_grad && i < g->inputs; i++) {
         b->p->input_grad[i] = b->values[i].grad;
-        use(b, b->p->input_grad[i]);
+        fst__use(b, b->p->input_grad[i]);
     }
     return FST_OK;
 }
@@ -494,20 +547,24 @@ static fst_status build(struct builder *b, fst_error *err)
 {
     fst_plan *p = b->p;
     size_t n = (size_t)p->graph->count;
-    p->regions = fst_calloc(8 * NODE_INPUTS * n + 8, sizeof *p->regions);
-    p->calls = fst_calloc((1 + 3 * NODE_INPUTS) * n + 4, sizeof *p->calls);
-    p->steps = fst_calloc((FST_OP_KERNELS + 3 * NODE_INPUTS) * n + 4, sizeof *p->steps);
+    /* at most, with a value made again for each output and each reordered input, and a backward call of each op's */
+    size_t regions = 8 * NODE_INPUTS * n + 8;
+    p->regions = fst_calloc(regions, sizeof *p->regions);
+    p->calls = fst_calloc((3 + 4 * NODE_INPUTS) * n + 4, sizeof *p->calls);
+    p->steps = fst_calloc((FST_OP_KERNELS + 1 + 4 * NODE_INPUTS) * n + 4, sizeof *p->steps);
+    b->sources = fst_calloc(regions, sizeof *b->sources);
     b->values = fst_calloc(n, sizeof *b->values);
     b->ops = fst_calloc(n, sizeof *b->ops);
     b->op_call = fst_calloc(n, sizeof *b->op_call);
     b->in_reorder = fst_calloc(NODE_INPUTS * n, sizeof *b->in_reorder);
-    b->fused = fst_calloc(n, sizeof *b->fused);
+    b->host = fst_calloc(n, sizeof *b->host);
+    b->added = fst_calloc(n, sizeof *b->added);
     b->needs = fst_calloc(n, sizeof *b->needs);
-    if (!p->regions || !p->calls || !p->steps || !b->values || !b->ops || !b->op_call || !b->in_reorder || !b->fused ||
-        !b->needs)
+    if (!p->regions || !p->calls || !p->steps || !b->sources || !b->values || !b->ops || !b->op_call ||
+        !b->in_reorder || !b->host || !b->added || !b->needs)
         return fst_fail_memory(err, n * sizeof *b->ops);
     for (size_t i = 0; i < n; i++)
-        b->op_call[i] = b->values[i].grad = NOWHERE;
+        b->op_call[i] = b->host[i] = b->added[i] = b->values[i].grad = NOWHERE;
     for (size_t i = 0; i < NODE_INPUTS * n; i++)
         b->in_reorder[i] = NOWHERE;
     p->output_grad = NOWHERE;
@@ -522,6 +579,8 @@ static fst_status build(struct builder *b, fst_error *err)
     p->backend->enter(p->context);
     find_fusions(b);
     s = build_forward(b, err);
+    if (!s && p->options.training)
+        s = fst__choose_dropped(b, err);
     if (!s && p->options.training)
         s = build_backward(b, err);
     if (!s)
@@ -550,7 +609,9 @@ fst_status fst_plan_new(fst_plan **out, const fst_graph *g, const fst_plan_optio
     fst_free(b.ops);
     fst_free(b.op_call);
     fst_free(b.in_reorder);
-    fst_free(b.fused);
+    fst_free(b.sources);
+    fst_free(b.host);
+    fst_free(b.added);
     fst_free(b.needs);
     if (s) {
         fst_plan_free(p);

@@ -24,6 +24,8 @@ struct call { /* an op, or a reorder: its arguments and where they lie */
     const struct fst_node *node; /* NULL: a reorder */
     const struct fst_node *fold; /* a batch norm that the op computes too */
     const struct fst_layout *in[1 + FST_NODE_MORE], *out;
+    int inputs;
+    bool again; /* makes a value again for the backward pass */
 };
 
 struct step {

@@ -74,7 +74,7 @@ static const char *fault(const fst_plan *p, const struct call *c, bool backward)
         if (!fst__all_finite(values, bytes, false))
             return backward ? "a gradient" : "a parameter";
     }
-    for (int j = 0; good && backward && j < n->nmore; j++)
+    for (int j = 0; good && backward && 1 + j < c->inputs; j++)
         good = sound(p, a->more_grad_in[j], c->in[1 + j]);
     return good ? NULL : backward ? "a gradient" : "the output";
 }
@@ -85,7 +85,7 @@ static fst_status check_step(const fst_plan *p, int i, fst_error *err)
     bool backward = i >= p->forward_steps;
     int to = backward ? p->nsteps : p->forward_steps;
     bool more = i + 1 < to && p->steps[i + 1].call == p->steps[i].call;
-    const char *what = c->node && !more ? fault(p, c, backward) : NULL;
+    const char *what = c->node && !more && !c->again ? fault(p, c, backward) : NULL;
     if (!what)
         return FST_OK;
     return fst_fail(err, FST_E_NUMERIC, "%s of layer %s (%s) is not a finite number", what, c->node->name,

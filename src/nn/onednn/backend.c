@@ -1,7 +1,7 @@
 /*
  * The oneDNN backend: one primitive a kernel, memory bound by pointer. This file has contexts, layouts and kernels,
- * the other files here the ops; with onednn.h and onednn_compat.h they are all that knows oneDNN. Activations keep the layout
- * that the convolutions choose; parameters are plain and are brought into a primitive's layout just before it.
+ * the other files here the ops; with onednn.h and onednn_compat.h they are all that knows oneDNN. Activations keep the
+ * layout that the convolutions choose; parameters are plain and are brought into a primitive's layout just before it.
  */
 #include <omp.h>
 #include <stdio.h>
@@ -403,14 +403,17 @@ static fst_status reorder(struct fst_context *c, const struct fst_layout *from, 
     return s;
 }
 
-static bool fuses(const struct fst_node *n, const struct fst_node *behind, bool training)
+static bool fuses(const struct fst_node *n, const struct fst_node *behind, bool training, bool batch_statistics)
 {
     bool weighted = n->kind == FST_OP_CONV2D || n->kind == FST_OP_LINEAR;
+    bool loop = n->kind == FST_OP_BATCHNORM2D && batch_statistics; /* a norm that is a loop of ours */
     switch (behind->kind) {
     case FST_OP_RELU:
         return weighted || fst__is_batch_norm(n->kind) || n->kind == FST_OP_ADD;
     case FST_OP_RELU6:
-        return weighted && !training;
+        return (weighted && !training) || loop;
+    case FST_OP_ADD:
+        return loop;
     case FST_OP_BATCHNORM2D:
         return n->kind == FST_OP_CONV2D && !training;
     default:

@@ -95,6 +95,7 @@ fst_status fdn_relu_op(struct fst_context *c, const struct fst_op_request *r, st
     op->in = op->out = r->in;
     op->moves_grad = op->keep_out = true;
     fst_status s = fdn_add_loop(c, op, "relu forward", false, relu_span, r->node, r->in, err);
+    op->again = op->kernel[0];
     return s || !r->training ? s : fdn_add_loop(c, op, "relu backward", true, mask_span, r->node, r->in, err);
 }
 
@@ -119,6 +120,7 @@ fst_status fdn_relu6_op(struct fst_context *c, const struct fst_op_request *r, s
     op->in = op->out = r->in;
     op->moves_grad = op->keep_out = true;
     fst_status s = fdn_add_loop(c, op, "relu6 forward", false, relu6_span, r->node, r->in, err);
+    op->again = op->kernel[0];
     return s || !r->training ? s
                              : fdn_add_loop(c, op, "relu6 backward", true, relu6_backward_span, r->node, r->in, err);
 }
@@ -150,6 +152,7 @@ fst_status fdn_add_op(struct fst_context *c, const struct fst_op_request *r, str
     if (s)
         return s;
     c->kernels->mask = r->relu;
+    op->again = op->kernel[0];
     if (!r->training || (!mask && !r->want_more[0]))
         return FST_OK;
     op->keep_out = mask;
@@ -258,7 +261,7 @@ fst_status fdn_plain_op(struct fst_context *c, const struct fst_op_request *r, s
 {
     const struct fst_node *n = r->node;
     const struct fst_op_type *t = fst__op_types[n->kind];
-    op->keep_in = op->keep_out = true;
+    op->keep_in = op->keep_more = op->keep_out = true;
     op->saved = t->saved && r->training ? t->saved(n, r->batch) : 0;
     op->scratch = t->scratch ? t->scratch(n, r->batch) : 0;
     fst_status s = fdn_plain(c, r->in_rows, &n->in, &op->in, err);

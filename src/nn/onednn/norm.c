@@ -1,8 +1,12 @@
 /*
  * Batch norm on oneDNN. With running statistics (inference, frozen training) it is a primitive. With the batch's it is
  * loops of ours (norm_loops.h) in four kernels, since the shards of a batch meet in the middle of each pass, which no
- * primitive can do: sums, normalise with the ReLU; gradient's sums, the input's gradient in place.
+ * primitive can do: sums, normalise; gradient's sums, the input's gradient in place. A sum with another value and a
+ * ReLU after the norm are parts of these loops. From forward to backward only the input lives: a fifth kernel makes
+ * the output again where a layer after it needs it for its own gradient.
  */
+#include <math.h>
+
 #include "norm_loops.h"
 #include "onednn.h"
 
@@ -136,37 +140,73 @@ static void sums_span(const struct kernel *k, const struct fst_op_args *a, size_
     }
 }
 
+/* The lines of the channels first ... of a run. What rounding the mean leaves out is put right by the shift. */
+static void lines_of(const struct fst_norm_walk *w, const struct fst_op_args *a, int64_t first,
+                     struct fst_norm_line *line)
+{
+    const struct fst_norm_channel *kept = a->saved;
+    for (int64_t c = first; c < first + w->run_channels && c < w->channels; c++) {
+        float mean = (float)kept[c].mean;
+        double scale = (double)a->param[0][c] * kept[c].inverse;
+        double shift = (double)a->param[1][c] + ((double)mean - kept[c].mean) * scale;
+        line[c - first] = (struct fst_norm_line){mean, (float)scale, (float)shift};
+    }
+}
+
+static void run_forward(const struct kernel *k, const struct fst_op_args *a, const struct fst_norm_walk *w, int64_t run)
+{
+    struct fst_norm_line line[FST_NORM_LANES];
+    struct fst_norm_with with = {k->add ? a->more_in[0] : NULL, k->mask, k->ceiling};
+    lines_of(w, a, run * w->run_channels, line);
+    fst__norm_forward(w, a->in, a->out, run, line, &with);
+}
+
 static void forward_span(const struct kernel *k, const struct fst_op_args *a, size_t from, size_t count)
 {
     struct fst_norm_walk w = walk_of(k, a);
     struct fst_norm_channel *kept = a->saved;
     for (int64_t run = (int64_t)from; run < (int64_t)(from + count); run++) {
-        struct fst_norm_line line[FST_NORM_LANES];
         int64_t first = run * w.run_channels;
-        for (int64_t c = first; c < first + w.run_channels && c < w.channels; c++) {
+        for (int64_t c = first; c < first + w.run_channels && c < w.channels; c++)
             kept[c] = fst__norm_channel(k->node, a, c);
-            float mean = (float)kept[c].mean; /* what its rounding leaves out is put right by the shift */
-            double scale = (double)a->param[0][c] * kept[c].inverse;
-            double shift = (double)a->param[1][c] + ((double)mean - kept[c].mean) * scale;
-            line[c - first] = (struct fst_norm_line){mean, (float)scale, (float)shift};
-        }
-        fst__norm_forward(&w, a->in, a->out, run, k->mask, line);
+        run_forward(k, a, &w, run);
     }
     if (from == 0)
         fst__norm_count(k->node, a);
+}
+
+/* The output once more, from what is kept. */
+static void again_span(const struct kernel *k, const struct fst_op_args *a, size_t from, size_t count)
+{
+    struct fst_norm_walk w = walk_of(k, a);
+    for (size_t run = from; run < from + count; run++)
+        run_forward(k, a, &w, (int64_t)run);
+}
+
+/* The gradient after the mask, which is also that of the value that is added. */
+static void *passed(const struct kernel *k, const struct fst_op_args *a)
+{
+    if (!k->add)
+        return NULL;
+    return a->more_grad_in[0] ? a->more_grad_in[0] : k->mask ? a->grad_out : NULL;
 }
 
 static void gradient_sums_span(const struct kernel *k, const struct fst_op_args *a, size_t from, size_t count)
 {
     struct fst_norm_walk w = walk_of(k, a);
     const struct fst_norm_channel *kept = a->saved;
+    struct fst_norm_gradient p = {.in = a->in,
+                                  .grad = a->grad_out,
+                                  .out = k->add && k->mask ? a->out : NULL,
+                                  .pass = passed(k, a),
+                                  .relu = k->mask,
+                                  .ceiling = k->ceiling};
     for (int64_t run = (int64_t)from; run < (int64_t)(from + count); run++) {
         struct fst_norm_line line[FST_NORM_LANES];
         double sums[FST_NORM_LANES][2];
         int64_t first = run * w.run_channels;
-        for (int64_t c = first; c < first + w.run_channels && c < w.channels; c++)
-            line[c - first].mean = (float)kept[c].mean;
-        fst__norm_gradient_sums(&w, a->in, k->mask ? a->out : NULL, a->grad_out, run, line, sums);
+        lines_of(&w, a, first, line);
+        fst__norm_gradient_sums(&w, &p, run, line, sums);
         for (int64_t c = first; c < first + w.run_channels && c < w.channels; c++) {
             double *own = fst__norm_shared(a, a->peers->shard)[c].backward, *s = sums[c - first];
             double off = kept[c].mean - (double)(float)kept[c].mean;
@@ -183,38 +223,47 @@ static void gradient_span(const struct kernel *k, const struct fst_op_args *a, s
 {
     struct fst_norm_walk w = walk_of(k, a);
     const struct fst_norm_channel *kept = a->saved;
+    const void *behind = passed(k, a);
+    struct fst_norm_gradient p = {.in = a->in,
+                                  .grad = behind ? behind : a->grad_out,
+                                  .to = a->grad_out,
+                                  .relu = k->mask && !behind,
+                                  .ceiling = k->ceiling};
     for (int64_t run = (int64_t)from; run < (int64_t)(from + count); run++) {
+        struct fst_norm_line line[FST_NORM_LANES];
         struct fst_norm_slope slope[FST_NORM_LANES];
         int64_t first = run * w.run_channels;
+        lines_of(&w, a, first, line);
         for (int64_t c = first; c < first + w.run_channels && c < w.channels; c++) {
             double means[2], scale = (double)a->param[0][c] * kept[c].inverse;
-            float mean = (float)kept[c].mean;
+            double off = (double)(float)kept[c].mean - kept[c].mean;
             fst__norm_means(k->node, a, c, means);
             double by = -scale * kept[c].inverse * means[1];
-            slope[c - first] = (struct fst_norm_slope){mean, (float)scale, (float)by,
-                                                       (float)(by * ((double)mean - kept[c].mean) - scale * means[0])};
+            slope[c - first] = (struct fst_norm_slope){(float)scale, (float)by, (float)(by * off - scale * means[0])};
         }
-        fst__norm_gradient(&w, a->in, k->mask ? a->out : NULL, a->grad_out, run, slope);
+        fst__norm_gradient(&w, &p, run, line, slope);
     }
 }
 
 struct norm_kernel {
     const char *name;
-    bool backward, meet, mask;
+    bool backward, meet;
     fdn_span span;
 };
 
-static fst_status add_norm(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, int64_t block,
-                           const struct norm_kernel *m, fst_error *err)
+static fst_status add_norm(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op,
+                           const struct fst_layout *like, int64_t block, const struct norm_kernel *m, fst_error *err)
 {
     enum { GRAIN = 1 << 14 }; /* elements worth a thread */
-    fst_status s = fdn_add_loop(c, op, m->name, m->backward, m->span, r->node, op->in, err);
+    fst_status s = fdn_add_loop(c, op, m->name, m->backward, m->span, r->node, like, err);
     if (s)
         return s;
     struct kernel *k = c->kernels;
     size_t runs = (size_t)fst__norm_walk(r->node, r->batch, r->batch, block, k->half).runs;
     k->block = block;
-    k->mask = m->mask;
+    k->mask = r->relu || r->relu6;
+    k->ceiling = r->relu6 ? 6 : INFINITY;
+    k->add = r->add;
     k->base.meet = m->meet;
     k->grain = 1 + GRAIN / (1 + k->work / runs);
     k->work = runs;
@@ -226,13 +275,14 @@ static fst_status batch_norm_op(struct fst_context *c, const struct fst_op_reque
 {
     fdn_md md = FDN_MD(r->in->md);
     int64_t block = fdn_channel_block(md);
-    bool mask = r->relu && !r->relu_elsewhere;
-    const struct norm_kernel kernels[] = {
-        {"batchnorm sums", false, true, false, sums_span},
-        {"batchnorm forward", false, false, r->relu, forward_span},
-        {"batchnorm gradient sums", true, true, mask, gradient_sums_span},
-        {"batchnorm backward", true, false, mask, gradient_span},
+    static const struct norm_kernel kernels[] = {
+        {"batchnorm sums", false, true, sums_span},
+        {"batchnorm forward", false, false, forward_span},
+        {"batchnorm gradient sums", true, true, gradient_sums_span},
+        {"batchnorm backward", true, false, gradient_span},
     };
+    static const struct norm_kernel again = {"batchnorm again", true, false, again_span};
+    struct fst_op aside = {0};
     op->in = r->in;
     fst_status s = FST_OK;
     if (fdn_channels_last(md)) {
@@ -241,14 +291,17 @@ static fst_status batch_norm_op(struct fst_context *c, const struct fst_op_reque
         block = 1;
         s = fdn_samples(c, fdn_type(r->in), r->batch, &r->node->in, false, &op->in, err);
     }
-    op->out = op->in;
+    op->out = op->more[0] = op->in;
     op->keep_in = true;
-    op->keep_out = mask;
+    op->keep_out = r->add && (r->relu || r->relu6);
     op->moves_grad = true;
     op->saved = (size_t)r->node->in.dim[0] * sizeof(struct fst_norm_channel);
     op->shared = fst__op_batchnorm2d.shared(r->node);
     for (size_t i = 0; !s && i < (r->want_grad_in ? 4 : 3); i++)
-        s = add_norm(c, r, op, block, &kernels[i], err);
+        s = add_norm(c, r, op, op->in, block, &kernels[i], err);
+    if (!s)
+        s = add_norm(c, r, &aside, op->in, block, &again, err);
+    op->again = aside.kernel[0];
     return s;
 }
 

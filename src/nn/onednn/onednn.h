@@ -57,9 +57,10 @@ struct kernel {
     int nargs;
     const struct fst_node *node; /* of kernels that are loops of ours */
     fdn_span span;
-    size_t work, grain; /* of span: elements, and how many are worth a thread */
-    bool half;          /* its values are bf16 */
-    bool mask;
+    size_t work, grain;               /* of span: elements, and how many are worth a thread */
+    bool half;                        /* its values are bf16 */
+    bool mask, add;                   /* a ReLU, a sum belong to it */
+    float ceiling;                    /* of the ReLU */
     const struct fst_node *fold;      /* the batch norm that it folds into weights and bias, */
     struct place folded, folded_bias; /* which go there */
     struct fst_blocked_pool pool;

@@ -114,7 +114,7 @@ fst_status fdn_attention_op(struct fst_context *c, const struct fst_op_request *
     const struct fst_node *n = r->node;
     int64_t items = r->batch * n->u.attention.heads;
     size_t hands = (size_t)(items < c->threads ? items : c->threads);
-    op->keep_in = true;
+    op->keep_in = op->keep_more = true;
     op->scratch = hands * fdn_round64(fst__attention_scratch(n));
     fst_status s = fdn_plain(c, r->batch, &n->in, &op->in, err);
     for (int j = 0; !s && j < n->nmore; j++)

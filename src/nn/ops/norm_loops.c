@@ -64,13 +64,11 @@ struct sums {
     double v[2][LANES];
 };
 
-static void add_up(struct sums *t, float s[2][LANES])
+ALWAYS void add_up(struct sums *t, const float s[2][LANES])
 {
     for (int k = 0; k < 2; k++)
-        for (int l = 0; l < LANES; l++) {
+        for (int l = 0; l < LANES; l++)
             t->v[k][l] += (double)s[k][l];
-            s[k][l] = 0;
-        }
 }
 
 /* Sums by lane to sums by channel: lanes of a channel follow each other at the distance of run_channels. */
@@ -93,20 +91,28 @@ ALWAYS void value_step(const void *in, int64_t at, const float *restrict about, 
     }
 }
 
+/* The steps from `from` on, CHUNK at most, and the one that is not full after the last; its sums stay in registers. */
+ALWAYS void sum_chunk(const struct fst_norm_walk *w, const void *in, int64_t at, int64_t from, int lanes,
+                      const float *about, struct sums *t, bool half)
+{
+    float s[2][LANES] = {0};
+    int64_t to = from + CHUNK < w->steps ? from + CHUNK : w->steps;
+    for (int64_t i = from; i < to; i++)
+        value_step(in, at + i * w->step_at, about, s, lanes, half);
+    if (from + CHUNK > w->steps)
+        value_step(in, at + w->steps * w->step_at, about, s, w->tail, half);
+    add_up(t, s);
+}
+
 ALWAYS void sum_row(const struct fst_norm_walk *w, const void *in, int64_t at, int lanes, const float *about,
                     struct sums *t, bool half)
 {
-    float s[2][LANES] = {0};
-    for (int64_t i = 0; i < w->steps; i++) {
+    for (int64_t i = 0; i <= w->steps; i += CHUNK) {
         if (lanes == LANES)
-            value_step(in, at + i * w->step_at, about, s, LANES, half);
+            sum_chunk(w, in, at, i, LANES, about, t, half);
         else
-            value_step(in, at + i * w->step_at, about, s, lanes, half);
-        if (i % CHUNK == CHUNK - 1)
-            add_up(t, s);
+            sum_chunk(w, in, at, i, lanes, about, t, half);
     }
-    value_step(in, at + w->steps * w->step_at, about, s, w->tail, half);
-    add_up(t, s);
 }
 
 FST_HOT static void sum_rows(const struct fst_norm_walk *w, const void *in, int64_t run, int64_t rows,
@@ -146,49 +152,10 @@ void fst__norm_sums(const struct fst_norm_walk *w, const void *in, int64_t run, 
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
 
 struct lines { /* by lane */
-    float mean[LANES], scale[LANES], slope[LANES], shift[LANES];
+    float mean[LANES], scale[LANES], shift[LANES];
 };
 
-ALWAYS void forward_step(const void *restrict in, void *restrict out, int64_t at, const struct lines *k, bool relu,
-                         int n, bool half)
-{
-    for (int l = 0; l < n; l++) {
-        float y = (get(in, at + l, half) - k->mean[l]) * k->scale[l] + k->shift[l];
-        put(out, at + l, relu && !(y > 0) ? 0 : y, half);
-    }
-}
-
-ALWAYS void forward_rows(const struct fst_norm_walk *w, const void *in, void *out, int64_t run, const struct lines *k,
-                         bool relu, bool half)
-{
-    int lanes = lanes_of(w, run);
-    for (int64_t b = 0; b < w->batch; b++) {
-        int64_t at = b * w->row_at + run * w->run_at;
-        if (lanes == LANES)
-            for (int64_t i = 0; i < w->steps; i++)
-                forward_step(in, out, at + i * w->step_at, k, relu, LANES, half);
-        else
-            for (int64_t i = 0; i < w->steps; i++)
-                forward_step(in, out, at + i * w->step_at, k, relu, lanes, half);
-        forward_step(in, out, at + w->steps * w->step_at, k, relu, w->tail, half);
-    }
-}
-
-FST_HOT static void forward_any(const struct fst_norm_walk *w, const void *in, void *out, int64_t run,
-                                const struct lines *k, bool relu)
-{
-    if (relu && w->half)
-        forward_rows(w, in, out, run, k, true, true);
-    else if (relu)
-        forward_rows(w, in, out, run, k, true, false);
-    else if (w->half)
-        forward_rows(w, in, out, run, k, false, true);
-    else
-        forward_rows(w, in, out, run, k, false, false);
-}
-
-void fst__norm_forward(const struct fst_norm_walk *w, const void *in, void *out, int64_t run, bool relu,
-                       const struct fst_norm_line *line)
+static struct lines lines_of(const struct fst_norm_walk *w, int64_t run, const struct fst_norm_line *line)
 {
     struct lines k = {0};
     for (int l = 0; l < LANES; l++) {
@@ -199,115 +166,195 @@ void fst__norm_forward(const struct fst_norm_walk *w, const void *in, void *out,
         k.scale[l] = line[c].scale;
         k.shift[l] = line[c].shift;
     }
-    forward_any(w, in, out, run, &k, relu);
+    return k;
 }
 
-/* ---- backward ------------------------------------------------------------------------------------------------------
- */
-
-/* The gradient after the ReLU; read in any case, so that the choice is a blend of vectors. */
-ALWAYS float masked(const void *out, const void *grad, int64_t i, bool mask, bool half)
+ALWAYS float rounded(float y, bool half)
 {
-    float g = get(grad, i, half);
-    if (mask)
-        g = get(out, i, half) > 0 ? g : 0;
-    return g;
+    return half ? fst__widen(fst__narrow(y)) : y;
 }
 
-ALWAYS void gradient_sum_step(const void *in, const void *out, const void *grad, int64_t at, const float *restrict mean,
-                              float s[2][LANES], bool mask, int n, bool half)
+/* The norm of x. The one place for it: what is computed again must come out with the same bits. */
+ALWAYS float norm_of(float x, const struct lines *k, int l, bool half)
+{
+    return rounded((x - k->mean[l]) * k->scale[l] + k->shift[l], half);
+}
+
+/* What is computed with the norm, known when the loop is compiled. */
+struct form {
+    bool add, relu, half;
+};
+
+ALWAYS void forward_step(const void *restrict in, const void *restrict other, void *restrict out, int64_t at,
+                         const struct lines *k, float ceiling, int n, struct form f)
 {
     for (int l = 0; l < n; l++) {
-        float g = masked(out, grad, at + l, mask, half);
-        s[0][l] += g;
-        s[1][l] += g * (get(in, at + l, half) - mean[l]);
-    }
-}
-
-ALWAYS void gradient_sum_rows(const struct fst_norm_walk *w, const void *in, const void *out, const void *grad,
-                              int64_t run, const float *mean, struct sums *t, bool mask, bool half)
-{
-    int lanes = lanes_of(w, run);
-    for (int64_t b = 0; b < w->rows; b++) {
-        float s[2][LANES] = {0};
-        int64_t at = b * w->row_at + run * w->run_at;
-        for (int64_t i = 0; i < w->steps; i++) {
-            if (lanes == LANES)
-                gradient_sum_step(in, out, grad, at + i * w->step_at, mean, s, mask, LANES, half);
-            else
-                gradient_sum_step(in, out, grad, at + i * w->step_at, mean, s, mask, lanes, half);
-            if (i % CHUNK == CHUNK - 1)
-                add_up(t, s);
+        float y = norm_of(get(in, at + l, f.half), k, l, f.half);
+        if (f.add)
+            y += get(other, at + l, f.half);
+        if (f.relu) {
+            y = y > 0 ? y : 0;
+            y = y < ceiling ? y : ceiling;
         }
-        gradient_sum_step(in, out, grad, at + w->steps * w->step_at, mean, s, mask, w->tail, half);
-        add_up(t, s);
+        put(out, at + l, y, f.half);
     }
 }
 
-FST_HOT static void gradient_sums_any(const struct fst_norm_walk *w, const void *in, const void *out, const void *grad,
-                                      int64_t run, const float *mean, struct sums *t)
-{
-    if (out && w->half)
-        gradient_sum_rows(w, in, out, grad, run, mean, t, true, true);
-    else if (out)
-        gradient_sum_rows(w, in, out, grad, run, mean, t, true, false);
-    else if (w->half)
-        gradient_sum_rows(w, in, out, grad, run, mean, t, false, true);
-    else
-        gradient_sum_rows(w, in, out, grad, run, mean, t, false, false);
-}
-
-void fst__norm_gradient_sums(const struct fst_norm_walk *w, const void *in, const void *out, const void *grad,
-                             int64_t run, const struct fst_norm_line *line, double (*sums)[2])
-{
-    float mean[LANES] = {0};
-    struct sums t = {0};
-    for (int l = 0; l < LANES; l++)
-        if (channel_of(w, run, l) >= 0)
-            mean[l] = line[channel_of(w, run, l)].mean;
-    gradient_sums_any(w, in, out, grad, run, mean, &t);
-    for (int c = 0; c < w->run_channels && channel_of(w, run, c) >= 0; c++)
-        for (int k = 0; k < 2; k++)
-            sums[c][k] = by_channel(w, t.v[k], c);
-}
-
-ALWAYS void gradient_step(const void *restrict in, const void *restrict out, void *restrict grad, int64_t at,
-                          const struct lines *k, bool mask, int n, bool half)
-{
-    for (int l = 0; l < n; l++) {
-        float g = masked(out, grad, at + l, mask, half);
-        float d = get(in, at + l, half) - k->mean[l];
-        put(grad, at + l, g * k->scale[l] + d * k->slope[l] + k->shift[l], half);
-    }
-}
-
-ALWAYS void gradient_rows(const struct fst_norm_walk *w, const void *in, const void *out, void *grad, int64_t run,
-                          int64_t from, int64_t to, const struct lines *k, bool mask, bool half)
+ALWAYS void forward_rows(const struct fst_norm_walk *w, const void *in, void *out, int64_t run, const struct lines *k,
+                         const struct fst_norm_with *with, struct form f)
 {
     int lanes = lanes_of(w, run);
-    for (int64_t b = from; b < to; b++) {
+    float ceiling = with->ceiling;
+    for (int64_t b = 0; b < w->batch; b++) {
         int64_t at = b * w->row_at + run * w->run_at;
         if (lanes == LANES)
             for (int64_t i = 0; i < w->steps; i++)
-                gradient_step(in, out, grad, at + i * w->step_at, k, mask, LANES, half);
+                forward_step(in, with->other, out, at + i * w->step_at, k, ceiling, LANES, f);
         else
             for (int64_t i = 0; i < w->steps; i++)
-                gradient_step(in, out, grad, at + i * w->step_at, k, mask, lanes, half);
-        gradient_step(in, out, grad, at + w->steps * w->step_at, k, mask, w->tail, half);
+                forward_step(in, with->other, out, at + i * w->step_at, k, ceiling, lanes, f);
+        forward_step(in, with->other, out, at + w->steps * w->step_at, k, ceiling, w->tail, f);
     }
 }
 
-FST_HOT static void gradient_any(const struct fst_norm_walk *w, const void *in, const void *out, void *grad,
-                                 int64_t run, const struct lines *k)
+FST_HOT static void forward_any(const struct fst_norm_walk *w, const void *in, void *out, int64_t run,
+                                const struct lines *k, const struct fst_norm_with *with)
 {
-    if (out && w->half)
-        gradient_rows(w, in, out, grad, run, 0, w->rows, k, true, true);
-    else if (out)
-        gradient_rows(w, in, out, grad, run, 0, w->rows, k, true, false);
-    else if (w->half)
-        gradient_rows(w, in, out, grad, run, 0, w->rows, k, false, true);
-    else
-        gradient_rows(w, in, out, grad, run, 0, w->rows, k, false, false);
+    switch ((with->other ? 4 : 0) + (with->relu ? 2 : 0) + w->half) {
+    case 0:
+        forward_rows(w, in, out, run, k, with, (struct form){false, false, false});
+        break;
+    case 1:
+        forward_rows(w, in, out, run, k, with, (struct form){false, false, true});
+        break;
+    case 2:
+        forward_rows(w, in, out, run, k, with, (struct form){false, true, false});
+        break;
+    case 3:
+        forward_rows(w, in, out, run, k, with, (struct form){false, true, true});
+        break;
+    case 4:
+        forward_rows(w, in, out, run, k, with, (struct form){true, false, false});
+        break;
+    case 5:
+        forward_rows(w, in, out, run, k, with, (struct form){true, false, true});
+        break;
+    case 6:
+        forward_rows(w, in, out, run, k, with, (struct form){true, true, false});
+        break;
+    default:
+        forward_rows(w, in, out, run, k, with, (struct form){true, true, true});
+    }
+}
+
+void fst__norm_forward(const struct fst_norm_walk *w, const void *in, void *out, int64_t run,
+                       const struct fst_norm_line *line, const struct fst_norm_with *with)
+{
+    struct lines k = lines_of(w, run, line);
+    forward_any(w, in, out, run, &k, with);
+}
+
+/* ---- backward ---------------------------------------------------------------------------------------------------- */
+
+/* Where the ReLU's gradient comes from: there is none, the norm computed again from its input, the output. */
+enum mask { MASK_NONE, MASK_INPUT, MASK_OUTPUT };
+
+struct gradient_form {
+    enum mask mask;
+    bool pass; /* the gradient after the ReLU is also written */
+    bool half;
+};
+
+/* The gradient after the ReLU; everything is read in any case, so that the choice is a blend of vectors. */
+ALWAYS float masked(float x, const void *out, float g, int64_t i, const struct lines *k, int l, float ceiling,
+                    struct gradient_form f)
+{
+    if (f.mask == MASK_NONE)
+        return g;
+    float y = f.mask == MASK_INPUT ? norm_of(x, k, l, f.half) : get(out, i, f.half);
+    g = y > 0 ? g : 0;
+    return y < ceiling ? g : 0;
+}
+
+ALWAYS void gradient_sum_step(const struct fst_norm_gradient *p, int64_t at, const struct lines *k, float s[2][LANES],
+                              int n, struct gradient_form f)
+{
+    float g[LANES];
+    const void *restrict in = p->in, *restrict out = p->out;
+    for (int l = 0; l < n; l++) {
+        float x = get(in, at + l, f.half);
+        g[l] = masked(x, out, get(p->grad, at + l, f.half), at + l, k, l, p->ceiling, f);
+        s[0][l] += g[l];
+        s[1][l] += g[l] * (x - k->mean[l]);
+    }
+    for (int l = 0; f.pass && l < n; l++)
+        put(p->pass, at + l, g[l], f.half);
+}
+
+ALWAYS void gradient_sum_chunk(const struct fst_norm_walk *w, const struct fst_norm_gradient *p, int64_t at,
+                               int64_t from, int lanes, const struct lines *k, struct sums *t, struct gradient_form f)
+{
+    float s[2][LANES] = {0};
+    int64_t to = from + CHUNK < w->steps ? from + CHUNK : w->steps;
+    for (int64_t i = from; i < to; i++)
+        gradient_sum_step(p, at + i * w->step_at, k, s, lanes, f);
+    if (from + CHUNK > w->steps)
+        gradient_sum_step(p, at + w->steps * w->step_at, k, s, w->tail, f);
+    add_up(t, s);
+}
+
+ALWAYS void gradient_sum_rows(const struct fst_norm_walk *w, const struct fst_norm_gradient *p, int64_t run,
+                              const struct lines *k, struct sums *t, struct gradient_form f)
+{
+    int lanes = lanes_of(w, run);
+    for (int64_t b = 0; b < w->rows; b++) {
+        int64_t at = b * w->row_at + run * w->run_at;
+        for (int64_t i = 0; i <= w->steps; i += CHUNK) {
+            if (lanes == LANES)
+                gradient_sum_chunk(w, p, at, i, LANES, k, t, f);
+            else
+                gradient_sum_chunk(w, p, at, i, lanes, k, t, f);
+        }
+    }
+}
+
+/* Which of the forms: a ReLU after the norm alone is found again from the input, one after a sum from the output. */
+static int form_of(const struct fst_norm_walk *w, const struct fst_norm_gradient *p)
+{
+    int mask = !p->relu ? MASK_NONE : p->out ? MASK_OUTPUT : MASK_INPUT;
+    return 2 * mask + w->half;
+}
+
+#define FORM(MASK, PASS, HALF) ((struct gradient_form){MASK, PASS, HALF})
+
+FST_HOT static void gradient_sums_any(const struct fst_norm_walk *w, const struct fst_norm_gradient *p, int64_t run,
+                                      const struct lines *k, struct sums *t)
+{
+    switch (form_of(w, p) + (p->pass ? 6 : 0)) {
+    case 0:
+        gradient_sum_rows(w, p, run, k, t, FORM(MASK_NONE, false, false));
+        break;
+    case 1:
+        gradient_sum_rows(w, p, run, k, t, FORM(MASK_NONE, false, true));
+        break;
+    case 2:
+        gradient_sum_rows(w, p, run, k, t, FORM(MASK_INPUT, false, false));
+        break;
+    case 3:
+        gradient_sum_rows(w, p, run, k, t, FORM(MASK_INPUT, false, true));
+        break;
+    case 6:
+        gradient_sum_rows(w, p, run, k, t, FORM(MASK_NONE, true, false));
+        break;
+    case 7:
+        gradient_sum_rows(w, p, run, k, t, FORM(MASK_NONE, true, true));
+        break;
+    case 10:
+        gradient_sum_rows(w, p, run, k, t, FORM(MASK_OUTPUT, true, false));
+        break;
+    default:
+        gradient_sum_rows(w, p, run, k, t, FORM(MASK_OUTPUT, true, true));
+    }
 }
 
 /* Rows that do not count have no gradient; what lies there may be anything. */
@@ -322,19 +369,84 @@ static void clear_rows(const struct fst_norm_walk *w, void *grad, int64_t run)
         }
 }
 
-void fst__norm_gradient(const struct fst_norm_walk *w, const void *in, const void *out, void *grad, int64_t run,
-                        const struct fst_norm_slope *slope)
+void fst__norm_gradient_sums(const struct fst_norm_walk *w, const struct fst_norm_gradient *p, int64_t run,
+                             const struct fst_norm_line *line, double (*sums)[2])
 {
-    struct lines k = {0};
+    struct lines k = lines_of(w, run, line);
+    struct sums t = {0};
+    gradient_sums_any(w, p, run, &k, &t);
+    if (p->pass)
+        clear_rows(w, p->pass, run);
+    for (int c = 0; c < w->run_channels && channel_of(w, run, c) >= 0; c++)
+        for (int i = 0; i < 2; i++)
+            sums[c][i] = by_channel(w, t.v[i], c);
+}
+
+struct slopes { /* by lane */
+    float scale[LANES], slope[LANES], shift[LANES];
+};
+
+ALWAYS void gradient_step(const struct fst_norm_gradient *p, int64_t at, const struct lines *k, const struct slopes *by,
+                          int n, struct gradient_form f)
+{
+    float g[LANES];
+    const void *restrict in = p->in;
+    for (int l = 0; l < n; l++) {
+        float x = get(in, at + l, f.half);
+        float behind = masked(x, NULL, get(p->grad, at + l, f.half), at + l, k, l, p->ceiling, f);
+        g[l] = behind * by->scale[l] + (x - k->mean[l]) * by->slope[l] + by->shift[l];
+    }
+    for (int l = 0; l < n; l++)
+        put(p->to, at + l, g[l], f.half);
+}
+
+ALWAYS void gradient_rows(const struct fst_norm_walk *w, const struct fst_norm_gradient *p, int64_t run,
+                          const struct lines *k, const struct slopes *by, struct gradient_form f)
+{
+    int lanes = lanes_of(w, run);
+    for (int64_t b = 0; b < w->rows; b++) {
+        int64_t at = b * w->row_at + run * w->run_at;
+        if (lanes == LANES)
+            for (int64_t i = 0; i < w->steps; i++)
+                gradient_step(p, at + i * w->step_at, k, by, LANES, f);
+        else
+            for (int64_t i = 0; i < w->steps; i++)
+                gradient_step(p, at + i * w->step_at, k, by, lanes, f);
+        gradient_step(p, at + w->steps * w->step_at, k, by, w->tail, f);
+    }
+}
+
+FST_HOT static void gradient_any(const struct fst_norm_walk *w, const struct fst_norm_gradient *p, int64_t run,
+                                 const struct lines *k, const struct slopes *by)
+{
+    switch (form_of(w, p)) {
+    case 0:
+        gradient_rows(w, p, run, k, by, FORM(MASK_NONE, false, false));
+        break;
+    case 1:
+        gradient_rows(w, p, run, k, by, FORM(MASK_NONE, false, true));
+        break;
+    case 2:
+        gradient_rows(w, p, run, k, by, FORM(MASK_INPUT, false, false));
+        break;
+    default:
+        gradient_rows(w, p, run, k, by, FORM(MASK_INPUT, false, true));
+    }
+}
+
+void fst__norm_gradient(const struct fst_norm_walk *w, const struct fst_norm_gradient *p, int64_t run,
+                        const struct fst_norm_line *line, const struct fst_norm_slope *slope)
+{
+    struct lines k = lines_of(w, run, line);
+    struct slopes by = {0};
     for (int l = 0; l < LANES; l++) {
         int c = channel_of(w, run, l);
         if (c < 0)
             continue;
-        k.mean[l] = slope[c].mean;
-        k.scale[l] = slope[c].scale;
-        k.slope[l] = slope[c].slope;
-        k.shift[l] = slope[c].shift;
+        by.scale[l] = slope[c].scale;
+        by.slope[l] = slope[c].slope;
+        by.shift[l] = slope[c].shift;
     }
-    gradient_any(w, in, out, grad, run, &k);
-    clear_rows(w, grad, run);
+    gradient_any(w, p, run, &k, &by);
+    clear_rows(w, p->to, run);
 }

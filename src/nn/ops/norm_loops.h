@@ -29,21 +29,39 @@ struct fst_norm_walk fst__norm_walk(const struct fst_node *n, int64_t batch, int
 
 /* sums of the run's channels: (mean, sum of squared deviations from it) over this shard's rows. */
 void fst__norm_sums(const struct fst_norm_walk *w, const void *in, int64_t run, double (*sums)[2]);
-/* y = (x - mean) scale + shift by channel, then the ReLU; in all rows. */
+/* y = (x - mean) scale + shift by channel, in all rows; what stands after the norm is computed with it. */
 struct fst_norm_line {
     float mean, scale, shift;
 };
-void fst__norm_forward(const struct fst_norm_walk *w, const void *in, void *out, int64_t run, bool relu,
-                       const struct fst_norm_line *line);
-/* sums of the run's channels: (g, g (x - mean)) over this shard's rows. out not NULL: g is 0 where out is not above 0.
- */
-void fst__norm_gradient_sums(const struct fst_norm_walk *w, const void *in, const void *out, const void *grad,
-                             int64_t run, const struct fst_norm_line *line, double (*sums)[2]);
-/* g becomes g scale + (x - mean) slope + shift, and 0 in rows that do not count. */
-struct fst_norm_slope {
-    float mean, scale, slope, shift;
+struct fst_norm_with {
+    const void *other; /* a value that is added to the norm, laid out like it; NULL: none */
+    bool relu;         /* then a ReLU, */
+    float ceiling;     /* which lets nothing above this through: 6 for ReLU6, else infinity */
 };
-void fst__norm_gradient(const struct fst_norm_walk *w, const void *in, const void *out, void *grad, int64_t run,
-                        const struct fst_norm_slope *slope);
+void fst__norm_forward(const struct fst_norm_walk *w, const void *in, void *out, int64_t run,
+                       const struct fst_norm_line *line, const struct fst_norm_with *with);
+
+/*
+ * What the backward pass reads and writes. The ReLU's gradient is a mask: where the norm's result is above 0 and below
+ * the ceiling. The forward pass's output need not be kept for that: the norm is computed again from its input, with the
+ * same bits.
+ */
+struct fst_norm_gradient {
+    const void *in, *grad;
+    const void *out; /* the mask is taken from it: needed after a sum; NULL: from in */
+    void *pass;      /* sums: where the gradient after the mask is left, for the sum's other value; NULL, or grad */
+    void *to;        /* gradient: the input's; may be grad */
+    bool relu;
+    float ceiling;
+};
+/* sums of the run's channels: (g, g (x - mean)) over this shard's rows, g after the mask. `out` needs `pass`. */
+void fst__norm_gradient_sums(const struct fst_norm_walk *w, const struct fst_norm_gradient *p, int64_t run,
+                             const struct fst_norm_line *line, double (*sums)[2]);
+/* to = g scale + (x - mean) slope + shift, g after the mask from in, and 0 in rows that do not count. */
+struct fst_norm_slope {
+    float scale, slope, shift;
+};
+void fst__norm_gradient(const struct fst_norm_walk *w, const struct fst_norm_gradient *p, int64_t run,
+                        const struct fst_norm_line *line, const struct fst_norm_slope *slope);
 
 #endif

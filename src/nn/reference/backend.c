@@ -90,11 +90,12 @@ static bool half(const struct fst_layout *l)
     return false;
 }
 
-static bool fuses(const struct fst_node *n, const struct fst_node *behind, bool training)
+static bool fuses(const struct fst_node *n, const struct fst_node *behind, bool training, bool batch_statistics)
 {
     (void)n;
     (void)behind;
     (void)training;
+    (void)batch_statistics;
     return false;
 }
 
@@ -199,7 +200,7 @@ static fst_status op(struct fst_context *c, const struct fst_op_request *r, stru
         s = add_kernels(c, r, &o, err);
     if (s)
         return s;
-    o.keep_in = o.keep_out = true;
+    o.keep_in = o.keep_more = o.keep_out = true;
     bool needs_saved = r->training || fst__is_batch_norm(n->kind) || n->kind == FST_OP_SPECTRAL_LINEAR;
     o.shared = t->shared && r->training ? t->shared(n) : 0;
     o.saved = t->saved && needs_saved ? t->saved(n, r->batch) : 0;
