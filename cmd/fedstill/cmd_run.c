@@ -19,9 +19,6 @@ static const char *const mode_names[] = {"full_train",
                                          "federated_server",
                                          "federated_edge",
                                          NULL};
-static const char *const stage_names[] = {"cloud_pretrain",  "cloud_kd",           "edge_kd",
-                                          "federated_train", "device_load",        "edge_infer",
-                                          "cloud_infer",     "cloud_direct_infer", NULL};
 static const char *const devices[] = {"cpu", NULL};
 
 static const char *const precisions[] = {"f32", "bf16", NULL};
@@ -38,12 +35,11 @@ static const struct option_spec options[] = {
      .letter = 's',
      .argument = "STAGE",
      .type = OPTION_STRING,
-     .choices = stage_names,
-     .help = "Run this stage only; what it reads must be up to date."},
+     .help = "Run this stage of the task file only; what it reads must be up to date."},
     {.name = "set",
      .argument = "KEY=VALUE",
      .type = OPTION_LIST,
-     .help = "Override a key of the task file, for instance stages.edge_kd.epochs=10."},
+     .help = "Override a key of the task file, for instance stages.edge_kd.epochs=10 (stages.NAME.KEY)."},
     {.name = "workers",
      .letter = 'w',
      .argument = "N",

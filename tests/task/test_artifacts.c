@@ -34,7 +34,10 @@ static void exchanged(void **state)
     fst_model m;
     fst_task task = {.output = folder};
     struct session *s = calloc(1, sizeof *s);
-    struct record *r = &s->records[STEP_PRETRAIN];
+    const struct stage stage = {.name = "cloud_pretrain"};
+    struct step *step = calloc(1, sizeof *step);
+    struct record *r = &step->record;
+    step->stage = &stage;
     s->task = &task;
     snprintf(path, sizeof path, "%s/cloud_pretrain", folder);
     assert_int_equal(fst_make_folders(path, &e), FST_OK);
@@ -43,18 +46,18 @@ static void exchanged(void **state)
     snprintf(r->artifact, sizeof r->artifact, "model.safetensors");
     memcpy(r->digest, digest, sizeof r->digest);
 
-    assert_int_equal(fst__load_step_model(s, STEP_PRETRAIN, &m, &e), FST_OK);
+    assert_int_equal(fst__load_step_model(s, step, &m, &e), FST_OK);
     assert_true(m.state.params[0] == 1);
     fst_model_release(&m);
-    assert_int_equal(fst__read_artifact(s, STEP_PRETRAIN, r->artifact, &bytes, &e), FST_OK);
+    assert_int_equal(fst__read_artifact(s, step, r->artifact, &bytes, &e), FST_OK);
     fst_buf_release(&bytes);
 
     write_model(path, 2, other);
     assert_string_not_equal(digest, other);
-    assert_int_equal(fst__load_step_model(s, STEP_PRETRAIN, &m, &e), FST_E_MISMATCH);
+    assert_int_equal(fst__load_step_model(s, step, &m, &e), FST_E_MISMATCH);
     assert_non_null(strstr(e.message, "is not the file that its stage left"));
     assert_non_null(strstr(e.message, path));
-    assert_int_equal(fst__read_artifact(s, STEP_PRETRAIN, r->artifact, &bytes, &e), FST_E_MISMATCH);
+    assert_int_equal(fst__read_artifact(s, step, r->artifact, &bytes, &e), FST_E_MISMATCH);
     assert_null(bytes.data);
 
     /* a file of the user's own is loaded as it is, and its digest is that of what was loaded */
@@ -64,7 +67,8 @@ static void exchanged(void **state)
     fst_model_release(&m);
 
     unlink(path);
-    assert_int_equal(fst__load_step_model(s, STEP_PRETRAIN, &m, &e), FST_E_IO);
+    assert_int_equal(fst__load_step_model(s, step, &m, &e), FST_E_IO);
+    free(step);
     free(s);
 }
 

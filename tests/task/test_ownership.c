@@ -98,8 +98,8 @@ static fst_status open_session(struct session *s, fst_task **task, const char *t
     *s = (struct session){.dry = true};
     if (st)
         return st;
-    fst__session_init(s, *task, &options);
-    return fst__session_open_data(s, &why);
+    st = fst__session_init(s, *task, &options, &why);
+    return st ? st : fst__session_open_data(s, &why);
 }
 
 static void close_session(struct session *s, fst_task *task)
@@ -144,7 +144,7 @@ static void put(struct ledger *l, const fst_source *s, size_t i, enum use use, i
 /* One burst, one use at one place. */
 static void check_bursts(const struct session *s, struct ledger *l)
 {
-    const fst_source *t = s->train;
+    const fst_source *t = s->data.train;
     for (size_t i = 0; t->group && i < t->count; i++)
         for (size_t k = 0; k < i; k++)
             if (t->group[i] == t->group[k]) {
@@ -157,19 +157,19 @@ static void check_bursts(const struct session *s, struct ledger *l)
 static void check_clients(const struct session *s, struct ledger *l)
 {
     fst_partition p = {0};
-    size_t learn = s->learn;
-    must(fst__clients(s, &p, &why));
-    for (size_t k = 0; k < s->edges; k++)
-        learn = (k ? learn : 0) + s->edge[k].learn;
+    size_t learn = s->data.cloud.learn;
+    must(fst__clients(&s->data, s->task, &p, &why));
+    for (size_t k = 0; k < s->data.edges; k++)
+        learn = (k ? learn : 0) + s->data.edge[k].learn;
     if (p.begin[p.clients] != learn && !s->task->file.clients.partition_file)
         fail_msg("%s: the clients have %zu samples, not %zu", settings, p.begin[p.clients], learn);
     for (int k = 0; k < p.clients; k++) {
         assert_true(p.begin[k + 1] > p.begin[k]);
         for (size_t i = p.begin[k]; i < p.begin[k + 1]; i++) {
-            struct entry *e = find(l, s->train, p.index[i]);
+            struct entry *e = find(l, s->data.train, p.index[i]);
             if (e->use != LEARN)
                 fail_msg("%s: client %d has a sample of use %d", settings, k, e->use);
-            assert_int_equal(e->place, s->edges ? k + 1 : 0);
+            assert_int_equal(e->place, s->data.edges ? k + 1 : 0);
             e->use = NOBODY; /* a second client would find it so */
         }
     }
@@ -180,14 +180,14 @@ static void check_session(const struct session *s, size_t total)
 {
     struct ledger *l = fst_calloc(1, sizeof *l);
     assert_non_null(l);
-    for (size_t i = 0; i < s->test->count; i++)
-        put(l, s->test, i, TEST, -1);
-    for (size_t k = 0; k <= s->edges; k++) {
-        const struct share cloud = {s->order, s->learn, s->validate}, *h = k ? &s->edge[k - 1] : &cloud;
+    for (size_t i = 0; i < s->data.test->count; i++)
+        put(l, s->data.test, i, TEST, -1);
+    for (size_t k = 0; k <= s->data.edges; k++) {
+        const struct share *h = k ? &s->data.edge[k - 1] : &s->data.cloud;
         for (size_t i = 0; i < h->learn + h->validate; i++)
-            put(l, s->train, h->index[i], i < h->learn ? LEARN : VALIDATE, (int)k);
+            put(l, s->data.train, h->index[i], i < h->learn ? LEARN : VALIDATE, (int)k);
     }
-    if (l->n != total || s->train->count + s->test->count != total)
+    if (l->n != total || s->data.train->count + s->data.test->count != total)
         fail_msg("%s: %zu samples are used, of %zu", settings, l->n, total);
     check_bursts(s, l);
     check_clients(s, l);
@@ -282,10 +282,10 @@ static void test_validation_is_dealt_by_class(void **state)
         char text[400];
         snprintf(text, sizeof text, "name: own\n%s\n" STAGES "\n", data);
         must(open_session(&s, &task, text));
-        assert_int_equal(s.validate, 35);
-        assert_int_equal(s.learn, TRAIN - 35);
-        for (size_t i = 0; i < s.validate; i++)
-            of[s.train->labels[s.order[s.learn + i]]]++;
+        assert_int_equal(s.data.cloud.validate, 35);
+        assert_int_equal(s.data.cloud.learn, TRAIN - 35);
+        for (size_t i = 0; i < s.data.cloud.validate; i++)
+            of[s.data.train->labels[s.data.cloud.index[s.data.cloud.learn + i]]]++;
         for (int c = 0; c < CLASSES; c++)
             assert_in_range(of[c], 11, 12);
         close_session(&s, task);
@@ -299,8 +299,8 @@ static void test_limits_leave_every_class(void **state)
     char missing[100];
     (void)state;
     open_one(&s, &task, "data: {path: cloud, limit: 3, test_limit: 3}"); /* the first three are of one class */
-    assert_int_equal(fst__missing_of(s.train, NULL, s.train->count, missing, sizeof missing), 0);
-    assert_int_equal(fst__missing_of(s.test, NULL, s.test->count, missing, sizeof missing), 0);
+    assert_int_equal(fst__missing_of(s.data.train, NULL, s.data.train->count, missing, sizeof missing), 0);
+    assert_int_equal(fst__missing_of(s.data.test, NULL, s.data.test->count, missing, sizeof missing), 0);
     close_session(&s, task);
 }
 
@@ -309,7 +309,7 @@ static void test_limits_leave_every_class(void **state)
 static void write_partition(const struct session *s, const int32_t *owner, int clients)
 {
     fst_partition p = {0};
-    must(fst_partition_from_owners(&p, s->train, owner, clients, &why));
+    must(fst_partition_from_owners(&p, s->data.train, owner, clients, &why));
     snprintf(p.method, sizeof p.method, "by hand");
     must(fst_partition_write(&p, path_in("mine.safetensors"), NULL, &why));
     fst_partition_release(&p);
@@ -322,7 +322,7 @@ static void refuse_partition(const char *data, fst_status status, const char *me
     fst_partition p = {0};
     open_one(&s, &task, data);
     why = (fst_error){0};
-    fst_status st = fst__clients(&s, &p, &why);
+    fst_status st = fst__clients(&s.data, s.task, &p, &why);
     if (st != status || !strstr(why.message, message))
         fail_msg("%s: status %s, \"%s\"; wanted \"%s\"", data, fst_status_name(st), why.message, message);
     close_session(&s, task);
@@ -341,7 +341,7 @@ static void test_partitions_from_files(void **state)
         owner[i] = i % 5 == 4 ? -1 : i % 5 % 3;
     open_one(&s, &task, "data: {path: cloud}" MINE);
     write_partition(&s, owner, 3);
-    must(fst__clients(&s, &p, &why));
+    must(fst__clients(&s.data, s.task, &p, &why));
     assert_int_equal(p.clients, 3);
     assert_string_equal(p.method, "by hand");
     assert_int_equal(p.begin[3], TRAIN * 4 / 5);
@@ -353,7 +353,7 @@ static void test_partitions_from_files(void **state)
 
     /* the split val added: still those of the training split */
     open_one(&s, &task, "data: {path: cloud, own_validation: true}" MINE);
-    must(fst__clients(&s, &p, &why));
+    must(fst__clients(&s.data, s.task, &p, &why));
     assert_int_equal(p.samples, TRAIN + OTHER);
     assert_int_equal(p.begin[3], TRAIN * 4 / 5);
     fst_partition_release(&p);
@@ -367,10 +367,10 @@ static void test_partitions_from_files(void **state)
 
     /* as a run with validation writes it */
     open_one(&s, &task, "data: {path: cloud, validation: 0.25}" MINE);
-    for (size_t i = 0; i < s.validate; i++)
-        owner[s.order[s.learn + i]] = -1;
+    for (size_t i = 0; i < s.data.cloud.validate; i++)
+        owner[s.data.cloud.index[s.data.cloud.learn + i]] = -1;
     write_partition(&s, owner, 3);
-    must(fst__clients(&s, &p, &why));
+    must(fst__clients(&s.data, s.task, &p, &why));
     check_session(&s, TRAIN + OTHER);
     fst_partition_release(&p);
 

@@ -59,8 +59,8 @@ static fst_status open_session(struct session *s, fst_task **task, const char *t
     *s = (struct session){.dry = true};
     if (st)
         return st;
-    fst__session_init(s, *task, &options);
-    return fst__session_open_data(s, &why);
+    st = fst__session_init(s, *task, &options, &why);
+    return st ? st : fst__session_open_data(s, &why);
 }
 
 static void close_session(struct session *s, fst_task *task)
@@ -90,10 +90,10 @@ static void mark(const struct session *s, const struct share *h, int place, int 
     for (size_t i = 0; i < h->learn + h->validate; i++) {
         int use = 2 * place + (i >= h->learn);
         uint32_t k = h->index[i];
-        assert_true(k < s->train->count);
+        assert_true(k < s->data.train->count);
         assert_int_equal(owner[k], -1);
         owner[k] = use;
-        int64_t burst = s->train->group[k];
+        int64_t burst = s->data.train->group[k];
         assert_true(burst_use[burst] == -1 || burst_use[burst] == use);
         burst_use[burst] = use;
     }
@@ -109,16 +109,16 @@ static void test_nothing_is_shared_or_lost(void **state)
     must(open_session(&s, &task, synth_text, NULL));
     memset(owner, -1, sizeof owner);
     memset(burst_use, -1, sizeof burst_use);
-    assert_int_equal(s.train->count + s.test->count, WINDOWS);
-    assert_int_equal(s.edges, 3);
-    const struct share cloud = {s.order, s.learn, s.validate};
+    assert_int_equal(s.data.train->count + s.data.test->count, WINDOWS);
+    assert_int_equal(s.data.edges, 3);
+    const struct share cloud = {s.data.cloud.index, s.data.cloud.learn, s.data.cloud.validate};
     mark(&s, &cloud, 0, owner, burst_use);
-    for (size_t k = 0; k < s.edges; k++)
-        mark(&s, &s.edge[k], (int)k + 1, owner, burst_use);
-    for (size_t i = 0; i < s.train->count; i++)
+    for (size_t k = 0; k < s.data.edges; k++)
+        mark(&s, &s.data.edge[k], (int)k + 1, owner, burst_use);
+    for (size_t i = 0; i < s.data.train->count; i++)
         assert_int_not_equal(owner[i], -1);
-    for (size_t i = 0; i < s.test->count; i++)
-        assert_int_equal(burst_use[s.test->group[i]], -1);
+    for (size_t i = 0; i < s.data.test->count; i++)
+        assert_int_equal(burst_use[s.data.test->group[i]], -1);
     close_session(&s, task);
 }
 
@@ -131,19 +131,19 @@ static void test_shares_are_those_asked_for(void **state)
     (void)state;
     write_params();
     must(open_session(&s, &task, synth_text, NULL));
-    assert_int_equal(s.train->classes, 7);
-    for (size_t i = 0; i < s.test->count; i++)
-        test[s.test->labels[i]]++;
-    for (size_t i = 0; i < s.train->count; i++)
-        all[s.train->labels[i]]++;
-    for (size_t i = 0; i < s.learn + s.validate; i++)
-        cloud[s.train->labels[s.order[i]]]++;
+    assert_int_equal(s.data.train->classes, 7);
+    for (size_t i = 0; i < s.data.test->count; i++)
+        test[s.data.test->labels[i]]++;
+    for (size_t i = 0; i < s.data.train->count; i++)
+        all[s.data.train->labels[i]]++;
+    for (size_t i = 0; i < s.data.cloud.learn + s.data.cloud.validate; i++)
+        cloud[s.data.train->labels[s.data.cloud.index[i]]]++;
     for (int c = 0; c < 7; c++) {
         assert_true(llabs(test[c] - 32) <= 4);
         assert_true(fabs((double)cloud[c] - 0.4 * (double)all[c]) <= 4);
     }
-    assert_true(s.validate >= 7 && s.validate <= s.learn / 4);
-    assert_string_equal(s.train->class_names[0], "E-2D_1");
+    assert_true(s.data.cloud.validate >= 7 && s.data.cloud.validate <= s.data.cloud.learn / 4);
+    assert_string_equal(s.data.train->class_names[0], "E-2D_1");
     close_session(&s, task);
 }
 
@@ -156,23 +156,23 @@ static void test_missing_classes_are_named(void **state)
     (void)state;
     write_params();
     must(open_session(&s, &task, synth_text, "topology.alpha=0.01"));
-    for (size_t k = 0; k < s.edges; k++) {
+    for (size_t k = 0; k < s.data.edges; k++) {
         bool seen[7] = {false};
         int n = 0;
         *expected = 0;
-        for (size_t i = 0; i < s.edge[k].learn; i++)
-            seen[s.train->labels[s.edge[k].index[i]]] = true;
+        for (size_t i = 0; i < s.data.edge[k].learn; i++)
+            seen[s.data.train->labels[s.data.edge[k].index[i]]] = true;
         for (int c = 0; c < 7; c++)
             if (!seen[c]) {
                 strcat(expected, n++ ? ", " : "");
-                strcat(expected, s.train->class_names[c]);
+                strcat(expected, s.data.train->class_names[c]);
             }
-        assert_int_equal(fst__missing_classes(&s, &s.edge[k], text, sizeof text), n);
+        assert_int_equal(fst__missing_classes(&s.data, &s.data.edge[k], text, sizeof text), n);
         assert_string_equal(text, expected);
         missing += n;
     }
-    assert_true(missing > 7);                      /* so uneven a draw leaves most classes to one edge */
-    fst__missing_classes(&s, &s.edge[0], text, 8); /* cut, not overrun */
+    assert_true(missing > 7);                                /* so uneven a draw leaves most classes to one edge */
+    fst__missing_classes(&s.data, &s.data.edge[0], text, 8); /* cut, not overrun */
     assert_true(strlen(text) < 8);
     close_session(&s, task);
 }
@@ -183,7 +183,7 @@ static void edge_digest(const char *set, size_t edge, char out[FST_DIGEST_HEX])
     fst_task *task = NULL;
     write_params();
     must(open_session(&s, &task, synth_text, set));
-    fst__share_digest(&s.edge[edge], out);
+    fst__share_digest(&s.data.edge[edge], out);
     close_session(&s, task);
 }
 
@@ -247,7 +247,7 @@ static void write_split(const char *name, const char *split, float value)
 static float first_value(const struct session *s, const struct share *h, size_t i)
 {
     float x[4];
-    must(s->train->v->get(s->train, h->index[i], x, &why));
+    must(s->data.train->v->get(s->data.train, h->index[i], x, &why));
     return x[0];
 }
 
@@ -267,9 +267,9 @@ static void test_every_place_keeps_its_own(void **state)
     }
     write_split("cloud", "test", 9000);
     must(open_session(&s, &task, text, NULL));
-    assert_int_equal(s.train->count, 6 * FEW);
+    assert_int_equal(s.data.train->count, 6 * FEW);
     for (int p = 0; p < 3; p++) {
-        const struct share cloud = {s.order, s.learn, s.validate}, *h = p ? &s.edge[p - 1] : &cloud;
+        const struct share *h = p ? &s.data.edge[p - 1] : &s.data.cloud;
         assert_int_equal(h->learn, FEW);
         assert_int_equal(h->validate, FEW);
         for (int i = 0; i < FEW; i++) {
@@ -282,7 +282,7 @@ static void test_every_place_keeps_its_own(void **state)
     /* without a split of its own, a share of the training samples */
     must(open_session(&s, &task, text, "data={path: cloud, validation: 0.25, edge_paths: [e1, e2]}"));
     for (int p = 1; p < 3; p++) {
-        const struct share *h = &s.edge[p - 1];
+        const struct share *h = &s.data.edge[p - 1];
         assert_int_equal(h->learn, FEW - 6);
         assert_int_equal(h->validate, 6);
         for (size_t i = 0; i < FEW; i++)

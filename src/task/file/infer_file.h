@@ -1,4 +1,4 @@
-/* The task file's sections of the cascade; the tables that fill them are in schema_infer.c. */
+/* The task file's sections of the cascade; the tables that fill them are in stages/cascade_kinds.c. */
 #ifndef FST_TASK_INFER_FILE_H
 #define FST_TASK_INFER_FILE_H
 
@@ -16,7 +16,8 @@ struct threshold_section { /* at most one of them; none: FST__THRESHOLD */
 #define FST__THRESHOLD 0.7
 
 struct edge_infer_section {
-    char *model;    /* NULL: that of federated_train where the task has it, else of edge_kd */
+    char *model;    /* a stage or a file; NULL: federated_train where the task has it, else edge_kd */
+    char *devices, *cloud; /* stages; NULL: device_load, cloud_infer */
     int confidence; /* fst_confidence_kind */
     struct threshold_section threshold;
     bool calibrate;
@@ -25,17 +26,11 @@ struct edge_infer_section {
 };
 
 struct cloud_infer_section { /* also cloud_direct_infer, which has all but compare */
-    char *model;             /* NULL: cloud_pretrain's */
+    char *model;             /* a stage or a file; NULL: cloud_pretrain */
+    char *edge, *devices;    /* stages: of cloud_infer, of cloud_direct_infer; NULL: edge_infer, device_load */
     int64_t batch_size, threads, runs, repeats;
     double snr_bin;
     bool compare;
 };
-
-struct stages_section;
-/* What is wrong with the stages of the cascade as they stand together: NULL, or why, with the key of the stage. */
-const char *fst__infer_complaint(const struct stages_section *s, const char **key);
-
-extern const fst__schema fst__device_load_schema, fst__edge_infer_schema, fst__cloud_infer_schema,
-    fst__cloud_direct_schema;
 
 #endif

@@ -1,7 +1,8 @@
 /*
  * Reading: a tree of nodes becomes a struct under the rule of a table. Wrong input is collected as up
  * to five one-line messages before giving up; only running out of memory stops at once.
- * It reads no files and knows no task: the tables do. Writing back is schema_write.c.
+ * It reads no files and knows no task: the tables do. Writing back is schema_write.c, words are schema_words.c, and
+ * whether the tables themselves are sound is schema_verify.c.
  */
 #include <locale.h>
 #include <stdio.h>
@@ -10,7 +11,7 @@
 
 #include "schema.h"
 
-enum { MAX_ERRORS = 5, MAX_SHOWN = 60, MAX_LISTED = 300, MAX_WORD = 40, TAIL = 24 };
+enum { MAX_ERRORS = 5, MAX_SHOWN = 60, MAX_LISTED = 300, MAX_WORD = FST__MAX_WORD, TAIL = 24 };
 
 /* Where in the structure we are; the root has no key. */
 struct path {
@@ -21,33 +22,13 @@ struct path {
 
 struct reader {
     fst__unused unused;
-    char idle[200]; /* keys that were given and are never read */
+    const fst__node *entry; /* the entry of a map with free keys that is being read */
+    char idle[200];         /* keys that were given and are never read */
     size_t idle_used;
     char text[sizeof((fst_error *)0)->message];
     size_t used;
     int errors, more; /* shown, and left out */
 };
-
-/* ---- what a field accepts ----------------------------------------------------------------- */
-
-size_t fst__field_size(const fst__field *f)
-{
-    switch (f->type) {
-    case FST__TYPE_STRING:
-        return sizeof(char *);
-    case FST__TYPE_INT:
-        return sizeof(int64_t);
-    case FST__TYPE_DOUBLE:
-        return sizeof(double);
-    case FST__TYPE_BOOL:
-        return sizeof(bool);
-    case FST__TYPE_ENUM:
-        return sizeof(int);
-    case FST__TYPE_MAP:
-        break;
-    }
-    return f->table->size;
-}
 
 /* Appends to a bounded text; what does not fit is cut. */
 static void __attribute__((format(printf, 4, 5))) add(char *out, size_t size, size_t *at, const char *fmt, ...)
@@ -57,64 +38,6 @@ static void __attribute__((format(printf, 4, 5))) add(char *out, size_t size, si
     int n = vsnprintf(out + *at, size - *at, fmt, ap);
     va_end(ap);
     *at += n < 0 ? 0 : (size_t)n < size - *at ? (size_t)n : size - *at - 1;
-}
-
-static void add_limits(const fst__field *f, char *out, size_t size, size_t *at)
-{
-    char lo[40], hi[40];
-    bool has_lo, has_hi;
-    if (f->type == FST__TYPE_INT) {
-        has_lo = f->int_min != INT64_MIN;
-        has_hi = f->int_max != INT64_MAX;
-        snprintf(lo, sizeof lo, "%lld", (long long)f->int_min);
-        snprintf(hi, sizeof hi, "%lld", (long long)f->int_max);
-    } else {
-        has_lo = isfinite(f->min);
-        has_hi = isfinite(f->max);
-        fst__number_text(has_lo ? f->min : 0, lo, sizeof lo);
-        fst__number_text(has_hi ? f->max : 0, hi, sizeof hi);
-    }
-    if (has_lo && has_hi && !f->exclusive)
-        add(out, size, at, " from %s to %s", lo, hi);
-    else if (has_lo)
-        add(out, size, at, " %s %s", f->exclusive ? ">" : ">=", lo);
-    if (has_hi && (!has_lo || f->exclusive))
-        add(out, size, at, "%s <= %s", has_lo ? " and" : "", hi);
-}
-
-static void add_one(const fst__field *f, char *out, size_t size, size_t *at)
-{
-    static const char *const names[] = {"a text", "a whole number", "a number", "true or false", "one of ", "a map"};
-    add(out, size, at, "%s", names[f->type]);
-    if (f->type == FST__TYPE_INT || f->type == FST__TYPE_DOUBLE)
-        add_limits(f, out, size, at);
-    for (size_t i = 0; f->type == FST__TYPE_ENUM && f->names[i]; i++)
-        add(out, size, at, "%s%s", i ? ", " : "", f->names[i]);
-    if (f->type == FST__TYPE_MAP && f->table->shorthand)
-        add(out, size, at, " or a bare %s", f->table->shorthand);
-}
-
-/* How many entries a list may have: an array in the struct may be smaller than count_max. */
-static size_t most_entries(const fst__field *f)
-{
-    size_t fit = f->room ? f->room / fst__field_size(f) : f->count_max;
-    return fit < f->count_max ? fit : f->count_max;
-}
-
-const char *fst__field_accepts(const fst__field *f, char *out, size_t size)
-{
-    size_t at = 0;
-    *out = 0;
-    if (f->list && f->count_min == most_entries(f))
-        add(out, size, &at, "a list of %zu entries, each ", f->count_min);
-    else if (f->list && f->count_min)
-        add(out, size, &at, "a list of %zu to %zu entries, each ", f->count_min, most_entries(f));
-    else if (f->list)
-        add(out, size, &at, "a list of at most %zu entries, each ", most_entries(f));
-    add_one(f, out, size, &at);
-    if (f->word)
-        add(out, size, &at, ", or %s", f->word);
-    return out;
 }
 
 /* ---- messages ----------------------------------------------------------------------------- */
@@ -160,45 +83,6 @@ static void complain(struct reader *r, const fst__node *node, bool at_key, const
     r->errors++;
 }
 
-/* Insertions, deletions, changes and swapped neighbours that turn a into b (optimal string alignment). */
-static int distance(const char *a, const char *b)
-{
-    int row[3][MAX_WORD + 1], la = (int)strlen(a), lb = (int)strlen(b);
-    int *before = row[0], *last = row[1], *now = row[2];
-    if (la > MAX_WORD || lb > MAX_WORD)
-        return MAX_WORD;
-    for (int j = 0; j <= lb; j++)
-        last[j] = before[j] = j;
-    for (int i = 1; i <= la; i++) {
-        now[0] = i;
-        for (int j = 1; j <= lb; j++) {
-            int best = last[j - 1] + (a[i - 1] != b[j - 1]);
-            if (last[j] + 1 < best)
-                best = last[j] + 1;
-            if (now[j - 1] + 1 < best)
-                best = now[j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before[j - 2] + 1 < best)
-                best = before[j - 2] + 1;
-            now[j] = best;
-        }
-        int *spare = before;
-        before = last;
-        last = now;
-        now = spare;
-    }
-    return last[lb];
-}
-
-/* Keeps the closer of *best and candidate, if it is close enough to be a slip of the fingers. */
-static void closer(const char *given, const char *candidate, int *least, const char **best)
-{
-    int d = distance(given, candidate), allowed = (int)strlen(candidate) / 3;
-    if (d <= (allowed ? allowed : 1) && d < *least && d < (int)strlen(candidate)) {
-        *least = d;
-        *best = candidate;
-    }
-}
-
 /* "did you mean "x"? " or nothing. */
 static const char *guess_text(const char *best, char *out, size_t size)
 {
@@ -220,7 +104,7 @@ static void complain_unknown(struct reader *r, const fst__schema *s, const fst__
         return;
     }
     for (size_t i = 0; i < s->count; i++) {
-        closer(child->key, s->fields[i].key, &least, &best);
+        fst__closer(child->key, s->fields[i].key, &least, &best);
         if (at + strlen(s->fields[i].key) + 8 < sizeof listed)
             add(listed, sizeof listed, &at, "%s%s", i ? ", " : "", s->fields[i].key);
         else if (at + 6 < sizeof listed) {
@@ -232,6 +116,28 @@ static void complain_unknown(struct reader *r, const fst__schema *s, const fst__
     complain(r, child, true, &p, "unknown key; %saccepted: %s", guess_text(best, guess, sizeof guess), listed);
 }
 
+/* An entry of a map with free keys whose kind nobody knows. kind: the node that says it, NULL: its name does. */
+static void complain_kind(struct reader *r, const fst__field *f, const fst__node *entry, const fst__node *kind,
+                          const struct path *at)
+{
+    char listed[MAX_LISTED] = "", shown[MAX_SHOWN + 4], guess[80];
+    const char *given = kind ? kind->text : entry->key, *best = NULL;
+    size_t used = 0;
+    int least = MAX_WORD;
+    fst__choice c;
+    for (size_t i = 0; f->choice(i, &c); i++) {
+        fst__closer(given, c.name, &least, &best);
+        add(listed, sizeof listed, &used, "%s%s", i ? ", " : "", c.name);
+    }
+    fst__shown(given, MAX_SHOWN, shown, sizeof shown);
+    guess_text(best, guess, sizeof guess);
+    if (kind)
+        complain(r, kind, false, at, "\"%s\" is no kind; %sthere are %s", shown, guess, listed);
+    else
+        complain(r, entry, true, at, "unknown key; %saccepted: %s, or any name with a kind: {kind: %s, ...}", guess,
+                 listed, best ? best : "NAME");
+}
+
 /* Quotes make a text, except where they are there only for the braces of "${NAME}". */
 static bool is_text(const fst__node *n)
 {
@@ -241,11 +147,10 @@ static bool is_text(const fst__node *n)
 static void complain_value(struct reader *r, const fst__field *f, const fst__node *n, const struct path *p, bool entry)
 {
     char accepts[MAX_LISTED], shown[MAX_SHOWN + 4], guess[80];
-    size_t at = 0;
     int least = MAX_WORD;
     const char *best = NULL;
     if (entry || !f->list)
-        add_one(f, accepts, sizeof accepts, &at);
+        fst__value_accepts(f, accepts, sizeof accepts);
     else
         fst__field_accepts(f, accepts, sizeof accepts);
     bool number = f->type == FST__TYPE_INT || f->type == FST__TYPE_DOUBLE || f->type == FST__TYPE_BOOL;
@@ -264,9 +169,9 @@ static void complain_value(struct reader *r, const fst__field *f, const fst__nod
     }
     fst__shown(n->text, MAX_SHOWN, shown, sizeof shown);
     for (size_t i = 0; f->type == FST__TYPE_ENUM && (entry || !f->list) && f->names[i]; i++)
-        closer(n->text, f->names[i], &least, &best);
+        fst__closer(n->text, f->names[i], &least, &best);
     if (f->word && !entry)
-        closer(n->text, f->word, &least, &best);
+        fst__closer(n->text, f->word, &least, &best);
     guess_text(best, guess, sizeof guess);
     if (best)
         guess[strlen(guess) - 1] = 0;
@@ -434,7 +339,7 @@ static fst_status read_list(struct reader *r, const fst__field *f, const fst__no
         *((bool *)object + f->word_at) = true;
         return FST_OK;
     }
-    if ((n->kind != FST__LIST && !single) || count < f->count_min || count > most_entries(f)) {
+    if ((n->kind != FST__LIST && !single) || count < f->count_min || count > fst__most_entries(f)) {
         complain_value(r, f, n, p, false);
         return FST_OK;
     }
@@ -455,9 +360,66 @@ static fst_status read_list(struct reader *r, const fst__field *f, const fst__no
     return FST_OK;
 }
 
+static fst_status read_entry(struct reader *r, const fst__field *f, const fst__node *n, const struct path *p,
+                             fst__named *out, fst_error *err)
+{
+    const fst__node *kind = n->kind == FST__MAP ? fst__node_find(n, FST__KIND) : NULL;
+    const struct path below = {p, FST__KIND, 0};
+    fst__choice c;
+    if (kind && fst__node_is_null(kind))
+        kind = NULL;
+    if (!fst__is_name(n->key)) {
+        complain(r, n, true, p, "a name is made of a-z, 0-9 and _ and begins with a letter, %d at most", MAX_WORD);
+        return FST_OK;
+    }
+    if ((kind && kind->kind != FST__SCALAR) || !fst__choice_named(f, kind ? kind->text : n->key, &out->choice, &c)) {
+        complain_kind(r, f, n, kind && kind->kind == FST__SCALAR ? kind : NULL, kind ? &below : p);
+        return FST_OK;
+    }
+    out->name = fst_strdup(n->key);
+    out->object = fst_calloc(1, c.table->size);
+    if (!out->name || !out->object)
+        return fst_fail_memory(err, c.table->size);
+    const fst__field whole = {.key = n->key, .type = FST__TYPE_MAP, .table = c.table};
+    r->entry = n;
+    return read_one(r, &whole, n, p, false, out->object, err);
+}
+
+/* Entries without a value are not there. */
+static fst_status read_named(struct reader *r, const fst__field *f, const fst__node *n, const struct path *p,
+                             void *object, fst_error *err)
+{
+    size_t *count = (size_t *)(void *)((char *)object + f->count_at);
+    if (n->kind != FST__MAP || n->was) {
+        complain_value(r, f, n->was ? n->was : n, p, false);
+        return FST_OK;
+    }
+    if (n->count > f->count_max) {
+        complain(r, n, false, p, "has %zu entries, more than %zu", n->count, f->count_max);
+        return FST_OK;
+    }
+    fst__named *entries = fst_calloc(n->count + 1, sizeof *entries);
+    if (!entries)
+        return fst_fail_memory(err, n->count * sizeof *entries);
+    memcpy((char *)object + f->offset, &entries, sizeof(fst__named *));
+    *count = 0;
+    for (const fst__node *c = n->first; c; c = c->next) {
+        const struct path at = {p, c->key, 0};
+        if (fst__node_is_null(c))
+            continue;
+        fst_status s = read_entry(r, f, c, &at, &entries[*count], err);
+        *count += entries[*count].name != NULL || entries[*count].object != NULL;
+        if (s)
+            return s;
+    }
+    return FST_OK;
+}
+
 static fst_status read_value(struct reader *r, const fst__field *f, const fst__node *n, const struct path *p,
                              void *object, fst_error *err)
 {
+    if (f->type == FST__TYPE_NAMED)
+        return read_named(r, f, n, p, object, err);
     if (f->list)
         return read_list(r, f, n, p, object, err);
     return read_one(r, f, n, p, false, (char *)object + f->offset, err);
@@ -496,7 +458,7 @@ static fst_status read_missing(struct reader *r, const fst__field *f, const fst_
     return FST_OK;
 }
 
-static const fst__field *find_field(const fst__schema *s, const char *key)
+const fst__field *fst__find_field(const fst__schema *s, const char *key)
 {
     for (size_t i = 0; i < s->count; i++)
         if (!strcmp(s->fields[i].key, key))
@@ -538,8 +500,10 @@ static fst_status read_map(struct reader *r, const fst__schema *s, const fst__no
     int before = r->errors + r->more;
     fst_status status = FST_OK;
     for (const fst__node *c = node->first; c && !status; c = c->next) {
-        const fst__field *f = find_field(s, c->key);
+        const fst__field *f = fst__find_field(s, c->key);
         struct path at = {p, c->key, 0};
+        if (!f && node == r->entry && !strcmp(c->key, FST__KIND))
+            continue;
         if (!f) {
             complain_unknown(r, s, c, p);
             continue;
@@ -568,12 +532,30 @@ static fst_status read_map(struct reader *r, const fst__schema *s, const fst__no
 
 static void check_effects(struct reader *r, const fst__scope *in, const fst__node *map, const struct path *p);
 
+static void check_entries(struct reader *r, const fst__scope *in, const fst__field *f, const fst__node *n,
+                          const struct path *p)
+{
+    size_t count;
+    const fst__named *entries = fst__named_entries(f, in->object, &count);
+    for (size_t i = 0; i < count; i++) {
+        const fst__node *c = fst__node_find(n, entries[i].name);
+        const struct path at = {p, entries[i].name, 0};
+        fst__choice choice;
+        if (!c || !f->choice(entries[i].choice, &choice))
+            continue;
+        const fst__scope inside = {in, choice.table, entries[i].object};
+        check_effects(r, &inside, c, &at);
+    }
+}
+
 /* Below a field that has an effect: its maps. */
 static void check_below(struct reader *r, const fst__scope *in, const fst__field *f, const fst__node *n,
                         const struct path *p)
 {
     const char *at = (const char *)in->object + f->offset;
     size_t i = 0;
+    if (f->type == FST__TYPE_NAMED)
+        check_entries(r, in, f, n, p);
     if (f->type != FST__TYPE_MAP)
         return;
     if (f->list && !f->room)
@@ -673,6 +655,20 @@ fst_status fst__schema_load_as(const fst__schema *s, const char *name, const cha
     return status;
 }
 
+static void release_named(const fst__field *f, void *object)
+{
+    size_t count;
+    fst__named *entries = (fst__named *)fst__named_entries(f, object, &count);
+    fst__choice c;
+    for (size_t i = 0; entries && i < count; i++) {
+        if (f->choice(entries[i].choice, &c))
+            fst__schema_release(c.table, entries[i].object);
+        fst_free(entries[i].object);
+        fst_free(entries[i].name);
+    }
+    fst_free(entries);
+}
+
 static void release_one(const fst__field *f, void *at)
 {
     if (f->type == FST__TYPE_STRING)
@@ -688,6 +684,10 @@ void fst__schema_release(const fst__schema *s, void *object)
     for (size_t i = 0; i < s->count; i++) {
         const fst__field *f = &s->fields[i];
         char *at = (char *)object + f->offset, *array = at;
+        if (f->type == FST__TYPE_NAMED) {
+            release_named(f, object);
+            continue;
+        }
         if (!f->list) {
             release_one(f, at);
             continue;
@@ -701,86 +701,4 @@ void fst__schema_release(const fst__schema *s, void *object)
             fst_free(array);
     }
     memset(object, 0, s->size);
-}
-
-/* ---- checking a table --------------------------------------------------------------------- */
-
-static const char *wrong_with(const fst__schema *s, const fst__field *f)
-{
-    bool scalar = !f->list && f->type != FST__TYPE_STRING && f->type != FST__TYPE_MAP;
-    if (!f->key || !*f->key || strspn(f->key, "abcdefghijklmnopqrstuvwxyz_0123456789") != strlen(f->key) ||
-        *f->key == '_')
-        return "a key is made of a-z, 0-9 and _, and does not begin with _";
-    if (find_field(s, f->key) != f)
-        return "the key stands twice in the table";
-    if (!f->help || !*f->help)
-        return "has no help text";
-    if ((f->type == FST__TYPE_MAP) != (f->table != NULL) || (f->type == FST__TYPE_ENUM) != (f->names != NULL))
-        return "a map needs a table, an enum needs names";
-    if (f->offset + (f->list && !f->room ? sizeof(void *) : f->room ? f->room : fst__field_size(f)) > s->size)
-        return "lies outside the struct";
-    if (f->type == FST__TYPE_MAP && !f->list && f->room != f->table->size)
-        return "the member is not of the struct that its table describes";
-    if (f->list && (!most_entries(f) || f->count_min > most_entries(f) || most_entries(f) < f->count_max))
-        return "a list's limits do not fit each other or its array";
-    if (f->word && (!f->list || f->count_min || f->fallback))
-        return "a word stands in the place of a list that may be empty and has no default";
-    if (f->int_min > f->int_max || f->min > f->max || isnan(f->min) || isnan(f->max))
-        return "the minimum is larger than the maximum";
-    if (f->required && f->fallback)
-        return "is required and has a default";
-    if (f->fallback && strstr(f->fallback, "${"))
-        return "the default uses the environment";
-    if (f->type == FST__TYPE_MAP && f->present && f->fallback)
-        return "a map has a present flag or a default, not both";
-    if ((scalar || (f->list && f->count_min)) && !f->fallback && !f->required && !f->present)
-        return "needs a default, a present flag, or to be required";
-    return NULL;
-}
-
-static fst_status verify_default(const fst__schema *s, const fst__field *f, fst_error *err)
-{
-    struct reader r = {.used = 0};
-    const struct path top = {0}, at = {&top, f->key, 0};
-    const fst__node map = {.kind = FST__MAP, .source = "default"};
-    void *object = fst_calloc(1, s->size);
-    if (!object)
-        return fst_fail_memory(err, s->size);
-    fst_status status = read_missing(&r, f, &map, &at, object, err);
-    if (!status && report(&r, err))
-        status = FST_E_ARGUMENT;
-    fst__schema_release(s, object);
-    fst_free(object);
-    return status;
-}
-
-static fst_status verify(const fst__scope *in, fst_error *err)
-{
-    const fst__schema *s = in->s;
-    for (size_t i = 0; i < s->count; i++) {
-        const fst__field *f = &s->fields[i];
-        const fst__scope inside = {in, f->table, NULL};
-        const char *wrong = wrong_with(s, f);
-        if (!wrong)
-            wrong = fst__wrong_condition(f, in);
-        if (wrong)
-            return fst_fail(err, FST_E_ARGUMENT, "%s: %s", f->key ? f->key : "(no key)", wrong);
-        fst_status status = FST_OK;
-        if (f->fallback)
-            status = verify_default(s, f, err);
-        if (!status && f->table && f->table != s)
-            status = verify(&inside, err);
-        if (status)
-            return fst_fail_in(err, FST_E_ARGUMENT, "%s", f->key);
-    }
-    const fst__field *bare = s->shorthand ? find_field(s, s->shorthand) : NULL;
-    if (s->shorthand && (!bare || bare->list || bare->type == FST__TYPE_MAP))
-        return fst_fail(err, FST_E_ARGUMENT, "the shorthand \"%s\" is not a scalar of the table", s->shorthand);
-    return FST_OK;
-}
-
-fst_status fst__schema_verify(const fst__schema *s, fst_error *err)
-{
-    const fst__scope scope = {NULL, s, NULL};
-    return verify(&scope, err);
 }

@@ -44,18 +44,35 @@ typedef enum fst__type {
     FST__TYPE_DOUBLE, /* double, always finite */
     FST__TYPE_BOOL,   /* bool */
     FST__TYPE_ENUM,   /* int (or an enum of that size): the index in `names` */
-    FST__TYPE_MAP     /* the struct of `table` */
+    FST__TYPE_MAP,    /* the struct of `table` */
+    FST__TYPE_NAMED   /* fst__named *: a map with free keys, each value being of one of several tables */
 } fst__type;
 
 typedef struct fst__schema fst__schema;
 
+/* What an entry of a map with free keys may be. Which one it is says the entry's key "kind", or its name when that is
+ * missing. */
+typedef struct fst__choice {
+    const char *name, *help;
+    const fst__schema *table;
+} fst__choice;
+
+/* Such an entry. */
+typedef struct fst__named {
+    char *name;
+    size_t choice;
+    void *object; /* the struct of the choice's table */
+} fst__named;
+
 enum { FST__CONDITION_VALUES = 40 };
-/* What another field must be. It is looked for in the same map, then in the maps around it; "a.b" goes down from there. */
+/* What another field must be. It is looked for in the same map, then in the maps around it; "a.b" goes down from there.
+ * Below a map with free keys, b is the kind of which there is an entry. */
 typedef struct fst__condition {
     const char *key;       /* NULL: no condition */
     const char *or_key;    /* without values: that this one is set is as good; NULL: none */
     bool without;          /* the field must not be so */
-    const char *values[FST__CONDITION_VALUES]; /* of an enum: one of these, NULL after the last; none: it is set, that is true, not 0, not empty, there */
+    /* Of an enum: one of these, NULL after the last; none: it is set, that is true, not 0, not empty, there. */
+    const char *values[FST__CONDITION_VALUES];
 } fst__condition;
 #define FST__WITH(name, ...) {.key = (name), .values = {__VA_ARGS__}}
 #define FST__WITHOUT(name, ...) {.key = (name), .without = true, .values = {__VA_ARGS__}}
@@ -78,6 +95,7 @@ typedef struct fst__field {
     double min, max;           /* -INFINITY, INFINITY: no limit */
     const char *const *names;  /* of an enum, NULL-terminated */
     const fst__schema *table;  /* of a map */
+    bool (*choice)(size_t i, fst__choice *out); /* of a map with free keys: the i-th choice; false: no more */
     size_t present;            /* offset of a bool that says whether the key was given, plus 1; 0: none */
     size_t count_at;           /* list: offset of its size_t count */
     size_t count_min, count_max;
@@ -91,6 +109,7 @@ typedef struct fst__field {
 typedef struct fst__complaint {
     const char *key;  /* the field to point at, "a.b" below a map; NULL: the map itself */
     char text[300];   /* "must be smaller than rounds (10)" */
+    char room[160];   /* for a key that is put together */
 } fst__complaint;
 
 struct fst__schema {
@@ -136,6 +155,11 @@ struct fst__schema {
 /* The same, but it may be missing: the bool `flag` says whether it is there. */
 #define FST__F_OPTIONAL(T, member, flag, its_table, text, ...)                                     \
     FST__F_MAP(T, member, its_table, text, FST__PRESENT(T, flag), __VA_ARGS__)
+
+/* A map of at most `most` entries with free keys. The member is a fst__named *. */
+#define FST__F_NAMED(T, member, counter, most, its_choice, text, ...)                              \
+    {.key = #member, .type = FST__TYPE_NAMED, .offset = FST__AT(T, member, fst__named *),                            \
+     .count_at = FST__AT(T, counter, size_t), .count_max = most, .choice = its_choice, .help = text, __VA_ARGS__}
 
 /* Lists of at most `most` entries. The member is an array in the struct or a pointer; `counter` is a
  * size_t member. */
@@ -205,6 +229,8 @@ FST_MUST fst_status fst__schema_verify(const fst__schema *s, fst_error *err);
 
 /* "a number > 0", "one of sgd, adam": what the field accepts. Always terminated. Returns out. */
 const char *fst__field_accepts(const fst__field *f, char *out, size_t size);
+/* The same of one entry of a list. */
+const char *fst__value_accepts(const fst__field *f, char *out, size_t size);
 
 /* ---- conditions (schema_effect.c) ----------------------------------------------------------- */
 
@@ -225,6 +251,24 @@ bool fst__is_set(const fst__field *f, const void *object);
 /* NULL, or what is wrong with the conditions of a field of the innermost table. */
 const char *fst__wrong_condition(const fst__field *f, const fst__scope *in);
 
+/* ---- words and names (schema_words.c) --------------------------------------------------------- */
+
+/* The entries of a map with free keys. */
+const fst__named *fst__named_entries(const fst__field *f, const void *object, size_t *count);
+/* The choice of that name of such a map; false: there is none. *i (may be NULL): its number. */
+bool fst__choice_named(const fst__field *f, const char *name, size_t *i, fst__choice *out);
+/* The key of an entry that says which choice it is. */
+#define FST__KIND "kind"
+enum { FST__MAX_WORD = 40 };
+/* Is it a name of an entry: a-z, 0-9 and _, a letter first, not too long? */
+bool fst__is_name(const char *t);
+/* The field with this key; NULL: there is none. */
+const fst__field *fst__find_field(const fst__schema *s, const char *key);
+/* How many entries a list may have: an array in the struct may be smaller than count_max. */
+size_t fst__most_entries(const fst__field *f);
+/* Keeps the closer of *best and candidate, if it is close enough to be a slip of the fingers; *least: FST__MAX_WORD at
+ * first. */
+void fst__closer(const char *given, const char *candidate, int *least, const char **best);
 /* Bytes of one value of the field. */
 size_t fst__field_size(const fst__field *f);
 /* The shortest decimal that reads back as x, in the C locale's form whatever the locale is; x finite. */

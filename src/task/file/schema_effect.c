@@ -32,15 +32,21 @@ static bool present(const fst__field *f, const void *object)
     return !f->present || *((const bool *)object + f->present - 1);
 }
 
-/* The field that a condition names and the struct that it is in: *object is NULL when a map on the way is not there. */
-static const fst__field *look_up(const char *key, const fst__scope *in, const void **object)
+/* The field that a condition names and the struct that it is in: *object is NULL when a map on the way is not there.
+ * *kind: of a map with free keys, the kind of which there must be an entry; NULL where none is named. */
+static const fst__field *look_up(const char *key, const fst__scope *in, const void **object, const char **kind)
 {
     size_t len = strcspn(key, ".");
     const fst__field *f = NULL;
     for (; in && !f; in = f ? in : in->up)
         f = field_of(in->s, key, len);
     *object = in ? in->object : NULL;
+    *kind = NULL;
     while (f && key[len]) {
+        if (f->type == FST__TYPE_NAMED) {
+            *kind = key + len + 1;
+            return f;
+        }
         key += len + 1;
         len = strcspn(key, ".");
         if (f->type != FST__TYPE_MAP || f->list)
@@ -73,10 +79,23 @@ bool fst__is_set(const fst__field *f, const void *object)
     case FST__TYPE_ENUM:
         memcpy(&value, at, sizeof value);
         return value >= 0;
+    case FST__TYPE_NAMED:
+        return *(const size_t *)(const void *)((const char *)object + f->count_at) > 0;
     case FST__TYPE_MAP:
         break;
     }
     return true;
+}
+
+static bool has_entry_of(const fst__field *f, const void *object, const char *kind)
+{
+    size_t count;
+    const fst__named *entries = fst__named_entries(f, object, &count);
+    fst__choice c;
+    for (size_t i = 0; i < count; i++)
+        if (f->choice(entries[i].choice, &c) && !strcmp(c.name, kind))
+            return true;
+    return false;
 }
 
 static const char *enum_name(const fst__field *f, const void *object)
@@ -88,17 +107,24 @@ static const char *enum_name(const fst__field *f, const void *object)
     return value >= 0 && value < count ? f->names[value] : NULL;
 }
 
+static bool is_set_there(const char *key, const fst__scope *in)
+{
+    const void *object;
+    const char *kind;
+    const fst__field *f = look_up(key, in, &object, &kind);
+    return f && object && (kind ? has_entry_of(f, object, kind) : fst__is_set(f, object));
+}
+
 static bool holds(const fst__condition *c, const fst__scope *in)
 {
     const void *object;
-    const fst__field *f = look_up(c->key, in, &object);
+    const char *kind;
+    const fst__field *f = look_up(c->key, in, &object, &kind);
     bool so = false;
     if (!f) /* a part of a table alone, as tests have them: nothing is known against it */
         return true;
     if (!c->values[0]) {
-        so = object && fst__is_set(f, object);
-        const fst__field *other = !so && c->or_key ? look_up(c->or_key, in, &object) : NULL;
-        so = so || (other && object && fst__is_set(other, object));
+        so = is_set_there(c->key, in) || (c->or_key && is_set_there(c->or_key, in));
     } else if (object) {
         const char *name = enum_name(f, object);
         for (size_t i = 0; name && c->values[i]; i++)
@@ -136,7 +162,8 @@ const char *fst__unmet_text(const fst__condition *c, const fst__scope *in, char 
 {
     char needs[200];
     const void *object;
-    const fst__field *f = look_up(c->key, in, &object);
+    const char *kind;
+    const fst__field *f = look_up(c->key, in, &object, &kind);
     const char *name = f && object && f->type == FST__TYPE_ENUM ? enum_name(f, object) : NULL;
     size_t at = 0;
     *out = 0;
@@ -160,10 +187,15 @@ const char *fst__wrong_condition(const fst__field *f, const fst__scope *in)
     for (int i = 0; i < FST__CONDITIONS && f->when[i].key; i++) {
         const fst__condition *c = &f->when[i];
         const void *object;
-        const fst__field *other = look_up(c->key, in, &object);
-        const fst__field *second = c->or_key ? look_up(c->or_key, in, &object) : other;
+        const char *kind, *second_kind = NULL;
+        fst__choice choice;
+        const fst__field *other = look_up(c->key, in, &object, &kind);
+        const fst__field *second = c->or_key ? look_up(c->or_key, in, &object, &second_kind) : other;
         if (!other || other == f || !second || second == f)
             return "its condition names no other field of this map or those around it";
+        if ((kind && !fst__choice_named(other, kind, NULL, &choice)) ||
+            (second_kind && !fst__choice_named(second, second_kind, NULL, &choice)))
+            return "its condition names a kind that the other field does not have";
         if ((other->type == FST__TYPE_ENUM && !other->list) != (c->values[0] != NULL))
             return "a condition has values exactly where the other field is an enum";
         for (size_t k = 0; c->values[k]; k++) {

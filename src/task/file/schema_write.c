@@ -164,6 +164,7 @@ static void put_scalar(struct writer *w, const fst__field *f, const void *at)
         put_enum(w, f, at);
         return;
     case FST__TYPE_MAP:
+    case FST__TYPE_NAMED:
         return; /* written by the callers, who know their nesting */
     }
 }
@@ -201,7 +202,7 @@ static bool is_there(const fst__field *f, const void *object, bool json)
 
 /* ---- YAML --------------------------------------------------------------------------------- */
 
-static void dump_map(struct writer *w, const fst__scope *in, int indent, bool indented);
+static void dump_map(struct writer *w, const fst__scope *in, const char *kind, int indent, bool indented);
 
 static void dump_list(struct writer *w, const fst__scope *in, const fst__field *f, int indent)
 {
@@ -222,14 +223,36 @@ static void dump_list(struct writer *w, const fst__scope *in, const fst__field *
         put_blanks(w, indent + 2);
         const fst__scope inside = {in, f->table, at + i * size};
         put(w, "- ");
-        dump_map(w, &inside, indent + 4, true);
+        dump_map(w, &inside, NULL, indent + 4, true);
     }
 }
 
-/* indented: the blanks before the first key are there already, behind a dash. */
-static void dump_map(struct writer *w, const fst__scope *in, int indent, bool indented)
+static void dump_named(struct writer *w, const fst__scope *in, const fst__field *f, int indent)
 {
-    bool any = false;
+    size_t count;
+    const fst__named *entries = fst__named_entries(f, in->object, &count);
+    fst__choice c;
+    put(w, count ? "\n" : " {}\n");
+    for (size_t i = 0; i < count && !w->status && f->choice(entries[i].choice, &c); i++) {
+        const fst__scope inside = {in, c.table, entries[i].object};
+        put_blanks(w, indent);
+        put(w, entries[i].name);
+        put(w, ":\n");
+        dump_map(w, &inside, strcmp(c.name, entries[i].name) ? c.name : NULL, indent + 2, false);
+    }
+}
+
+/* kind: the value of the key "kind" before all others, NULL: there is none. indented: the blanks before the first key
+ * are there already, after a dash. */
+static void dump_map(struct writer *w, const fst__scope *in, const char *kind, int indent, bool indented)
+{
+    bool any = kind != NULL;
+    if (kind) {
+        put_blanks(w, indented ? 0 : indent);
+        put(w, FST__KIND ": ");
+        put(w, kind);
+        put(w, "\n");
+    }
     for (size_t i = 0; i < in->s->count && !w->status; i++) {
         const fst__field *f = &in->s->fields[i];
         const fst__scope inside = {in, f->table, (const char *)in->object + f->offset};
@@ -243,11 +266,13 @@ static void dump_map(struct writer *w, const fst__scope *in, int indent, bool in
             put(w, " ");
             put(w, f->word);
             put(w, "\n");
+        } else if (f->type == FST__TYPE_NAMED) {
+            dump_named(w, in, f, indent + 2);
         } else if (f->list) {
             dump_list(w, in, f, indent);
         } else if (f->type == FST__TYPE_MAP) {
             put(w, "\n");
-            dump_map(w, &inside, indent + 2, false);
+            dump_map(w, &inside, NULL, indent + 2, false);
         } else {
             put(w, " ");
             put_scalar(w, f, (const char *)in->object + f->offset);
@@ -265,7 +290,7 @@ fst_status fst__schema_dump(const fst__schema *s, const void *object, fst_buf *o
     struct writer w = {.out = out, .err = err};
     const fst__scope scope = {NULL, s, object};
     size_t before = out->len;
-    dump_map(&w, &scope, 0, false);
+    dump_map(&w, &scope, NULL, 0, false);
     return finish(&w, before);
 }
 
@@ -282,10 +307,43 @@ static const fst__field *next_in_order(const fst__schema *s, const fst__field *l
     return best;
 }
 
-static void json_map(struct writer *w, const fst__schema *s, const void *object)
+static const fst__named *next_by_name(const fst__named *entries, size_t count, const fst__named *last)
 {
-    bool any = false;
+    const fst__named *best = NULL;
+    for (size_t i = 0; i < count; i++)
+        if ((!last || strcmp(entries[i].name, last->name) > 0) && (!best || strcmp(entries[i].name, best->name) < 0))
+            best = &entries[i];
+    return best;
+}
+
+static void json_map(struct writer *w, const fst__schema *s, const void *object, const char *kind);
+
+static void json_named(struct writer *w, const fst__field *f, const void *object)
+{
+    size_t count;
+    const fst__named *entries = fst__named_entries(f, object, &count), *e = next_by_name(entries, count, NULL);
+    fst__choice c;
     put(w, "{");
+    for (bool any = false; e && !w->status && f->choice(e->choice, &c); e = next_by_name(entries, count, e)) {
+        put(w, any ? ",\"" : "\"");
+        put(w, e->name);
+        put(w, "\":");
+        json_map(w, c.table, e->object, strcmp(c.name, e->name) ? c.name : NULL);
+        any = true;
+    }
+    put(w, "}");
+}
+
+/* kind: the value of the key "kind", NULL: there is none. */
+static void json_map(struct writer *w, const fst__schema *s, const void *object, const char *kind)
+{
+    bool any = kind != NULL;
+    put(w, "{");
+    if (kind) {
+        put(w, "\"" FST__KIND "\":\"");
+        put(w, kind);
+        put(w, "\"");
+    }
     for (const fst__field *f = next_in_order(s, NULL); f && !w->status; f = next_in_order(s, f)) {
         size_t count;
         if (f->aside || !is_there(f, object, true))
@@ -300,11 +358,16 @@ static void json_map(struct writer *w, const fst__schema *s, const void *object)
             put(w, "\"");
             continue;
         }
+        if (f->type == FST__TYPE_NAMED) {
+            put(w, "\":");
+            json_named(w, f, object);
+            continue;
+        }
         put(w, f->list ? "\":[" : "\":");
         for (size_t i = 0; i < count && !w->status; i++) {
             put(w, i ? "," : "");
             if (f->type == FST__TYPE_MAP)
-                json_map(w, f->table, at + i * fst__field_size(f));
+                json_map(w, f->table, at + i * fst__field_size(f), NULL);
             else
                 put_scalar(w, f, at + i * fst__field_size(f));
         }
@@ -317,7 +380,7 @@ fst_status fst__schema_json(const fst__schema *s, const void *object, fst_buf *o
 {
     struct writer w = {.out = out, .err = err, .json = true};
     size_t before = out->len;
-    json_map(&w, s, object);
+    json_map(&w, s, object, NULL);
     return finish(&w, before);
 }
 
@@ -327,7 +390,22 @@ static const fst__field *map_field(const fst__schema *s, const char *key, size_t
 {
     for (size_t i = 0; i < s->count; i++)
         if (strlen(s->fields[i].key) == len && !memcmp(s->fields[i].key, key, len))
-            return s->fields[i].type == FST__TYPE_MAP ? &s->fields[i] : NULL;
+            return s->fields[i].type >= FST__TYPE_MAP ? &s->fields[i] : NULL;
+    return NULL;
+}
+
+/* The entry of that name; its table is *table. */
+static const void *named_entry(const fst__field *f, const void *object, const char *name, size_t len,
+                               const fst__schema **table)
+{
+    size_t count;
+    const fst__named *entries = fst__named_entries(f, object, &count);
+    fst__choice c;
+    for (size_t i = 0; i < count; i++)
+        if (strlen(entries[i].name) == len && !memcmp(entries[i].name, name, len) && f->choice(entries[i].choice, &c)) {
+            *table = c.table;
+            return entries[i].object;
+        }
     return NULL;
 }
 
@@ -340,6 +418,14 @@ fst_status fst__schema_find(const fst__schema *s, const void *object, const char
         if (!f || !is_there(f, object, false))
             return fst_fail(err, FST_E_ARGUMENT, "%s: \"%.*s\" is not a map that is there", path, (int)len, at);
         at += len + (at[len] == '.');
+        if (f->type == FST__TYPE_NAMED) {
+            len = strcspn(at, ".");
+            object = named_entry(f, object, at, len, &s);
+            if (!object)
+                return fst_fail(err, FST_E_ARGUMENT, "%s: \"%.*s\" is not a map that is there", path, (int)len, at);
+            at += len + (at[len] == '.');
+            continue;
+        }
         const char *value = values(f, object, &count);
         if (f->list) {
             char *end;
@@ -424,10 +510,46 @@ static void put_section(struct writer *w, const struct described *d, const char 
     put(w, "\n");
 }
 
+static void put_parts(struct writer *w, const struct described *d, const char *prefix, int heading);
+
+/* A map with free keys: its kinds, and a section for each. */
+static void put_choices(struct writer *w, const struct described *d, const fst__field *f, int heading)
+{
+    fst__choice c;
+    for (int i = 0; i < heading && i < MAX_HEADING; i++)
+        put(w, "#");
+    put(w, " `");
+    put(w, f->key);
+    put(w, "`\n\n");
+    put(w, f->help);
+    put(w, ".\n\nThe keys are names, made of a-z, 0-9 and _. What an entry is says its key `" FST__KIND
+           "`, or its name where that is missing.\n\n| " FST__KIND " | meaning |\n|---|---|\n");
+    for (size_t i = 0; f->choice(i, &c); i++) {
+        put(w, "| `");
+        put(w, c.name);
+        put(w, "` | ");
+        put_cell(w, c.help);
+        put(w, " |\n");
+    }
+    put(w, "\n");
+    for (size_t i = 0; f->choice(i, &c) && !w->status; i++) {
+        const struct described part = {d, c.table};
+        fst_buf name = {0};
+        w->status = fst_buf_printf(&name, w->err, "%s.%s", f->key, c.name);
+        if (!w->status) {
+            put_section(w, &part, name.data, c.help, heading, true);
+            put_parts(w, &part, name.data, heading);
+        }
+        fst_buf_release(&name);
+    }
+}
+
 static void put_parts(struct writer *w, const struct described *d, const char *prefix, int heading)
 {
     for (size_t i = 0; i < d->s->count && !w->status; i++) {
         const fst__field *f = &d->s->fields[i];
+        if (f->type == FST__TYPE_NAMED)
+            put_choices(w, d, f, heading);
         const struct described part = {d, f->table}, *up = d;
         while (up && up->s != f->table)
             up = up->up;

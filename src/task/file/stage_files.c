@@ -12,7 +12,7 @@
 
 #include "stage_files.h"
 
-enum stage { PRETRAIN, SOFT, DISTIL, FEDERATE, LOAD, EDGE, CLOUD, STAGES };
+enum input { PRETRAIN, SOFT, DISTIL, FEDERATE, LOAD, EDGE, CLOUD, STAGES };
 static const char *const stage_names[STAGES] = {"cloud_pretrain", "cloud_kd",   "edge_kd",    "federated_train",
                                                 "device_load",    "edge_infer", "cloud_infer"};
 
@@ -141,7 +141,7 @@ static const fst__schema schemas[STAGES] = {
 
 /* ---- reading ------------------------------------------------------------------------------------------ */
 
-static char *file_path(const char *folder, enum stage stage)
+static char *file_path(const char *folder, enum input stage)
 {
     char name[64];
     snprintf(name, sizeof name, "input/%s.json", stage_names[stage]);
@@ -151,7 +151,7 @@ static char *file_path(const char *folder, enum stage stage)
 bool fst__stage_files_there(const char *folder)
 {
     bool there = false;
-    for (enum stage s = 0; s < STAGES && !there; s++) {
+    for (enum input s = 0; s < STAGES && !there; s++) {
         char *path = file_path(folder, s);
         there = path && fst_file_exists(path);
         fst_free(path);
@@ -159,7 +159,7 @@ bool fst__stage_files_there(const char *folder)
     return there;
 }
 
-static fst_status read_one(const char *folder, enum stage stage, struct stage_file *out, fst_error *err)
+static fst_status read_one(const char *folder, enum input stage, struct stage_file *out, fst_error *err)
 {
     fst_buf text = {0};
     char *path = file_path(folder, stage);
@@ -188,7 +188,7 @@ static const char *network(const struct stage_file *f)
 
 /* ---- what must agree -------------------------------------------------------------------------------------- */
 
-static fst_status disagree(const char *folder, enum stage a, enum stage b, const char *key, const char *why,
+static fst_status disagree(const char *folder, enum input a, enum input b, const char *key, const char *why,
                            fst_error *err)
 {
     return fst_fail(err, FST_E_CONFIG, "%s/input/%s.json: %s is not that of %s.json: %s", folder, stage_names[b], key,
@@ -197,7 +197,7 @@ static fst_status disagree(const char *folder, enum stage a, enum stage b, const
 
 static fst_status check_networks(const char *folder, const struct stage_file *f, fst_error *err)
 {
-    static const enum stage pairs[][2] = {{PRETRAIN, SOFT}, {PRETRAIN, CLOUD}, {DISTIL, FEDERATE}, {DISTIL, EDGE}};
+    static const enum input pairs[][2] = {{PRETRAIN, SOFT}, {PRETRAIN, CLOUD}, {DISTIL, FEDERATE}, {DISTIL, EDGE}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         const char *a = network(&f[pairs[i][0]]), *b = network(&f[pairs[i][1]]);
         if (a && b && strcmp(a, b))
@@ -211,8 +211,8 @@ static fst_status check_networks(const char *folder, const struct stage_file *f,
 
 static fst_status check_classes(const char *folder, const struct stage_file *f, int64_t *classes, fst_error *err)
 {
-    enum stage first = STAGES;
-    for (enum stage s = 0; s < STAGES; s++) {
+    enum input first = STAGES;
+    for (enum input s = 0; s < STAGES; s++) {
         if (!f[s].there || !f[s].num_classes)
             continue;
         if (first == STAGES)
@@ -227,8 +227,8 @@ static fst_status check_classes(const char *folder, const struct stage_file *f, 
 /* Whether networks see fingerprints: what one file says holds for all. */
 static fst_status check_fingerprint(const char *folder, const struct stage_file *f, bool *out, fst_error *err)
 {
-    enum stage first = STAGES;
-    for (enum stage s = 0; s < STAGES; s++) {
+    enum input first = STAGES;
+    for (enum input s = 0; s < STAGES; s++) {
         if (!f[s].has_fingerprint)
             continue;
         if (first == STAGES)
@@ -241,8 +241,8 @@ static fst_status check_fingerprint(const char *folder, const struct stage_file 
 }
 
 /* Models are those that this task's stages leave: a path to one is taken for that stage's, wherever it stands. */
-static fst_status check_model_path(const char *folder, enum stage stage, const char *key, const char *path,
-                                   const struct stage_file *f, const enum stage *from, size_t n, enum stage *which,
+static fst_status check_model_path(const char *folder, enum input stage, const char *key, const char *path,
+                                   const struct stage_file *f, const enum input *from, size_t n, enum input *which,
                                    fst_error *err)
 {
     if (!path)
@@ -266,9 +266,9 @@ static fst_status check_model_path(const char *folder, enum stage stage, const c
                     folder, stage_names[stage], key, path, stage_names[from[0]]);
 }
 
-static fst_status check_paths(const char *folder, const struct stage_file *f, enum stage *init, fst_error *err)
+static fst_status check_paths(const char *folder, const struct stage_file *f, enum input *init, fst_error *err)
 {
-    static const enum stage teacher[] = {PRETRAIN}, student[] = {DISTIL, PRETRAIN}, edge[] = {FEDERATE, DISTIL};
+    static const enum input teacher[] = {PRETRAIN}, student[] = {DISTIL, PRETRAIN}, edge[] = {FEDERATE, DISTIL};
     fst_status st =
         check_model_path(folder, SOFT, "teacher_model_path", f[SOFT].teacher_model_path, f, teacher, 1, NULL, err);
     if (!st)
@@ -286,7 +286,7 @@ static fst_status check_paths(const char *folder, const struct stage_file *f, en
 
 static void tell_device(const struct stage_file *f)
 {
-    for (enum stage s = 0; s < STAGES; s++)
+    for (enum input s = 0; s < STAGES; s++)
         if (f[s].device && strcasecmp(f[s].device, "cpu")) {
             fst_log(FST_LOG_WARN, "%s.json asks for device \"%s\": the CPU is used", stage_names[s], f[s].device);
             return;
@@ -323,7 +323,7 @@ static char *split_folder(const char *path)
     return folder;
 }
 
-static fst_status find_path(const char *folder, enum stage stage, const char *path, char **out, fst_error *err)
+static fst_status find_path(const char *folder, enum input stage, const char *path, char **out, fst_error *err)
 {
     char full[PATH_MAX], *split = NULL;
     bool there = look_for(folder, path, full);
@@ -349,8 +349,8 @@ static fst_status find_path(const char *folder, enum stage stage, const char *pa
 /* The path of the cloud's samples; the training stages must mean the same. */
 static fst_status cloud_data(const char *folder, const struct stage_file *f, char **out, fst_error *err)
 {
-    enum stage first = STAGES;
-    for (enum stage s = 0; s <= LOAD; s++) {
+    enum input first = STAGES;
+    for (enum input s = 0; s <= LOAD; s++) {
         if (!f[s].data_path)
             continue;
         if (first == STAGES)
@@ -415,7 +415,7 @@ static fst_status put_optimizer(fst_buf *out, const struct stage_file *f, fst_er
     return st ? st : fst_buf_append(out, "}", 1, err);
 }
 
-static fst_status put_training(fst_buf *out, enum stage stage, const struct stage_file *f, fst_error *err)
+static fst_status put_training(fst_buf *out, enum input stage, const struct stage_file *f, fst_error *err)
 {
     fst_status st = fst_buf_printf(out, err, "  %s: {model: ", stage_names[stage]);
     if (!st)
@@ -426,7 +426,7 @@ static fst_status put_training(fst_buf *out, enum stage stage, const struct stag
     return st ? st : put_optimizer(out, f, err);
 }
 
-static fst_status put_federated(fst_buf *out, const struct stage_file *f, enum stage init, fst_error *err)
+static fst_status put_federated(fst_buf *out, const struct stage_file *f, enum input init, fst_error *err)
 {
     const struct stage_file *t = &f[FEDERATE];
     const char *net = network(t) ? network(t) : network(&f[DISTIL]);
@@ -468,7 +468,7 @@ static fst_status put_cascade(fst_buf *out, const struct stage_file *f, fst_erro
     return st;
 }
 
-static fst_status put_stages(fst_buf *out, const struct stage_file *f, enum stage init, fst_error *err)
+static fst_status put_stages(fst_buf *out, const struct stage_file *f, enum input init, fst_error *err)
 {
     fst_status st = fst_buf_printf(out, err, "stages:\n");
     if (!st && f[PRETRAIN].there) {
@@ -555,12 +555,12 @@ static fst_status put_name(fst_buf *out, const char *folder, fst_error *err)
 fst_status fst__stage_files_read(const char *folder, fst_buf *text, fst_error *err)
 {
     struct stage_file *f = fst_calloc(STAGES, sizeof *f);
-    enum stage init = DISTIL;
+    enum input init = DISTIL;
     int64_t classes = 0;
     bool fingerprint = false;
     char *path = NULL;
     fst_status st = f ? FST_OK : fst_fail_memory(err, STAGES * sizeof *f);
-    for (enum stage s = 0; !st && s < STAGES; s++)
+    for (enum input s = 0; !st && s < STAGES; s++)
         st = read_one(folder, s, &f[s], err);
     if (!st)
         st = check_networks(folder, f, err);
@@ -582,7 +582,7 @@ fst_status fst__stage_files_read(const char *folder, fst_buf *text, fst_error *e
         st = put_stages(text, f, init, err);
     if (!st)
         tell_device(f);
-    for (enum stage s = 0; f && s < STAGES; s++)
+    for (enum input s = 0; f && s < STAGES; s++)
         fst__schema_release(&schemas[s], &f[s]);
     fst_free(f);
     fst_free(path);

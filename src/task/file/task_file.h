@@ -98,7 +98,7 @@ struct class_weights {
 
 /* What all supervised stages share. */
 struct training {
-    char *model, *init; /* init: a model file or NULL */
+    char *model, *init; /* init: a stage, a model file, or NULL */
     int64_t epochs, batch_size;
     struct optimizer_section optimizer;
     struct schedule_section schedule;
@@ -110,7 +110,7 @@ struct training {
 };
 
 struct cloud_kd_section {
-    char *teacher; /* a model file; NULL: cloud_pretrain's */
+    char *teacher; /* a stage or a model file; NULL: cloud_pretrain */
     double temperature;
     int content;  /* index in contents: "auto", "probabilities", "logits" */
     int encoding; /* fst_soft_encoding */
@@ -126,6 +126,7 @@ struct edge_kd_section {
     struct training training;
     double temperature, ce_weight, kd_weight; /* temperature 0: that of cloud_kd */
     int kd_loss;                              /* fst_kd_form */
+    char *soft_labels;                        /* a stage; NULL: cloud_kd */
     struct dkd_section dkd;
     bool has_temperature_schedule, has_ce_weight_schedule, has_kd_weight_schedule;
     struct ramp_section temperature_schedule, ce_weight_schedule, kd_weight_schedule;
@@ -148,18 +149,6 @@ struct federated_section {
     struct class_weights weights;
 };
 
-struct stages_section {
-    bool has_cloud_pretrain, has_cloud_kd, has_edge_kd, has_federated_train;
-    struct training cloud_pretrain;
-    struct cloud_kd_section cloud_kd;
-    struct edge_kd_section edge_kd;
-    struct federated_section federated_train;
-    bool has_device_load, has_edge_infer, has_cloud_infer, has_cloud_direct_infer;
-    struct device_load_section device_load;
-    struct edge_infer_section edge_infer;
-    struct cloud_infer_section cloud_infer, cloud_direct_infer;
-};
-
 struct checkpoint_section {
     double seconds;
     int64_t steps;
@@ -175,8 +164,10 @@ struct task_file {
     struct topology_section topology;
     struct clients_section clients;
     struct checkpoint_section checkpoint;
-    struct stages_section stages;
+    fst__named *stages; /* in the file's order; `choice` counts fst__stage_kinds (stages.h) */
+    size_t stage_count;
 };
+enum { FST__MAX_STAGES = 64 };
 
 /* Are the samples made, not read? */
 bool fst__is_synth(const struct data_section *d);
@@ -191,8 +182,16 @@ extern const char *const fst__layouts[];                          /* as fst_layo
 extern const fst__schema fst__synth_schema, fst__topology_schema; /* topology.c */
 extern const fst__schema fst__task_schema, fst__training_schema;  /* the latter of struct training alone */
 
+struct stage;
+struct stage_list { /* stages.h */
+    struct stage *stage; /* in the order of running */
+    size_t count;
+    char *names; /* of implied stages */
+};
+
 struct fst_task {
     struct task_file file;
+    struct stage_list stages; /* of the file and what they imply */
     char *folder, *path, *output; /* absolute or as given; output joined to folder */
 };
 

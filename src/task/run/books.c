@@ -12,16 +12,16 @@
 enum { TOUCH_SECONDS = 10 };
 
 /* The first failure is said. */
-static void note_failure(struct session *s, fst_status st, const fst_error *e)
+static void note_failure(struct books *b, fst_status st, const fst_error *e)
 {
-    if (st && !s->registry_failed)
+    if (st && !b->registry_failed)
         fst_log(FST_LOG_WARN, "the run registry is left alone until the end of this run: %s", e->message);
-    s->registry_failed = s->registry_failed || st;
+    b->registry_failed = b->registry_failed || st;
 }
 
-static bool usable(const struct session *s)
+static bool usable(const struct books *b)
 {
-    return s->registry && !s->registry_failed;
+    return b->registry && !b->registry_failed;
 }
 
 /* What computes from here on: events that follow are its work. */
@@ -30,8 +30,9 @@ static void tell_start(struct session *s)
     char commit[FST_DIGEST_HEX] = "";
     bool known = fst__commit_of(s->task->folder, commit);
     fst_field f[] = {FST_STRING("version", FST_VERSION), FST_STRING("commit", known ? commit : NULL),
-                     FST_STRING("backend", s->backend), FST_INT("threads", s->threads), FST_INT("workers", s->workers)};
-    fst__emit(s, "start", f, sizeof f / sizeof *f);
+                     FST_STRING("backend", s->machine.backend), FST_INT("threads", s->machine.threads),
+                     FST_INT("workers", s->machine.workers)};
+    fst__emit(&s->books, "start", f, sizeof f / sizeof *f);
 }
 
 void fst__books_open(struct session *s)
@@ -45,36 +46,37 @@ void fst__books_open(struct session *s)
                            .output = s->task->output,
                            .seed = (uint64_t)s->task->file.seed,
                            .fresh = s->options->fresh};
-    fst_status st = fst_registry_open(&s->registry, NULL, &e);
+    fst_status st = fst_registry_open(&s->books.registry, NULL, &e);
     if (!st)
         st = fst_task_settings(s->task, &settings, &e);
     start.settings = settings.data;
     if (!st)
-        st = fst_registry_begin(s->registry, &start, &s->run, &resumed, &e);
+        st = fst_registry_begin(s->books.registry, &start, &s->books.run, &resumed, &e);
     if (st) {
         fst_log(FST_LOG_WARN, "this run will not be listed by `fedstill runs`: %s", e.message);
-        fst_registry_free(s->registry);
-        s->registry = NULL;
+        fst_registry_free(s->books.registry);
+        s->books.registry = NULL;
     }
-    s->touched = fst_clock_seconds();
-    if (!path || fst_events_open(&s->events, path, s->run, &e))
+    s->books.touched = fst_clock_seconds();
+    if (!path || fst_events_open(&s->books.events, path, s->books.run, &e))
         fst_log(FST_LOG_WARN, "no events are written: %s", e.message);
     fst_buf_release(&settings);
     fst_free(path);
     tell_start(s);
-    fst__resources_begin(s);
+    fst__resources_begin(&s->books);
 }
 
 /* What people see of a state: a stage that is done says how good its model is. */
-static const char *with_accuracy(const struct record *r, enum step step, const char *state, char *text, size_t size)
+static const char *with_accuracy(const struct step *step, const char *state, char *text, size_t size)
 {
-    if (strcmp(state, "done") || !isfinite(r->accuracy) || !(r->has_model || step > STEP_FEDERATE))
+    const struct record *r = &step->record;
+    if (strcmp(state, "done") || !isfinite(r->accuracy))
         return state;
     snprintf(text, size, "%s, %.2f %% right on the test samples", state, 100 * r->accuracy);
     return text;
 }
 
-void fst__books_stage(struct session *s, enum step step, const char *state)
+void fst__books_stage(struct session *s, const struct step *step, const char *state)
 {
     const fst_observer *o = &s->options->observer;
     fst_error e = {0};
@@ -82,18 +84,18 @@ void fst__books_stage(struct session *s, enum step step, const char *state)
     fst_field f[] = {FST_STRING("state", state)};
     if (strcmp(state,
                "up to date")) /* before the stage's name changes: what was used so far belongs to the one before */
-        fst__resources_sample(s);
-    fst_events_stage(s->events, fst__step_names[step]);
-    fst__emit(s, "stage", f, 1);
+        fst__resources_sample(&s->books);
+    fst_events_stage(s->books.events, step->stage->name);
+    fst__emit(&s->books, "stage", f, 1);
     if (o->stage)
-        o->stage(o->ctx, fst__step_names[step], with_accuracy(&s->records[step], step, state, text, sizeof text));
-    if (usable(s))
-        note_failure(s, fst_registry_stage(s->registry, s->run, fst__step_names[step], state, &e), &e);
+        o->stage(o->ctx, step->stage->name, with_accuracy(step, state, text, sizeof text));
+    if (usable(&s->books))
+        note_failure(&s->books, fst_registry_stage(s->books.registry, s->books.run, step->stage->name, state, &e), &e);
 }
 
-static fst_status write_figures(struct session *s, enum step step, fst_error *err)
+static fst_status write_figures(struct session *s, const struct step *step, fst_error *err)
 {
-    const struct record *r = &s->records[step];
+    const struct record *r = &step->record;
     const struct {
         const char *key;
         double value;
@@ -109,26 +111,37 @@ static fst_status write_figures(struct session *s, enum step step, fst_error *er
     fst_status st = FST_OK;
     for (size_t i = 0; !st && i < sizeof figures / sizeof *figures; i++)
         if ((r->has_model || !figures[i].model) && !(figures[i].late && !isfinite(figures[i].value)))
-            st = fst_registry_figure(s->registry, s->run, fst__step_names[step], figures[i].key, figures[i].value, err);
-    return st ? st : fst_registry_figure_text(s->registry, s->run, fst__step_names[step], "digest", r->digest, err);
+            st = fst_registry_figure(s->books.registry, s->books.run, step->stage->name, figures[i].key,
+                                     figures[i].value, err);
+    return st ? st
+              : fst_registry_figure_text(s->books.registry, s->books.run, step->stage->name, "digest", r->digest, err);
 }
 
-void fst__books_figures(struct session *s, enum step step)
+void fst__books_figures(struct session *s, struct step *step)
 {
     fst_error e = {0};
-    s->told[step] = true;
-    if (usable(s))
-        note_failure(s, write_figures(s, step, &e), &e);
+    step->told = true;
+    if (usable(&s->books))
+        note_failure(&s->books, write_figures(s, step, &e), &e);
 }
 
-void fst__books_touch(struct session *s)
+void fst__books_touch(struct books *b)
 {
     fst_error e = {0};
     double now = fst_clock_seconds();
-    if (!usable(s) || now - s->touched < TOUCH_SECONDS)
+    if (!usable(b) || now - b->touched < TOUCH_SECONDS)
         return;
-    s->touched = now;
-    note_failure(s, fst_registry_touch(s->registry, s->run, &e), &e);
+    b->touched = now;
+    note_failure(b, fst_registry_touch(b->registry, b->run, &e), &e);
+}
+
+void fst__emit(struct books *b, const char *event, const fst_field *fields, size_t n)
+{
+    fst_error e = {0};
+    if (b->events && !b->events_failed && fst_events_emit(b->events, event, fields, n, &e)) {
+        fst_log(FST_LOG_WARN, "events are no longer written: %s", e.message);
+        b->events_failed = true;
+    }
 }
 
 void fst__books_close(struct session *s, fst_status st, const fst_error *why)
@@ -137,16 +150,16 @@ void fst__books_close(struct session *s, fst_status st, const fst_error *why)
     fst_run_status status = !st ? FST_RUN_DONE : st == FST_E_CANCELLED ? FST_RUN_STOPPED : FST_RUN_FAILED;
     const char *message = st ? why->message : "";
     fst_field f[] = {FST_STRING("status", fst_run_status_name(status)), FST_STRING("message", message)};
-    fst__resources_end(s);
-    fst_events_stage(s->events, NULL);
-    fst__emit(s, "run", f, 2);
-    if (!s->registry)
+    fst__resources_end(&s->books);
+    fst_events_stage(s->books.events, NULL);
+    fst__emit(&s->books, "run", f, 2);
+    if (!s->books.registry)
         return;
     fst_status wrote = FST_OK;
-    for (enum step step = 0; !wrote && s->registry_failed && step < STEPS; step++)
-        if (s->told[step])
-            wrote = write_figures(s, step, &e);
+    for (size_t i = 0; !wrote && s->books.registry_failed && i < s->steps; i++)
+        if (s->step[i].told)
+            wrote = write_figures(s, &s->step[i], &e);
     if (!wrote)
-        wrote = fst_registry_finish(s->registry, s->run, status, st ? message : NULL, &e);
-    note_failure(s, wrote, &e);
+        wrote = fst_registry_finish(s->books.registry, s->books.run, status, st ? message : NULL, &e);
+    note_failure(&s->books, wrote, &e);
 }

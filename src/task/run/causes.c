@@ -12,6 +12,7 @@
 enum { MAX_CAUSES = 400, MAX_VALUE = 60, MAX_RECORD = 1 << 20 };
 
 struct causes {
+    const struct step *step;
     char text[MAX_CAUSES];
     size_t used;
 };
@@ -71,7 +72,8 @@ static void name_input(struct causes *c, const char *key, size_t nth, const char
     if (!strcmp(key, "link") && nth < sizeof links / sizeof *links)
         snprintf(text, sizeof text, "topology.links.%s (rate, latency) was %.40s and is %.40s", links[nth], was, now);
     else if (!strcmp(key, "cloud") && !is_share(key, *was ? was : now))
-        snprintf(text, sizeof text, "stages.cloud_infer (batch_size, threads, repeats) was %.40s and is %.40s",
+        snprintf(text, sizeof text,
+                 "the settings of cloud_infer (batch_size, threads, repeats) were %.40s and are %.40s",
                  *was ? was : "not there", *now ? now : "not there");
     else if (!strcmp(key, "threads"))
         snprintf(text, sizeof text, "it was made with --threads %.20s and now it is --threads %.20s", was, now);
@@ -114,7 +116,7 @@ static char *value_of(const char *text, const char *key, size_t nth)
 static void compare(struct causes *c, const char *from, const char *other, bool from_now)
 {
     for (const char *at = from; *at; at += strcspn(at, "\n") + (at[strcspn(at, "\n")] != 0)) {
-        char key[64];
+        char key[64], name[80];
         size_t n = strcspn(at, "=\n");
         if (at[n] != '=' || n >= sizeof key)
             continue;
@@ -127,7 +129,8 @@ static void compare(struct causes *c, const char *from, const char *other, bool 
         if (!mine || (theirs && (from_now || !strcmp(mine, theirs))))
             ;
         else if (a && b)
-            compare_maps(c, key, a, b);
+            compare_maps(c, !strncmp(key, "stages.", 7) ? fst__stage_key(c->step->stage, NULL, name, sizeof name) : key,
+                         a, b);
         else
             name_input(c, key, nth, from_now ? "" : mine, from_now ? mine : theirs ? theirs : "");
         json_decref(a);
@@ -138,37 +141,36 @@ static void compare(struct causes *c, const char *from, const char *other, bool 
 }
 
 /* More epochs begin anew where the learning rate of the first one depends on how many there are. */
-static void add_schedule(struct causes *c, const struct session *s, enum step step)
+static void add_schedule(struct causes *c, const struct step *step)
 {
-    const struct stages_section *f = &s->task->file.stages;
-    bool rounds = step == STEP_FEDERATE;
-    const struct schedule_section *schedule = step == STEP_PRETRAIN ? &f->cloud_pretrain.schedule
-                                              : rounds              ? &f->federated_train.schedule
-                                                                    : &f->edge_kd.training.schedule;
-    char text[200];
-    if (step > STEP_FEDERATE || step == STEP_SOFT || fst__extendable(s, step) ||
-        !strstr(c->text, rounds ? ".rounds was" : ".epochs was"))
+    const struct stage_kind *k = step->stage->kind;
+    const fst__field *f = k->counts ? fst__find_field(k->schema, "schedule") : NULL;
+    char text[200], changed[32];
+    snprintf(changed, sizeof changed, ".%ss was", k->counts ? k->counts : "");
+    if (!f || fst__extendable(step) || !strstr(c->text, changed))
         return;
-    snprintf(text, sizeof text, "it begins anew, since the learning rate of %s depends on the number of %s",
-             fst__schedule_names[schedule->name], rounds ? "rounds" : "epochs");
+    const struct schedule_section *s =
+        (const struct schedule_section *)(const void *)((const char *)step->stage->settings + f->offset);
+    snprintf(text, sizeof text, "it begins anew, since the learning rate of %s depends on the number of %ss",
+             fst__schedule_names[s->name], k->counts);
     add(c, text);
 }
 
-void fst__tell_causes(const struct session *s, enum step step)
+void fst__tell_causes(const struct session *s, const struct step *step)
 {
     fst_buf text = {0};
-    struct causes c = {.used = 0};
+    struct causes c = {.step = step};
     char *path = fst__step_path(s, step, "stage.json");
     bool there = path && fst_file_exists(path) && !fst_file_read(path, MAX_RECORD, &text, NULL);
     json_t *j = there ? json_loadb(text.data, text.len, 0, NULL) : NULL;
     const char *was = json_string_value(json_object_get(j, "inputs"));
-    if (was && s->inputs[step] && strcmp(was, s->inputs[step])) {
-        compare(&c, was, s->inputs[step], false);
-        compare(&c, s->inputs[step], was, true);
-        add_schedule(&c, s, step);
+    if (was && step->inputs && strcmp(was, step->inputs)) {
+        compare(&c, was, step->inputs, false);
+        compare(&c, step->inputs, was, true);
+        add_schedule(&c, step);
     }
     if (c.used)
-        fst_log(FST_LOG_INFO, "%s is done again: %s", fst__step_names[step], c.text);
+        fst_log(FST_LOG_INFO, "%s is done again: %s", step->stage->name, c.text);
     json_decref(j);
     fst_buf_release(&text);
     fst_free(path);

@@ -9,7 +9,7 @@
 
 /* How samples of one place become batches. */
 struct cut {
-    const char *stage; /* also the key: stages.STAGE */
+    const char *stage; /* its name: stages.STAGE is the key */
     int64_t batch;
     bool drop_last;
 };
@@ -23,7 +23,7 @@ static bool has_single(const struct cut *c, size_t samples)
 static fst_status warn(const struct session *s, const struct cut *c, const char *model, const char *who, fst_error *err)
 {
     fst_graph *g = NULL;
-    fst_status st = fst__model_graph(s, model, &g, err);
+    fst_status st = fst__model_graph(&s->data, model, &g, err);
     if (st)
         return fst_fail_in(err, st, "stages.%s.model", c->stage);
     const char *norm = fst_graph_single_value_norm(g, 1);
@@ -44,27 +44,28 @@ static fst_status warn(const struct session *s, const struct cut *c, const char 
     return FST_OK;
 }
 
-static fst_status check_training(const struct session *s, const char *stage, const struct training *t, fst_error *err)
+fst_status fst__check_training_batches(const struct session *s, const struct step *own, const struct training *t,
+                                       fst_error *err)
 {
-    const struct cut c = {stage, t->batch_size, t->drop_last};
-    if (c.drop_last && s->learn < (size_t)c.batch)
+    const struct cut c = {own->stage->name, t->batch_size, t->drop_last};
+    if (c.drop_last && s->data.cloud.learn < (size_t)c.batch)
         return fst_fail(
             err, FST_E_CONFIG,
             "stages.%s.drop_last: there are %zu samples to learn from, fewer than one batch of %lld: nothing "
             "is left; set a smaller batch_size, or drop_last: false",
-            stage, s->learn, (long long)c.batch);
-    return has_single(&c, s->learn) ? warn(s, &c, t->model, "", err) : FST_OK;
+            c.stage, s->data.cloud.learn, (long long)c.batch);
+    return has_single(&c, s->data.cloud.learn) ? warn(s, &c, t->model, "", err) : FST_OK;
 }
 
-static fst_status check_federation(const struct session *s, fst_error *err)
+fst_status fst__check_client_batches(const struct session *s, const struct step *own, fst_error *err)
 {
-    const struct federated_section *f = &s->task->file.stages.federated_train;
-    const struct cut c = {"federated_train", f->batch_size, f->drop_last};
-    const char *noun = s->edges ? "edge" : "client";
+    const struct federated_section *f = own->stage->settings;
+    const struct cut c = {own->stage->name, f->batch_size, f->drop_last};
+    const char *noun = s->data.edges ? "edge" : "client";
     size_t small = 0, single = 0, first = 0;
     char who[96];
     fst_partition p = {0};
-    fst_status st = fst__clients(s, &p, err);
+    fst_status st = fst__clients(&s->data, s->task, &p, err);
     if (st)
         return st;
     for (int k = 0; k < p.clients; k++) {
@@ -74,27 +75,13 @@ static fst_status check_federation(const struct session *s, fst_error *err)
         single += n && has_single(&c, n);
     }
     if (c.drop_last && small)
-        st = fst_fail(
-            err, FST_E_CONFIG,
-            "stages.federated_train.drop_last: %s %zu has fewer samples than one batch of %lld, so that nothing "
-            "is left to learn from (%zu of %d %ss): set a smaller batch_size, or drop_last: false",
-            noun, first, (long long)c.batch, small, p.clients, noun);
+        st = fst_fail(err, FST_E_CONFIG,
+                      "stages.%s.drop_last: %s %zu has fewer samples than one batch of %lld, so that nothing "
+                      "is left to learn from (%zu of %d %ss): set a smaller batch_size, or drop_last: false",
+                      c.stage, noun, first, (long long)c.batch, small, p.clients, noun);
     snprintf(who, sizeof who, "for %zu of %d %ss ", single, p.clients, noun);
     if (!st && single)
-        st = warn(s, &c, fst__federated_model(&s->task->file), who, err);
+        st = warn(s, &c, own->stage->kind->network(own->stage), who, err);
     fst_partition_release(&p);
-    return st;
-}
-
-fst_status fst__check_batches(const struct session *s, const bool chosen[STAGES], fst_error *err)
-{
-    const struct stages_section *f = &s->task->file.stages;
-    fst_status st = FST_OK;
-    if (chosen[0])
-        st = check_training(s, "cloud_pretrain", &f->cloud_pretrain, err);
-    if (!st && chosen[2])
-        st = check_training(s, "edge_kd", &f->edge_kd.training, err);
-    if (!st && chosen[3])
-        st = check_federation(s, err);
     return st;
 }

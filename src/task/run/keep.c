@@ -24,33 +24,34 @@ enum { SHOWN = 12, MAX_OUTPUTS = 256, CHUNK = 1 << 20, MAX_NAME = 128, MAX_SAME 
 
 /* ---- kept below the output --------------------------------------------------------------------- */
 
-bool fst__is_kept(const char *name, enum step step)
+/* "STEP-..." */
+static bool is_kept(const char *name, const struct step *step)
 {
-    size_t n = strlen(fst__step_names[step]);
-    return !strncmp(name, fst__step_names[step], n) && name[n] == '-';
+    size_t n = strlen(step->stage->name);
+    return !strncmp(name, step->stage->name, n) && name[n] == '-';
 }
 
 /* Is it the unfinished work of this fingerprint? Its name says so; the checkpoint itself is checked when it is opened.
  */
-static bool is_unfinished(const char *folder, const char *name, enum step step, const char *fingerprint)
+static bool is_unfinished(const char *folder, const char *name, const struct step *step, const char *fingerprint)
 {
-    char *record = fst_path_join(folder, "stage.json"), *checkpoint = fst_path_join(folder, "checkpoint.safetensors");
+    char *record = fst_path_join(folder, "stage.json"), *checkpoint = fst_path_join(folder, FST__CHECKPOINT);
     bool so = record && checkpoint && !fst_file_exists(record) && fst_file_exists(checkpoint) &&
-              !strncmp(name + strlen(fst__step_names[step]) + 1, fingerprint, SHOWN);
+              !strncmp(name + strlen(step->stage->name) + 1, fingerprint, SHOWN);
     fst_free(record);
     fst_free(checkpoint);
     return so;
 }
 
 /* The folder of a kept step with this fingerprint below `output`; new memory, NULL: none. */
-static char *find_kept(const char *output, enum step step, const char *fingerprint, const char *resumes,
+static char *find_kept(const char *output, const struct step *step, const char *fingerprint, const char *resumes,
                        struct record *r, bool *finished)
 {
     char *all = fst_path_join(output, FST__KEPT), *found = NULL;
     DIR *d = all ? opendir(all) : NULL;
     *finished = false;
     for (struct dirent *e = d ? readdir(d) : NULL; e && !*finished; e = readdir(d)) {
-        char *folder = fst__is_kept(e->d_name, step) ? fst_path_join(all, e->d_name) : NULL;
+        char *folder = is_kept(e->d_name, step) ? fst_path_join(all, e->d_name) : NULL;
         if (!folder)
             continue;
         *finished = fst__record_current_in(folder, fingerprint, r);
@@ -68,16 +69,17 @@ static char *find_kept(const char *output, enum step step, const char *fingerpri
 }
 
 /* A name below kept/ that is free: STEP-FINGERPRINT, STEP-FINGERPRINT.2, ... */
-static fst_status free_name(const struct session *s, enum step step, const char *what, char **out, fst_error *err)
+static fst_status free_name(const struct session *s, const struct step *step, const char *what, char **out,
+                            fst_error *err)
 {
     char name[MAX_NAME];
     char *all = fst_path_join(s->task->output, FST__KEPT);
     fst_status st = all ? fst_make_folders(all, err) : fst_fail_memory(err, 256);
     for (int i = 1; !st; i++) {
         if (i == 1)
-            snprintf(name, sizeof name, "%s-%.*s", fst__step_names[step], SHOWN, what);
+            snprintf(name, sizeof name, "%s-%.*s", step->stage->name, SHOWN, what);
         else
-            snprintf(name, sizeof name, "%s-%.*s.%d", fst__step_names[step], SHOWN, what, i);
+            snprintf(name, sizeof name, "%s-%.*s.%d", step->stage->name, SHOWN, what, i);
         char *path = fst_path_join(all, name);
         if (!path || i > MAX_SAME) {
             st = path ? fst_fail(err, FST_E_LIMIT, "%s: too many of one kind are kept", path)
@@ -140,7 +142,7 @@ static fst_status copy_file(const char *from, const char *to, const char *digest
 static void held(const char *folder, bool *finished, char out[FST_DIGEST_HEX])
 {
     fst_checkpoint *k = NULL;
-    char *path = fst_path_join(folder, "checkpoint.safetensors");
+    char *path = fst_path_join(folder, FST__CHECKPOINT);
     *out = 0;
     *finished = fst__record_fingerprint(folder, out);
     if (!*finished && path && fst_file_exists(path) && !fst_checkpoint_open(&k, path, NULL, NULL))
@@ -149,7 +151,7 @@ static void held(const char *folder, bool *finished, char out[FST_DIGEST_HEX])
     fst_free(path);
 }
 
-fst_status fst__keep_aside(const struct session *s, enum step step, char **moved, fst_error *err)
+fst_status fst__keep_aside(const struct session *s, const struct step *step, char **moved, fst_error *err)
 {
     char now[FST_DIGEST_HEX] = "";
     bool finished;
@@ -159,7 +161,7 @@ fst_status fst__keep_aside(const struct session *s, enum step step, char **moved
     folder[strlen(folder) - 1] = 0; /* without the slash at its end */
     held(folder, &finished, now);
     fst_status st = FST_OK;
-    if (now[0] && strcmp(now, finished ? s->fingerprints[step] : s->resumes[step]))
+    if (now[0] && strcmp(now, finished ? step->fingerprint : step->resumes))
         st = free_name(s, step, now, &to, err);
     if (!st && to)
         st = move(folder, to, err);
@@ -173,15 +175,15 @@ fst_status fst__keep_aside(const struct session *s, enum step step, char **moved
     return st;
 }
 
-fst_status fst__keep_state(const struct session *s, enum step step, const char *moved, fst_error *err)
+fst_status fst__keep_state(const struct session *s, const struct step *step, const char *moved, fst_error *err)
 {
     fst_checkpoint *k = NULL;
     fst_status st = FST_OK;
     char *from = fst_path_join(moved, FST__LAST), *to = fst__step_path(s, step, FST__LAST);
     if (!from || !to)
         st = fst_fail_memory(err, 256);
-    else if (fst__extendable(s, step) && fst_file_exists(from) &&
-             !fst_checkpoint_open(&k, from, s->resumes[step], NULL) && link(from, to))
+    else if (fst__extendable(step) && fst_file_exists(from) && !fst_checkpoint_open(&k, from, step->resumes, NULL) &&
+             link(from, to))
         st = copy_file(from, to, NULL, err); /* no links on this file system */
     fst_checkpoint_free(k);
     fst_free(from);
@@ -190,7 +192,7 @@ fst_status fst__keep_state(const struct session *s, enum step step, const char *
 }
 
 /* Moves a kept step to output/STEP. What else may stand there (of a step that was damaged) is kept too. */
-static fst_status bring_back(const struct session *s, enum step step, const char *kept, fst_error *err)
+static fst_status bring_back(const struct session *s, const struct step *step, const char *kept, fst_error *err)
 {
     char *folder = fst__step_path(s, step, ""), *aside = NULL;
     if (!folder)
@@ -228,7 +230,7 @@ static bool note_output(void *ctx, const fst_run *run)
     return o->count < MAX_OUTPUTS;
 }
 
-static fst_status copy_named(const struct session *s, enum step step, const char *from, const char *name,
+static fst_status copy_named(const struct session *s, const struct step *step, const char *from, const char *name,
                              const char *digest, fst_error *err)
 {
     char *a = fst_path_join(from, name), *b = fst__step_path(s, step, name);
@@ -238,7 +240,7 @@ static fst_status copy_named(const struct session *s, enum step step, const char
     return st;
 }
 
-static fst_status copy_step(const struct session *s, enum step step, const char *from, const struct record *r,
+static fst_status copy_step(const struct session *s, const struct step *step, const char *from, const struct record *r,
                             fst_error *err)
 {
     char *folder = fst__step_path(s, step, "");
@@ -263,7 +265,7 @@ static fst_status copy_step(const struct session *s, enum step step, const char 
 
 /* The folder of a finished step with this fingerprint in another output; new memory, NULL: none. The registry only says
  * where to look. */
-static char *find_elsewhere(const struct session *s, enum step step, const char *fingerprint, struct record *r)
+static char *find_elsewhere(const struct session *s, const struct step *step, const char *fingerprint, struct record *r)
 {
     struct outputs o = {.count = 0};
     char *found = NULL, *resolved = realpath(s->task->output, NULL);
@@ -273,7 +275,7 @@ static char *find_elsewhere(const struct session *s, enum step step, const char 
     if (!fst_registry_open_existing(&registry, NULL))
         (void)!fst_registry_list(registry, 0, note_output, &o, NULL);
     for (size_t i = 0; i < o.count; i++) {
-        char *folder = found ? NULL : fst_path_join(o.path[i], fst__step_names[step]);
+        char *folder = found ? NULL : fst_path_join(o.path[i], step->stage->name);
         if (folder && fst__record_current_in(folder, fingerprint, r)) {
             found = folder;
             folder = NULL;
@@ -296,23 +298,22 @@ static char *find_elsewhere(const struct session *s, enum step step, const char 
 /* ---- both --------------------------------------------------------------------------------------------- */
 
 /* A step of the cascade is soon done again and holds times that were measured; only what was trained is taken. */
-static bool may_be_taken(const struct session *s, enum step step)
+static bool may_be_taken(const struct session *s, const struct step *step)
 {
-    return step <= STEP_FEDERATE && !s->options->no_reuse;
+    return step->stage->kind->trained && !s->options->no_reuse;
 }
 
-fst_status fst__keep_find(struct session *s, enum step step, const char *fingerprint, char state[FST__STATE],
-                          fst_error *err)
+fst_status fst__keep_find(struct session *s, struct step *step, char state[FST__STATE], fst_error *err)
 {
     struct record r;
     bool finished = false;
     fst_status st = FST_OK;
-    char *kept = find_kept(s->task->output, step, fingerprint, s->resumes[step], &r, &finished);
+    char *kept = find_kept(s->task->output, step, step->fingerprint, step->resumes, &r, &finished);
     if (kept && !s->dry)
         st = bring_back(s, step, kept, err);
     snprintf(state, FST__STATE, "kept from an earlier run");
     if (!finished && !st && may_be_taken(s, step)) {
-        char *other = find_elsewhere(s, step, fingerprint, &r);
+        char *other = find_elsewhere(s, step, step->fingerprint, &r);
         if (other && !s->dry)
             st = copy_step(s, step, other, &r, err);
         finished = other && !st;
@@ -324,8 +325,8 @@ fst_status fst__keep_find(struct session *s, enum step step, const char *fingerp
     }
     fst_free(kept);
     if (!st && finished) {
-        s->records[step] = r;
-        s->done[step] = true;
+        step->record = r;
+        step->done = true;
     }
     return st;
 }

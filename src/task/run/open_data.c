@@ -23,7 +23,7 @@ fst_status fst_task_data_open(fst_task_data **out, const fst_task *t, const char
     d->session.task = &d->task;
     d->session.options = &d->options;
     d->session.dry = true;
-    d->session.threads = fst_cpu_count();
+    d->session.machine.threads = fst_cpu_count();
     fst_status st = d->task.folder && d->task.output ? fst__session_open_data(&d->session, err)
                                                      : fst_fail_memory(err, strlen(folder) + strlen(output));
     if (st)
@@ -45,23 +45,25 @@ void fst_task_data_free(fst_task_data *d)
 
 const fst_source *fst_task_data_train(const fst_task_data *d)
 {
-    return d->session.train;
+    return d->session.data.train;
 }
 
 const fst_source *fst_task_data_test(const fst_task_data *d)
 {
-    return d->session.test;
+    return d->session.data.test;
 }
 
 bool fst_task_data_place(fst_task_data *d, size_t i, fst_task_place *out)
 {
     const struct session *s = &d->session;
-    if (i > s->edges)
+    if (i > s->data.edges)
         return false;
     if (i == 0)
-        *out = (fst_task_place){s->edges ? "cloud" : "training", s->order, s->learn, s->validate};
+        *out = (fst_task_place){s->data.edges ? "cloud" : "training", s->data.cloud.index, s->data.cloud.learn,
+                                s->data.cloud.validate};
     else
-        *out = (fst_task_place){d->name, s->edge[i - 1].index, s->edge[i - 1].learn, s->edge[i - 1].validate};
+        *out = (fst_task_place){d->name, s->data.edge[i - 1].index, s->data.edge[i - 1].learn,
+                                s->data.edge[i - 1].validate};
     snprintf(d->name, sizeof d->name, "edge %zu", i);
     return true;
 }

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "session.h"
+#include "samples.h"
 
 /* ---- missing classes ------------------------------------------------------------------------------------- */
 
@@ -19,21 +19,21 @@ static void note_missing(const char *what, const fst_source *source, const uint3
 }
 
 /* What an edge has no samples of is said when the rounds begin. */
-static void note_classes(const struct session *s)
+static void note_classes(const struct samples *s)
 {
     fst_source test = *s->test; /* classes are training's: the test samples' own may end sooner */
     test.classes = s->train->classes;
     test.class_names = s->train->class_names;
-    note_missing(s->edges ? "the cloud" : "training", s->train, s->order, s->learn);
-    note_missing(s->edges ? "the cloud's validation" : "validation", s->train, s->order + s->learn, s->validate);
+    note_missing(s->edges ? "the cloud" : "training", s->train, s->cloud.index, s->cloud.learn);
+    note_missing(s->edges ? "the cloud's validation" : "validation", s->train, s->cloud.index + s->cloud.learn,
+                 s->cloud.validate);
     note_missing("test", &test, NULL, test.count);
 }
 
-static void note_validation(const struct session *s)
+static void note_validation(const struct samples *s, const struct data_section *d)
 {
-    const struct data_section *d = &s->task->file.data;
     for (size_t k = 0; (d->validation > 0 || d->own_validation) && k <= s->edges; k++) {
-        const struct share cloud = {s->order, s->learn, s->validate}, *h = k ? &s->edge[k - 1] : &cloud;
+        const struct share *h = k ? &s->edge[k - 1] : &s->cloud;
         char place[32] = "the cloud", why[64] = "";
         if (h->validate || !h->learn)
             continue;
@@ -83,13 +83,13 @@ static void warn_common(const char *what, size_t common, size_t all, const char 
                 common, all, what, others);
 }
 
-static fst_status look_for_common(const struct session *s, fst_hash128 *learn, fst_hash128 *validate, fst_hash128 *test,
+static fst_status look_for_common(const struct samples *s, fst_hash128 *learn, fst_hash128 *validate, fst_hash128 *test,
                                   fst_error *err)
 {
     size_t nlearn = 0, nvalidate = 0, ntest = 0;
     fst_status st = FST_OK;
     for (size_t k = 0; !st && k <= s->edges; k++) {
-        const struct share cloud = {s->order, s->learn, s->validate}, *h = k ? &s->edge[k - 1] : &cloud;
+        const struct share *h = k ? &s->edge[k - 1] : &s->cloud;
         st = add_keys(learn, &nlearn, s->train, h->index, h->learn, err);
         if (!st)
             st = add_keys(validate, &nvalidate, s->train, h->index + h->learn, h->validate, err);
@@ -106,7 +106,7 @@ static fst_status look_for_common(const struct session *s, fst_hash128 *learn, f
     return FST_OK;
 }
 
-static fst_status note_common(const struct session *s, fst_error *err)
+static fst_status note_common(const struct samples *s, fst_error *err)
 {
     size_t n = s->train->count, m = s->test->count;
     fst_hash128 *learn = fst_calloc(n, sizeof *learn), *validate = fst_calloc(n, sizeof *validate);
@@ -119,9 +119,9 @@ static fst_status note_common(const struct session *s, fst_error *err)
     return st;
 }
 
-fst_status fst__note_samples(const struct session *s, fst_error *err)
+fst_status fst__note_samples(const struct samples *s, const struct data_section *settings, fst_error *err)
 {
     note_classes(s);
-    note_validation(s);
+    note_validation(s, settings);
     return note_common(s, err);
 }

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,8 +16,7 @@
 #include "session.h"
 
 struct kept {
-    char *name;
-    enum step step;
+    char *name; /* STEP-... */
     struct timespec changed;
 };
 
@@ -32,12 +32,23 @@ static void release(struct list *l)
     fst_free(l->at);
 }
 
+/* Of "STEP-...", where no step's name has a dash; 0: it is no such name. */
+static size_t step_length(const char *name)
+{
+    char step[FST__MAX_WORD + 1];
+    size_t n = strcspn(name, "-");
+    snprintf(step, sizeof step, "%.*s", (int)(n < sizeof step ? n : 0), name);
+    return name[n] && fst__is_name(step) ? n : 0;
+}
+
 /* Steps together, of each the newest first. */
 static int by_step_and_age(const void *a, const void *b)
 {
     const struct kept *x = a, *y = b;
-    if (x->step != y->step)
-        return x->step < y->step ? -1 : 1;
+    size_t n = step_length(x->name), m = step_length(y->name);
+    int order = strncmp(x->name, y->name, n < m ? n : m);
+    if (order || n != m)
+        return order ? order : n < m ? -1 : 1;
     if (x->changed.tv_sec != y->changed.tv_sec)
         return x->changed.tv_sec > y->changed.tv_sec ? -1 : 1;
     if (x->changed.tv_nsec != y->changed.tv_nsec)
@@ -45,7 +56,13 @@ static int by_step_and_age(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-static fst_status note(struct list *l, const char *name, enum step step, const struct stat *is, fst_error *err)
+static bool same_step(const struct kept *a, const struct kept *b)
+{
+    size_t n = step_length(a->name);
+    return n == step_length(b->name) && !strncmp(a->name, b->name, n);
+}
+
+static fst_status note(struct list *l, const char *name, const struct stat *is, fst_error *err)
 {
     if (l->count == l->room) {
         size_t more = l->room ? 2 * l->room : 32;
@@ -58,7 +75,7 @@ static fst_status note(struct list *l, const char *name, enum step step, const s
     char *copy = fst_strdup(name);
     if (!copy)
         return fst_fail_memory(err, strlen(name));
-    l->at[l->count++] = (struct kept){copy, step, is->st_mtim};
+    l->at[l->count++] = (struct kept){copy, is->st_mtim};
     return FST_OK;
 }
 
@@ -66,13 +83,11 @@ static fst_status note(struct list *l, const char *name, enum step step, const s
 static fst_status gather(DIR *d, struct list *l, fst_error *err)
 {
     fst_status st = FST_OK;
-    for (struct dirent *e = readdir(d); !st && e; e = readdir(d))
-        for (enum step step = 0; !st && step < STEPS; step++) {
-            struct stat is;
-            if (fst__is_kept(e->d_name, step) && !fstatat(dirfd(d), e->d_name, &is, AT_SYMLINK_NOFOLLOW) &&
-                S_ISDIR(is.st_mode))
-                st = note(l, e->d_name, step, &is, err);
-        }
+    for (struct dirent *e = readdir(d); !st && e; e = readdir(d)) {
+        struct stat is;
+        if (step_length(e->d_name) && !fstatat(dirfd(d), e->d_name, &is, AT_SYMLINK_NOFOLLOW) && S_ISDIR(is.st_mode))
+            st = note(l, e->d_name, &is, err);
+    }
     return st;
 }
 
@@ -107,7 +122,7 @@ static fst_status prune(const char *path, size_t newest, size_t *removed, uint64
     if (!st && l.count)
         qsort(l.at, l.count, sizeof *l.at, by_step_and_age);
     for (size_t i = 0, of_step = 0; !st && i < l.count; i++) {
-        of_step = i && l.at[i].step == l.at[i - 1].step ? of_step + 1 : 0;
+        of_step = i && same_step(&l.at[i], &l.at[i - 1]) ? of_step + 1 : 0;
         if (of_step < newest)
             continue;
         st = remove_kept(dirfd(d), path, l.at[i].name, bytes, err);

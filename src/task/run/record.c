@@ -1,5 +1,8 @@
-/* Records of finished steps: a step is up to date when everything that its result depends on has the
- * digest that the record names, and its files are what they were. */
+/*
+ * Records of finished steps, output/NAME/stage.json: written when a step is done, read to see whether it is up to date,
+ * which it is when everything that its result depends on has the digest that the record names (fingerprint.c) and its
+ * files are what they were. Reading trusts nothing: whoever wrote something else there did not write a record.
+ */
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -8,244 +11,9 @@
 
 #include "session.h"
 
-#define RECORD_FORMAT "fedstill-stage-1"
 #define OWN_DIGEST "record_digest"
 enum { MAX_RECORD = 1 << 20 };
 #define MAX_ARTIFACT ((size_t)64 << 30)
-
-/* ---- fingerprints -------------------------------------------------------------------------------- */
-
-static fst_status add_config(const struct session *s, const char *path, fst_buf *text, fst_error *err)
-{
-    const fst__schema *sub;
-    const void *object;
-    fst_status st = fst__schema_find(&fst__task_schema, &s->task->file, path, &sub, &object, err);
-    if (!st)
-        st = fst_buf_printf(text, err, "%s=", path);
-    if (!st)
-        st = fst__schema_json(sub, object, text, err);
-    return st ? st : fst_buf_append(text, "\n", 1, err);
-}
-
-/* Models that are not cut into shards train with threads inside kernels, and their bits depend on how many. */
-static fst_status add_threads(const struct session *s, const char *arch, fst_buf *text, fst_error *err)
-{
-    fst_graph *g = NULL;
-    fst_status st = fst__model_graph(s, arch, &g, err);
-    if (!st && !fst_graph_sharded(g))
-        st = fst_buf_printf(text, err, "threads=%d\n", s->threads);
-    fst_graph_free(g);
-    return st;
-}
-
-/* What a network is and starts from, as far as the task file does not say it. */
-static fst_status add_start(const struct session *s, const struct training *t, fst_buf *text, fst_error *err)
-{
-    fst_status st = add_threads(s, t->model, text, err);
-    return !st && t->init ? fst__add_file(s, "init", t->init, text, err) : st;
-}
-
-/* A baseline depends on how the student is trained, not on how it is distilled. */
-static fst_status add_training(const struct session *s, const struct training *t, fst_buf *text, fst_error *err)
-{
-    fst_status st = fst_buf_printf(text, err, "training=");
-    if (!st)
-        st = fst__schema_json(&fst__training_schema, t, text, err);
-    if (!st)
-        st = fst_buf_append(text, "\n", 1, err);
-    return st ? st : add_start(s, t, text, err);
-}
-
-static fst_status add_step(const struct session *s, enum step step, fst_buf *text, fst_error *err)
-{
-    return fst_buf_printf(text, err, "%s=%s\n", fst__step_names[step], s->records[step].digest);
-}
-
-/* Which samples the cloud learns from and which are those of validation; for the rounds of a topology, those of every
- * edge. Nothing is added where one place learns from all samples, which the digest of the data says already. */
-static fst_status add_shares(const struct session *s, enum step step, fst_buf *text, fst_error *err)
-{
-    const struct share cloud = {s->order, s->learn, s->validate};
-    char digest[FST_DIGEST_HEX];
-    fst_status st = FST_OK;
-    if (s->edges ? step != STEP_FEDERATE : s->validate > 0) {
-        fst__share_digest(&cloud, digest);
-        st = fst_buf_printf(text, err, "cloud=%s\n", digest);
-    }
-    for (size_t k = 0; !st && step == STEP_FEDERATE && k < s->edges; k++) {
-        fst__share_digest(&s->edge[k], digest);
-        st = fst_buf_printf(text, err, "edge_%zu=%s\n", k + 1, digest);
-    }
-    return st;
-}
-
-/* Who the clients are follows from their settings and the samples to deal, which others add, with two exceptions: a
- * file says it, or bursts do, since fewest samples once were fewest bursts. What cannot be made has no digest; the step
- * says why. */
-static fst_status add_clients(const struct session *s, fst_buf *text, fst_error *err)
-{
-    const struct clients_section *c = &s->task->file.clients;
-    fst_partition p = {0};
-    char digest[FST_DIGEST_HEX] = "";
-    fst_status st = add_config(s, "clients", text, err);
-    if (st || !(c->partition_file || (s->train->group && c->min_samples > 1)))
-        return st;
-    if (!fst__clients(s, &p, NULL))
-        fst__clients_digest(&p, digest);
-    fst_partition_release(&p);
-    return fst_buf_printf(text, err, "owners=%s\n", digest);
-}
-
-static fst_status add_inputs(const struct session *s, enum step step, fst_buf *text, fst_error *err)
-{
-    const struct task_file *f = &s->task->file;
-    fst_status st = FST_OK;
-    char path[64];
-    switch (step) {
-    case STEP_PRETRAIN:
-        st = add_config(s, "stages.cloud_pretrain", text, err);
-        return st ? st : add_start(s, &f->stages.cloud_pretrain, text, err);
-    case STEP_SOFT:
-        st = add_config(s, "stages.cloud_kd", text, err);
-        if (!st)
-            st = fst_buf_printf(text, err, "content=%s\n", fst_soft_content_name(fst__soft_spec(s).content));
-        if (!st && fst__teacher_file(f))
-            return fst__add_file(s, "teacher", fst__teacher_file(f), text, err);
-        return st ? st : add_step(s, STEP_PRETRAIN, text, err);
-    case STEP_ALONE:
-        return add_training(s, &f->stages.edge_kd.training, text, err);
-    case STEP_DISTIL:
-        st = add_config(s, "stages.edge_kd", text, err);
-        if (!st)
-            st = add_start(s, &f->stages.edge_kd.training, text, err);
-        if (!st && f->stages.edge_kd.kd_weight > 0)
-            st = add_step(s, STEP_SOFT, text, err);
-        return st;
-    case STEP_FEDERATE:
-        st = add_config(s, "stages.federated_train", text, err);
-        if (!st && !s->edges)
-            st = add_clients(s, text, err);
-        if (!st)
-            st = fst_buf_printf(text, err, "model=%s\n", fst__federated_model(f));
-        if (!st && fst__init_step(f) != STEPS)
-            st = add_step(s, fst__init_step(f), text, err);
-        if (!st && fst__init_file(f))
-            st = fst__add_file(s, "init", fst__init_file(f), text, err);
-        return st;
-    default:
-        snprintf(path, sizeof path, "stages.%s", fst__step_names[step]);
-        st = add_config(s, path, text, err);
-        return st ? st : fst__infer_inputs(s, step, text, err);
-    }
-}
-
-/* What a source knows of its samples besides values and labels, which its digest has: bursts decide who gets which
- * samples, SNR and names stand in tables and models. */
-static fst_status add_facts(const char *name, const fst_source *source, fst_buf *text, fst_error *err)
-{
-    char digest[FST_DIGEST_HEX];
-    fst_sha256 sha;
-    if (!source->group && !source->snr && !source->class_names)
-        return FST_OK;
-    fst_sha256_init(&sha);
-    if (source->group)
-        fst_sha256_update(&sha, source->group, source->count * sizeof *source->group);
-    fst_sha256_update(&sha, "\nsnr", 4);
-    if (source->snr)
-        fst_sha256_update(&sha, source->snr, source->count * sizeof *source->snr);
-    for (int c = 0; source->class_names && c < source->classes; c++) {
-        fst_sha256_update(&sha, "\n", 1);
-        fst_sha256_update(&sha, source->class_names[c], strlen(source->class_names[c]));
-    }
-    fst_sha256_final(&sha, digest);
-    return fst_buf_printf(text, err, "%s facts=%s\n", name, digest);
-}
-
-static bool total_free(const struct schedule_section *s)
-{
-    return s->name != FST_SCHEDULE_COSINE && s->name != FST_SCHEDULE_WARMUP_COSINE;
-}
-
-/* A value on its way to the end of the stage has another one in every epoch when the end is elsewhere. */
-static bool ramp_total_free(bool there, const struct ramp_section *r)
-{
-    return !there || r->over || r->name == FST_RAMP_STEP || r->name == FST_RAMP_ACCURACY;
-}
-
-static bool ramps_total_free(const struct edge_kd_section *e)
-{
-    return ramp_total_free(e->has_temperature_schedule, &e->temperature_schedule) &&
-           ramp_total_free(e->has_ce_weight_schedule, &e->ce_weight_schedule) &&
-           ramp_total_free(e->has_kd_weight_schedule, &e->kd_weight_schedule);
-}
-
-bool fst__extendable(const struct session *s, enum step step)
-{
-    const struct stages_section *f = &s->task->file.stages;
-    switch (step) {
-    case STEP_PRETRAIN:
-        return total_free(&f->cloud_pretrain.schedule);
-    case STEP_ALONE:
-        return total_free(&f->edge_kd.training.schedule);
-    case STEP_DISTIL:
-        return total_free(&f->edge_kd.training.schedule) && ramps_total_free(&f->edge_kd);
-    default:
-        return step == STEP_FEDERATE && (!f->federated_train.has_schedule || total_free(&f->federated_train.schedule));
-    }
-}
-
-static void digest_of(const char *text, size_t len, char out[FST_DIGEST_HEX])
-{
-    fst_sha256 sha;
-    fst_sha256_init(&sha);
-    fst_sha256_update(&sha, text, len);
-    fst_sha256_final(&sha, out);
-}
-
-/* The text without how many epochs or rounds there are. In canonical JSON the key cannot stand in a string: its quotes
- * would be escaped. */
-static void mask_total(enum step step, fst_buf *text)
-{
-    const char *key = step == STEP_FEDERATE ? "\"rounds\":" : "\"epochs\":";
-    char *at = strstr(text->data, key);
-    if (!at)
-        return;
-    at += strlen(key);
-    size_t digits = strspn(at, "0123456789");
-    memmove(at, at + digits, strlen(at + digits) + 1);
-    text->len -= digits;
-}
-
-fst_status fst__fingerprint(struct session *s, enum step step, fst_error *err)
-{
-    fst_buf text = {0};
-    fst_status st = fst_buf_printf(&text, err, "%s\n%s\nseed=%lld\nbackend=%s\ntrain=%s\ntest=%s\n", RECORD_FORMAT,
-                                   fst__step_names[step], (long long)s->task->file.seed, s->backend, s->train->digest,
-                                   s->test->digest);
-    if (!st)
-        st = add_facts("train", s->train, &text, err);
-    if (!st)
-        st = add_facts("test", s->test, &text, err);
-    if (!st)
-        st = add_config(s, "data", &text, err);
-    /* nothing is added for f32, which is what there was before there was a choice */
-    if (!st && s->precision != FST_PRECISION_F32)
-        st = fst_buf_printf(&text, err, "precision=%s\n", fst_precision_name(s->precision));
-    if (!st)
-        st = add_shares(s, step, &text, err);
-    if (!st)
-        st = add_inputs(s, step, &text, err);
-    if (!st) {
-        digest_of(text.data, text.len, s->fingerprints[step]);
-        fst_free(s->inputs[step]);
-        s->inputs[step] = fst_strdup(text.data);
-        if (fst__extendable(s, step))
-            mask_total(step, &text);
-        digest_of(text.data, text.len, s->resumes[step]);
-    }
-    fst_buf_release(&text);
-    return st;
-}
 
 /* ---- records --------------------------------------------------------------------------------------- */
 
@@ -315,7 +83,7 @@ static bool parse_record(json_t *j, struct record *r)
 {
     struct record n = {0};
     const char *format = json_string_value(json_object_get(j, "format"));
-    if (!format || strcmp(format, RECORD_FORMAT) ||
+    if (!format || strcmp(format, FST__RECORD_FORMAT) ||
         !copy_text(n.fingerprint, sizeof n.fingerprint, json_object_get(j, "fingerprint")) ||
         !copy_text(n.artifact, sizeof n.artifact, json_object_get(j, "artifact")) ||
         !copy_text(n.digest, sizeof n.digest, json_object_get(j, "digest")))
@@ -349,7 +117,7 @@ static bool own_digest(json_t *record, char out[FST_DIGEST_HEX])
     json_object_del(rest, OWN_DIGEST);
     char *text = json_dumps(rest, JSON_COMPACT | JSON_SORT_KEYS);
     if (text)
-        digest_of(text, strlen(text), out);
+        fst__digest_text(text, strlen(text), out);
     json_decref(rest);
     free(text);
     return text;
@@ -426,10 +194,10 @@ bool fst__record_current_in(const char *folder, const char *fingerprint, struct 
     return ok;
 }
 
-bool fst__record_current(const struct session *s, enum step step, const char *fingerprint, struct record *out)
+bool fst__record_current(const struct session *s, const struct step *step, struct record *out)
 {
     char *folder = fst__step_path(s, step, "");
-    bool ok = folder && fst__record_current_in(folder, fingerprint, out);
+    bool ok = folder && fst__record_current_in(folder, step->fingerprint, out);
     fst_free(folder);
     return ok;
 }
@@ -459,9 +227,10 @@ fst_status fst__read_whole(const char *path, const char *wanted, fst_buf *out, c
     return FST_OK;
 }
 
-fst_status fst__read_artifact(const struct session *s, enum step step, const char *name, fst_buf *out, fst_error *err)
+fst_status fst__read_artifact(const struct session *s, const struct step *step, const char *name, fst_buf *out,
+                              fst_error *err)
 {
-    const struct record *r = &s->records[step];
+    const struct record *r = &step->record;
     char *path = fst__step_path(s, step, name);
     fst_status st = path
                         ? fst__read_whole(path, strcmp(name, r->artifact) ? r->extra_digest : r->digest, out, NULL, err)
@@ -506,11 +275,11 @@ json_t *fst__snr_json(const struct record *r)
     return list;
 }
 
-fst_status fst__record_write(const struct session *s, enum step step, const struct record *r, fst_error *err)
+fst_status fst__record_write(const struct session *s, const struct step *step, const struct record *r, fst_error *err)
 {
     json_t *j =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "format", RECORD_FORMAT, "stage",
-                  fst__step_names[step], "fingerprint", r->fingerprint, "artifact", r->artifact, "digest", r->digest,
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "format", FST__RECORD_FORMAT, "stage",
+                  step->stage->name, "fingerprint", r->fingerprint, "artifact", r->artifact, "digest", r->digest,
                   "has_model", (int)r->has_model, "parameters", (json_int_t)r->parameters, "samples",
                   (json_int_t)r->samples, "bytes_up", (json_int_t)r->bytes_up, "bytes_down", (json_int_t)r->bytes_down);
     if (!j)
@@ -522,8 +291,8 @@ fst_status fst__record_write(const struct session *s, enum step step, const stru
         json_object_set_new(j, "balanced_accuracy", real_or_null(r->balanced));
     }
     json_object_set_new(j, "seconds", real_or_null(r->seconds));
-    if (s->inputs[step])
-        json_object_set_new(j, "inputs", json_string(s->inputs[step]));
+    if (step->inputs)
+        json_object_set_new(j, "inputs", json_string(step->inputs));
     if (r->best_round)
         json_object_set_new(j, "best_round", json_integer(r->best_round));
     if (r->snr.count)

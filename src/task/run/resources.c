@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "session.h"
+#include "books.h"
 
 struct fst__sampler {
     pthread_t thread;
@@ -74,14 +74,14 @@ static void *sample(void *arg)
     return NULL;
 }
 
-void fst__resources_begin(struct session *s)
+void fst__resources_begin(struct books *b)
 {
-    struct fst__sampler *r = s->events ? fst_calloc(1, sizeof *r) : NULL;
+    struct fst__sampler *r = b->events ? fst_calloc(1, sizeof *r) : NULL;
     pthread_condattr_t monotonic;
     sigset_t all, before;
     if (!r) /* a run without samples is as good */
         return;
-    r->events = s->events;
+    r->events = b->events;
     r->began = fst_clock_seconds();
     pthread_mutex_init(&r->lock, NULL);
     pthread_condattr_init(&monotonic);
@@ -93,7 +93,7 @@ void fst__resources_begin(struct session *s)
     bool runs = !pthread_create(&r->thread, NULL, sample, r);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (runs) {
-        s->sampler = r;
+        b->sampler = r;
         return;
     }
     pthread_cond_destroy(&r->wake);
@@ -101,15 +101,15 @@ void fst__resources_begin(struct session *s)
     fst_free(r);
 }
 
-void fst__resources_sample(const struct session *s)
+void fst__resources_sample(const struct books *b)
 {
-    if (s->sampler)
-        (void)!write_sample(s->sampler);
+    if (b->sampler)
+        (void)!write_sample(b->sampler);
 }
 
-void fst__resources_end(struct session *s)
+void fst__resources_end(struct books *b)
 {
-    struct fst__sampler *r = s->sampler;
+    struct fst__sampler *r = b->sampler;
     if (!r)
         return;
     pthread_mutex_lock(&r->lock);
@@ -120,5 +120,5 @@ void fst__resources_end(struct session *s)
     pthread_cond_destroy(&r->wake);
     pthread_mutex_destroy(&r->lock);
     fst_free(r);
-    s->sampler = NULL;
+    b->sampler = NULL;
 }

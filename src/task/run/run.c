@@ -1,98 +1,100 @@
-/* Runs a task: which steps, in which order, which are up to date; registry and events. */
-#include <math.h>
+/*
+ * Runs a task. The options choose steps by mode or by name. Steps that are not chosen are only looked at: those that a
+ * chosen one reads must be up to date, which is said before any work. Then the steps go in their order: fingerprint,
+ * is there a record of it (here, in output/kept, in another output), else the kind's own run, its record, the summary.
+ * Registry and events are told of each (books.c).
+ */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "session.h"
 
-enum stage { PRETRAIN, SOFT, DISTIL, FEDERATE, DEVICES, EDGE, CLOUD, DIRECT };
-static const char *const stage_names[STAGES] = {"cloud_pretrain", "cloud_kd",   "edge_kd",     "federated_train",
-                                                "device_load",    "edge_infer", "cloud_infer", "cloud_direct_infer"};
-
 static const struct {
     const char *name;
-    bool stages[STAGES];
+    unsigned flag;
 } modes[] = {
-    {"full_train", {[PRETRAIN] = true, [SOFT] = true, [DISTIL] = true, [FEDERATE] = true}},
-    {"pretrain", {[PRETRAIN] = true}},
-    {"knowledge_distillation", {[SOFT] = true, [DISTIL] = true}},
-    {"federated_learning", {[FEDERATE] = true}},
-    {"full_pipeline",
-     {[PRETRAIN] = true,
-      [SOFT] = true,
-      [DISTIL] = true,
-      [FEDERATE] = true,
-      [DEVICES] = true,
-      [EDGE] = true,
-      [CLOUD] = true}},
-    {"device_to_edge", {[DEVICES] = true, [EDGE] = true}},
-    {"device_to_edge_to_cloud", {[DEVICES] = true, [EDGE] = true, [CLOUD] = true}},
-    {"device_to_cloud", {[DEVICES] = true, [DIRECT] = true}},
+    {"full_train", FST__IN_FULL_TRAIN},
+    {"pretrain", FST__IN_PRETRAIN},
+    {"knowledge_distillation", FST__IN_DISTILLATION},
+    {"federated_learning", FST__IN_FEDERATED},
+    {"full_pipeline", FST__IN_PIPELINE},
+    {"device_to_edge", FST__IN_DEVICE_EDGE},
+    {"device_to_edge_to_cloud", FST__IN_DEVICE_EDGE_CLOUD},
+    {"device_to_cloud", FST__IN_DEVICE_CLOUD},
 };
-enum { MODES = sizeof modes / sizeof *modes };
+enum { MODES = sizeof modes / sizeof *modes, LISTED = 512 };
 
-static int stage_index(const char *name)
+/* The stage of the task file that a step belongs to. */
+static const struct stage *stage_of(const struct step *step)
 {
-    for (int i = 0; i < STAGES; i++)
-        if (!strcmp(stage_names[i], name))
-            return i;
-    return -1;
+    return step->stage->of ? step->stage->of : step->stage;
 }
 
-static bool stage_in_task(const struct task_file *f, int stage)
+static void list_name(char list[LISTED], const char *name)
 {
-    const struct stages_section *s = &f->stages;
-    const bool has[STAGES] = {s->has_cloud_pretrain, s->has_cloud_kd,   s->has_edge_kd,     s->has_federated_train,
-                              s->has_device_load,    s->has_edge_infer, s->has_cloud_infer, s->has_cloud_direct_infer};
-    return has[stage];
+    size_t n = strlen(list);
+    snprintf(list + n, LISTED - n, "%s%s", n ? ", " : "", name);
 }
 
-static fst_status unknown(const char *what, const char *name, fst_error *err)
+/* ---- which steps ----------------------------------------------------------------------------------------- */
+
+static fst_status unknown_mode(const char *name, fst_error *err)
 {
-    char list[512] = "";
-    bool mode = !strcmp(what, "mode");
-    for (size_t i = 0, at = 0; i < (mode ? (size_t)MODES : (size_t)STAGES); i++)
-        at +=
-            (size_t)snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", mode ? modes[i].name : stage_names[i]);
-    return fst_fail(err, FST_E_CONFIG, "no %s \"%s\"; there are %s", what, name, list);
+    char list[LISTED] = "";
+    for (size_t i = 0; i < MODES; i++)
+        list_name(list, modes[i].name);
+    return fst_fail(err, FST_E_CONFIG, "no mode \"%s\"; there are %s", name, list);
 }
 
-fst_status fst__chosen_stages(const fst_task *t, const fst_task_options *o, bool chosen[STAGES], fst_error *err)
+static fst_status unknown_stage(const fst_task *t, const char *name, fst_error *err)
 {
-    const char *mode = o->mode ? o->mode : "full_train";
-    size_t m = 0;
-    bool any = false;
+    char list[LISTED] = "";
+    const char *guess = fst__stage_guess(&t->stages, name);
+    for (size_t i = 0; i < t->stages.count; i++)
+        if (!t->stages.stage[i].of)
+            list_name(list, t->stages.stage[i].name);
+    return fst_fail(err, FST_E_CONFIG, "%s has no stage %s; %s%s%sthere are %s", t->path, name,
+                    guess ? "did you mean \"" : "", guess ? guess : "", guess ? "\"? " : "", list);
+}
+
+static fst_status find_mode(const char *mode, size_t *out, fst_error *err)
+{
     if (!strcmp(mode, "federated_server") || !strcmp(mode, "federated_edge"))
         return fst_fail(err, FST_E_CONFIG,
                         "mode %s belongs to a fleet of several machines, which this version does not run yet; "
                         "federated_learning does the same rounds in one process",
                         mode);
-    while (m < MODES && strcmp(modes[m].name, mode))
-        m++;
-    if (m == MODES)
-        return unknown("mode", mode, err);
-    int only = o->stage ? stage_index(o->stage) : -1;
-    if (o->stage && only < 0)
-        return unknown("stage", o->stage, err);
-    if (o->stage && !stage_in_task(&t->file, only))
-        return fst_fail(err, FST_E_CONFIG, "%s has no stage %s", t->path, o->stage);
-    for (int i = 0; i < STAGES; i++) {
-        chosen[i] = o->stage ? i == only : modes[m].stages[i] && stage_in_task(&t->file, i);
-        any = any || chosen[i];
+    for (*out = 0; *out < MODES; ++*out)
+        if (!strcmp(modes[*out].name, mode))
+            return FST_OK;
+    return unknown_mode(mode, err);
+}
+
+fst_status fst__choose_steps(struct session *s, fst_error *err)
+{
+    const fst_task *t = s->task;
+    const fst_task_options *o = s->options;
+    const char *mode = o->mode ? o->mode : "full_train";
+    size_t m = 0;
+    bool any = false;
+    fst_status st = find_mode(mode, &m, err);
+    if (st)
+        return st;
+    for (size_t i = 0; i < s->steps; i++) {
+        const struct stage *stage = stage_of(&s->step[i]);
+        s->step[i].chosen = o->stage ? !strcmp(stage->name, o->stage) : (stage->kind->modes & modes[m].flag) != 0;
+        any = any || s->step[i].chosen;
     }
-    return any ? FST_OK : fst_fail(err, FST_E_CONFIG, "%s has none of the stages of mode %s", t->path, mode);
+    if (any)
+        return FST_OK;
+    return o->stage ? unknown_stage(t, o->stage, err)
+                    : fst_fail(err, FST_E_CONFIG, "%s has none of the stages of mode %s", t->path, mode);
 }
 
 /* ---- one step ----------------------------------------------------------------------------------------- */
 
-static bool step_wanted(const struct task_file *f, enum step step, const bool chosen[STAGES])
-{
-    int stage = stage_index(fst__step_stages[step]);
-    return chosen[stage] && (step != STEP_ALONE || f->stages.edge_kd.baseline);
-}
-
-static void remove_file(const struct session *s, enum step step, const char *name)
+static void remove_file(const struct session *s, const struct step *step, const char *name)
 {
     char *path = fst__step_path(s, step, name);
     if (path)
@@ -100,15 +102,9 @@ static void remove_file(const struct session *s, enum step step, const char *nam
     fst_free(path);
 }
 
-static fst_status run_step(struct session *s, enum step step, fst_error *err)
+/* An empty folder, or one that holds begun work of the same inputs. */
+static fst_status make_folder(const struct session *s, const struct step *step, fst_error *err)
 {
-    typedef fst_status (*runner)(struct session *, struct record *, fst_error *);
-    static const runner runners[STEPS] = {fst__step_pretrain, fst__step_soft,     fst__step_alone,
-                                          fst__step_distil,   fst__step_federate, fst__step_devices,
-                                          fst__step_edge,     fst__step_cloud,    fst__step_direct};
-    struct record r = {0};
-    if (fst__session_stopped(s))
-        return fst_fail(err, FST_E_CANCELLED, "stopped before %s", fst__step_names[step]);
     char *moved = NULL, *folder = fst__step_path(s, step, "");
     fst_status st = s->options->fresh ? FST_OK : fst__keep_aside(s, step, &moved, err);
     if (!st)
@@ -117,56 +113,64 @@ static fst_status run_step(struct session *s, enum step step, fst_error *err)
         st = fst__keep_state(s, step, moved, err);
     fst_free(folder);
     fst_free(moved);
-    if (st)
-        return st;
-    memcpy(r.fingerprint, s->fingerprints[step], sizeof r.fingerprint);
+    return st;
+}
+
+static fst_status run_step(struct session *s, struct step *step, fst_error *err)
+{
+    if (fst__session_stopped(s))
+        return fst_fail(err, FST_E_CANCELLED, "stopped before %s", step->stage->name);
+    fst_status st = make_folder(s, step, err);
+    struct record *r = st ? NULL : fst_calloc(1, sizeof *r);
+    if (st || !r)
+        return st ? st : fst_fail_memory(err, sizeof *r);
+    memcpy(r->fingerprint, step->fingerprint, sizeof r->fingerprint);
     fst__books_stage(s, step, "runs");
-    st = runners[step](s, &r, err);
+    st = step->stage->kind->run(s, step, r, err);
     if (!st)
-        st = fst__record_write(s, step, &r, err);
-    if (st)
-        return st;
-    remove_file(s, step, "checkpoint.safetensors"); /* the record has taken its place */
-    s->records[step] = r;
-    s->done[step] = true;
-    fst_field f[] = {FST_DOUBLE("accuracy", r.accuracy), FST_DOUBLE("loss", r.loss), FST_DOUBLE("seconds", r.seconds),
-                     FST_STRING("digest", r.digest)};
-    fst__emit(s, "result", f, 4);
-    fst__books_figures(s, step);
-    fst__books_stage(s, step, "done");
-    return fst__summary_write(s, err);
+        st = fst__record_write(s, step, r, err);
+    if (!st) {
+        remove_file(s, step, FST__CHECKPOINT); /* the record has taken its place */
+        step->record = *r;
+        step->done = true;
+        fst_field f[] = {FST_DOUBLE("accuracy", r->accuracy), FST_DOUBLE("loss", r->loss),
+                         FST_DOUBLE("seconds", r->seconds), FST_STRING("digest", r->digest)};
+        fst__emit(&s->books, "result", f, 4);
+        fst__books_figures(s, step);
+        fst__books_stage(s, step, "done");
+        st = fst__summary_write(s, err);
+    }
+    fst_free(r);
+    return st;
 }
 
 /* A run that was killed between its record and this leaves a checkpoint that nobody will want again. One of
  * other settings may be wanted when these come back, and stays, and so does one of more epochs or rounds. */
-static void drop_spent_checkpoint(const struct session *s, enum step step)
+static void drop_spent_checkpoint(const struct session *s, const struct step *step)
 {
-    const struct stages_section *f = &s->task->file.stages;
+    const struct stage *own = step->stage;
     fst_checkpoint *k = NULL;
-    int64_t at = 0, total = step == STEP_FEDERATE   ? f->federated_train.rounds
-                            : step == STEP_PRETRAIN ? f->cloud_pretrain.epochs
-                                                    : f->edge_kd.training.epochs;
-    char *path = fst__step_path(s, step, "checkpoint.safetensors");
-    bool spent = path && fst_file_exists(path) && !fst_checkpoint_open(&k, path, s->resumes[step], NULL) &&
-                 !fst_checkpoint_int(k, step == STEP_FEDERATE ? "round" : "epoch", &at, NULL) && at <= total;
+    int64_t at = 0;
+    if (!own->kind->counts)
+        return;
+    char *path = fst__step_path(s, step, FST__CHECKPOINT);
+    bool spent = path && fst_file_exists(path) && !fst_checkpoint_open(&k, path, step->resumes, NULL) &&
+                 !fst_checkpoint_int(k, own->kind->counts, &at, NULL) && at <= own->kind->total(own);
     fst_checkpoint_free(k);
     if (spent)
         unlink(path);
     fst_free(path);
 }
 
-static fst_status one_step(struct session *s, enum step step, const bool chosen[STAGES], fst_error *err)
+/* Runs it if it is wanted and not up to date; else only looks. */
+static fst_status one_step(struct session *s, struct step *step, bool wanted, fst_error *err)
 {
-    const struct task_file *f = &s->task->file;
-    bool wanted = step_wanted(f, step, chosen);
     char state[FST__STATE];
-    if (!stage_in_task(f, stage_index(fst__step_stages[step])) || (step == STEP_ALONE && !f->stages.edge_kd.baseline))
-        return FST_OK;
     fst_status st = fst__fingerprint(s, step, err);
     if (st)
         return st;
-    if (fst__record_current(s, step, s->fingerprints[step], &s->records[step])) {
-        s->done[step] = true;
+    if (fst__record_current(s, step, &step->record)) {
+        step->done = true;
         if (wanted) {
             fst__books_stage(s, step, "up to date");
             fst__books_figures(s, step);
@@ -176,126 +180,144 @@ static fst_status one_step(struct session *s, enum step step, const bool chosen[
         return FST_OK;
     }
     if (!s->options->fresh || !wanted)
-        st = fst__keep_find(s, step, s->fingerprints[step], state, err);
-    if (!st && s->done[step] && wanted && !s->dry) {
+        st = fst__keep_find(s, step, state, err);
+    if (!st && step->done && wanted && !s->dry) {
         fst__books_stage(s, step, state);
         fst__books_figures(s, step);
     }
-    if (st || s->done[step] || !wanted)
+    if (st || step->done || !wanted)
         return st;
     if (!s->options->fresh)
         fst__tell_causes(s, step);
     return run_step(s, step, err);
 }
 
-/* The steps that a step reads. */
-static bool needs_step(const struct task_file *f, enum step step, enum step other)
+/* ---- what a step needs ----------------------------------------------------------------------------------- */
+
+/* The i-th step that must be done before this one; NULL: none, or only its settings are read. */
+static struct step *needed(const struct session *s, const struct step *step, size_t i)
 {
-    switch (step) {
-    case STEP_SOFT:
-        return other == STEP_PRETRAIN && !fst__teacher_file(f);
-    case STEP_DISTIL:
-        return other == STEP_SOFT && f->stages.edge_kd.kd_weight > 0;
-    case STEP_FEDERATE:
-        return other == fst__init_step(f);
-    default:
-        return step > STEP_FEDERATE && fst__infer_needs(f, step, other);
-    }
+    const struct stage_read *r = &step->stage->reads[i];
+    return r->stage && !r->ref->settings ? fst__step_of(s, r->stage) : NULL;
 }
 
-/* --fresh: all at once and before anything runs, so that a run that is killed does not mix old and new. */
-static void forget(const struct session *s, const bool chosen[STAGES])
+/* Are all that it needs done? Only then can its fingerprint be known. */
+static bool needs_done(const struct session *s, const struct step *step)
 {
-    for (enum step step = 0; step < STEPS; step++) {
-        if (!step_wanted(&s->task->file, step, chosen))
-            continue;
-        remove_file(s, step, "stage.json");
-        remove_file(s, step, "checkpoint.safetensors");
-        remove_file(s, step, FST__LAST);
+    for (size_t i = 0; i < step->stage->read_count; i++) {
+        const struct step *other = needed(s, step, i);
+        if (other && !other->done)
+            return false;
     }
+    return true;
 }
 
-/* `planned`: a step that is going to run counts as done. */
-static fst_status check_needs(const struct session *s, enum step step, const bool chosen[STAGES], bool planned,
-                              fst_error *err)
+/* Is it or something that it needs, at any remove, going to run? */
+static bool is_planned(const struct session *s, const struct step *step)
 {
-    const struct task_file *f = &s->task->file;
-    for (enum step other = 0; step_wanted(f, step, chosen) && other < step; other++)
-        if (needs_step(f, step, other) && !s->done[other] && !(planned && step_wanted(f, other, chosen)))
+    bool planned = step->chosen;
+    for (size_t i = 0; !planned && i < step->stage->read_count; i++) {
+        const struct step *other = needed(s, step, i);
+        planned = other && !other->done && is_planned(s, other);
+    }
+    return planned;
+}
+
+/* before: of the run; what is going to run, or may be up to date after it, is no error yet. */
+static fst_status check_needs(const struct session *s, const struct step *step, bool before, fst_error *err)
+{
+    for (size_t i = 0; i < step->stage->read_count; i++) {
+        const struct step *other = needed(s, step, i);
+        if (other && !other->done && !(before && is_planned(s, other)))
             return fst_fail(err, FST_E_CONFIG, "%s needs %s, which is missing or out of date: run stage %s first",
-                            fst__step_names[step], fst__step_names[other], fst__step_stages[other]);
+                            step->stage->name, other->stage->name, stage_of(other)->name);
+    }
     return FST_OK;
 }
 
-fst_status fst__check_needs(struct session *s, const bool chosen[STAGES], fst_error *err)
+fst_status fst__check_needs(struct session *s, fst_error *err)
 {
     fst_status st = FST_OK;
-    enum step first = 0;
-    while (first < STEPS && !step_wanted(&s->task->file, first, chosen))
-        first++;
-    for (enum step step = 0; !st && step < first; step++)
-        st = one_step(s, step, chosen, err);
-    for (enum step step = first; !st && step < STEPS; step++)
-        st = check_needs(s, step, chosen, true, err);
+    for (size_t i = 0; !st && i < s->steps; i++)
+        if (!s->step[i].chosen && needs_done(s, &s->step[i]))
+            st = one_step(s, &s->step[i], false, err);
+    for (size_t i = 0; !st && i < s->steps; i++)
+        if (s->step[i].chosen)
+            st = check_needs(s, &s->step[i], true, err);
     return st;
 }
 
-static fst_status run_steps(struct session *s, const bool chosen[STAGES], fst_error *err)
+/* --fresh: all at once and before anything runs, so that a run that is killed does not mix old and new. */
+static void forget(const struct session *s)
 {
-    fst_status st = fst__check_stages(s, chosen, err);
-    if (!st)
-        st = fst__check_needs(s, chosen, err);
-    if (!st && s->options->fresh)
-        forget(s, chosen);
-    for (enum step step = 0; !st && step < STEPS; step++) {
-        if (s->done[step])
+    for (size_t i = 0; i < s->steps; i++) {
+        if (!s->step[i].chosen)
             continue;
-        st = check_needs(s, step, chosen, false, err);
-        if (!st)
-            st = one_step(s, step, chosen, err);
+        remove_file(s, &s->step[i], "stage.json");
+        remove_file(s, &s->step[i], FST__CHECKPOINT);
+        remove_file(s, &s->step[i], FST__LAST);
     }
-    /* again: steps behind the last that ran may be up to date and belong into it */
+}
+
+static fst_status run_steps(struct session *s, fst_error *err)
+{
+    fst_status st = fst__check_stages(s, err);
+    if (!st)
+        st = fst__check_needs(s, err);
+    if (!st && s->options->fresh)
+        forget(s);
+    for (size_t i = 0; !st && i < s->steps; i++) {
+        struct step *step = &s->step[i];
+        if (step->done || (!step->chosen && !needs_done(s, step)))
+            continue;
+        if (step->chosen)
+            st = check_needs(s, step, false, err);
+        if (!st)
+            st = one_step(s, step, step->chosen, err);
+    }
+    /* again: steps after the last that ran may be up to date and belong into it */
     return st ? st : fst__summary_write(s, err);
 }
 
 /* ---- what is not run ------------------------------------------------------------------------------------ */
 
-static bool mode_runs(const struct task_file *f, size_t mode, const bool wanted[STAGES])
+/* The mode that runs all stages of the file that are chosen or left out; MODES: none. */
+static size_t mode_of_all(const struct session *s)
 {
-    for (int i = 0; i < STAGES; i++)
-        if (wanted[i] && stage_in_task(f, i) && !modes[mode].stages[i])
-            return false;
-    return true;
+    for (size_t m = 0; m < MODES; m++) {
+        bool all = true;
+        for (size_t i = 0; i < s->steps; i++)
+            all = all && (stage_of(&s->step[i])->kind->modes & modes[m].flag);
+        if (all)
+            return m;
+    }
+    return MODES;
 }
 
 /* Stages of the file that a run of the default mode leaves out, and the mode that would run them with the others. */
-static void tell_left_out(const fst_task *t, const fst_task_options *o, const bool chosen[STAGES])
+static void tell_left_out(const struct session *s)
 {
-    const struct task_file *f = &t->file;
-    bool all[STAGES], out = false, inference = false;
-    char list[256] = "";
-    for (int i = 0; i < STAGES; i++) {
-        bool left = stage_in_task(f, i) && !chosen[i];
-        size_t at = strlen(list);
-        all[i] = chosen[i] || left;
-        inference = inference || (i >= DEVICES && stage_in_task(f, i));
-        if (left)
-            snprintf(list + at, sizeof list - at, "%s%s", out ? ", " : "", stage_names[i]);
-        out = out || left;
+    const fst_task_options *o = s->options;
+    bool inference = false;
+    char list[LISTED] = "";
+    for (size_t i = 0; i < s->steps; i++) {
+        const struct stage *stage = s->step[i].stage;
+        inference = inference || !(stage_of(&s->step[i])->kind->modes & FST__IN_FULL_TRAIN);
+        if (!stage->of && !s->step[i].chosen)
+            list_name(list, stage->name);
     }
     if (o->mode && !strcmp(o->mode, "full_pipeline") && !inference)
         fst_log(FST_LOG_WARN,
                 "%s has no stages of inference (device_load, edge_infer, cloud_infer): mode full_pipeline is "
                 "the same as full_train here",
-                t->path);
-    if (!out || o->stage || o->mode) /* whoever chooses knows what */
+                s->task->path);
+    if (!*list || o->stage || o->mode) /* whoever chooses knows what */
         return;
-    for (size_t m = 0; m < MODES; m++)
-        if (mode_runs(f, m, all)) {
-            fst_log(FST_LOG_INFO, "not run: %s; --mode %s runs them too", list, modes[m].name);
-            return;
-        }
-    fst_log(FST_LOG_INFO, "not run: %s; --stage STAGE runs one of them", list);
+    size_t m = mode_of_all(s);
+    if (m < MODES)
+        fst_log(FST_LOG_INFO, "not run: %s; --mode %s runs them too", list, modes[m].name);
+    else
+        fst_log(FST_LOG_INFO, "not run: %s; --stage STAGE runs one of them", list);
 }
 
 /* ---- the run -------------------------------------------------------------------------------------------- */
@@ -304,43 +326,51 @@ static void tell_left_out(const fst_task *t, const fst_task_options *o, const bo
 static void sweep(const struct session *s)
 {
     fst_atomic_sweep(s->task->output);
-    for (enum step step = 0; step < STEPS; step++) {
-        char *folder = fst__step_path(s, step, "");
+    for (size_t i = 0; i < s->steps; i++) {
+        char *folder = fst__step_path(s, &s->step[i], "");
         if (folder)
             fst_atomic_sweep(folder);
         fst_free(folder);
     }
 }
 
+/* With the output locked. */
+static fst_status run_locked(struct session *s, fst_error *err)
+{
+    sweep(s);
+    fst__books_open(s);
+    fst__settings_write(s);
+    fst_status st = fst__session_open_data(s, err);
+    if (!st)
+        st = fst__note_samples(&s->data, &s->task->file.data, err);
+    if (!st)
+        st = run_steps(s, err);
+    if (!st)
+        tell_left_out(s);
+    fst__books_close(s, st, err);
+    return st;
+}
+
 fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err)
 {
     fst_error own = {0};
-    struct session s = {.nowned = 0};
+    struct session *s = fst_calloc(1, sizeof *s);
     int lock = -1;
-    bool chosen[STAGES];
-    fst_status st = fst__chosen_stages(t, o, chosen, &own);
+    if (!s)
+        return fst_fail_memory(err, sizeof *s);
+    fst_status st = fst__session_init(s, t, o, &own);
+    if (!st)
+        st = fst__choose_steps(s, &own);
     if (!st)
         st = fst_make_folders(t->output, &own);
     char *path = fst_path_join(t->output, "lock");
     if (!st)
         st = path ? fst_file_lock(&lock, path, &own) : fst_fail_memory(&own, 256);
     fst_free(path);
-    if (!st) {
-        fst__session_init(&s, t, o);
-        sweep(&s);
-        fst__books_open(&s);
-        fst__settings_write(&s);
-        st = fst__session_open_data(&s, &own);
-        if (!st)
-            st = fst__note_samples(&s, &own);
-        if (!st)
-            st = run_steps(&s, chosen, &own);
-        if (!st)
-            tell_left_out(t, o, chosen);
-        fst__books_close(&s, st, &own);
-    }
-    if (s.task)
-        fst__session_close(&s);
+    if (!st)
+        st = run_locked(s, &own);
+    fst__session_close(s);
+    fst_free(s);
     fst_file_unlock(lock);
     if (st && err)
         *err = own;

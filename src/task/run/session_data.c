@@ -26,7 +26,7 @@ struct pieces {
 
 static void own(struct session *s, fst_source *source)
 {
-    s->owned[s->nowned++] = source;
+    s->data.owned[s->data.nowned++] = source;
 }
 
 static fst_status open_split(struct session *s, const char *path, const char *split, fst_source **out, fst_error *err)
@@ -246,9 +246,9 @@ static fst_status carve_test(struct session *s, struct pieces *p, fst_error *err
         st = keep_limit(all->source, &list, &test.count, (size_t)d->test_limit, err);
     test.index = list;
     if (!st)
-        st = fst_source_compose(&s->test, all->source->name, &test, 1, err);
+        st = fst_source_compose(&s->data.test, all->source->name, &test, 1, err);
     if (!st)
-        own(s, s->test);
+        own(s, s->data.test);
     fst_free(list);
     fst_tiers_release(&t);
     return st;
@@ -264,7 +264,8 @@ static fst_status share_validation(const struct session *s, struct share *h, uin
     fst_status st = FST_OK;
     if (validation > 0 && h->learn) {
         uint32_t *subset = h->index;
-        st = deal_parts(s->train, subset, h->learn, validation, 0, deal_seed(s, "data.validation", place), &t, err);
+        st =
+            deal_parts(s->data.train, subset, h->learn, validation, 0, deal_seed(s, "data.validation", place), &t, err);
         if (!st)
             st = take_share(&t, subset, 0, h, err);
         fst_tiers_release(&t);
@@ -280,9 +281,9 @@ static fst_status shares_of_pieces(struct session *s, const struct pieces *p, st
     for (int validation = 0; validation < 2; validation++) {
         size_t at = 0;
         for (size_t i = 0; i < p->n; i++) {
-            struct share *h = p->at[i].edge ? &s->edge[p->at[i].edge - 1] : cloud;
-            if (!h->index && !(h->index = fst_calloc(s->train->count, sizeof *h->index)))
-                return fst_fail_memory(err, s->train->count * sizeof *h->index);
+            struct share *h = p->at[i].edge ? &s->data.edge[p->at[i].edge - 1] : cloud;
+            if (!h->index && !(h->index = fst_calloc(s->data.train->count, sizeof *h->index)))
+                return fst_fail_memory(err, s->data.train->count * sizeof *h->index);
             if (p->at[i].validation == (validation == 1)) {
                 for (size_t k = 0; k < p->at[i].count; k++)
                     h->index[h->learn + h->validate + k] = (uint32_t)(at + k);
@@ -292,8 +293,8 @@ static fst_status shares_of_pieces(struct session *s, const struct pieces *p, st
         }
     }
     fst_status st = s->task->file.data.own_validation ? FST_OK : share_validation(s, cloud, 0, err);
-    for (size_t k = 0; !st && !s->task->file.data.own_validation && k < s->edges; k++)
-        st = share_validation(s, &s->edge[k], k + 1, err);
+    for (size_t k = 0; !st && !s->task->file.data.own_validation && k < s->data.edges; k++)
+        st = share_validation(s, &s->data.edge[k], k + 1, err);
     return st;
 }
 
@@ -308,21 +309,21 @@ static fst_status shares_dealt(struct session *s, struct share *cloud, fst_error
                                  .val = s->task->file.data.validation,
                                  .seed = (uint64_t)s->task->file.seed};
     fst_tiers tiers = {0};
-    fst_status st = fst_tiers_make(&tiers, s->train, &spec, err);
+    fst_status st = fst_tiers_make(&tiers, s->data.train, &spec, err);
     if (st)
         return fst_fail_in(err, st, "topology");
     st = take_share(&tiers, NULL, 0, cloud, err);
-    for (size_t k = 0; !st && !all && k < s->edges; k++)
-        st = take_share(&tiers, NULL, (int32_t)k + 1, &s->edge[k], err);
+    for (size_t k = 0; !st && !all && k < s->data.edges; k++)
+        st = take_share(&tiers, NULL, (int32_t)k + 1, &s->data.edge[k], err);
     fst_tiers_release(&tiers);
-    if (!st && !all && !s->task->file.stages.has_federated_train)
+    if (!st && !all && !fst__has_kind(&s->task->file, "federated_train"))
         fst_log(FST_LOG_WARN,
                 "%zu of %zu training samples belong to the edges, where no stage trains: topology.cloud_share: 1 gives "
                 "them to the cloud",
-                s->train->count - cloud->learn - cloud->validate, s->train->count);
+                s->data.train->count - cloud->learn - cloud->validate, s->data.train->count);
     if (!st && !cloud->learn)
         st = fst_fail(err, FST_E_CONFIG, "topology.cloud_share: %g of %zu training samples leaves none to the cloud",
-                      t->cloud_share, s->train->count);
+                      t->cloud_share, s->data.train->count);
     return st;
 }
 
@@ -330,27 +331,27 @@ static fst_status shares_dealt(struct session *s, struct share *cloud, fst_error
 static fst_status check_validation(const struct session *s, fst_error *err)
 {
     double share = s->task->file.data.validation;
-    size_t learn = s->learn, validate = s->validate;
-    for (size_t k = 0; k < s->edges; k++) {
-        learn += s->edge[k].learn;
-        validate += s->edge[k].validate;
+    size_t learn = s->data.cloud.learn, validate = s->data.cloud.validate;
+    for (size_t k = 0; k < s->data.edges; k++) {
+        learn += s->data.edge[k].learn;
+        validate += s->data.edge[k].validate;
     }
     if (share == 0 || validate)
         return FST_OK;
     return fst_fail(err, FST_E_CONFIG, "data.validation: %g of %zu samples%s leaves none to validate on", share, learn,
-                    s->train->group ? " in whole bursts" : "");
+                    s->data.train->group ? " in whole bursts" : "");
 }
 
 static fst_status share_out(struct session *s, const struct pieces *p, fst_error *err)
 {
     const struct task_file *f = &s->task->file;
     struct share all = {0};
-    s->edges = f->has_topology ? (size_t)f->topology.edges : 0;
-    bool dealt = s->edges && !f->data.edge_path_count && !f->data.own_validation;
+    s->data.edges = f->has_topology ? (size_t)f->topology.edges : 0;
+    bool dealt = s->data.edges && !f->data.edge_path_count && !f->data.own_validation;
     fst_status st = dealt ? shares_dealt(s, &all, err) : shares_of_pieces(s, p, &all, err);
-    s->order = all.index;
-    s->learn = all.learn;
-    s->validate = all.validate;
+    s->data.cloud.index = all.index;
+    s->data.cloud.learn = all.learn;
+    s->data.cloud.validate = all.validate;
     return st ? st : check_validation(s, err);
 }
 
@@ -376,9 +377,9 @@ int fst__missing_of(const fst_source *t, const uint32_t *index, size_t n, char *
     return missing;
 }
 
-int fst__missing_classes(const struct session *s, const struct share *h, char *out, size_t size)
+int fst__missing_classes(const struct samples *d, const struct share *h, char *out, size_t size)
 {
-    return fst__missing_of(s->train, h->index, h->learn, out, size);
+    return fst__missing_of(d->train, h->index, h->learn, out, size);
 }
 
 void fst__share_digest(const struct share *h, char out[FST_DIGEST_HEX])
@@ -399,15 +400,15 @@ static fst_status make_transform(struct session *s, fst_error *err)
     fst_transform t = {.crop_padding = (int)d->crop_padding, .flip = d->flip, .fingerprint = d->fingerprint};
     if (d->has_normalise) {
         t.channels = (int)d->normalise.mean_count;
-        if (t.channels != 1 && t.channels != s->train->shape.dim[0])
+        if (t.channels != 1 && t.channels != s->data.train->shape.dim[0])
             return fst_fail(err, FST_E_CONFIG, "data.normalise has %d values, the samples have %lld channels",
-                            t.channels, (long long)s->train->shape.dim[0]);
+                            t.channels, (long long)s->data.train->shape.dim[0]);
         for (int i = 0; i < t.channels; i++) {
             t.mean[i] = (float)d->normalise.mean[i];
             t.std[i] = (float)d->normalise.std[i];
         }
     }
-    s->transform = t;
+    s->data.transform = t;
     return FST_OK;
 }
 
@@ -436,8 +437,8 @@ static fst_status check_splits(const struct session *s, const struct pieces *p, 
     char a[64], b[64];
     for (size_t i = 0; i < p->n; i++) {
         const struct piece *x = &p->at[i];
-        if (!strcmp(x->source->digest, s->test->digest))
-            return same_samples(use_of(x, a, sizeof a), "the test samples", x->source, s->test, err);
+        if (!strcmp(x->source->digest, s->data.test->digest))
+            return same_samples(use_of(x, a, sizeof a), "the test samples", x->source, s->data.test, err);
         for (size_t k = 0; k < i; k++) {
             const struct piece *y = &p->at[k];
             bool apart = x->validation != y->validation || (!x->validation && x->edge && y->edge);
@@ -453,14 +454,14 @@ static fst_status join(struct session *s, const struct pieces *p, fst_error *err
 {
     fst_source_part parts[sizeof p->at / sizeof *p->at];
     if (p->n == 1 && !p->at[0].index) {
-        s->train = (fst_source *)p->at[0].source;
+        s->data.train = (fst_source *)p->at[0].source;
         return FST_OK;
     }
     for (size_t i = 0; i < p->n; i++)
         parts[i] = (fst_source_part){p->at[i].source, p->at[i].index, p->at[i].count};
-    fst_status st = fst_source_compose(&s->train, p->at[0].source->name, parts, p->n, err);
+    fst_status st = fst_source_compose(&s->data.train, p->at[0].source->name, parts, p->n, err);
     if (!st)
-        own(s, s->train);
+        own(s, s->data.train);
     return st;
 }
 
@@ -477,7 +478,7 @@ static fst_status open_pieces(struct session *s, struct pieces *p, fst_error *er
         st = open_place(s, p, d->path, 0, err);
     }
     if (!st)
-        st = d->test > 0 ? carve_test(s, p, err) : open_path(s, d->path, "test", &s->test, err);
+        st = d->test > 0 ? carve_test(s, p, err) : open_path(s, d->path, "test", &s->data.test, err);
     for (size_t k = 0; !st && k < d->edge_path_count; k++)
         st = open_place(s, p, d->edge_paths[k], k + 1, err);
     if (!st)
@@ -485,31 +486,46 @@ static fst_status open_pieces(struct session *s, struct pieces *p, fst_error *er
     return st ? st : join(s, p, err);
 }
 
+void fst__samples_release(struct samples *d)
+{
+    while (d->nowned > 0)
+        fst_source_close(d->owned[--d->nowned]);
+    fst_free(d->cloud.index);
+    fst_free(d->first.index);
+    for (size_t k = 0; k < d->edges; k++)
+        fst_free(d->edge[k].index);
+    fst_free(d->made.x);
+    fst_free(d->made.labels);
+    fst_free(d->made.snr);
+    fst_free(d->made.burst);
+}
+
 fst_status fst__session_open_data(struct session *s, fst_error *err)
 {
     char a[64], b[64];
     struct pieces p = {.n = 0};
     fst_status st = open_pieces(s, &p, err);
-    if (!st && (!fst_shape_equal(&s->train->shape, &s->test->shape) || s->test->classes > s->train->classes))
+    if (!st && (!fst_shape_equal(&s->data.train->shape, &s->data.test->shape) ||
+                s->data.test->classes > s->data.train->classes))
         st = fst_fail(err, FST_E_MISMATCH, "training samples are %s with %d classes, test samples %s with %d",
-                      fst_shape_text(&s->train->shape, a, sizeof a), s->train->classes,
-                      fst_shape_text(&s->test->shape, b, sizeof b), s->test->classes);
-    if (!st && s->train->dtype != s->test->dtype) /* bytes are scaled, floats are not */
+                      fst_shape_text(&s->data.train->shape, a, sizeof a), s->data.train->classes,
+                      fst_shape_text(&s->data.test->shape, b, sizeof b), s->data.test->classes);
+    if (!st && s->data.train->dtype != s->data.test->dtype) /* bytes are scaled, floats are not */
         st =
             fst_fail(err, FST_E_MISMATCH,
                      "training samples are %s, test samples %s: U8 is scaled to 0 ... 1, floats are taken as they are; "
                      "save both in one type",
-                     fst_dtype_name(s->train->dtype), fst_dtype_name(s->test->dtype));
+                     fst_dtype_name(s->data.train->dtype), fst_dtype_name(s->data.test->dtype));
     if (!st)
-        st = fst_source_same_classes(s->train, s->test, err);
+        st = fst_source_same_classes(s->data.train, s->data.test, err);
     if (!st)
         st = make_transform(s, err);
     if (!st)
         st = share_out(s, &p, err);
     if (p.n) { /* only the first is ever a part */
-        s->first.source = p.at[0].source;
-        s->first.index = p.at[0].index;
-        s->first.count = p.at[0].count;
+        s->data.first.source = p.at[0].source;
+        s->data.first.index = p.at[0].index;
+        s->data.first.count = p.at[0].count;
     }
     return st;
 }

@@ -12,12 +12,13 @@ static json_t *real_or_null(double x)
     return isfinite(x) ? json_real(x) : json_null();
 }
 
-static json_t *step_json(const struct session *s, enum step step)
+static json_t *step_json(const struct session *s, const struct step *step)
 {
-    const struct record *r = &s->records[step];
+    const struct record *r = &step->record;
     char *path = fst__step_path(s, step, r->artifact);
     json_t *file = json_pack("{s:s, s:s}", "path", path ? path : "", "digest", r->digest);
     json_t *j = json_object();
+    json_object_set_new(j, "kind", json_string(step->stage->kind->name));
     json_object_set_new(j, "accuracy", real_or_null(r->accuracy));
     json_object_set_new(j, "loss", real_or_null(r->loss));
     if (r->has_model) {
@@ -44,12 +45,12 @@ static json_t *step_json(const struct session *s, enum step step)
 static json_t *places_json(const struct session *s)
 {
     json_t *list = json_array();
-    for (size_t k = 0; k <= s->edges; k++) {
-        const struct share cloud = {s->order, s->learn, s->validate}, *h = k ? &s->edge[k - 1] : &cloud;
+    for (size_t k = 0; k <= s->data.edges; k++) {
+        const struct share *h = k ? &s->data.edge[k - 1] : &s->data.cloud;
         char name[32] = "cloud", missing[200];
         if (k)
             snprintf(name, sizeof name, "edge %zu", k);
-        fst__missing_classes(s, h, missing, sizeof missing);
+        fst__missing_classes(&s->data, h, missing, sizeof missing);
         json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:s}", "place", name, "samples", (json_int_t)h->learn,
                                               "validation", (json_int_t)h->validate, "missing_classes", missing));
     }
@@ -69,13 +70,15 @@ static fst_status write_changed(const char *path, const char *text, fst_error *e
 /* What the reports of the cascade's stages say first. */
 static json_t *cascade_json(const struct session *s)
 {
-    static const enum step steps[] = {STEP_EDGE, STEP_CLOUD, STEP_DIRECT};
     json_t *all = json_object();
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
-        char *path = s->done[steps[i]] ? fst__step_path(s, steps[i], "report.json") : NULL;
+    for (size_t i = 0; i < s->steps; i++) {
+        const struct step *step = &s->step[i];
+        enum leaves what = step->stage->kind->leaves;
+        bool wanted = step->done && what >= FST__LEAVES_ANSWERS;
+        char *path = wanted ? fst__step_path(s, step, "report.json") : NULL;
         json_t *report = path ? json_load_file(path, 0, NULL) : NULL, *figures = json_object_get(report, "summary");
         if (figures)
-            json_object_set(all, fst__step_names[steps[i]], figures);
+            json_object_set(all, step->stage->name, figures);
         json_decref(report);
         fst_free(path);
     }
@@ -85,22 +88,23 @@ static json_t *cascade_json(const struct session *s)
 fst_status fst__summary_write(const struct session *s, fst_error *err)
 {
     json_t *stages = json_object();
-    for (int i = 0; i < STEPS; i++)
-        if (s->done[i])
-            json_object_set_new(stages, fst__step_names[i], step_json(s, (enum step)i));
-    json_t *j = json_pack("{s:s, s:s, s:I, s:s, s:s, s:{s:s, s:s, s:I, s:I}, s:o}", "format", "fedstill-summary-1",
-                          "task", s->task->file.name, "seed", (json_int_t)s->task->file.seed, "version", FST_VERSION,
-                          "backend", fst_backend_describe(s->backend), "data", "train_digest", s->train->digest,
-                          "test_digest", s->test->digest, "train_samples", (json_int_t)s->learn, "test_samples",
-                          (json_int_t)s->test->count, "stages", stages);
+    for (size_t i = 0; i < s->steps; i++)
+        if (s->step[i].done)
+            json_object_set_new(stages, s->step[i].stage->name, step_json(s, &s->step[i]));
+    json_t *j =
+        json_pack("{s:s, s:s, s:I, s:s, s:s, s:{s:s, s:s, s:I, s:I}, s:o}", "format", "fedstill-summary-1", "task",
+                  s->task->file.name, "seed", (json_int_t)s->task->file.seed, "version", FST_VERSION, "backend",
+                  fst_backend_describe(s->machine.backend), "data", "train_digest", s->data.train->digest,
+                  "test_digest", s->data.test->digest, "train_samples", (json_int_t)s->data.cloud.learn, "test_samples",
+                  (json_int_t)s->data.test->count, "stages", stages);
     json_t *cascade = cascade_json(s);
     if (j && json_object_size(cascade))
         json_object_set(j, "cascade", cascade);
     json_decref(cascade);
-    if (j && s->edges)
+    if (j && s->data.edges)
         json_object_set_new(j, "places", places_json(s));
     if (j && s->task->file.precision != FST_PRECISION_F32)
-        json_object_set_new(j, "precision", json_string(fst_precision_name(s->precision)));
+        json_object_set_new(j, "precision", json_string(fst_precision_name(s->machine.precision)));
     char *text = j ? json_dumps(j, JSON_INDENT(2) | JSON_PRESERVE_ORDER) : NULL;
     char *path = fst_path_join(s->task->output, "summary.json");
     fst_status st = text && path ? write_changed(path, text, err) : fst_fail_memory(err, 4096);

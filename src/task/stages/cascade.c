@@ -27,16 +27,15 @@ struct settings { /* of a tier's computing */
     int threads, runs, repeats;
 };
 
-static struct settings edge_settings(const struct session *s)
+static struct settings edge_settings(const struct session *s, const struct edge_infer_section *e)
 {
-    const struct edge_infer_section *e = &s->task->file.stages.edge_infer;
-    return (struct settings){(size_t)e->batch_size, e->threads ? (int)e->threads : s->threads, (int)e->runs,
+    return (struct settings){(size_t)e->batch_size, e->threads ? (int)e->threads : s->machine.threads, (int)e->runs,
                              (int)e->repeats};
 }
 
 static struct settings cloud_settings(const struct session *s, const struct cloud_infer_section *c)
 {
-    return (struct settings){(size_t)c->batch_size, c->threads ? (int)c->threads : s->threads, (int)c->runs,
+    return (struct settings){(size_t)c->batch_size, c->threads ? (int)c->threads : s->machine.threads, (int)c->runs,
                              (int)c->repeats};
 }
 
@@ -48,8 +47,8 @@ static fst_measure_spec spec_of(struct session *s, const struct settings *how, c
                               .count = count,
                               .batch_size = how->batch,
                               .threads = how->threads,
-                              .backend = s->backend,
-                              .precision = s->precision,
+                              .backend = s->machine.backend,
+                              .precision = s->machine.precision,
                               .repeats = how->repeats,
                               .temperature = 1,
                               .progress = progress,
@@ -92,34 +91,36 @@ static fst_status measure(const struct session *s, const struct tier_model *m, f
 /* ---- device_load --------------------------------------------------------------------------------------- */
 
 /* Deals the test samples evenly, bursts whole. */
-static fst_status deal_out(const struct session *s, size_t devices, fst_partition *out, fst_error *err)
+static fst_status deal_out(const struct session *s, const struct step *own, size_t devices, fst_partition *out,
+                           fst_error *err)
 {
     fst_partition_spec spec = {.kind = FST_PARTITION_IID,
                                .clients = (int)devices,
-                               .seed = fst__step_seed(s, STEP_DEVICES, "deal", 0),
+                               .seed = fst__step_seed(s, own, "deal", 0),
                                .whose = "devices"};
-    fst_status st = fst_partition_make(out, s->test, &spec, err);
+    fst_status st = fst_partition_make(out, s->data.test, &spec, err);
     return st ? fst_fail_in(err, st, "the shares of %zu devices of the test samples", devices) : FST_OK;
 }
 
-fst_status fst__check_devices(const struct session *s, fst_error *err)
+fst_status fst__check_devices(const struct session *s, const struct step *own, fst_error *err)
 {
     struct topology_section t;
     fst_partition p = {0};
     fst_status st = fst__tiers(&s->task->file, &t, err);
     if (!st)
-        st = deal_out(s, (size_t)t.devices, &p, err);
+        st = deal_out(s, own, (size_t)t.devices, &p, err);
     fst_partition_release(&p);
     return st;
 }
 
 /* A device keeps the first of its own, in their order. */
-static fst_status deal(const struct session *s, struct batches *b, size_t devices, fst_error *err)
+static fst_status deal(const struct session *s, const struct step *own, struct batches *b, size_t devices,
+                       fst_error *err)
 {
-    const struct device_load_section *d = &s->task->file.stages.device_load;
-    size_t n = s->test->count, most = d->num_batches ? (size_t)(d->num_batches * d->batch_size) : n;
+    const struct device_load_section *d = own->stage->settings;
+    size_t n = s->data.test->count, most = d->num_batches ? (size_t)(d->num_batches * d->batch_size) : n;
     fst_partition p = {0};
-    fst_status st = deal_out(s, devices, &p, err);
+    fst_status st = deal_out(s, own, devices, &p, err);
     if (st)
         return st;
     if (d->max_files && (size_t)d->max_files < most)
@@ -137,19 +138,19 @@ static fst_status deal(const struct session *s, struct batches *b, size_t device
     return st;
 }
 
-fst_status fst__step_devices(struct session *s, struct record *r, fst_error *err)
+fst_status fst__deal_devices(struct session *s, struct step *own, struct record *r, fst_error *err)
 {
     double start = fst_clock_seconds();
     struct topology_section t;
     struct batches b = {0};
     fst_status st = fst__tiers(&s->task->file, &t, err);
     if (!st)
-        st = deal(s, &b, (size_t)t.devices, err);
+        st = deal(s, own, &b, (size_t)t.devices, err);
     if (!st)
-        st = fst__batches_write(s, &b, r, err);
+        st = fst__batches_write(s, own, &b, r, err);
     r->samples = (int64_t)b.count;
     r->accuracy = r->loss = NAN;
-    r->bytes_up = (uint64_t)b.count * fst_source_sample_bytes(s->test);
+    r->bytes_up = (uint64_t)b.count * fst_source_sample_bytes(s->data.test);
     r->seconds = fst_clock_seconds() - start;
     fst__batches_release(&b);
     return st;
@@ -160,7 +161,7 @@ fst_status fst__step_devices(struct session *s, struct record *r, fst_error *err
 /* What a report is made of; owns what fst__works_release frees. */
 struct works {
     struct session *s;
-    enum step step;
+    const struct step *step;
     struct batches b;
     struct tier_model edge_model, cloud_model;
     struct edge_result edge;
@@ -187,7 +188,7 @@ static void works_release(struct works *w)
     fst_free(w);
 }
 
-static fst_status works_new(struct works **out, struct session *s, enum step step, fst_error *err)
+static fst_status works_new(struct works **out, struct session *s, const struct step *step, fst_error *err)
 {
     struct works *w = fst_calloc(1, sizeof *w);
     if (!w)
@@ -195,7 +196,7 @@ static fst_status works_new(struct works **out, struct session *s, enum step ste
     w->s = s;
     w->step = step;
     w->edge.temperature = 1;
-    fst_status st = fst__batches_read(s, &w->b, err);
+    fst_status st = fst__batches_read(s, step, &w->b, err);
     if (st)
         works_release(w);
     else
@@ -203,11 +204,17 @@ static fst_status works_new(struct works **out, struct session *s, enum step ste
     return st;
 }
 
+/* What edge_infer knows of the cloud's computing. */
+static const struct cloud_infer_section *cloud_of(const struct works *w)
+{
+    return fst__stage_read(w->step->stage, "cloud", 0)->settings;
+}
+
 static fst_cascade_input input_of(const struct works *w, const float *edge, const float *cloud, double threshold,
                                   double snr_bin)
 {
     return (fst_cascade_input){.samples = w->b.count,
-                               .classes = w->s->train->classes,
+                               .classes = w->s->data.train->classes,
                                .edge = edge,
                                .cloud = cloud,
                                .cloud_known = w->known,
@@ -243,8 +250,8 @@ static fst_cascade_report report_of(const struct works *w, fst_report_route rout
                                 .cloud_model = w->cloud_model.name,
                                 .edge_digest = w->edge_model.digest,
                                 .cloud_digest = w->cloud_model.digest,
-                                .data_digest = w->s->test->digest,
-                                .class_names = w->s->train->class_names,
+                                .data_digest = w->s->data.test->digest,
+                                .class_names = w->s->data.train->class_names,
                                 .cascade = &w->cascade,
                                 .calibration = w->edge.calibrated ? &w->edge.calibration : NULL,
                                 .choice = route == FST_REPORT_CLOUD_ONLY ? NULL : &w->edge.choice,
@@ -296,11 +303,11 @@ static void trial_release(struct trial *t)
 static fst_status trial_init(struct works *w, struct trial *t, fst_error *err)
 {
     struct session *s = w->s;
-    const struct edge_infer_section *e = &s->task->file.stages.edge_infer;
-    struct settings how = edge_settings(s);
+    const struct edge_infer_section *e = w->step->stage->settings;
+    struct settings how = edge_settings(s, e);
     bool wanted = e->calibrate || e->threshold.has_target_accuracy || e->threshold.has_target_offload;
-    t->index = s->order + s->learn;
-    t->count = wanted ? s->validate : 0;
+    t->index = s->data.cloud.index + s->data.cloud.learn;
+    t->count = wanted ? s->data.cloud.validate : 0;
     t->labels = fst_calloc(t->count + 1, sizeof *t->labels);
     t->confidence = fst_calloc(t->count + 1, sizeof *t->confidence);
     t->edge_right = fst_calloc(t->count + 1, 1);
@@ -308,11 +315,13 @@ static fst_status trial_init(struct works *w, struct trial *t, fst_error *err)
     if (!t->labels || !t->confidence || !t->edge_right || !t->cloud_right)
         return fst_fail_memory(err, t->count * sizeof *t->confidence);
     for (size_t i = 0; i < t->count; i++)
-        t->labels[i] = s->train->labels[t->index[i]];
+        t->labels[i] = s->data.train->labels[t->index[i]];
     if (!t->count)
         return FST_OK;
-    fst_measure_spec spec = spec_of(s, &how, s->train, t->index, t->count);
-    return logits_of(s, &w->edge_model, &spec, "edge_infer: validation", &t->logits, err);
+    fst_measure_spec spec = spec_of(s, &how, s->data.train, t->index, t->count);
+    char label[80];
+    snprintf(label, sizeof label, "%s: validation", w->step->stage->name);
+    return logits_of(s, &w->edge_model, &spec, label, &t->logits, err);
 }
 
 static void mark_right(const float *logits, const int32_t *labels, size_t n, int classes, uint8_t *right)
@@ -327,12 +336,14 @@ static void mark_right(const float *logits, const int32_t *labels, size_t n, int
 static fst_status ask_teacher(struct works *w, struct trial *t, fst_error *err)
 {
     struct session *s = w->s;
-    struct settings how = cloud_settings(s, &s->task->file.stages.cloud_infer);
+    struct settings how = cloud_settings(s, cloud_of(w));
     float *logits = NULL;
-    fst_measure_spec spec = spec_of(s, &how, s->train, t->index, t->count);
-    fst_status st = logits_of(s, &w->cloud_model, &spec, "edge_infer: teacher on validation", &logits, err);
+    fst_measure_spec spec = spec_of(s, &how, s->data.train, t->index, t->count);
+    char label[80];
+    snprintf(label, sizeof label, "%s: teacher on validation", w->step->stage->name);
+    fst_status st = logits_of(s, &w->cloud_model, &spec, label, &logits, err);
     if (!st)
-        mark_right(logits, t->labels, t->count, s->train->classes, t->cloud_right);
+        mark_right(logits, t->labels, t->count, s->data.train->classes, t->cloud_right);
     fst_free(logits);
     return st;
 }
@@ -340,22 +351,25 @@ static fst_status ask_teacher(struct works *w, struct trial *t, fst_error *err)
 static fst_status calibrate(struct works *w, const struct trial *t, fst_error *err)
 {
     const struct session *s = w->s;
-    if (!s->task->file.stages.edge_infer.calibrate)
+    const struct edge_infer_section *e = w->step->stage->settings;
+    if (!e->calibrate)
         return FST_OK;
     if (!t->count) {
-        fst_log(FST_LOG_WARN, "edge_infer: there are no validation samples (data.validation) to calibrate confidences "
-                              "on: the temperature stays 1");
+        fst_log(FST_LOG_WARN,
+                "%s: there are no validation samples (data.validation) to calibrate confidences on: the temperature "
+                "stays 1",
+                w->step->stage->name);
         return FST_OK;
     }
-    fst_status st = fst_calibrate(&w->edge.calibration, t->logits, t->labels, t->count, s->train->classes, err);
+    fst_status st = fst_calibrate(&w->edge.calibration, t->logits, t->labels, t->count, s->data.train->classes, err);
     if (st)
         return st;
     w->edge.calibrated = true;
     if (w->edge.calibration.at_limit)
         fst_log(FST_LOG_WARN,
-                "edge_infer: on %zu validation samples the confidences fit ever better towards temperature "
+                "%s: on %zu validation samples the confidences fit ever better towards temperature "
                 "%g, as they do when %s: the temperature stays 1",
-                t->count, w->edge.calibration.temperature,
+                w->step->stage->name, t->count, w->edge.calibration.temperature,
                 w->edge.calibration.temperature < 1 ? "no answer is wrong" : "answers are no better than guesses");
     else
         w->edge.temperature = w->edge.calibration.temperature;
@@ -367,7 +381,7 @@ static fst_status calibrate(struct works *w, const struct trial *t, fst_error *e
 static fst_status choose(struct works *w, struct trial *t, double *confidence, fst_error *err)
 {
     struct session *s = w->s;
-    const struct edge_infer_section *e = &s->task->file.stages.edge_infer;
+    const struct edge_infer_section *e = w->step->stage->settings;
     const struct threshold_section *h = &e->threshold;
     fst_threshold_kind kind = h->has_target_accuracy  ? FST_THRESHOLD_ACCURACY
                               : h->has_target_offload ? FST_THRESHOLD_OFFLOAD
@@ -376,22 +390,21 @@ static fst_status choose(struct works *w, struct trial *t, double *confidence, f
     const double values[] = {h->has_value ? h->value : FST__THRESHOLD, h->target_accuracy, h->target_offload,
                              h->target_time};
     fst_threshold_input in = {t->count, t->confidence, t->edge_right, t->cloud_right, NULL, NULL};
-    fst_status st =
-        fst_confidence(w->edge.kind, t->logits, t->count, s->train->classes, w->edge.temperature, t->confidence, err);
+    fst_status st = fst_confidence(w->edge.kind, t->logits, t->count, s->data.train->classes, w->edge.temperature,
+                                   t->confidence, err);
     if (!st && kind == FST_THRESHOLD_ACCURACY) {
-        mark_right(t->logits, t->labels, t->count, s->train->classes, t->edge_right);
+        mark_right(t->logits, t->labels, t->count, s->data.train->classes, t->edge_right);
         st = ask_teacher(w, t, err);
     }
     if (kind == FST_THRESHOLD_TIME) {
         w->clock.confidence = confidence;
         in = (fst_threshold_input){w->b.count, confidence, NULL, NULL, fst__clock_seconds, &w->clock};
-        fst__clock_set(&w->clock, &w->edge.runs[0], &w->cloud_runs[0],
-                       (size_t)s->task->file.stages.cloud_infer.batch_size);
+        fst__clock_set(&w->clock, &w->edge.runs[0], &w->cloud_runs[0], (size_t)cloud_of(w)->batch_size);
     }
     if (!st)
         st = fst_threshold_choose(&w->edge.choice, kind, values[kind], &in, err);
     if (!st && !w->edge.choice.met)
-        fst_log(FST_LOG_WARN, "edge_infer: the target %s of %g cannot be met: %g is the closest, %g off",
+        fst_log(FST_LOG_WARN, "%s: the target %s of %g cannot be met: %g is the closest, %g off", w->step->stage->name,
                 fst_threshold_name(kind), w->edge.choice.target, w->edge.choice.reached, w->edge.choice.gap);
     return st;
 }
@@ -399,18 +412,18 @@ static fst_status choose(struct works *w, struct trial *t, double *confidence, f
 static fst_status measure_tiers(struct works *w, fst_error *err)
 {
     struct session *s = w->s;
-    const struct edge_infer_section *e = &s->task->file.stages.edge_infer;
-    struct settings how = edge_settings(s);
-    fst_measure_spec spec = spec_of(s, &how, s->test, w->b.index, w->b.count);
+    const struct edge_infer_section *e = w->step->stage->settings;
+    struct settings how = edge_settings(s, e);
+    fst_measure_spec spec = spec_of(s, &how, s->data.test, w->b.index, w->b.count);
     spec.planning = true;
     spec.kind = (fst_confidence_kind)e->confidence;
     spec.singles = SINGLES;
     fst_status st = measure(s, &w->edge_model, spec, &how, w->edge.runs, &w->edge.run_count, err);
     if (st || !e->threshold.has_target_time)
         return st;
-    how = cloud_settings(s, &s->task->file.stages.cloud_infer);
+    how = cloud_settings(s, cloud_of(w));
     how.runs = 1;
-    spec = spec_of(s, &how, s->test, w->b.index, w->b.count);
+    spec = spec_of(s, &how, s->data.test, w->b.index, w->b.count);
     return measure(s, &w->cloud_model, spec, &how, w->cloud_runs, &w->cloud_run_count, err);
 }
 
@@ -423,7 +436,7 @@ static fst_status decide(struct works *w, fst_error *err)
     if (!st)
         st = calibrate(w, &t, err);
     if (!st)
-        st = fst_confidence(w->edge.kind, w->edge.logits, w->b.count, w->s->train->classes, w->edge.temperature,
+        st = fst_confidence(w->edge.kind, w->edge.logits, w->b.count, w->s->data.train->classes, w->edge.temperature,
                             confidence, err);
     if (!st)
         st = choose(w, &t, confidence, err);
@@ -445,14 +458,14 @@ static fst_status edge_files(struct works *w, struct record *r, double start, fs
     report.low_confidence = low;
     report.cloud_model = report.cloud_digest = NULL;
     report.cloud_runs = 0;
-    struct answers a = {&w->b, &w->edge_model, w->s->train->classes, w->edge.logits, &w->cascade, &w->edge, below};
+    struct answers a = {&w->b, &w->edge_model, w->s->data.train->classes, w->edge.logits, &w->cascade, &w->edge, below};
     snprintf(r->artifact, sizeof r->artifact, "predictions.safetensors");
     snprintf(r->extra, sizeof r->extra, "report.json");
-    fst_status st = fst__answers_write(w->s, STEP_EDGE, &a, r->digest, err);
+    fst_status st = fst__answers_write(w->s, w->step, &a, r->digest, err);
     if (!st)
-        st = fst__report_write(w->s, STEP_EDGE, &report, r->extra_digest, err);
+        st = fst__report_write(w->s, w->step, &report, r->extra_digest, err);
     fill_record(w, r, start);
-    r->bytes_up = (uint64_t)low * fst_source_sample_bytes(w->s->test);
+    r->bytes_up = (uint64_t)low * fst_source_sample_bytes(w->s->data.test);
     fst_free(below);
     return st;
 }
@@ -460,17 +473,17 @@ static fst_status edge_files(struct works *w, struct record *r, double start, fs
 static fst_status edge_work(struct works *w, struct record *r, double start, fst_error *err)
 {
     struct session *s = w->s;
-    const struct edge_infer_section *e = &s->task->file.stages.edge_infer;
-    struct settings how = edge_settings(s);
+    const struct edge_infer_section *e = w->step->stage->settings;
+    struct settings how = edge_settings(s, e);
     w->edge.kind = (fst_confidence_kind)e->confidence;
-    fst_status st = fst__tier_model(s, STEP_EDGE, &w->edge_model, err);
+    fst_status st = fst__tier_model(s, w->step, "model", &w->edge_model, err);
     if (!st && fst__needs_teacher(e))
-        st = fst__tier_model(s, STEP_CLOUD, &w->cloud_model, err);
+        st = fst__tier_model(s, w->step, FST__TEACHER, &w->cloud_model, err);
     if (!st)
-        st = fst__clock_init(s, &w->b, NULL, &w->clock, err);
+        st = fst__clock_init(s, w->step, &w->b, NULL, &w->clock, err);
     if (!st) {
-        fst_measure_spec spec = spec_of(s, &how, s->test, w->b.index, w->b.count);
-        st = logits_of(s, &w->edge_model, &spec, "edge_infer", &w->edge.logits, err);
+        fst_measure_spec spec = spec_of(s, &how, s->data.test, w->b.index, w->b.count);
+        st = logits_of(s, &w->edge_model, &spec, w->step->stage->name, &w->edge.logits, err);
     }
     if (!st)
         st = measure_tiers(w, err);
@@ -486,11 +499,11 @@ static fst_status edge_work(struct works *w, struct record *r, double start, fst
     return st ? st : edge_files(w, r, start, err);
 }
 
-fst_status fst__step_edge(struct session *s, struct record *r, fst_error *err)
+fst_status fst__infer_edge(struct session *s, struct step *own, struct record *r, fst_error *err)
 {
     double start = fst_clock_seconds();
     struct works *w = NULL;
-    fst_status st = works_new(&w, s, STEP_EDGE, err);
+    fst_status st = works_new(&w, s, own, err);
     if (st)
         return st;
     st = edge_work(w, r, start, err);
@@ -504,7 +517,7 @@ fst_status fst__step_edge(struct session *s, struct record *r, fst_error *err)
 static fst_status teach(struct works *w, const struct settings *how, const uint8_t *wanted, fst_error *err)
 {
     struct session *s = w->s;
-    size_t k = (size_t)s->train->classes, n = 0;
+    size_t k = (size_t)s->data.train->classes, n = 0;
     uint32_t *subset = fst_calloc(w->b.count + 1, sizeof *subset);
     float *some = NULL;
     w->cloud_logits = fst_calloc(w->b.count * k + 1, sizeof *w->cloud_logits);
@@ -515,8 +528,8 @@ static fst_status teach(struct works *w, const struct settings *how, const uint8
     for (size_t i = 0; i < w->b.count; i++)
         if (!wanted || wanted[i])
             subset[n++] = w->b.index[i];
-    fst_measure_spec spec = spec_of(s, how, s->test, subset, n);
-    fst_status st = n ? logits_of(s, &w->cloud_model, &spec, fst__step_names[w->step], &some, err) : FST_OK;
+    fst_measure_spec spec = spec_of(s, how, s->data.test, subset, n);
+    fst_status st = n ? logits_of(s, &w->cloud_model, &spec, w->step->stage->name, &some, err) : FST_OK;
     for (size_t i = 0, from = 0; !st && i < w->b.count; i++)
         if (!wanted || wanted[i])
             memcpy(w->cloud_logits + i * k, some + from++ * k, k * sizeof *some);
@@ -527,7 +540,7 @@ static fst_status teach(struct works *w, const struct settings *how, const uint8
 
 static fst_status measure_cloud(struct works *w, const struct settings *how, fst_error *err)
 {
-    fst_measure_spec spec = spec_of(w->s, how, w->s->test, w->b.index, w->b.count);
+    fst_measure_spec spec = spec_of(w->s, how, w->s->data.test, w->b.index, w->b.count);
     return measure(w->s, &w->cloud_model, spec, how, w->cloud_runs, &w->cloud_run_count, err);
 }
 
@@ -538,7 +551,7 @@ static fst_status sent(struct works *w, fst_error *err)
     w->known = fst_calloc(w->b.count + 1, 1);
     fst_status st = confidence && w->known ? FST_OK : fst_fail_memory(err, w->b.count * sizeof *confidence);
     if (!st)
-        st = fst_confidence(w->edge.kind, w->edge.logits, w->b.count, w->s->train->classes, w->edge.temperature,
+        st = fst_confidence(w->edge.kind, w->edge.logits, w->b.count, w->s->data.train->classes, w->edge.temperature,
                             confidence, err);
     for (size_t i = 0; !st && i < w->b.count; i++)
         w->known[i] = confidence[i] < w->edge.choice.value;
@@ -552,8 +565,8 @@ static fst_status evaluate_cascade(struct works *w, const struct cloud_infer_sec
     double *confidence = fst_calloc(w->b.count + 1, sizeof *confidence);
     if (!confidence)
         return fst_fail_memory(err, w->b.count * sizeof *confidence);
-    fst_status st = fst_confidence(w->edge.kind, w->edge.logits, w->b.count, w->s->train->classes, w->edge.temperature,
-                                   confidence, err);
+    fst_status st = fst_confidence(w->edge.kind, w->edge.logits, w->b.count, w->s->data.train->classes,
+                                   w->edge.temperature, confidence, err);
     w->clock.confidence = confidence;
     fst__clock_set(&w->clock, &w->edge.runs[0], &w->cloud_runs[0], (size_t)c->batch_size);
     in.seconds = fst__clock_seconds;
@@ -568,7 +581,7 @@ static fst_status evaluate_cascade(struct works *w, const struct cloud_infer_sec
 static fst_status final_files(struct works *w, fst_report_route route, struct record *r, double start, fst_error *err)
 {
     fst_cascade_report report = report_of(w, route);
-    struct answers a = {&w->b, &w->cloud_model, w->s->train->classes, NULL, &w->cascade, NULL, NULL};
+    struct answers a = {&w->b, &w->cloud_model, w->s->data.train->classes, NULL, &w->cascade, NULL, NULL};
     a.offloaded = route == FST_REPORT_CASCADE ? w->cascade.offloaded : NULL;
     a.logits = route == FST_REPORT_CLOUD_ONLY ? w->cloud_logits : NULL;
     if (route == FST_REPORT_CLOUD_ONLY) {
@@ -581,7 +594,7 @@ static fst_status final_files(struct works *w, fst_report_route route, struct re
     if (!st)
         st = fst__report_write(w->s, w->step, &report, r->digest, err);
     fill_record(w, r, start);
-    r->bytes_up = (uint64_t)w->cascade.all.offloaded * fst_source_sample_bytes(w->s->test);
+    r->bytes_up = (uint64_t)w->cascade.all.offloaded * fst_source_sample_bytes(w->s->data.test);
     r->bytes_down = (uint64_t)w->cascade.all.offloaded * FST__ANSWER_BYTES;
     return st;
 }
@@ -589,15 +602,15 @@ static fst_status final_files(struct works *w, fst_report_route route, struct re
 static fst_status cloud_work(struct works *w, struct record *r, double start, fst_error *err)
 {
     struct session *s = w->s;
-    const struct cloud_infer_section *c = &s->task->file.stages.cloud_infer;
+    const struct cloud_infer_section *c = w->step->stage->settings;
     struct settings how = cloud_settings(s, c);
-    fst_status st = fst__edge_result_read(s, w->b.count, &w->edge, err);
+    fst_status st = fst__edge_result_read(s, w->step, w->b.count, &w->edge, err);
     if (!st)
-        st = fst__tier_model(s, STEP_EDGE, &w->edge_model, err);
+        st = fst__tier_model(s, w->step, FST__STUDENT, &w->edge_model, err);
     if (!st)
-        st = fst__tier_model(s, STEP_CLOUD, &w->cloud_model, err);
+        st = fst__tier_model(s, w->step, "model", &w->cloud_model, err);
     if (!st)
-        st = fst__clock_init(s, &w->b, NULL, &w->clock, err);
+        st = fst__clock_init(s, w->step, &w->b, NULL, &w->clock, err);
     if (!st && !c->compare)
         st = sent(w, err);
     if (!st)
@@ -611,11 +624,11 @@ static fst_status cloud_work(struct works *w, struct record *r, double start, fs
     return st ? st : final_files(w, FST_REPORT_CASCADE, r, start, err);
 }
 
-fst_status fst__step_cloud(struct session *s, struct record *r, fst_error *err)
+fst_status fst__infer_cloud(struct session *s, struct step *own, struct record *r, fst_error *err)
 {
     double start = fst_clock_seconds();
     struct works *w = NULL;
-    fst_status st = works_new(&w, s, STEP_CLOUD, err);
+    fst_status st = works_new(&w, s, own, err);
     if (st)
         return st;
     st = cloud_work(w, r, start, err);
@@ -629,11 +642,11 @@ fst_status fst__step_cloud(struct session *s, struct record *r, fst_error *err)
 static fst_status direct_work(struct works *w, struct record *r, double start, fst_error *err)
 {
     struct session *s = w->s;
-    const struct cloud_infer_section *c = &s->task->file.stages.cloud_direct_infer;
+    const struct cloud_infer_section *c = w->step->stage->settings;
     struct settings how = cloud_settings(s, c);
-    fst_status st = fst__tier_model(s, STEP_DIRECT, &w->cloud_model, err);
+    fst_status st = fst__tier_model(s, w->step, "model", &w->cloud_model, err);
     if (!st)
-        st = fst__clock_init(s, &w->b, NULL, &w->clock, err);
+        st = fst__clock_init(s, w->step, &w->b, NULL, &w->clock, err);
     if (!st)
         st = teach(w, &how, NULL, err);
     if (!st)
@@ -647,11 +660,11 @@ static fst_status direct_work(struct works *w, struct record *r, double start, f
     return st ? st : final_files(w, FST_REPORT_CLOUD_ONLY, r, start, err);
 }
 
-fst_status fst__step_direct(struct session *s, struct record *r, fst_error *err)
+fst_status fst__infer_direct(struct session *s, struct step *own, struct record *r, fst_error *err)
 {
     double start = fst_clock_seconds();
     struct works *w = NULL;
-    fst_status st = works_new(&w, s, STEP_DIRECT, err);
+    fst_status st = works_new(&w, s, own, err);
     if (st)
         return st;
     st = direct_work(w, r, start, err);

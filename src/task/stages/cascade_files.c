@@ -17,20 +17,22 @@ static fst_tensor list(const char *name, fst_dtype type, size_t count, void *dat
     return (fst_tensor){name, type, {1, {(int64_t)count}}, data};
 }
 
-fst_status fst__batches_write(const struct session *s, const struct batches *b, struct record *r, fst_error *err)
+fst_status fst__batches_write(const struct session *s, const struct step *own, const struct batches *b,
+                              struct record *r, fst_error *err)
 {
+    const struct device_load_section *d = own->stage->settings;
     char batch[32];
-    snprintf(batch, sizeof batch, "%lld", (long long)s->task->file.stages.device_load.batch_size);
-    const fst_pair meta[] = {{"format", BATCHES_FORMAT}, {"batch_size", batch}, {"data_digest", s->test->digest}};
+    snprintf(batch, sizeof batch, "%lld", (long long)d->batch_size);
+    const fst_pair meta[] = {{"format", BATCHES_FORMAT}, {"batch_size", batch}, {"data_digest", s->data.test->digest}};
     const fst_tensor t[] = {list("index", FST_U32, b->count, b->index), list("device", FST_U32, b->count, b->device)};
     snprintf(r->artifact, sizeof r->artifact, "batches.safetensors");
-    char *path = fst__step_path(s, STEP_DEVICES, r->artifact);
+    char *path = fst__step_path(s, own, r->artifact);
     fst_status st = path ? fst_safetensors_write(path, meta, 3, t, 2, r->digest, err) : fst_fail_memory(err, 256);
     fst_free(path);
     return st;
 }
 
-fst_status fst__answers_write(const struct session *s, enum step step, const struct answers *a,
+fst_status fst__answers_write(const struct session *s, const struct step *step, const struct answers *a,
                               char digest[FST_DIGEST_HEX], fst_error *err)
 {
     char temperature[40], threshold[40];
@@ -38,7 +40,7 @@ fst_status fst__answers_write(const struct session *s, enum step step, const str
     size_t n = a->b->count, tensors = 0;
     double used = a->edge ? a->edge->choice.value : c->threshold;
     const fst_pair meta[] = {{"format", ANSWERS_FORMAT},
-                             {"data_digest", s->test->digest},
+                             {"data_digest", s->data.test->digest},
                              {"model_digest", a->model->digest},
                              {"confidence", fst_confidence_name(c->kind)},
                              {"temperature", fst__number_text(c->temperature, temperature, sizeof temperature)},
@@ -59,7 +61,7 @@ fst_status fst__answers_write(const struct session *s, enum step step, const str
     return st;
 }
 
-fst_status fst__report_write(const struct session *s, enum step step, const fst_cascade_report *report,
+fst_status fst__report_write(const struct session *s, const struct step *step, const fst_cascade_report *report,
                              char digest[FST_DIGEST_HEX], fst_error *err)
 {
     fst_buf text = {0};
@@ -161,13 +163,12 @@ static bool read_confidence(json_t *j, struct edge_result *e)
            e->temperature > 0;
 }
 
-static fst_status read_report(const struct session *s, struct edge_result *e, fst_error *err)
+static fst_status read_report(const struct session *s, const struct step *from, struct edge_result *e, fst_error *err)
 {
     fst_buf text = {0};
     json_error_t why = {0};
-    char *path = fst__step_path(s, STEP_EDGE, s->records[STEP_EDGE].extra);
-    fst_status st =
-        path ? fst__read_artifact(s, STEP_EDGE, s->records[STEP_EDGE].extra, &text, err) : fst_fail_memory(err, 256);
+    char *path = fst__step_path(s, from, from->record.extra);
+    fst_status st = path ? fst__read_artifact(s, from, from->record.extra, &text, err) : fst_fail_memory(err, 256);
     if (!st)
         st = fst_json_fits(path, text.data, text.len, text.len, err);
     json_t *j = st ? NULL : json_loadb(text.data, text.len, 0, &why);
@@ -183,21 +184,21 @@ static fst_status read_report(const struct session *s, struct edge_result *e, fs
     return st;
 }
 
-static fst_status read_logits(const struct session *s, size_t count, struct edge_result *e, fst_error *err)
+static fst_status read_logits(const struct session *s, const struct step *from, size_t count, struct edge_result *e,
+                              fst_error *err)
 {
     fst_safetensors *f = NULL;
-    size_t i, n = count * (size_t)s->train->classes;
+    size_t i, n = count * (size_t)s->data.train->classes;
     fst_buf bytes = {0};
-    char *path = fst__step_path(s, STEP_EDGE, s->records[STEP_EDGE].artifact);
-    fst_status st = path ? fst__read_artifact(s, STEP_EDGE, s->records[STEP_EDGE].artifact, &bytes, err)
-                         : fst_fail_memory(err, 256);
+    char *path = fst__step_path(s, from, from->record.artifact);
+    fst_status st = path ? fst__read_artifact(s, from, from->record.artifact, &bytes, err) : fst_fail_memory(err, 256);
     if (!st)
         st = fst_safetensors_open_memory(&f, path, bytes.data, bytes.len, err);
     if (!st && (!fst_safetensors_find(f, "logits", &i) || fst_safetensors_at(f, i).shape.rank != 2 ||
                 fst_safetensors_at(f, i).shape.dim[0] != (int64_t)count ||
-                fst_safetensors_at(f, i).shape.dim[1] != s->train->classes))
+                fst_safetensors_at(f, i).shape.dim[1] != s->data.train->classes))
         st = fst_fail(err, FST_E_MISMATCH, "%s: no logits of %zu samples and %d classes", path, count,
-                      s->train->classes);
+                      s->data.train->classes);
     if (!st && !(e->logits = fst_calloc(n + 1, sizeof *e->logits)))
         st = fst_fail_memory(err, n * sizeof *e->logits);
     if (!st)
@@ -208,12 +209,14 @@ static fst_status read_logits(const struct session *s, size_t count, struct edge
     return st;
 }
 
-fst_status fst__edge_result_read(const struct session *s, size_t count, struct edge_result *out, fst_error *err)
+fst_status fst__edge_result_read(const struct session *s, const struct step *own, size_t count, struct edge_result *out,
+                                 fst_error *err)
 {
+    const struct step *from = fst__step_read(s, own, "edge", 0);
     struct edge_result e = {0};
-    fst_status st = read_report(s, &e, err);
+    fst_status st = read_report(s, from, &e, err);
     if (!st)
-        st = read_logits(s, count, &e, err);
+        st = read_logits(s, from, count, &e, err);
     if (st)
         fst_free(e.logits);
     else

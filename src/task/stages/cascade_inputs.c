@@ -4,59 +4,21 @@
 
 #include "cascade.h"
 
-/* ---- which steps -------------------------------------------------------------------------------- */
+/* ---- fingerprints --------------------------------------------------------------------------------- */
 
 bool fst__needs_teacher(const struct edge_infer_section *e)
 {
     return e->threshold.has_target_accuracy || e->threshold.has_target_time;
 }
 
-static const char *model_name(const struct task_file *f, enum step step)
-{
-    const struct stages_section *s = &f->stages;
-    if (step == STEP_EDGE)
-        return s->edge_infer.model ? s->edge_infer.model : s->has_federated_train ? "federated_train" : "edge_kd";
-    const char *name = step == STEP_CLOUD ? s->cloud_infer.model : s->cloud_direct_infer.model;
-    return name ? name : "cloud_pretrain";
-}
-
-/* The step whose model a step of the cascade runs; STEPS: a file. */
-static enum step model_step(const struct task_file *f, enum step step)
-{
-    static const enum step makers[] = {STEP_PRETRAIN, STEP_ALONE, STEP_DISTIL, STEP_FEDERATE};
-    const char *name = model_name(f, step);
-    for (size_t i = 0; i < sizeof makers / sizeof *makers; i++)
-        if (!strcmp(fst__step_names[makers[i]], name))
-            return makers[i];
-    return STEPS;
-}
-
-bool fst__infer_needs(const struct task_file *f, enum step step, enum step other)
-{
-    if (step == STEP_DEVICES)
-        return false;
-    if (other == STEP_DEVICES || other == model_step(f, step) || (step == STEP_CLOUD && other == STEP_EDGE))
-        return true;
-    return step == STEP_EDGE && fst__needs_teacher(&f->stages.edge_infer) && other == model_step(f, STEP_CLOUD);
-}
-
-/* ---- fingerprints --------------------------------------------------------------------------------- */
-
 /* A file that is missing has no digest; the step that wants it says so when it runs. */
-static fst_status add_model(const struct session *s, enum step step, fst_buf *text, fst_error *err)
+static fst_status add_model(const struct session *s, const struct step *own, const char *key, fst_buf *text,
+                            fst_error *err)
 {
-    const struct task_file *f = &s->task->file;
-    enum step maker = model_step(f, step);
+    const struct step *maker = fst__step_read(s, own, key, 0);
     char digest[FST_DIGEST_HEX] = "";
-    if (maker != STEPS)
-        return fst_buf_printf(text, err, "model=%s\n", s->records[maker].digest);
-    char *path = fst_path_join(s->task->folder, model_name(f, step));
-    if (!path)
-        return fst_fail_memory(err, 256);
-    if (fst_sha256_file(path, digest, NULL))
-        digest[0] = 0;
-    fst_free(path);
-    return fst_buf_printf(text, err, "model=%s\n", digest);
+    fst_status st = maker ? FST_OK : fst__file_digest(s, fst__stage_file(own->stage, key, 0), digest, err);
+    return st ? st : fst_buf_printf(text, err, "model=%s\n", maker ? maker->record.digest : digest);
 }
 
 static fst_status add_links(const struct topology_section *t, fst_buf *text, fst_error *err)
@@ -68,29 +30,40 @@ static fst_status add_links(const struct topology_section *t, fst_buf *text, fst
     return st;
 }
 
-fst_status fst__infer_inputs(const struct session *s, enum step step, fst_buf *text, fst_error *err)
+/* What edge_infer knows of the cloud. */
+static fst_status add_cloud(const struct session *s, const struct step *own, fst_buf *text, fst_error *err)
 {
-    const struct task_file *f = &s->task->file;
+    const struct edge_infer_section *e = own->stage->settings;
+    const struct stage *cloud = fst__stage_read(own->stage, "cloud", 0);
+    const struct cloud_infer_section *c = cloud ? cloud->settings : NULL;
+    fst_status st = c ? add_model(s, own, FST__TEACHER, text, err) : FST_OK;
+    if (!st && c && e->threshold.has_target_time) /* it looks at the cloud's times */
+        st = fst_buf_printf(text, err, "cloud=%lld %lld %lld\n", (long long)c->batch_size, (long long)c->threads,
+                            (long long)c->repeats);
+    return st;
+}
+
+fst_status fst__infer_inputs(const struct session *s, const struct step *own, fst_buf *text, fst_error *err)
+{
+    const struct step *devices = fst__step_read(s, own, "devices", 0), *edge = fst__step_read(s, own, "edge", 0);
     struct topology_section t;
-    fst_status st = fst__tiers(f, &t, err);
+    fst_status st = fst__add_settings(own, text, err);
+    if (!st)
+        st = fst__tiers(&s->task->file, &t, err);
     if (!st)
         st = fst_buf_printf(text, err, "devices=%lld edges=%lld\n", (long long)t.devices, (long long)t.edges);
-    if (st || step == STEP_DEVICES)
+    if (st || !devices)
         return st;
-    st = fst_buf_printf(text, err, "device_load=%s\ninterval=%.17g\n", s->records[STEP_DEVICES].digest,
-                        f->stages.device_load.interval);
+    const struct device_load_section *d = devices->stage->settings;
+    st = fst_buf_printf(text, err, "device_load=%s\ninterval=%.17g\n", devices->record.digest, d->interval);
     if (!st)
-        st = add_model(s, step, text, err);
+        st = add_model(s, own, "model", text, err);
     if (!st)
         st = add_links(&t, text, err);
-    if (!st && step == STEP_CLOUD)
-        st = fst_buf_printf(text, err, "edge_infer=%s %s\n", s->records[STEP_EDGE].digest,
-                            s->records[STEP_EDGE].extra_digest);
-    if (!st && step == STEP_EDGE && fst__needs_teacher(&f->stages.edge_infer))
-        st = add_model(s, STEP_CLOUD, text, err);
-    if (!st && step == STEP_EDGE && f->stages.edge_infer.threshold.has_target_time) /* it looks at the cloud's times */
-        st = fst_buf_printf(text, err, "cloud=%lld %lld %lld\n", (long long)f->stages.cloud_infer.batch_size,
-                            (long long)f->stages.cloud_infer.threads, (long long)f->stages.cloud_infer.repeats);
+    if (!st && edge)
+        st = fst_buf_printf(text, err, "edge_infer=%s %s\n", edge->record.digest, edge->record.extra_digest);
+    if (!st && own->stage->kind->leaves == FST__LEAVES_ANSWERS)
+        st = add_cloud(s, own, text, err);
     return st;
 }
 
@@ -107,40 +80,52 @@ fst_status fst__tiers(const struct task_file *f, struct topology_section *out, f
 /* A model of exactly the data's classes: logits of both tiers lie side by side. */
 static fst_status check_model(const struct session *s, const fst_model *m, const char *name, fst_error *err)
 {
-    if (m->classes != s->train->classes)
-        return fst_fail(err, FST_E_MISMATCH, "it knows %d classes, the data have %d", m->classes, s->train->classes);
-    fst_status st = fst_model_check_source(m, name, s->train, err);
-    return st ? st : fst_model_check_source(m, name, s->test, err);
+    if (m->classes != s->data.train->classes)
+        return fst_fail(err, FST_E_MISMATCH, "it knows %d classes, the data have %d", m->classes,
+                        s->data.train->classes);
+    fst_status st = fst_model_check_source(m, name, s->data.train, err);
+    return st ? st : fst_model_check_source(m, name, s->data.test, err);
+}
+
+/* "stages.NAME.model": where the setting of a reference stands. */
+static const char *key_of(const struct step *own, const char *key, char *out, size_t size)
+{
+    const struct stage *at = !strcmp(key, FST__TEACHER)   ? fst__stage_read(own->stage, "cloud", 0)
+                             : !strcmp(key, FST__STUDENT) ? fst__stage_read(own->stage, "edge", 0)
+                                                          : own->stage;
+    return fst__stage_key(at, "model", out, size);
 }
 
 /* name: of the model where warnings are wanted. */
-static fst_status load_tier(const struct session *s, enum step step, const char *name, struct tier_model *out,
-                            fst_error *err)
+static fst_status load_tier(const struct session *s, const struct step *own, const char *key, const char *name,
+                            struct tier_model *out, fst_error *err)
 {
-    const struct task_file *f = &s->task->file;
-    enum step maker = model_step(f, step);
+    const struct step *maker = fst__step_read(s, own, key, 0);
+    const char *file = fst__stage_file(own->stage, key, 0);
     struct tier_model m = {0};
-    snprintf(m.name, sizeof m.name, "%s", model_name(f, step));
-    char *path = maker == STEPS ? fst_path_join(s->task->folder, m.name) : NULL;
-    fst_status st = maker != STEPS ? fst__load_step_model(s, maker, &m.model, err)
-                    : path         ? fst__load_model(path, NULL, &m.model, m.digest, err)
-                                   : fst_fail_memory(err, 256);
-    if (maker != STEPS)
-        memcpy(m.digest, s->records[maker].digest, sizeof m.digest);
+    char full[96];
+    snprintf(m.name, sizeof m.name, "%s", maker ? maker->stage->name : file);
+    char *path = maker ? NULL : fst_path_join(s->task->folder, file);
+    fst_status st = maker  ? fst__load_step_model(s, maker, &m.model, err)
+                    : path ? fst__load_model(path, NULL, &m.model, m.digest, err)
+                           : fst_fail_memory(err, 256);
+    if (maker)
+        memcpy(m.digest, maker->record.digest, sizeof m.digest);
     fst_free(path);
     if (!st)
         st = check_model(s, &m.model, name, err);
     if (st) {
         fst_model_release(&m.model);
-        return fst_fail_in(err, st, "stages.%s.model: %s", fst__step_names[step], m.name);
+        return fst_fail_in(err, st, "%s: %s", key_of(own, key, full, sizeof full), m.name);
     }
     *out = m;
     return FST_OK;
 }
 
-fst_status fst__tier_model(const struct session *s, enum step step, struct tier_model *out, fst_error *err)
+fst_status fst__tier_model(const struct session *s, const struct step *own, const char *key, struct tier_model *out,
+                           fst_error *err)
 {
-    return load_tier(s, step, NULL, out, err);
+    return load_tier(s, own, key, NULL, out, err);
 }
 
 static bool same_transform(const fst_transform *a, const fst_transform *b)
@@ -152,48 +137,32 @@ static bool same_transform(const fst_transform *a, const fst_transform *b)
 
 /* A model from a file is tried on the data before anything is trained. One that a stage of this run may still write is
  * checked when it is there. */
-static fst_status check_file(const struct session *s, enum step step, fst_error *err)
+fst_status fst__check_tier(const struct session *s, const struct step *own, const char *key, fst_error *err)
 {
-    const char *name = model_name(&s->task->file, step);
+    const char *name = fst__stage_file(own->stage, key, 0);
     struct tier_model m;
-    char *path = fst_path_join(s->task->folder, name);
+    char full[96];
+    char *path = name ? fst_path_join(s->task->folder, name) : NULL;
+    if (!name)
+        return FST_OK;
     if (!path)
         return fst_fail_memory(err, 256);
     size_t n = strlen(s->task->output);
-    bool own = !strncmp(path, s->task->output, n) && path[n] == '/';
+    bool of_run = !strncmp(path, s->task->output, n) && path[n] == '/';
     fst_free(path);
-    if (own || model_step(&s->task->file, step) != STEPS)
+    if (of_run)
         return FST_OK;
-    fst_status st = load_tier(s, step, name, &m, err);
+    fst_status st = load_tier(s, own, key, name, &m, err);
     if (st)
         return st;
     fst_transform of_model = fst_model_transform(&m.model);
-    if (!same_transform(&of_model, &s->transform))
+    if (!same_transform(&of_model, &s->data.transform))
         fst_log(FST_LOG_INFO,
-                "stages.%s.model: %s sees samples as its file says (normalisation, fingerprint), not as "
+                "%s: %s sees samples as its file says (normalisation, fingerprint), not as "
                 "the task's data section does",
-                fst__step_names[step], name);
+                key_of(own, key, full, sizeof full), name);
     fst_model_release(&m.model);
     return FST_OK;
-}
-
-fst_status fst__check_cascade(const struct session *s, const bool chosen[STAGES], fst_error *err)
-{
-    const struct edge_infer_section *e = &s->task->file.stages.edge_infer;
-    const struct threshold_section *t = &e->threshold;
-    const bool edge = chosen[5], teacher = chosen[6] || (edge && fst__needs_teacher(e));
-    fst_status st = FST_OK;
-    if (edge && !s->validate && (t->has_target_accuracy || t->has_target_offload))
-        return fst_fail(err, FST_E_CONFIG,
-                        "stages.edge_infer.threshold: a target of accuracy or share is met on "
-                        "validation samples: set data.validation, for instance to 0.1");
-    if (edge)
-        st = check_file(s, STEP_EDGE, err);
-    if (!st && teacher)
-        st = check_file(s, STEP_CLOUD, err);
-    if (!st && chosen[7])
-        st = check_file(s, STEP_DIRECT, err);
-    return st || !chosen[4] ? st : fst__check_devices(s, err);
 }
 
 /* ---- batches ------------------------------------------------------------------------------------------ */
@@ -201,13 +170,13 @@ fst_status fst__check_cascade(const struct session *s, const bool chosen[STAGES]
 fst_status fst__batches_label(const struct session *s, struct batches *b, fst_error *err)
 {
     b->labels = fst_calloc(b->count + 1, sizeof *b->labels);
-    b->snr = s->test->snr ? fst_calloc(b->count + 1, sizeof *b->snr) : NULL;
-    if (!b->labels || (s->test->snr && !b->snr))
+    b->snr = s->data.test->snr ? fst_calloc(b->count + 1, sizeof *b->snr) : NULL;
+    if (!b->labels || (s->data.test->snr && !b->snr))
         return fst_fail_memory(err, b->count * sizeof *b->labels);
     for (size_t i = 0; i < b->count; i++) {
-        b->labels[i] = s->test->labels[b->index[i]];
+        b->labels[i] = s->data.test->labels[b->index[i]];
         if (b->snr)
-            b->snr[i] = s->test->snr[b->index[i]];
+            b->snr[i] = s->data.test->snr[b->index[i]];
     }
     return FST_OK;
 }
@@ -233,21 +202,21 @@ static fst_status check_batches(const struct session *s, const struct batches *b
     struct topology_section t;
     fst_status st = fst__tiers(&s->task->file, &t, err);
     for (size_t i = 0; !st && i < b->count; i++)
-        if (b->index[i] >= s->test->count || b->device[i] >= t.devices)
+        if (b->index[i] >= s->data.test->count || b->device[i] >= t.devices)
             st = fst_fail(err, FST_E_FORMAT, "entry %zu: sample %u of device %u; there are %zu samples, %lld devices",
-                          i, b->index[i], b->device[i], s->test->count, (long long)t.devices);
+                          i, b->index[i], b->device[i], s->data.test->count, (long long)t.devices);
     return st;
 }
 
-fst_status fst__batches_read(const struct session *s, struct batches *out, fst_error *err)
+fst_status fst__batches_read(const struct session *s, const struct step *own, struct batches *out, fst_error *err)
 {
+    const struct step *from = fst__step_read(s, own, "devices", 0);
     struct batches b = {0};
     fst_safetensors *f = NULL;
     fst_buf bytes = {0};
-    char *path = fst__step_path(s, STEP_DEVICES, s->records[STEP_DEVICES].artifact);
+    char *path = fst__step_path(s, from, from->record.artifact);
     size_t devices = 0;
-    fst_status st = path ? fst__read_artifact(s, STEP_DEVICES, s->records[STEP_DEVICES].artifact, &bytes, err)
-                         : fst_fail_memory(err, 256);
+    fst_status st = path ? fst__read_artifact(s, from, from->record.artifact, &bytes, err) : fst_fail_memory(err, 256);
     if (!st)
         st = fst_safetensors_open_memory(&f, path, bytes.data, bytes.len, err);
     if (!st)

@@ -9,10 +9,10 @@ static fst_link link_of(const struct link_section *l)
     return (fst_link){.rate = l->rate, .latency = l->latency};
 }
 
-fst_status fst__clock_init(const struct session *s, const struct batches *b, const double *confidence,
-                           struct clock *out, fst_error *err)
+fst_status fst__clock_init(const struct session *s, const struct step *own, const struct batches *b,
+                           const double *confidence, struct clock *out, fst_error *err)
 {
-    const struct device_load_section *d = &s->task->file.stages.device_load;
+    const struct device_load_section *d = fst__stage_read(own->stage, "devices", 0)->settings;
     struct topology_section t;
     fst_status st = fst__tiers(&s->task->file, &t, err);
     if (st)
@@ -37,7 +37,7 @@ fst_status fst__clock_init(const struct session *s, const struct batches *b, con
                                 .offloaded = c.offloaded,
                                 .batch = (size_t)d->batch_size,
                                 .interval = d->interval,
-                                .sample_bytes = (double)fst_source_sample_bytes(s->test),
+                                .sample_bytes = (double)fst_source_sample_bytes(s->data.test),
                                 .answer_bytes = FST__ANSWER_BYTES};
     *out = c;
     return FST_OK;

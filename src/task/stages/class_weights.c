@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "session.h"
+#include "samples.h"
 
 bool fst__weighs_classes(const struct class_weights *w)
 {
@@ -37,9 +37,10 @@ const double *fst__weights_of(const struct class_weights *w, const int64_t *coun
     return room;
 }
 
-static fst_status check(const struct session *s, const char *stage, const struct class_weights *w, fst_error *err)
+fst_status fst__check_class_weights(const struct samples *d, const char *stage, const struct class_weights *w,
+                                    fst_error *err)
 {
-    int classes = s->train->classes;
+    int classes = d->train->classes;
     double sum = 0;
     if (!w->count)
         return FST_OK;
@@ -54,17 +55,4 @@ static fst_status check(const struct session *s, const char *stage, const struct
         return FST_OK;
     return fst_fail(err, FST_E_CONFIG, "stages.%s.class_weights: all weights are 0: nothing is left to learn from",
                     stage);
-}
-
-fst_status fst__check_class_weights(const struct session *s, const bool chosen[STAGES], fst_error *err)
-{
-    const struct stages_section *f = &s->task->file.stages;
-    fst_status st = FST_OK;
-    if (chosen[0])
-        st = check(s, "cloud_pretrain", &f->cloud_pretrain.weights, err);
-    if (!st && chosen[2])
-        st = check(s, "edge_kd", &f->edge_kd.training.weights, err);
-    if (!st && chosen[3])
-        st = check(s, "federated_train", &f->federated_train.weights, err);
-    return st;
 }

@@ -1,5 +1,5 @@
 /*
- * The clients of federated_train and their samples: with a topology the edges, each with its share; else as a file
+ * The clients of the rounds and their samples: with a topology the edges, each with its share; else as a file
  * says, or as many as the task names, among whom the samples to learn from are dealt. All comes from the shares that
  * session_data.c settled, so samples of validation and test belong to no client. Nothing is trained and nothing is
  * written here.
@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "session.h"
+#include "samples.h"
 
 static int32_t *nobodies(size_t n)
 {
@@ -18,9 +18,9 @@ static int32_t *nobodies(size_t n)
 }
 
 /* The edges' samples to learn from; the cloud's and those of validation are nobody's. */
-static fst_status of_edges(const struct session *s, fst_partition *out, fst_error *err)
+static fst_status of_edges(const struct samples *s, const fst_task *t, fst_partition *out, fst_error *err)
 {
-    const struct task_file *f = &s->task->file;
+    const struct task_file *f = &t->file;
     int32_t *owner = nobodies(s->train->count);
     if (!owner)
         return fst_fail_memory(err, s->train->count * sizeof *owner);
@@ -39,17 +39,17 @@ static fst_status of_edges(const struct session *s, fst_partition *out, fst_erro
     return FST_OK;
 }
 
-static fst_status dealt(const struct session *s, fst_partition *out, fst_error *err)
+static fst_status dealt(const struct samples *s, const fst_task *t, fst_partition *out, fst_error *err)
 {
-    const struct clients_section *c = &s->task->file.clients;
-    const fst_partition_spec spec = {.subset = s->order,
-                                     .subset_count = s->learn,
+    const struct clients_section *c = &t->file.clients;
+    const fst_partition_spec spec = {.subset = s->cloud.index,
+                                     .subset_count = s->cloud.learn,
                                      .kind = (fst_partition_kind)c->partition,
                                      .clients = (int)c->count,
                                      .alpha = c->alpha,
                                      .classes_per_client = (int)c->classes_per_client,
                                      .min_samples = (size_t)c->min_samples,
-                                     .seed = (uint64_t)s->task->file.seed};
+                                     .seed = (uint64_t)t->file.seed};
     return fst_partition_make(out, s->train, &spec, err);
 }
 
@@ -68,7 +68,7 @@ static int32_t *owners_of(const fst_partition *p)
 /* Owners of the training samples from those of the file's samples, which are the training samples or, before others
  * were added to it or a share was taken for testing, the first place's own split. *astray: owned samples that went to
  * testing. */
-static fst_status translate(const struct session *s, const fst_partition *file, const int32_t *of_file, int32_t *owner,
+static fst_status translate(const struct samples *s, const fst_partition *file, const int32_t *of_file, int32_t *owner,
                             size_t *astray, fst_error *err)
 {
     const fst_source *t = s->train;
@@ -91,11 +91,11 @@ static fst_status translate(const struct session *s, const fst_partition *file, 
     return FST_OK;
 }
 
-static fst_status check_owners(const struct session *s, const int32_t *owner, size_t astray, fst_error *err)
+static fst_status check_owners(const struct samples *s, const int32_t *owner, size_t astray, fst_error *err)
 {
     size_t validation = 0;
-    for (size_t i = 0; i < s->validate; i++)
-        validation += owner[s->order[s->learn + i]] >= 0;
+    for (size_t i = 0; i < s->cloud.validate; i++)
+        validation += owner[s->cloud.index[s->cloud.learn + i]] >= 0;
     if (astray)
         return fst_fail(
             err, FST_E_CONFIG,
@@ -105,7 +105,7 @@ static fst_status check_owners(const struct session *s, const int32_t *owner, si
         return fst_fail(err, FST_E_CONFIG,
                         "it gives %zu of the %zu validation samples to clients: they must be nobody's (-1), as in the "
                         "partition.safetensors of a run with the same data and seed",
-                        validation, s->validate);
+                        validation, s->cloud.validate);
     return FST_OK;
 }
 
@@ -127,7 +127,7 @@ static fst_status check_counts(const fst_partition *p, const fst_partition *file
     return FST_OK;
 }
 
-static fst_status adopt(const struct session *s, const fst_partition *file, fst_partition *out, fst_error *err)
+static fst_status adopt(const struct samples *s, const fst_partition *file, fst_partition *out, fst_error *err)
 {
     fst_partition p = {0};
     size_t astray = 0;
@@ -152,10 +152,10 @@ static fst_status adopt(const struct session *s, const fst_partition *file, fst_
     return FST_OK;
 }
 
-static fst_status from_file(const struct session *s, fst_partition *out, fst_error *err)
+static fst_status from_file(const struct samples *s, const fst_task *t, fst_partition *out, fst_error *err)
 {
     fst_partition file = {0};
-    char *path = fst_path_join(s->task->folder, s->task->file.clients.partition_file);
+    char *path = fst_path_join(t->folder, t->file.clients.partition_file);
     fst_status st = path ? fst_partition_read(&file, path, err) : fst_fail_memory(err, 256);
     if (!st) {
         st = adopt(s, &file, out, err);
@@ -169,11 +169,11 @@ static fst_status from_file(const struct session *s, fst_partition *out, fst_err
 
 /* ---- all together ------------------------------------------------------------------------------------------ */
 
-fst_status fst__clients(const struct session *s, fst_partition *out, fst_error *err)
+fst_status fst__clients(const struct samples *s, const fst_task *t, fst_partition *out, fst_error *err)
 {
-    fst_status st = s->edges                               ? of_edges(s, out, err)
-                    : s->task->file.clients.partition_file ? from_file(s, out, err)
-                                                           : dealt(s, out, err);
+    fst_status st = s->edges                         ? of_edges(s, t, out, err)
+                    : t->file.clients.partition_file ? from_file(s, t, out, err)
+                                                     : dealt(s, t, out, err);
     return st ? fst_fail_in(err, st, "clients") : FST_OK;
 }
 

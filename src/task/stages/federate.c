@@ -12,10 +12,11 @@
 #include <unistd.h>
 
 #include "fedstill/fed.h"
-#include "session.h"
+#include "federate.h"
 
 struct federation {
     struct session *s;
+    struct step *own;
     const struct federated_section *section;
     fst_model *model;
     fst_fed_state global; /* the model's state */
@@ -39,12 +40,6 @@ struct federation {
     struct save_clock saves;
 };
 
-const char *fst__federated_model(const struct task_file *f)
-{
-    const struct federated_section *s = &f->stages.federated_train;
-    return s->model ? s->model : f->stages.edge_kd.training.model;
-}
-
 /* ---- a client --------------------------------------------------------------------------------------- */
 
 static bool stopped(void *ctx)
@@ -61,7 +56,7 @@ static fst_local_plan plan_of(const struct federation *f)
                             .optim = fst__optim_spec(&c->optimizer, c->clip_norm),
                             .has_schedule = c->has_schedule,
                             .schedule = fst__schedule(&c->schedule, c->rounds),
-                            .compute = fst__trainer_options(f->s, (size_t)c->batch_size, 1)};
+                            .compute = fst__trainer_options(&f->s->machine, (size_t)c->batch_size, 1)};
 }
 
 /* What a client has: called on its worker. */
@@ -77,11 +72,11 @@ static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_
                             .client = client,
                             .classes = classes,
                             .graph = f->model->graph,
-                            .source = s->train,
+                            .source = s->data.train,
                             .subset = f->partition.index + f->partition.begin[client],
                             .count = f->partition.begin[client + 1] - f->partition.begin[client],
-                            .transform = s->transform,
-                            .augment = s->transform.crop_padding > 0 || s->transform.flip,
+                            .transform = s->data.transform,
+                            .augment = s->data.transform.crop_padding > 0 || s->data.transform.flip,
                             .class_weight = fst__weights_of(&f->section->weights, counts, classes, f->weight[worker]),
                             .plan = f->plan,
                             .work = &f->work};
@@ -145,7 +140,7 @@ static void tensors(const struct federation *f, struct kept *k)
     k->n++;
     if (f->best.params)
         keep(k, "best.", &f->best);
-    for (size_t e = 0; f->edge && e < f->s->edges; e++) {
+    for (size_t e = 0; f->edge && e < f->s->data.edges; e++) {
         char prefix[24];
         snprintf(prefix, sizeof prefix, "edge_%d.", (int)e + 1);
         keep(k, prefix, &f->edge[e]);
@@ -181,7 +176,7 @@ static fst_status save(struct federation *f, const char *path, fst_error *err)
     double began = fst_clock_seconds();
     fst_checkpoint_writer *w = NULL;
     fst_buf kept = {0};
-    fst_status st = fst_checkpoint_writer_new(&w, f->s->resumes[STEP_FEDERATE], err);
+    fst_status st = fst_checkpoint_writer_new(&w, f->own->resumes, err);
     if (!st)
         st = put_state(f, w, &kept, err);
     if (!st)
@@ -190,7 +185,7 @@ static fst_status save(struct federation *f, const char *path, fst_error *err)
     fst_buf_release(&kept);
     f->saves = fst__saved(began);
     if (st)
-        return fst_fail_in(err, st, "federated_train: saving progress");
+        return fst_fail_in(err, st, "%s: saving progress", f->own->stage->name);
     f->saved_round = f->round;
     return FST_OK;
 }
@@ -243,19 +238,20 @@ static fst_status resume_from(struct federation *f, const char *path, bool *resu
     uint64_t round = 0;
     if (*resumed || !fst_file_exists(path))
         return FST_OK;
-    fst_status st = fst_checkpoint_open(&k, path, f->s->resumes[STEP_FEDERATE], &why);
+    fst_status st = fst_checkpoint_open(&k, path, f->own->resumes, &why);
     if (!st && !fst_checkpoint_uint(k, "round", &round, NULL) && round > (uint64_t)f->section->rounds)
         st = fst_fail(&why, FST_E_MISMATCH, "%s is of %llu rounds already", path, (unsigned long long)round);
     if (st) {
         fst_checkpoint_free(k);
-        fst_log(st == FST_E_MISMATCH ? FST_LOG_INFO : FST_LOG_WARN, "federated_train: starting anew: %s", why.message);
+        fst_log(st == FST_E_MISMATCH ? FST_LOG_INFO : FST_LOG_WARN, "%s: starting anew: %s", f->own->stage->name,
+                why.message);
         return FST_OK;
     }
     st = take(f, k, err);
     fst_checkpoint_free(k);
     if (st)
-        return fst_fail_in(err, st, "federated_train cannot go on; --fresh starts over");
-    fst_log(FST_LOG_INFO, "federated_train: going on at round %llu", (unsigned long long)f->round + 1);
+        return fst_fail_in(err, st, "%s cannot go on; --fresh starts over", f->own->stage->name);
+    fst_log(FST_LOG_INFO, "%s: going on at round %llu", f->own->stage->name, (unsigned long long)f->round + 1);
     *resumed = true;
     return FST_OK;
 }
@@ -278,7 +274,7 @@ enum { MAX_CLIENT_EVENTS = 64 }; /* a round */
 
 static const char *noun(const struct session *s)
 {
-    return s->edges ? "edge" : "client";
+    return s->data.edges ? "edge" : "client";
 }
 
 /* Every client that was drawn for the round, up to a number that keeps the file readable in large federations. */
@@ -296,7 +292,7 @@ static void tell_clients(struct federation *f, const fst_round_report *r)
                               FST_INT("bytes_down", (int64_t)c->bytes_down),
                               FST_STRING("reason", c->lost)};
         size_t n = sizeof fields / sizeof *fields;
-        fst__emit(f->s, "client", fields, c->lost ? n : n - 1);
+        fst__emit(&f->s->books, "client", fields, c->lost ? n : n - 1);
     }
 }
 
@@ -321,13 +317,13 @@ static void tell_round(struct federation *f, const fst_round_report *r, const st
                           FST_DOUBLE("validation_accuracy", validation),
                           FST_DOUBLE("seconds", r->seconds)};
     char note[96];
-    fst__emit(f->s, "round", fields, sizeof fields / sizeof *fields);
+    fst__emit(&f->s->books, "round", fields, sizeof fields / sizeof *fields);
     tell_clients(f, r);
     for (uint32_t i = 0; i < r->lost_named; i++) {
         int64_t number = (int64_t)r->lost_first[i].client + 1;
         fst_field lost[] = {FST_INT("round", (int64_t)r->round + 1), FST_INT(noun(f->s), number),
                             FST_STRING("reason", r->lost_first[i].message)};
-        fst__emit(f->s, "client_lost", lost, 3);
+        fst__emit(&f->s->books, "client_lost", lost, 3);
         fst_log(FST_LOG_WARN, "round %llu: %s %lld was lost: %s", (unsigned long long)r->round + 1, noun(f->s),
                 (long long)number, r->lost_first[i].message);
     }
@@ -338,11 +334,11 @@ static void tell_round(struct federation *f, const fst_round_report *r, const st
 /* The accuracy of a model on an edge's own validation samples; NaN when it has none. */
 static fst_status on_edge(struct federation *f, size_t k, const fst_state *state, struct score *out, fst_error *err)
 {
-    const struct share *h = &f->s->edge[k];
+    const struct share *h = &f->s->data.edge[k];
     *out = FST__NO_SCORE;
     if (!h->validate)
         return FST_OK;
-    return fst__evaluate(f->s, f->model->graph, state, f->s->train, h->index + h->learn, h->validate, out, err);
+    return fst__evaluate(f->s, f->model->graph, state, f->s->data.train, h->index + h->learn, h->validate, out, err);
 }
 
 /* Each edge measures the aggregated model on samples of its own and tells the share that it got right; the best round
@@ -351,7 +347,7 @@ static fst_status choose_round(struct federation *f, double *accuracy, fst_error
 {
     double right = 0, samples = 0;
     fst_status st = FST_OK;
-    for (size_t k = 0; !st && k < f->s->edges; k++) {
+    for (size_t k = 0; !st && k < f->s->data.edges; k++) {
         struct score v;
         st = on_edge(f, k, &f->model->state, &v, err);
         if (!st && v.samples) {
@@ -390,7 +386,7 @@ static fst_status round_done(void *ctx, const fst_server *server, const fst_roun
     if (!st && (k->steps || fst__save_due(&f->saves, k->seconds) || fst__session_stopped(f->s)))
         st = save(f, f->checkpoint, err);
     if (!st && fst__session_stopped(f->s))
-        st = fst_fail(err, FST_E_CANCELLED, "federated_train: stopped; progress is saved");
+        st = fst_fail(err, FST_E_CANCELLED, "%s: stopped; progress is saved", f->own->stage->name);
     return st;
 }
 
@@ -403,8 +399,8 @@ static fst_status keep_rounds(struct federation *f, fst_status st, fst_error *er
     if (st == FST_E_CANCELLED)
         return st;
     if (!f->saved_round)
-        return fst_fail_in(err, st, "federated_train");
-    return fst_fail_in(err, st, "federated_train (the last good state, after round %llu, is in %s)",
+        return fst_fail_in(err, st, "%s", f->own->stage->name);
+    return fst_fail_in(err, st, "%s (the last good state, after round %llu, is in %s)", f->own->stage->name,
                        (unsigned long long)f->saved_round, f->checkpoint);
 }
 
@@ -417,7 +413,7 @@ static fst_status rounds(struct federation *f, fst_error *err)
 {
     struct session *s = f->s;
     const struct federated_section *c = f->section;
-    fst_simulate_spec spec = {.seed = fst__step_seed(s, STEP_FEDERATE, "rounds", 0),
+    fst_simulate_spec spec = {.seed = fst__step_seed(s, f->own, "rounds", 0),
                               .clients = (uint32_t)f->partition.clients,
                               .samples = f->samples,
                               .first_round = f->round,
@@ -425,7 +421,7 @@ static fst_status rounds(struct federation *f, fst_error *err)
                               .cohort = (uint32_t)c->clients_per_round,
                               .fraction = c->fraction,
                               .quorum = (uint32_t)c->quorum,
-                              .workers = s->workers,
+                              .workers = s->machine.workers,
                               .noun = noun(s),
                               .strategy = f->strategy,
                               .ctx = f,
@@ -434,7 +430,7 @@ static fst_status rounds(struct federation *f, fst_error *err)
                               .round_done = round_done};
     f->started = fst_clock_seconds();
     f->saves = fst__saved(f->started);
-    fst__watch_begin(s, "federated_train", (uint64_t)c->rounds, "rounds");
+    fst__watch_begin(s, f->own->stage->name, (uint64_t)c->rounds, "rounds");
     fst__watch_update(s, f->round, NULL); /* none of this run's work */
     fst_status st = fst_simulate(&spec, err);
     if (st)
@@ -447,7 +443,7 @@ static fst_status rounds(struct federation *f, fst_error *err)
 
 static fst_status make_partition(struct federation *f, fst_error *err)
 {
-    fst_status st = fst__clients(f->s, &f->partition, err);
+    fst_status st = fst__clients(&f->s->data, f->s->task, &f->partition, err);
     if (st)
         return st;
     f->samples = fst_calloc((size_t)f->partition.clients, sizeof *f->samples);
@@ -463,7 +459,7 @@ static fst_status make_partition(struct federation *f, fst_error *err)
 static fst_status write_partition(const struct federation *f, struct record *r, fst_error *err)
 {
     snprintf(r->extra, sizeof r->extra, "partition.safetensors");
-    char *path = fst__step_path(f->s, STEP_FEDERATE, r->extra);
+    char *path = fst__step_path(f->s, f->own, r->extra);
     fst_status st =
         path ? fst_partition_write(&f->partition, path, r->extra_digest, err) : fst_fail_memory(err, sizeof r->extra);
     fst_free(path);
@@ -472,25 +468,10 @@ static fst_status write_partition(const struct federation *f, struct record *r, 
 
 static fst_status first_model(struct federation *f, fst_error *err)
 {
-    struct session *s = f->s;
-    const struct task_file *t = &s->task->file;
-    enum step step = fst__init_step(t);
-    fst_model from;
-    if (fst__init_file(t))
-        return fst__start_from(s, "stages.federated_train.init", fst__init_file(t), f->model, err);
-    if (step == STEPS) {
-        fst_state_randomise(&f->model->state, f->model->graph, fst__step_seed(s, STEP_FEDERATE, "init", 0));
-        return FST_OK;
-    }
-    fst_status st = fst__load_step_model(s, step, &from, err);
-    if (st)
-        return st;
-    if (strcmp(from.arch, f->model->arch))
-        st = fst_fail(err, FST_E_CONFIG, "federated_train trains %s, but init: %s is a %s: set model or init",
-                      f->model->arch, fst__step_names[step], from.arch);
-    else
-        fst_state_copy(&f->model->state, &from.state);
-    fst_model_release(&from);
+    bool given;
+    fst_status st = fst__start_from(f->s, f->own, f->model, &given, err);
+    if (!st && !given)
+        fst_state_randomise(&f->model->state, f->model->graph, fst__step_seed(f->s, f->own, "init", 0));
     return st;
 }
 
@@ -501,29 +482,30 @@ static fst_status make_clients(struct federation *f, const fst_setting *settings
                                    .settings = settings,
                                    .nsettings = n,
                                    .clients = (uint32_t)f->partition.clients,
-                                   .workers = s->workers,
+                                   .workers = s->machine.workers,
                                    .ctx = f,
                                    .env = client_env};
     f->work = (fst_work){.ctx = s, .stopped = stopped};
     f->plan = plan_of(f);
-    f->weight = fst_calloc((size_t)s->workers, sizeof *f->weight);
-    for (int i = 0; f->weight && i < s->workers; i++)
-        if (!(f->weight[i] = fst_calloc((size_t)s->train->classes, sizeof(double))))
-            return fst_fail_memory(err, (size_t)s->train->classes * sizeof(double));
+    f->weight = fst_calloc((size_t)s->machine.workers, sizeof *f->weight);
+    for (int i = 0; f->weight && i < s->machine.workers; i++)
+        if (!(f->weight[i] = fst_calloc((size_t)s->data.train->classes, sizeof(double))))
+            return fst_fail_memory(err, (size_t)s->data.train->classes * sizeof(double));
     return f->weight ? fst_virtual_new(&f->clients, &spec, err)
-                     : fst_fail_memory(err, (size_t)s->workers * sizeof *f->weight);
+                     : fst_fail_memory(err, (size_t)s->machine.workers * sizeof *f->weight);
 }
 
 static fst_status make_strategy(struct federation *f, fst_error *err)
 {
     fst_setting settings[FST_STRATEGY_OPTIONS];
     size_t n = fst__strategy_settings(&f->section->options, f->ops, settings);
-    const fst_server_env env = {.seed = (uint64_t)f->s->task->file.seed,
-                                .clients = (uint32_t)f->partition.clients,
-                                .classes = f->partition.classes,
-                                .global = &f->global,
-                                .graph = f->model->graph,
-                                .compute = fst__trainer_options(f->s, (size_t)f->section->batch_size, f->s->threads)};
+    const fst_server_env env = {
+        .seed = (uint64_t)f->s->task->file.seed,
+        .clients = (uint32_t)f->partition.clients,
+        .classes = f->partition.classes,
+        .global = &f->global,
+        .graph = f->model->graph,
+        .compute = fst__trainer_options(&f->s->machine, (size_t)f->section->batch_size, f->s->machine.threads)};
     f->global = fed_state(&f->model->state);
     fst_status st = fst_strategy_new(&f->strategy, f->ops, settings, n, &env, err);
     return st ? st : make_clients(f, settings, n, err);
@@ -532,7 +514,7 @@ static fst_status make_strategy(struct federation *f, fst_error *err)
 /* Room for each edge's last model and for the best global one. */
 static fst_status make_states(struct federation *f, fst_error *err)
 {
-    size_t n = f->s->edges;
+    size_t n = f->s->data.edges;
     fst_status st = f->section->select == 0 ? fst_state_init(&f->best, f->model->graph, err) : FST_OK;
     if (st || !n)
         return st;
@@ -547,8 +529,8 @@ static fst_status make_states(struct federation *f, fst_error *err)
 static fst_status prepare(struct federation *f, fst_error *err)
 {
     f->ops = fst_strategy_at((size_t)f->section->strategy);
-    f->checkpoint = fst__step_path(f->s, STEP_FEDERATE, "checkpoint.safetensors");
-    f->last = fst__step_path(f->s, STEP_FEDERATE, FST__LAST);
+    f->checkpoint = fst__step_path(f->s, f->own, FST__CHECKPOINT);
+    f->last = fst__step_path(f->s, f->own, FST__LAST);
     fst_status st = f->checkpoint && f->last ? make_partition(f, err) : fst_fail_memory(err, 256);
     if (!st)
         st = first_model(f, err);
@@ -561,11 +543,11 @@ static fst_status prepare(struct federation *f, fst_error *err)
 
 static void release(struct federation *f)
 {
-    for (int i = 0; f->weight && i < f->s->workers; i++)
+    for (int i = 0; f->weight && i < f->s->machine.workers; i++)
         fst_free(f->weight[i]);
     fst_free(f->weight);
     fst_virtual_free(f->clients);
-    for (size_t k = 0; f->edge && k < f->s->edges; k++)
+    for (size_t k = 0; f->edge && k < f->s->data.edges; k++)
         fst_state_release(&f->edge[k]);
     fst_free(f->edge);
     fst_state_release(&f->best);
@@ -581,8 +563,8 @@ static void release(struct federation *f)
 static void note_missing(const struct session *s)
 {
     char missing[200];
-    for (size_t k = 0; k < s->edges; k++)
-        if (fst__missing_classes(s, &s->edge[k], missing, sizeof missing))
+    for (size_t k = 0; k < s->data.edges; k++)
+        if (fst__missing_classes(&s->data, &s->data.edge[k], missing, sizeof missing))
             fst_log(FST_LOG_INFO, "edge %zu has no samples of %s", k + 1, missing);
 }
 
@@ -596,7 +578,7 @@ static fst_status save_edge(struct federation *f, size_t k, struct record *r, st
     fst_status st = fst__evaluate_test(f->s, m.graph, &m.state, test, err);
     if (!st)
         st = on_edge(f, k, &m.state, own, err);
-    return st ? st : fst__write_model(f->s, STEP_FEDERATE, &m, r, name, test->accuracy, r->edge[k].digest, err);
+    return st ? st : fst__write_model(f->s, f->own, &m, r, name, test->accuracy, r->edge[k].digest, err);
 }
 
 /* An edge that never finished a round has no model; one of an earlier run must not stand for it. */
@@ -604,7 +586,7 @@ static fst_status remove_edge(struct federation *f, size_t k, fst_error *err)
 {
     char name[64];
     snprintf(name, sizeof name, FST__EDGE_MODEL, (int)k + 1);
-    char *path = fst__step_path(f->s, STEP_FEDERATE, name);
+    char *path = fst__step_path(f->s, f->own, name);
     if (!path)
         return fst_fail_memory(err, sizeof name);
     fst_status st = unlink(path) && errno != ENOENT ? fst_fail_errno(err, "%s", path) : FST_OK;
@@ -617,19 +599,19 @@ static fst_status save_edges(struct federation *f, struct record *r, fst_error *
 {
     struct session *s = f->s;
     fst_status st = FST_OK;
-    for (size_t k = 0; !st && k < s->edges; k++) {
+    for (size_t k = 0; !st && k < s->data.edges; k++) {
         struct edge_figures *e = &r->edge[k];
         struct score test = FST__NO_SCORE, own = test, global = test;
         e->rounds = f->rounds_of[k];
         st = e->rounds ? save_edge(f, k, r, &test, &own, err) : remove_edge(f, k, err);
         if (!st)
             st = on_edge(f, k, &f->model->state, &global, err);
-        e->samples = (int64_t)s->edge[k].learn;
-        e->validation = (int64_t)s->edge[k].validate;
+        e->samples = (int64_t)s->data.edge[k].learn;
+        e->validation = (int64_t)s->data.edge[k].validate;
         e->accuracy = test.accuracy;
         e->own_accuracy = own.accuracy;
         e->global_accuracy = global.accuracy;
-        fst__missing_classes(s, &s->edge[k], e->missing, sizeof e->missing);
+        fst__missing_classes(&s->data, &s->data.edge[k], e->missing, sizeof e->missing);
         fst_field fields[] = {FST_INT("edge", (int64_t)k + 1),
                               FST_INT("samples", e->samples),
                               FST_DOUBLE("test_accuracy", e->accuracy),
@@ -637,9 +619,9 @@ static fst_status save_edges(struct federation *f, struct record *r, fst_error *
                               FST_INT("rounds", e->rounds),
                               FST_STRING("missing_classes", e->missing)};
         if (!st)
-            fst__emit(s, "edge", fields, sizeof fields / sizeof *fields);
+            fst__emit(&s->books, "edge", fields, sizeof fields / sizeof *fields);
     }
-    r->edges = st ? 0 : s->edges;
+    r->edges = st ? 0 : s->data.edges;
     return st;
 }
 
@@ -655,26 +637,25 @@ static int64_t learnt_from(const struct federation *f)
         without += !f->rounds_of[k];
     }
     if (without == 1)
-        fst_log(FST_LOG_INFO, "federated_train: nothing of %s %d entered the model", who, first);
+        fst_log(FST_LOG_INFO, "%s: nothing of %s %d entered the model", f->own->stage->name, who, first);
     else if (without)
-        fst_log(FST_LOG_INFO, "federated_train: nothing of %d of %d %ss entered the model", without,
+        fst_log(FST_LOG_INFO, "%s: nothing of %d of %d %ss entered the model", f->own->stage->name, without,
                 f->partition.clients, who);
     return n;
 }
 
-fst_status fst__step_federate(struct session *s, struct record *r, fst_error *err)
+fst_status fst__federate(struct session *s, struct step *own, struct record *r, fst_error *err)
 {
     fst_model model;
-    struct federation f = {
-        .s = s, .section = &s->task->file.stages.federated_train, .model = &model, .best_accuracy = -1};
-    fst_status st = fst__new_model(s, fst__federated_model(&s->task->file), &model, err);
+    struct federation f = {.s = s, .own = own, .section = own->stage->settings, .model = &model, .best_accuracy = -1};
+    fst_status st = fst__new_model(&s->data, own->stage->kind->network(own->stage), &model, err);
     if (st)
         return st;
     note_missing(s);
     st = prepare(&f, err);
     if (!st)
         st = rounds(&f, err);
-    if (!st && fst__extendable(s, STEP_FEDERATE))
+    if (!st && fst__extendable(own))
         st = save(&f, f.last, err);
     if (!st) {
         if (f.best_round)
@@ -684,16 +665,14 @@ fst_status fst__step_federate(struct session *s, struct record *r, fst_error *er
         r->bytes_up = f.bytes_up;
         r->bytes_down = f.bytes_down;
         r->samples = learnt_from(&f);
-        st = fst__save_model(s, STEP_FEDERATE, &model, r, err);
+        st = fst__save_model(s, own, &model, r, err);
         if (!st)
             st = save_edges(&f, r, err);
         if (!st)
             st = write_partition(&f, r, err);
     }
     release(&f);
-    fst_runner_free(s->runner);
-    s->runner = NULL;
-    s->runner_graph = NULL;
+    fst__forget_runner(s);
     fst_model_release(&model);
     return st;
 }

@@ -1,44 +1,13 @@
 /*
- * Models that come as files and not from a stage: a teacher, or what training starts from. They must fit the data, by
- * shape and by the names of classes; fingerprints have the digest of a file, not its name. Models that only answer, in
- * the cascade, are cascade_inputs.c.
+ * Models that a stage reads: what another stage left, or a file. Files must fit the data, by shape and by the names of
+ * classes; fingerprints have the digest of a file, not its name. What training starts from must also be of the network
+ * that is trained. Models that only answer, in the cascade, are cascade_inputs.c.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "fedstill/infer.h"
 #include "session.h"
-
-const char *fst__teacher_file(const struct task_file *f)
-{
-    return f->stages.cloud_kd.teacher;
-}
-
-/* ---- what the rounds start from -------------------------------------------------------------------- */
-
-enum step fst__init_step(const struct task_file *f)
-{
-    static const enum step steps[] = {STEP_DISTIL, STEP_ALONE, STEP_PRETRAIN};
-    const char *init = f->stages.federated_train.init;
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
-        if (!strcmp(init, fst__step_names[steps[i]]))
-            return steps[i];
-    return STEPS;
-}
-
-const char *fst__init_file(const struct task_file *f)
-{
-    const char *init = f->stages.federated_train.init;
-    return fst__init_step(f) == STEPS && strcmp(init, "random") ? init : NULL;
-}
-
-/* ---- files ------------------------------------------------------------------------------------------- */
-
-fst_status fst__add_file(const struct session *s, const char *what, const char *file, fst_buf *text, fst_error *err)
-{
-    char digest[FST_DIGEST_HEX];
-    fst_status st = fst__file_digest(s, file, digest, err);
-    return st ? st : fst_buf_printf(text, err, "%s=%s\n", what, digest);
-}
 
 fst_status fst__file_digest(const struct session *s, const char *file, char digest[FST_DIGEST_HEX], fst_error *err)
 {
@@ -58,9 +27,10 @@ fst_status fst__open_model_file(const struct session *s, const char *key, const 
     char *path = fst_path_join(s->task->folder, file);
     fst_status st = path ? fst__load_model(path, NULL, &m, NULL, err) : fst_fail_memory(err, strlen(file));
     if (!st)
-        st = fst_model_check_source(&m, path, s->train, err);
-    if (!st && m.classes != s->train->classes)
-        st = fst_fail(err, FST_E_MISMATCH, "%s has %d classes, the data have %d", path, m.classes, s->train->classes);
+        st = fst_model_check_source(&m, path, s->data.train, err);
+    if (!st && m.classes != s->data.train->classes)
+        st = fst_fail(err, FST_E_MISMATCH, "%s has %d classes, the data have %d", path, m.classes,
+                      s->data.train->classes);
     fst_free(path);
     if (st) {
         fst_model_release(&m);
@@ -88,23 +58,94 @@ static bool same_numbers(const fst_model *m, const fst_transform *t)
            !memcmp(m->std, t->std, (size_t)t->channels * sizeof *t->std);
 }
 
-fst_status fst__start_from(const struct session *s, const char *key, const char *file, fst_model *model, fst_error *err)
+/* A text that may be the name of a stage is one that the task does not have, unless there is such a file. What cannot
+ * be read for other reasons is told by whoever reads it. */
+static fst_status check_name(const struct session *s, const char *key, const char *text, fst_error *err)
 {
-    fst_model from;
-    fst_status st = fst__open_model_file(s, key, file, &from, err);
+    const char *guess = fst__stage_guess(&s->task->stages, text);
+    char *path = fst__is_name(text) ? fst_path_join(s->task->folder, text) : NULL;
+    fst_status st = FST_OK;
+    if (path && !fst_file_exists(path))
+        st = fst_fail(err, FST_E_CONFIG, "%s: \"%s\" is no stage of the task%s%s%s, and there is no such model file",
+                      key, text, guess ? " (did you mean \"" : "", guess ? guess : "", guess ? "\"?)" : "");
+    fst_free(path);
+    return st;
+}
+
+fst_status fst__read_model(const struct session *s, const struct step *own, const char *key, size_t i, fst_model *out,
+                           char digest[FST_DIGEST_HEX], fst_error *err)
+{
+    char full[96];
+    const struct step *other = fst__step_read(s, own, key, i);
+    const char *file = fst__stage_file(own->stage, key, i);
+    if (other) {
+        if (digest)
+            memcpy(digest, other->record.digest, sizeof other->record.digest);
+        return fst__load_step_model(s, other, out, err);
+    }
+    fst__stage_key(own->stage, key, full, sizeof full);
+    fst_status st = check_name(s, full, file, err);
+    if (!st)
+        st = fst__open_model_file(s, full, file, out, err);
+    return st || !digest ? st : fst__file_digest(s, file, digest, err);
+}
+
+/* ---- what training starts from -------------------------------------------------------------------------- */
+
+/* Has it the network that is trained, and does it see what is trained on? */
+static fst_status check_fits(const struct session *s, const struct step *own, const fst_model *from, const char *name,
+                             const fst_model *model, fst_error *err)
+{
+    char key[96];
+    fst__stage_key(own->stage, "init", key, sizeof key);
+    if (strcmp(from->arch, model->arch) || !same_parameters(from->graph, model->graph))
+        return fst_fail(err, FST_E_CONFIG, "%s: %s is a %s%s: the stage trains %s", key, name, from->arch,
+                        strcmp(from->arch, model->arch) ? "" : " with other options", model->arch);
+    if (from->fingerprint != s->data.transform.fingerprint)
+        return fst_fail(err, FST_E_CONFIG, "%s: %s learnt from %s: set data.fingerprint: %s", key, name,
+                        from->fingerprint ? "fingerprints" : "samples, not from their fingerprints",
+                        from->fingerprint ? "true" : "false");
+    if (!same_numbers(from, &s->data.transform))
+        fst_log(FST_LOG_WARN, "%s: %s was trained with another normalisation than data.normalise", key, name);
+    return FST_OK;
+}
+
+fst_status fst__start_from(const struct session *s, const struct step *own, fst_model *model, bool *from,
+                           fst_error *err)
+{
+    const struct stage *other = fst__stage_read(own->stage, "init", 0);
+    fst_model start;
+    bool given = fst__stage_reads(own->stage, "init") > 0;
+    if (from)
+        *from = given;
+    if (!given)
+        return FST_OK;
+    fst_status st = fst__read_model(s, own, "init", 0, &start, NULL, err);
     if (st)
         return st;
-    if (strcmp(from.arch, model->arch) || !same_parameters(from.graph, model->graph))
-        st = fst_fail(err, FST_E_CONFIG, "%s: %s is a %s%s: the stage trains %s", key, file, from.arch,
-                      strcmp(from.arch, model->arch) ? "" : " with other options", model->arch);
-    else if (from.fingerprint != s->transform.fingerprint)
-        st = fst_fail(err, FST_E_CONFIG, "%s: %s learnt from %s: set data.fingerprint: %s", key, file,
-                      from.fingerprint ? "fingerprints" : "samples, not from their fingerprints",
-                      from.fingerprint ? "true" : "false");
-    else
-        fst_state_copy(&model->state, &from.state);
-    if (!st && !same_numbers(&from, &s->transform))
-        fst_log(FST_LOG_WARN, "%s: %s was trained with another normalisation than data.normalise", key, file);
-    fst_model_release(&from);
+    st = check_fits(s, own, &start, other ? other->name : fst__stage_file(own->stage, "init", 0), model, err);
+    if (!st)
+        fst_state_copy(&model->state, &start.state);
+    fst_model_release(&start);
+    return st;
+}
+
+fst_status fst__check_init(const struct session *s, const struct step *own, fst_error *err)
+{
+    const struct stage *other = fst__stage_read(own->stage, "init", 0);
+    const char *network = own->stage->kind->network(own->stage);
+    const char *theirs = other ? other->kind->network(other) : NULL;
+    char key[96];
+    fst_model m;
+    if (theirs && strcmp(network, theirs))
+        return fst_fail(err, FST_E_CONFIG, "%s: %s is a %s, but the stage trains %s: set model or init",
+                        fst__stage_key(own->stage, "init", key, sizeof key), other->name, theirs, network);
+    if (!fst__stage_file(own->stage, "init", 0))
+        return FST_OK;
+    fst_status st = fst__new_model(&s->data, network, &m, err);
+    if (st)
+        return st;
+    st = fst__start_from(s, own, &m, NULL, err);
+    fst_model_release(&m);
     return st;
 }

@@ -99,7 +99,7 @@ static fst_status make_file(struct session *s, const fst_synth *g, uint64_t wind
     fst_status st = folder ? fst_make_folders(folder, err) : fst_fail_memory(err, 256);
     if (!st) {
         fst_atomic_sweep(folder);
-        st = fst_pool_new(&pool, s->threads, err);
+        st = fst_pool_new(&pool, s->machine.threads, err);
     }
     fst__watch_begin(s, "signals", windows, "windows");
     fst__watch_update(s, 0, NULL);
@@ -136,7 +136,7 @@ static fst_status make_in_memory(struct session *s, const fst_synth *g, size_t n
 {
     const fst_synth_spec *spec = fst_synth_spec_of(g);
     fst_shape shape = FST_SHAPE(2, spec->params.burst.window);
-    struct made_signals *m = &s->made;
+    struct made_signals *m = &s->data.made;
     fst_source *made = NULL;
     fst_pool *pool = NULL;
     m->x = n <= FST_SOURCE_MAX_BYTES / 8 / (size_t)spec->params.burst.window
@@ -146,7 +146,7 @@ static fst_status make_in_memory(struct session *s, const fst_synth *g, size_t n
     m->snr = fst_alloc(n * sizeof *m->snr);
     m->burst = fst_alloc(n * sizeof *m->burst);
     fst_status st = m->x && m->labels && m->snr && m->burst
-                        ? fst_pool_new(&pool, s->threads, err)
+                        ? fst_pool_new(&pool, s->machine.threads, err)
                         : fst_fail_memory(err, n * 8 * (size_t)spec->params.burst.window);
     if (!st)
         st = fst_synth_fill(g, pool, 0, n, m->x, m->labels, m->snr, m->burst, err);

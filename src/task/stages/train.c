@@ -46,6 +46,11 @@ fst_optim_spec fst__optim_spec(const struct optimizer_section *o, double clip_no
                             .clip_norm = clip_norm};
 }
 
+bool fst__total_free(const struct schedule_section *s)
+{
+    return s->name != FST_SCHEDULE_COSINE && s->name != FST_SCHEDULE_WARMUP_COSINE;
+}
+
 fst_schedule fst__schedule(const struct schedule_section *t, int64_t total)
 {
     fst_schedule s = {.kind = (fst_schedule_kind)t->name,
@@ -121,10 +126,11 @@ static fst_status explain(const struct course *c, fst_status st, fst_error *err)
     const struct lesson *l = c->lesson;
     size_t steps = fst_loader_batches(c->loader), at = c->batch < steps ? c->batch + 1 : steps;
     if (c->saved_once)
-        return fst_fail_in(err, st, "%s: epoch %lld of %lld, step %zu of %zu (the last good state is in %s)", l->label,
-                           (long long)c->epoch + 1, (long long)l->training->epochs, at, steps, c->checkpoint);
+        return fst_fail_in(err, st, "%s: epoch %lld of %lld, step %zu of %zu (the last good state is in %s)",
+                           l->step->stage->name, (long long)c->epoch + 1, (long long)l->training->epochs, at, steps,
+                           c->checkpoint);
     return fst_fail_in(err, st, "%s: epoch %lld of %lld, step %zu of %zu (no checkpoint had been saved before)",
-                       l->label, (long long)c->epoch + 1, (long long)l->training->epochs, at, steps);
+                       l->step->stage->name, (long long)c->epoch + 1, (long long)l->training->epochs, at, steps);
 }
 
 static fst_status save(struct course *c, const char *path, fst_error *err)
@@ -136,7 +142,7 @@ static fst_status save(struct course *c, const char *path, fst_error *err)
     fst_status st = fst__state_sound(&c->model->state, err);
     if (st)
         return explain(c, st, err);
-    st = fst_checkpoint_writer_new(&w, c->s->resumes[c->lesson->step], err);
+    st = fst_checkpoint_writer_new(&w, c->lesson->step->resumes, err);
     if (!st)
         st = fst_checkpoint_add_all(w, t, course_tensors(c, t), err);
     if (!st)
@@ -147,7 +153,7 @@ static fst_status save(struct course *c, const char *path, fst_error *err)
     c->saves = fst__saved(began);
     c->steps_since_save = 0;
     c->saved_once = c->saved_once || !st;
-    return st ? fst_fail_in(err, st, "%s: saving progress", c->lesson->label) : FST_OK;
+    return st ? fst_fail_in(err, st, "%s: saving progress", c->lesson->step->stage->name) : FST_OK;
 }
 
 /* Outputs are untouched on failure. */
@@ -195,11 +201,11 @@ static bool resume_from(struct course *c, const char *path)
     int64_t epoch = 0;
     if (!fst_file_exists(path))
         return false;
-    fst_status st = fst_checkpoint_open(&k, path, c->s->resumes[c->lesson->step], &why);
+    fst_status st = fst_checkpoint_open(&k, path, c->lesson->step->resumes, &why);
     bool longer = !st && !fst_checkpoint_int(k, "epoch", &epoch, NULL) && epoch > c->lesson->training->epochs;
     if (st == FST_E_MISMATCH || longer) {
         fst_checkpoint_free(k);
-        fst_log(FST_LOG_INFO, "%s: %s since the last checkpoint; starting anew", c->lesson->label,
+        fst_log(FST_LOG_INFO, "%s: %s since the last checkpoint; starting anew", c->lesson->step->stage->name,
                 longer ? "there were more epochs" : "settings or inputs changed");
         return false;
     }
@@ -269,7 +275,7 @@ static fst_status one_step(struct course *c, const fst_batch *b, double rate, fs
 static size_t epoch_rows(const struct course *c)
 {
     const struct training *t = c->lesson->training;
-    return t->drop_last ? fst_loader_batches(c->loader) * (size_t)t->batch_size : c->s->learn;
+    return t->drop_last ? fst_loader_batches(c->loader) * (size_t)t->batch_size : c->s->data.cloud.learn;
 }
 
 static void watch(struct course *c)
@@ -285,7 +291,7 @@ static fst_status pause_if_asked(struct course *c, fst_error *err)
 {
     if (fst__session_stopped(c->s)) {
         fst_status st = save(c, c->checkpoint, err);
-        return st ? st : fst_fail(err, FST_E_CANCELLED, "%s: stopped; progress is saved", c->lesson->label);
+        return st ? st : fst_fail(err, FST_E_CANCELLED, "%s: stopped; progress is saved", c->lesson->step->stage->name);
     }
     return save_due(c) ? save(c, c->checkpoint, err) : FST_OK;
 }
@@ -377,8 +383,9 @@ static fst_status close_epoch(struct course *c, fst_error *err)
     fst_status st = fst__state_sound(&c->model->state, err);
     if (st)
         return explain(c, st, err);
-    if (s->validate) {
-        st = fst__evaluate(s, c->model->graph, &c->model->state, s->train, s->order + s->learn, s->validate, &v, err);
+    if (s->data.cloud.validate) {
+        st = fst__evaluate(s, c->model->graph, &c->model->state, s->data.train,
+                           s->data.cloud.index + s->data.cloud.learn, s->data.cloud.validate, &v, err);
         if (st)
             return st;
         if (is_better(c, &v)) {
@@ -402,7 +409,7 @@ static fst_status close_epoch(struct course *c, fst_error *err)
                      FST_DOUBLE("ce_weight", now.ce_weight),
                      FST_DOUBLE("kd_weight", now.kd_weight),
                      FST_DOUBLE("temperature", now.temperature)};
-    fst__emit(s, "epoch", f, sizeof f / sizeof *f - (distils ? 0 : 3));
+    fst__emit(&s->books, "epoch", f, sizeof f / sizeof *f - (distils ? 0 : 3));
     c->epoch++;
     c->batch = c->rows = c->correct = 0;
     c->loss_sum = 0;
@@ -412,13 +419,13 @@ static fst_status close_epoch(struct course *c, fst_error *err)
 static fst_status make_weights(struct course *c, fst_error *err)
 {
     const struct session *s = c->s;
-    size_t n = (size_t)s->train->classes;
+    size_t n = (size_t)s->data.train->classes;
     c->counts = fst_calloc(n, sizeof *c->counts);
     c->room = fst_calloc(n, sizeof *c->room);
     if (!c->counts || !c->room)
         return fst_fail_memory(err, n * sizeof *c->room);
-    fst__count_classes(s->train, s->order, s->learn, c->counts);
-    c->weight = fst__weights_of(&c->lesson->training->weights, c->counts, s->train->classes, c->room);
+    fst__count_classes(s->data.train, s->data.cloud.index, s->data.cloud.learn, c->counts);
+    c->weight = fst__weights_of(&c->lesson->training->weights, c->counts, s->data.train->classes, c->room);
     return FST_OK;
 }
 
@@ -426,14 +433,14 @@ static fst_status prepare(struct course *c, fst_error *err)
 {
     struct session *s = c->s;
     const struct training *t = c->lesson->training;
-    fst_trainer_options to = fst__trainer_options(s, (size_t)t->batch_size, s->threads);
+    fst_trainer_options to = fst__trainer_options(&s->machine, (size_t)t->batch_size, s->machine.threads);
     fst_optim_spec os = fst__optim_spec(&t->optimizer, t->clip_norm);
-    fst_loader_spec ls = {.source = s->train,
-                          .subset = s->order,
-                          .subset_count = s->learn,
+    fst_loader_spec ls = {.source = s->data.train,
+                          .subset = s->data.cloud.index,
+                          .subset_count = s->data.cloud.learn,
                           .batch_size = (size_t)t->batch_size,
-                          .transform = s->transform,
-                          .augment = s->transform.crop_padding > 0 || s->transform.flip,
+                          .transform = s->data.transform,
+                          .augment = s->data.transform.crop_padding > 0 || s->data.transform.flip,
                           .shuffle = true,
                           .drop_last = t->drop_last,
                           .seed = fst__step_seed(s, c->lesson->step, "loader", 0),
@@ -443,7 +450,7 @@ static fst_status prepare(struct course *c, fst_error *err)
         ls.soft_ctx = (void *)c->lesson->soft;
         ls.soft_width = c->model->classes;
     }
-    c->checkpoint = fst__step_path(s, c->lesson->step, "checkpoint.safetensors");
+    c->checkpoint = fst__step_path(s, c->lesson->step, FST__CHECKPOINT);
     c->last = fst__step_path(s, c->lesson->step, FST__LAST);
     fst_status st = c->checkpoint && c->last ? FST_OK : fst_fail_memory(err, 256);
     if (!st)
@@ -452,7 +459,7 @@ static fst_status prepare(struct course *c, fst_error *err)
         st = fst_trainer_new(&c->trainer, c->model->graph, &to, err);
     if (!st)
         st = fst_optim_init(&c->optim, &os, c->model->state.param_count, err);
-    if (!st && s->validate)
+    if (!st && s->data.cloud.validate)
         st = fst_state_init(&c->best, c->model->graph, err);
     if (!st)
         st = fst_loader_new(&c->loader, &ls, err);
@@ -463,30 +470,27 @@ static fst_status teach(struct course *c, fst_error *err)
 {
     const struct training *t = c->lesson->training;
     fst_status st = FST_OK;
-    char key[64];
     fst_state_randomise(&c->model->state, c->model->graph, fst__step_seed(c->s, c->lesson->step, "init", 0));
-    snprintf(key, sizeof key, "stages.%s.init", fst__step_stages[c->lesson->step]);
-    if (t->init)
-        st = fst__start_from(c->s, key, t->init, c->model, err);
+    st = fst__start_from(c->s, c->lesson->step, c->model, NULL, err);
     bool resumed = !st && resume(c);
     c->started = fst_clock_seconds();
     c->saves = fst__saved(c->started);
     if (resumed)
-        fst_log(FST_LOG_INFO, "%s: going on at epoch %lld, step %zu", c->lesson->label, (long long)c->epoch + 1,
-                c->batch + 1);
-    fst__watch_begin(c->s, c->lesson->label, (uint64_t)t->epochs * epoch_rows(c), "samples");
+        fst_log(FST_LOG_INFO, "%s: going on at epoch %lld, step %zu", c->lesson->step->stage->name,
+                (long long)c->epoch + 1, c->batch + 1);
+    fst__watch_begin(c->s, c->lesson->step->stage->name, (uint64_t)t->epochs * epoch_rows(c), "samples");
     fst__watch_update(c->s, (uint64_t)c->epoch * epoch_rows(c) + c->rows, NULL); /* none of this run's work */
     while (!st && c->epoch < t->epochs && !stops_early(c)) {
         st = one_epoch(c, err);
         if (!st)
             st = close_epoch(c, err);
     }
-    if (!st && fst__extendable(c->s, c->lesson->step))
+    if (!st && fst__extendable(c->lesson->step))
         st = save(c, c->last, err);
     if (!st && stops_early(c) && c->epoch < t->epochs) {
         fst_field f[] = {FST_INT("epoch", c->epoch), FST_INT("best_epoch", c->best_epoch + 1)};
-        fst__emit(c->s, "early_stopping", f, 2);
-        fst_log(FST_LOG_INFO, "%s: stopped after epoch %lld, epoch %lld was the best", c->lesson->label,
+        fst__emit(&c->s->books, "early_stopping", f, 2);
+        fst_log(FST_LOG_INFO, "%s: stopped after epoch %lld, epoch %lld was the best", c->lesson->step->stage->name,
                 (long long)c->epoch, (long long)c->best_epoch + 1);
     }
     if (!st && c->best.params && c->best_epoch >= 0)

@@ -1,0 +1,247 @@
+/*
+ * The kind federated_train as the task sees it: settings, what can be wrong with them, what the result depends on, what
+ * a dry run says. The clients are the edges of the topology, or those of the section clients. The rounds themselves are
+ * federate.c.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "federate.h"
+#include "training_file.h"
+
+enum { SELECT_BEST = 0 };
+
+/* ---- settings ---------------------------------------------------------------------------------------- */
+
+static const char *const selections[] = {"best", "last", NULL};
+
+/* The fields that every strategy has; after them comes room for those of the strategies' own options. */
+enum { OWN_FIELDS = 16 };
+static fst__field fields[OWN_FIELDS + FST__OPTIONS] = {
+    FST__F_STRING(struct federated_section, model, NULL,
+                  "network; missing: that of the stage that it starts from, or else of edge_kd"),
+    FST__F_ENUM(struct federated_section, strategy, fst__strategy_names, "fedavg", "what is sent and how it is joined"),
+    FST__F_INT(struct federated_section, rounds, 1, 1000000, "10", "rounds"),
+    FST__F_INT(struct federated_section, local_epochs, 1, 100000, "1", "epochs of a client in a round"),
+    FST__F_INT(struct federated_section, batch_size, 1, 65536, "32", "samples a step"),
+    FST__F_BOOL(struct federated_section, drop_last, "false",
+                "leave out a client's last batch that is not full; every client needs a full one"),
+    FST__F_INT(struct federated_section, clients_per_round, 0, 1000000, "0", "drawn for a round; 0: by fraction"),
+    FST__F_ABOVE(struct federated_section, fraction, 0, 1, "1", "share of the clients drawn for a round",
+                 .when = {FST__WITHOUT_ANY("clients_per_round")}),
+    FST__F_INT(struct federated_section, quorum, 0, 1000000, "0", "fewest updates of a round; 0: one"),
+    FST__F_DOUBLE(struct federated_section, clip_norm, 0, 1e6, "0", "largest norm of a gradient; 0: no limit"),
+    CLASS_WEIGHTS(struct federated_section, "each client's own samples"),
+    FST__F_MAP(struct federated_section, optimizer, &fst__optimizer_schema, "of the clients; fresh in every round"),
+    FST__F_OPTIONAL(struct federated_section, schedule, has_schedule, &fst__schedule_schema,
+                    "learning rate of the clients by round: rounds stand for epochs; missing: constant"),
+    FST__F_STRING(
+        struct federated_section, init, "edge_kd",
+        "what the rounds start from: the model of a stage, random weights (random), or a model file, relative "
+        "to the task's folder"),
+    FST__F_ENUM(struct federated_section, select, selections, "last",
+                "the round whose model is kept; best: by the edges' validation samples, after aggregation"),
+    FST__F_INT(struct federated_section, evaluate_every, 1, 1000000, "1", "rounds between two evaluations",
+               .aside = true),
+};
+static fst__schema schema = FST__SCHEMA(struct federated_section, fields);
+
+static __attribute__((constructor)) void add_strategy_options(void)
+{
+    size_t at = 0;
+    while (fields[at].key)
+        at++;
+    schema.count = at + fst__strategy_fields(fields + at, offsetof(struct federated_section, options));
+}
+
+/* ---- what it reads ----------------------------------------------------------------------------------- */
+
+/* Nothing else says what the clients train. */
+static bool wants_network(const struct stage *own)
+{
+    const struct federated_section *t = own->settings;
+    return !t->model && !fst__stage_read(own, "init", 0);
+}
+
+static const struct stage_ref refs[] = {
+    {.key = "init", .what = FST__LEAVES_MODEL, .file = true, .word = "random"},
+    {.key = "model",
+     .what = FST__LEAVES_MODEL,
+     .settings = true,
+     .fallback = "edge_kd",
+     .missing = "needs a model, or the stage edge_kd to take it from",
+     .wanted = wants_network},
+};
+
+static const char *network(const struct stage *own)
+{
+    const struct federated_section *t = own->settings;
+    const struct stage *other = fst__stage_read(own, fst__stage_read(own, "init", 0) ? "init" : "model", 0);
+    return t->model ? t->model : other ? other->kind->network(other) : NULL;
+}
+
+static int64_t total(const struct stage *own)
+{
+    return ((const struct federated_section *)own->settings)->rounds;
+}
+
+static bool extendable(const struct stage *own)
+{
+    const struct federated_section *t = own->settings;
+    return !t->has_schedule || fst__total_free(&t->schedule);
+}
+
+/* ---- what can be wrong --------------------------------------------------------------------------------- */
+
+/* Can a round draw as many clients as it needs? */
+static bool cohort_complains(const struct task_file *f, const struct stage *own, fst__complaint *c)
+{
+    const struct federated_section *t = own->settings;
+    int64_t clients = f->has_topology ? f->topology.edges : f->clients.count;
+    int64_t drawn = t->clients_per_round ? t->clients_per_round : (int64_t)floor(t->fraction * (double)clients + 0.5);
+    drawn = drawn < 1 ? 1 : drawn;
+    if (drawn > clients)
+        return fst__complain(c, own, "clients_per_round", "is %lld, there are %lld clients", (long long)drawn,
+                             (long long)clients);
+    return t->quorum > drawn && fst__complain(c, own, "quorum", "is %lld, a round draws %lld of the %lld clients",
+                                              (long long)t->quorum, (long long)drawn, (long long)clients);
+}
+
+static bool complains(const struct task_file *f, const struct stage_list *all, const struct stage *own,
+                      fst__complaint *c)
+{
+    const struct federated_section *t = own->settings;
+    (void)all;
+    if (f->has_topology && f->topology.cloud_share >= 1 && !f->data.edge_path_count) {
+        c->key = "topology.cloud_share";
+        snprintf(c->text, sizeof c->text, "is 1: the edges have nothing to train on in %s", own->name);
+        return true;
+    }
+    if (f->has_topology && (t->clients_per_round || t->fraction < 1))
+        return fst__complain(c, own, t->clients_per_round ? "clients_per_round" : "fraction",
+                             "with a topology all edges take part in every round: leave it out");
+    if (t->select == SELECT_BEST && !f->has_topology)
+        return fst__complain(c, own, "select", "best needs a topology, whose edges keep samples for it");
+    if (t->select == SELECT_BEST && !f->data.own_validation && f->data.validation == 0)
+        return fst__complain(c, own, "select", "best needs samples to choose by: set data.validation");
+    return cohort_complains(f, own, c);
+}
+
+static fst_status check_edges(const struct session *s, const struct step *own, fst_error *err)
+{
+    const struct federated_section *t = own->stage->settings;
+    size_t validate = 0;
+    for (size_t k = 0; k < s->data.edges; k++)
+        validate += s->data.edge[k].validate;
+    if (t->select == SELECT_BEST && !validate)
+        return fst_fail(err, FST_E_CONFIG,
+                        "stages.%s.select: best: the edges have no validation samples; a "
+                        "larger data.validation or more samples are needed",
+                        own->stage->name);
+    return FST_OK;
+}
+
+static fst_status check(const struct session *s, const struct step *own, fst_error *err)
+{
+    const struct federated_section *t = own->stage->settings;
+    fst_partition p = {0};
+    fst_status st = fst__check_network(s, own, network(own->stage), err);
+    if (!st)
+        st = fst__check_init(s, own, err);
+    if (!st)
+        st = fst__clients(&s->data, s->task, &p, err);
+    fst_partition_release(&p);
+    if (!st && s->data.edges)
+        st = check_edges(s, own, err);
+    if (!st)
+        st = fst__check_class_weights(&s->data, own->stage->name, &t->weights, err);
+    if (!st)
+        st = fst__check_client_batches(s, own, err);
+    if (!st && t->has_schedule)
+        st = fst__check_schedule(own, &t->schedule, &t->optimizer, t->rounds, "rounds", err);
+    return st;
+}
+
+/* ---- what the result depends on ---------------------------------------------------------------------------- */
+
+/* Who the clients are follows from their settings and the samples to deal, which others add, with two exceptions: a
+ * file says it, or bursts do, since fewest samples once were fewest bursts. What cannot be made has no digest; the step
+ * says why. */
+static fst_status add_clients(const struct session *s, fst_buf *text, fst_error *err)
+{
+    const struct clients_section *c = &s->task->file.clients;
+    const fst__schema *table;
+    const void *settings;
+    fst_partition p = {0};
+    char digest[FST_DIGEST_HEX] = "";
+    fst_status st = fst__schema_find(&fst__task_schema, &s->task->file, "clients", &table, &settings, err);
+    if (!st)
+        st = fst_buf_printf(text, err, "clients=");
+    if (!st)
+        st = fst__schema_json(table, settings, text, err);
+    if (!st)
+        st = fst_buf_append(text, "\n", 1, err);
+    if (st || !(c->partition_file || (s->data.train->group && c->min_samples > 1)))
+        return st;
+    if (!fst__clients(&s->data, s->task, &p, NULL))
+        fst__clients_digest(&p, digest);
+    fst_partition_release(&p);
+    return fst_buf_printf(text, err, "owners=%s\n", digest);
+}
+
+static fst_status inputs(const struct session *s, const struct step *own, fst_buf *text, fst_error *err)
+{
+    fst_status st = fst__add_settings(own, text, err);
+    if (!st && !s->data.edges)
+        st = add_clients(s, text, err);
+    if (!st)
+        st = fst_buf_printf(text, err, "model=%s\n", network(own->stage));
+    return st ? st : fst__add_reads(s, own, "init", text, err);
+}
+
+/* ---- a dry run ------------------------------------------------------------------------------------------------ */
+
+static fst_status tell(const struct session *s, const struct step *own, fst_buf *out, fst_error *err)
+{
+    const struct federated_section *t = own->stage->settings;
+    fst_partition p = {0};
+    double state = 0;
+    fst_status st = fst__clients(&s->data, s->task, &p, err);
+    if (st)
+        return st;
+    size_t clients = (size_t)p.clients, samples = p.begin[clients];
+    fst_partition_release(&p);
+    size_t drawn = t->clients_per_round ? (size_t)t->clients_per_round : fst_share_of(clients, t->fraction);
+    double cohort = drawn ? (double)drawn : 1;
+    st = fst__state_bytes(s, network(own->stage), &state, err);
+    struct work w = {.network = network(own->stage),
+                     .samples = (double)samples * cohort / (double)clients * (double)(t->rounds * t->local_epochs),
+                     .training = true,
+                     .batch = (size_t)t->batch_size,
+                     .plans = s->machine.workers,
+                     .bytes_up = cohort * (double)t->rounds * state,
+                     .bytes_down = cohort * (double)t->rounds * state};
+    return st ? st : fst__tell_work(s, own, &w, out, err);
+}
+
+const struct stage_kind fst__federated_train = {
+    .name = "federated_train",
+    .help = "rounds over the clients' own data",
+    .schema = &schema,
+    .modes = FST__IN_FULL_TRAIN | FST__IN_FEDERATED | FST__IN_PIPELINE,
+    .leaves = FST__LEAVES_MODEL,
+    .trained = true,
+    .at_clients = true,
+    .counts = "round",
+    .refs = refs,
+    .ref_count = sizeof refs / sizeof *refs,
+    .network = network,
+    .total = total,
+    .extendable = extendable,
+    .complains = complains,
+    .check = check,
+    .inputs = inputs,
+    .tell = tell,
+    .run = fst__federate,
+};

@@ -1,0 +1,32 @@
+/* supervised.h - what the kinds share that train one model on labels or soft labels (cloud_pretrain, edge_kd and its
+ * baseline). Their settings begin with a struct training. */
+#ifndef FST_TASK_SUPERVISED_H
+#define FST_TASK_SUPERVISED_H
+
+#include "session.h"
+
+/* The cross entropy of hard labels as a stage's settings say it. */
+fst_loss fst__hard_loss(const struct training *t);
+/* Trains a new model as the lesson says, and saves it. */
+fst_status fst__learn(struct session *s, const struct lesson *l, struct record *r, fst_error *err);
+
+/* Members of kinds. */
+const char *fst__training_network(const struct stage *own);
+int64_t fst__training_total(const struct stage *own);
+bool fst__training_extendable(const struct stage *own);
+/* Early stopping needs samples to judge epochs by. */
+bool fst__training_complains(const struct task_file *f, const struct stage *own, fst__complaint *c);
+fst_status fst__training_check(const struct session *s, const struct step *own, fst_error *err);
+/* What a network is and starts from, as far as the settings do not say it. */
+fst_status fst__training_inputs(const struct session *s, const struct step *own, fst_buf *text, fst_error *err);
+/* bytes_down: what the stage fetches over the network. */
+fst_status fst__training_tell(const struct session *s, const struct step *own, double bytes_down, fst_buf *out,
+                              fst_error *err);
+
+/* ---- cloud_kd.c ---- */
+/* What the soft labels of a stage of the kind cloud_kd are. */
+fst_soft_spec fst__soft_spec(const struct session *s, const struct step *own);
+/* Bytes of their file, about. */
+double fst__soft_bytes(const struct session *s, const struct stage *own);
+
+#endif
