@@ -95,9 +95,10 @@ struct fst_op {
     size_t shared;                             /* bytes that the other shards of the batch may read */
     struct fst_kernel *kernel[FST_OP_KERNELS]; /* forward ones first */
     int kernels;
-    /* Makes out again, with the same bits, from in, more and saved, and changes nothing else; cheap. NULL: there is
-     * none, and out is kept as long as it is needed. */
+    /* How a training plan may make out again, with the same bits, from in, more, saved and parameters, changing nothing
+     * else: a kernel for that, or the forward kernels once more. Neither: out is kept as long as it is needed. */
     struct fst_kernel *again;
+    bool pure;
 };
 
 struct fst_backend {

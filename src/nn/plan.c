@@ -280,7 +280,7 @@ static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_
             fst__use(b, at->saved);
             fst__new_step(b, op->kernel[k], c);
         }
-    fst__made_by(b, at->out, op->again, c);
+    fst__made_by_op(b, at->out, op, c);
     return FST_OK;
 }
 

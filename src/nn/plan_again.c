@@ -1,12 +1,16 @@
 /*
  * Values that a training plan does not keep from the forward pass to the backward pass. Where an op can make its output
- * again cheaply (fst_op.again: a batch norm with the sum and ReLU after it, from the convolution's result that the
- * norm keeps anyway), the output's memory is free after its last reader in the forward pass. The first kernel of the
+ * again cheaply (a batch norm with the sum and ReLU after it, from the convolution's result that the norm keeps
+ * anyway), the output's memory is free after its last reader in the forward pass. The first kernel of the
  * backward pass that needs the value finds it made again in other memory, which lives until the last one that does. In
  * a residual network that halves what is kept: of each convolution its result alone. A value is made again once at most
  * and with the same bits, so nothing depends on it but memory, and time: one pass over the value.
  */
 #include "plan_build.h"
+
+/* A convolution's result is made again where it is large and that costs few operations: 1x1 convolutions with few
+ * inputs at the beginning of a large network. */
+enum { LARGE = 8 << 20, FLOPS_A_BYTE = 32 };
 
 void fst__made_by(struct builder *b, int region, struct fst_kernel *again, int call)
 {
@@ -14,6 +18,19 @@ void fst__made_by(struct builder *b, int region, struct fst_kernel *again, int c
         return;
     b->sources[region].again = again;
     b->sources[region].call = call;
+}
+
+void fst__made_by_op(struct builder *b, int region, const struct fst_op *op, int call)
+{
+    const struct fst_plan *p = b->p;
+    const struct fst_node *n = p->calls[call].node;
+    if (region < 0)
+        return;
+    double bytes = (double)p->regions[region].bytes;
+    double flops = fst__op_types[n->kind]->flops(n) * (double)p->options.batch;
+    bool cheap = n->params == 0 || (bytes >= LARGE && flops <= FLOPS_A_BYTE * bytes);
+    fst__made_by(b, region, op->again, call);
+    b->sources[region].op = op->pure && cheap ? op : NULL;
 }
 
 /* Regions that backward kernels read. */
@@ -51,7 +68,7 @@ fst_status fst__choose_dropped(struct builder *b, fst_error *err)
     mark_wanted(b, wanted);
     for (int i = 0; i < p->nregions; i++) {
         struct source *s = &b->sources[i];
-        if (!s->again || i == p->output)
+        if ((!s->again && !s->op) || i == p->output)
             continue;
         const struct places *at = &p->calls[s->call].at;
         s->dropped = at_hand(b, wanted, at->in);
@@ -60,6 +77,17 @@ fst_status fst__choose_dropped(struct builder *b, fst_error *err)
     }
     fst_free(wanted);
     return FST_OK;
+}
+
+static void new_step(struct builder *b, struct fst_kernel *k, int call)
+{
+    const struct places *at = &b->p->calls[call].at;
+    fst__use(b, at->in);
+    for (int j = 0; j < FST_NODE_MORE; j++)
+        fst__use(b, at->more_in[j]);
+    fst__use(b, at->saved);
+    fst__use(b, at->out);
+    fst__new_step(b, k, call);
 }
 
 int fst__find_again(struct builder *b, int region)
@@ -78,11 +106,10 @@ int fst__find_again(struct builder *b, int region)
     from.out = s->copy = fst__new_region(b, p->regions[region].bytes);
     p->calls[c].at = from;
     p->calls[c].again = true;
-    fst__use(b, from.in);
-    for (int j = 0; j < FST_NODE_MORE; j++)
-        fst__use(b, from.more_in[j]);
-    fst__use(b, from.saved);
-    fst__use(b, from.out);
-    fst__new_step(b, s->again, c);
+    if (s->again)
+        new_step(b, s->again, c);
+    for (int k = 0; !s->again && k < s->op->kernels; k++)
+        if (!s->op->kernel[k]->backward)
+            new_step(b, s->op->kernel[k], c);
     return s->copy;
 }

@@ -15,7 +15,8 @@ struct value { /* what is known of a node's output */
 
 /* Of a region: how the backward pass comes by its value. */
 struct source {
-    struct fst_kernel *again; /* makes it, in the backward pass too; NULL: nothing cheap does */
+    struct fst_kernel *again; /* makes it once more; NULL: */
+    const struct fst_op *op;  /* ... the forward kernels of this do; NULL: it is kept */
     int call;                 /* the call that makes it in the forward pass */
     bool dropped;             /* it is not kept from the forward pass */
     int copy;                 /* the region that it was made again in; NOWHERE: not yet */
@@ -42,8 +43,9 @@ int fst__copy_call(struct builder *b, int from);
 void fst__new_step(struct builder *b, struct fst_kernel *k, int call);
 int fst__inputs_of(const struct builder *b, const struct fst_node *n);
 
-/* plan_again.c. The region's value is made by that kernel of that call. */
+/* plan_again.c. How the region's value is made: by a call's kernel (a reorder), or by its op. */
 void fst__made_by(struct builder *b, int region, struct fst_kernel *again, int call);
+void fst__made_by_op(struct builder *b, int region, const struct fst_op *op, int call);
 /* After the forward pass: decides which values are dropped. */
 fst_status fst__choose_dropped(struct builder *b, fst_error *err);
 /* The region where the backward pass finds the value of `region` from now on; it is made again when it was dropped. */

@@ -466,7 +466,7 @@ fst_status fdn_weighted_op(struct fst_context *c, const struct fst_op_request *r
     if (!s)
         s = fdn_weighted_ends(&w, err);
     if (!s && r->training) {
-        op->keep_in = true;
+        op->keep_in = op->pure = true;
         s = fdn_add_mask(c, r, op, err);
         if (!s)
             s = fdn_weighted_backward_weights(&w, err);

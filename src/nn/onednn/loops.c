@@ -95,7 +95,7 @@ fst_status fdn_relu_op(struct fst_context *c, const struct fst_op_request *r, st
     op->in = op->out = r->in;
     op->moves_grad = op->keep_out = true;
     fst_status s = fdn_add_loop(c, op, "relu forward", false, relu_span, r->node, r->in, err);
-    op->again = op->kernel[0];
+    op->pure = true;
     return s || !r->training ? s : fdn_add_loop(c, op, "relu backward", true, mask_span, r->node, r->in, err);
 }
 
@@ -120,7 +120,7 @@ fst_status fdn_relu6_op(struct fst_context *c, const struct fst_op_request *r, s
     op->in = op->out = r->in;
     op->moves_grad = op->keep_out = true;
     fst_status s = fdn_add_loop(c, op, "relu6 forward", false, relu6_span, r->node, r->in, err);
-    op->again = op->kernel[0];
+    op->pure = true;
     return s || !r->training ? s
                              : fdn_add_loop(c, op, "relu6 backward", true, relu6_backward_span, r->node, r->in, err);
 }
@@ -152,7 +152,7 @@ fst_status fdn_add_op(struct fst_context *c, const struct fst_op_request *r, str
     if (s)
         return s;
     c->kernels->mask = r->relu;
-    op->again = op->kernel[0];
+    op->pure = true;
     if (!r->training || (!mask && !r->want_more[0]))
         return FST_OK;
     op->keep_out = mask;
