@@ -169,34 +169,51 @@ static bool has(const struct fst__stage_history *s, size_t offset)
     return false;
 }
 
-static void epochs_table(fst__page *p, const struct fst__stage_history *s)
+/* ---- tables of points --------------------------------------------------------------------------------------- */
+
+/* A column of a table: the double at an offset of each point, and how it is shown. */
+struct column {
+    const char *title;
+    size_t at;
+    void (*cell)(fst__page *p, double value);
+};
+enum { MAX_COLUMNS = 16 };
+
+/* Folded up under `summary`. Of many rows the page has every step-th and the last; the CSV file has all. */
+static void table_of(fst__page *p, const char *summary, const char *name, const char *title,
+                     const struct column *columns, size_t n, const void *points, size_t count, size_t size, size_t step)
 {
-    static const char *const columns[] = {"#epoch",
-                                          "#training loss",
-                                          "#training accuracy",
-                                          "#validation loss",
-                                          "#validation accuracy",
-                                          "#learning rate",
-                                          "#time so far",
-                                          NULL};
-    char name[96];
-    snprintf(name, sizeof name, "epochs-%.60s", s->name);
-    fst__put(p, "<details><summary>All epochs as a table</summary>\n");
-    fst__table_begin(p, name, "Epochs", columns);
-    for (size_t i = 0; i < s->points; i++) {
-        const struct fst__step_point *t = &s->point[i];
+    const char *heads[MAX_COLUMNS + 1] = {NULL};
+    for (size_t c = 0; c < n; c++)
+        heads[c] = columns[c].title;
+    fst__putf(p, "<details><summary>%s</summary>\n", summary);
+    fst__table_begin(p, name, title, heads);
+    for (size_t i = 0; i < count; i++) {
+        const char *point = (const char *)points + i * size;
+        p->only_csv = i % step && i + 1 < count;
         fst__row_begin(p);
-        fst__cell_count(p, t->number);
-        fst__cell_plain(p, t->loss);
-        fst__cell_percent(p, t->accuracy);
-        fst__cell_plain(p, t->other_loss);
-        fst__cell_percent(p, t->other_accuracy);
-        fst__cell_plain(p, t->rate);
-        fst__cell_seconds(p, t->seconds);
+        for (size_t c = 0; c < n; c++)
+            columns[c].cell(p, *(const double *)(const void *)(point + columns[c].at));
         fst__row_end(p);
     }
+    p->only_csv = false;
     fst__table_end(p);
     fst__put(p, "</details>\n");
+}
+
+static void epochs_table(fst__page *p, const struct fst__stage_history *s)
+{
+    static const struct column columns[] = {{"#epoch", OF(number), fst__cell_count},
+                                            {"#training loss", OF(loss), fst__cell_plain},
+                                            {"#training accuracy", OF(accuracy), fst__cell_percent},
+                                            {"#validation loss", OF(other_loss), fst__cell_plain},
+                                            {"#validation accuracy", OF(other_accuracy), fst__cell_percent},
+                                            {"#learning rate", OF(rate), fst__cell_plain},
+                                            {"#time so far", OF(seconds), fst__cell_seconds}};
+    char name[96];
+    snprintf(name, sizeof name, "epochs-%.60s", s->name);
+    table_of(p, "All epochs as a table", name, "Epochs", columns, sizeof columns / sizeof *columns, s->point, s->points,
+             sizeof *s->point, 1);
 }
 
 /* What the training loss is where events do not say it: those of older runs. */
@@ -272,57 +289,36 @@ void fst__html_curves(const struct fst__html *h, fst__page *p)
 
 static void rounds_table(fst__page *p, const struct fst__stage_history *s)
 {
-    static const char *const columns[] = {
-        "#round", "#test accuracy", "#validation accuracy", "#test loss",     "#training loss", "#asked", "#reported",
-        "#lost",  "#sent up",       "#sent down",           "#update's norm", "#time",          NULL};
+    static const struct column columns[] = {{"#round", OF(number), fst__cell_count},
+                                            {"#test accuracy", OF(other_accuracy), fst__cell_percent},
+                                            {"#validation accuracy", OF(validation), fst__cell_percent},
+                                            {"#test loss", OF(other_loss), fst__cell_plain},
+                                            {"#training loss", OF(loss), fst__cell_plain},
+                                            {"#asked", OF(selected), fst__cell_count},
+                                            {"#reported", OF(reported), fst__cell_count},
+                                            {"#lost", OF(lost), fst__cell_count},
+                                            {"#sent up", OF(bytes_up), fst__cell_bytes},
+                                            {"#sent down", OF(bytes_down), fst__cell_bytes},
+                                            {"#update's norm", OF(norm), fst__cell_plain},
+                                            {"#time", OF(seconds), fst__cell_seconds}};
     size_t step = s->points > 500 ? s->points / 250 : 1;
-    fst__put(p, "<details><summary>All rounds as a table</summary>\n");
-    fst__table_begin(p, "rounds", step > 1 ? "Rounds (not all of them; the CSV file has all)" : "Rounds", columns);
-    for (size_t i = 0; i < s->points; i++) {
-        const struct fst__step_point *t = &s->point[i];
-        p->only_csv = i % step && i + 1 < s->points;
-        fst__row_begin(p);
-        fst__cell_count(p, t->number);
-        fst__cell_percent(p, t->other_accuracy);
-        fst__cell_percent(p, t->validation);
-        fst__cell_plain(p, t->other_loss);
-        fst__cell_plain(p, t->loss);
-        fst__cell_count(p, t->selected);
-        fst__cell_count(p, t->reported);
-        fst__cell_count(p, t->lost);
-        fst__cell_bytes(p, t->bytes_up);
-        fst__cell_bytes(p, t->bytes_down);
-        fst__cell_plain(p, t->norm);
-        fst__cell_seconds(p, t->seconds);
-        fst__row_end(p);
-    }
-    p->only_csv = false;
-    fst__table_end(p);
-    fst__put(p, "</details>\n");
+    table_of(p, "All rounds as a table", "rounds",
+             step > 1 ? "Rounds (not all of them; the CSV file has all)" : "Rounds", columns,
+             sizeof columns / sizeof *columns, s->point, s->points, sizeof *s->point, step);
 }
 
+#define OF_CLIENT(m) offsetof(struct fst__client_point, m)
 static void clients_table(fst__page *p, const struct fst__stage_history *s)
 {
-    static const char *const columns[] = {"#client",        "#reported", "#samples",   "#training loss",
-                                          "#training time", "#sent up",  "#sent down", NULL};
-    if (!s->clients)
-        return;
-    fst__put(p, "<details><summary>The clients of the last round as a table</summary>\n");
-    fst__table_begin(p, "clients", "Clients of the last round (reported: 1, lost: 0)", columns);
-    for (size_t i = 0; i < s->clients; i++) {
-        const struct fst__client_point *c = &s->client[i];
-        fst__row_begin(p);
-        fst__cell_count(p, c->client);
-        fst__cell_count(p, c->reported);
-        fst__cell_count(p, c->samples);
-        fst__cell_plain(p, c->loss);
-        fst__cell_seconds(p, c->seconds);
-        fst__cell_bytes(p, c->bytes_up);
-        fst__cell_bytes(p, c->bytes_down);
-        fst__row_end(p);
-    }
-    fst__table_end(p);
-    fst__put(p, "</details>\n");
+    static const struct column columns[] = {
+        {"#client", OF_CLIENT(client), fst__cell_count},           {"#reported", OF_CLIENT(reported), fst__cell_count},
+        {"#samples", OF_CLIENT(samples), fst__cell_count},         {"#training loss", OF_CLIENT(loss), fst__cell_plain},
+        {"#training time", OF_CLIENT(seconds), fst__cell_seconds}, {"#sent up", OF_CLIENT(bytes_up), fst__cell_bytes},
+        {"#sent down", OF_CLIENT(bytes_down), fst__cell_bytes}};
+    if (s->clients)
+        table_of(p, "The clients of the last round as a table", "clients",
+                 "Clients of the last round (reported: 1, lost: 0)", columns, sizeof columns / sizeof *columns,
+                 s->client, s->clients, sizeof *s->client, 1);
 }
 
 static void rounds_facts(const struct fst__html *h, fst__page *p, const struct fst__stage_history *s)

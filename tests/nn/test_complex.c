@@ -411,77 +411,84 @@ static void pairs_are_whole(void **state)
     fst_graph_free(g);
 }
 
+/* A trainer with a state, an optimiser and a batch of samples. */
+enum { STEP_BATCH = 8 };
+struct stepping {
+    fst_state state;
+    fst_trainer *trainer;
+    fst_optim optim;
+    float *x;
+    int32_t labels[STEP_BATCH];
+    fst_step_input in;
+};
+
+static void stepping_init(struct stepping *w, const fst_graph *g, const fst_optim_spec *spec, fst_trainer_options o)
+{
+    size_t n = STEP_BATCH * sample_floats(g);
+    *w = (struct stepping){.x = new_floats(n)};
+    o.batch_size = STEP_BATCH;
+    fill_normal(w->x, n, 9, "test.x", 1);
+    fill_labels(w->labels, STEP_BATCH, 7, 2);
+    assert_ok(fst_state_init(&w->state, g, err));
+    fst_state_randomise(&w->state, g, 3);
+    assert_ok(fst_trainer_new(&w->trainer, g, &o, err));
+    assert_ok(fst_optim_init(&w->optim, spec, w->state.param_count, err));
+    w->in = (fst_step_input){.rows = STEP_BATCH,
+                             .x = w->x,
+                             .labels = w->labels,
+                             .loss = FST_LOSS_CROSS_ENTROPY,
+                             .learning_rate = spec->learning_rate};
+}
+
+static void stepping_release(struct stepping *w)
+{
+    fst_trainer_free(w->trainer);
+    fst_optim_release(&w->optim);
+    fst_state_release(&w->state);
+    free(w->x);
+}
+
 static void steps_allocate_nothing(void **state)
 {
     (void)state;
-    enum { BATCH = 8 };
     for (const char *const *b = fst_backend_names(); *b; b++) {
         fst_graph *g = graph_of(block, FST_SHAPE(2, 2, 8, 8));
-        fst_state s;
-        fst_trainer *t = NULL;
-        fst_optim optim;
-        fst_optim_spec adam = {.kind = FST_OPTIM_ADAM, .learning_rate = 1e-3};
-        fst_trainer_options o = {.batch_size = BATCH, .threads = 2, .backend = *b};
-        float *x = new_floats(BATCH * sample_floats(g));
-        int32_t labels[BATCH];
+        const fst_optim_spec adam = {.kind = FST_OPTIM_ADAM, .learning_rate = 1e-3};
+        struct stepping w;
         fst_step_result r;
-        fill_normal(x, BATCH * sample_floats(g), 9, "test.x", 1);
-        fill_labels(labels, BATCH, 7, 2);
-        assert_ok(fst_state_init(&s, g, err));
-        fst_state_randomise(&s, g, 3);
-        assert_ok(fst_trainer_new(&t, g, &o, err));
-        assert_ok(fst_optim_init(&optim, &adam, s.param_count, err));
-        fst_step_input in = {
-            .rows = BATCH, .x = x, .labels = labels, .loss = FST_LOSS_CROSS_ENTROPY, .learning_rate = 1e-3};
         double first = 0;
         uint64_t before = 0;
-        for (in.step = 0; in.step < 12; in.step++) {
-            before = in.step == 2 ? fst_alloc_count() : before;
-            assert_ok(fst_trainer_step(t, &s, &optim, &in, &r, err));
-            first = in.step ? first : r.loss_sum;
+        stepping_init(&w, g, &adam, (fst_trainer_options){.threads = 2, .backend = *b});
+        for (w.in.step = 0; w.in.step < 12; w.in.step++) {
+            before = w.in.step == 2 ? fst_alloc_count() : before;
+            assert_ok(fst_trainer_step(w.trainer, &w.state, &w.optim, &w.in, &r, err));
+            first = w.in.step ? first : r.loss_sum;
         }
         assert_int_equal(fst_alloc_count(), before);
         assert_true(r.loss_sum < 0.8 * first); /* it learns */
-        fst_trainer_free(t);
-        fst_optim_release(&optim);
-        fst_state_release(&s);
+        stepping_release(&w);
         fst_graph_free(g);
-        free(x);
     }
 }
 
 /* Parameters, then running statistics, after steps over batches of 8 and of 5 rows in shards of `shard`. */
 static float *trained(fst_graph *g, const char *backend, size_t shard, int threads, size_t *count)
 {
-    enum { BATCH = 8 };
-    fst_state s;
-    fst_trainer *t = NULL;
-    fst_optim optim;
-    fst_optim_spec sgd = {.learning_rate = 0.05};
-    fst_trainer_options o = {.batch_size = BATCH, .threads = threads, .shard_size = shard, .backend = backend};
-    float *x = new_floats(BATCH * sample_floats(g));
-    int32_t labels[BATCH];
+    const fst_optim_spec sgd = {.learning_rate = 0.05};
+    struct stepping w;
     fst_step_result r;
-    fill_normal(x, BATCH * sample_floats(g), 9, "test.x", 1);
-    fill_labels(labels, BATCH, 7, 2);
-    assert_ok(fst_state_init(&s, g, err));
-    fst_state_randomise(&s, g, 3);
-    assert_ok(fst_trainer_new(&t, g, &o, err));
-    assert_ok(fst_optim_init(&optim, &sgd, s.param_count, err));
-    fst_step_input in = {.x = x, .labels = labels, .loss = FST_LOSS_CROSS_ENTROPY, .learning_rate = 0.05};
-    for (in.step = 0; in.step < 4; in.step++) {
-        in.rows = in.step % 2 ? 5 : BATCH;
-        assert_ok(fst_trainer_step(t, &s, &optim, &in, &r, err));
+    stepping_init(&w, g, &sgd, (fst_trainer_options){.threads = threads, .shard_size = shard, .backend = backend});
+    for (w.in.step = 0; w.in.step < 4; w.in.step++) {
+        w.in.rows = w.in.step % 2 ? 5 : STEP_BATCH;
+        assert_ok(fst_trainer_step(w.trainer, &w.state, &w.optim, &w.in, &r, err));
     }
-    assert_int_equal(s.counters[0], 4);
-    *count = s.param_count + s.buffer_count;
+    const fst_state *s = &w.state;
+    assert_int_equal(s->counters[0], 4);
+    *count = s->param_count + s->buffer_count;
     float *all = new_floats(*count);
-    memcpy(all, s.params, s.param_count * sizeof *all);
-    memcpy(all + s.param_count, s.buffers, s.buffer_count * sizeof *all);
-    fst_trainer_free(t);
-    fst_optim_release(&optim);
-    fst_state_release(&s);
-    free(x);
+    memcpy(all, s->params, s->param_count * sizeof *all);
+    memcpy(all + s->param_count, s->buffers, s->buffer_count * sizeof *all);
+    stepping_release(&w);
     return all;
 }
 

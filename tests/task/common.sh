@@ -31,6 +31,18 @@ expect() {
     fi
 }
 
+# new_task TRAIN TEST: $task, a folder for a task.yaml, and $folder/data, so many samples in the form of MNIST's files.
+new_task() {
+    task=$folder/task
+    mkdir "$task" && "$FEDSTILL_HELPER" data "$folder/data" "$1" "$2" || exit 1
+}
+
+# settings_of SETTING...: $sets becomes the options that give a run these settings.
+settings_of() {
+    sets=()
+    for setting; do sets+=(--set "$setting"); done
+}
+
 # said out|err TEXT, unsaid out|err TEXT: the last run wrote TEXT there, or did not.
 said() {
     checks=$((checks + 1))

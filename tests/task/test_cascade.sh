@@ -8,8 +8,7 @@ helper=$FEDSTILL_HELPER
 task=$folder/task output=$folder/task/output
 cascade="--mode device_to_edge_to_cloud"
 
-"$helper" data "$folder/data" 400 120 || exit 1
-mkdir "$task"
+new_task 400 120
 write_task() { # to FILE, with validation share $2
     cat >"$1" <<END
 name: tiny

@@ -12,8 +12,7 @@ every=${FEDSTILL_FAULTS:-97}
 modes=${FEDSTILL_FAULT_MODES:-fail stuck short kill}
 task=$folder/task output=$folder/task/output
 
-"$helper" data "$folder/data" 60 30 || exit 1
-mkdir "$task"
+new_task 60 30
 cat >"$task/task.yaml" <<END
 name: faults
 seed: 7

@@ -6,8 +6,7 @@
 helper=$FEDSTILL_HELPER
 task=$folder/task output=$folder/task/output
 
-"$helper" data "$folder/data" 200 100 || exit 1
-mkdir "$task"
+new_task 200 100
 cat >"$task/task.yaml" <<END
 name: kept
 seed: 5

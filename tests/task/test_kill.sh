@@ -15,8 +15,7 @@ clean_up() {
     rm -rf "$folder"
 }
 
-"$helper" data "$folder/data" 500 100 || exit 1
-mkdir "$task"
+new_task 500 100
 # Everything that a checkpoint holds is in use: moments of clients and server, dropout, validation's best
 # epoch, augmentation.
 cat >"$task/task.yaml" <<END

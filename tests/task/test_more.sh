@@ -4,9 +4,7 @@
 # Needs $FEDSTILL, the program, and $FEDSTILL_HELPER, built from helper.c.
 # shellcheck source=tests/task/common.sh
 . "$(dirname "$0")/common.sh"
-"$FEDSTILL_HELPER" data "$folder/data" 120 60 || exit 1
-task=$folder/task
-mkdir "$task"
+new_task 120 60
 # all that a state holds is in use: moments of clients and server, the best epoch, steps of the learning rate
 cat >"$task/task.yaml" <<END
 name: more

@@ -4,7 +4,6 @@
  * samples to learn from and no others.
  */
 #define _XOPEN_SOURCE 700 /* nftw */
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,14 +15,10 @@
 
 #include <cmocka.h>
 
-#include "session.h"
+#include "session_fixture.h"
 
 enum { CLASSES = 3, TRAIN = 120, OTHER = 36, BURST = 4, SIGNALS = 480 };
 enum use { NOBODY, LEARN, VALIDATE, TEST };
-
-static char folder[] = "/tmp/fedstill-ownership-XXXXXX";
-static const fst_task_options options = {.threads = 1, .workers = 1, .backend = "reference"};
-static fst_error why;
 
 #define must(call)                                                \
     do {                                                          \
@@ -34,13 +29,6 @@ static fst_error why;
 
 #define STAGES "stages: {federated_train: {model: logistic_regression, init: random}}"
 static char settings[512];
-
-static const char *path_in(const char *name)
-{
-    static char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
 
 /* Samples of values that no other sample has: first, first + 1, ... */
 static void write_split(const char *name, const char *split, int count, int first, bool bursts)
@@ -79,34 +67,9 @@ static int set_up(void **state)
     return fst_file_write(path_in("params.json"), params, strlen(params), &why) ? -1 : 0;
 }
 
-static int forget(const char *path, const struct stat *st, int kind, struct FTW *at)
-{
-    (void)st, (void)kind, (void)at;
-    return remove(path);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return nftw(folder, forget, 16, FTW_DEPTH | FTW_PHYS);
-}
-
 static fst_status open_session(struct session *s, fst_task **task, const char *text)
 {
-    must(fst_file_write(path_in("task.yaml"), text, strlen(text), &why));
-    fst_status st = fst_task_load(task, folder, NULL, 0, &why);
-    *s = (struct session){.dry = true};
-    if (st)
-        return st;
-    st = fst__session_init(s, *task, &options, &why);
-    return st ? st : fst__session_open_data(s, &why);
-}
-
-static void close_session(struct session *s, fst_task *task)
-{
-    if (s->task)
-        fst__session_close(s);
-    fst_task_free(task);
+    return open_session_with(s, task, text, NULL);
 }
 
 /* ---- what must hold of every session --------------------------------------------------------------------- */

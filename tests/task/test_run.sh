@@ -7,8 +7,7 @@
 helper=$FEDSTILL_HELPER
 task=$folder/task output=$folder/task/output
 
-"$helper" data "$folder/data" 600 200 || exit 1
-mkdir "$task"
+new_task 600 200
 write_task() { # to FILE with STRATEGY
     cat >"$1" <<END
 name: tiny

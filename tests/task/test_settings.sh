@@ -4,9 +4,7 @@
 # Needs $FEDSTILL, the program, and $FEDSTILL_HELPER, built from helper.c.
 # shellcheck source=tests/task/common.sh
 . "$(dirname "$0")/common.sh"
-task=$folder/task
-mkdir "$task"
-"$FEDSTILL_HELPER" data "$folder/data" 60 30 || exit 1
+new_task 60 30
 cat >"$task/task.yaml" <<END
 name: settings
 seed: 3
@@ -21,9 +19,9 @@ END
 
 # refused KEY TEXT SETTING...: neither a dry run nor a run begins, and both name the key and what it needs
 refused() {
-    local key=$1 text=$2 mode sets=()
+    local key=$1 text=$2 mode sets
     shift 2
-    for setting; do sets+=(--set "$setting"); done
+    settings_of "$@"
     for mode in --dry-run --quiet; do
         rm -rf "$task/output"
         expect 2 run "$task" $mode "${sets[@]}"
@@ -33,8 +31,8 @@ refused() {
     done
 }
 accepted() { # SETTING...
-    local sets=()
-    for setting; do sets+=(--set "$setting"); done
+    local sets
+    settings_of "$@"
     expect 0 run "$task" --dry-run "${sets[@]}"
 }
 

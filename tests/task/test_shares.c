@@ -1,6 +1,5 @@
 /* Who has which samples: test, cloud and edges share nothing, nothing is lost, and bursts are never cut. */
 #define _XOPEN_SOURCE 700 /* nftw */
-#include <ftw.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,35 +12,12 @@
 
 #include <cmocka.h>
 
-#include "session.h"
-
-static char folder[] = "/tmp/fedstill-shares-XXXXXX";
-static const fst_task_options options = {.threads = 1, .workers = 1, .backend = "reference"};
-static fst_error why;
-
-static const char *path_in(const char *name)
-{
-    static char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
+#include "session_fixture.h"
 
 static int set_up(void **state)
 {
     (void)state;
     return mkdtemp(folder) ? 0 : -1;
-}
-
-static int forget(const char *path, const struct stat *st, int kind, struct FTW *at)
-{
-    (void)st, (void)kind, (void)at;
-    return remove(path);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return nftw(folder, forget, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 #define must(call)                                  \
@@ -50,25 +26,6 @@ static int tear_down(void **state)
         if (call)                                   \
             fail_msg("%s: %s", #call, why.message); \
     } while (0)
-
-/* Opens the task whose settings are `text`, with these overrides, without writing anything. */
-static fst_status open_session(struct session *s, fst_task **task, const char *text, const char *set)
-{
-    must(fst_file_write(path_in("task.yaml"), text, strlen(text), &why));
-    fst_status st = fst_task_load(task, folder, set ? &set : NULL, set ? 1 : 0, &why);
-    *s = (struct session){.dry = true};
-    if (st)
-        return st;
-    st = fst__session_init(s, *task, &options, &why);
-    return st ? st : fst__session_open_data(s, &why);
-}
-
-static void close_session(struct session *s, fst_task *task)
-{
-    if (s->task)
-        fst__session_close(s);
-    fst_task_free(task);
-}
 
 static const char synth_text[] = "name: shares\nseed: 4\n"
                                  "data: {source: synth, test: 0.2, validation: 0.1,\n"
@@ -106,7 +63,7 @@ static void test_nothing_is_shared_or_lost(void **state)
     int owner[WINDOWS], burst_use[BURSTS];
     (void)state;
     write_params();
-    must(open_session(&s, &task, synth_text, NULL));
+    must(open_session_with(&s, &task, synth_text, NULL));
     memset(owner, -1, sizeof owner);
     memset(burst_use, -1, sizeof burst_use);
     assert_int_equal(s.data.train->count + s.data.test->count, WINDOWS);
@@ -130,7 +87,7 @@ static void test_shares_are_those_asked_for(void **state)
     int64_t test[7] = {0}, cloud[7] = {0}, all[7] = {0};
     (void)state;
     write_params();
-    must(open_session(&s, &task, synth_text, NULL));
+    must(open_session_with(&s, &task, synth_text, NULL));
     assert_int_equal(s.data.train->classes, 7);
     for (size_t i = 0; i < s.data.test->count; i++)
         test[s.data.test->labels[i]]++;
@@ -155,7 +112,7 @@ static void test_missing_classes_are_named(void **state)
     int missing = 0;
     (void)state;
     write_params();
-    must(open_session(&s, &task, synth_text, "topology.alpha=0.01"));
+    must(open_session_with(&s, &task, synth_text, "topology.alpha=0.01"));
     for (size_t k = 0; k < s.data.edges; k++) {
         bool seen[7] = {false};
         int n = 0;
@@ -182,7 +139,7 @@ static void edge_digest(const char *set, size_t edge, char out[FST_DIGEST_HEX])
     struct session s;
     fst_task *task = NULL;
     write_params();
-    must(open_session(&s, &task, synth_text, set));
+    must(open_session_with(&s, &task, synth_text, set));
     fst__share_digest(&s.data.edge[edge], out);
     close_session(&s, task);
 }
@@ -266,7 +223,7 @@ static void test_every_place_keeps_its_own(void **state)
         write_split(places[p], "val", (float)(1000 * p + 500));
     }
     write_split("cloud", "test", 9000);
-    must(open_session(&s, &task, text, NULL));
+    must(open_session_with(&s, &task, text, NULL));
     assert_int_equal(s.data.train->count, 6 * FEW);
     for (int p = 0; p < 3; p++) {
         const struct share *h = p ? &s.data.edge[p - 1] : &s.data.cloud;
@@ -280,7 +237,7 @@ static void test_every_place_keeps_its_own(void **state)
     close_session(&s, task);
 
     /* without a split of its own, a share of the training samples */
-    must(open_session(&s, &task, text, "data={path: cloud, validation: 0.25, edge_paths: [e1, e2]}"));
+    must(open_session_with(&s, &task, text, "data={path: cloud, validation: 0.25, edge_paths: [e1, e2]}"));
     for (int p = 1; p < 3; p++) {
         const struct share *h = &s.data.edge[p - 1];
         assert_int_equal(h->learn, FEW - 6);
@@ -298,7 +255,7 @@ static void refuse(const char *text, const char *set, const char *message)
     struct session s;
     fst_task *task = NULL;
     why = (fst_error){0};
-    fst_status st = open_session(&s, &task, text, set);
+    fst_status st = open_session_with(&s, &task, text, set);
     if (st != FST_E_CONFIG || !strstr(why.message, message))
         fail_msg("%s: status %s, \"%s\"; wanted \"%s\"", set, fst_status_name(st), why.message, message);
     close_session(&s, task);

@@ -6,8 +6,7 @@
 . "$(dirname "$0")/common.sh"
 helper=$FEDSTILL_HELPER
 task=$folder/task output=$folder/task/output
-mkdir "$task"
-"$helper" data "$folder/data" 200 100 || exit 1
+new_task 200 100
 cat >"$task/task.yaml" <<END
 name: split
 seed: 3

@@ -3,9 +3,7 @@
 # Needs $FEDSTILL, the program, and $FEDSTILL_HELPER, built from helper.c.
 # shellcheck source=tests/task/common.sh
 . "$(dirname "$0")/common.sh"
-"$FEDSTILL_HELPER" data "$folder/data" 120 60 || exit 1
-task=$folder/task
-mkdir "$task"
+new_task 120 60
 cat >"$task/task.yaml" <<END
 name: stopping
 seed: 11
@@ -23,9 +21,9 @@ weights() { # FILE: a digest of its tensors alone
 figure() { "$FEDSTILL_HELPER" json "$task/$1/stage.json" "$2"; }
 p=stages.cloud_pretrain
 pretrain() { # OUTPUT SETTING...
-    local output=$1 sets=()
+    local output=$1 sets
     shift
-    for setting; do sets+=(--set "$setting"); done
+    settings_of "$@"
     expect 0 run "$task" --no-reuse --mode pretrain --set output="$output" "${sets[@]}"
 }
 epochs() { grep -c '"event": *"epoch"' "$task/$1/events.jsonl"; }
@@ -62,9 +60,9 @@ said err "set data.validation"
 # ---- rates by round: one that vanishes in the second round leaves what the first made
 f=stages.federated_train
 federated() { # OUTPUT SETTING...
-    local output=$1 sets=()
+    local output=$1 sets
     shift
-    for setting; do sets+=(--set "$setting"); done
+    settings_of "$@"
     expect 0 run "$task" --no-reuse --set output="$output" "${sets[@]}"
 }
 federated single $f.rounds=1
