@@ -130,6 +130,37 @@ FST_API fst_value fst_graph_time_freq_attention(fst_graph *g, fst_value x, const
 /* Names the output and closes the graph. */
 FST_MUST FST_API fst_status fst_graph_finish(fst_graph *g, fst_value output, fst_error *err);
 
+/*
+ * Taps: values inside a network that a loss looks at beside its output (FitNets, attention transfer). A tapped graph's
+ * output is one row a sample: first the network's own output (the head), then every tapped value, flattened. Plans,
+ * backends and precisions treat it as any other output; a gradient at a tapped place is added to what comes from above.
+ *
+ *     fst_graph_copy(&tapped, g, &logits, err);
+ *     fst_value map = fst_graph_feature(tapped, "layer2");
+ *     fst_graph_finish_tapped(tapped, logits, &map, 1, err);
+ */
+enum { FST_MAX_TAPS = 8 };
+/* An unfinished copy of a finished graph, to add to. Values of g name the same values in it; *output is g's output.
+ * Parameters, buffers and counters of g come first in it, at the same places. */
+FST_MUST FST_API fst_status fst_graph_copy(fst_graph **out, const fst_graph *g, fst_value *output, fst_error *err);
+/*
+ * What the rest of the network reads of a layer: the output of the last layer named `name` or "name....", after the
+ * batch norm, addition and ReLU that follow it alone. For a ResNet "layer1" is what PyTorch's module of that name
+ * returns. -1: there is no such layer.
+ */
+FST_API fst_value fst_graph_feature(const fst_graph *g, const char *name);
+FST_API fst_shape fst_graph_value_shape(const fst_graph *g, fst_value v); /* of one sample; rank 0: no such value */
+/* Closes a graph whose taps are 1 to FST_MAX_TAPS real values; the output must be flat. */
+FST_MUST FST_API fst_status fst_graph_finish_tapped(fst_graph *g, fst_value output, const fst_value *taps, int count,
+                                                    fst_error *err);
+typedef struct fst_tap {
+    fst_shape shape;
+    size_t at, count; /* its floats in a row of the output */
+} fst_tap;
+FST_API size_t fst_graph_taps(const fst_graph *g);
+FST_API fst_tap fst_graph_tap(const fst_graph *g, size_t i);
+FST_API size_t fst_graph_head(const fst_graph *g); /* floats of a row that are the network's own output */
+
 typedef struct fst_param_info {
     const char *name; /* PyTorch's dotted name; lives as long as the graph */
     fst_shape shape;
@@ -305,6 +336,30 @@ FST_API void fst_log_softmax(const float *logits, int classes, double temperatur
 /* softmax(z / T) of each row. */
 FST_API void fst_softmax(const float *logits, size_t rows, int classes, double temperature, float *out);
 
+/* ---- losses of feature maps ------------------------------------------------------------------ */
+
+typedef enum fst_feature_form {
+    FST_FEATURE_MSE, /* mean over batch and elements of (F_s - F_t)^2; of equal shape, which a learnt 1x1 convolution
+                      * (the regressor) brings about. Romero et al., FitNets, ICLR 2015 */
+    FST_FEATURE_ATTENTION /* mean over batch and positions of (Q_s - Q_t)^2, Q = a/|a|, a the mean over the channels of
+                           * F^2; of equal height and width. Zagoruyko, Komodakis, Paying more attention to attention,
+                           * ICLR 2017, as the authors' code has it */
+} fst_feature_form;
+FST_API const char *fst_feature_form_name(fst_feature_form f); /* "mse", "attention" */
+typedef struct fst_feature_input {
+    const float *map, *target;
+    size_t stride, target_stride;  /* floats from one row to the next */
+    fst_shape shape, target_shape; /* of one sample */
+    size_t rows;
+    double divisor; /* what the sum over the rows is divided by: the batch size */
+} fst_feature_input;
+/* FST_E_MISMATCH when the shapes do not fit the form. */
+FST_MUST FST_API fst_status fst_feature_check(fst_feature_form f, const fst_shape *shape, const fst_shape *target,
+                                              fst_error *err);
+/* Adds weight times the gradient to grad, which lies as map does; row: the rows' losses, not yet weighted or divided.
+ */
+FST_API void fst_feature_rows(fst_feature_form f, const fst_feature_input *in, double weight, float *grad, double *row);
+
 /* ---- optimisers and schedules --------------------------------------------------------------- */
 
 typedef enum fst_optim_kind { FST_OPTIM_SGD, FST_OPTIM_ADAM, FST_OPTIM_ADAMW } fst_optim_kind;
@@ -384,7 +439,18 @@ typedef struct fst_trainer_options {
     const char *backend;
     fst_precision precision;
     bool check_finite; /* as in fst_plan_options; runners do not look at it */
+    bool halves;       /* fst_trainer_forward and fst_trainer_finish will be used: every shard keeps its memory */
 } fst_trainer_options;
+
+/* A loss of a tapped graph's feature map. */
+typedef struct fst_feature_loss {
+    fst_feature_form form;
+    double weight;
+    size_t tap;
+    const float *target; /* row r at target + r target_stride */
+    size_t target_stride;
+    fst_shape target_shape;
+} fst_feature_loss;
 
 typedef struct fst_step_input {
     size_t rows; /* 1 ... batch_size */
@@ -399,13 +465,17 @@ typedef struct fst_step_input {
     double learning_rate;
     double prox_mu;
     const float *anchor;
-    uint64_t seed, step; /* of the dropout streams */
+    uint64_t seed, step;              /* of the dropout streams */
+    const fst_feature_loss *features; /* added to the loss; feature_count of them */
+    size_t feature_count;
+    bool want_temperature_grad; /* of FST_KD_KL with soft_logits */
 } fst_step_input;
 
 typedef struct fst_step_result {
-    double loss_sum;  /* the batch's loss times its rows */
-    size_t correct;   /* rows whose largest logit is the label's */
-    double grad_norm; /* -1 when not computed */
+    double loss_sum;         /* the batch's loss times its rows */
+    size_t correct;          /* rows whose largest logit is the label's */
+    double grad_norm;        /* -1 when not computed */
+    double temperature_grad; /* of the batch's loss, when it was wanted */
 } fst_step_result;
 
 typedef struct fst_trainer fst_trainer;
@@ -416,6 +486,15 @@ FST_API void fst_trainer_free(fst_trainer *t);
  * that fails leaves state and optimiser as they were. */
 FST_MUST FST_API fst_status fst_trainer_step(fst_trainer *t, fst_state *state, fst_optim *optim,
                                              const fst_step_input *in, fst_step_result *out, fst_error *err);
+/*
+ * The same step in two halves, for networks that learn from each other's answers in training: all take the first half,
+ * and their logits (rows x head) make the others' targets. Both halves get the same rows, x, seed and step; what the
+ * loss needs is read in the second. Between them the state stays as it is. The bits are those of fst_trainer_step.
+ */
+FST_MUST FST_API fst_status fst_trainer_forward(fst_trainer *t, fst_state *state, const fst_step_input *in,
+                                                float *logits, fst_error *err);
+FST_MUST FST_API fst_status fst_trainer_finish(fst_trainer *t, fst_optim *optim, const fst_step_input *in,
+                                               fst_step_result *out, fst_error *err);
 FST_API int fst_trainer_threads(const fst_trainer *t);
 FST_API size_t fst_trainer_shard(const fst_trainer *t); /* rows of a shard */
 FST_API size_t fst_trainer_plans(const fst_trainer *t); /* plans of that many rows that it holds */
@@ -438,7 +517,7 @@ FST_MUST FST_API fst_status fst_runner_profile(fst_runner *r, double round_secon
 /* The caller promises not to change this state while the runner uses it: what is made from its weights is then made
  * once, not at every call. NULL ends the promise. */
 FST_API void fst_runner_hold(fst_runner *r, const fst_state *state);
-/* logits: rows x classes. */
+/* logits: rows x classes; of a tapped graph rows x its whole output. */
 FST_MUST FST_API fst_status fst_runner_logits(fst_runner *r, const fst_state *state, const float *x, size_t rows,
                                               float *logits, fst_error *err);
 

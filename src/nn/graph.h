@@ -111,6 +111,9 @@ struct fst_graph {
     struct fst_node *nodes;
     int count, capacity, output, inputs; /* the inputs are the first nodes */
     bool finished;
+    size_t head; /* floats of the output before those of the taps */
+    fst_tap tap[FST_MAX_TAPS];
+    size_t taps;
     struct fst_slot *params, *buffers;
     size_t nparams, nbuffers, param_count, buffer_count;
     char (*counters)[FST_NAME_MAX];

@@ -10,41 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend.h"
+#include "trainer.h"
 
 enum { MIN_SHARD = 8, AUTO_SHARD = 32, MAX_SHARD_PARAMS = 8 << 20, FLOPS_A_PARAM = 800 };
-
-struct fst_trainer {
-    const fst_graph *graph;
-    fst_pool *pool;
-    int threads, plans_count;
-    fst_plan **plans; /* by worker, or by shard when they meet */
-    size_t batch, shard, shards;
-    int classes;
-    size_t sample;      /* floats */
-    float **grads;      /* by shard */
-    float **rest;       /* by plan: input rows of a last, partly filled shard; the rest stays 0 */
-    double *row_loss;   /* by row */
-    double *weight;     /* by class: the step's class weights over their mean in the batch */
-    size_t *correct;    /* by shard */
-    fst_status *status; /* by shard */
-    fst_error *errors;  /* by shard */
-    /* the step that is under way */
-    fst_state *state;
-    const fst_step_input *in;
-    const char *backend;
-    fst_precision precision;
-    bool check_finite;
-    bool training;           /* else a runner's */
-    bool inside;             /* one shard by rule: the threads work inside kernels */
-    bool meets;              /* batch norm: the shards of a step meet between its parts */
-    struct fst_peers *peers; /* meets: by shard, */
-    int64_t *rows;           /* what they share */
-    unsigned char **memory;
-    int part;
-    float *kept;            /* meets: running statistics before the step, */
-    int64_t *kept_counters; /* to be put back when it fails */
-};
 
 static bool has_batch_norm(const fst_graph *g)
 {
@@ -101,6 +69,11 @@ void fst_trainer_free(fst_trainer *t)
         fst_free(t->grads[i]);
     for (int i = 0; t->rest && i < t->plans_count; i++)
         fst_free(t->rest[i]);
+    for (int i = 0; t->head && i < t->plans_count; i++)
+        fst_free(t->head[i]);
+    fst_free(t->head);
+    fst_free(t->row_more);
+    fst_free(t->row_slope);
     fst_free(t->plans);
     fst_free(t->grads);
     fst_free(t->rest);
@@ -131,6 +104,19 @@ static fst_status allocate_peers(fst_trainer *t, fst_error *err)
     return FST_OK;
 }
 
+/* What losses beside that of the logits need. */
+static fst_status allocate_more(fst_trainer *t, fst_error *err)
+{
+    size_t head = 2 * t->shard * (size_t)t->classes;
+    t->row_more = fst_calloc(t->batch, sizeof *t->row_more);
+    t->row_slope = fst_calloc(t->batch, sizeof *t->row_slope);
+    t->head = fst_calloc((size_t)t->plans_count, sizeof *t->head);
+    bool ok = t->row_more && t->row_slope && t->head;
+    for (int i = 0; ok && fst_graph_taps(t->graph) && i < t->plans_count; i++)
+        ok = (t->head[i] = fst_calloc(head, sizeof(float))) != NULL;
+    return ok ? FST_OK : fst_fail_memory(err, head * sizeof(float));
+}
+
 static fst_status allocate(fst_trainer *t, fst_error *err)
 {
     t->plans = fst_calloc((size_t)t->plans_count, sizeof *t->plans);
@@ -153,7 +139,8 @@ static fst_status allocate(fst_trainer *t, fst_error *err)
         if (!t->rest[i])
             return fst_fail_memory(err, t->shard * t->sample * sizeof(float));
     }
-    return t->meets ? allocate_peers(t, err) : FST_OK;
+    fst_status s = allocate_more(t, err);
+    return !s && t->meets ? allocate_peers(t, err) : s;
 }
 
 static fst_plan_options plan_options(const fst_trainer *t, size_t rows, bool training)
@@ -183,7 +170,7 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     t->precision = o->precision;
     t->check_finite = o->check_finite;
     t->training = training;
-    t->meets = training && has_batch_norm(t->graph);
+    t->meets = training && (o->halves || has_batch_norm(t->graph));
     t->shard = training ? shard_rule(t->graph, o) : (o->shard_size ? o->shard_size : AUTO_SHARD);
     if (t->shard > t->batch)
         t->shard = t->batch;
@@ -191,7 +178,8 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     t->inside = training ? !fst_graph_sharded(t->graph) : t->shards == 1;
     fst_shape in = fst_graph_input_shape(t->graph), out = fst_graph_output_shape(t->graph);
     t->sample = (size_t)fst_shape_count(&in);
-    t->classes = (int)fst_shape_count(&out);
+    t->classes = (int)fst_graph_head(t->graph);
+    t->width = (size_t)fst_shape_count(&out);
     int workers = t->shards < (size_t)t->threads ? (int)t->shards : t->threads;
     t->plans_count = t->meets ? (int)t->shards : workers;
     fst_status s = allocate(t, err);
@@ -206,8 +194,8 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     return s;
 }
 
-static fst_status new_trainer(fst_trainer **out, const fst_graph *g, const fst_trainer_options *o, bool training,
-                              fst_error *err)
+fst_status fst__trainer_new(fst_trainer **out, const fst_graph *g, const fst_trainer_options *o, bool training,
+                            fst_error *err)
 {
     if (!g->finished)
         return fst_fail(err, FST_E_ARGUMENT, "the graph is not finished");
@@ -230,7 +218,7 @@ static fst_status new_trainer(fst_trainer **out, const fst_graph *g, const fst_t
 
 fst_status fst_trainer_new(fst_trainer **out, const fst_graph *g, const fst_trainer_options *o, fst_error *err)
 {
-    return new_trainer(out, g, o, true, err);
+    return fst__trainer_new(out, g, o, true, err);
 }
 
 int fst_trainer_threads(const fst_trainer *t)
@@ -312,12 +300,46 @@ static fst_draws draws_of(const fst_trainer *t, const struct slice *s)
     return (fst_draws){t->in->seed, t->in->step, (uint32_t)s->first};
 }
 
-/* Between the passes: the loss of the slice's rows and its gradient. */
-static void take_loss(fst_trainer *t, fst_plan *plan, const struct slice *s, const float *logits)
+/* Rows of logits out of rows of a wider output, or back. */
+static void copy_rows(float *to, size_t to_width, const float *from, size_t from_width, size_t rows, size_t n)
+{
+    for (size_t r = 0; r < rows; r++)
+        memcpy(to + r * to_width, from + r * from_width, n * sizeof *to);
+}
+
+/* The losses of feature maps are added to the rows' losses, and their gradients stand behind that of the logits. */
+static void take_features(fst_trainer *t, const struct slice *s, const float *out, float *grad)
+{
+    const fst_step_input *in = t->in;
+    for (size_t i = 0; i < in->feature_count; i++) {
+        const fst_feature_loss *f = &in->features[i];
+        fst_tap tap = fst_graph_tap(t->graph, f->tap);
+        fst_feature_input fi = {.map = out + tap.at,
+                                .target = f->target + s->first * f->target_stride,
+                                .stride = t->width,
+                                .target_stride = f->target_stride,
+                                .shape = tap.shape,
+                                .target_shape = f->target_shape,
+                                .rows = s->rows,
+                                .divisor = (double)in->rows};
+        fst_feature_rows(f->form, &fi, f->weight, grad + tap.at, t->row_more + s->first);
+        for (size_t r = s->first; r < s->first + s->rows; r++)
+            t->row_loss[r] += f->weight * t->row_more[r];
+    }
+}
+
+/* Between the passes: the loss of the slice's rows and its gradient. `place` is the plan's number. */
+static void take_loss(fst_trainer *t, int place, const struct slice *s, const float *out)
 {
     const fst_step_input *in = t->in;
     size_t classes = (size_t)t->classes;
-    float *grad = fst_plan_output_grad(plan);
+    float *out_grad = fst_plan_output_grad(t->plans[place]), *head = t->head[place], *grad = out_grad;
+    const float *logits = out;
+    if (head) { /* the loss wants rows without gaps */
+        copy_rows(head, classes, out, t->width, s->rows, classes);
+        logits = head;
+        grad = head + t->shard * classes;
+    }
     fst_loss_input li = {.logits = logits,
                          .rows = s->rows,
                          .classes = t->classes,
@@ -326,7 +348,15 @@ static void take_loss(fst_trainer *t, fst_plan *plan, const struct slice *s, con
                          .class_weight = in->class_weight ? t->weight : NULL,
                          .divisor = (double)in->rows};
     fst_loss_rows(&in->loss, &li, grad, t->row_loss + s->first, NULL, NULL);
-    memset(grad + s->rows * classes, 0, (t->shard - s->rows) * classes * sizeof *grad);
+    if (in->want_temperature_grad)
+        fst_loss_temperature_rows(&in->loss, &li, t->row_slope + s->first);
+    if (head) {
+        memset(out_grad, 0, t->shard * t->width * sizeof *out_grad);
+        copy_rows(out_grad, t->width, grad, classes, s->rows, classes);
+        take_features(t, s, out, out_grad);
+    } else {
+        memset(grad + s->rows * classes, 0, (t->shard - s->rows) * classes * sizeof *grad);
+    }
     t->correct[s->shard] = 0;
     for (size_t r = 0; in->labels && r < s->rows; r++)
         t->correct[s->shard] += best_class(logits + r * classes, t->classes) == (size_t)in->labels[s->first + r];
@@ -350,39 +380,45 @@ static void shard_job(void *ctx, int worker, size_t shard)
     const float *logits = NULL;
     fst_status st = fst_plan_forward(plan, t->state, s.x, &draws, &logits, err);
     if (!st) {
-        take_loss(t, plan, &s, logits);
+        take_loss(t, worker, &s, logits);
         st = fst_plan_backward(plan, t->state, t->grads[shard], err);
     }
     t->status[shard] = st ? st : check_gradients(t, plan, shard, err);
 }
 
 /* One part of a step on a shard's own plan. The loss stands between the passes, so the last part of the forward pass
- * and the first of the backward pass are one. */
+ * and the first of the backward pass are one, unless the step is taken in halves. */
 static void part_job(void *ctx, int worker, size_t shard)
 {
     fst_trainer *t = ctx;
     fst_plan *plan = t->plans[shard];
     fst_error *err = &t->errors[shard];
     struct fst_parts parts = fst__plan_parts(plan);
+    bool turn = t->part == parts.forward - 1;
+    struct slice s = {.shard = shard, .first = shard * t->shard, .rows = (size_t)t->rows[shard]};
+    fst_status st = FST_OK;
     (void)worker;
-    if (t->part == 0) {
-        struct slice s = slice_of(t, shard, t->rest[shard]);
+    if (t->part == 0 && t->half != FINISH) {
+        s = slice_of(t, shard, t->rest[shard]);
         fst_draws draws = draws_of(t, &s);
         fst__plan_bind(plan, t->state, t->grads[shard], s.x, &draws);
     }
-    fst_status st = fst__plan_run_part(plan, t->part, err);
-    if (!st && t->part == parts.forward - 1) {
-        struct slice s = {.shard = shard, .first = shard * t->shard, .rows = (size_t)t->rows[shard]};
-        take_loss(t, plan, &s, fst__plan_output(plan));
+    if (!turn || t->half != FINISH)
+        st = fst__plan_run_part(plan, t->part, err);
+    if (!st && turn && t->half == FORWARD)
+        copy_rows(t->answers + s.first * (size_t)t->classes, (size_t)t->classes, fst__plan_output(plan), t->width,
+                  s.rows, (size_t)t->classes);
+    if (!st && turn && t->half != FORWARD) {
+        take_loss(t, (int)shard, &s, fst__plan_output(plan));
         st = fst__plan_run_part(plan, parts.forward, err);
     }
-    int last = t->part == parts.forward - 1 ? parts.forward : t->part;
+    int last = turn && t->half != FORWARD ? parts.forward : t->part;
     if (!st && last == parts.all - 1)
         st = check_gradients(t, plan, shard, err);
     t->status[shard] = st;
 }
 
-static fst_status first_failure(const fst_trainer *t, size_t shards, fst_error *err)
+fst_status fst__trainer_failure(const fst_trainer *t, size_t shards, fst_error *err)
 {
     for (size_t i = 0; i < shards; i++)
         if (t->status[i]) {
@@ -393,9 +429,8 @@ static fst_status first_failure(const fst_trainer *t, size_t shards, fst_error *
     return FST_OK;
 }
 
-static fst_status run_parts(fst_trainer *t, size_t shards, fst_error *err)
+static void begin_parts(fst_trainer *t, size_t shards)
 {
-    struct fst_parts parts = fst__plan_parts(t->plans[0]);
     memcpy(t->kept, t->state->buffers, t->graph->buffer_count * sizeof *t->kept);
     memcpy(t->kept_counters, t->state->counters, t->graph->ncounters * sizeof *t->kept_counters);
     for (size_t i = 0; i < shards; i++) {
@@ -403,11 +438,20 @@ static fst_status run_parts(fst_trainer *t, size_t shards, fst_error *err)
         t->rows[i] = (int64_t)(left < t->shard ? left : t->shard);
         t->peers[i].shards = (int)shards;
     }
+}
+
+static fst_status run_parts(fst_trainer *t, size_t shards, fst_error *err)
+{
+    struct fst_parts parts = fst__plan_parts(t->plans[0]);
+    int turn = parts.forward - 1;
     fst_status s = FST_OK;
-    for (t->part = 0; !s && t->part < parts.all; t->part++) {
+    if (t->half != FINISH)
+        begin_parts(t, shards);
+    for (t->part = t->half == FINISH ? turn : 0; !s && t->part < (t->half == FORWARD ? turn + 1 : parts.all);
+         t->part++) {
         fst_pool_run(t->pool, part_job, t, shards);
-        s = first_failure(t, shards, err);
-        if (t->part == parts.forward - 1)
+        s = fst__trainer_failure(t, shards, err);
+        if (t->part == turn && t->half != FORWARD)
             t->part++;
     }
     return s;
@@ -418,7 +462,7 @@ static fst_status run_shards(fst_trainer *t, size_t shards, fst_error *err)
     if (t->meets)
         return run_parts(t, shards, err);
     fst_pool_run(t->pool, shard_job, t, shards);
-    return first_failure(t, shards, err);
+    return fst__trainer_failure(t, shards, err);
 }
 
 /* A failed step leaves the running statistics as they were. */
@@ -467,25 +511,53 @@ static void weigh(fst_trainer *t, const fst_step_input *in)
         t->weight[c] = sum > 0 ? in->class_weight[c] / sum * (double)in->rows : 0;
 }
 
-fst_status fst_trainer_step(fst_trainer *t, fst_state *state, fst_optim *optim, const fst_step_input *in,
+static fst_status check_features(const fst_trainer *t, const fst_step_input *in, fst_error *err)
+{
+    fst_status s = FST_OK;
+    for (size_t i = 0; !s && i < in->feature_count; i++) {
+        const fst_feature_loss *f = &in->features[i];
+        if (f->tap >= fst_graph_taps(t->graph) || !f->target)
+            return fst_fail(err, FST_E_ARGUMENT, "feature loss %zu: there is no tap %zu, or no target", i, f->tap);
+        fst_tap tap = fst_graph_tap(t->graph, f->tap);
+        s = fst_feature_check(f->form, &tap.shape, &f->target_shape, err);
+    }
+    if (!s && in->want_temperature_grad && !(in->loss.soft_logits && in->loss.kd_form == FST_KD_KL))
+        return fst_fail(err, FST_E_ARGUMENT, "the temperature has a gradient only of kl, with logits as soft labels");
+    return s;
+}
+
+/* The passes of a step, or its second half, and what it comes to. */
+static fst_status run_passes(fst_trainer *t, size_t shards, fst_step_result *r, fst_error *err)
+{
+    const fst_step_input *in = t->in;
+    fst_status s = run_shards(t, shards, err);
+    *r = (fst_step_result){0};
+    for (size_t i = 0; !s && i < in->rows; i++)
+        r->loss_sum += t->row_loss[i];
+    for (size_t i = 0; !s && i < shards; i++)
+        r->correct += t->correct[i];
+    for (size_t i = 0; !s && in->want_temperature_grad && i < in->rows; i++)
+        r->temperature_grad += in->loss.kd_weight * t->row_slope[i] / (double)in->rows;
+    if (!s && !isfinite(r->loss_sum))
+        s = fst_fail(err, FST_E_NUMERIC, "the loss is not a finite number (%g)", r->loss_sum / (double)in->rows);
+    return s;
+}
+
+static fst_status take_step(fst_trainer *t, fst_state *state, fst_optim *optim, const fst_step_input *in,
                             fst_step_result *out, fst_error *err)
 {
     fst_status s = check_input(t, in, err);
+    if (!s)
+        s = check_features(t, in, err);
     if (s)
         return s;
     size_t shards = (in->rows + t->shard - 1) / t->shard;
+    fst_step_result r;
     t->state = state;
     t->in = in;
     if (in->class_weight && in->labels)
         weigh(t, in);
-    s = run_shards(t, shards, err);
-    fst_step_result r = {0};
-    for (size_t i = 0; !s && i < in->rows; i++)
-        r.loss_sum += t->row_loss[i];
-    for (size_t i = 0; !s && i < shards; i++)
-        r.correct += t->correct[i];
-    if (!s && !isfinite(r.loss_sum))
-        s = fst_fail(err, FST_E_NUMERIC, "the loss is not a finite number (%g)", r.loss_sum / (double)in->rows);
+    s = run_passes(t, shards, &r, err);
     if (s) {
         put_back(t);
         return s;
@@ -502,184 +574,34 @@ fst_status fst_trainer_step(fst_trainer *t, fst_state *state, fst_optim *optim, 
     return FST_OK;
 }
 
-/* ---- profile -------------------------------------------------------------------------------------- */
-
-struct profile_job {
-    fst_trainer *t;
-    size_t kernel;
-    int repeats;
-};
-
-static void profile_kernel(void *ctx, int worker, size_t job)
+fst_status fst_trainer_step(fst_trainer *t, fst_state *state, fst_optim *optim, const fst_step_input *in,
+                            fst_step_result *out, fst_error *err)
 {
-    struct profile_job *p = ctx;
-    (void)worker;
-    for (int i = 0; i < p->repeats; i++)
-        p->t->status[job] = fst_plan_run_kernel(p->t->plans[job], p->kernel, &p->t->errors[job]);
+    t->half = WHOLE;
+    return take_step(t, state, optim, in, out, err);
 }
 
-static int by_value(const void *a, const void *b)
+fst_status fst_trainer_forward(fst_trainer *t, fst_state *state, const fst_step_input *in, float *logits,
+                               fst_error *err)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
-static double run_repeats(fst_trainer *t, size_t kernel, int repeats)
-{
-    struct profile_job p = {.t = t, .kernel = kernel, .repeats = repeats};
-    double start = fst_clock_seconds();
-    fst_pool_run(t->pool, profile_kernel, &p, (size_t)t->plans_count);
-    return (fst_clock_seconds() - start) / repeats;
-}
-
-/* Seconds of one kernel for a whole step: all plans run it at the same time, shards / plans times. A
- * round lasts milliseconds, beside which the waking of the workers is nothing. */
-static double kernel_seconds(fst_trainer *t, size_t kernel, double round_seconds)
-{
-    enum { ROUNDS = 5 };
-    double seconds[ROUNDS], once = run_repeats(t, kernel, 3);
-    int repeats = once * 10000 > round_seconds ? (int)(round_seconds / once) + 1 : 10000;
-    for (int i = 0; i < ROUNDS; i++)
-        seconds[i] = run_repeats(t, kernel, repeats);
-    qsort(seconds, ROUNDS, sizeof *seconds, by_value);
-    size_t turns = (t->shards + (size_t)t->plans_count - 1) / (size_t)t->plans_count;
-    return seconds[ROUNDS / 2] * (double)turns;
-}
-
-/* Which plans a step used is a matter of timing, and its input may be gone: a pass on memory of the
- * trainer's own makes all plans ready. Where shards meet, each has its plan, which a full step has made ready. */
-static fst_status rehearse(fst_trainer *t, bool backward, fst_error *err)
-{
-    const fst_draws draws = {0};
-    const float *logits;
-    fst_status s = t->state ? FST_OK : fst_fail(err, FST_E_ARGUMENT, "run a step before its kernels");
-    for (int i = 0; !s && !t->meets && i < t->plans_count; i++) {
-        s = fst_plan_forward(t->plans[i], t->state, t->rest[i], &draws, &logits, err);
-        if (!s && backward)
-            s = fst_plan_backward(t->plans[i], t->state, t->grads[i], err);
-    }
+    if (!t->meets || in->rows < 1 || in->rows > t->batch)
+        return fst_fail(err, FST_E_ARGUMENT, "half a step needs a trainer made for halves, and 1 to %zu rows",
+                        t->batch);
+    t->half = FORWARD;
+    t->state = state;
+    t->in = in;
+    t->answers = logits;
+    fst_status s = run_shards(t, (in->rows + t->shard - 1) / t->shard, err);
+    if (s)
+        put_back(t);
     return s;
 }
 
-static fst_status profile(fst_trainer *t, double round_seconds, fst_kernel_visit visit, void *ctx, fst_error *err)
+fst_status fst_trainer_finish(fst_trainer *t, fst_optim *optim, const fst_step_input *in, fst_step_result *out,
+                              fst_error *err)
 {
-    size_t n = fst_plan_kernels(t->plans[0]);
-    for (size_t i = 0; i < n; i++) {
-        fst_kernel_info k = fst_plan_kernel(t->plans[0], i);
-        if (k.prepare)
-            continue;
-        t->status[0] = FST_OK;
-        double seconds = kernel_seconds(t, i, round_seconds);
-        if (t->status[0]) {
-            if (err)
-                *err = t->errors[0];
-            return t->status[0];
-        }
-        visit(ctx, &k, seconds);
-    }
-    return FST_OK;
-}
-
-fst_status fst_trainer_profile(fst_trainer *t, double round_seconds, fst_kernel_visit visit, void *ctx, fst_error *err)
-{
-    fst_status s = rehearse(t, true, err);
-    return s ? s : profile(t, round_seconds, visit, ctx, err);
-}
-
-/* ---- runner ---------------------------------------------------------------------------------------- */
-
-struct fst_runner {
-    fst_trainer *t; /* shards, plans and pool are the same affair; only the plans differ */
-    const float *x;
-    const fst_state *state;
-    float *logits;
-    size_t rows;
-    const fst_state *held; /* does not change: what plans made from it stays good */
-};
-
-fst_status fst_runner_new(fst_runner **out, const fst_graph *g, const fst_trainer_options *o, fst_error *err)
-{
-    fst_runner *r = fst_calloc(1, sizeof *r);
-    if (!r)
-        return fst_fail_memory(err, sizeof *r);
-    fst_status s = new_trainer(&r->t, g, o, false, err);
-    if (s) {
-        fst_free(r);
-        return s;
-    }
-    *out = r;
-    return FST_OK;
-}
-
-void fst_runner_free(fst_runner *r)
-{
-    if (!r)
-        return;
-    fst_trainer_free(r->t);
-    fst_free(r);
-}
-
-const fst_graph *fst_runner_graph(const fst_runner *r)
-{
-    return r->t->graph;
-}
-
-void fst_runner_hold(fst_runner *r, const fst_state *state)
-{
-    r->held = state;
-    r->state = NULL; /* the next call prepares anew */
-}
-
-fst_status fst_runner_profile(fst_runner *r, double round_seconds, fst_kernel_visit visit, void *ctx, fst_error *err)
-{
-    if (!r->state)
-        return fst_fail(err, FST_E_ARGUMENT, "run a batch before its kernels");
-    r->t->state = (fst_state *)r->state; /* inference plans read it only */
-    fst_status s = rehearse(r->t, false, err);
-    return s ? s : profile(r->t, round_seconds, visit, ctx, err);
-}
-
-static void infer_job(void *ctx, int worker, size_t job)
-{
-    fst_runner *r = ctx;
-    fst_trainer *t = r->t;
-    size_t first = job * t->shard, rows = r->rows - first, classes = (size_t)t->classes;
-    const float *x = r->x + first * t->sample, *logits;
-    if (rows > t->shard)
-        rows = t->shard;
-    if (rows < t->shard) {
-        memcpy(t->rest[worker], x, rows * t->sample * sizeof(float));
-        memset(t->rest[worker] + rows * t->sample, 0, (t->shard - rows) * t->sample * sizeof(float));
-        x = t->rest[worker];
-    }
-    /* an inference plan reads the state only */
-    size_t slot = job % t->shards;
-    fst_status s = fst_plan_forward(t->plans[worker], (fst_state *)r->state, x, NULL, &logits, &t->errors[slot]);
-    if (s)
-        t->status[slot] = s;
-    else
-        memcpy(r->logits + first * classes, logits, rows * classes * sizeof *logits);
-}
-
-fst_status fst_runner_logits(fst_runner *r, const fst_state *state, const float *x, size_t rows, float *logits,
-                             fst_error *err)
-{
-    fst_trainer *t = r->t;
-    if (state != r->held || state != r->state)
-        for (int i = 0; i < t->plans_count; i++)
-            fst_plan_renew(t->plans[i]);
-    r->state = state;
-    /* at most t->shards jobs at a time, so that each has a status of its own */
-    for (size_t done = 0; done < rows; done += t->batch) {
-        r->x = x + done * t->sample;
-        r->logits = logits + done * (size_t)t->classes;
-        r->rows = rows - done < t->batch ? rows - done : t->batch;
-        size_t jobs = (r->rows + t->shard - 1) / t->shard;
-        memset(t->status, 0, t->shards * sizeof *t->status);
-        fst_pool_run(t->pool, infer_job, r, jobs);
-        fst_status s = first_failure(t, jobs, err);
-        if (s)
-            return s;
-    }
-    return FST_OK;
+    if (t->half != FORWARD)
+        return fst_fail(err, FST_E_ARGUMENT, "the second half of a step comes after the first");
+    t->half = FINISH;
+    return take_step(t, t->state, optim, in, out, err);
 }
