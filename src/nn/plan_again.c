@@ -20,17 +20,20 @@ void fst__made_by(struct builder *b, int region, struct fst_kernel *again, int c
     b->sources[region].call = call;
 }
 
+static bool cheap(const struct builder *b, const struct fst_node *n, int region)
+{
+    if (n->params == 0)
+        return true;
+    double bytes = (double)b->p->regions[region].bytes;
+    return bytes >= LARGE && fst__op_types[n->kind]->flops(n) * (double)b->p->options.batch <= FLOPS_A_BYTE * bytes;
+}
+
 void fst__made_by_op(struct builder *b, int region, const struct fst_op *op, int call)
 {
-    const struct fst_plan *p = b->p;
-    const struct fst_node *n = p->calls[call].node;
     if (region < 0)
         return;
-    double bytes = (double)p->regions[region].bytes;
-    double flops = fst__op_types[n->kind]->flops(n) * (double)p->options.batch;
-    bool cheap = n->params == 0 || (bytes >= LARGE && flops <= FLOPS_A_BYTE * bytes);
     fst__made_by(b, region, op->again, call);
-    b->sources[region].op = op->pure && cheap ? op : NULL;
+    b->sources[region].op = op->pure && cheap(b, b->p->calls[call].node, region) ? op : NULL;
 }
 
 /* Regions that backward kernels read. */
