@@ -5,7 +5,7 @@
 #include "common.h"
 #include "fedstill/task.h"
 
-enum { REPORT_MODELS = 4, REPORT_SNR_BINS = 64 };
+enum { REPORT_MODELS = 16, REPORT_SNR_BINS = 64 };
 
 struct report_model {
     char name[64]; /* step */

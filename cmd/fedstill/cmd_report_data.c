@@ -1,14 +1,13 @@
 /* What fedstill report says of the data: counts by class and place, examples, and confusions of the run's models. It
  * changes no file of the run. */
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cmd_report.h"
 
-enum { BATCH = 256, MAX_CLASSES = 1024 };
-
-static const char *const steps[REPORT_MODELS] = {"cloud_pretrain", "edge_alone", "edge_kd", "federated_train"};
+enum { BATCH = 256, MAX_CLASSES = 1024, MAX_SUMMARY = 16 << 20 };
 
 /* ---- opening -------------------------------------------------------------------------------------------- */
 
@@ -66,11 +65,69 @@ static fst_status count_places(struct report_data *d, fst_error *err)
     return FST_OK;
 }
 
+/* ---- the stages of the run -------------------------------------------------------------------------------- */
+
+/* The i-th of the stages in summary.json that left a model, in their order; false: no more. Without a summary, those
+ * that a task without names of its own has. */
+static bool model_step(json_t *stages, size_t i, char out[64])
+{
+    static const char *const usual[] = {"cloud_pretrain", "edge_alone", "edge_kd", "federated_train"};
+    const char *step;
+    json_t *j;
+    if (!stages && i < sizeof usual / sizeof *usual)
+        snprintf(out, 64, "%s", usual[i]);
+    if (!stages)
+        return i < sizeof usual / sizeof *usual;
+    json_object_foreach(stages, step, j)
+    {
+        if (!json_object_get(j, "model") || strchr(step, '/') || strlen(step) >= 64)
+            continue;
+        if (!i--) {
+            snprintf(out, 64, "%s", step);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The stages of a run's summary, for the caller to release; NULL: there is none. */
+static json_t *summary_stages(const char *output)
+{
+    char *path = fst_path_join(output, "summary.json");
+    fst_buf text = {0};
+    bool there = path && fst_file_exists(path) && !fst_file_read(path, MAX_SUMMARY, &text, NULL) &&
+                 !fst_json_fits(path, text.data, text.len, text.len, NULL);
+    json_t *all = there ? json_loadb(text.data, text.len, 0, NULL) : NULL;
+    json_t *stages = json_incref(json_object_get(all, "stages"));
+    json_decref(all);
+    fst_buf_release(&text);
+    fst_free(path);
+    return stages;
+}
+
+/* The last stage of rounds; the samples of the clients are the same for all. */
+static void rounds_step(const char *output, char out[64])
+{
+    json_t *stages = summary_stages(output), *j;
+    const char *step;
+    snprintf(out, 64, "federated_train");
+    json_object_foreach(stages, step, j)
+    {
+        const char *kind = json_string_value(json_object_get(j, "kind"));
+        if (kind && !strcmp(kind, "federated_train") && !strchr(step, '/') && strlen(step) < 64)
+            snprintf(out, 64, "%s", step);
+    }
+    json_decref(stages);
+}
+
 /* A partition of other data says nothing of these. */
 static void open_partition(struct report_data *d, const char *output)
 {
     fst_error e = {0};
-    char *path = fst_path_join(output, "federated_train/partition.safetensors");
+    char step[64], name[96];
+    rounds_step(output, step);
+    snprintf(name, sizeof name, "%s/partition.safetensors", step);
+    char *path = fst_path_join(output, name);
     if (path && fst_file_exists(path)) {
         if (fst_partition_read(&d->partition, path, &e))
             note(d, "The split among the clients cannot be used", &e);
@@ -227,16 +284,19 @@ fst_status report_data_try(struct report_data *d, const char *output, int thread
     fst_status s = FST_OK;
     if (!d->place_count)
         return fst_fail(err, FST_E_CONFIG, "--evaluate needs the run's data. %s", d->note);
-    for (size_t i = 0; !s && i < REPORT_MODELS; i++) {
+    json_t *stages = summary_stages(output);
+    char step[64];
+    for (size_t i = 0; !s && d->models < REPORT_MODELS && model_step(stages, i, step); i++) {
         char name[96];
-        snprintf(name, sizeof name, "%s/model.safetensors", steps[i]);
+        snprintf(name, sizeof name, "%s/model.safetensors", step);
         char *path = fst_path_join(output, name);
         if (!path)
-            return fst_fail_memory(err, sizeof name);
-        if (fst_file_exists(path))
-            s = try_one(d, steps[i], path, threads, err);
+            s = fst_fail_memory(err, sizeof name);
+        else if (fst_file_exists(path))
+            s = try_one(d, step, path, threads, err);
         fst_free(path);
     }
+    json_decref(stages);
     for (size_t i = 0; i < d->models; i++) {
         struct report_model *m = &d->model[i];
         d->tried[i] = (fst_tried_model){m->name, m->confusion, m->snr, pack_snr(m), m->digest};

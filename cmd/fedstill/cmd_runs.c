@@ -53,33 +53,53 @@ static const char *const examples[] = {
 struct reached {
     double teacher, student, cascade; /* accuracies; NaN: none */
     int of_student, of_cascade;       /* later stages replace earlier ones */
+    const char *settings;             /* of the run */
 };
+
+/* The kind of a stage, which the run's settings say ("stages.small.kind=edge_kd") where it is not its name; a baseline
+ * is that of the student in whose name it has "_alone". */
+static void kind_of(const char *settings, const char *stage, char out[64])
+{
+    static const char baseline[] = "_alone";
+    char line[96];
+    size_t n = strlen(stage), m = sizeof baseline - 1;
+    snprintf(line, sizeof line, "stages.%.60s.kind=", stage);
+    const char *at = settings ? strstr(settings, line) : NULL;
+    bool found = at && (at == settings || at[-1] == '\n');
+    snprintf(out, 64, "%.60s", stage);
+    if (found)
+        snprintf(out, 64, "%.*s", (int)strcspn(at + strlen(line), "\n"), at + strlen(line));
+    else if (strcmp(stage, "edge_alone") && n > m && !strcmp(stage + n - m, baseline))
+        snprintf(out, 64, "edge_alone");
+}
 
 static bool take_accuracy(void *ctx, const fst_figure *f)
 {
     static const char *const students[] = {"edge_alone", "edge_kd", "federated_train"};
     static const char *const cascades[] = {"edge_infer", "cloud_infer"};
     struct reached *r = ctx;
+    char kind[64];
     if (strcmp(f->key, "accuracy") != 0 || f->text)
         return true;
-    if (!strcmp(f->stage, "cloud_pretrain"))
+    kind_of(r->settings, f->stage, kind);
+    if (!strcmp(kind, "cloud_pretrain"))
         r->teacher = f->value;
     for (int i = 0; i < 3; i++)
-        if (!strcmp(f->stage, students[i]) && r->of_student <= i) {
+        if (!strcmp(kind, students[i]) && r->of_student <= i) {
             r->student = f->value;
             r->of_student = i;
         }
     for (int i = 0; i < 2; i++)
-        if (!strcmp(f->stage, cascades[i]) && r->of_cascade <= i) {
+        if (!strcmp(kind, cascades[i]) && r->of_cascade <= i) {
             r->cascade = f->value;
             r->of_cascade = i;
         }
     return true;
 }
 
-static struct reached reached_by(fst_registry *registry, int64_t id)
+static struct reached reached_by(fst_registry *registry, int64_t id, const char *settings)
 {
-    struct reached r = {NAN, NAN, NAN, 0, 0};
+    struct reached r = {NAN, NAN, NAN, 0, 0, settings};
     (void)!fst_registry_figures(registry, id, take_accuracy, &r, NULL);
     return r;
 }
@@ -146,7 +166,7 @@ static bool keep_row(void *ctx, const fst_run *r)
         l->rows = rows;
         l->cap = cap;
     }
-    struct reached a = reached_by(l->registry, r->id);
+    struct reached a = reached_by(l->registry, r->id, r->settings);
     l->rows[l->count] = (struct row){.task = NULL};
     if (!fill_row(&l->rows[l->count++], r, &a))
         l->status = fst_fail_memory(l->err, 256);
@@ -366,7 +386,7 @@ static json_t *settings_json(const char *lines)
 
 static json_t *run_json(fst_registry *registry, const fst_run *r)
 {
-    struct reached a = reached_by(registry, r->id);
+    struct reached a = reached_by(registry, r->id, r->settings);
     char seed[24]; /* as text: JSON readers keep 53 bits */
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)r->seed);
     json_t *j = json_pack(

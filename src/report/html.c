@@ -90,6 +90,25 @@ void fst__html_release(struct fst__html *h)
     fst__history_release(&h->history);
 }
 
+/* Reports of stages that have names of their own: of several of a kind, the last one's. */
+static void find_reports(struct fst__html *h)
+{
+    static const struct {
+        enum piece piece;
+        const char *kind;
+    } reports[] = {{PIECE_EDGE, "edge_infer"}, {PIECE_CLOUD, "cloud_infer"}, {PIECE_DIRECT, "cloud_direct_infer"}};
+    struct fst__piece *f = &h->piece[PIECE_SUMMARY];
+    parse_piece(f);
+    for (size_t i = 0; f->json && i < sizeof reports / sizeof *reports; i++) {
+        const char *step = fst__last_of(h, reports[i].kind);
+        if (!strchr(step, '/') && strlen(step) + sizeof "/report.json" <= sizeof h->path[0])
+            snprintf(h->path[reports[i].piece], sizeof h->path[0], "%.40s/report.json", step);
+    }
+    json_decref(f->json);
+    f->json = NULL;
+    f->why[0] = 0;
+}
+
 /* ---- the page ------------------------------------------------------------------------------------------ */
 
 static const char *task_name(const struct fst__html *h)
@@ -173,7 +192,7 @@ fst_status fst__html_write(struct fst__html *h, fst_buf *out, fst_error *err)
     fst__page b = {.out = &inner, .err = err}, p = {.out = &whole, .err = err};
     struct fst__piece *events = &h->piece[PIECE_EVENTS];
     for (int i = 0; i < PIECES; i++) {
-        h->piece[i].path = files[i].path;
+        h->piece[i].path = h->path[i][0] ? h->path[i] : files[i].path;
         if (i != PIECE_EVENTS)
             parse_piece(&h->piece[i]);
     }
@@ -209,8 +228,10 @@ fst_status fst_report_html_csv(const fst_html_report *r, fst_buf *out, fst_csv_f
 {
     struct fst__html h = {.r = r, .table = table, .ctx = ctx};
     for (int i = 0; i < PIECES; i++) {
-        h.piece[i].path = files[i].path;
+        h.piece[i].path = h.path[i][0] ? h.path[i] : files[i].path;
         read_piece(&h.piece[i], r->output, files[i].most);
+        if (i == PIECE_SUMMARY && h.piece[i].there && !h.piece[i].why[0])
+            find_reports(&h);
     }
     fst_status st = fst__html_write(&h, out, err);
     fst__html_release(&h);

@@ -69,6 +69,7 @@ struct fst__history {
 struct fst__html {
     const fst_html_report *r;
     struct fst__piece piece[PIECES];
+    char path[PIECES][64]; /* of reports of named stages */
     struct fst__history history;
     fst_csv_fn table; /* gets every table; NULL: nobody */
     void *ctx;
@@ -110,7 +111,12 @@ const char *fst__model_title(const struct fst__html *h, const char *step, char o
 const char *fst__tried_role(const struct fst__html *h, const fst_tried_model *t);
 
 /* ---- sections ---- */
-const char *fst__step_title(const char *step);
+/* What kind of stage a step is: as summary.json says, else (of earlier versions) its name. */
+const char *fst__step_kind(const struct fst__html *h, const char *step);
+/* "student distilled", or of a stage with a name of its own "small (student distilled)". Returns out. */
+const char *fst__step_title(const struct fst__html *h, const char *step, char out[FST__MODEL_TITLE]);
+/* The last step of a kind that is done; the kind itself when there is none, which names no step then. */
+const char *fst__last_of(const struct fst__html *h, const char *kind);
 json_t *fst__stage_json(const struct fst__html *h, const char *step);
 void fst__html_answers(const struct fst__html *h, fst__page *p); /* html_answers.c: what the first screen says */
 void fst__html_models(const struct fst__html *h, fst__page *p);  /* html_models.c */

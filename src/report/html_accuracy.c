@@ -445,7 +445,7 @@ void fst__html_pairs(const struct fst__html *h, fst__page *p)
     if (!h->r->example)
         return;
     size_t count = gather(h, m), at = count;
-    while (at && (m[at - 1].n != (size_t)h->r->classes || strcmp(m[at - 1].step, "federated_train")))
+    while (at && (m[at - 1].n != (size_t)h->r->classes || strcmp(m[at - 1].step, fst__last_of(h, "federated_train"))))
         at--;
     for (size_t i = count; !at && i; i--)
         at = m[i - 1].n == (size_t)h->r->classes ? i : 0;

@@ -9,9 +9,15 @@
 
 #include "html.h"
 
-static double figure(const struct fst__html *h, const char *step, const char *key)
+/* The stage that the answers are about: the last of a kind. */
+static json_t *stage(const struct fst__html *h, const char *kind)
 {
-    return fst__json_number(fst__stage_json(h, step), key);
+    return fst__stage_json(h, fst__last_of(h, kind));
+}
+
+static double figure(const struct fst__html *h, const char *kind, const char *key)
+{
+    return fst__json_number(stage(h, kind), key);
 }
 
 static json_t *cascade(const struct fst__html *h)
@@ -62,16 +68,16 @@ static double test_samples(const struct fst__html *h)
 /* The last model that edges got. */
 static const char *edge_step(const struct fst__html *h)
 {
-    static const char *const steps[] = {"federated_train", "edge_kd", "edge_alone"};
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
-        if (isfinite(figure(h, steps[i], "accuracy")))
-            return steps[i];
+    static const char *const kinds[] = {"federated_train", "edge_kd", "edge_alone"};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (isfinite(figure(h, kinds[i], "accuracy")))
+            return fst__last_of(h, kinds[i]);
     return NULL;
 }
 
 static void local_models(const struct fst__html *h, fst__page *p)
 {
-    json_t *edges = json_object_get(fst__stage_json(h, "federated_train"), "edges"), *e;
+    json_t *edges = json_object_get(stage(h, "federated_train"), "edges"), *e;
     double low = INFINITY, high = -INFINITY;
     char a[FST_HUMAN], b[FST_HUMAN], text[160];
     size_t i, known = 0;
@@ -131,9 +137,10 @@ static void weakest_class(const struct fst__html *h, fst__page *p, const char *s
 static void good_enough(const struct fst__html *h, fst__page *p)
 {
     const char *step = edge_step(h);
-    double a = step ? figure(h, step, "accuracy") : NAN, teacher = figure(h, "cloud_pretrain", "accuracy");
+    double a = step ? fst__json_number(fst__stage_json(h, step), "accuracy") : NAN,
+           teacher = figure(h, "cloud_pretrain", "accuracy");
     double both = fst__json_number(json_object_get(cascade(h), "accuracy"), "accuracy"), n = test_samples(h);
-    char shown[FST_HUMAN], other[FST_HUMAN], how[48], text[320];
+    char shown[FST_HUMAN], other[FST_HUMAN], how[48], text[320], title[FST__MODEL_TITLE];
     if (!step) {
         a = fst__json_number(json_object_get(cascade(h), "accuracy"), "edge_accuracy");
         teacher = fst__json_number(json_object_get(cascade(h), "accuracy"), "cloud_accuracy");
@@ -142,7 +149,7 @@ static void good_enough(const struct fst__html *h, fst__page *p)
         return;
     card_begin(p, "Are the edge models good enough?", a, fst_human_percent(a, shown));
     snprintf(text, sizeof text, "of the test samples are right with the %s.",
-             step ? fst__step_title(step) : "edge's model");
+             step ? fst__step_title(h, step, title) : "edge's model");
     fst__say_in(p, "p", text);
     if (isfinite(teacher)) {
         snprintf(text, sizeof text, "That is %s the %s (%s).", points(a - teacher, how),
@@ -193,21 +200,21 @@ static void on_the_radio(const struct fst__html *h, fst__page *p)
     double training = both_ways(h, "federated_train") + both_ways(h, "edge_kd");
     double sent = fst__json_number(json_object_get(cascade(h), "accuracy"), "offload_ratio");
     double some = answer_bytes(h, "cascade"), all = answer_bytes(h, "cloud_only");
-    const struct fst__stage_history *rounds = fst__history_find(&h->history, "federated_train");
+    const struct fst__stage_history *rounds = fst__history_find(&h->history, fst__last_of(h, "federated_train"));
     char a[FST_HUMAN], b[FST_HUMAN], text[320];
-    if (!fst__stage_json(h, "federated_train") && !isfinite(sent))
+    if (!stage(h, "federated_train") && !isfinite(sent))
         return;
-    if (fst__stage_json(h, "federated_train"))
+    if (stage(h, "federated_train"))
         card_begin(p, "What goes over the radio?", training, fst_human_bytes(training, a));
     else
         card_begin(p, "What goes over the radio?", sent, fst_human_percent(sent, a));
-    if (fst__stage_json(h, "federated_train")) {
+    if (stage(h, "federated_train")) {
         snprintf(text, sizeof text, "while training, of which the rounds' models %s up and %s down.",
                  fst_human_bytes(figure(h, "federated_train", "bytes_up"), a),
                  fst_human_bytes(figure(h, "federated_train", "bytes_down"), b));
         fst__say_in(p, "p", text);
     }
-    if (rounds && rounds->rounds && rounds->points && fst__stage_json(h, "federated_train")) {
+    if (rounds && rounds->rounds && rounds->points && stage(h, "federated_train")) {
         snprintf(text, sizeof text, "%zu round%s: %s each on average.", rounds->points, rounds->points > 1 ? "s" : "",
                  fst_human_bytes(both_ways(h, "federated_train") / (double)rounds->points, a));
         fst__say_in(p, "p", text);
@@ -230,7 +237,7 @@ static void on_the_radio(const struct fst__html *h, fst__page *p)
 /* On how many edges the global model beats the edge's own, on samples of the edge. */
 static void edges_gain(const struct fst__html *h, fst__page *p)
 {
-    json_t *edges = json_object_get(fst__stage_json(h, "federated_train"), "edges"), *e;
+    json_t *edges = json_object_get(stage(h, "federated_train"), "edges"), *e;
     size_t i, better = 0, known = 0;
     char text[200];
     json_array_foreach(edges, i, e)

@@ -59,13 +59,12 @@ static void places_table(const struct fst__html *h, fst__page *p)
     }
     places_titles(r, titles, numbers);
     fst__record_begin(p, "places-by-class", titles, false);
-    fst__putf(
-        p,
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Samples by place and class\"><table "
-        "class=\"heat%s\">\n<caption><span>Samples by place and class, shaded by their share of "
-        "the place's most frequent class</span></caption>\n<thead><tr><th scope=\"col\">place</th><th "
-        "scope=\"col\"><span>all</span></th>",
-        columns <= 12 ? " confusion" : "");
+    fst__putf(p,
+              "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Samples by place and class\"><table "
+              "class=\"heat%s\">\n<caption><span>Samples by place and class, shaded by their share of "
+              "the place's most frequent class</span></caption>\n<thead><tr><th scope=\"col\">place</th><th "
+              "scope=\"col\"><span>all</span></th>",
+              columns <= 12 ? " confusion" : "");
     for (size_t c = 0; c < columns; c++) {
         fst__put(p, "<th scope=\"col\"><span>");
         fst__say(p, titles[c + 2]);

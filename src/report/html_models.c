@@ -87,8 +87,9 @@ const char *fst__role_step(const struct fst__html *h, const char *role)
 const char *fst__role_title(const struct fst__html *h, const char *role, char out[FST__MODEL_TITLE])
 {
     const char *step = fst__role_step(h, role);
+    char title[FST__MODEL_TITLE];
     if (step)
-        snprintf(out, FST__MODEL_TITLE, "%.60s (%.20s)", fst__step_title(step), role);
+        snprintf(out, FST__MODEL_TITLE, "%.70s (%.20s)", fst__step_title(h, step, title), role);
     else
         snprintf(out, FST__MODEL_TITLE, "%.60s", role);
     return out;
@@ -96,13 +97,13 @@ const char *fst__role_title(const struct fst__html *h, const char *role, char ou
 
 const char *fst__model_title(const struct fst__html *h, const char *step, char out[FST__MODEL_TITLE])
 {
+    char title[FST__MODEL_TITLE];
     for (size_t i = 0; i < 2; i++)
         if (equal(fst__step_digest(h, step), fst__json_text(role_json(h, roles[i]), "digest"))) {
-            snprintf(out, FST__MODEL_TITLE, "%.60s (%.20s)", fst__step_title(step), roles[i]);
+            snprintf(out, FST__MODEL_TITLE, "%.70s (%.20s)", fst__step_title(h, step, title), roles[i]);
             return out;
         }
-    snprintf(out, FST__MODEL_TITLE, "%.60s", fst__step_title(step));
-    return out;
+    return fst__step_title(h, step, out);
 }
 
 /* The matrix of a role as new memory; NULL: there is none. */
@@ -196,7 +197,7 @@ static const char *row_title(const struct fst__html *h, const char *step, char o
     {
         size_t n = strlen(out);
         if (strcmp(other, step) && equal(fst__step_digest(h, other), fst__step_digest(h, step)))
-            snprintf(out + n, 2 * FST__MODEL_TITLE - n, ", %s", fst__step_title(other));
+            snprintf(out + n, 2 * FST__MODEL_TITLE - n, ", %s", fst__step_title(h, other, one));
     }
     return out;
 }

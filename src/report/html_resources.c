@@ -42,8 +42,10 @@ static void charts(const struct fst__history *h, fst__page *p)
 }
 
 /* What was used up to a sample since the one before belongs to its stage. */
-static void by_stage(const struct fst__history *h, fst__page *p)
+static void by_stage(const struct fst__html *all, fst__page *p)
 {
+    const struct fst__history *h = &all->history;
+    char title[FST__MODEL_TITLE];
     static const char *const columns[] = {"stage", "#time", "#CPU time", "#cores busy", "#most memory", NULL};
     fst__table_begin(p, "resources-by-stage", "Used by each stage, over all processes of the run", columns);
     for (size_t k = 0; k < h->stages; k++) {
@@ -61,7 +63,7 @@ static void by_stage(const struct fst__history *h, fst__page *p)
         if (isnan(most) && !(seconds > 0))
             continue;
         fst__row_begin(p);
-        fst__cell_head(p, fst__step_title(h->stage[k].name));
+        fst__cell_head(p, fst__step_title(all, h->stage[k].name, title));
         fst__cell_seconds(p, seconds);
         fst__cell_seconds(p, cpu);
         fst__cell_plain(p, seconds > 0 ? cpu / seconds : NAN);
@@ -71,8 +73,10 @@ static void by_stage(const struct fst__history *h, fst__page *p)
     fst__table_end(p);
 }
 
-static void samples(const struct fst__history *h, fst__page *p)
+static void samples(const struct fst__html *all, fst__page *p)
 {
+    const struct fst__history *h = &all->history;
+    char title[FST__MODEL_TITLE];
     static const char *const columns[] = {"stage", "#worked", "#CPU time of the process", "#memory", NULL};
     fst__put(p, "<details><summary>All samples as a table</summary>\n");
     fst__table_begin(p, "resources", "Samples of CPU time and memory", columns);
@@ -80,7 +84,7 @@ static void samples(const struct fst__history *h, fst__page *p)
         const struct fst__resource_point *r = &h->resource[i];
         p->only_csv = i >= 500;
         fst__row_begin(p);
-        fst__cell_head(p, r->stage < h->stages ? fst__step_title(h->stage[r->stage].name) : "");
+        fst__cell_head(p, r->stage < h->stages ? fst__step_title(all, h->stage[r->stage].name, title) : "");
         fst__cell_seconds(p, r->seconds);
         fst__cell_seconds(p, r->cpu);
         fst__cell_bytes(p, r->rss);
@@ -100,6 +104,6 @@ void fst__html_resources(const struct fst__html *h, fst__page *p)
     fst__section(p, "resources", "CPU and memory");
     if (h->history.resources > 1)
         charts(&h->history, p);
-    by_stage(&h->history, p);
-    samples(&h->history, p);
+    by_stage(h, p);
+    samples(h, p);
 }

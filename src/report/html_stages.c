@@ -6,7 +6,7 @@
 #include "html.h"
 
 static const struct {
-    const char *step, *title;
+    const char *kind, *title;
 } titles[] = {{"cloud_pretrain", "teacher"},
               {"cloud_kd", "soft labels"},
               {"edge_alone", "student alone (hard labels)"},
@@ -17,12 +17,34 @@ static const struct {
               {"cloud_infer", "answers of edge and cloud"},
               {"cloud_direct_infer", "answers of the cloud alone"}};
 
-const char *fst__step_title(const char *step)
+const char *fst__step_kind(const struct fst__html *h, const char *step)
 {
+    const char *kind = fst__json_text(fst__stage_json(h, step), "kind");
+    return kind ? kind : step;
+}
+
+const char *fst__last_of(const struct fst__html *h, const char *kind)
+{
+    const char *step, *last = kind;
+    json_t *j;
+    json_object_foreach(json_object_get(h->piece[PIECE_SUMMARY].json, "stages"), step, j)
+    {
+        if (!strcmp(fst__step_kind(h, step), kind))
+            last = step;
+    }
+    return last;
+}
+
+const char *fst__step_title(const struct fst__html *h, const char *step, char out[FST__MODEL_TITLE])
+{
+    const char *kind = fst__step_kind(h, step), *title = kind;
     for (size_t i = 0; i < sizeof titles / sizeof *titles; i++)
-        if (!strcmp(titles[i].step, step))
-            return titles[i].title;
-    return step;
+        title = strcmp(titles[i].kind, kind) ? title : titles[i].title;
+    if (strcmp(kind, step))
+        snprintf(out, FST__MODEL_TITLE, "%.40s (%.40s)", step, title);
+    else
+        snprintf(out, FST__MODEL_TITLE, "%.90s", title);
+    return out;
 }
 
 json_t *fst__stage_json(const struct fst__html *h, const char *step)
@@ -45,9 +67,9 @@ static const char *state_text(const struct fst__stage_history *s, char out[96])
 
 static void stage_row(const struct fst__html *h, fst__page *p, const char *step, json_t *j)
 {
-    char state[96];
+    char state[96], title[FST__MODEL_TITLE];
     fst__row_begin(p);
-    fst__cell_head(p, fst__step_title(step));
+    fst__cell_head(p, fst__step_title(h, step, title));
     fst__cell_count(p, fst__json_number(j, "samples"));
     fst__cell_seconds(p, fst__json_number(j, "seconds"));
     fst__cell_bytes(p, fst__json_number(j, "bytes_up"));
@@ -56,7 +78,8 @@ static void stage_row(const struct fst__html *h, fst__page *p, const char *step,
     fst__row_end(p);
 }
 
-static void edges_table(fst__page *p, json_t *edges)
+/* name: of the table and its file. */
+static void edges_table(fst__page *p, const char *name_of, const char *title, json_t *edges)
 {
     static const char *const columns[] = {"edge",
                                           "#samples",
@@ -71,7 +94,7 @@ static void edges_table(fst__page *p, json_t *edges)
     char name[32];
     if (!json_array_size(edges))
         return;
-    fst__table_begin(p, "edges", "Edges: accuracy of their last local model and of the global one", columns);
+    fst__table_begin(p, name_of, title, columns);
     json_array_foreach(edges, i, e)
     {
         if (i == 1000)
@@ -111,7 +134,15 @@ void fst__html_stages(const struct fst__html *h, fst__page *p)
     fst__table_begin(p, "stages", "Work of each stage; sent: from and to the edges", columns);
     json_object_foreach(stages, step, j) if (shown++ < FST__MAX_STAGES) stage_row(h, p, step, j);
     fst__table_end(p);
-    edges_table(p, json_object_get(fst__stage_json(h, "federated_train"), "edges"));
+    json_object_foreach(stages, step, j)
+    {
+        static const char said[] = "Edges: accuracy of their last local model and of the global one";
+        char name[64], title[200], of[FST__MODEL_TITLE];
+        bool plain = !strcmp(fst__step_kind(h, step), step);
+        snprintf(name, sizeof name, plain ? "edges" : "edges-%.40s", step);
+        snprintf(title, sizeof title, plain ? "%s" : "%s, %.90s", said, fst__step_title(h, step, of));
+        edges_table(p, name, title, json_object_get(j, "edges"));
+    }
 }
 
 /* ---- curves ---------------------------------------------------------------------------------------------- */
@@ -239,11 +270,12 @@ static void loss_charts(fst__page *p, const struct fst__stage_history *s)
     chart_of(p, s, "Validation loss: cross entropy", false, both + 1, 1);
 }
 
-static void stage_curves(fst__page *p, const struct fst__stage_history *s)
+static void stage_curves(const struct fst__html *h, fst__page *p, const struct fst__stage_history *s)
 {
     static const struct curve accuracy[] = {{"training", OF(accuracy)}, {"validation", OF(other_accuracy)}};
     static const struct curve rate[] = {{"Learning rate", OF(rate)}};
-    fst__subtitle(p, fst__step_title(s->name));
+    char title[FST__MODEL_TITLE];
+    fst__subtitle(p, fst__step_title(h, s->name, title));
     fst__put(p, "<div class=\"charts\">\n");
     loss_charts(p, s);
     chart_of(p, s, has(s, OF(other_accuracy)) ? "Accuracy" : "Training accuracy", true, accuracy, 2);
@@ -277,7 +309,7 @@ void fst__html_curves(const struct fst__html *h, fst__page *p)
         if (!begun)
             events_note(h, p);
         begun = true;
-        stage_curves(p, s);
+        stage_curves(h, p, s);
     }
     if (!begun && ((f->there && f->why[0]) || h->history.skipped)) {
         fst__section(p, "curves", "Training");
@@ -354,11 +386,16 @@ void fst__html_rounds(const struct fst__html *h, fst__page *p)
     static const struct curve rate[] = {{"learning rate", OF(rate)}};
     static const struct curve clients[] = {{"asked", OF(selected)}, {"reported", OF(reported)}, {"lost", OF(lost)}};
     static const struct curve bytes[] = {{"up", OF(mb_up)}, {"down", OF(mb_down)}};
+    size_t shown = 0;
     for (size_t i = 0; i < h->history.stages; i++) {
         const struct fst__stage_history *s = &h->history.stage[i];
+        char title[FST__MODEL_TITLE];
         if (!s->rounds || !s->points)
             continue;
-        fst__section(p, "rounds", "Federated rounds");
+        if (!shown++)
+            fst__section(p, "rounds", "Federated rounds");
+        if (strcmp(fst__step_kind(h, s->name), s->name))
+            fst__subtitle(p, fst__step_title(h, s->name, title));
         rounds_facts(h, p, s);
         fst__put(p, "<div class=\"charts\">\n");
         chart_of(p, s, "Accuracy by round", true, accuracy, 2);
@@ -369,6 +406,5 @@ void fst__html_rounds(const struct fst__html *h, fst__page *p)
         fst__put(p, "</div>\n");
         rounds_table(p, s);
         clients_table(p, s);
-        return;
     }
 }
