@@ -289,9 +289,11 @@ typedef enum fst_kd_form {
     FST_KD_DKD,               /* T^2 (tckd_weight TCKD + nckd_weight NCKD): KL of (p_y, 1 - p_y), and KL over the
                                * classes that are not the label; soft: logits; needs labels.
                                * Zhao et al., Decoupled knowledge distillation, CVPR 2022 */
-    FST_KD_NTD                /* T^2 KL over the classes that are not the label; soft: logits; needs labels.
+    FST_KD_NTD,               /* T^2 KL over the classes that are not the label; soft: logits; needs labels.
                                * Lee et al., Preservation of the global knowledge by not-true distillation in
                                * federated learning (FedNTD), NeurIPS 2022 */
+    FST_KD_MAE_LOGITS         /* soft: the teacher's logits; mean absolute error over batch and classes, gradient 0 where
+                               * they are equal. The digest step of FedMD, Li and Wang 2019 */
 } fst_kd_form;
 FST_API const char *fst_kd_form_name(fst_kd_form f); /* "kl", "cross_entropy", "mse_logits", ... */
 FST_API bool fst_kd_takes_logits(fst_kd_form f);     /* soft holds logits, not probabilities */

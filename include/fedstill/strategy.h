@@ -302,6 +302,7 @@ struct fst_client_half {
     const fst_client_env *env;
     uint64_t round;
     fst_fed_state model; /* of env->graph: as it was kept, else env->initial, else zeros; work may change it */
+    bool first;          /* it has kept nothing yet: its first round, or none of its updates entered a result */
     fst_client *lender;  /* of trainers */
 };
 

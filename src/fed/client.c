@@ -320,6 +320,7 @@ fst_status fst_client_work(fst_client *c, const fst_client_env *env, const void 
         return fst_fail(err, FST_E_CONFIG, "strategy %s needs public samples", h->ops->name);
     h->env = env;
     h->round = down->round;
+    h->first = !len;
     h->model = k->model; /* the same memory */
     st = remember(h, kept, len, err);
     fst_message m = fst_message_of("");

@@ -59,6 +59,54 @@ FST_MUST fst_status fst__train_and_send(fst_client_half *c, const fst_local_job 
 FST_MUST fst_status fst__averaging_work(fst_client_half *c, const fst_message *down, fst_message *up, fst_error *err);
 extern const fst_client_ops fst__averaging_client;
 
+/* ---- strategies/consensus.c: what strategies of public samples have in common ---- */
+/*
+ * The server half whose shared thing is one array, rows x classes: the unweighted mean of what the clients sent for the
+ * public samples that a round draws. It goes down in the next rounds as tensor `name` with base = number of the round
+ * that it is of, plus 1; base 0 and no tensor before the first. Both ways "public" is the digest of the public keys.
+ */
+struct fst__consensus {
+    fst_strategy base;
+    const char *name; /* "logits", "probabilities"; set by init's caller */
+    size_t want, rows, classes;
+    fst_accumulator sum;
+    float *mean;   /* rows x classes */
+    uint64_t made; /* 1 + the round of mean; 0: there is none */
+};
+FST_MUST fst_status fst__consensus_init(struct fst__consensus *c, const char *name, size_t want, fst_error *err);
+void fst__consensus_release(fst_strategy *s);
+void fst__consensus_begin(fst_strategy *s, uint64_t round);
+FST_MUST fst_status fst__consensus_down(const fst_strategy *s, uint32_t client, fst_message *m, fst_error *err);
+FST_MUST fst_status fst__consensus_fold(fst_strategy *s, const fst_message *m, fst_error *err);
+FST_MUST fst_status fst__consensus_aggregate(fst_strategy *s, const fst_work *work, fst_aggregate_stats *stats,
+                                             fst_error *err);
+FST_MUST fst_status fst__consensus_save(const fst_strategy *s, fst_buf *out, fst_error *err);
+FST_MUST fst_status fst__consensus_load(fst_strategy *s, const void *data, size_t len, fst_error *err);
+/* Are the public samples those of the other side? */
+FST_MUST fst_status fst__check_public(const fst_public *p, const fst_message *m, fst_error *err);
+
+/* The client's room for public samples; a client half begins with it. release frees it. */
+struct fst__public_half {
+    fst_client_half base;
+    uint32_t *row;    /* of the drawn public samples */
+    uint32_t *index;  /* their positions in the source */
+    uint32_t *row_at; /* by position in the source: which of the drawn */
+    float *out;       /* rows x classes: what is sent */
+    size_t count, positions;
+};
+void fst__public_release(fst_client_half *h);
+/* Draws a round's samples into index; returns how many in *n. */
+FST_MUST fst_status fst__public_draw(struct fst__public_half *p, uint64_t round, size_t want, size_t *n,
+                                     fst_error *err);
+/* Fits c->model to targets (rows x classes) for the drawn samples by `loss`, whose labels are not looked at. */
+FST_MUST fst_status fst__public_fit(struct fst__public_half *p, size_t n, const float *target, const fst_loss *loss,
+                                    int64_t epochs, fst_error *err);
+/* The model's logits for the drawn samples, in p->out. */
+FST_MUST fst_status fst__public_logits(struct fst__public_half *p, size_t n, fst_error *err);
+/* Adds p->out as tensor `name`, and the digest. */
+FST_MUST fst_status fst__public_send(struct fst__public_half *p, const char *name, size_t n, fst_message *up,
+                                     fst_error *err);
+
 extern const fst_strategy_ops fst__fedavg, fst__fedprox, fst__fedavgm, fst__fedadagrad, fst__fedadam, fst__fedyogi,
     fst__fedmd, fst__fd;
 

@@ -7,7 +7,7 @@
 #include "fed_private.h"
 
 static const fst_strategy_ops *const registry[] = {
-    &fst__fedavg, &fst__fedprox, &fst__fedavgm, &fst__fedadagrad, &fst__fedadam, &fst__fedyogi,
+    &fst__fedavg, &fst__fedprox, &fst__fedavgm, &fst__fedadagrad, &fst__fedadam, &fst__fedyogi, &fst__fedmd, &fst__fd,
 };
 enum { REGISTERED = sizeof registry / sizeof *registry };
 

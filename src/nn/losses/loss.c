@@ -10,13 +10,14 @@
 const char *fst_kd_form_name(fst_kd_form f)
 {
     static const char *const names[] = {"kl",           "cross_entropy", "mse_logits", "mse_probabilities",
-                                        "standardised", "dkd",           "ntd"};
+                                        "standardised", "dkd",           "ntd",        "mae_logits"};
     return (size_t)f < sizeof names / sizeof *names ? names[f] : "?";
 }
 
 bool fst_kd_takes_logits(fst_kd_form f)
 {
-    return f == FST_KD_MSE_LOGITS || f == FST_KD_STANDARDISED || f == FST_KD_DKD || f == FST_KD_NTD;
+    return f == FST_KD_MSE_LOGITS || f == FST_KD_STANDARDISED || f == FST_KD_DKD || f == FST_KD_NTD ||
+           f == FST_KD_MAE_LOGITS;
 }
 
 bool fst_kd_needs_labels(fst_kd_form f)
@@ -73,6 +74,17 @@ static double mse_logits(const float *z, const float *q, int n, double scale, fl
     return loss;
 }
 
+static double mae_logits(const float *z, const float *q, int n, double scale, float *grad)
+{
+    double loss = 0;
+    for (int j = 0; j < n; j++) {
+        double d = (double)z[j] - (double)q[j];
+        loss += fabs(d) / n;
+        grad[j] += (float)(scale * ((d > 0) - (d < 0)) / n);
+    }
+    return loss;
+}
+
 static double mse_probabilities(const float *z, const float *q, int n, double scale, float *grad)
 {
     fst__norm norm = fst__norm_of(z, n, -1, 1.0);
@@ -96,6 +108,8 @@ static double distil(const fst_loss *l, const float *z, const float *q, int n, i
     switch (l->kd_form) {
     case FST_KD_MSE_LOGITS:
         return mse_logits(z, q, n, scale, grad);
+    case FST_KD_MAE_LOGITS:
+        return mae_logits(z, q, n, scale, grad);
     case FST_KD_MSE_PROBABILITIES:
         return mse_probabilities(z, q, n, scale, grad);
     case FST_KD_STANDARDISED:

@@ -64,6 +64,13 @@ static void gather(void)
     }
 }
 
+/* A stage's inputs list these whatever its strategy, as they did when there were no others; all other options only for
+ * the strategy that has them (fst__strategy_inputs), so that a new strategy changes no other's inputs. */
+static bool always_input(const char *name)
+{
+    return !strcmp(name, "prox_mu") || !strncmp(name, "server.", 7);
+}
+
 static fst__field field_of(size_t i, const char *key, size_t offset)
 {
     const fst_option *o = known[i].option;
@@ -71,6 +78,7 @@ static fst__field field_of(size_t i, const char *key, size_t offset)
                     .help = o->help,
                     .offset = offset + i * sizeof(union fst__option_value),
                     .fallback = known[i].fallback,
+                    .aside = !always_input(o->name),
                     .when = {{.key = "strategy"}}};
     switch (o->type) {
     case FST_OPTION_NUMBER:
@@ -151,6 +159,19 @@ size_t fst__strategy_settings(const struct strategy_settings *s, const fst_strat
         out[n++] = (fst_setting){o->name, value};
     }
     return n;
+}
+
+fst_status fst__strategy_inputs(const struct strategy_settings *s, const fst_strategy_ops *ops, fst_buf *text,
+                                fst_error *err)
+{
+    fst_setting set[FST_STRATEGY_OPTIONS];
+    char number[TEXT];
+    fst_status st = FST_OK;
+    size_t n = fst__strategy_settings(s, ops, set);
+    for (size_t i = 0; !st && i < n; i++)
+        if (!always_input(set[i].name))
+            st = fst_buf_printf(text, err, "%s=%s\n", set[i].name, fst__number_text(set[i].value, number, TEXT));
+    return st;
 }
 
 static bool same(const fst_option *a, const fst_option *b)

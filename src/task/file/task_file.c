@@ -63,6 +63,11 @@ static const fst__field data_fields[] = {
                "use only so many training samples of a path, and of its split val, of every class its share; 0: all"),
     FST__F_INT(struct data_section, test_limit, 0, MANY, "0",
                "use only so many test samples, of every class its share; 0: all"),
+    FST__F_DOUBLE(
+        struct data_section, public, 0, 0.9, "0",
+        "share of the training samples that no stage trains on with labels: federated strategies that need public "
+        "samples exchange what models say of them; with a topology, of the cloud's",
+        .aside = true, .when = {FST__WITH_ANY("stages.federated_train")}),
     FST__F_DOUBLE(struct data_section, validation, 0, 0.9, "0",
                   "share of the training samples of every class, kept apart to choose the best epoch"),
     FST__F_DOUBLE(struct data_section, test, 0, 0.9, "0",
@@ -121,6 +126,11 @@ static const fst__field clients_fields[] = {
                .when = {FST__WITH("partition", "shards"), FST__WITHOUT_ANY("partition_file")}),
     FST__F_INT(struct clients_section, min_samples, 1, MANY, "1", "fewest samples of a client, in whole bursts",
                .when = {FST__WITHOUT_ANY("partition_file")}),
+    FST__F_STRINGS(
+        struct clients_section, models, model_count, 1000, NULL,
+        "networks of the clients, for strategies that let them differ: one a client, or fewer, which are then "
+        "taken in turn; \"4 mnist_student\" stands for four; missing: all have the stage's",
+        .aside = true),
     FST__F_STRING(struct clients_section, partition_file, NULL,
                   "who has which samples, as `fedstill data split --output` writes it; relative to the task's folder",
                   .aside = true),

@@ -34,6 +34,7 @@ struct data_section {
     int layout; /* fst_layout */
     int64_t classes, channels, height, width, window, limit, test_limit;
     double validation; /* share of the training samples */
+    double public;     /* share of the training samples that are nobody's and everybody's: fst_public */
     double test;       /* share of all samples; 0: the source's own test split */
     bool own_validation;
     char **edge_paths;
@@ -52,6 +53,8 @@ struct clients_section {
     int partition; /* fst_partition_kind */
     double alpha;
     int64_t classes_per_client, min_samples;
+    char **models; /* networks by client, "NAME" or "COUNT NAME"; none: all have the stage's */
+    size_t model_count;
     char *partition_file; /* says who has which samples, instead of all the others; NULL: none */
 };
 

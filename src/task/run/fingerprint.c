@@ -61,6 +61,10 @@ static fst_status add_shares(const struct samples *d, const struct step *step, f
         fst__share_digest(&d->cloud, digest);
         st = fst_buf_printf(text, err, "cloud=%s\n", digest);
     }
+    if (!st && d->public.learn) {
+        fst__share_digest(&d->public, digest);
+        st = fst_buf_printf(text, err, "public=%s\n", digest);
+    }
     for (size_t k = 0; !st && rounds && k < d->edges; k++) {
         fst__share_digest(&d->edge[k], digest);
         st = fst_buf_printf(text, err, "edge_%zu=%s\n", k + 1, digest);

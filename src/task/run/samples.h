@@ -36,8 +36,9 @@ struct samples {
         size_t count;
     } first;
     fst_transform transform;
-    struct share cloud; /* of all training samples; with a topology the cloud's */
-    size_t edges;       /* 0 without a topology */
+    struct share public; /* data.public, belonging to no place: all in `learn`; index NULL: none */
+    struct share cloud;  /* of all training samples; with a topology the cloud's */
+    size_t edges;        /* 0 without a topology */
     struct share edge[FST__MAX_EDGES];
 };
 

@@ -342,6 +342,35 @@ static fst_status check_validation(const struct session *s, fst_error *err)
                     s->data.train->group ? " in whole bursts" : "");
 }
 
+/* Public samples are taken out of those that the cloud, or the only place, would learn from. */
+static fst_status share_public(struct session *s, struct share *h, fst_error *err)
+{
+    double share = s->task->file.data.public;
+    struct share *public = &s->data.public;
+    fst_tiers t = {0};
+    size_t learn = 0;
+    if (share == 0)
+        return FST_OK;
+    fst_status st = deal_parts(s->data.train, h->index, h->learn, share, 0, deal_seed(s, "data.public", 0), &t, err);
+    if (st)
+        return st;
+    public->index = dealt_to(&t, h->index, 0, FST_PART_VAL, &public->learn);
+    uint32_t *rest = dealt_to(&t, h->index, 0, FST_PART_TRAIN, &learn);
+    if (!public->index || !rest) {
+        st = fst_fail_memory(err, 2 * t.samples * sizeof *rest);
+    } else if (!public->learn || !learn) {
+        st = fst_fail(err, FST_E_CONFIG, "data.public: %g of %zu samples%s leaves none %s", share, h->learn,
+                      s->data.train->group ? " in whole bursts" : "", learn ? "that are public" : "to learn from");
+    } else {
+        memmove(h->index + learn, h->index + h->learn, h->validate * sizeof *h->index);
+        memcpy(h->index, rest, learn * sizeof *rest);
+        h->learn = learn;
+    }
+    fst_free(rest);
+    fst_tiers_release(&t);
+    return st;
+}
+
 static fst_status share_out(struct session *s, const struct pieces *p, fst_error *err)
 {
     const struct task_file *f = &s->task->file;
@@ -349,6 +378,8 @@ static fst_status share_out(struct session *s, const struct pieces *p, fst_error
     s->data.edges = f->has_topology ? (size_t)f->topology.edges : 0;
     bool dealt = s->data.edges && !f->data.edge_path_count && !f->data.own_validation;
     fst_status st = dealt ? shares_dealt(s, &all, err) : shares_of_pieces(s, p, &all, err);
+    if (!st)
+        st = share_public(s, &all, err);
     s->data.cloud.index = all.index;
     s->data.cloud.learn = all.learn;
     s->data.cloud.validate = all.validate;
@@ -491,6 +522,7 @@ void fst__samples_release(struct samples *d)
     while (d->nowned > 0)
         fst_source_close(d->owned[--d->nowned]);
     fst_free(d->cloud.index);
+    fst_free(d->public.index);
     fst_free(d->first.index);
     for (size_t k = 0; k < d->edges; k++)
         fst_free(d->edge[k].index);

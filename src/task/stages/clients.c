@@ -93,7 +93,9 @@ static fst_status translate(const struct samples *s, const fst_partition *file, 
 
 static fst_status check_owners(const struct samples *s, const int32_t *owner, size_t astray, fst_error *err)
 {
-    size_t validation = 0;
+    size_t validation = 0, public = 0;
+    for (size_t i = 0; i < s->public.learn; i++)
+    public += owner[s->public.index[i]] >= 0;
     for (size_t i = 0; i < s->cloud.validate; i++)
         validation += owner[s->cloud.index[s->cloud.learn + i]] >= 0;
     if (astray)
@@ -106,6 +108,10 @@ static fst_status check_owners(const struct samples *s, const int32_t *owner, si
                         "it gives %zu of the %zu validation samples to clients: they must be nobody's (-1), as in the "
                         "partition.safetensors of a run with the same data and seed",
                         validation, s->cloud.validate);
+    if (public)
+        return fst_fail(err, FST_E_CONFIG,
+                        "it gives %zu of the %zu public samples to clients: they must be nobody's (-1)", public,
+                        s->public.learn);
     return FST_OK;
 }
 

@@ -1,10 +1,68 @@
-/* federate.h - the rounds of the kind federated_train (federate.c), whose settings are federated_train.c. */
+/* federate.h - the rounds of the kind federated_train (federate.c), whose settings are federated_train.c, and what the
+ * files of the rounds share. */
 #ifndef FST_TASK_FEDERATE_H
 #define FST_TASK_FEDERATE_H
 
+#include "fedstill/fed.h"
 #include "session.h"
 
-/* Runs the rounds, and saves the global model and the edges' (stage_kind.run). */
+/* Runs the rounds, and saves the global model and the edges', or the clients' own (stage_kind.run). */
 fst_status fst__federate(struct session *s, struct step *own, struct record *r, fst_error *err);
+/* The network of each client, as the task names it. */
+fst_status fst__client_models(const struct session *s, const struct step *own, size_t clients, const char **name,
+                              fst_error *err);
+
+struct federation {
+    struct session *s;
+    struct step *own;
+    const struct federated_section *section;
+    fst_model *model;
+    fst_fed_state global; /* the model's state */
+    fst_partition partition;
+    int64_t *samples;   /* by client */
+    int64_t *rounds_of; /* by client: rounds that its update entered */
+    bool apart;         /* each client has a model of its own, and there is no other */
+    fst_model *network; /* apart: the different networks; their states are not used */
+    int networks;
+    int *network_of;        /* apart: by client */
+    fst_fed_state *initial; /* apart: [workers x networks], room for a new client's first model */
+    fst_fed_view *first;    /* by worker: views of these */
+    double **weight;        /* by worker: room, by class: what the client's classes count */
+    fst_public public;      /* data.public; count 0: none */
+    fst_work work;
+    fst_local_plan plan;
+    const fst_strategy_ops *ops;
+    fst_strategy *strategy;
+    fst_virtual *clients;
+    char *checkpoint, *last;
+    uint64_t round, bytes_up, bytes_down;
+    fst_state best;       /* select: best, the global model of best_round */
+    double best_accuracy; /* on the edges' validation samples; below 0: none yet */
+    uint64_t best_round;  /* from 1 */
+    fst_state *edge;      /* by edge: its last local model; NULL without a topology */
+    uint64_t saved_round; /* the checkpoint holds the state after so many rounds; 0: there is none */
+    double seconds_before, started;
+    struct save_clock saves;
+};
+
+/* ---- federate_clients.c ---- */
+/* "edge" or "client" */
+const char *fst__federate_noun(const struct session *s);
+/* The clients' networks, and the strategy's client halves. */
+fst_status fst__federate_clients(struct federation *f, const fst_setting *settings, size_t n, fst_error *err);
+void fst__federate_clients_release(struct federation *f);
+/* An fst_work_fn; ctx is the federation. */
+fst_status fst__federate_play(void *ctx, int worker, const fst_message *down, fst_message *up, fst_error *err);
+void fst__federate_settle(void *ctx, const fst_round_report *report);
+/* Mean accuracy and loss of the clients' own models on the test samples; those of `each` (may be NULL) by client. */
+fst_status fst__federate_score(struct federation *f, struct score *out, struct score *each, fst_error *err);
+/* Writes every client's own model and clients.json, which becomes the record's artifact. */
+fst_status fst__federate_write_clients(struct federation *f, struct record *r, fst_error *err);
+
+/* ---- federate_save.c ---- */
+/* Writes everything that the stage needs to continue after f->round rounds. */
+fst_status fst__federate_save(struct federation *f, const char *path, fst_error *err);
+/* Continues from where it was stopped, or from the end of a run of fewer rounds; starts anew without either. */
+fst_status fst__federate_resume(struct federation *f, fst_error *err);
 
 #endif

@@ -112,7 +112,13 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
                       fst__complaint *c)
 {
     const struct federated_section *t = own->settings;
-    (void)all;
+    bool shared = fst_strategy_at((size_t)t->strategy)->flags & FST_SAME_MODEL;
+    for (size_t i = 0; i < all->count && !shared; i++)
+        for (size_t k = 0; k < all->stage[i].read_count; k++)
+            if (all->stage[i].reads[k].stage == own)
+                return fst__complain(c, own, "strategy",
+                                     "%s leaves a model of its own to each client, but %s reads one that all have",
+                                     fst__strategy_names[t->strategy], all->stage[i].name);
     if (f->has_topology && f->topology.cloud_share >= 1 && !f->data.edge_path_count) {
         c->key = "topology.cloud_share";
         snprintf(c->text, sizeof c->text, "is 1: the edges have nothing to train on in %s", own->name);
@@ -142,6 +148,42 @@ static fst_status check_edges(const struct session *s, const struct step *own, f
     return FST_OK;
 }
 
+/* Can the strategy do with these clients and data? */
+static fst_status check_strategy(const struct session *s, const struct step *own, size_t clients, fst_error *err)
+{
+    const struct federated_section *t = own->stage->settings;
+    const fst_strategy_ops *ops = fst_strategy_at((size_t)t->strategy);
+    const char *name = own->stage->name, *its = network(own->stage);
+    char names[300];
+    const char **model = fst_calloc(clients, sizeof *model);
+    fst_status st =
+        model ? fst__client_models(s, own, clients, model, err) : fst_fail_memory(err, clients * sizeof *model);
+    bool others = false, same = ops->flags & FST_SAME_MODEL;
+    for (size_t k = 0; !st && k < clients; k++) {
+        others |= strcmp(model[k], its) != 0;
+        if (k == 0 || strcmp(model[k], model[k - 1]))
+            st = fst__check_network(s, own, model[k], err);
+    }
+    fst_free(model);
+    if (!st && same && others)
+        return fst_fail(
+            err, FST_E_CONFIG,
+            "clients.models: not all clients have the network %s of stages.%s, whose strategy %s trains one "
+            "model with all; strategies that let clients have their own: %s",
+            its, name, ops->name, fst_strategy_names(FST_OWN_MODEL, FST_SAME_MODEL, names, sizeof names));
+    if (!st && !same && others && fst__stage_reads(own->stage, "init"))
+        return fst_fail(err, FST_E_CONFIG,
+                        "stages.%s.init: one model cannot be the first of different networks: set init: random", name);
+    if (!st && !same && t->select == SELECT_BEST)
+        return fst_fail(err, FST_E_CONFIG, "stages.%s.select: best chooses a shared model; strategy %s has none", name,
+                        ops->name);
+    if (!st && (ops->flags & FST_PUBLIC_DATA) && !s->data.public.learn)
+        return fst_fail(err, FST_E_CONFIG,
+                        "stages.%s.strategy: %s needs public samples: set data.public, for instance to 0.1", name,
+                        ops->name);
+    return st;
+}
+
 static fst_status check(const struct session *s, const struct step *own, fst_error *err)
 {
     const struct federated_section *t = own->stage->settings;
@@ -151,6 +193,8 @@ static fst_status check(const struct session *s, const struct step *own, fst_err
         st = fst__check_init(s, own, err);
     if (!st)
         st = fst__clients(&s->data, s->task, &p, err);
+    if (!st)
+        st = check_strategy(s, own, (size_t)p.clients, err);
     fst_partition_release(&p);
     if (!st && s->data.edges)
         st = check_edges(s, own, err);
@@ -182,6 +226,8 @@ static fst_status add_clients(const struct session *s, fst_buf *text, fst_error 
         st = fst__schema_json(table, settings, text, err);
     if (!st)
         st = fst_buf_append(text, "\n", 1, err);
+    for (size_t i = 0; !st && i < c->model_count; i++)
+        st = fst_buf_printf(text, err, "models=%s\n", c->models[i]);
     if (st || !(c->partition_file || (s->data.train->group && c->min_samples > 1)))
         return st;
     if (!fst__clients(&s->data, s->task, &p, NULL))
@@ -192,7 +238,10 @@ static fst_status add_clients(const struct session *s, fst_buf *text, fst_error 
 
 static fst_status inputs(const struct session *s, const struct step *own, fst_buf *text, fst_error *err)
 {
+    const struct federated_section *t = own->stage->settings;
     fst_status st = fst__add_settings(own, text, err);
+    if (!st)
+        st = fst__strategy_inputs(&t->options, fst_strategy_at((size_t)t->strategy), text, err);
     if (!st && !s->data.edges)
         st = add_clients(s, text, err);
     if (!st)

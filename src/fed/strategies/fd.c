@@ -1,0 +1,317 @@
+/* Federated distillation (Jeong et al., Communication-efficient on-device machine learning: federated distillation and
+ * augmentation under non-IID private data, 2018). Every client has a model of its own and sends the mean probability
+ * vector of each label that it holds; it learns CE + gamma H(F_y, p), F being the mean over the *other* clients that
+ * hold the label. No public samples, classes^2 floats a round.
+ *
+ * The server keeps the sum over all clients and how many hold each label; a client subtracts its own share, which it
+ * has kept, so that the server needs no memory a client. The sum is exact and goes down as doubles. */
+#include <math.h>
+#include <string.h>
+
+#include "fed_private.h"
+
+enum { GAMMA };
+static const fst_option options[] = {
+    [GAMMA] = {"gamma", FST_OPTION_NUMBER, .fallback = 1, .max = 1e6,
+               .help = "weight of the other clients' mean probabilities in the loss"},
+    {0},
+};
+
+/* ---- the server's half ---- */
+
+struct fd {
+    fst_strategy base;
+    size_t classes;
+    fst_accumulator sum; /* classes x classes */
+    int64_t *held;       /* classes: by how many, in the open round */
+    double *total;       /* classes x classes: of the last round */
+    int64_t *holders;    /* classes: of the last round */
+    uint64_t made;       /* 1 + that round; 0: there is none */
+};
+
+static fst_status fd_init(fst_strategy *s, fst_error *err)
+{
+    struct fd *f = (struct fd *)s;
+    if (s->env.classes < 1)
+        return fst_fail(err, FST_E_ARGUMENT, "strategy fd: %d classes", s->env.classes);
+    size_t n = f->classes = (size_t)s->env.classes;
+    fst_status st = fst_accumulator_init(&f->sum, n * n, err);
+    f->held = fst_calloc(n, sizeof *f->held);
+    f->holders = fst_calloc(n, sizeof *f->holders);
+    f->total = fst_calloc(n * n, sizeof *f->total);
+    if (!st && (!f->held || !f->holders || !f->total))
+        st = fst_fail_memory(err, n * n * sizeof *f->total);
+    return st;
+}
+
+static void fd_release(fst_strategy *s)
+{
+    struct fd *f = (struct fd *)s;
+    fst_accumulator_release(&f->sum);
+    fst_free(f->held);
+    fst_free(f->holders);
+    fst_free(f->total);
+}
+
+static void fd_begin(fst_strategy *s, uint64_t round)
+{
+    struct fd *f = (struct fd *)s;
+    (void)round;
+    fst_accumulator_clear(&f->sum);
+    memset(f->held, 0, f->classes * sizeof *f->held);
+}
+
+static fst_status fd_down(const fst_strategy *s, uint32_t client, fst_message *m, fst_error *err)
+{
+    const struct fd *f = (const struct fd *)s;
+    int64_t n = (int64_t)f->classes;
+    (void)client;
+    fst_message_name(m, "label_sums");
+    m->base = f->made;
+    if (!f->made)
+        return FST_OK;
+    fst_status st = fst_message_add(m, "sum", FST_F64, FST_SHAPE(n, n), f->total, err);
+    return st ? st : fst_message_add(m, "holders", FST_I64, FST_SHAPE(n), f->holders, err);
+}
+
+static fst_status check_means(const float *mean, const uint8_t *held, size_t n, fst_error *err)
+{
+    for (size_t i = 0; i < n * n; i++)
+        if (!(mean[i] >= 0 && mean[i] <= 1.0001f) || held[i / n] > 1 || (!held[i / n] && mean[i] != 0))
+            return fst_fail(err, FST_E_NUMERIC, "label %zu: %g is no mean probability of a label that it holds", i / n,
+                            (double)mean[i]);
+    return FST_OK;
+}
+
+static fst_status fd_fold(fst_strategy *s, const fst_message *m, fst_error *err)
+{
+    struct fd *f = (struct fd *)s;
+    int64_t n = (int64_t)f->classes;
+    const void *mean, *held;
+    fst_status st = fst_message_get(m, "mean", FST_F32, FST_SHAPE(n, n), &mean, err);
+    if (!st)
+        st = fst_message_get(m, "held", FST_U8, FST_SHAPE(n), &held, err);
+    if (!st)
+        st = check_means(mean, held, f->classes, err);
+    if (!st)
+        st = fst_accumulator_add(&f->sum, mean, 1, err);
+    for (size_t i = 0; !st && i < f->classes; i++)
+        f->held[i] += ((const uint8_t *)held)[i];
+    return st;
+}
+
+static fst_status fd_aggregate(fst_strategy *s, const fst_work *work, fst_aggregate_stats *stats, fst_error *err)
+{
+    struct fd *f = (struct fd *)s;
+    (void)work, (void)err;
+    fst__accumulator_sum_range(&f->sum, 0, f->sum.count, f->total);
+    memcpy(f->holders, f->held, f->classes * sizeof *f->holders);
+    f->made = s->round + 1;
+    stats->update_norm = NAN; /* nothing that is shared moves by steps */
+    return FST_OK;
+}
+
+static fst_status fd_save(const fst_strategy *s, fst_buf *out, fst_error *err)
+{
+    const struct fd *f = (const struct fd *)s;
+    fst_status st = fst_buf_append(out, &f->made, sizeof f->made, err);
+    if (!st)
+        st = fst_buf_append(out, f->holders, f->classes * sizeof *f->holders, err);
+    return st ? st : fst_buf_append(out, f->total, f->sum.count * sizeof *f->total, err);
+}
+
+static fst_status fd_load(fst_strategy *s, const void *data, size_t len, fst_error *err)
+{
+    struct fd *f = (struct fd *)s;
+    const unsigned char *p = data;
+    size_t holders = f->classes * sizeof *f->holders, total = f->sum.count * sizeof *f->total;
+    if (len != sizeof f->made + holders + total)
+        return fst_fail(err, FST_E_FORMAT, "the saved sums have %zu bytes, %zu are needed", len,
+                        sizeof f->made + holders + total);
+    for (size_t i = 0; i < f->sum.count; i++) {
+        double v;
+        memcpy(&v, p + sizeof f->made + holders + i * sizeof v, sizeof v);
+        if (!(v >= 0 && v < 0x1p32))
+            return fst_fail(err, FST_E_FORMAT, "a saved sum is %g", v);
+    }
+    memcpy(&f->made, p, sizeof f->made);
+    memcpy(f->holders, p + sizeof f->made, holders);
+    memcpy(f->total, p + sizeof f->made + holders, total);
+    return FST_OK;
+}
+
+static const fst_server_ops server = {
+    .bytes = sizeof(struct fd),
+    .init = fd_init,
+    .release = fd_release,
+    .begin = fd_begin,
+    .down = fd_down,
+    .fold = fd_fold,
+    .aggregate = fd_aggregate,
+    .save = fd_save,
+    .load = fd_load,
+};
+
+/* ---- the client's half ---- */
+
+struct fd_client {
+    fst_client_half base;
+    size_t classes, samples; /* what the arrays have room for */
+    float *mean;             /* classes x classes: what it sent last */
+    uint8_t *held;           /* classes */
+    uint64_t sent;           /* 1 + the round of that; 0: never */
+    float *target;           /* classes x classes: of the other clients */
+    int64_t *count;
+    float *logits; /* samples x classes */
+    int32_t *labels;
+};
+
+static void fd_client_release(fst_client_half *h)
+{
+    struct fd_client *c = (struct fd_client *)h;
+    fst_free(c->mean);
+    fst_free(c->held);
+    fst_free(c->target);
+    fst_free(c->count);
+    fst_free(c->logits);
+    fst_free(c->labels);
+}
+
+static fst_status make_room(struct fd_client *c, fst_error *err)
+{
+    size_t n = (size_t)c->base.env->classes, samples = c->base.env->count;
+    if (c->classes != n || c->samples < samples) {
+        fst_client_half base = c->base;
+        fd_client_release(&c->base);
+        *c = (struct fd_client){.base = base, .classes = n, .samples = samples};
+        c->mean = fst_calloc(n * n, sizeof *c->mean);
+        c->held = fst_calloc(n, sizeof *c->held);
+        c->target = fst_calloc(n * n, sizeof *c->target);
+        c->count = fst_calloc(n, sizeof *c->count);
+        c->logits = fst_calloc(samples * n, sizeof *c->logits);
+        c->labels = fst_calloc(samples, sizeof *c->labels);
+    }
+    if (c->mean && c->held && c->target && c->count && c->logits && c->labels)
+        return FST_OK;
+    c->classes = 0;
+    return fst_fail_memory(err, samples * n * sizeof *c->logits);
+}
+
+/* Of each label the mean over the other clients that hold it; zeros, which teach nothing, where there is none. Its own
+ * share is in the sum if its update of that round entered the result, and only then has it kept it. */
+static void leave_out_own(struct fd_client *c, const double *sum, const int64_t *holders, uint64_t made)
+{
+    size_t n = c->classes;
+    bool own = c->sent && c->sent == made;
+    for (size_t l = 0; l < n; l++) {
+        int64_t others = holders[l] - (own && c->held[l]);
+        for (size_t j = 0; j < n; j++) {
+            double rest = sum[l * n + j] - (own ? (double)c->mean[l * n + j] : 0);
+            c->target[l * n + j] = others > 0 ? (float)(rest / (double)others) : 0.0f;
+        }
+    }
+}
+
+static fst_status soft_of(void *ctx, const fst_batch *b, float *soft, fst_error *err)
+{
+    const struct fd_client *c = ctx;
+    return fst_fd_target(c->target, b->labels, b->rows, (int)c->classes, soft, err);
+}
+
+static fst_status take_down(struct fd_client *c, const fst_message *down, fst_local_job *job, fst_error *err)
+{
+    int64_t n = (int64_t)c->classes;
+    const void *sum, *holders;
+    if (!down->base)
+        return FST_OK;
+    fst_status st = fst_message_get(down, "sum", FST_F64, FST_SHAPE(n, n), &sum, err);
+    if (!st)
+        st = fst_message_get(down, "holders", FST_I64, FST_SHAPE(n), &holders, err);
+    if (st)
+        return st;
+    leave_out_own(c, sum, holders, down->base);
+    job->loss = (fst_loss){
+        .ce_weight = 1, .kd_weight = c->base.option[GAMMA], .temperature = 1, .kd_form = FST_KD_CROSS_ENTROPY};
+    job->soft = soft_of;
+    job->soft_ctx = c;
+    return FST_OK;
+}
+
+static fst_status measure(struct fd_client *c, fst_error *err)
+{
+    const fst_client_env *e = c->base.env;
+    for (size_t i = 0; i < e->count; i++)
+        c->labels[i] = e->source->labels[e->subset ? e->subset[i] : i];
+    fst_status st = fst_client_logits(&c->base, e->graph, &c->base.model, e->source, e->subset, e->count, &e->transform,
+                                      c->logits, err);
+    if (!st)
+        st = fst_fd_label_means(c->logits, c->labels, e->count, e->classes, c->mean, c->count, err);
+    for (size_t l = 0; !st && l < c->classes; l++)
+        c->held[l] = c->count[l] > 0;
+    return st;
+}
+
+static fst_status fd_work(fst_client_half *h, const fst_message *down, fst_message *up, fst_error *err)
+{
+    struct fd_client *c = (struct fd_client *)h;
+    fst_local_job job = fst_client_job(h);
+    fst_local_result r = {0};
+    int64_t n = h->env->classes;
+    fst_status st = take_down(c, down, &job, err);
+    if (!st)
+        st = fst_client_train(h, &job, &r, err);
+    if (!st)
+        st = measure(c, err);
+    if (st)
+        return st;
+    c->sent = h->round + 1;
+    fst_message_name(up, "label_means");
+    up->loss = r.loss;
+    up->accuracy = r.accuracy;
+    st = fst_message_add(up, "mean", FST_F32, FST_SHAPE(n, n), c->mean, err);
+    return st ? st : fst_message_add(up, "held", FST_U8, FST_SHAPE(n), c->held, err);
+}
+
+static fst_status fd_client_save(const fst_client_half *h, fst_buf *out, fst_error *err)
+{
+    const struct fd_client *c = (const struct fd_client *)h;
+    fst_status st = fst_buf_append(out, &c->sent, sizeof c->sent, err);
+    if (!st)
+        st = fst_buf_append(out, c->mean, c->classes * c->classes * sizeof *c->mean, err);
+    return st ? st : fst_buf_append(out, c->held, c->classes, err);
+}
+
+static fst_status fd_client_load(fst_client_half *h, const void *data, size_t len, fst_error *err)
+{
+    struct fd_client *c = (struct fd_client *)h;
+    const unsigned char *p = data;
+    fst_status st = make_room(c, err);
+    size_t n = st ? 0 : c->classes, means = n * n * sizeof *c->mean;
+    if (st)
+        return st;
+    c->sent = 0;
+    if (!len)
+        return FST_OK;
+    if (len != sizeof c->sent + means + n)
+        return fst_fail(err, FST_E_FORMAT, "%zu bytes, %zu are needed", len, sizeof c->sent + means + n);
+    memcpy(&c->sent, p, sizeof c->sent);
+    memcpy(c->mean, p + sizeof c->sent, means);
+    memcpy(c->held, p + sizeof c->sent + means, n);
+    return FST_OK;
+}
+
+static const fst_client_ops client = {.bytes = sizeof(struct fd_client),
+                                      .release = fd_client_release,
+                                      .work = fd_work,
+                                      .save = fd_client_save,
+                                      .load = fd_client_load};
+
+const fst_strategy_ops fst__fd = {
+    .name = "fd",
+    .summary = "different models learn from the other clients' mean probabilities of each label",
+    .leaks = "The server sees which labels a client holds and its model's mean probabilities for each of them.",
+    .options = options,
+    .flags = FST_OWN_MODEL,
+    .server = &server,
+    .client = &client,
+};

@@ -1,0 +1,334 @@
+/*
+ * The clients of federated_train: which network each has, what it is told it has (fst_client_env), and, where a
+ * strategy leaves each client a model of its own, their evaluation and their files.
+ *
+ * Data flow: clients.models -> `network`, `network_of`; a worker that plays client k -> client_env -> fst_virtual_work;
+ * what clients keep -> fst_client_model -> evaluation, client_K_model.safetensors, clients.json.
+ */
+#include <ctype.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "federate.h"
+
+const char *fst__federate_noun(const struct session *s)
+{
+    return s->data.edges ? "edge" : "client";
+}
+
+/* ---- networks ------------------------------------------------------------------------------------------ */
+
+/* "4 mnist_student" -> 4 and the rest; 0 without a number. */
+static long counted(const char *entry, const char **name)
+{
+    char *end;
+    long n = isdigit((unsigned char)*entry) ? strtol(entry, &end, 10) : 0;
+    *name = entry;
+    if (n > 0 && *end == ' ') {
+        *name = end + strspn(end, " ");
+        return n;
+    }
+    return 0;
+}
+
+fst_status fst__client_models(const struct session *s, const struct step *own, size_t clients, const char **name,
+                              fst_error *err)
+{
+    const struct clients_section *c = &s->task->file.clients;
+    size_t listed = s->data.edges ? 0 : c->model_count, at = 0, numbers = 0;
+    for (size_t k = 0; k < clients && !listed; k++)
+        name[k] = own->stage->kind->network(own->stage);
+    for (size_t i = 0; i < listed; i++) {
+        const char *its;
+        long n = counted(c->models[i], &its);
+        numbers += n > 0;
+        for (long k = 0; k < (n ? n : 1); k++, at++)
+            if (at < clients)
+                name[at] = its;
+    }
+    if (!listed || at == clients)
+        return FST_OK;
+    if (numbers || at > clients)
+        return fst_fail(err, FST_E_CONFIG, "clients.models: names the networks of %zu clients, there are %zu", at,
+                        clients);
+    for (size_t k = at; k < clients; k++)
+        name[k] = name[k % at];
+    return FST_OK;
+}
+
+static fst_status make_networks(struct federation *f, fst_error *err)
+{
+    size_t n = (size_t)f->partition.clients;
+    const char **name = fst_calloc(n, sizeof *name);
+    const char **known = fst_calloc(n, sizeof *known);
+    f->network = fst_calloc(n, sizeof *f->network);
+    f->network_of = fst_calloc(n, sizeof *f->network_of);
+    fst_status st = name && known && f->network && f->network_of ? fst__client_models(f->s, f->own, n, name, err)
+                                                                 : fst_fail_memory(err, n * sizeof *f->network);
+    for (size_t k = 0; !st && k < n; k++) {
+        int i = 0;
+        while (i < f->networks && strcmp(known[i], name[k]))
+            i++;
+        f->network_of[k] = i;
+        if (i < f->networks)
+            continue;
+        known[i] = name[k];
+        st = fst__new_model(&f->s->data, name[k], &f->network[i], err);
+        f->networks += !st;
+    }
+    fst_free(name);
+    fst_free(known);
+    size_t rooms = (size_t)f->s->machine.workers * (size_t)f->networks;
+    if (!st && !(f->initial = fst_calloc(rooms, sizeof *f->initial)))
+        st = fst_fail_memory(err, rooms * sizeof *f->initial);
+    for (size_t i = 0; !st && i < rooms; i++)
+        st = fst_fed_state_init(&f->initial[i], fst_graph_fed_size(f->network[i % (size_t)f->networks].graph), err);
+    return st;
+}
+
+/* ---- a client ------------------------------------------------------------------------------------------ */
+
+static bool stopped(void *ctx)
+{
+    return fst__session_stopped(ctx);
+}
+
+static fst_local_plan plan_of(const struct federation *f)
+{
+    const struct federated_section *c = f->section;
+    return (fst_local_plan){.epochs = c->local_epochs,
+                            .batch_size = (size_t)c->batch_size,
+                            .drop_last = c->drop_last,
+                            .optim = fst__optim_spec(&c->optimizer, c->clip_norm),
+                            .has_schedule = c->has_schedule,
+                            .schedule = fst__schedule(&c->schedule, c->rounds),
+                            .compute = fst__trainer_options(&f->s->machine, (size_t)c->batch_size, 1)};
+}
+
+/* The model of a client that has none yet: that which `init` names, else random, from a stream of the client's. */
+static const fst_fed_view *first_model_of(struct federation *f, int worker, uint32_t client, fst_fed_view *out)
+{
+    int i = f->network_of[client];
+    fst_fed_state *room = &f->initial[worker * f->networks + i];
+    fst_state nn = {room->params,      room->buffers,      room->counters,
+                    room->size.params, room->size.buffers, room->size.counters};
+    if (fst__stage_reads(f->own->stage, "init"))
+        fst_state_copy(&nn, &f->model->state); /* federated_train.c sees to it that all have that network */
+    else
+        fst_state_randomise(&nn, f->network[i].graph, fst__step_seed(f->s, f->own, "init", client + 1));
+    *out = fst_fed_state_view(room);
+    return out;
+}
+
+/* What a client has: called on its worker. */
+static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_env *out, fst_error *err)
+{
+    struct federation *f = ctx;
+    struct session *s = f->s;
+    int classes = f->partition.classes;
+    const int64_t *counts = f->partition.counts + (size_t)client * (size_t)classes;
+    size_t kept = 0;
+    (void)err;
+    (void)fst_virtual_kept(f->clients, client, &kept);
+    *out = (fst_client_env){.seed = (uint64_t)s->task->file.seed,
+                            .stream = "step.federated_train",
+                            .client = client,
+                            .classes = classes,
+                            .graph = f->apart ? f->network[f->network_of[client]].graph : f->model->graph,
+                            .initial = f->apart && !kept ? first_model_of(f, worker, client, &f->first[worker]) : NULL,
+                            .pub = f->public.count ? &f->public : NULL,
+                            .source = s->data.train,
+                            .subset = f->partition.index + f->partition.begin[client],
+                            .count = f->partition.begin[client + 1] - f->partition.begin[client],
+                            .transform = s->data.transform,
+                            .augment = s->data.transform.crop_padding > 0 || s->data.transform.flip,
+                            .class_weight = fst__weights_of(&f->section->weights, counts, classes, f->weight[worker]),
+                            .plan = f->plan,
+                            .work = &f->work};
+    return FST_OK;
+}
+
+/* An update that the server refuses is nobody's model: the edge's last one stays. */
+static bool can_be_folded(const fst_fed_view *v)
+{
+    return !fst_accumulator_check(v->params, v->size.params, NULL) &&
+           !fst_accumulator_check(v->buffers, v->size.buffers, NULL);
+}
+
+fst_status fst__federate_play(void *ctx, int worker, const fst_message *down, fst_message *up, fst_error *err)
+{
+    struct federation *f = ctx;
+    fst_fed_view v;
+    fst_status st = fst_virtual_work(f->clients, worker, down, up, err);
+    if (!st && f->edge && !fst_message_state(up, fst_graph_fed_size(f->model->graph), &v, NULL) && can_be_folded(&v)) {
+        fst_state *e = &f->edge[down->client];
+        fst_fed_state to = {e->params, e->buffers, e->counters, v.size};
+        fst_fed_state_copy(&to, &v);
+    }
+    return st;
+}
+
+void fst__federate_settle(void *ctx, const fst_round_report *r)
+{
+    fst_virtual_settle(((struct federation *)ctx)->clients, r);
+}
+
+/* ---- setting up ----------------------------------------------------------------------------------------- */
+
+fst_status fst__federate_clients(struct federation *f, const fst_setting *settings, size_t n, fst_error *err)
+{
+    struct session *s = f->s;
+    const fst_virtual_spec spec = {.ops = f->ops,
+                                   .settings = settings,
+                                   .nsettings = n,
+                                   .clients = (uint32_t)f->partition.clients,
+                                   .workers = s->machine.workers,
+                                   .ctx = f,
+                                   .env = client_env};
+    f->work = (fst_work){.ctx = s, .stopped = stopped};
+    f->plan = plan_of(f);
+    fst_status st = f->apart ? make_networks(f, err) : FST_OK;
+    if (st)
+        return st;
+    f->first = fst_calloc((size_t)s->machine.workers, sizeof *f->first);
+    f->weight = fst_calloc((size_t)s->machine.workers, sizeof *f->weight);
+    for (int i = 0; f->weight && i < s->machine.workers; i++)
+        if (!(f->weight[i] = fst_calloc((size_t)s->data.train->classes, sizeof(double))))
+            return fst_fail_memory(err, (size_t)s->data.train->classes * sizeof(double));
+    return f->weight && f->first ? fst_virtual_new(&f->clients, &spec, err)
+                                 : fst_fail_memory(err, (size_t)s->machine.workers * sizeof *f->weight);
+}
+
+void fst__federate_clients_release(struct federation *f)
+{
+    for (int i = 0; f->weight && i < f->s->machine.workers; i++)
+        fst_free(f->weight[i]);
+    fst_free(f->weight);
+    fst_free(f->first);
+    fst_virtual_free(f->clients);
+    for (int i = 0; f->initial && i < f->s->machine.workers * f->networks; i++)
+        fst_fed_state_release(&f->initial[i]);
+    fst_free(f->initial);
+    for (int i = 0; i < f->networks; i++)
+        fst_model_release(&f->network[i]);
+    fst_free(f->network);
+    fst_free(f->network_of);
+    fst_public_release(&f->public);
+}
+
+/* ---- models of their own -------------------------------------------------------------------------------- */
+
+/* The model that a client keeps, as a view; false when it has none yet. */
+static bool model_of(const struct federation *f, uint32_t client, fst_state *out, fst_status *st, fst_error *err)
+{
+    fst_fed_view v;
+    size_t len;
+    const void *kept = fst_virtual_kept(f->clients, client, &len);
+    if (*st || !len)
+        return false;
+    *st = fst_client_model(kept, len, fst_graph_fed_size(f->network[f->network_of[client]].graph), &v, err);
+    *out = (fst_state){(float *)v.params, (float *)v.buffers, (int64_t *)v.counters,
+                       v.size.params,     v.size.buffers,     v.size.counters};
+    return !*st;
+}
+
+/* Network by network, so that one is made ready for inference once. */
+fst_status fst__federate_score(struct federation *f, struct score *out, struct score *each, fst_error *err)
+{
+    double accuracy = 0, loss = 0;
+    size_t n = 0;
+    fst_status st = FST_OK;
+    for (int i = 0; i < f->networks; i++)
+        for (uint32_t c = 0; c < (uint32_t)f->partition.clients; c++) {
+            fst_state state;
+            struct score score = FST__NO_SCORE;
+            if (f->network_of[c] != i || !model_of(f, c, &state, &st, err))
+                continue;
+            st = fst__evaluate_test(f->s, f->network[i].graph, &state, &score, err);
+            if (st)
+                return st;
+            if (each)
+                each[c] = score;
+            accuracy += score.accuracy;
+            loss += score.loss;
+            out->samples = score.samples;
+            n++;
+        }
+    if (!st && n) {
+        out->accuracy = accuracy / (double)n;
+        out->loss = loss / (double)n;
+    }
+    return st;
+}
+
+static json_t *number(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
+static fst_status write_one(struct federation *f, uint32_t client, const struct score *score, struct record *r,
+                            json_t *list, fst_error *err)
+{
+    fst_model m = f->network[f->network_of[client]];
+    char file[64] = "", digest[FST_DIGEST_HEX] = "";
+    const char *who = fst__federate_noun(f->s);
+    fst_status st = FST_OK;
+    bool has = model_of(f, client, &m.state, &st, err);
+    if (has) {
+        snprintf(file, sizeof file, "%s_%lu_model.safetensors", who, (unsigned long)client + 1);
+        st = fst__state_sound(&m.state, err);
+        if (!st)
+            st = fst__write_model(f->s, f->own, &m, r, file, score->accuracy, digest, err);
+    }
+    if (st)
+        return fst_fail_in(err, st, "%s %lu", who, (unsigned long)client + 1);
+    json_array_append_new(list, json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:o, s:o}", who, (json_int_t)client + 1,
+                                          "arch", m.arch, "model", file, "digest", digest, "samples",
+                                          (json_int_t)f->samples[client], "rounds", (json_int_t)f->rounds_of[client],
+                                          "test_accuracy", number(score->accuracy), "test_loss", number(score->loss)));
+    fst_field fields[] = {FST_INT(who, (int64_t)client + 1),
+                          FST_STRING("arch", m.arch),
+                          FST_INT("samples", f->samples[client]),
+                          FST_INT("rounds", f->rounds_of[client]),
+                          FST_DOUBLE("test_accuracy", score->accuracy),
+                          FST_DOUBLE("test_loss", score->loss)};
+    fst__emit(&f->s->books, "client_model", fields, sizeof fields / sizeof *fields);
+    return FST_OK;
+}
+
+static fst_status write_list(struct federation *f, const json_t *list, struct record *r, fst_error *err)
+{
+    snprintf(r->artifact, sizeof r->artifact, "clients.json");
+    char *path = fst__step_path(f->s, f->own, r->artifact);
+    char *text = json_dumps(list, JSON_INDENT(2));
+    fst_status st = path && text ? fst_file_write(path, text, strlen(text), err) : fst_fail_memory(err, 4096);
+    if (!st)
+        st = fst_sha256_file(path, r->digest, err);
+    fst_free(path);
+    free(text);
+    return st;
+}
+
+fst_status fst__federate_write_clients(struct federation *f, struct record *r, fst_error *err)
+{
+    size_t n = (size_t)f->partition.clients;
+    struct score mean = FST__NO_SCORE, *each = fst_calloc(n, sizeof *each);
+    json_t *list = json_array();
+    fst_status st = each && list ? FST_OK : fst_fail_memory(err, n * sizeof *each);
+    for (size_t k = 0; !st && k < n; k++)
+        each[k] = FST__NO_SCORE;
+    if (!st)
+        st = fst__federate_score(f, &mean, each, err);
+    for (size_t k = 0; !st && k < n; k++)
+        st = write_one(f, (uint32_t)k, &each[k], r, list, err);
+    if (!st)
+        st = write_list(f, list, r, err);
+    r->accuracy = mean.accuracy;
+    r->loss = mean.loss;
+    json_decref(list);
+    fst_free(each);
+    return st;
+}

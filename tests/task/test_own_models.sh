@@ -1,0 +1,59 @@
+#!/bin/bash
+# A different network at every client: knowledge strategies leave each its own model, whatever the number of workers and
+# however often the run was stopped; strategies of one model refuse. Needs $FEDSTILL and $FEDSTILL_HELPER.
+# shellcheck source=tests/task/common.sh
+. "$(dirname "$0")/common.sh"
+helper=$FEDSTILL_HELPER task=$folder/task
+mkdir -p "$task/data" || exit 1
+data() { "$helper" named "$task/data/$1.safetensors" "$2" a,b,c 1 "$3" || exit 1; } # NAME SAMPLES SEED
+data train 90 1
+data test 30 2
+cat >"$task/task.yaml" <<'END2'
+name: own
+seed: 7
+data: {source: array, path: data, public: 0.3}
+clients: {count: 4, models: [3 fedgen_mnist, logistic_regression]}
+stages:
+  federated_train: {model: fedgen_mnist, strategy: fedmd, init: random, rounds: 3, local_epochs: 1, batch_size: 8,
+                    optimizer: {name: sgd, learning_rate: 0.05}}
+END2
+models() { (cd "$1/federated_train" && sha256sum client_?_model.safetensors); }
+go() { # STRATEGY OUTPUT OPTION...
+    local strategy=$1 output=$2
+    shift 2
+    expect 0 run "$task" --threads 1 --set stages.federated_train.strategy="$strategy" --output "$output" "$@"
+}
+
+for strategy in fedmd fd; do
+    go $strategy "$folder/$strategy" --workers 1
+    models "$folder/$strategy" >"$folder/want"
+    same "$strategy: models" "$(wc -l <"$folder/want")" 4
+    go $strategy "$folder/two" --workers 3 --fresh --no-reuse
+    same "$strategy: three workers" "$(models "$folder/two")" "$(cat "$folder/want")"
+    # fewer rounds first, then the rest from where they ended
+    go $strategy "$folder/short" --fresh --no-reuse --set stages.federated_train.rounds=1
+    go $strategy "$folder/short" --no-reuse
+    said err "at round 2"
+    same "$strategy: one round, then two" "$(models "$folder/short" | cut -c 1-64)" "$(cut -c 1-64 "$folder/want")"
+done
+same "networks" "$(for k in 0 1 2 3; do "$helper" json "$folder/fd/federated_train/clients.json" "$k.arch"; done | tr '\n' ' ')" \
+    "fedgen_mnist fedgen_mnist fedgen_mnist logistic_regression "
+expect 0 eval "$folder/fd/federated_train/client_4_model.safetensors" "$task/data"
+said out "of 30 samples"
+
+# ---- refusals, before any work
+expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=fedavg
+said err "clients.models: not all clients have the network fedgen_mnist of stages.federated_train, whose strategy fedavg"
+said err "fedmd, fd"
+expect 2 run "$task" --output "$folder/none" --set data.public=0
+said err "fedmd needs public samples: set data.public"
+expect 2 run "$task" --output "$folder/none" --set clients.models='[5 fedgen_mnist]'
+said err "names the networks of 5 clients, there are 4"
+expect 2 run "$task" --output "$folder/none" --set clients.models='[nonsense]'
+said err "nonsense"
+expect 2 run "$task" --output "$folder/none" --set stages.later.kind=federated_train --set stages.later.model=fedgen_mnist \
+    --set stages.later.init=federated_train
+said err "fedmd leaves a model of its own to each client, but later reads one that all have"
+true_that "a refused run left an output" [ ! -e "$folder/none/federated_train" ]
+
+finish
