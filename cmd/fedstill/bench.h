@@ -1,4 +1,5 @@
-/* Between cmd_bench.c (what is measured, and how it is shown) and bench_model.c, bench_fleet.c (the measuring). */
+/* Between cmd_bench.c (what is measured, and how it is shown), bench_model.c, bench_fleet.c (the measuring), and
+ * bench_machine.c (what else the machine was doing). */
 #ifndef FEDSTILL_CMD_BENCH_H
 #define FEDSTILL_CMD_BENCH_H
 
@@ -32,15 +33,26 @@ struct result {
     int op_count;
 };
 
+/* What the machine was doing meanwhile; below 0: unknown. */
+struct bench_machine {
+    char cpu[96];                   /* its model */
+    double load_before, load_after; /* load averages of a minute */
+    double idle, steal;             /* shares of all CPUs' time; steal: a virtual machine's host had other work */
+    double ticks[3];                /* counters at the start: all, idle, steal */
+};
+
 struct bench_settings {
     int threads;
     size_t shard; /* 0: by rule */
     fst_precision precision;
     const char *backend;
-    double seconds; /* of a segment */
-    bool profile;   /* print every kernel */
+    double seconds;  /* of a segment */
+    bool profile;    /* print every kernel */
+    bool steps_only; /* kernels are not run alone */
 };
 
+void bench_machine_start(struct bench_machine *m);
+void bench_machine_end(struct bench_machine *m);
 int bench_by_value(const void *a, const void *b);
 /* An fst_kernel_visit of a struct result: adds to its ops and, for what computes, to kernel_s. */
 void bench_add_kernel(void *ctx, const fst_kernel_info *k, double seconds);

@@ -137,7 +137,7 @@ fst_status bench_fleet(const struct bench_settings *set, struct result *out, fst
         out->flops = 3 * LOCAL_BATCH * fst_graph_flops(f.model.graph);
         s = one_client_step(&f, err); /* a profile stands behind a step whose state is still there */
     }
-    if (!s)
+    if (!s && !set->steps_only)
         s = fst_trainer_profile(f.trainer, 0.01, bench_add_kernel, out, err);
     fleet_teardown(&f);
     return s;

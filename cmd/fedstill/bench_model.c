@@ -197,6 +197,8 @@ static fst_status measure(struct bench *b, struct result *out, fst_error *err)
     bool online = b->w->teacher && !b->w->cached;
     if (online) /* the teacher's pass is part of the step */
         out->flops += (double)b->w->batch * fst_graph_flops(b->teacher.graph);
+    if (set->steps_only)
+        return FST_OK;
     if (online || b->w->inference)
         s = fst_runner_profile(b->runner, 0.01, visit, out, err);
     return s || b->w->inference ? s : fst_trainer_profile(b->trainer, 0.01, visit, out, err);

@@ -88,6 +88,7 @@ static const struct option_spec options[] = {
      .help = "Samples of a shard, for trying out (default: by rule)."},
     {.name = "backend", .argument = "NAME", .type = OPTION_STRING, .help = "onednn or reference."},
     {.name = "profile", .type = OPTION_FLAG, .help = "Also show the time of every kernel."},
+    {.name = "steps-only", .type = OPTION_FLAG, .help = "Do not time kernels alone, which takes longest."},
     {.name = "json", .type = OPTION_FLAG, .help = "A JSON object a line."},
     {0},
 };
@@ -122,17 +123,41 @@ static int by_time(const void *a, const void *b)
     return x > y ? -1 : x < y;
 }
 
-static void print_json(const char *name, const struct bench_settings *set, const struct result *r)
+/* A value that may be unknown. */
+static void print_member(const char *name, double v)
+{
+    printf(v < 0 ? ", \"%s\": null" : ", \"%s\": %.6f", name, v);
+}
+
+static void print_machine(const struct bench_settings *set, const struct bench_machine *m)
+{
+    printf(", \"machine\": {\"cpu\": \"%s\", \"backend\": \"%s\", \"cpus\": %d", m->cpu,
+           fst_backend_describe(set->backend), fst_cpu_count());
+    print_member("load_before", m->load_before);
+    print_member("load_after", m->load_after);
+    print_member("idle", m->idle);
+    print_member("steal", m->steal);
+    printf("}");
+}
+
+static void print_json(const char *name, const struct bench_settings *set, const struct result *r,
+                       const struct bench_machine *m)
 {
     printf("{\"workload\": \"%s\", \"threads\": %d, \"precision\": \"%s\", \"samples_per_s\": %.1f, "
-           "\"gflop_per_s\": %.1f, \"step_ms\": %.6f, \"step_cpu_ms\": %.6f, \"kernel_ms\": %.6f, \"peak_rss_bytes\": "
-           "%.0f, \"ops\": {",
+           "\"gflop_per_s\": %.1f, \"step_ms\": %.6f",
            name, set->threads, fst_precision_name(set->precision), r->samples_per_s, r->flops / r->step_s * 1e-9,
-           1e3 * r->step_s, 1e3 * r->cpu_s, 1e3 * r->kernel_s, peak_rss());
+           1e3 * r->step_s);
+    print_member("step_cpu_ms", r->cpu_s > 0 ? 1e3 * r->cpu_s : -1);
+    print_member("kernel_ms", r->kernel_s > 0 ? 1e3 * r->kernel_s : -1);
+    printf(", \"peak_rss_bytes\": %.0f, \"ops\": {", peak_rss());
     for (int i = 0; i < r->op_count; i++)
         printf("%s\"%s%s\": %.6f", i ? ", " : "", r->ops[i].op, r->ops[i].compute ? "" : " (moves)",
                1e3 * r->ops[i].seconds);
-    printf(r->seconds > 0 ? "}, \"seconds\": %.6f}\n" : "}}\n", r->seconds);
+    printf("}");
+    if (r->seconds > 0)
+        printf(", \"seconds\": %.6f", r->seconds);
+    print_machine(set, m);
+    printf("}\n");
 }
 
 /* What of a step is none of its kernels: loss, optimiser, waiting. */
@@ -140,10 +165,15 @@ static void print_text(const char *name, const struct result *r)
 {
     char rss[FST_HUMAN];
     double rest = r->step_s;
-    printf("%-33s %9.1f samples/s %7.1f GFLOP/s  step %9.3f ms  kernels %9.3f ms (x %.2f)  peak %s", name,
-           r->samples_per_s, r->flops / r->step_s * 1e-9, 1e3 * r->step_s, 1e3 * r->kernel_s, r->step_s / r->kernel_s,
-           fst_human_bytes(peak_rss(), rss));
-    printf(r->seconds > 0 ? "  whole run %.3f s\n   " : "\n   ", r->seconds);
+    printf("%-33s %9.1f samples/s %7.1f GFLOP/s  step %9.3f ms", name, r->samples_per_s, r->flops / r->step_s * 1e-9,
+           1e3 * r->step_s);
+    if (r->kernel_s > 0)
+        printf("  kernels %9.3f ms (x %.2f)", 1e3 * r->kernel_s, r->step_s / r->kernel_s);
+    printf("  peak %s", fst_human_bytes(peak_rss(), rss));
+    printf(r->seconds > 0 ? "  whole run %.3f s\n" : "\n", r->seconds);
+    if (r->op_count == 0)
+        return;
+    printf("   ");
     for (int i = 0; i < r->op_count; i++) {
         rest -= r->ops[i].seconds;
         if (r->ops[i].seconds >= 0.005 * r->step_s)
@@ -161,14 +191,17 @@ static fst_status run_one(const struct options *o, const char *name, fst_error *
         .backend = option_string(o, "backend"),
         .seconds = option_double(o, "seconds"),
         .profile = option_flag(o, "profile"),
+        .steps_only = option_flag(o, "steps-only"),
     };
     struct result r = {0};
+    struct bench_machine machine;
     fst_status s = FST_E_CONFIG;
     if (fst_precision_parse(option_string(o, "precision"), &set.precision) &&
         !fst_backend_supports(set.backend, set.precision)) {
         fprintf(stderr, "fedstill: this machine or backend has no %s; measuring f32\n", option_string(o, "precision"));
         set.precision = FST_PRECISION_F32;
     }
+    bench_machine_start(&machine);
     if (!strcmp(name, federated_name)) {
         s = bench_fleet(&set, &r, err);
     } else {
@@ -182,8 +215,9 @@ static fst_status run_one(const struct options *o, const char *name, fst_error *
     if (s)
         return s;
     qsort(r.ops, (size_t)r.op_count, sizeof *r.ops, by_time);
+    bench_machine_end(&machine);
     if (option_flag(o, "json"))
-        print_json(name, &set, &r);
+        print_json(name, &set, &r, &machine);
     else
         print_text(name, &r);
     fflush(stdout);
@@ -212,7 +246,13 @@ const struct command cmd_bench = {
         "rest being loss, optimiser and waiting. FLOPs of a training step are three times those of a forward pass. For "
         "fl_mnist_lr (1000 clients of 60 samples, 10 a round, 100 rounds, batches of 10) the "
         "time "
-        "of the whole run is given too.\n\nPeak memory is the process': measure one workload at a time to compare it.",
+        "of the whole run is given too.\n\nWith --json a line also says what the machine was doing: load averages "
+        "before and "
+        "after, the share of all CPUs' time that was idle, and the share that a virtual machine's host gave to others "
+        "(steal). On a quiet machine the load before is near 0 and steal is 0. step_cpu_ms, the time of all threads in "
+        "a "
+        "step, is disturbed least by other programs.\n\nPeak memory is the process': measure one workload at a time to "
+        "compare it.",
     .options = options,
     .operands = operands,
     .examples = examples,

@@ -1,0 +1,46 @@
+#!/bin/bash
+# fedstill bench: its JSON is JSON, says what the machine was doing, and leaves out what was not measured. How fast
+# anything is, is not looked at.
+set -u
+. "$(dirname "$0")/common.sh"
+: "${FEDSTILL_HELPER:?reads JSON}"
+
+# member PATH REGEX: what the line has there.
+member() {
+    local got
+    checks=$((checks + 1))
+    got=$("$FEDSTILL_HELPER" json "$folder/out" "$1") || fail "no $1 in the JSON"
+    [[ $got =~ $2 ]] || fail "$1 is $got, not $2"
+}
+
+expect 0 bench pfl_cifar --seconds 0.01 --threads 1 --json
+member workload '^"?pfl_cifar"?$'
+for name in samples_per_s step_ms kernel_ms peak_rss_bytes; do
+    member $name '[1-9]'
+done
+member machine.cpus '^[1-9][0-9]*$'
+member machine.backend 'oneDNN|[Rr]eference|double'
+for name in load_before load_after; do
+    member machine.$name '^([0-9]+(\.[0-9]+)?|null)$'
+done
+for name in idle steal; do
+    member machine.$name '^([01](\.[0-9]+)?|null|[0-9.]+e-[0-9]+)$'
+done
+
+expect 0 bench pfl_cifar --seconds 0.01 --threads 1 --json --steps-only
+member kernel_ms '^null$'
+expect 0 bench pfl_cifar --seconds 0.01 --threads 1 --steps-only
+unsaid out kernels
+
+# The script that measures beside a spinning process.
+script=$FEDSTILL_SOURCE/bench/under-load
+if ! bash "$script" --help | grep -q -- '--goal R'; then
+    fail "$script --help does not explain itself"
+fi
+if bash "$script" --program "$folder/none" 2>"$folder/err"; then
+    fail "$script runs without a program"
+fi
+said err "is not there"
+
+echo "$((checks - failed)) passed, $failed failed"
+[ $failed -eq 0 ]
