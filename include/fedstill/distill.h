@@ -42,6 +42,31 @@ typedef struct fst_soft_labels {
     uint16_t *top_class; /* samples x top_k, rising value order does not matter */
 } fst_soft_labels;
 
+/*
+ * One target q of several teachers; the student's loss is then FST_KD_KL (or FST_KD_CROSS_ENTROPY) against q.
+ * Weighted per sample r, q = sum_k w_kr softmax(z_k/T), with weights from the logits at temperature 1 that sum to 1;
+ * a single teacher has weight 1.
+ */
+typedef enum fst_ensemble {
+    FST_ENSEMBLE_MEAN_PROBABILITIES, /* w = 1/K; Hinton et al. 2015 */
+    FST_ENSEMBLE_MEAN_LOGITS,        /* q = softmax(mean of the z_k / T): another thing than the mean of q_k */
+    FST_ENSEMBLE_ENTROPY,            /* w_k = (1 - H_k/sum H)/(K-1): the certain count more; 1/K if all H are 0.
+                                      * After Kwon et al., Adaptive knowledge distillation based on entropy,
+                                      * ICASSP 2020 */
+    FST_ENSEMBLE_CONFIDENCE          /* w_k = (1 - softmax_k(CE(z_k, y)))/(K-1): those that are right count more;
+                                      * needs labels. Zhang, Chen, Wang, Confidence-aware multi-teacher knowledge
+                                      * distillation (CA-MKD), ICASSP 2022 */
+} fst_ensemble;
+FST_API const char *fst_ensemble_name(fst_ensemble e); /* "mean_probabilities", "mean_logits", ... */
+
+/* One of several teachers; each sees the samples through its own normalisation. */
+typedef struct fst_soft_teacher {
+    fst_runner *runner;
+    const fst_state *state;
+    fst_transform transform;
+} fst_soft_teacher;
+enum { FST_MAX_TEACHERS = 16 };
+
 typedef struct fst_soft_make {
     const fst_source *source;
     const uint32_t *subset; /* NULL: all */
@@ -52,6 +77,10 @@ typedef struct fst_soft_make {
     int classes;
     void (*progress)(void *ctx, size_t done, size_t total); /* may be NULL */
     void *ctx;
+    /* Further teachers: the labels are then the target of all (logits: their mean, so FST_ENSEMBLE_MEAN_LOGITS). */
+    const fst_soft_teacher *more;
+    size_t more_count;
+    fst_ensemble weights;
 } fst_soft_make;
 
 /* Runs the teacher over the samples. The spec's data_digest is taken from the source. */
@@ -83,23 +112,6 @@ typedef struct fst_soft_binding {
 FST_API fst_status fst_soft_fetch(void *binding, const uint32_t *index, size_t rows, float *soft, fst_error *err);
 
 /* ---- several teachers ---------------------------------------------------------------------- */
-
-/*
- * One target q of several teachers; the student's loss is then FST_KD_KL (or FST_KD_CROSS_ENTROPY) against q.
- * Weighted per sample r, q = sum_k w_kr softmax(z_k/T), with weights from the logits at temperature 1 that sum to 1;
- * a single teacher has weight 1.
- */
-typedef enum fst_ensemble {
-    FST_ENSEMBLE_MEAN_PROBABILITIES, /* w = 1/K; Hinton et al. 2015 */
-    FST_ENSEMBLE_MEAN_LOGITS,        /* q = softmax(mean of the z_k / T): another thing than the mean of q_k */
-    FST_ENSEMBLE_ENTROPY,            /* w_k = (1 - H_k/sum H)/(K-1): the certain count more; 1/K if all H are 0.
-                                      * After Kwon et al., Adaptive knowledge distillation based on entropy,
-                                      * ICASSP 2020 */
-    FST_ENSEMBLE_CONFIDENCE          /* w_k = (1 - softmax_k(CE(z_k, y)))/(K-1): those that are right count more;
-                                      * needs labels. Zhang, Chen, Wang, Confidence-aware multi-teacher knowledge
-                                      * distillation (CA-MKD), ICASSP 2022 */
-} fst_ensemble;
-FST_API const char *fst_ensemble_name(fst_ensemble e); /* "mean_probabilities", "mean_logits", ... */
 
 typedef struct fst_teachers {
     const float *const *logits; /* count arrays of rows x classes */
@@ -143,6 +155,26 @@ typedef struct fst_ramp {
 } fst_ramp;
 /* The value in an epoch (the first is 0). accuracy: NaN before the first is known, which counts as 0. */
 FST_API double fst_ramp_at(const fst_ramp *r, int64_t epoch, double accuracy);
+
+/*
+ * A temperature that is learnt against the student (Li et al., Curriculum temperature for knowledge distillation (CTKD),
+ * AAAI 2023, the global form): T = start + range sigmoid(theta). theta climbs the loss that the student descends (its
+ * gradient is reversed), with a strength that grows from 0 to 1 as (1 - cos(pi epoch/epochs))/2. theta starts at 1 and has
+ * an optimiser like the student's.
+ */
+typedef struct fst_curriculum {
+    double start, range;
+    int64_t epochs; /* until the whole strength; 0: from the first */
+    float theta;
+    fst_optim optim;
+} fst_curriculum;
+FST_MUST FST_API fst_status fst_curriculum_init(fst_curriculum *c, double start, double range, int64_t epochs,
+                                                const fst_optim_spec *spec, fst_error *err);
+FST_API void fst_curriculum_release(fst_curriculum *c);
+FST_API double fst_curriculum_temperature(const fst_curriculum *c);
+FST_API double fst_curriculum_strength(const fst_curriculum *c, int64_t epoch);
+/* grad: of the student's loss, by the temperature (fst_step_result.temperature_grad). */
+FST_API void fst_curriculum_step(fst_curriculum *c, int64_t epoch, double grad, double learning_rate);
 
 /* ---- federated distillation ------------------------------------------------------------------ */
 

@@ -111,9 +111,9 @@ static void encode_row(fst_soft_labels *s, size_t row, const float *v)
     }
 }
 
-static fst_status check_how(const fst_soft_make *how, fst_error *err)
+static fst_status check_teacher(const fst_soft_make *how, const fst_runner *teacher, fst_error *err)
 {
-    const fst_graph *g = fst_runner_graph(how->teacher);
+    const fst_graph *g = fst_runner_graph(teacher);
     fst_shape in = fst_graph_input_shape(g), out = fst_graph_output_shape(g);
     char a[64], b[64];
     if (!fst_shape_equal(&in, &how->source->shape))
@@ -123,6 +123,21 @@ static fst_status check_how(const fst_soft_make *how, fst_error *err)
     if (how->classes < 1 || fst_shape_count(&out) != how->classes)
         return fst_fail(err, FST_E_MISMATCH, "the teacher has %lld classes, not %d", (long long)fst_shape_count(&out),
                         how->classes);
+    return FST_OK;
+}
+
+static fst_status check_how(const fst_soft_make *how, const fst_soft_spec *spec, fst_error *err)
+{
+    if (how->more_count >= FST_MAX_TEACHERS)
+        return fst_fail(err, FST_E_LIMIT, "%zu teachers; %d at most", 1 + how->more_count, FST_MAX_TEACHERS);
+    fst_status st = check_teacher(how, how->teacher, err);
+    for (size_t k = 0; !st && k < how->more_count; k++)
+        st = check_teacher(how, how->more[k].runner, err);
+    if (st)
+        return st;
+    if (how->more_count && spec->content == FST_SOFT_LOGITS && how->weights != FST_ENSEMBLE_MEAN_LOGITS)
+        return fst_fail(err, FST_E_CONFIG, "the logits of several teachers are their mean: %s has none",
+                        fst_ensemble_name(how->weights));
     if (how->subset && !how->subset_count)
         return fst_fail(err, FST_E_ARGUMENT, "no samples to make soft labels for");
     for (size_t i = 0; how->subset && i < how->subset_count; i++)
@@ -150,45 +165,108 @@ static fst_status sort_samples(const fst_soft_make *how, size_t total, struct ke
     return FST_OK;
 }
 
-/* Runs the teacher over list[0..samples) in order; the loader's subset is that order. */
-static fst_status run_teacher(fst_soft_labels *s, const fst_soft_make *how, const uint32_t *order, fst_error *err)
+/* All teachers over the samples: each has a loader with its own normalisation, and they go side by side. */
+struct panel {
+    const fst_soft_make *how;
+    fst_soft_teacher teacher[FST_MAX_TEACHERS];
+    fst_loader *loader[FST_MAX_TEACHERS];
+    float *logits[FST_MAX_TEACHERS]; /* MAKE_BATCH x classes */
+    const float *views[FST_MAX_TEACHERS];
+    size_t count;
+    float *soft; /* MAKE_BATCH x classes */
+};
+
+static void close_panel(struct panel *p)
 {
-    fst_loader *loader = NULL;
-    fst_loader_spec spec = {.source = how->source,
-                            .subset = order,
-                            .subset_count = s->samples,
-                            .batch_size = MAKE_BATCH,
-                            .transform = how->transform,
-                            .background = true};
+    for (size_t k = 0; k < p->count; k++) {
+        fst_loader_free(p->loader[k]);
+        fst_free(p->logits[k]);
+    }
+    fst_free(p->soft);
+}
+
+static fst_status open_panel(struct panel *p, const fst_soft_labels *s, const uint32_t *order, fst_error *err)
+{
+    size_t n = MAKE_BATCH * (size_t)s->classes;
+    p->count = 1 + p->how->more_count;
+    p->teacher[0] = (fst_soft_teacher){p->how->teacher, p->how->teacher_state, p->how->transform};
+    for (size_t k = 1; k < p->count; k++)
+        p->teacher[k] = p->how->more[k - 1];
+    p->soft = fst_calloc(n, sizeof *p->soft);
+    fst_status st = p->soft ? FST_OK : fst_fail_memory(err, n * sizeof *p->soft);
+    for (size_t k = 0; !st && k < p->count; k++) {
+        fst_loader_spec spec = {.source = p->how->source,
+                                .subset = order,
+                                .subset_count = s->samples,
+                                .batch_size = MAKE_BATCH,
+                                .transform = p->teacher[k].transform,
+                                .background = true};
+        p->views[k] = p->logits[k] = fst_calloc(n, sizeof(float));
+        st = p->logits[k] ? fst_loader_new(&p->loader[k], &spec, err) : fst_fail_memory(err, n * sizeof(float));
+        if (!st)
+            st = fst_loader_start(p->loader[k], 0, 0, err);
+    }
+    return st;
+}
+
+/* The teachers' logits of the next rows. */
+static fst_status ask_all(struct panel *p, int classes, fst_batch *b, fst_error *err)
+{
+    fst_status st = FST_OK;
+    for (size_t k = 0; !st && k < p->count; k++) {
+        st = fst_loader_next(p->loader[k], b, err);
+        if (st || !b->rows)
+            return st;
+        st = fst_runner_logits(p->teacher[k].runner, p->teacher[k].state, b->x, b->rows, p->logits[k], err);
+        for (size_t i = 0; !st && i < b->rows * (size_t)classes; i++)
+            if (!isfinite(p->logits[k][i]))
+                st = fst_fail(err, FST_E_NUMERIC, "the teacher's logits for sample %u are not finite",
+                              b->index[i / (size_t)classes]);
+    }
+    return st;
+}
+
+/* What is kept of a batch: rows x classes. */
+static fst_status make_rows(struct panel *p, const fst_soft_labels *s, const fst_batch *b, const float **out,
+                            fst_error *err)
+{
+    size_t n = b->rows * (size_t)s->classes;
+    fst_teachers all = {p->views, p->count, b->rows, s->classes, b->labels};
+    *out = p->soft;
+    if (s->spec.content == FST_SOFT_PROBABILITIES && p->count > 1)
+        return fst_teachers_target(p->how->weights, &all, s->spec.temperature, p->soft, NULL, err);
+    if (s->spec.content == FST_SOFT_PROBABILITIES)
+        fst_softmax(p->logits[0], b->rows, s->classes, s->spec.temperature, p->soft);
+    else if (p->count == 1)
+        *out = p->logits[0];
+    for (size_t i = 0; s->spec.content == FST_SOFT_LOGITS && p->count > 1 && i < n; i++) {
+        double sum = 0;
+        for (size_t k = 0; k < p->count; k++)
+            sum += (double)p->logits[k][i];
+        p->soft[i] = (float)(sum / (double)p->count);
+    }
+    return FST_OK;
+}
+
+/* Over list[0..samples) in order; the loaders' subset is that order. */
+static fst_status run_teachers(fst_soft_labels *s, const fst_soft_make *how, const uint32_t *order, fst_error *err)
+{
+    struct panel p = {.how = how};
     size_t n = (size_t)s->classes, row = 0;
-    float *logits = fst_calloc(MAKE_BATCH * n, sizeof *logits), *soft = fst_calloc(n, sizeof *soft);
-    fst_status st = logits && soft ? fst_loader_new(&loader, &spec, err) : fst_fail_memory(err, MAKE_BATCH * n);
-    if (!st)
-        st = fst_loader_start(loader, 0, 0, err);
+    fst_status st = open_panel(&p, s, order, err);
     while (!st) {
         fst_batch b;
-        st = fst_loader_next(loader, &b, err);
+        const float *rows = NULL;
+        st = ask_all(&p, s->classes, &b, err);
         if (st || !b.rows)
             break;
-        st = fst_runner_logits(how->teacher, how->teacher_state, b.x, b.rows, logits, err);
-        for (size_t r = 0; !st && r < b.rows; r++, row++) {
-            const float *z = logits + r * n;
-            for (size_t j = 0; !st && j < n; j++)
-                if (!isfinite(z[j]))
-                    st = fst_fail(err, FST_E_NUMERIC, "the teacher's logits for sample %u are not finite", b.index[r]);
-            if (s->spec.content == FST_SOFT_PROBABILITIES) {
-                fst_softmax(z, 1, s->classes, s->spec.temperature, soft);
-                z = soft;
-            }
-            if (!st)
-                encode_row(s, row, z);
-        }
+        st = make_rows(&p, s, &b, &rows, err);
+        for (size_t r = 0; !st && r < b.rows; r++, row++)
+            encode_row(s, row, rows + r * n);
         if (!st && how->progress)
             how->progress(how->ctx, row, s->samples);
     }
-    fst_loader_free(loader);
-    fst_free(logits);
-    fst_free(soft);
+    close_panel(&p);
     return st;
 }
 
@@ -199,7 +277,7 @@ fst_status fst_soft_labels_make(fst_soft_labels *out, const fst_soft_spec *spec,
     fst_soft_labels s = {.spec = *spec, .classes = how->classes};
     fst_status st = check_spec(spec, how->classes, err);
     if (!st)
-        st = check_how(how, err);
+        st = check_how(how, spec, err);
     if (st)
         return st;
     memcpy(s.spec.data_digest, how->source->digest, sizeof s.spec.data_digest);
@@ -214,7 +292,7 @@ fst_status fst_soft_labels_make(fst_soft_labels *out, const fst_soft_spec *spec,
     }
     fst_free(list);
     if (!st)
-        st = run_teacher(&s, how, order, err);
+        st = run_teachers(&s, how, order, err);
     fst_free(order);
     if (st) {
         fst_soft_labels_release(&s);

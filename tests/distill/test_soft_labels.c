@@ -581,6 +581,63 @@ static void any_allocation_may_fail(void **state)
     }
 }
 
+/* Two teachers and three: what is kept of a sample is the target of their logits. */
+static void several_teachers_make_one_target(void **state)
+{
+    fst_state other[2] = {{0}};
+    float logits[3][N * K], target[N * K], row[K];
+    const float *all[3] = {w.logits, logits[1], logits[2]};
+    fst_soft_teacher more[2];
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        assert_ok(fst_state_init(&other[k], w.graph, err));
+        fill_normal(other[k].params, other[k].param_count, 30 + (uint64_t)k, "test.teacher", 2);
+        more[k] = (fst_soft_teacher){.runner = w.teacher, .state = &other[k]};
+        assert_ok(fst_runner_logits(w.teacher, &other[k], w.x, N, logits[1 + k], err));
+    }
+    for (int e = FST_ENSEMBLE_MEAN_PROBABILITIES; e <= FST_ENSEMBLE_CONFIDENCE; e++)
+        for (size_t count = 2; count <= 3; count++) {
+            fst_soft_labels s = {0};
+            fst_soft_spec spec = spec_of(FST_SOFT_PROBABILITIES, FST_SOFT_F32, 0);
+            fst_soft_make h = how();
+            uint32_t rows[N];
+            fst_teachers t = {all, count, N, K, w.labels};
+            h.more = more;
+            h.more_count = count - 1;
+            h.weights = (fst_ensemble)e;
+            assert_ok(fst_soft_labels_make(&s, &spec, &h, err));
+            assert_ok(fst_soft_labels_bind(&s, &spec, w.source, NULL, 0, rows, err));
+            assert_ok(fst_teachers_target((fst_ensemble)e, &t, 4, target, NULL, err));
+            for (size_t i = 0; i < N; i++) {
+                fst_soft_labels_row(&s, rows[i], row);
+                if (i != OTHER_TWIN) /* has a label of its own, but the row of the first */
+                    assert_true(distance(row, target + i * K, K) < 1e-6);
+            }
+            fst_soft_labels_release(&s);
+        }
+    for (int k = 0; k < 2; k++)
+        fst_state_release(&other[k]);
+}
+
+/* Of logits only the mean is one. */
+static void several_teachers_have_mean_logits(void **state)
+{
+    fst_soft_labels s = {0};
+    fst_soft_spec spec = spec_of(FST_SOFT_LOGITS, FST_SOFT_F32, 0);
+    fst_soft_teacher same = {.runner = w.teacher, .state = &w.state};
+    fst_soft_make h = how();
+    (void)state;
+    h.more = &same;
+    h.more_count = 1;
+    assert_fails(fst_soft_labels_make(&s, &spec, &h, err), FST_E_CONFIG, "are their mean");
+    h.weights = FST_ENSEMBLE_MEAN_LOGITS;
+    assert_ok(fst_soft_labels_make(&s, &spec, &h, err));
+    check_all(&s, 1e-5);
+    fst_soft_labels_release(&s);
+    h.more_count = FST_MAX_TEACHERS;
+    assert_fails(fst_soft_labels_make(&s, &spec, &h, err), FST_E_LIMIT, "16 at most");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -595,6 +652,8 @@ int main(void)
         cmocka_unit_test(contents_are_checked),
         cmocka_unit_test(every_prefix_is_refused),
         cmocka_unit_test(any_allocation_may_fail),
+        cmocka_unit_test(several_teachers_make_one_target),
+        cmocka_unit_test(several_teachers_have_mean_logits),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

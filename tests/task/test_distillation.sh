@@ -1,5 +1,6 @@
 #!/bin/bash
-# Distillation from a task file: values that move over the epochs.
+# Distillation from a task file: several teachers, values that move over the epochs or are learnt, what a student starts
+# from.
 # Needs $FEDSTILL, the program, and $FEDSTILL_HELPER, built from helper.c.
 # shellcheck source=tests/task/common.sh
 . "$(dirname "$0")/common.sh"
@@ -69,6 +70,54 @@ distil $e.kd_weight_schedule.from=0 $e.epochs=2
 distil $e.kd_weight_schedule.from=0 $e.epochs=3
 unsaid err "going on"
 
+# ---- a temperature that is learnt: the first epoch has no strength yet, theta is 1
+learnt="$e.curriculum.t_end=20 $e.curriculum.over=2"
+# shellcheck disable=SC2086
+distil $learnt $e.epochs=4
+whole=$(model)
+same "the first temperature" "$(values temperature 4 | cut -c1-7)" "15.6211"
+true_that "later ones are others" test "$(values temperature 4 | tr ' ' '\n' | sort -u | wc -l)" -ge 4
+rm -rf "$task/output"
+# shellcheck disable=SC2086
+distil $learnt $e.epochs=2
+# shellcheck disable=SC2086
+distil $learnt $e.epochs=4
+said err "edge_kd: going on at epoch 3"
+same "two epochs and two more" "$(model)" "$whole"
+
+# ---- several teachers: two that are the same are one; how they are weighed matters
+labels() { tail -c 3600 "$task/output/cloud_kd/soft_labels.safetensors" | sha256sum; } # 90 samples of 10 classes
+other=stages.other
+sets="$other.kind=cloud_pretrain $other.model=logistic_regression $other.epochs=1 $other.batch_size=8"
+k=stages.cloud_kd
+# shellcheck disable=SC2086
+distil $sets $k.teacher=cloud_pretrain
+one=$(labels)
+# shellcheck disable=SC2086
+distil $sets "$k.teacher=[cloud_pretrain, cloud_pretrain]"
+same "a teacher twice" "$(labels)" "$one"
+all=$one
+for weights in mean_probabilities mean_logits entropy confidence; do
+    # shellcheck disable=SC2086
+    distil $sets "$k.teacher=[cloud_pretrain, other]" $k.teacher_weights=$weights
+    all+=" $(labels)"
+done
+same "different labels" "$(echo "$all" | tr -d '-' | tr ' ' '\n' | grep . | sort -u | wc -l)" 5
+# shellcheck disable=SC2086
+distil $sets "$k.teacher=[cloud_pretrain, other]" # as without the setting
+same "mean_probabilities is the default" "$(labels)" "$(echo "$all" | sed 's/-/-\n/g' | sed -n 2p | sed 's/^ //')"
+
+# ---- what a student starts from: with a rate of nothing it stays that
+still="$e.optimizer.learning_rate=1e-30 $e.epochs=1 $e.optimizer.name=sgd"
+# shellcheck disable=SC2086
+distil $still $e.init=cloud_pretrain $e.init_matching=true
+said err "2 of 2 tensors of parameters are those of cloud_pretrain"
+same "the teacher's parameters" "$(model)" "$(tail -c 31400 "$task/output/cloud_pretrain/model.safetensors" | sha256sum)"
+# shellcheck disable=SC2086
+distil $still $e.init=cloud_pretrain $e.init_matching=true stages.cloud_pretrain.model=pfl_cifar $e.model=mnist_teacher \
+    stages.cloud_pretrain.epochs=1
+said err "7 of 8 tensors of parameters are those of cloud_pretrain, the others are random"
+
 # ---- refused before any work
 refused() {
     local key=$1 text=$2 sets=()
@@ -95,4 +144,12 @@ refused stages.cloud_kd.content "edge_kd.temperature_schedule takes logits" $e.t
     stages.cloud_kd.content=probabilities
 refused stages.cloud_kd.top_k "which edge_kd.temperature_schedule takes" $e.temperature_schedule.from=8 \
     stages.cloud_kd.encoding=top_k
+refused $e.curriculum "only with kd_loss kl" $e.curriculum.t_end=5 $e.kd_loss=dkd
+refused $e.temperature "has no effect with curriculum" $e.curriculum.t_end=5 $e.temperature=4
+refused $k.teacher_weights "has no effect with one teacher" $k.teacher=cloud_pretrain $k.teacher_weights=entropy
+refused $k.teacher_weights "has no effect with" $k.teacher_weights=entropy
+# shellcheck disable=SC2086
+refused $k.teacher_weights "set teacher_weights: mean_logits" $sets "$k.teacher=[cloud_pretrain, other]" $e.kd_loss=dkd
+refused $e.init_matching "has no effect without init" $e.init_matching=true
+refused $e.init "the stage trains mnist_student" $e.init=cloud_pretrain $e.model=mnist_student
 finish

@@ -33,3 +33,11 @@ static bool check_ramp(const void *object, fst__complaint *c)
 }
 
 const fst__schema fst__ramp_schema = FST__SCHEMA(struct ramp_section, ramp_fields, .check = check_ramp);
+
+static const fst__field curriculum_fields[] = {
+    FST__F_ABOVE(struct curriculum_section, t_start, 0, 1000, "1", "the temperature is above it"),
+    FST__F_ABOVE(struct curriculum_section, t_end, 0, 1000, "20", "and below t_start + t_end"),
+    FST__F_INT(struct curriculum_section, over, 0, 1000000, "10",
+               "epochs until it works against the student with its whole strength"),
+};
+const fst__schema fst__curriculum_schema = FST__SCHEMA(struct curriculum_section, curriculum_fields);

@@ -13,6 +13,11 @@ struct ramp_section {
     int64_t milestones[FST_MAX_MILESTONES];
     size_t milestone_count;
 };
-extern const fst__schema fst__ramp_schema;
+/* A temperature that is learnt (fst_curriculum). */
+struct curriculum_section {
+    double t_start, t_end;
+    int64_t over;
+};
+extern const fst__schema fst__ramp_schema, fst__curriculum_schema;
 
 #endif

@@ -102,6 +102,7 @@ struct class_weights {
 /* What all supervised stages share. */
 struct training {
     char *model, *init; /* init: a stage, a model file, or NULL */
+    bool has_init_matching, init_matching;
     int64_t epochs, batch_size;
     struct optimizer_section optimizer;
     struct schedule_section schedule;
@@ -113,7 +114,10 @@ struct training {
 };
 
 struct cloud_kd_section {
-    char *teacher; /* a stage or a model file; NULL: cloud_pretrain */
+    char **teacher; /* stages or model files; none: cloud_pretrain */
+    size_t teacher_count;
+    bool has_teacher_weights;
+    int teacher_weights; /* fst_ensemble */
     double temperature;
     int content;  /* index in contents: "auto", "probabilities", "logits" */
     int encoding; /* fst_soft_encoding */
@@ -133,6 +137,8 @@ struct edge_kd_section {
     struct dkd_section dkd;
     bool has_temperature_schedule, has_ce_weight_schedule, has_kd_weight_schedule;
     struct ramp_section temperature_schedule, ce_weight_schedule, kd_weight_schedule;
+    bool has_curriculum;
+    struct curriculum_section curriculum;
     bool baseline; /* also train a student on hard labels alone */
 };
 
@@ -186,7 +192,7 @@ extern const fst__schema fst__synth_schema, fst__topology_schema; /* topology.c 
 extern const fst__schema fst__task_schema, fst__training_schema;  /* the latter of struct training alone */
 
 struct stage;
-struct stage_list { /* stages.h */
+struct stage_list {      /* stages.h */
     struct stage *stage; /* in the order of running */
     size_t count;
     char *names; /* of implied stages */
@@ -194,7 +200,7 @@ struct stage_list { /* stages.h */
 
 struct fst_task {
     struct task_file file;
-    struct stage_list stages; /* of the file and what they imply */
+    struct stage_list stages;     /* of the file and what they imply */
     char *folder, *path, *output; /* absolute or as given; output joined to folder */
 };
 

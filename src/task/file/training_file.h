@@ -34,6 +34,10 @@ extern const fst__schema fst__optimizer_schema, fst__schedule_schema, fst__early
             "stage whose model it starts from, or a model file, relative to the task's folder; missing: random " \
             "weights",                                                                                           \
             .aside = true),                                                                                      \
+        FST__F_BOOL(struct training, init_matching, NULL,                                                        \
+                    "init may be of another network: parameters of equal name and shape are taken, the others "  \
+                    "stay random",                                                                               \
+                    FST__PRESENT(struct training, has_init_matching), .when = {FST__WITH_ANY("init")}),          \
         FST__F_INT(struct training, epochs, 1, 1000000, default_epochs, "passes over the data"),                 \
         FST__F_INT(struct training, batch_size, 1, 65536, "128", "samples a step"),                              \
         FST__F_BOOL(struct training, drop_last, "false", "leave out a last batch that is not full"),             \

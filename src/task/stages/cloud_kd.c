@@ -16,11 +16,16 @@ enum { EVAL_BATCH = 512, CONTENT_AUTO = 0, CONTENT_LOGITS = 2 };
 static const char *const contents[] = {"auto", "probabilities", "logits", NULL};
 static const char *const encodings[] = {"f32", "f16", "top_k", NULL};
 
+static const char *const ensembles[] = {"mean_probabilities", "mean_logits", "entropy", "confidence", NULL};
+
 static const fst__field fields[] = {
-    FST__F_STRING(struct cloud_kd_section, teacher, NULL,
-                  "stage whose model teaches, or a model file, relative to the task's folder; missing: the stage "
-                  "cloud_pretrain",
-                  .aside = true),
+    FST__F_STRINGS(struct cloud_kd_section, teacher, teacher_count, FST_MAX_TEACHERS, NULL,
+                   "stage whose model teaches, or a model file, relative to the task's folder, or several of them; "
+                   "missing: the stage cloud_pretrain",
+                   .aside = true),
+    FST__F_ENUM(struct cloud_kd_section, teacher_weights, ensembles, NULL,
+                "how several teachers become one target (docs/distillation.md); missing: mean_probabilities",
+                FST__PRESENT(struct cloud_kd_section, has_teacher_weights), .when = {FST__WITH_ANY("teacher")}),
     FST__F_ABOVE(struct cloud_kd_section, temperature, 0, 1000, "4", "of the teacher's softmax"),
     FST__F_ENUM(struct cloud_kd_section, content, contents, "auto",
                 "what is kept; auto: what the kd_loss of the students needs"),
@@ -65,8 +70,8 @@ static bool holds_logits(const struct stage_list *all, const struct stage *own)
 static const char *decider(const struct stage *student, char *out, size_t size)
 {
     const struct edge_kd_section *e = student->settings;
-    if (e->has_temperature_schedule)
-        snprintf(out, size, "temperature_schedule");
+    if (e->has_temperature_schedule || e->has_curriculum)
+        snprintf(out, size, "%s", e->has_curriculum ? "curriculum" : "temperature_schedule");
     else
         snprintf(out, size, "kd_loss %s", fst__find_field(student->kind->schema, "kd_loss")->names[e->kd_loss]);
     return out;
@@ -80,6 +85,12 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
     bool logits = holds_logits(all, own);
     char text[64];
     (void)f;
+    if (k->has_teacher_weights && k->teacher_count < 2)
+        return fst__complain(c, own, "teacher_weights",
+                             "has no effect with one teacher: name several, or leave it out");
+    if (logits && k->teacher_count > 1 && k->teacher_weights != FST_ENSEMBLE_MEAN_LOGITS)
+        return fst__complain(c, own, "teacher_weights",
+                             "the logits of several teachers are their mean: set teacher_weights: mean_logits");
     if (k->encoding == FST_SOFT_TOP_K && logits && k->content)
         return fst__complain(c, own, "top_k",
                              "encoding top_k cannot hold logits, which content asks for: set encoding: f16");
@@ -105,20 +116,35 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
 
 /* ---- what they are --------------------------------------------------------------------------------------- */
 
+static void teacher_digest(const struct session *s, const struct step *own, size_t i, char out[FST_DIGEST_HEX])
+{
+    const struct step *teacher = fst__step_read(s, own, "teacher", i);
+    if (teacher)
+        memcpy(out, teacher->record.digest, FST_DIGEST_HEX);
+    else
+        (void)!fst__file_digest(s, fst__stage_file(own->stage, "teacher", i), out, NULL);
+}
+
 fst_soft_spec fst__soft_spec(const struct session *s, const struct step *own)
 {
     const struct cloud_kd_section *k = own->stage->settings;
-    const struct step *teacher = fst__step_read(s, own, "teacher", 0);
-    const char *file = fst__stage_file(own->stage, "teacher", 0);
     fst_soft_spec spec = {.content =
                               holds_logits(&s->task->stages, own->stage) ? FST_SOFT_LOGITS : FST_SOFT_PROBABILITIES,
                           .temperature = k->temperature,
                           .encoding = (fst_soft_encoding)k->encoding,
                           .top_k = (int)k->top_k};
-    if (teacher)
-        memcpy(spec.teacher_digest, teacher->record.digest, sizeof spec.teacher_digest);
-    else
-        (void)!fst__file_digest(s, file, spec.teacher_digest, NULL);
+    size_t teachers = fst__stage_reads(own->stage, "teacher");
+    fst_sha256 sha;
+    fst_sha256_init(&sha);
+    for (size_t i = 0; i < teachers; i++) {
+        teacher_digest(s, own, i, spec.teacher_digest);
+        fst_sha256_update(&sha, spec.teacher_digest, FST_DIGEST_HEX);
+    }
+    if (teachers > 1) { /* of all of them, and how they are weighed */
+        const char *weights = fst_ensemble_name((fst_ensemble)k->teacher_weights);
+        fst_sha256_update(&sha, weights, strlen(weights));
+        fst_sha256_final(&sha, spec.teacher_digest);
+    }
     return spec;
 }
 
@@ -134,16 +160,18 @@ double fst__soft_bytes(const struct session *s, const struct stage *own)
 static fst_status check(const struct session *s, const struct step *own, fst_error *err)
 {
     const struct cloud_kd_section *k = own->stage->settings;
-    const char *file = fst__stage_file(own->stage, "teacher", 0);
     char key[96];
-    fst_model m;
+    fst_status st = FST_OK;
     if (k->encoding == FST_SOFT_TOP_K && k->top_k > s->data.train->classes)
         return fst_fail(err, FST_E_CONFIG, "%s: is %lld, the data have %d classes",
                         fst__stage_key(own->stage, "top_k", key, sizeof key), (long long)k->top_k,
                         s->data.train->classes);
-    fst_status st = file ? fst__read_model(s, own, "teacher", 0, &m, NULL, err) : FST_OK;
-    if (file && !st)
+    for (size_t i = 0; !st && i < fst__stage_reads(own->stage, "teacher"); i++) {
+        fst_model m = {0};
+        if (fst__stage_file(own->stage, "teacher", i))
+            st = fst__read_model(s, own, "teacher", i, &m, NULL, err);
         fst_model_release(&m);
+    }
     return st;
 }
 
@@ -155,16 +183,16 @@ static fst_status inputs(const struct session *s, const struct step *own, fst_bu
     return st ? st : fst__add_reads(s, own, "teacher", text, err);
 }
 
-static fst_status tell(const struct session *s, const struct step *own, fst_buf *out, fst_error *err)
+static fst_status tell_teacher(const struct session *s, const struct step *own, size_t i, fst_buf *out, fst_error *err)
 {
-    const struct stage *teacher = fst__stage_read(own->stage, "teacher", 0);
+    const struct stage *teacher = fst__stage_read(own->stage, "teacher", i);
     fst_model m = {0};
     struct work w = {.network = teacher ? teacher->kind->network(teacher) : NULL,
                      .samples = (double)s->data.cloud.learn,
                      .batch = 128,
                      .plans = s->machine.threads,
-                     .bytes_down = s->data.edges ? 0 : fst__soft_bytes(s, own->stage)};
-    fst_status st = teacher ? FST_OK : fst__read_model(s, own, "teacher", 0, &m, NULL, err);
+                     .bytes_down = s->data.edges || i ? 0 : fst__soft_bytes(s, own->stage)};
+    fst_status st = teacher ? FST_OK : fst__read_model(s, own, "teacher", i, &m, NULL, err);
     if (!teacher && !st) {
         w.network = m.arch;
         w.graph = m.graph;
@@ -172,6 +200,14 @@ static fst_status tell(const struct session *s, const struct step *own, fst_buf 
     if (!st)
         st = fst__tell_work(s, own, &w, out, err);
     fst_model_release(&m);
+    return st;
+}
+
+static fst_status tell(const struct session *s, const struct step *own, fst_buf *out, fst_error *err)
+{
+    fst_status st = FST_OK;
+    for (size_t i = 0; !st && i < fst__stage_reads(own->stage, "teacher"); i++)
+        st = tell_teacher(s, own, i, out, err);
     return st;
 }
 
@@ -183,31 +219,62 @@ static void progress(void *ctx, size_t done, size_t total)
     fst__watch_update(ctx, done, NULL);
 }
 
-static fst_status soften(struct session *s, const struct step *own, const fst_model *teacher, fst_soft_labels *labels,
+/* The teachers' networks, ready to answer. */
+struct teachers {
+    fst_model model[FST_MAX_TEACHERS];
+    fst_soft_teacher ready[FST_MAX_TEACHERS];
+    size_t count;
+};
+
+static void close_teachers(struct teachers *t)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        fst_runner_free(t->ready[i].runner);
+        fst_model_release(&t->model[i]);
+    }
+}
+
+static fst_status open_teachers(const struct session *s, const struct step *own, struct teachers *t, fst_error *err)
+{
+    fst_trainer_options o = fst__trainer_options(&s->machine, EVAL_BATCH, s->machine.threads);
+    fst_status st = FST_OK;
+    for (size_t i = 0; !st && i < fst__stage_reads(own->stage, "teacher"); i++) {
+        fst_model *m = &t->model[i];
+        fst_soft_teacher *ready = &t->ready[i];
+        st = fst__read_model(s, own, "teacher", i, m, NULL, err);
+        if (st)
+            break;
+        t->count++;
+        ready->state = &m->state;
+        ready->transform = fst__stage_file(own->stage, "teacher", i) ? fst_model_transform(m) : s->data.transform;
+        st = fst_runner_new(&ready->runner, m->graph, &o, err);
+        if (!st)
+            fst_runner_hold(ready->runner, &m->state);
+    }
+    return st;
+}
+
+static fst_status soften(struct session *s, const struct step *own, const struct teachers *t, fst_soft_labels *labels,
                          fst_error *err)
 {
-    fst_runner *runner = NULL;
-    fst_trainer_options o = fst__trainer_options(&s->machine, EVAL_BATCH, s->machine.threads);
-    fst_status st = fst_runner_new(&runner, teacher->graph, &o, err);
-    if (!st)
-        fst_runner_hold(runner, &teacher->state);
+    const struct cloud_kd_section *k = own->stage->settings;
     fst_soft_spec spec = fst__soft_spec(s, own);
     fst_soft_make how = {.source = s->data.train,
                          .subset = s->data.cloud.index,
                          .subset_count = s->data.cloud.learn,
-                         .transform = fst__stage_file(own->stage, "teacher", 0) ? fst_model_transform(teacher)
-                                                                                : s->data.transform,
-                         .teacher = runner,
-                         .teacher_state = &teacher->state,
-                         .classes = teacher->classes,
+                         .transform = t->ready[0].transform,
+                         .teacher = t->ready[0].runner,
+                         .teacher_state = t->ready[0].state,
+                         .more = t->ready + 1,
+                         .more_count = t->count - 1,
+                         .weights = (fst_ensemble)k->teacher_weights,
+                         .classes = t->model[0].classes,
                          .progress = progress,
                          .ctx = s};
     fst__watch_begin(s, own->stage->name, s->data.cloud.learn, "samples");
     fst__watch_update(s, 0, NULL);
-    if (!st)
-        st = fst_soft_labels_make(labels, &spec, &how, err);
+    fst_status st = fst_soft_labels_make(labels, &spec, &how, err);
     fst__watch_end(s, NULL);
-    fst_runner_free(runner);
     return st;
 }
 
@@ -219,15 +286,14 @@ static uint64_t file_bytes(const char *path)
 
 static fst_status run(struct session *s, struct step *own, struct record *r, fst_error *err)
 {
-    fst_model teacher;
+    struct teachers t = {.count = 0};
     fst_soft_labels labels = {0};
     double start = fst_clock_seconds();
-    fst_status st = fst__read_model(s, own, "teacher", 0, &teacher, NULL, err);
-    if (st)
-        return st;
+    fst_status st = open_teachers(s, own, &t, err);
     snprintf(r->artifact, sizeof r->artifact, "soft_labels.safetensors");
     char *path = fst__step_path(s, own, r->artifact);
-    st = path ? soften(s, own, &teacher, &labels, err) : fst_fail_memory(err, 256);
+    if (!st)
+        st = path ? soften(s, own, &t, &labels, err) : fst_fail_memory(err, 256);
     if (!st)
         st = fst_soft_labels_write(&labels, path, r->digest, err);
     if (!st) {
@@ -238,7 +304,7 @@ static fst_status run(struct session *s, struct step *own, struct record *r, fst
     }
     fst_free(path);
     fst_soft_labels_release(&labels);
-    fst_model_release(&teacher);
+    close_teachers(&t);
     return st;
 }
 

@@ -33,9 +33,9 @@ static const fst__schema dkd_schema = FST__SCHEMA(struct dkd_section, dkd_fields
 
 static const fst__field fields[] = {
     TRAINING_FIELDS("5"),
-    FST__F_DOUBLE(
-        struct edge_kd_section, temperature, 0, 1000, "0", "of both softmaxes; 0: that of the soft labels",
-        .when = {FST__WITH("kd_loss", "kl", "cross_entropy", "standardised", "dkd"), FST__WITH_ANY("kd_weight")}),
+    FST__F_DOUBLE(struct edge_kd_section, temperature, 0, 1000, "0", "of both softmaxes; 0: that of the soft labels",
+                  .when = {FST__WITH("kd_loss", "kl", "cross_entropy", "standardised", "dkd"),
+                           FST__WITH_ANY("kd_weight"), FST__WITHOUT_ANY("curriculum")}),
     FST__F_DOUBLE(struct edge_kd_section, ce_weight, 0, 1e6, "0.3", "weight of the hard labels' cross entropy"),
     FST__F_DOUBLE(struct edge_kd_section, kd_weight, 0, 1e6, "0.7", "weight of the distillation loss"),
     FST__F_ENUM(struct edge_kd_section, kd_loss, kd_losses, "kl",
@@ -46,7 +46,11 @@ static const fst__field fields[] = {
     FST__F_OPTIONAL(
         struct edge_kd_section, temperature_schedule, has_temperature_schedule, &fst__ramp_schema,
         "the temperature moves to `temperature` over the epochs; soft labels are then logits; missing: constant",
-        .when = {FST__WITH("kd_loss", "kl", "cross_entropy", "standardised", "dkd"), FST__WITH_ANY("kd_weight")}),
+        .when = {FST__WITH("kd_loss", "kl", "cross_entropy", "standardised", "dkd"), FST__WITH_ANY("kd_weight"),
+                 FST__WITHOUT_ANY("curriculum")}),
+    FST__F_OPTIONAL(struct edge_kd_section, curriculum, has_curriculum, &fst__curriculum_schema,
+                    "the temperature is learnt against the student (CTKD); soft labels are then logits",
+                    .when = {FST__WITH("kd_loss", "kl"), FST__WITH_ANY("kd_weight")}),
     FST__F_OPTIONAL(struct edge_kd_section, ce_weight_schedule, has_ce_weight_schedule, &fst__ramp_schema,
                     "the same of ce_weight"),
     FST__F_OPTIONAL(struct edge_kd_section, kd_weight_schedule, has_kd_weight_schedule, &fst__ramp_schema,
@@ -83,7 +87,7 @@ static const fst__schema schema = FST__SCHEMA(struct edge_kd_section, fields, .c
 
 bool fst__student_takes_logits(const struct edge_kd_section *e)
 {
-    return fst_kd_takes_logits((fst_kd_form)e->kd_loss) || e->has_temperature_schedule;
+    return fst_kd_takes_logits((fst_kd_form)e->kd_loss) || e->has_temperature_schedule || e->has_curriculum;
 }
 
 static bool uses_soft_labels(const struct stage *own)
@@ -226,6 +230,8 @@ static struct lesson student_lesson(const struct step *own, double temperature)
                                 .nckd_weight = e->dkd.beta,
                                 .soft_logits = fst__student_takes_logits(e)},
                        .kd_warmup = e->kd_loss == FST_KD_DKD ? e->dkd.warmup_epochs : 0};
+    if (e->has_curriculum)
+        l.curriculum = &e->curriculum;
     move(&l, MOVES_TEMPERATURE, e->has_temperature_schedule, &e->temperature_schedule, temperature);
     move(&l, MOVES_CE_WEIGHT, e->has_ce_weight_schedule, &e->ce_weight_schedule, e->ce_weight);
     move(&l, MOVES_KD_WEIGHT, e->has_kd_weight_schedule, &e->kd_weight_schedule, e->kd_weight);

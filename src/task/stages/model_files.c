@@ -92,13 +92,63 @@ fst_status fst__read_model(const struct session *s, const struct step *own, cons
 
 /* ---- what training starts from -------------------------------------------------------------------------- */
 
+/* Whether parameters of another network may be taken. Not every kind has the setting. */
+static bool takes_matching(const struct stage *own)
+{
+    const fst__field *f = fst__find_field(own->kind->schema, "init_matching");
+    return f && fst__is_set(f, own->settings) && ((const struct training *)own->settings)->init_matching;
+}
+
+struct span { /* named tensors of a state, in one span */
+    size_t count;
+    fst_param_info (*at)(const fst_graph *g, size_t i);
+    const float *from;
+    float *to;
+};
+
+/* Copies tensors of equal name and shape; returns how many. */
+static size_t copy_matching(const fst_graph *to, const fst_graph *from, size_t from_count, const struct span *s)
+{
+    size_t copied = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        fst_param_info a = s->at(to, i);
+        for (size_t k = 0; k < from_count; k++) {
+            fst_param_info b = s->at(from, k);
+            if (strcmp(a.name, b.name) || !fst_shape_equal(&a.shape, &b.shape))
+                continue;
+            memcpy(s->to + a.offset, s->from + b.offset, a.count * sizeof *s->to);
+            copied++;
+        }
+    }
+    return copied;
+}
+
+static fst_status start_matching(const struct step *own, const fst_model *from, const char *name, fst_model *model,
+                                 fst_error *err)
+{
+    const fst_graph *a = model->graph, *b = from->graph;
+    const struct span params = {fst_graph_params(a), fst_graph_param, from->state.params, model->state.params};
+    const struct span buffers = {fst_graph_buffers(a), fst_graph_buffer, from->state.buffers, model->state.buffers};
+    char key[96];
+    size_t copied = copy_matching(a, b, fst_graph_params(b), &params);
+    fst__stage_key(own->stage, "init", key, sizeof key);
+    if (!copied)
+        return fst_fail(err, FST_E_CONFIG, "%s: %s (%s) has no parameter of a name and shape that %s has", key, name,
+                        from->arch, model->arch);
+    (void)copy_matching(a, b, fst_graph_buffers(b), &buffers);
+    fst_log(FST_LOG_INFO, "%s: %zu of %zu tensors of parameters are those of %s, the others are random", key, copied,
+            params.count, name);
+    return FST_OK;
+}
+
 /* Has it the network that is trained, and does it see what is trained on? */
 static fst_status check_fits(const struct session *s, const struct step *own, const fst_model *from, const char *name,
                              const fst_model *model, fst_error *err)
 {
     char key[96];
     fst__stage_key(own->stage, "init", key, sizeof key);
-    if (strcmp(from->arch, model->arch) || !same_parameters(from->graph, model->graph))
+    bool same = !strcmp(from->arch, model->arch) && same_parameters(from->graph, model->graph);
+    if (!same && !takes_matching(own->stage))
         return fst_fail(err, FST_E_CONFIG, "%s: %s is a %s%s: the stage trains %s", key, name, from->arch,
                         strcmp(from->arch, model->arch) ? "" : " with other options", model->arch);
     if (from->fingerprint != s->data.transform.fingerprint)
@@ -123,8 +173,11 @@ fst_status fst__start_from(const struct session *s, const struct step *own, fst_
     fst_status st = fst__read_model(s, own, "init", 0, &start, NULL, err);
     if (st)
         return st;
-    st = check_fits(s, own, &start, other ? other->name : fst__stage_file(own->stage, "init", 0), model, err);
-    if (!st)
+    const char *name = other ? other->name : fst__stage_file(own->stage, "init", 0);
+    st = check_fits(s, own, &start, name, model, err);
+    if (!st && takes_matching(own->stage))
+        st = start_matching(own, &start, name, model, err);
+    else if (!st)
         fst_state_copy(&model->state, &start.state);
     fst_model_release(&start);
     return st;
@@ -137,7 +190,7 @@ fst_status fst__check_init(const struct session *s, const struct step *own, fst_
     const char *theirs = other ? other->kind->network(other) : NULL;
     char key[96];
     fst_model m;
-    if (theirs && strcmp(network, theirs))
+    if (theirs && strcmp(network, theirs) && !takes_matching(own->stage))
         return fst_fail(err, FST_E_CONFIG, "%s: %s is a %s, but the stage trains %s: set model or init",
                         fst__stage_key(own->stage, "init", key, sizeof key), other->name, theirs, network);
     if (!fst__stage_file(own->stage, "init", 0))

@@ -16,9 +16,10 @@ struct course {
     fst_trainer *trainer;
     fst_loader *loader;
     fst_optim optim;
-    int64_t *counts;      /* by class, of the samples to learn from */
-    double *room;         /* by class, for weights that follow from them */
-    const double *weight; /* by class; NULL: all 1 */
+    int64_t *counts;           /* by class, of the samples to learn from */
+    double *room;              /* by class, for weights that follow from them */
+    const double *weight;      /* by class; NULL: all 1 */
+    fst_curriculum curriculum; /* of a lesson that learns its temperature */
     fst_state best;
     double best_accuracy; /* or what early stopping compares, more being better; of best_epoch */
     int64_t best_epoch;
@@ -66,7 +67,7 @@ fst_schedule fst__schedule(const struct schedule_section *t, int64_t total)
 
 /* ---- checkpoints ---------------------------------------------------------------------------------- */
 
-enum { MAX_TENSORS = 8 };
+enum { MAX_TENSORS = 11 };
 
 static size_t course_tensors(struct course *c, fst_tensor *t)
 {
@@ -80,6 +81,14 @@ static size_t course_tensors(struct course *c, fst_tensor *t)
         t[n++] = (fst_tensor){"moment1", FST_F32, FST_SHAPE(p), c->optim.moment1};
     if (c->optim.moment2)
         t[n++] = (fst_tensor){"moment2", FST_F32, FST_SHAPE(p), c->optim.moment2};
+    if (c->lesson->curriculum) {
+        fst_curriculum *learnt = &c->curriculum;
+        t[n++] = (fst_tensor){"theta", FST_F32, FST_SHAPE(1), &learnt->theta};
+        if (learnt->optim.moment1)
+            t[n++] = (fst_tensor){"theta.moment1", FST_F32, FST_SHAPE(1), learnt->optim.moment1};
+        if (learnt->optim.moment2)
+            t[n++] = (fst_tensor){"theta.moment2", FST_F32, FST_SHAPE(1), learnt->optim.moment2};
+    }
     if (b->params) {
         t[n++] = (fst_tensor){"best.params", FST_F32, FST_SHAPE(p), b->params};
         t[n++] = (fst_tensor){"best.buffers", FST_F32, FST_SHAPE(f), b->buffers};
@@ -184,6 +193,7 @@ static fst_status get_values(struct course *c, const fst_checkpoint *k, fst_erro
         st = fst_fail(err, FST_E_MISMATCH, "%s: its epoch and step are not of this training", c->checkpoint);
     if (st)
         return st;
+    n.curriculum.optim.steps = n.optim.steps; /* one of its steps goes with each of the student's */
     n.batch = (size_t)batch;
     n.rows = (size_t)rows;
     n.correct = (size_t)correct;
@@ -243,6 +253,8 @@ static fst_loss loss_of(const struct course *c)
     for (int i = 0; i < MOVES; i++)
         if (c->lesson->moves[i])
             *moving[i] = fst_ramp_at(&c->lesson->ramp[i], c->epoch, c->validated);
+    if (c->lesson->curriculum)
+        l.temperature = fst_curriculum_temperature(&c->curriculum);
     if (c->epoch + 1 < c->lesson->kd_warmup)
         l.kd_weight *= (double)(c->epoch + 1) / (double)c->lesson->kd_warmup;
     return l;
@@ -260,10 +272,13 @@ static fst_status one_step(struct course *c, const fst_batch *b, double rate, fs
                          .class_weight = c->weight,
                          .learning_rate = rate,
                          .seed = fst__step_seed(c->s, l->step, "dropout", 0),
-                         .step = c->optim.steps};
+                         .step = c->optim.steps,
+                         .want_temperature_grad = l->curriculum != NULL};
     fst_status st = fst_trainer_step(c->trainer, &c->model->state, &c->optim, &in, &r, err);
     if (st)
         return explain(c, st, err);
+    if (l->curriculum)
+        fst_curriculum_step(&c->curriculum, c->epoch, r.temperature_grad, rate);
     c->loss_sum += r.loss_sum;
     c->correct += r.correct;
     c->rows += b->rows;
@@ -323,6 +338,9 @@ static const char *loss_name(const struct lesson *l, char out[LOSS_NAME])
         else
             snprintf(value[i], sizeof value[i], "%.4g", last[i]);
     }
+    if (l->curriculum)
+        snprintf(value[MOVES_TEMPERATURE], sizeof *value, "learnt from %.4g to %.4g", l->curriculum->t_start,
+                 l->curriculum->t_start + l->curriculum->t_end);
     if (!(f->kd_weight > 0) && !l->moves[MOVES_CE_WEIGHT])
         snprintf(out, LOSS_NAME, "cross entropy%s", smoothed);
     else if (!(f->kd_weight > 0))
@@ -459,6 +477,9 @@ static fst_status prepare(struct course *c, fst_error *err)
         st = fst_trainer_new(&c->trainer, c->model->graph, &to, err);
     if (!st)
         st = fst_optim_init(&c->optim, &os, c->model->state.param_count, err);
+    const struct curriculum_section *k = c->lesson->curriculum;
+    if (!st && k)
+        st = fst_curriculum_init(&c->curriculum, k->t_start, k->t_end, k->over, &os, err);
     if (!st && s->data.cloud.validate)
         st = fst_state_init(&c->best, c->model->graph, err);
     if (!st)
@@ -510,6 +531,7 @@ fst_status fst__train(struct session *s, const struct lesson *l, fst_model *mode
     fst_loader_free(c.loader);
     fst_trainer_free(c.trainer);
     fst_optim_release(&c.optim);
+    fst_curriculum_release(&c.curriculum);
     fst_state_release(&c.best);
     fst_free(c.counts);
     fst_free(c.room);
