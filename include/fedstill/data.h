@@ -209,8 +209,9 @@ typedef struct fst_loader_spec {
     size_t subset_count;
     size_t batch_size;
     fst_transform transform;
-    bool augment;       /* apply crop and flip (training) or not; stream (seed, "batch.augment", epoch * source's
-                         * count + sample): the same image whatever batch it comes in */
+    bool augment;       /* apply crop and flip (training) or not; stream (seed, "batch.augment", hash of the sample's key
+                         * and the epoch): the same image whatever batch it comes in, and wherever in whichever source
+                         * the sample lies */
     bool shuffle;       /* order from stream (seed, "batch.order", epoch) */
     bool drop_last;     /* leave out a last batch that is not full; a loader of few samples then has no batches */
     uint64_t seed;

@@ -28,6 +28,7 @@ struct fst_loader {
     size_t nslots;
     size_t count, batches; /* samples, and batches an epoch */
     uint64_t epoch;
+    uint64_t kind; /* fst__source_kind */
 
     /* Batches [released, taken) are the caller's, [taken, built) wait for the caller. With a thread all of
      * this is under the lock; `order` and `epoch` change only while the thread is not busy. */
@@ -44,6 +45,17 @@ struct fst_loader {
 
 /* ---- one batch ------------------------------------------------------------------------------ */
 
+/* Of a sample's augmentation in this epoch: by its key, since a position says nothing to somebody with other samples.
+ */
+static uint64_t stream_of(const fst_loader *l)
+{
+    struct {
+        fst_hash128 key;
+        uint64_t epoch;
+    } at = {fst_hash(l->raw, fst_source_sample_bytes(l->spec.source), l->kind), l->epoch};
+    return fst_hash(&at, sizeof at, 0).lo;
+}
+
 static fst_status build_row(fst_loader *l, uint32_t sample, float *dst, fst_error *err)
 {
     const fst_source *s = l->spec.source;
@@ -52,7 +64,7 @@ static fst_status build_row(fst_loader *l, uint32_t sample, float *dst, fst_erro
     if (st)
         return st;
     if (l->spec.augment)
-        fst_rng_init(&rng, l->spec.seed, "batch.augment", l->epoch * s->count + sample);
+        fst_rng_init(&rng, l->spec.seed, "batch.augment", stream_of(l));
     fst__transformer_apply(&l->transform, l->raw, dst, l->spec.augment ? &rng : NULL);
     return FST_OK;
 }
@@ -196,6 +208,7 @@ fst_status fst_loader_new(fst_loader **out, const fst_loader_spec *spec, fst_err
     l->batches = l->count / spec->batch_size;
     if (!spec->drop_last && l->count % spec->batch_size)
         l->batches++;
+    l->kind = fst__source_kind(spec->source);
     l->nslots = spec->background ? BACKGROUND_SLOTS : 1;
     s = fst__transformer_init(&l->transform, &spec->transform, spec->source, err);
     if (!s)

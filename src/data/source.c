@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "formats.h"
+#include "transform.h"
 
 /* In the order in which they are guessed: the narrow ones first. */
 static const fst__format *const formats[] = {&fst__format_idx,   &fst__format_cifar10, &fst__format_cifar100,
@@ -153,21 +154,24 @@ static int describe(const fst_source *s, char *out, size_t size)
     return snprintf(out, size, "%s %s", fst_dtype_name(s->dtype), fst_shape_text(&s->shape, shape, sizeof shape));
 }
 
+uint64_t fst__source_kind(const fst_source *s)
+{
+    char text[320];
+    int n = describe(s, text, sizeof text);
+    return fst_hash(text, (size_t)n, 0).lo;
+}
+
 fst_status fst_source_key(const fst_source *s, size_t i, fst_hash128 *out, fst_error *err)
 {
     unsigned char few[16384], *raw = few;
-    char text[320];
     size_t bytes = fst_source_sample_bytes(s);
     if (i >= s->count)
         return fst_fail(err, FST_E_ARGUMENT, "%s: there is no sample %zu, the last is %zu", s->name, i, s->count - 1);
     if (bytes > sizeof few && !(raw = fst_alloc(bytes)))
         return fst_fail_memory(err, bytes);
     fst_status st = s->v->get(s, i, raw, err);
-    if (!st) {
-        int n = describe(s, text, sizeof text);
-        fst_hash128 kind = fst_hash(text, (size_t)n, 0);
-        *out = fst_hash(raw, bytes, kind.lo);
-    }
+    if (!st)
+        *out = fst_hash(raw, bytes, fst__source_kind(s));
     if (raw != few)
         fst_free(raw);
     return st;

@@ -31,4 +31,7 @@ void fst__fingerprint_apply(const float *table, size_t n, const float *raw, floa
 /* rng NULL: no augmentation. */
 void fst__transformer_apply(const fst__transformer *t, const void *raw, float *dst, fst_rng *rng);
 
+/* source.c: what fst_source_key hashes a sample's raw bytes with: its dtype and shape. */
+uint64_t fst__source_kind(const fst_source *s);
+
 #endif

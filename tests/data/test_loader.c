@@ -247,6 +247,36 @@ static void augmentation_belongs_to_the_sample(void **state)
     fst_loader_free(b);
 }
 
+/* A site has only its own samples, at other positions than in the source of all sites: it must draw the same crops and
+ * flips. */
+static void augmentation_belongs_to_the_sample_at_its_site(void **state)
+{
+    static const uint32_t own[4] = {3, 40, 41, 99};
+    fst_source *site = NULL;
+    const fst_source_part part = {source, own, 4};
+    fst_loader_spec spec = augmented(false);
+    (void)state;
+    assert_ok(fst_source_compose(&site, "site", &part, 1, err));
+    spec.batch_size = 3;
+    spec.subset = own;
+    spec.subset_count = 4;
+    fst_loader *simulated = loader(spec);
+    spec.source = site;
+    spec.subset = NULL;
+    fst_loader *at_site = loader(spec);
+    for (uint64_t epoch = 0; epoch < 3; epoch++) {
+        run(&one, simulated, epoch, 0);
+        run(&two, at_site, epoch, 0);
+        assert_int_equal(one.rows, 4);
+        for (size_t i = 0; i < 4; i++)
+            assert_int_equal(one.index[i], own[two.index[i]]);
+        assert_memory_equal(one.x, two.x, 4 * sizeof one.x[0]);
+    }
+    fst_loader_free(simulated);
+    fst_loader_free(at_site);
+    fst_source_close(site);
+}
+
 /* What crop (dy, dx) and flip must give, from the definition: pad with zeros, cut, mirror, normalise. */
 static float defined(const fst_transform *t, uint32_t sample, int c, int y, int x, int dy, int dx, bool flip)
 {
@@ -489,6 +519,7 @@ int main(void)
         cmocka_unit_test(last_batch_can_be_dropped),
         cmocka_unit_test(subsets_are_kept_to),
         cmocka_unit_test(augmentation_belongs_to_the_sample),
+        cmocka_unit_test(augmentation_belongs_to_the_sample_at_its_site),
         cmocka_unit_test(every_window_occurs),
         cmocka_unit_test(augmentation_can_be_off),
         cmocka_unit_test(soft_targets_come_along),
