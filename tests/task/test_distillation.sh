@@ -118,6 +118,38 @@ distil $still $e.init=cloud_pretrain $e.init_matching=true stages.cloud_pretrain
     stages.cloud_pretrain.epochs=1
 said err "7 of 8 tensors of parameters are those of cloud_pretrain, the others are random"
 
+# ---- feature maps: a student that is its teacher has nothing to learn from them
+nets="stages.cloud_pretrain.model=mnist_student stages.cloud_pretrain.epochs=1 $e.model=mnist_student"
+pairs="$e.attention.student=[conv1,conv2] $e.attention.teacher=[conv1,conv2]"
+# shellcheck disable=SC2086
+distil $nets $still $e.init=cloud_pretrain
+without=$(values loss 1)
+# shellcheck disable=SC2086
+distil $nets $still $e.init=cloud_pretrain $pairs $e.attention.weight=1e6
+same "the loss of equal maps" "$(values loss 1)" "$without"
+# shellcheck disable=SC2086
+distil $nets $still $pairs $e.attention.weight=1e6
+true_that "maps of others differ" test "$(values loss 1)" != "$without"
+# what is saved is the student alone, and two epochs and two more are four
+hint="$e.fitnet.student=conv2 $e.fitnet.teacher=conv2 $pairs $e.kd_weight=0 data.limit=40"
+# shellcheck disable=SC2086
+distil $nets $hint $e.epochs=3
+whole=$(sha256sum <"$task/output/edge_kd/model.safetensors")
+expect 0 model info "$task/output/edge_kd/model.safetensors"
+said out 105866
+unsaid out regressor
+rm -rf "$task/output"
+# shellcheck disable=SC2086
+distil $nets $hint $e.epochs=2
+# shellcheck disable=SC2086
+distil $nets $hint $e.epochs=3
+said err "edge_kd: going on at epoch 3"
+same "two epochs and one more" "$(sha256sum <"$task/output/edge_kd/model.safetensors")" "$whole"
+# the teacher is a part of what the result depends on
+# shellcheck disable=SC2086
+distil $nets $hint $e.epochs=3 stages.cloud_pretrain.epochs=2
+said err "edge_kd is done again: its input cloud_pretrain is another"
+
 # ---- refused before any work
 refused() {
     local key=$1 text=$2 sets=()
@@ -152,4 +184,16 @@ refused $k.teacher_weights "has no effect with" $k.teacher_weights=entropy
 refused $k.teacher_weights "set teacher_weights: mean_logits" $sets "$k.teacher=[cloud_pretrain, other]" $e.kd_loss=dkd
 refused $e.init_matching "has no effect without init" $e.init_matching=true
 refused $e.init "the stage trains mnist_student" $e.init=cloud_pretrain $e.model=mnist_student
+# shellcheck disable=SC2086
+refused $e.fitnet.student "the network of the student has no layer \"conv3\"" $nets $e.fitnet.student=conv3 \
+    $e.fitnet.teacher=conv2
+# shellcheck disable=SC2086
+refused $e.fitnet "layer conv1 of the student is (16, 28, 28), layer conv2 of the teacher (32, 14, 14)" $nets \
+    $e.fitnet.student=conv1 $e.fitnet.teacher=conv2
+# shellcheck disable=SC2086
+refused $e.attention "maps of equal height and width are needed" $nets $e.attention.student=fc1 $e.attention.teacher=fc1
+# shellcheck disable=SC2086
+refused $e.attention.teacher "names 1 layers, student names 2" $nets "$e.attention.student=[conv1, conv2]" \
+    $e.attention.teacher=conv1
+refused $e.teacher "has no effect without fitnet or attention" $e.teacher=cloud_pretrain
 finish

@@ -41,3 +41,35 @@ static const fst__field curriculum_fields[] = {
                "epochs until it works against the student with its whole strength"),
 };
 const fst__schema fst__curriculum_schema = FST__SCHEMA(struct curriculum_section, curriculum_fields);
+
+static const fst__field fitnet_fields[] = {
+    FST__F_STRING(struct fitnet_section, student, NULL,
+                  "layer of the student, as `fedstill model info` names it, or the beginning of such names: layer2",
+                  .required = true),
+    FST__F_STRING(struct fitnet_section, teacher, NULL, "layer of the teacher, with as many positions",
+                  .required = true),
+    FST__F_ABOVE(struct fitnet_section, weight, 0, 1e9, "100", "of the mean squared difference"),
+};
+const fst__schema fst__fitnet_schema = FST__SCHEMA(struct fitnet_section, fitnet_fields);
+
+static const fst__field attention_fields[] = {
+    FST__F_STRINGS(struct attention_section, student, student_count, FST__ATTENTION_LAYERS, NULL,
+                   "layers of the student, as in fitnet", .required = true),
+    FST__F_STRINGS(struct attention_section, teacher, teacher_count, FST__ATTENTION_LAYERS, NULL,
+                   "as many layers of the teacher, each with the height and width of the student's", .required = true),
+    FST__F_ABOVE(struct attention_section, weight, 0, 1e9, "1000", "of the mean squared difference of each pair"),
+};
+
+static bool check_attention(const void *object, fst__complaint *c)
+{
+    const struct attention_section *a = object;
+    if (a->student_count == a->teacher_count && a->student_count > 0)
+        return true;
+    c->key = "teacher";
+    snprintf(c->text, sizeof c->text, "names %zu layers, student names %zu: they are compared in pairs",
+             a->teacher_count, a->student_count);
+    return false;
+}
+
+const fst__schema fst__attention_schema =
+    FST__SCHEMA(struct attention_section, attention_fields, .check = check_attention);

@@ -18,6 +18,17 @@ struct curriculum_section {
     double t_start, t_end;
     int64_t over;
 };
-extern const fst__schema fst__ramp_schema, fst__curriculum_schema;
+/* A feature map of the student against one of the teacher's, by the names of layers. */
+struct fitnet_section {
+    char *student, *teacher;
+    double weight;
+};
+enum { FST__ATTENTION_LAYERS = 6 };
+struct attention_section {
+    char **student, **teacher; /* as many of both */
+    size_t student_count, teacher_count;
+    double weight;
+};
+extern const fst__schema fst__ramp_schema, fst__curriculum_schema, fst__fitnet_schema, fst__attention_schema;
 
 #endif

@@ -137,8 +137,11 @@ struct edge_kd_section {
     struct dkd_section dkd;
     bool has_temperature_schedule, has_ce_weight_schedule, has_kd_weight_schedule;
     struct ramp_section temperature_schedule, ce_weight_schedule, kd_weight_schedule;
-    bool has_curriculum;
+    bool has_curriculum, has_fitnet, has_attention;
     struct curriculum_section curriculum;
+    struct fitnet_section fitnet;
+    struct attention_section attention;
+    char *teacher; /* of feature maps: a stage or a file; NULL: cloud_pretrain */
     bool baseline; /* also train a student on hard labels alone */
 };
 

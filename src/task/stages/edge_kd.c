@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "distil_file.h"
+#include "feature_maps.h"
 #include "supervised.h"
 #include "training_file.h"
 
@@ -55,6 +56,14 @@ static const fst__field fields[] = {
                     "the same of ce_weight"),
     FST__F_OPTIONAL(struct edge_kd_section, kd_weight_schedule, has_kd_weight_schedule, &fst__ramp_schema,
                     "the same of kd_weight", .when = {FST__WITH_ANY("kd_weight")}),
+    FST__F_OPTIONAL(struct edge_kd_section, fitnet, has_fitnet, &fst__fitnet_schema,
+                    "a layer of the student learns to be one of the teacher's, through a learnt 1x1 convolution"),
+    FST__F_OPTIONAL(struct edge_kd_section, attention, has_attention, &fst__attention_schema,
+                    "layers of the student learn where those of the teacher are active (attention transfer)"),
+    FST__F_STRING(struct edge_kd_section, teacher, NULL,
+                  "stage or model file whose feature maps fitnet and attention compare with; missing: the stage "
+                  "cloud_pretrain",
+                  .aside = true),
     FST__F_STRING(struct edge_kd_section, soft_labels, NULL,
                   "stage whose soft labels it learns from; missing: the stage cloud_kd", .aside = true,
                   .when = {FST__WITH_ANY("kd_weight")}),
@@ -95,12 +104,23 @@ static bool uses_soft_labels(const struct stage *own)
     return ((const struct edge_kd_section *)own->settings)->kd_weight > 0;
 }
 
+static bool uses_features(const struct stage *own)
+{
+    return fst__learns_features(own->settings);
+}
+
 static const struct stage_ref refs[] = {{.key = "init", .what = FST__LEAVES_MODEL, .file = true},
                                         {.key = "soft_labels",
                                          .what = FST__LEAVES_SOFT_LABELS,
                                          .fallback = "cloud_kd",
                                          .missing = "needs the stage cloud_kd (the soft labels), or kd_weight: 0",
-                                         .wanted = uses_soft_labels}};
+                                         .wanted = uses_soft_labels},
+                                        {.key = "teacher",
+                                         .what = FST__LEAVES_MODEL,
+                                         .file = true,
+                                         .fallback = "cloud_pretrain",
+                                         .missing = "fitnet and attention need a teacher: set teacher: STAGE or FILE",
+                                         .wanted = uses_features}};
 
 /* Do temperature and loss fit the soft labels? */
 static bool soft_complains(const struct stage *own, const struct stage *labels, fst__complaint *c)
@@ -134,6 +154,9 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
     const struct stage *labels = fst__stage_read(own, "soft_labels", 0);
     const char *ramp = follows_accuracy(e);
     (void)all;
+    if (e->teacher && !fst__learns_features(e))
+        return fst__complain(c, own, "teacher",
+                             "has no effect without fitnet or attention; soft labels say whose they are");
     if (e->kd_weight == 0 && e->ce_weight == 0 && !e->has_ce_weight_schedule)
         return fst__complain(c, own, "kd_weight", "ce_weight and kd_weight are both 0: nothing to learn from");
     if (e->ce_weight == 0 && !e->has_ce_weight_schedule && !e->baseline && fst__weighs_classes(&e->training.weights))
@@ -162,6 +185,8 @@ static fst_status check(const struct session *s, const struct step *own, fst_err
 {
     const struct edge_kd_section *e = own->stage->settings;
     fst_status st = fst__training_check(s, own, err);
+    if (!st && fst__learns_features(e))
+        st = fst__features_check(s, own, err);
     if (!st && e->kd_loss == FST_KD_DKD && e->dkd.warmup_epochs > e->training.epochs)
         fst_log(FST_LOG_WARN,
                 "stages.%s.dkd.warmup_epochs: is %lld, and there are %lld epochs: kd_weight never gets to %g",
@@ -177,7 +202,9 @@ static fst_status inputs(const struct session *s, const struct step *own, fst_bu
     fst_status st = fst__add_settings(own, text, err);
     if (!st)
         st = fst__training_inputs(s, own, text, err);
-    return st ? st : fst__add_reads(s, own, "soft_labels", text, err);
+    if (!st)
+        st = fst__add_reads(s, own, "soft_labels", text, err);
+    return st ? st : fst__add_reads(s, own, "teacher", text, err);
 }
 
 static fst_status tell(const struct session *s, const struct step *own, fst_buf *out, fst_error *err)
@@ -230,6 +257,7 @@ static struct lesson student_lesson(const struct step *own, double temperature)
                                 .nckd_weight = e->dkd.beta,
                                 .soft_logits = fst__student_takes_logits(e)},
                        .kd_warmup = e->kd_loss == FST_KD_DKD ? e->dkd.warmup_epochs : 0};
+    l.features = fst__learns_features(e);
     if (e->has_curriculum)
         l.curriculum = &e->curriculum;
     move(&l, MOVES_TEMPERATURE, e->has_temperature_schedule, &e->temperature_schedule, temperature);

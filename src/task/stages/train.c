@@ -7,12 +7,15 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "feature_maps.h"
 #include "session.h"
 
 struct course {
     struct session *s;
     const struct lesson *lesson;
     fst_model *model;
+    struct features features; /* of a lesson that has them: then `state` is theirs */
+    fst_state *state;         /* what is trained: the model's, or one that begins with it */
     fst_trainer *trainer;
     fst_loader *loader;
     fst_optim optim;
@@ -72,8 +75,9 @@ enum { MAX_TENSORS = 11 };
 static size_t course_tensors(struct course *c, fst_tensor *t)
 {
     size_t n = 0;
-    const fst_state *s = &c->model->state, *b = &c->best;
+    const fst_state *s = c->state, *b = &c->best;
     int64_t p = (int64_t)s->param_count, f = (int64_t)s->buffer_count, k = (int64_t)s->counter_count;
+    int64_t best = (int64_t)b->param_count;
     t[n++] = (fst_tensor){"params", FST_F32, FST_SHAPE(p), s->params};
     t[n++] = (fst_tensor){"buffers", FST_F32, FST_SHAPE(f), s->buffers};
     t[n++] = (fst_tensor){"counters", FST_I64, FST_SHAPE(k), s->counters};
@@ -90,7 +94,7 @@ static size_t course_tensors(struct course *c, fst_tensor *t)
             t[n++] = (fst_tensor){"theta.moment2", FST_F32, FST_SHAPE(1), learnt->optim.moment2};
     }
     if (b->params) {
-        t[n++] = (fst_tensor){"best.params", FST_F32, FST_SHAPE(p), b->params};
+        t[n++] = (fst_tensor){"best.params", FST_F32, FST_SHAPE(best), b->params};
         t[n++] = (fst_tensor){"best.buffers", FST_F32, FST_SHAPE(f), b->buffers};
         t[n++] = (fst_tensor){"best.counters", FST_I64, FST_SHAPE(k), b->counters};
     }
@@ -148,7 +152,7 @@ static fst_status save(struct course *c, const char *path, fst_error *err)
     fst_tensor t[MAX_TENSORS];
     fst_checkpoint_writer *w = NULL;
     /* a spoilt state must not take the place of the last good one */
-    fst_status st = fst__state_sound(&c->model->state, err);
+    fst_status st = fst__state_sound(c->state, err);
     if (st)
         return explain(c, st, err);
     st = fst_checkpoint_writer_new(&w, c->lesson->step->resumes, err);
@@ -273,8 +277,12 @@ static fst_status one_step(struct course *c, const fst_batch *b, double rate, fs
                          .learning_rate = rate,
                          .seed = fst__step_seed(c->s, l->step, "dropout", 0),
                          .step = c->optim.steps,
-                         .want_temperature_grad = l->curriculum != NULL};
-    fst_status st = fst_trainer_step(c->trainer, &c->model->state, &c->optim, &in, &r, err);
+                         .want_temperature_grad = l->curriculum != NULL,
+                         .features = c->features.loss,
+                         .feature_count = c->features.count};
+    fst_status st = l->features ? fst__features_ask(&c->features, b->x, b->rows, err) : FST_OK;
+    if (!st)
+        st = fst_trainer_step(c->trainer, c->state, &c->optim, &in, &r, err);
     if (st)
         return explain(c, st, err);
     if (l->curriculum)
@@ -348,6 +356,8 @@ static const char *loss_name(const struct lesson *l, char out[LOSS_NAME])
     else
         snprintf(out, LOSS_NAME, "%s cross entropy%s + %s distillation (%s, temperature %s)", value[MOVES_CE_WEIGHT],
                  smoothed, value[MOVES_KD_WEIGHT], fst_kd_form_name(f->kd_form), value[MOVES_TEMPERATURE]);
+    if (l->features)
+        snprintf(out + strlen(out), LOSS_NAME - strlen(out), " + feature maps");
     return out;
 }
 
@@ -398,9 +408,11 @@ static fst_status close_epoch(struct course *c, fst_error *err)
     double accuracy = (double)c->correct / (double)c->rows, loss = c->loss_sum / (double)c->rows;
     struct score v = FST__NO_SCORE;
     /* kernels can hide a NaN from the loss: max(NaN, 0) may be 0 */
-    fst_status st = fst__state_sound(&c->model->state, err);
+    fst_status st = fst__state_sound(c->state, err);
     if (st)
         return explain(c, st, err);
+    if (c->lesson->features)
+        fst__features_give(&c->features, c->model);
     if (s->data.cloud.validate) {
         st = fst__evaluate(s, c->model->graph, &c->model->state, s->data.train,
                            s->data.cloud.index + s->data.cloud.learn, s->data.cloud.validate, &v, err);
@@ -473,10 +485,15 @@ static fst_status prepare(struct course *c, fst_error *err)
     fst_status st = c->checkpoint && c->last ? FST_OK : fst_fail_memory(err, 256);
     if (!st)
         st = make_weights(c, err);
+    c->state = &c->model->state;
+    if (!st && c->lesson->features) {
+        st = fst__features_open(&c->features, s, c->lesson->step, c->model, (size_t)t->batch_size, err);
+        c->state = &c->features.state;
+    }
     if (!st)
-        st = fst_trainer_new(&c->trainer, c->model->graph, &to, err);
+        st = fst_trainer_new(&c->trainer, c->lesson->features ? c->features.learner : c->model->graph, &to, err);
     if (!st)
-        st = fst_optim_init(&c->optim, &os, c->model->state.param_count, err);
+        st = fst_optim_init(&c->optim, &os, c->state->param_count, err);
     const struct curriculum_section *k = c->lesson->curriculum;
     if (!st && k)
         st = fst_curriculum_init(&c->curriculum, k->t_start, k->t_end, k->over, &os, err);
@@ -493,7 +510,11 @@ static fst_status teach(struct course *c, fst_error *err)
     fst_status st = FST_OK;
     fst_state_randomise(&c->model->state, c->model->graph, fst__step_seed(c->s, c->lesson->step, "init", 0));
     st = fst__start_from(c->s, c->lesson->step, c->model, NULL, err);
+    if (!st && c->lesson->features)
+        fst__features_start(&c->features, c->model, fst__step_seed(c->s, c->lesson->step, "init", 0));
     bool resumed = !st && resume(c);
+    if (resumed && c->lesson->features)
+        fst__features_give(&c->features, c->model);
     c->started = fst_clock_seconds();
     c->saves = fst__saved(c->started);
     if (resumed)
@@ -532,6 +553,7 @@ fst_status fst__train(struct session *s, const struct lesson *l, fst_model *mode
     fst_trainer_free(c.trainer);
     fst_optim_release(&c.optim);
     fst_curriculum_release(&c.curriculum);
+    fst__features_release(&c.features);
     fst_state_release(&c.best);
     fst_free(c.counts);
     fst_free(c.room);
