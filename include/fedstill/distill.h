@@ -99,8 +99,8 @@ FST_MUST FST_API fst_status fst_soft_labels_parse(fst_soft_labels *out, const ch
  * every sample of the subset: rows has source->count entries, FST_SOFT_NONE where the subset does not reach. */
 #define FST_SOFT_NONE UINT32_MAX
 FST_MUST FST_API fst_status fst_soft_labels_bind(const fst_soft_labels *s, const fst_soft_spec *expect,
-                                                 const fst_source *source, const uint32_t *subset,
-                                                 size_t subset_count, uint32_t *rows, fst_error *err);
+                                                 const fst_source *source, const uint32_t *subset, size_t subset_count,
+                                                 uint32_t *rows, fst_error *err);
 /* Writes row `row` as classes floats. */
 FST_API void fst_soft_labels_row(const fst_soft_labels *s, uint32_t row, float *out);
 
@@ -208,8 +208,31 @@ FST_MUST FST_API fst_status fst_dsfl_mean(const float *const *probabilities, siz
                                           float *out, fst_error *err);
 /* value > 0; mean and target may be the same array. FST_E_NUMERIC for a row without mass or with what is no
  * probability. */
-FST_MUST FST_API fst_status fst_dsfl_sharpen(fst_sharpen how, double value, const float *mean, size_t rows,
-                                             int classes, float *target, fst_error *err);
+FST_MUST FST_API fst_status fst_dsfl_sharpen(fst_sharpen how, double value, const float *mean, size_t rows, int classes,
+                                             float *target, fst_error *err);
+
+/*
+ * Compressed federated distillation (CFD; Sattler, Marban, Rischke, Samek, IEEE TNSE 2022): probabilities as whole
+ * levels of `bits` bits, which add up to L = 2^bits - 1 in each row: p_j = level_j / L. With 1 bit a row is the class
+ * of the largest probability. Packed they take ceil(log2 classes) bits a row with 1 bit, else bits (classes - 1): the
+ * last level follows from the others.
+ */
+enum { FST_CFD_MAX_BITS = 16 };
+/* level: rows x classes; the nearest that add up to L. Each p_j L is rounded down, and what is missing goes to those
+ * that lost most, the first of equals. Rows of p have a mass above 0 and nothing below 0. */
+FST_API void fst_cfd_quantise(const float *p, size_t rows, int classes, int bits, uint16_t *level);
+FST_API void fst_cfd_values(const uint16_t *level, size_t rows, int classes, int bits, float *p);
+/*
+ * As bits, the lowest of each byte first, zeros at the end: a mark, then the rows. `known` (NULL: nothing) holds rows
+ * that the reader has too, or zeros where it has none. With mark 1, delta coding, each row that is known begins with a
+ * bit, 0 when it is the same, and only one that differs follows; the writer takes whichever is shorter.
+ */
+FST_API size_t fst_cfd_most_bytes(size_t rows, int classes, int bits); /* that packing can take */
+FST_API size_t fst_cfd_pack(const uint16_t *level, const uint16_t *known, size_t rows, int classes, int bits,
+                            uint8_t *out);
+/* FST_E_FORMAT for bytes that are no such rows, too few or too many; level is undefined then. */
+FST_MUST FST_API fst_status fst_cfd_unpack(const uint8_t *data, size_t len, const uint16_t *known, size_t rows,
+                                           int classes, int bits, uint16_t *level, fst_error *err);
 
 FST_END_DECLS
 

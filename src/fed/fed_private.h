@@ -72,6 +72,11 @@ struct fst__consensus {
     fst_accumulator sum;
     float *mean;   /* rows x classes */
     uint64_t made; /* 1 + the round of mean; 0: there is none */
+    /* NULL, or what becomes of so many rows of the mean before they are shared; set by init's caller. It must not fail
+     * on what `fold` lets in. */
+    fst_status (*shape)(const struct fst__consensus *c, float *row, size_t rows, fst_error *err);
+    float *block; /* block_rows x classes */
+    size_t block_rows;
 };
 FST_MUST fst_status fst__consensus_init(struct fst__consensus *c, const char *name, size_t want, fst_error *err);
 void fst__consensus_release(fst_strategy *s);
@@ -82,7 +87,18 @@ FST_MUST fst_status fst__consensus_aggregate(fst_strategy *s, const fst_work *wo
                                              fst_error *err);
 FST_MUST fst_status fst__consensus_save(const fst_strategy *s, fst_buf *out, fst_error *err);
 FST_MUST fst_status fst__consensus_load(fst_strategy *s, const void *data, size_t len, fst_error *err);
-/* Are the public samples those of the other side? */
+/* Options of strategies of public samples. */
+#define FST__OPTION_PUBLIC_SAMPLES                                                                          \
+    {                                                                                                       \
+        "public_samples", FST_OPTION_WHOLE, .max = 1e9, .help = "public samples that a round draws; 0: all" \
+    }
+#define FST__OPTION_DIGEST_EPOCHS                                                            \
+    {                                                                                        \
+        "digest_epochs", FST_OPTION_WHOLE, .fallback = 1, .min = 1, .max = 1e5,              \
+                                           .help = "epochs of a round on the public samples" \
+    }
+/* Adds the digest of the public samples, and: are they those of the other side? */
+FST_MUST fst_status fst__add_public(const fst_public *p, fst_message *m, fst_error *err);
 FST_MUST fst_status fst__check_public(const fst_public *p, const fst_message *m, fst_error *err);
 
 /* The client's room for public samples; a client half begins with it. release frees it. */
@@ -101,6 +117,8 @@ FST_MUST fst_status fst__public_draw(struct fst__public_half *p, uint64_t round,
 /* Fits c->model to targets (rows x classes) for the drawn samples by `loss`, whose labels are not looked at. */
 FST_MUST fst_status fst__public_fit(struct fst__public_half *p, size_t n, const float *target, const fst_loss *loss,
                                     int64_t epochs, fst_error *err);
+/* Of targets that are probabilities: H(target, softmax(z)). */
+extern const fst_loss fst__fit_probabilities;
 /* The model's logits for the drawn samples, in p->out. */
 FST_MUST fst_status fst__public_logits(struct fst__public_half *p, size_t n, fst_error *err);
 /* Adds p->out as tensor `name`, and the digest. */
@@ -108,6 +126,6 @@ FST_MUST fst_status fst__public_send(struct fst__public_half *p, const char *nam
                                      fst_error *err);
 
 extern const fst_strategy_ops fst__fedavg, fst__fedprox, fst__fedavgm, fst__fedadagrad, fst__fedadam, fst__fedyogi,
-    fst__fedmd, fst__fd;
+    fst__fedmd, fst__fd, fst__dsfl, fst__cfd;
 
 #endif

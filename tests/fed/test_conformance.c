@@ -28,6 +28,10 @@ static const struct test_case {
     {"fedmd", {{"transfer_epochs", 1}}},
     {"fedmd", {{"public_samples", 5}, {"digest_epochs", 2}}},
     {"fd", {{"gamma", 0.5}}},
+    {"dsfl", {{0}}},
+    {"dsfl", {{"public_samples", 5}, {"sharpen", 1}}},
+    {"cfd", {{0}}},
+    {"cfd", {{"public_samples", 5}, {"up_bits", 3}, {"down_bits", 7}}},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 enum {

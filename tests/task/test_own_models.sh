@@ -24,7 +24,7 @@ go() { # STRATEGY OUTPUT OPTION...
     expect 0 run "$task" --threads 1 --set stages.federated_train.strategy="$strategy" --output "$output" "$@"
 }
 
-for strategy in fedmd fd; do
+for strategy in fedmd fd dsfl cfd; do
     go $strategy "$folder/$strategy" --workers 1
     models "$folder/$strategy" >"$folder/want"
     same "$strategy: models" "$(wc -l <"$folder/want")" 4
@@ -44,7 +44,7 @@ said out "of 30 samples"
 # ---- refusals, before any work
 expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=fedavg
 said err "clients.models: not all clients have the network fedgen_mnist of stages.federated_train, whose strategy fedavg"
-said err "fedmd, fd"
+said err "fedmd, fd, dsfl, cfd"
 expect 2 run "$task" --output "$folder/none" --set data.public=0
 said err "fedmd needs public samples: set data.public"
 expect 2 run "$task" --output "$folder/none" --set clients.models='[5 fedgen_mnist]'

@@ -9,6 +9,8 @@
 
 #include "fed_private.h"
 
+enum { BLOCK = 1024 };
+
 /* ---- the server's half ---- */
 
 fst_status fst__consensus_init(struct fst__consensus *c, const char *name, size_t want, fst_error *err)
@@ -22,7 +24,10 @@ fst_status fst__consensus_init(struct fst__consensus *c, const char *name, size_
         return fst_fail(err, FST_E_ARGUMENT, "strategy %s: %d classes", c->base.ops->name, c->base.env.classes);
     size_t n = c->rows * c->classes;
     fst_status st = fst_accumulator_init(&c->sum, n, err);
-    if (!st && !(c->mean = fst_calloc(n, sizeof *c->mean)))
+    c->block_rows = c->classes < BLOCK ? BLOCK / c->classes : 1;
+    c->mean = fst_calloc(n, sizeof *c->mean);
+    c->block = fst_calloc(c->block_rows * c->classes, sizeof *c->block);
+    if (!st && (!c->mean || !c->block))
         st = fst_fail_memory(err, n * sizeof *c->mean);
     return st;
 }
@@ -32,6 +37,7 @@ void fst__consensus_release(fst_strategy *s)
     struct fst__consensus *c = (struct fst__consensus *)s;
     fst_accumulator_release(&c->sum);
     fst_free(c->mean);
+    fst_free(c->block);
 }
 
 void fst__consensus_begin(fst_strategy *s, uint64_t round)
@@ -40,7 +46,7 @@ void fst__consensus_begin(fst_strategy *s, uint64_t round)
     fst_accumulator_clear(&((struct fst__consensus *)s)->sum);
 }
 
-static fst_status add_digest(const fst_public *p, fst_message *m, fst_error *err)
+fst_status fst__add_public(const fst_public *p, fst_message *m, fst_error *err)
 {
     return fst_message_add(m, "public", FST_U64, FST_SHAPE(2), &p->digest, err);
 }
@@ -60,7 +66,7 @@ fst_status fst__consensus_down(const fst_strategy *s, uint32_t client, fst_messa
     (void)client;
     fst_message_name(m, c->name);
     m->base = c->made;
-    fst_status st = add_digest(s->env.pub, m, err);
+    fst_status st = fst__add_public(s->env.pub, m, err);
     if (!st && c->made)
         st = fst_message_add(m, c->name, FST_F32, FST_SHAPE((int64_t)c->rows, (int64_t)c->classes), c->mean, err);
     return st;
@@ -76,21 +82,21 @@ fst_status fst__consensus_fold(fst_strategy *s, const fst_message *m, fst_error 
     return st ? st : fst_accumulator_add(&c->sum, x, 1, err);
 }
 
-enum { BLOCK = 1024 };
-
 fst_status fst__consensus_aggregate(fst_strategy *s, const fst_work *work, fst_aggregate_stats *stats, fst_error *err)
 {
     struct fst__consensus *c = (struct fst__consensus *)s;
-    float mean[BLOCK];
     double lane[FST__LANES] = {0};
     (void)work;
-    for (size_t at = 0; at < c->sum.count; at += BLOCK) {
-        size_t n = c->sum.count - at < BLOCK ? c->sum.count - at : BLOCK;
-        fst_status st = fst_accumulator_mean_range(&c->sum, at, n, mean, err);
+    for (size_t row = 0; row < c->rows; row += c->block_rows) {
+        size_t rows = c->rows - row < c->block_rows ? c->rows - row : c->block_rows;
+        size_t at = row * c->classes, n = rows * c->classes;
+        fst_status st = fst_accumulator_mean_range(&c->sum, at, n, c->block, err);
+        if (!st && c->shape)
+            st = c->shape(c, c->block, rows, err);
         if (st)
             return st; /* only ever at the first block */
-        fst__add_squares(lane, mean, c->mean + at, n);
-        memcpy(c->mean + at, mean, n * sizeof *mean);
+        fst__add_squares(lane, c->block, c->mean + at, n);
+        memcpy(c->mean + at, c->block, n * sizeof *c->block);
     }
     /* of other samples than before it means nothing */
     stats->update_norm = c->rows == s->env.pub->count ? sqrt(fst__sum_lanes(lane)) : NAN;
@@ -128,6 +134,8 @@ fst_status fst__consensus_load(fst_strategy *s, const void *data, size_t len, fs
 }
 
 /* ---- the client's half ---- */
+
+const fst_loss fst__fit_probabilities = {.kd_weight = 1, .temperature = 1, .kd_form = FST_KD_CROSS_ENTROPY};
 
 void fst__public_release(fst_client_half *h)
 {
@@ -222,7 +230,7 @@ fst_status fst__public_logits(struct fst__public_half *p, size_t n, fst_error *e
 fst_status fst__public_send(struct fst__public_half *p, const char *name, size_t n, fst_message *up, fst_error *err)
 {
     fst_message_name(up, name);
-    fst_status st = add_digest(p->base.env->pub, up, err);
+    fst_status st = fst__add_public(p->base.env->pub, up, err);
     return st ? st
               : fst_message_add(up, name, FST_F32, FST_SHAPE((int64_t)n, (int64_t)p->base.env->classes), p->out, err);
 }

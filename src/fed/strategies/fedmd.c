@@ -7,10 +7,8 @@
 
 enum { PUBLIC_SAMPLES, DIGEST_EPOCHS, TRANSFER_EPOCHS };
 static const fst_option options[] = {
-    [PUBLIC_SAMPLES] = {"public_samples", FST_OPTION_WHOLE, .max = 1e9,
-                        .help = "public samples that a round draws; 0: all"},
-    [DIGEST_EPOCHS] = {"digest_epochs", FST_OPTION_WHOLE, .fallback = 1, .min = 1, .max = 1e5,
-                       .help = "epochs of a round on the public samples"},
+    [PUBLIC_SAMPLES] = FST__OPTION_PUBLIC_SAMPLES,
+    [DIGEST_EPOCHS] = FST__OPTION_DIGEST_EPOCHS,
     [TRANSFER_EPOCHS] = {"transfer_epochs", FST_OPTION_WHOLE, .max = 1e5,
                          .help = "epochs on all public samples with their labels before a client's first round"},
     {0},

@@ -1,0 +1,195 @@
+#!/usr/bin/python3
+"""Whole small runs of the strategies that share knowledge, computed a second time in float64 with numpy alone.
+
+Nothing of fedstill is called: networks, losses, gradients and the papers' equations are written out here. All batches
+are whole sets, so that no random stream is needed.
+
+    /usr/bin/python3 tests/fed/knowledge/knowledge.py
+
+writes tests/fed/knowledge/knowledge.safetensors: the samples, who has which, every client's first weights and, for each
+run of RUNS, "RUN.K", the weights of client K after the last round. tests/fed/test_knowledge.c repeats the runs with
+fedstill and compares.
+"""
+import json
+import os
+import struct
+
+import numpy as np
+
+FEATURES, HIDDEN, CLASSES, ROUNDS = 6, 8, 4, 4
+SIZES, PUBLIC = [9, 14, 20, 11], 16
+CLIENTS = len(SIZES)
+RATE, MOMENTUM, LOCAL_EPOCHS, DIGEST_EPOCHS = 0.2, 0.5, 3, 2
+
+
+# ---- networks: odd clients have a hidden layer ----
+
+def layers(k):
+    return [(FEATURES, HIDDEN), (HIDDEN, CLASSES)] if k % 2 else [(FEATURES, CLASSES)]
+
+
+def unflatten(k, w):
+    out, at = [], 0
+    for fan_in, fan_out in layers(k):
+        weight = w[at:at + fan_in * fan_out].reshape(fan_out, fan_in)
+        at += fan_in * fan_out
+        out.append((weight, w[at:at + fan_out]))
+        at += fan_out
+    return out
+
+
+def forward(k, w, x):
+    kept = []
+    for i, (weight, bias) in enumerate(unflatten(k, w)):
+        x = np.maximum(x, 0) if i else x
+        kept.append(x)
+        x = x @ weight.T + bias
+    return x, kept
+
+
+def backward(k, w, kept, grad):
+    parts = []
+    net = unflatten(k, w)
+    for i in reversed(range(len(net))):
+        parts = [(grad.T @ kept[i]).ravel(), grad.sum(0)] + parts
+        grad = (grad @ net[i][0]) * (kept[i] > 0)
+    return np.concatenate(parts)
+
+
+def softmax(z):
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def train(k, w, x, epochs, slope):
+    """SGD over the whole set; slope(z) is the loss's gradient by the logits."""
+    m = None
+    for _ in range(epochs):
+        z, kept = forward(k, w, x)
+        g = backward(k, w, kept, slope(z))
+        m = g if m is None else MOMENTUM * m + g
+        w = w - RATE * m
+    return w
+
+
+def cross_entropy(q):
+    """With targets q; rows of any mass."""
+    return lambda z: (q.sum(1, keepdims=True) * softmax(z) - q) / len(q)
+
+
+# ---- strategies ----
+
+def quantise(p, bits):
+    most = 2 ** bits - 1
+    level = np.floor(p * most)
+    for row, l in zip(p * most, level):
+        for j in np.argsort(-(row - l), kind="stable")[:int(most - l.sum())]:
+            l[j] += 1
+    return level / most
+
+
+def era(temperature):
+    return lambda p: softmax(p / temperature)
+
+
+def enhanced(beta):
+    return lambda p: p ** beta / (p ** beta).sum(1, keepdims=True)
+
+
+def consensus(fit, say, share):
+    """Clients fit what is shared by `fit`, train, and `say` something of the public logits; its mean is shared."""
+    def run(d):
+        w, shared = list(d["first"]), None
+        for _ in range(ROUNDS):
+            said = []
+            for k in range(CLIENTS):
+                if shared is not None:
+                    w[k] = train(k, w[k], d["public"], DIGEST_EPOCHS, fit(shared))
+                w[k] = train(k, w[k], d["x"][k], LOCAL_EPOCHS, cross_entropy(np.eye(CLASSES)[d["y"][k]]))
+                said.append(say(forward(k, w[k], d["public"])[0]))
+            shared = share(np.mean(said, 0))
+        return w
+    return run
+
+
+def fd(gamma):
+    def run(d):
+        w, means = list(d["first"]), None
+        for _ in range(ROUNDS):
+            said = []
+            for k in range(CLIENTS):
+                q = np.eye(CLASSES)[d["y"][k]]
+                if means is not None:
+                    others = np.zeros((CLASSES, CLASSES))
+                    for label in range(CLASSES):
+                        rows = [means[j][label] for j in range(CLIENTS) if j != k and label in means[j]]
+                        if rows:
+                            others[label] = np.mean(rows, 0)
+                    q = q + gamma * others[d["y"][k]]
+                w[k] = train(k, w[k], d["x"][k], LOCAL_EPOCHS, cross_entropy(q))
+                p = softmax(forward(k, w[k], d["x"][k])[0])
+                said.append({label: p[d["y"][k] == label].mean(0) for label in np.unique(d["y"][k])})
+            means = said
+        return w
+    return run
+
+
+def same(x):
+    return x
+
+
+RUNS = {
+    "alone": consensus(lambda q: lambda z: 0 * z, same, same),
+    "fedmd": consensus(lambda q: lambda z: np.sign(z - q) / z.size, same, same),
+    "fd": fd(0.5),
+    "dsfl_era": consensus(cross_entropy, softmax, era(0.1)),
+    "dsfl_enhanced_era": consensus(cross_entropy, softmax, enhanced(3)),
+    "dsfl_none": consensus(cross_entropy, softmax, same),
+    "cfd_1": consensus(cross_entropy, lambda z: quantise(softmax(z), 1), lambda p: quantise(p, 1)),
+    "cfd_3_5": consensus(cross_entropy, lambda z: quantise(softmax(z), 3), lambda p: quantise(p, 5)),
+}
+
+
+# ---- data and file ----
+
+def data():
+    r = np.random.default_rng(11)
+    owner = np.repeat(np.arange(CLIENTS + 1), SIZES + [PUBLIC])  # the last owner: everybody
+    y = r.integers(0, CLASSES, len(owner))
+    y[(owner == 0) & (y == 3)] = 1  # labels that not everybody has
+    y[(owner != 2) & (y == 2)] = 0
+    x = (r.normal(size=(len(owner), FEATURES)) + 1.5 * np.eye(CLASSES, FEATURES)[y]).astype(np.float32)
+    first = []
+    for k in range(CLIENTS):
+        n = sum((i + 1) * o for i, o in layers(k))
+        first.append(r.normal(scale=0.4, size=n).astype(np.float32))
+    return x, y.astype(np.int32), owner.astype(np.int32), first
+
+
+def write(path, tensors):
+    kinds = {"float32": "F32", "float64": "F64", "int32": "I32"}
+    header, at = {}, 0
+    for name, a in tensors.items():
+        header[name] = {"dtype": kinds[str(a.dtype)], "shape": list(a.shape), "data_offsets": [at, at + a.nbytes]}
+        at += a.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + b"".join(a.tobytes() for a in tensors.values()))
+
+
+def main():
+    x, y, owner, first = data()
+    d = {"x": [x[owner == k].astype(float) for k in range(CLIENTS)], "y": [y[owner == k] for k in range(CLIENTS)],
+         "public": x[owner == CLIENTS].astype(float), "first": [w.astype(float) for w in first]}
+    out = {}
+    for name, run in RUNS.items():  # doubles first: they stay aligned
+        for k, w in enumerate(run(d)):
+            out[f"{name}.{k}"] = w
+    out.update({"x": x, "y": y, "owner": owner})
+    out.update({f"first.{k}": w for k, w in enumerate(first)})
+    write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "knowledge.safetensors"), out)
+
+
+if __name__ == "__main__":
+    main()

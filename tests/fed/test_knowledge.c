@@ -1,0 +1,329 @@
+/* Whole small runs of strategies that share knowledge, against the same runs computed in float64 by
+ * knowledge/knowledge.py, which knows nothing of this code: every client's weights after the last round agree within
+ * 1e-5 of their length. Then what dsfl and cfd refuse, and what cfd costs on the wire. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "fedstill/fed.h"
+
+enum { CLIENTS = 4, FEATURES = 6, HIDDEN = 8, CLASSES = 4, PUBLIC = 16, SAMPLES = 70, ROUNDS = 4, SETTINGS = 4 };
+#define TOLERANCE 1e-5
+
+struct run {
+    const char *name, *strategy;
+    fst_setting setting[SETTINGS];
+};
+
+static const struct run runs[] = {
+    {"fedmd", "fedmd", {{"digest_epochs", 2}}},
+    {"fd", "fd", {{"gamma", 0.5}}},
+    {"dsfl_era", "dsfl", {{"digest_epochs", 2}}},
+    {"dsfl_enhanced_era", "dsfl", {{"digest_epochs", 2}, {"sharpen", 1}, {"sharpen_beta", 3}}},
+    {"dsfl_none", "dsfl", {{"digest_epochs", 2}, {"sharpen", 2}}},
+    {"cfd_1", "cfd", {{"digest_epochs", 2}}},
+    {"cfd_3_5", "cfd", {{"digest_epochs", 2}, {"up_bits", 3}, {"down_bits", 5}}},
+};
+enum { RUNS = sizeof runs / sizeof *runs };
+
+/* What the script wrote, and the two networks. */
+struct world {
+    fst_buf bytes;
+    fst_safetensors *file;
+    fst_source *source;
+    fst_graph *network[2];
+    uint32_t index[CLIENTS + 1][SAMPLES];
+    size_t count[CLIENTS + 1];
+    fst_public pub;
+    fst_fed_view first[CLIENTS];
+    fst_virtual *clients;
+    fst_strategy *strategy;
+    uint64_t up[ROUNDS], down[ROUNDS];
+};
+
+static void ok(fst_status s, const fst_error *e)
+{
+    if (s)
+        fail_msg("%s", e->message);
+}
+
+static const void *expected(const struct world *w, const char *name, size_t k)
+{
+    char full[80];
+    size_t i = 0;
+    if (k < CLIENTS)
+        snprintf(full, sizeof full, "%s.%zu", name, k);
+    else
+        snprintf(full, sizeof full, "%s", name);
+    if (!fst_safetensors_find(w->file, full, &i))
+        fail_msg("knowledge.safetensors has no %s: run tests/fed/knowledge/knowledge.py", full);
+    return fst_safetensors_data(w->file, i);
+}
+
+static fst_graph *network(bool hidden)
+{
+    fst_graph *g = NULL;
+    fst_error err;
+    ok(fst_graph_new(&g, &err), &err);
+    fst_value x = fst_graph_input(g, &FST_SHAPE(FEATURES));
+    if (hidden)
+        x = fst_graph_relu(g, fst_graph_linear(g, x, "a", HIDDEN, true));
+    ok(fst_graph_finish(g, fst_graph_linear(g, x, "b", CLASSES, true), &err), &err);
+    return g;
+}
+
+static int set_up(void **state)
+{
+    static struct world w;
+    char path[4096];
+    fst_error err;
+    const char *root = getenv("FEDSTILL_SOURCE");
+    snprintf(path, sizeof path, "%s/tests/fed/knowledge/knowledge.safetensors", root ? root : "../..");
+    ok(fst_file_read(path, 1 << 20, &w.bytes, &err), &err);
+    ok(fst_safetensors_open_memory(&w.file, path, w.bytes.data, w.bytes.len, &err), &err);
+    const int32_t *owner = expected(&w, "owner", CLIENTS);
+    ok(fst_source_from_memory(&w.source, "knowledge", FST_F32, &FST_SHAPE(FEATURES), SAMPLES,
+                              expected(&w, "x", CLIENTS), expected(&w, "y", CLIENTS), CLASSES, &err),
+       &err);
+    for (uint32_t i = 0; i < SAMPLES; i++)
+        w.index[owner[i]][w.count[owner[i]]++] = i;
+    assert_int_equal(w.count[CLIENTS], PUBLIC);
+    ok(fst_public_init(&w.pub, w.source, w.index[CLIENTS], PUBLIC, &(fst_transform){0}, &err), &err);
+    for (size_t k = 0; k < CLIENTS; k++) {
+        if (k < 2)
+            w.network[k] = network(k == 1);
+        w.first[k] = (fst_fed_view){.params = expected(&w, "first", k), .size = fst_graph_fed_size(w.network[k % 2])};
+    }
+    *state = &w;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct world *w = *state;
+    fst_public_release(&w->pub);
+    fst_source_close(w->source);
+    fst_safetensors_free(w->file);
+    fst_buf_release(&w->bytes);
+    fst_graph_free(w->network[0]);
+    fst_graph_free(w->network[1]);
+    return 0;
+}
+
+static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_env *out, fst_error *err)
+{
+    struct world *w = ctx;
+    (void)worker, (void)err;
+    *out = (fst_client_env){.seed = 1,
+                            .stream = "knowledge",
+                            .client = client,
+                            .classes = CLASSES,
+                            .graph = w->network[client % 2],
+                            .initial = &w->first[client],
+                            .source = w->source,
+                            .subset = w->index[client],
+                            .count = w->count[client],
+                            .pub = &w->pub,
+                            .plan = {.epochs = 3,
+                                     .batch_size = 32, /* all of them */
+                                     .compute = {.backend = "reference"},
+                                     .optim = {.learning_rate = 0.2, .momentum = 0.5}}};
+    return FST_OK;
+}
+
+static size_t settings_of(const struct run *r)
+{
+    size_t n = 0;
+    while (n < SETTINGS && r->setting[n].name)
+        n++;
+    return n;
+}
+
+static void settle(void *ctx, const fst_round_report *report)
+{
+    struct world *w = ctx;
+    fst_virtual_settle(w->clients, report);
+    w->up[report->round] = report->bytes_up;
+    w->down[report->round] = report->bytes_down;
+}
+
+static fst_status work(void *ctx, int worker, const fst_message *down, fst_message *up, fst_error *err)
+{
+    return fst_virtual_work(((struct world *)ctx)->clients, worker, down, up, err);
+}
+
+static void open_strategy(struct world *w, const struct run *r)
+{
+    const fst_strategy_ops *ops = NULL;
+    fst_error err;
+    ok(fst_strategy_of(&ops, r->strategy, &err), &err);
+    const fst_server_env env = {.seed = 1, .clients = CLIENTS, .classes = CLASSES, .pub = &w->pub};
+    const fst_virtual_spec vs = {.ops = ops,
+                                 .settings = r->setting,
+                                 .nsettings = settings_of(r),
+                                 .clients = CLIENTS,
+                                 .workers = 1,
+                                 .ctx = w,
+                                 .env = client_env};
+    ok(fst_strategy_new(&w->strategy, ops, r->setting, settings_of(r), &env, &err), &err);
+    ok(fst_virtual_new(&w->clients, &vs, &err), &err);
+}
+
+static void close_strategy(struct world *w)
+{
+    fst_virtual_free(w->clients);
+    fst_strategy_free(w->strategy);
+}
+
+static void play(struct world *w, const struct run *r)
+{
+    fst_error err;
+    open_strategy(w, r);
+    fst_simulate_spec spec = {.seed = 1,
+                              .clients = CLIENTS,
+                              .rounds = ROUNDS,
+                              .workers = 1,
+                              .strategy = w->strategy,
+                              .ctx = w,
+                              .work = work,
+                              .settle = settle};
+    ok(fst_simulate(&spec, &err), &err);
+}
+
+static double distance(const double *a, const float *b, const double *c, size_t n)
+{
+    double off = 0;
+    for (size_t i = 0; i < n; i++)
+        off += pow(a[i] - (b ? (double)b[i] : c[i]), 2);
+    return sqrt(off);
+}
+
+static void test_against_numpy(void **state)
+{
+    struct world *w = *state;
+    for (size_t i = 0; i < RUNS; i++) {
+        double most = 0;
+        play(w, &runs[i]);
+        for (uint32_t k = 0; k < CLIENTS; k++) {
+            const double *want = expected(w, runs[i].name, k), zero[100] = {0};
+            fst_fed_view v;
+            fst_error err;
+            size_t len;
+            const void *kept = fst_virtual_kept(w->clients, k, &len);
+            ok(fst_client_model(kept, len, w->first[k].size, &v, &err), &err);
+            double off = distance(want, v.params, NULL, v.size.params);
+            off /= distance(want, NULL, zero, v.size.params);
+            most = off > most ? off : most;
+        }
+        print_message("%-20s off by %.1e of its length\n", runs[i].name, most);
+        assert_true(most < TOLERANCE);
+        close_strategy(w);
+    }
+}
+
+/* The runs are told apart: otherwise a strategy that shares nothing, or another's, would pass. */
+static void test_runs_differ(void **state)
+{
+    struct world *w = *state;
+    for (size_t i = 0; i < RUNS; i++)
+        for (uint32_t k = 0; k < CLIENTS; k++) {
+            size_t n = w->first[k].size.params;
+            const double *its = expected(w, runs[i].name, k);
+            assert_true(distance(its, NULL, expected(w, "alone", k), n) > 100 * TOLERANCE);
+            for (size_t j = 0; j < i; j++)
+                assert_true(distance(its, NULL, expected(w, runs[j].name, k), n) > 100 * TOLERANCE);
+        }
+}
+
+/* ---- what it costs ---- */
+
+/* 16 samples of 4 classes: 256 bytes as floats; 2 bits each and one in front as votes. Beside them, the digest. */
+static void test_bytes(void **state)
+{
+    struct world *w = *state;
+    enum { DIGEST = 16, FLOATS = PUBLIC * CLASSES * 4, VOTES = (1 + 2 * PUBLIC + 7) / 8 };
+    play(w, &runs[2]);
+    assert_int_equal(w->up[3], CLIENTS * (DIGEST + FLOATS));
+    assert_int_equal(w->down[3], CLIENTS * (DIGEST + FLOATS));
+    close_strategy(w);
+    play(w, &runs[5]);
+    assert_int_equal(w->down[0], CLIENTS * DIGEST);
+    assert_int_equal(w->up[0], CLIENTS * (DIGEST + VOTES)); /* nothing is known yet */
+    for (int r = 1; r < ROUNDS; r++) {
+        assert_int_equal(w->down[r], CLIENTS * (DIGEST + VOTES));
+        assert_true(w->up[r] <= CLIENTS * (DIGEST + VOTES));
+    }
+    assert_true(w->up[3] < CLIENTS * (DIGEST + VOTES)); /* most votes are those of the last round */
+    close_strategy(w);
+}
+
+/* ---- refusals ---- */
+
+struct wrong {
+    const char *strategy, *tensor, *says;
+    fst_status status;
+    fst_dtype dtype;
+    fst_shape shape;
+    const void *data;
+};
+
+static void test_refused(void **state)
+{
+    struct world *w = *state;
+    static float p[PUBLIC * CLASSES], nan[PUBLIC * CLASSES], heavy[PUBLIC * CLASSES];
+    static const uint8_t votes[6], rest[5] = {0, 0, 0, 0, 0xfe}, threes[5] = {0xfe, 0xff, 0xff, 0xff, 1};
+    for (int i = 0; i < PUBLIC * CLASSES; i++)
+        p[i] = nan[i] = heavy[i] = 0.25f;
+    nan[PUBLIC * CLASSES - 1] = NAN;
+    heavy[PUBLIC * CLASSES - 1] = 0.5f;
+    const struct wrong cases[] = {
+        {"dsfl", "probabilities", NULL, FST_OK, FST_F32, FST_SHAPE(PUBLIC, CLASSES), p},
+        {"dsfl", "probabilities", "row 15, class 3: nan is no probability", FST_E_NUMERIC, FST_F32,
+         FST_SHAPE(PUBLIC, CLASSES), nan},
+        {"dsfl", "probabilities", "row 15: the probabilities add up to 1.25", FST_E_NUMERIC, FST_F32,
+         FST_SHAPE(PUBLIC, CLASSES), heavy},
+        {"dsfl", "probabilities", NULL, FST_E_MISMATCH, FST_F32, FST_SHAPE(CLASSES, PUBLIC), p},
+        {"dsfl", "logits", "probabilities", FST_E_MISMATCH, FST_F32, FST_SHAPE(PUBLIC, CLASSES), p},
+        {"cfd", "labels", NULL, FST_OK, FST_U8, FST_SHAPE(5), votes},
+        {"cfd", "labels", NULL, FST_OK, FST_U8, FST_SHAPE(5), threes},
+        {"cfd", "labels", "too few", FST_E_MISMATCH, FST_U8, FST_SHAPE(4), votes},
+        {"cfd", "labels", "at most 5", FST_E_MISMATCH, FST_U8, FST_SHAPE(6), votes},
+        {"cfd", "labels", "after the last row", FST_E_MISMATCH, FST_U8, FST_SHAPE(5), rest},
+        {"cfd", "labels", "of bytes", FST_E_MISMATCH, FST_F32, FST_SHAPE(1), p},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct wrong *c = &cases[i];
+        const struct run r = {"", c->strategy, {{0}}};
+        fst_message m = fst_message_of(c->tensor), other;
+        fst_error err = {0};
+        open_strategy(w, &r);
+        fst_strategy_begin(w->strategy, 0);
+        m.samples = 5;
+        ok(fst_message_add(&m, c->tensor, c->dtype, c->shape, c->data, &err), &err);
+        other = m;
+        ok(fst_message_add(&m, "public", FST_U64, FST_SHAPE(2), &w->pub.digest, &err), &err);
+        fst_status st = fst_strategy_fold(w->strategy, &m, &err);
+        if (st != c->status || (st && c->says && !strstr(err.message, c->says)))
+            fail_msg("case %zu: %d %s", i, (int)st, err.message);
+        ok(fst_message_add(&other, "public", FST_U64, FST_SHAPE(2), (uint64_t[]){1, 2}, &err), &err);
+        assert_int_equal(fst_strategy_fold(w->strategy, &other, &err), FST_E_MISMATCH); /* other public samples */
+        m.base = 1;
+        if (!strcmp(c->strategy, "cfd"))
+            assert_int_equal(fst_strategy_fold(w->strategy, &m, &err), FST_E_MISMATCH);
+        assert_int_equal(w->strategy->updates, st ? 0 : 1);
+        close_strategy(w);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_numpy), cmocka_unit_test(test_runs_differ),
+                                       cmocka_unit_test(test_bytes), cmocka_unit_test(test_refused)};
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
