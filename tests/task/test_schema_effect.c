@@ -175,6 +175,7 @@ static void test_task_file_tables(void **state)
 {
     (void)state;
     fst_error err = {0};
+    assert_null(fst__strategy_options_clash()); /* options of one name are one field */
     if (fst__schema_verify(&fst__task_schema, &err))
         fail_msg("%s", err.message);
 }

@@ -174,6 +174,26 @@ fst_status fst__strategy_inputs(const struct strategy_settings *s, const fst_str
     return st;
 }
 
+fst_status fst__strategy_reference(fst_buf *out, fst_error *err)
+{
+    fst_status st =
+        fst_buf_printf(out, err,
+                       "## Strategies\n\nWhat the stage's `strategy` may be. There is no secure aggregation: "
+                       "the server sees each client's updates.\n\n"
+                       "| strategy | what it does | clients' models | needs | what the server can learn |\n"
+                       "|---|---|---|---|---|\n");
+    for (size_t i = 0; !st && fst_strategy_at(i); i++) {
+        const fst_strategy_ops *s = fst_strategy_at(i);
+        st = fst_buf_printf(out, err, "| `%s` | %s | %s | %s | %s |\n", s->name, s->summary,
+                            s->flags & FST_SAME_MODEL ? "one for all" : "each its own",
+                            s->flags & FST_PUBLIC_DATA   ? "`data.public`"
+                            : s->flags & FST_ALL_UPDATES ? "memory for all updates of a round"
+                                                         : "",
+                            s->leaks);
+    }
+    return st;
+}
+
 static bool same(const fst_option *a, const fst_option *b)
 {
     return a->type == b->type && a->fallback == b->fallback && a->min == b->min && a->max == b->max &&

@@ -31,6 +31,8 @@ size_t fst__strategy_settings(const struct strategy_settings *s, const fst_strat
 /* Appends what a stage's result depends on besides the fields that fst__schema_json writes: "gamma=1", a line each. */
 FST_MUST fst_status fst__strategy_inputs(const struct strategy_settings *s, const fst_strategy_ops *ops, fst_buf *text,
                                          fst_error *err);
+/* A table of all strategies in Markdown: what they do, what they need, what the server can learn. */
+FST_MUST fst_status fst__strategy_reference(fst_buf *out, fst_error *err);
 /* NULL, or the option that two strategies describe differently, for tests. */
 const char *fst__strategy_options_clash(void);
 

@@ -311,5 +311,6 @@ fst_status fst_task_dump(const fst_task *t, fst_buf *out, fst_error *err)
 
 fst_status fst_task_reference(fst_buf *out, fst_error *err)
 {
-    return fst__schema_reference(&fst__task_schema, "Task file", 1, out, err);
+    fst_status st = fst__schema_reference(&fst__task_schema, "Task file", 1, out, err);
+    return st ? st : fst__strategy_reference(out, err);
 }
