@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Whole small runs of FedMD and FD in float64, written from the papers: tests/fed/make_knowledge.py >tests/fed/knowledge.h
+"""Whole small runs of FedMD and FD in float64, written from the papers: tests/fed/make_fedmd_fd.py >tests/fed/fedmd_fd.h
 
 Three clients with linear networks (4 inputs, 3 classes) of their own, full batches, plain gradient descent. Client 2 is
 lost in the second of three rounds: it stays what it was, and its share is in no mean of that round.
@@ -90,7 +90,7 @@ def fd():
     return models
 
 
-print("/* Made by make_knowledge.py: the clients' models after three rounds, weights, then biases. */")
+print("/* Made by make_fedmd_fd.py: the clients' models after three rounds, weights, then biases. */")
 for name, models in (("fedmd", fedmd()), ("fd", fd())):
     print("static const double expected_%s[3][15] = {" % name)
     for w in models:

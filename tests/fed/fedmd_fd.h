@@ -1,4 +1,4 @@
-/* Made by make_knowledge.py: the clients' models after three rounds, weights, then biases. */
+/* Made by make_fedmd_fd.py: the clients' models after three rounds, weights, then biases. */
 static const double expected_fedmd[3][15] = {
     {1.0594089984514401, 0.25481352816100894, -0.84136058554982074,
      -0.72630690746294169, 0.5371738428081354, 0.84985161191029612,
