@@ -150,6 +150,26 @@ same "two epochs and one more" "$(sha256sum <"$task/output/edge_kd/model.safeten
 distil $nets $hint $e.epochs=3 stages.cloud_pretrain.epochs=2
 said err "edge_kd is done again: its input cloud_pretrain is another"
 
+# ---- peers: with next to no weight they change nothing, else they do
+peers="$e.online.peers=[mnist_student,logistic_regression]"
+distil $e.kd_weight=0 $e.ce_weight=1
+without=$(model)
+distil "$peers" $e.kd_weight=1e-30 $e.ce_weight=1
+same "peers that nobody listens to" "$(model)" "$without"
+ran edge_kd
+distil "$peers" $e.kd_weight=1 $e.ce_weight=1 $e.epochs=3
+whole=$(model)
+true_that "peers are listened to" test "$whole" != "$without"
+true_that "the loss says so" grep -q "distillation (kl, temperature 1) from 2 peers" "$task/output/events.jsonl"
+same "peers in the events" "$(grep -c '"event": "peer"' "$task/output/events.jsonl")" 12
+distil "$peers" $e.kd_weight=1 $e.ce_weight=1 $e.online.learn=alone
+true_that "peers that learn alone are other teachers" test "$(model)" != "$whole"
+rm -rf "$task/output"
+distil "$peers" $e.kd_weight=1 $e.ce_weight=1 $e.epochs=2
+distil "$peers" $e.kd_weight=1 $e.ce_weight=1 $e.epochs=3
+said err "edge_kd: going on at epoch 3"
+same "two epochs and one more" "$(model)" "$whole"
+
 # ---- refused before any work
 refused() {
     local key=$1 text=$2 sets=()
@@ -196,4 +216,9 @@ refused $e.attention "maps of equal height and width are needed" $nets $e.attent
 refused $e.attention.teacher "names 1 layers, student names 2" $nets "$e.attention.student=[conv1, conv2]" \
     $e.attention.teacher=conv1
 refused $e.teacher "has no effect without fitnet or attention" $e.teacher=cloud_pretrain
+refused $e.online "only with kd_loss kl or cross_entropy" "$peers" $e.kd_loss=dkd
+refused $e.online "has no effect without kd_weight" "$peers" $e.kd_weight=0
+refused $e.online "no_such_network" "$e.online.peers=no_such_network"
+refused $e.soft_labels "has no effect with online" "$peers" $e.soft_labels=cloud_kd
+refused $e.curriculum "has no effect with online" "$peers" $e.curriculum.t_end=5
 finish

@@ -73,3 +73,25 @@ static bool check_attention(const void *object, fst__complaint *c)
 
 const fst__schema fst__attention_schema =
     FST__SCHEMA(struct attention_section, attention_fields, .check = check_attention);
+
+static const char *const peers_learn[] = {"mutual", "alone", NULL};
+
+static const fst__field online_fields[] = {
+    FST__F_STRINGS(struct online_section, peers, peer_count, FST__MAX_PEERS, NULL,
+                   "networks that are trained along with the student, on the same batches; several may be alike",
+                   .required = true),
+    FST__F_ENUM(struct online_section, learn, peers_learn, "mutual",
+                "mutual: each learns as the student does, from the others; alone: from the labels only, a teacher that "
+                "grows with its student"),
+};
+
+static bool check_online(const void *object, fst__complaint *c)
+{
+    if (((const struct online_section *)object)->peer_count > 0)
+        return true;
+    c->key = "peers";
+    snprintf(c->text, sizeof c->text, "is empty: name at least one network");
+    return false;
+}
+
+const fst__schema fst__online_schema = FST__SCHEMA(struct online_section, online_fields, .check = check_online);

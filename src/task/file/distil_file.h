@@ -29,6 +29,14 @@ struct attention_section {
     size_t student_count, teacher_count;
     double weight;
 };
+/* Networks that are trained along with the student, and are its teachers. */
+enum { FST__MAX_PEERS = 7 };
+struct online_section {
+    char **peers; /* networks */
+    size_t peer_count;
+    int learn; /* 0 mutual, 1 alone */
+};
+extern const fst__schema fst__online_schema;
 extern const fst__schema fst__ramp_schema, fst__curriculum_schema, fst__fitnet_schema, fst__attention_schema;
 
 #endif

@@ -137,7 +137,8 @@ struct edge_kd_section {
     struct dkd_section dkd;
     bool has_temperature_schedule, has_ce_weight_schedule, has_kd_weight_schedule;
     struct ramp_section temperature_schedule, ce_weight_schedule, kd_weight_schedule;
-    bool has_curriculum, has_fitnet, has_attention;
+    bool has_curriculum, has_fitnet, has_attention, has_online;
+    struct online_section online;
     struct curriculum_section curriculum;
     struct fitnet_section fitnet;
     struct attention_section attention;

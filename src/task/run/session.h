@@ -182,6 +182,7 @@ struct lesson { /* supervised training of one model */
     bool moves[MOVES];            /* parts of the loss that change over the epochs; `loss` has their last values */
     fst_ramp ramp[MOVES];
     const struct curriculum_section *curriculum; /* the temperature is learnt; NULL: it is not */
+    const struct online_section *online;         /* peers are its teachers (peers.h); NULL: none */
     bool features;                               /* it also learns from its teacher's feature maps (feature_maps.h) */
 };
 fst_status fst__train(struct session *s, const struct lesson *l, fst_model *model, double *seconds, fst_error *err);

@@ -34,7 +34,8 @@ static const fst__schema dkd_schema = FST__SCHEMA(struct dkd_section, dkd_fields
 
 static const fst__field fields[] = {
     TRAINING_FIELDS("5"),
-    FST__F_DOUBLE(struct edge_kd_section, temperature, 0, 1000, "0", "of both softmaxes; 0: that of the soft labels",
+    FST__F_DOUBLE(struct edge_kd_section, temperature, 0, 1000, "0",
+                  "of both softmaxes; 0: that of the soft labels, or 1 with peers",
                   .when = {FST__WITH("kd_loss", "kl", "cross_entropy", "standardised", "dkd"),
                            FST__WITH_ANY("kd_weight"), FST__WITHOUT_ANY("curriculum")}),
     FST__F_DOUBLE(struct edge_kd_section, ce_weight, 0, 1e6, "0.3", "weight of the hard labels' cross entropy"),
@@ -51,7 +52,10 @@ static const fst__field fields[] = {
                  FST__WITHOUT_ANY("curriculum")}),
     FST__F_OPTIONAL(struct edge_kd_section, curriculum, has_curriculum, &fst__curriculum_schema,
                     "the temperature is learnt against the student (CTKD); soft labels are then logits",
-                    .when = {FST__WITH("kd_loss", "kl"), FST__WITH_ANY("kd_weight")}),
+                    .when = {FST__WITH("kd_loss", "kl"), FST__WITH_ANY("kd_weight"), FST__WITHOUT_ANY("online")}),
+    FST__F_OPTIONAL(struct edge_kd_section, online, has_online, &fst__online_schema,
+                    "other networks are trained along with the student and are its teachers; no soft labels",
+                    .when = {FST__WITH("kd_loss", "kl", "cross_entropy"), FST__WITH_ANY("kd_weight")}),
     FST__F_OPTIONAL(struct edge_kd_section, ce_weight_schedule, has_ce_weight_schedule, &fst__ramp_schema,
                     "the same of ce_weight"),
     FST__F_OPTIONAL(struct edge_kd_section, kd_weight_schedule, has_kd_weight_schedule, &fst__ramp_schema,
@@ -66,7 +70,7 @@ static const fst__field fields[] = {
                   .aside = true),
     FST__F_STRING(struct edge_kd_section, soft_labels, NULL,
                   "stage whose soft labels it learns from; missing: the stage cloud_kd", .aside = true,
-                  .when = {FST__WITH_ANY("kd_weight")}),
+                  .when = {FST__WITH_ANY("kd_weight"), FST__WITHOUT_ANY("online")}),
     FST__F_BOOL(struct edge_kd_section, baseline, "false",
                 "also train the student alone: same epochs, hard labels only", .aside = true),
 };
@@ -101,7 +105,8 @@ bool fst__student_takes_logits(const struct edge_kd_section *e)
 
 static bool uses_soft_labels(const struct stage *own)
 {
-    return ((const struct edge_kd_section *)own->settings)->kd_weight > 0;
+    const struct edge_kd_section *e = own->settings;
+    return e->kd_weight > 0 && !e->has_online;
 }
 
 static bool uses_features(const struct stage *own)
@@ -181,12 +186,29 @@ static void check_ramp(const struct step *own, const char *key, bool there, cons
                 key);
 }
 
+static fst_status check_peers(const struct session *s, const struct step *own, const struct online_section *o,
+                              fst_error *err)
+{
+    fst_status st = FST_OK;
+    char key[96];
+    for (size_t i = 0; !st && i < o->peer_count; i++) {
+        fst_graph *g = NULL;
+        st = fst__model_graph(&s->data, o->peers[i], &g, err);
+        fst_graph_free(g);
+    }
+    return st ? fst_fail_in(err, st == FST_E_MEMORY ? st : FST_E_CONFIG, "%s",
+                            fst__stage_key(own->stage, "online.peers", key, sizeof key))
+              : FST_OK;
+}
+
 static fst_status check(const struct session *s, const struct step *own, fst_error *err)
 {
     const struct edge_kd_section *e = own->stage->settings;
     fst_status st = fst__training_check(s, own, err);
     if (!st && fst__learns_features(e))
         st = fst__features_check(s, own, err);
+    if (!st && e->has_online)
+        st = check_peers(s, own, &e->online, err);
     if (!st && e->kd_loss == FST_KD_DKD && e->dkd.warmup_epochs > e->training.epochs)
         fst_log(FST_LOG_WARN,
                 "stages.%s.dkd.warmup_epochs: is %lld, and there are %lld epochs: kd_weight never gets to %g",
@@ -199,9 +221,12 @@ static fst_status check(const struct session *s, const struct step *own, fst_err
 
 static fst_status inputs(const struct session *s, const struct step *own, fst_buf *text, fst_error *err)
 {
+    const struct edge_kd_section *e = own->stage->settings;
     fst_status st = fst__add_settings(own, text, err);
     if (!st)
         st = fst__training_inputs(s, own, text, err);
+    for (size_t i = 0; !st && e->has_online && i < e->online.peer_count; i++)
+        st = fst__add_threads(s, e->online.peers[i], text, err);
     if (!st)
         st = fst__add_reads(s, own, "soft_labels", text, err);
     return st ? st : fst__add_reads(s, own, "teacher", text, err);
@@ -209,8 +234,18 @@ static fst_status inputs(const struct session *s, const struct step *own, fst_bu
 
 static fst_status tell(const struct session *s, const struct step *own, fst_buf *out, fst_error *err)
 {
+    const struct edge_kd_section *e = own->stage->settings;
     const struct stage *labels = fst__stage_read(own->stage, "soft_labels", 0);
-    return fst__training_tell(s, own, labels && !s->data.edges ? fst__soft_bytes(s, labels) : 0, out, err);
+    fst_status st = fst__training_tell(s, own, labels && !s->data.edges ? fst__soft_bytes(s, labels) : 0, out, err);
+    for (size_t i = 0; !st && e->has_online && i < e->online.peer_count; i++) {
+        struct work w = {.network = e->online.peers[i],
+                         .samples = (double)s->data.cloud.learn * (double)e->training.epochs,
+                         .training = true,
+                         .batch = (size_t)e->training.batch_size,
+                         .plans = s->machine.threads};
+        st = fst__tell_work(s, own, &w, out, err);
+    }
+    return st;
 }
 
 /* What the student's loss expects the soft labels to be: its own settings, not the labels'. */
@@ -255,9 +290,10 @@ static struct lesson student_lesson(const struct step *own, double temperature)
                                 .label_smoothing = e->training.label_smoothing,
                                 .tckd_weight = e->dkd.alpha,
                                 .nckd_weight = e->dkd.beta,
-                                .soft_logits = fst__student_takes_logits(e)},
+                                .soft_logits = fst__student_takes_logits(e) && !e->has_online},
                        .kd_warmup = e->kd_loss == FST_KD_DKD ? e->dkd.warmup_epochs : 0};
     l.features = fst__learns_features(e);
+    l.online = e->has_online ? &e->online : NULL;
     if (e->has_curriculum)
         l.curriculum = &e->curriculum;
     move(&l, MOVES_TEMPERATURE, e->has_temperature_schedule, &e->temperature_schedule, temperature);
@@ -307,9 +343,9 @@ static fst_status distil(struct session *s, struct step *own, struct record *r, 
 static fst_status run(struct session *s, struct step *own, struct record *r, fst_error *err)
 {
     const struct edge_kd_section *e = own->stage->settings;
-    if (e->kd_weight > 0)
+    if (uses_soft_labels(own->stage))
         return distil(s, own, r, err);
-    struct lesson l = student_lesson(own, 1);
+    struct lesson l = student_lesson(own, e->has_online && e->temperature > 0 ? e->temperature : 1);
     return fst__learn(s, &l, r, err);
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "feature_maps.h"
+#include "peers.h"
 #include "session.h"
 
 struct course {
@@ -16,6 +17,7 @@ struct course {
     fst_model *model;
     struct features features; /* of a lesson that has them: then `state` is theirs */
     fst_state *state;         /* what is trained: the model's, or one that begins with it */
+    struct peers peers;       /* of a lesson with an online part */
     fst_trainer *trainer;
     fst_loader *loader;
     fst_optim optim;
@@ -70,7 +72,7 @@ fst_schedule fst__schedule(const struct schedule_section *t, int64_t total)
 
 /* ---- checkpoints ---------------------------------------------------------------------------------- */
 
-enum { MAX_TENSORS = 11 };
+enum { MAX_TENSORS = 11 + FST__MAX_PEERS * FST__PEER_TENSORS };
 
 static size_t course_tensors(struct course *c, fst_tensor *t)
 {
@@ -98,7 +100,7 @@ static size_t course_tensors(struct course *c, fst_tensor *t)
         t[n++] = (fst_tensor){"best.buffers", FST_F32, FST_SHAPE(f), b->buffers};
         t[n++] = (fst_tensor){"best.counters", FST_I64, FST_SHAPE(k), b->counters};
     }
-    return n;
+    return n + fst__peers_tensors(&c->peers, t + n);
 }
 
 static bool follows_accuracy(const struct lesson *l)
@@ -232,6 +234,8 @@ static bool resume_from(struct course *c, const char *path)
         *c = before;
         fst_log(FST_LOG_WARN, "%s; starting anew", why.message);
     }
+    if (!st)
+        fst__peers_resumed(&c->peers, c->optim.steps);
     c->saved_once = !st && path == c->checkpoint;
     return !st;
 }
@@ -281,7 +285,9 @@ static fst_status one_step(struct course *c, const fst_batch *b, double rate, fs
                          .features = c->features.loss,
                          .feature_count = c->features.count};
     fst_status st = l->features ? fst__features_ask(&c->features, b->x, b->rows, err) : FST_OK;
-    if (!st)
+    if (!st && l->online)
+        st = fst__peers_step(&c->peers, c->trainer, c->state, &c->optim, &in, &r, err);
+    else if (!st)
         st = fst_trainer_step(c->trainer, c->state, &c->optim, &in, &r, err);
     if (st)
         return explain(c, st, err);
@@ -356,6 +362,9 @@ static const char *loss_name(const struct lesson *l, char out[LOSS_NAME])
     else
         snprintf(out, LOSS_NAME, "%s cross entropy%s + %s distillation (%s, temperature %s)", value[MOVES_CE_WEIGHT],
                  smoothed, value[MOVES_KD_WEIGHT], fst_kd_form_name(f->kd_form), value[MOVES_TEMPERATURE]);
+    if (l->online)
+        snprintf(out + strlen(out), LOSS_NAME - strlen(out), " from %zu peer%s", l->online->peer_count,
+                 l->online->peer_count > 1 ? "s" : "");
     if (l->features)
         snprintf(out + strlen(out), LOSS_NAME - strlen(out), " + feature maps");
     return out;
@@ -426,7 +435,7 @@ static fst_status close_epoch(struct course *c, fst_error *err)
     }
     char name[LOSS_NAME];
     fst_loss now = loss_of(c);
-    bool distils = c->lesson->soft;
+    bool distils = c->lesson->soft || c->lesson->online;
     c->validated = isfinite(v.accuracy) ? v.accuracy : 0;
     fst_field f[] = {FST_INT("epoch", c->epoch + 1),
                      FST_DOUBLE("loss", loss),
@@ -440,6 +449,14 @@ static fst_status close_epoch(struct course *c, fst_error *err)
                      FST_DOUBLE("kd_weight", now.kd_weight),
                      FST_DOUBLE("temperature", now.temperature)};
     fst__emit(&s->books, "epoch", f, sizeof f / sizeof *f - (distils ? 0 : 3));
+    for (size_t i = 0; i < c->peers.count; i++) {
+        fst_field p[] = {FST_INT("epoch", c->epoch + 1), FST_INT("peer", (int64_t)i + 1),
+                         FST_STRING("network", c->lesson->online->peers[i]),
+                         FST_DOUBLE("accuracy", (double)c->peers.correct[i] / (double)c->peers.rows)};
+        fst__emit(&s->books, "peer", p, sizeof p / sizeof *p);
+        c->peers.correct[i] = 0;
+    }
+    c->peers.rows = 0;
     c->epoch++;
     c->batch = c->rows = c->correct = 0;
     c->loss_sum = 0;
@@ -486,6 +503,9 @@ static fst_status prepare(struct course *c, fst_error *err)
     if (!st)
         st = make_weights(c, err);
     c->state = &c->model->state;
+    to.halves = c->lesson->online;
+    if (!st && c->lesson->online)
+        st = fst__peers_open(&c->peers, s, c->lesson->step, c->lesson->online, t, err);
     if (!st && c->lesson->features) {
         st = fst__features_open(&c->features, s, c->lesson->step, c->model, (size_t)t->batch_size, err);
         c->state = &c->features.state;
@@ -554,6 +574,7 @@ fst_status fst__train(struct session *s, const struct lesson *l, fst_model *mode
     fst_optim_release(&c.optim);
     fst_curriculum_release(&c.curriculum);
     fst__features_release(&c.features);
+    fst__peers_release(&c.peers);
     fst_state_release(&c.best);
     fst_free(c.counts);
     fst_free(c.room);
