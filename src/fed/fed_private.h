@@ -126,6 +126,6 @@ FST_MUST fst_status fst__public_send(struct fst__public_half *p, const char *nam
                                      fst_error *err);
 
 extern const fst_strategy_ops fst__fedavg, fst__fedprox, fst__fedavgm, fst__fedadagrad, fst__fedadam, fst__fedyogi,
-    fst__fedmd, fst__fd, fst__dsfl, fst__cfd;
+    fst__fedmd, fst__fd, fst__dsfl, fst__cfd, fst__feddf;
 
 #endif

@@ -7,8 +7,8 @@
 #include "fed_private.h"
 
 static const fst_strategy_ops *const registry[] = {
-    &fst__fedavg,  &fst__fedprox, &fst__fedavgm, &fst__fedadagrad, &fst__fedadam,
-    &fst__fedyogi, &fst__fedmd,   &fst__fd,      &fst__dsfl,       &fst__cfd,
+    &fst__fedavg, &fst__fedprox, &fst__fedavgm, &fst__fedadagrad, &fst__fedadam, &fst__fedyogi,
+    &fst__fedmd,  &fst__fd,      &fst__dsfl,    &fst__cfd,        &fst__feddf,
 };
 enum { REGISTERED = sizeof registry / sizeof *registry };
 

@@ -31,6 +31,8 @@ static const struct test_case {
     {"dsfl", {{0}}},
     {"dsfl", {{"public_samples", 5}, {"sharpen", 1}}},
     {"cfd", {{0}}},
+    {"feddf", {{"distil_steps", 6}, {"distil_batch_size", 5}, {"distil_patience", 0}}},
+    {"feddf", {{"distil_steps", 30}, {"distil_learning_rate", 0.02}, {"public_samples", 9}}},
     {"cfd", {{"public_samples", 5}, {"up_bits", 3}, {"down_bits", 7}}},
 };
 enum { CASES = sizeof cases / sizeof *cases };

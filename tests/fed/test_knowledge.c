@@ -29,6 +29,7 @@ static const struct run runs[] = {
     {"dsfl_none", "dsfl", {{"digest_epochs", 2}, {"sharpen", 2}}},
     {"cfd_1", "cfd", {{"digest_epochs", 2}}},
     {"cfd_3_5", "cfd", {{"digest_epochs", 2}, {"up_bits", 3}, {"down_bits", 5}}},
+    {"feddf", "feddf", {{"distil_steps", 40}, {"distil_learning_rate", 0.01}, {"distil_patience", 0}}},
 };
 enum { RUNS = sizeof runs / sizeof *runs };
 
@@ -44,6 +45,8 @@ struct world {
     fst_fed_view first[CLIENTS];
     fst_virtual *clients;
     fst_strategy *strategy;
+    bool shared; /* all have the network of client 1 */
+    fst_fed_state global;
     uint64_t up[ROUNDS], down[ROUNDS];
 };
 
@@ -124,8 +127,8 @@ static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_
                             .stream = "knowledge",
                             .client = client,
                             .classes = CLASSES,
-                            .graph = w->network[client % 2],
-                            .initial = &w->first[client],
+                            .graph = w->network[w->shared ? 1 : client % 2],
+                            .initial = &w->first[w->shared ? 1 : client],
                             .source = w->source,
                             .subset = w->index[client],
                             .count = w->count[client],
@@ -163,7 +166,16 @@ static void open_strategy(struct world *w, const struct run *r)
     const fst_strategy_ops *ops = NULL;
     fst_error err;
     ok(fst_strategy_of(&ops, r->strategy, &err), &err);
-    const fst_server_env env = {.seed = 1, .clients = CLIENTS, .classes = CLASSES, .pub = &w->pub};
+    w->shared = ops->flags & FST_SAME_MODEL;
+    ok(fst_fed_state_init(&w->global, w->first[1].size, &err), &err);
+    fst_fed_state_copy(&w->global, &w->first[1]);
+    const fst_server_env env = {.seed = 1,
+                                .clients = CLIENTS,
+                                .classes = CLASSES,
+                                .global = w->shared ? &w->global : NULL,
+                                .graph = w->network[1],
+                                .pub = &w->pub,
+                                .compute = {.threads = 1, .backend = "reference"}};
     const fst_virtual_spec vs = {.ops = ops,
                                  .settings = r->setting,
                                  .nsettings = settings_of(r),
@@ -179,6 +191,7 @@ static void close_strategy(struct world *w)
 {
     fst_virtual_free(w->clients);
     fst_strategy_free(w->strategy);
+    fst_fed_state_release(&w->global);
 }
 
 static void play(struct world *w, const struct run *r)
@@ -204,19 +217,27 @@ static double distance(const double *a, const float *b, const double *c, size_t 
     return sqrt(off);
 }
 
+static fst_fed_view model_of(const struct world *w, uint32_t client)
+{
+    fst_fed_view v = {0};
+    fst_error err;
+    size_t len;
+    const void *kept = fst_virtual_kept(w->clients, client, &len);
+    ok(fst_client_model(kept, len, w->first[client].size, &v, &err), &err);
+    return v;
+}
+
 static void test_against_numpy(void **state)
 {
     struct world *w = *state;
     for (size_t i = 0; i < RUNS; i++) {
         double most = 0;
         play(w, &runs[i]);
-        for (uint32_t k = 0; k < CLIENTS; k++) {
+        for (uint32_t k = 0; k < (w->shared ? 1 : CLIENTS); k++) {
             const double *want = expected(w, runs[i].name, k), zero[100] = {0};
-            fst_fed_view v;
-            fst_error err;
-            size_t len;
-            const void *kept = fst_virtual_kept(w->clients, k, &len);
-            ok(fst_client_model(kept, len, w->first[k].size, &v, &err), &err);
+            fst_fed_view v = fst_fed_state_view(&w->global);
+            if (!w->shared)
+                v = model_of(w, k);
             double off = distance(want, v.params, NULL, v.size.params);
             off /= distance(want, NULL, zero, v.size.params);
             most = off > most ? off : most;
@@ -231,14 +252,37 @@ static void test_against_numpy(void **state)
 static void test_runs_differ(void **state)
 {
     struct world *w = *state;
+    size_t shared = fst_graph_param_count(w->network[1]);
+    assert_true(distance(expected(w, "feddf", 0), NULL, expected(w, "fedavg", 0), shared) > 100 * TOLERANCE);
     for (size_t i = 0; i < RUNS; i++)
-        for (uint32_t k = 0; k < CLIENTS; k++) {
+        for (uint32_t k = 0; k < CLIENTS && strcmp(runs[i].name, "feddf"); k++) {
             size_t n = w->first[k].size.params;
             const double *its = expected(w, runs[i].name, k);
             assert_true(distance(its, NULL, expected(w, "alone", k), n) > 100 * TOLERANCE);
             for (size_t j = 0; j < i; j++)
                 assert_true(distance(its, NULL, expected(w, runs[j].name, k), n) > 100 * TOLERANCE);
         }
+}
+
+/* Steps that spoil the student end early, and what is shared is where they began: the bits are fedavg's. Without
+ * patience they are not. */
+static void test_feddf_ends_early(void **state)
+{
+    struct world *w = *state;
+    const struct run average = {"", "fedavg", {{0}}};
+    struct run spoilt = {"", "feddf", {{"distil_learning_rate", 5}, {"distil_steps", 100}, {"distil_patience", 20}}};
+    float want[100];
+    size_t bytes = 4 * w->first[1].size.params;
+    play(w, &average);
+    memcpy(want, w->global.params, bytes);
+    close_strategy(w);
+    play(w, &spoilt);
+    assert_memory_equal(w->global.params, want, bytes);
+    close_strategy(w);
+    spoilt.setting[2].value = 0;
+    play(w, &spoilt);
+    assert_memory_not_equal(w->global.params, want, bytes);
+    close_strategy(w);
 }
 
 /* ---- what it costs ---- */
@@ -324,6 +368,7 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_numpy), cmocka_unit_test(test_runs_differ),
-                                       cmocka_unit_test(test_bytes), cmocka_unit_test(test_refused)};
+                                       cmocka_unit_test(test_feddf_ends_early), cmocka_unit_test(test_bytes),
+                                       cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -41,10 +41,21 @@ same "networks" "$(for k in 0 1 2 3; do "$helper" json "$folder/fd/federated_tra
 expect 0 eval "$folder/fd/federated_train/client_4_model.safetensors" "$task/data"
 said out "of 30 samples"
 
+# ---- one model, and public samples at the server
+df() { # OUTPUT OPTION...
+    local output=$1
+    shift
+    go feddf "$output" --set clients.models='[fedgen_mnist]' --set stages.federated_train.distil_steps=30 "$@"
+    sha256sum <"$output/federated_train/model.safetensors"
+}
+same "feddf: workers and threads" "$(df "$folder/feddf" --workers 1)" "$(df "$folder/df2" --workers 3 --threads 2 --no-reuse)"
+
 # ---- refusals, before any work
 expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=fedavg
 said err "clients.models: not all clients have the network fedgen_mnist of stages.federated_train, whose strategy fedavg"
 said err "fedmd, fd, dsfl, cfd"
+expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=feddf
+said err "clients.models"
 expect 2 run "$task" --output "$folder/none" --set data.public=0
 said err "fedmd needs public samples: set data.public"
 expect 2 run "$task" --output "$folder/none" --set clients.models='[5 fedgen_mnist]'

@@ -7,7 +7,7 @@ are whole sets, so that no random stream is needed.
     /usr/bin/python3 tests/fed/knowledge/knowledge.py
 
 writes tests/fed/knowledge/knowledge.safetensors: the samples, who has which, every client's first weights and, for each
-run of RUNS, "RUN.K", the weights of client K after the last round. tests/fed/test_knowledge.c repeats the runs with
+run of RUNS, "RUN.K", the weights of client K after the last round, or "RUN.0", those that all share. tests/fed/test_knowledge.c repeats the runs with
 fedstill and compares.
 """
 import json
@@ -134,6 +134,26 @@ def fd(gamma):
     return run
 
 
+def feddf(steps, rate):
+    """Everybody has the network of client 1; only its own samples differ."""
+    def run(d):
+        x = d["first"][1]
+        for _ in range(ROUNDS):
+            w = [train(1, x, d["x"][k], LOCAL_EPOCHS, cross_entropy(np.eye(CLASSES)[d["y"][k]]))
+                 for k in range(CLIENTS)]
+            q = softmax(np.mean([forward(1, v, d["public"])[0] for v in w], 0))
+            x = np.average(w, 0, SIZES)
+            m, v = 0, 0
+            for t in range(steps):
+                z, kept = forward(1, x, d["public"])
+                g = backward(1, x, kept, cross_entropy(q)(z))
+                m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+                step = rate * (1 + np.cos(np.pi * t / steps)) / 2
+                x = x - step * m / (1 - 0.9 ** (t + 1)) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
+        return [x]
+    return run
+
+
 def same(x):
     return x
 
@@ -147,6 +167,8 @@ RUNS = {
     "dsfl_none": consensus(cross_entropy, softmax, same),
     "cfd_1": consensus(cross_entropy, lambda z: quantise(softmax(z), 1), lambda p: quantise(p, 1)),
     "cfd_3_5": consensus(cross_entropy, lambda z: quantise(softmax(z), 3), lambda p: quantise(p, 5)),
+    "fedavg": feddf(0, 0),
+    "feddf": feddf(40, 0.01),
 }
 
 
