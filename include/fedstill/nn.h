@@ -385,7 +385,8 @@ FST_API void fst_optim_reset(fst_optim *o); /* as after init */
 FST_API void fst_optim_release(fst_optim *o);
 
 /* One pass over the span. The gradient is the sum of `parts` spans, added in their order; with prox_mu > 0
- * mu (w - anchor) is added (FedProx). pool may be NULL. Returns the gradient's norm before clipping, or -1 when
+ * mu (w - anchor) is added (FedProx), then `shift`, a span of its own (SCAFFOLD's c - c_k); NULL: nothing. Clipping,
+ * weight decay and moments come after both. pool may be NULL. Returns the gradient's norm before clipping, or -1 when
  * it was not computed (no clipping and !want_norm). */
 typedef struct fst_optim_input {
     float *const *grads;
@@ -393,6 +394,7 @@ typedef struct fst_optim_input {
     double learning_rate;
     double prox_mu;
     const float *anchor;
+    const float *shift;
     bool want_norm;
 } fst_optim_input;
 FST_API double fst_optim_step(fst_optim *o, float *params, const fst_optim_input *in, fst_pool *pool);
@@ -467,6 +469,7 @@ typedef struct fst_step_input {
     double learning_rate;
     double prox_mu;
     const float *anchor;
+    const float *shift;               /* added to the gradient; NULL: nothing */
     uint64_t seed, step;              /* of the dropout streams */
     const fst_feature_loss *features; /* added to the loss; feature_count of them */
     size_t feature_count;

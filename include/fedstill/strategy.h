@@ -224,6 +224,8 @@ typedef struct fst_client_env {
  */
 typedef struct fst_client_ops {
     size_t bytes; /* of the struct that starts with fst_client_half; 0: just that */
+    /* Whether clients can train by this plan: FST_E_CONFIG says what would be right. NULL: any plan will do. */
+    fst_status (*check)(const double *option, const fst_local_plan *plan, fst_error *err);
     fst_status (*init)(fst_client_half *c, fst_error *err); /* may be NULL, as may release */
     void (*release)(fst_client_half *c);
     /* Trains, and fills *up, which comes with client, round, base and the number of own samples set. Its views live
@@ -257,6 +259,10 @@ FST_API const char *fst_strategy_names(unsigned with, unsigned without, char *ou
  * limits. */
 FST_MUST FST_API fst_status fst_strategy_options(const fst_strategy_ops *ops, const fst_setting *settings, size_t n,
                                                  double value[FST_STRATEGY_OPTIONS], fst_error *err);
+/* Whether the strategy's clients can train by this plan, asked before any work: FST_E_CONFIG, with what would be right.
+ */
+FST_MUST FST_API fst_status fst_strategy_check_plan(const fst_strategy_ops *ops, const fst_setting *settings, size_t n,
+                                                    const fst_local_plan *plan, fst_error *err);
 
 /* ---- the server half at work ---------------------------------------------------------------- */
 
@@ -333,6 +339,7 @@ typedef struct fst_local_job {
     const double *class_weight;
     double prox_mu;
     const float *anchor;    /* of prox_mu */
+    const float *shift;     /* added to every gradient; NULL: nothing */
     fst_local_soft_fn soft; /* NULL: none */
     void *soft_ctx;
     fst_local_step_fn each; /* NULL: nothing */

@@ -154,6 +154,7 @@ static fst_status step(struct kit *k, const fst_local_job *job, const fst_batch 
                          .learning_rate = job->learning_rate,
                          .prox_mu = job->prox_mu,
                          .anchor = job->anchor,
+                         .shift = job->shift,
                          .seed = job->seed,
                          .step = k->optim.steps};
     fst_status st = job->soft ? job->soft(job->soft_ctx, b, k->soft, err) : FST_OK;
@@ -318,6 +319,8 @@ fst_status fst_client_work(fst_client *c, const fst_client_env *env, const void 
         return st;
     if ((h->ops->flags & FST_PUBLIC_DATA) && !env->pub)
         return fst_fail(err, FST_E_CONFIG, "strategy %s needs public samples", h->ops->name);
+    if (h->ops->client->check && (st = h->ops->client->check(h->option, &env->plan, err)))
+        return fst_fail_in(err, st, "strategy %s", h->ops->name);
     h->env = env;
     h->round = down->round;
     h->first = !len;

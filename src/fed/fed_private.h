@@ -54,6 +54,7 @@ FST_MUST fst_status fst__averaging_down(const fst_strategy *s, uint32_t client, 
 FST_MUST fst_status fst__averaging_fold(fst_strategy *s, const fst_message *m, fst_error *err);
 /* The client's half: the model that was sent becomes c->model; the job then trains it; what comes out is sent. */
 FST_MUST fst_status fst__take_shared(fst_client_half *c, const fst_message *down, fst_fed_view *shared, fst_error *err);
+FST_MUST fst_status fst__send_state(fst_client_half *c, const fst_local_result *r, fst_message *up, fst_error *err);
 FST_MUST fst_status fst__train_and_send(fst_client_half *c, const fst_local_job *job, fst_message *up, fst_error *err);
 /* The whole of it, for clients that train as their plan says. */
 FST_MUST fst_status fst__averaging_work(fst_client_half *c, const fst_message *down, fst_message *up, fst_error *err);
@@ -124,6 +125,24 @@ FST_MUST fst_status fst__public_logits(struct fst__public_half *p, size_t n, fst
 /* Adds p->out as tensor `name`, and the digest. */
 FST_MUST fst_status fst__public_send(struct fst__public_half *p, const char *name, size_t n, fst_message *up,
                                      fst_error *err);
+
+/* The step size at the server is one option, whichever strategies have it. 0 stands for the paper's. */
+#define FST__SERVER_RATE                                                                         \
+    {                                                                                            \
+        "server.learning_rate", FST_OPTION_NUMBER,                                               \
+            .max = 1000, .help = "step size; 0: 0.1 for fedadagrad, fedadam and fedyogi, else 1" \
+    }
+
+/* ---- strategies/fednova.c ---- */
+/*
+ * How far `steps` local steps go for a gradient of 1 and a learning rate of 1: the sum of the factors by which the
+ * gradients of a round enter the client's update, |a|_1 of Wang et al. 2020. Plain SGD: steps. Momentum and the
+ * proximal term's mu are taken as the optimiser takes them; weight decay counts as a part of the gradient. For Adam,
+ * whose steps have a length of their own: steps.
+ */
+double fst__local_reach(const fst_optim_spec *optim, double learning_rate, double mu, uint64_t steps);
+
+extern const fst_strategy_ops fst__scaffold, fst__fednova;
 
 extern const fst_strategy_ops fst__fedavg, fst__fedprox, fst__fedavgm, fst__fedadagrad, fst__fedadam, fst__fedyogi,
     fst__fedmd, fst__fd, fst__dsfl, fst__cfd, fst__feddf;

@@ -7,8 +7,22 @@
 #include "fed_private.h"
 
 static const fst_strategy_ops *const registry[] = {
-    &fst__fedavg, &fst__fedprox, &fst__fedavgm, &fst__fedadagrad, &fst__fedadam, &fst__fedyogi,
-    &fst__fedmd,  &fst__fd,      &fst__dsfl,    &fst__cfd,        &fst__feddf,
+    /* of a shared model: they average it, or take a step along the mean */
+    &fst__fedavg,
+    &fst__fedprox,
+    &fst__fedavgm,
+    &fst__fedadagrad,
+    &fst__fedadam,
+    &fst__fedyogi,
+    /* of a shared model, with more than the model in their messages */
+    &fst__scaffold,
+    &fst__fednova,
+    /* of what models say */
+    &fst__fedmd,
+    &fst__fd,
+    &fst__dsfl,
+    &fst__cfd,
+    &fst__feddf,
 };
 enum { REGISTERED = sizeof registry / sizeof *registry };
 
@@ -85,6 +99,16 @@ fst_status fst_strategy_options(const fst_strategy_ops *ops, const fst_setting *
     }
     memcpy(value, v, sizeof v);
     return FST_OK;
+}
+
+fst_status fst_strategy_check_plan(const fst_strategy_ops *ops, const fst_setting *settings, size_t n,
+                                   const fst_local_plan *plan, fst_error *err)
+{
+    double value[FST_STRATEGY_OPTIONS];
+    fst_status st = fst_strategy_options(ops, settings, n, value, err);
+    if (!st && ops->client->check)
+        st = ops->client->check(value, plan, err);
+    return st ? fst_fail_in(err, st, "strategy %s", ops->name) : FST_OK;
 }
 
 /* ---- an instance ---- */

@@ -83,6 +83,12 @@ FST_HOT static void add_prox(float *restrict g, const float *restrict w, const f
         g[i] += mu * (w[i] - anchor[i]);
 }
 
+FST_HOT static void add_shift(float *restrict g, const float *restrict shift, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        g[i] += shift[i];
+}
+
 FST_HOT static void sgd(float *restrict w, float *restrict m, const float *restrict g, const struct step *s, bool first,
                         bool nesterov, size_t count)
 {
@@ -117,6 +123,8 @@ static void gather(const struct step *s, float *g, size_t at, size_t count)
     sum_parts(g, s->in->grads, s->summed ? 1 : s->in->parts, at, count);
     if (s->in->prox_mu > 0 && !s->summed)
         add_prox(g, s->params + at, s->in->anchor + at, s->prox, count);
+    if (s->in->shift && !s->summed)
+        add_shift(g, s->in->shift + at, count);
 }
 
 static size_t block_size(const struct step *s, size_t block)

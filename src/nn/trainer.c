@@ -566,7 +566,8 @@ static fst_status take_step(fst_trainer *t, fst_state *state, fst_optim *optim, 
                           .parts = shards,
                           .learning_rate = in->learning_rate,
                           .prox_mu = in->prox_mu,
-                          .anchor = in->anchor};
+                          .anchor = in->anchor,
+                          .shift = in->shift};
     struct fst_crew inside = fst__plan_crew(t->plans[0]);
     r.grad_norm = t->inside && inside.run ? fst__optim_step(optim, state->params, &oi, &inside)
                                           : fst_optim_step(optim, state->params, &oi, t->pool);

@@ -63,7 +63,21 @@ static fst_fed_state random_state(uint64_t index)
     return s;
 }
 
-static fst_message update_of(const fst_fed_state *s, uint32_t client, uint64_t round)
+/* What some strategies' clients send besides their state. */
+static void add_the_rest(const fst_strategy *s, fst_message *m)
+{
+    static const float reach[2] = {3, 5};
+    static float control[2500];
+    fst_error err;
+    for (size_t i = 0; i < SIZE.params; i++)
+        control[i] = (float)(i % 7) / 8;
+    if (!strcmp(s->ops->name, "scaffold"))
+        ok(fst_message_add(m, "control", FST_F32, FST_SHAPE((int64_t)s->env.global->size.params), control, &err), &err);
+    if (!strcmp(s->ops->name, "fednova"))
+        ok(fst_message_add(m, "reach", FST_F32, FST_SHAPE(1), &reach[m->client % 2], &err), &err);
+}
+
+static fst_message update_of(const fst_strategy *strategy, const fst_fed_state *s, uint32_t client, uint64_t round)
 {
     fst_message m = fst_message_of("state");
     fst_fed_view v = fst_fed_state_view(s);
@@ -72,6 +86,7 @@ static fst_message update_of(const fst_fed_state *s, uint32_t client, uint64_t r
     m.round = round;
     m.samples = SAMPLES[client];
     ok(fst_message_add_state(&m, &v, &err), &err);
+    add_the_rest(strategy, &m);
     return m;
 }
 
@@ -91,7 +106,7 @@ static fst_aggregate_stats one_round(fst_strategy *s, uint64_t round, const fst_
     assert_ptr_equal(s->env.global, global);
     fst_strategy_begin(s, round);
     for (size_t k = 0; k < n; k++) {
-        fst_message u = update_of(&client[order[k]], order[k], round);
+        fst_message u = update_of(s, &client[order[k]], order[k], round);
         ok(fst_strategy_fold(s, &u, &err), &err);
     }
     ok(fst_strategy_aggregate(s, NULL, &stats, &err), &err);
@@ -213,19 +228,19 @@ static void refused_leaves_no_trace(size_t which, struct setting *t)
         const float with[] = {NAN, INFINITY, -3e9f};
         float keep = *spoilt[k];
         *spoilt[k] = with[k];
-        fst_message u = update_of(&bad, 4, 4);
+        fst_message u = update_of(tried, &bad, 4, 4);
         assert_int_equal(fst_strategy_fold(tried, &u, &err), FST_E_NUMERIC);
         assert_non_null(strstr(err.message, "the update: "));
         *spoilt[k] = keep;
-        u = update_of(&t->client[order[k]], order[k], 4);
+        u = update_of(tried, &t->client[order[k]], order[k], 4);
         ok(fst_strategy_fold(tried, &u, &err), &err);
     }
-    fst_message u = update_of(&bad, 4, 3);
+    fst_message u = update_of(tried, &bad, 4, 3);
     assert_int_equal(fst_strategy_fold(tried, &u, &err), FST_E_MISMATCH); /* of another round */
-    u = update_of(&bad, 4, 4);
+    u = update_of(tried, &bad, 4, 4);
     u.samples = 0;
     assert_int_equal(fst_strategy_fold(tried, &u, &err), FST_E_ARGUMENT);
-    u = update_of(&bad, 4, 4);
+    u = update_of(tried, &bad, 4, 4);
     u.tensor[0].shape.dim[0]--;
     assert_int_equal(fst_strategy_fold(tried, &u, &err), FST_E_MISMATCH);
     ok(fst_strategy_aggregate(tried, NULL, NULL, &err), &err);
@@ -246,7 +261,7 @@ static void nothing_folded_nothing_published(size_t which, struct setting *t)
     assert_int_equal(fst_strategy_aggregate(s, NULL, NULL, &err), FST_E_ARGUMENT);
     fst_strategy_begin(s, 0);
     assert_int_equal(fst_strategy_aggregate(s, NULL, NULL, &err), FST_E_ARGUMENT);
-    fst_message u = update_of(&t->client[0], 0, 0);
+    fst_message u = update_of(s, &t->client[0], 0, 0);
     ok(fst_strategy_fold(s, &u, &err), &err);
     fst_strategy_begin(s, 1); /* forgets it */
     assert_int_equal(fst_strategy_aggregate(s, NULL, NULL, &err), FST_E_ARGUMENT);
@@ -572,7 +587,7 @@ static void test_empty_spans(void **state)
         ok(make_by(&s, fst_strategy_at(k / 4)->name, NULL, 0, &global, &err), &err);
         ok(fst_fed_state_init(&client, sizes[k % 4], &err), &err);
         fst_strategy_begin(s, 0);
-        fst_message u = update_of(&client, 0, 0);
+        fst_message u = update_of(s, &client, 0, 0);
         ok(fst_strategy_fold(s, &u, &err), &err);
         ok(fst_strategy_aggregate(s, NULL, NULL, &err), &err);
         ok(fst_strategy_save(s, &saved, &err), &err);
@@ -667,7 +682,7 @@ static void test_strategy_from_outside(void **state)
     ok(fst_strategy_new(&again, &ops, NULL, 0, &env, &err), &err);
     fst_strategy_begin(s, 0);
     fst_strategy_begin(s, 1);
-    fst_message u = update_of(&t->client[0], 0, 1);
+    fst_message u = update_of(s, &t->client[0], 0, 1);
     u.tensor[0].dtype = FST_F16;
     assert_int_equal(fst_strategy_fold(s, &u, &err), FST_E_MISMATCH);
     u.tensor[0].dtype = FST_F32;

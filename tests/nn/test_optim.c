@@ -6,7 +6,7 @@ enum { COUNT = 50000, PARTS = 3, STEPS = 5 }; /* some blocks more than a pool ne
 struct rule { /* the formulas as their papers have them, one value at a time */
     fst_optim_spec spec;
     double lr, prox;
-    bool decoupled, adaptive;
+    bool decoupled, adaptive, shifted; /* shifted: by the anchor's values, which are as good as any */
 };
 
 struct memory {
@@ -65,12 +65,12 @@ static void new_gradients(struct arrays *a, size_t parts, uint64_t seed)
         fill_normal(a->part[i], COUNT, seed * 10 + i, "test.gradient", 1);
 }
 
-static double gradient_at(const struct arrays *a, size_t parts, size_t i)
+static double gradient_at(const struct arrays *a, size_t parts, bool shifted, size_t i)
 {
     double g = 0;
     for (size_t k = 0; k < parts; k++)
         g += (double)a->part[k][i];
-    return g;
+    return shifted ? g + (double)a->anchor[i] : g;
 }
 
 static void check_rule(const struct rule *r, size_t parts, fst_pool *pool)
@@ -83,17 +83,18 @@ static void check_rule(const struct rule *r, size_t parts, fst_pool *pool)
         new_gradients(&a, parts, (uint64_t)t);
         double square = 0, clip = r->spec.clip_norm;
         for (size_t i = 0; i < COUNT; i++) {
-            double g = gradient_at(&a, parts, i) + r->prox * (a.plain[i].w - (double)a.anchor[i]);
+            double g = gradient_at(&a, parts, r->shifted, i) + r->prox * (a.plain[i].w - (double)a.anchor[i]);
             square += g * g;
         }
         double norm = sqrt(square), scale = clip > 0 ? fmin(1, clip / (norm + 1e-6)) : 1;
         for (size_t i = 0; i < COUNT; i++)
-            plain_step(r, &a.plain[i], gradient_at(&a, parts, i), scale, (double)a.anchor[i], t);
+            plain_step(r, &a.plain[i], gradient_at(&a, parts, r->shifted, i), scale, (double)a.anchor[i], t);
         fst_optim_input in = {.grads = a.part,
                               .parts = parts,
                               .learning_rate = r->lr,
                               .prox_mu = r->prox,
                               .anchor = a.anchor,
+                              .shift = r->shifted ? a.anchor : NULL,
                               .want_norm = t % 2 == 0};
         double got = fst_optim_step(&o, a.w, &in, pool);
         if (clip > 0 || in.want_norm)
@@ -129,7 +130,7 @@ static void formulas(void **state)
     assert_ok(fst_pool_new(&pool, 2, err));
     for (size_t i = 0; i < SPECS; i++)
         for (int k = 0; k < 4; k++) {
-            struct rule r = {.spec = specs[i], .lr = 0.01, .prox = k & 1 ? 0.1 : 0};
+            struct rule r = {.spec = specs[i], .lr = 0.01, .prox = k & 1 ? 0.1 : 0, .shifted = k & 2};
             r.spec.clip_norm = k & 2 ? 5 : 0;
             r.adaptive = r.spec.kind != FST_OPTIM_SGD;
             r.decoupled = r.spec.kind == FST_OPTIM_ADAMW;

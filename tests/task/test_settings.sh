@@ -52,6 +52,8 @@ refused $f.server.beta1 "only with strategy fedadam or fedyogi" $f.server.beta1=
 refused $f.server.beta2 "only with strategy fedadam or fedyogi" $f.server.beta2=0.5 $f.strategy=fedavgm
 refused $f.server.tau "only with strategy fedadagrad, fedadam or fedyogi" $f.server.tau=0.5 $f.strategy=fedavgm
 accepted $f.server.tau=0.5 $f.server.beta1=0.5 $f.strategy=fedyogi
+refused $f "set the clients' optimizer to sgd" $f.strategy=scaffold $f.optimizer.name=adam $f.optimizer.learning_rate=0.01
+refused $f "fednova_mu times the clients' learning rate is 2" $f.strategy=fednova $f.fednova_mu=20 $f.optimizer.learning_rate=0.1
 refused $f.fraction "has no effect with clients_per_round" $f.fraction=0.5 $f.clients_per_round=2
 refused $f.optimizer.nesterov "has no effect without momentum" $f.optimizer.nesterov=true
 accepted $f.optimizer.nesterov=true $f.optimizer.momentum=0.9

@@ -66,17 +66,20 @@ fst_status fst__take_shared(fst_client_half *c, const fst_message *down, fst_fed
     return FST_OK;
 }
 
+fst_status fst__send_state(fst_client_half *c, const fst_local_result *r, fst_message *up, fst_error *err)
+{
+    fst_fed_view v = fst_fed_state_view(&c->model);
+    fst_message_name(up, "state");
+    up->loss = r->loss;
+    up->accuracy = r->accuracy;
+    return fst_message_add_state(up, &v, err);
+}
+
 fst_status fst__train_and_send(fst_client_half *c, const fst_local_job *job, fst_message *up, fst_error *err)
 {
     fst_local_result r;
     fst_status st = fst_client_train(c, job, &r, err);
-    if (st)
-        return st;
-    fst_fed_view v = fst_fed_state_view(&c->model);
-    fst_message_name(up, "state");
-    up->loss = r.loss;
-    up->accuracy = r.accuracy;
-    return fst_message_add_state(up, &v, err);
+    return st ? st : fst__send_state(c, &r, up, err);
 }
 
 fst_status fst__averaging_work(fst_client_half *c, const fst_message *down, fst_message *up, fst_error *err)

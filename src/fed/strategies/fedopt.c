@@ -15,11 +15,6 @@ enum { BLOCK = 1024 };
 
 /* ---- options: an index is the place in all four tables, which differ in what they leave out ---- */
 
-#define LEARNING_RATE                                                                                        \
-    {                                                                                                        \
-        "server.learning_rate", FST_OPTION_NUMBER, .max = 1000,                                              \
-                                                   .help = "step size; 0: 1 for fedavgm, 0.1 for the others" \
-    }
 #define MOMENTUM                                                                             \
     {                                                                                        \
         "server.momentum", FST_OPTION_NUMBER, .fallback = 0.9, .above = true, .max = 0.9999, \
@@ -40,9 +35,9 @@ enum { BLOCK = 1024 };
         "server.tau", FST_OPTION_NUMBER, .fallback = 0.001, .above = true, .max = 1000, \
                                          .help = "small is more adaptive"               \
     }
-static const fst_option momentum_options[] = {LEARNING_RATE, MOMENTUM, {0}};
-static const fst_option adagrad_options[] = {LEARNING_RATE, TAU, {0}};
-static const fst_option adaptive_options[] = {LEARNING_RATE, TAU, BETA1, BETA2, {0}};
+static const fst_option momentum_options[] = {FST__SERVER_RATE, MOMENTUM, {0}};
+static const fst_option adagrad_options[] = {FST__SERVER_RATE, TAU, {0}};
+static const fst_option adaptive_options[] = {FST__SERVER_RATE, TAU, BETA1, BETA2, {0}};
 
 static fst_status fedopt_init(fst_strategy *s, fst_server_kind kind, fst_error *err)
 {

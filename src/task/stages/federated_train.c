@@ -184,11 +184,27 @@ static fst_status check_strategy(const struct session *s, const struct step *own
     return st;
 }
 
+/* Can the strategy's clients train as the stage says? */
+static fst_status check_plan(const struct step *own, fst_error *err)
+{
+    const struct federated_section *t = own->stage->settings;
+    const fst_strategy_ops *ops = fst_strategy_at((size_t)t->strategy);
+    const fst_local_plan plan = {.epochs = t->local_epochs,
+                                 .batch_size = (size_t)t->batch_size,
+                                 .optim = fst__optim_spec(&t->optimizer, t->clip_norm)};
+    fst_setting settings[FST_STRATEGY_OPTIONS];
+    size_t n = fst__strategy_settings(&t->options, ops, settings);
+    fst_status st = fst_strategy_check_plan(ops, settings, n, &plan, err);
+    return st ? fst_fail_in(err, st, "stages.%s", own->stage->name) : FST_OK;
+}
+
 static fst_status check(const struct session *s, const struct step *own, fst_error *err)
 {
     const struct federated_section *t = own->stage->settings;
     fst_partition p = {0};
     fst_status st = fst__check_network(s, own, network(own->stage), err);
+    if (!st)
+        st = check_plan(own, err);
     if (!st)
         st = fst__check_init(s, own, err);
     if (!st)

@@ -1,0 +1,299 @@
+#!/usr/bin/python3
+"""Whole small federated runs, computed a second time in float64 with numpy alone.
+
+Nothing of fedstill is called. The network (logistic layers with a ReLU between them), the losses and their gradients,
+the strategies of the papers, and the random streams that decide who takes part and in which order samples are seen
+(Philox4x32-10, Salmon et al. 2011; the names of the streams are those that the headers document) are written out here.
+
+    /usr/bin/python3 tests/fed/replay/replay.py
+
+writes tests/fed/replay/replay.safetensors: the samples, who has which, the first weights, and for every run of RUNS the
+weights after its last round. tests/fed/test_replay.c repeats the runs with fedstill and compares.
+"""
+import json
+import os
+import struct
+
+import numpy as np
+
+MASK = (1 << 64) - 1
+FEATURES, HIDDEN, CLASSES = 6, 8, 4
+SIZES = [31, 17, 40, 12, 20]  # samples of each client
+CLIENTS = len(SIZES)
+SEED = 7
+
+
+# ---- random streams ----
+
+def philox(counter, key):
+    c, k = list(counter), list(key)
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(p1 >> 32) ^ c[1] ^ k[0], p1 & 0xFFFFFFFF, (p0 >> 32) ^ c[3] ^ k[1], p0 & 0xFFFFFFFF]
+        k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return c
+
+
+class Stream:
+    def __init__(self, seed, purpose, index):
+        h = 0xCBF29CE484222325
+        for b in purpose.encode():
+            h = ((h ^ b) * 0x100000001B3) & MASK
+        z = (h + (index + 1) * 0x9E3779B97F4A7C15) & MASK
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+        z ^= z >> 31
+        self.key = [seed & 0xFFFFFFFF, seed >> 32]
+        self.name, self.block, self.words = z, 0, []
+
+    def u32(self):
+        if not self.words:
+            self.words = philox([self.block & 0xFFFFFFFF, self.block >> 32, self.name & 0xFFFFFFFF, self.name >> 32],
+                                self.key)
+            self.block += 1
+        return self.words.pop(0)
+
+    def u64(self):
+        low = self.u32()
+        return low | self.u32() << 32
+
+    def uniform(self):
+        return (self.u64() >> 11) * 2.0 ** -53
+
+    def normal(self):
+        u = 1 - self.uniform()
+        return np.sqrt(-2 * np.log(u)) * np.cos(2 * np.pi * self.uniform())
+
+    def below(self, n):
+        m = self.u64() * n
+        if m & MASK < n:
+            floor = (1 << 64) % n
+            while m & MASK < floor:
+                m = self.u64() * n
+        return m >> 64
+
+
+def batch_order(seed, epoch, index):
+    order, r = list(index), Stream(seed, "batch.order", epoch)
+    for i in range(len(order), 1, -1):
+        j = r.below(i)
+        order[i - 1], order[j] = order[j], order[i - 1]
+    return order
+
+
+def cohort(seed, round_, want):
+    who, r = list(range(CLIENTS)), Stream(seed, "client.select", round_)
+    for i in range(want):
+        j = i + r.below(CLIENTS - i)
+        who[i], who[j] = who[j], who[i]
+    return who[:want]
+
+
+# ---- the network: x -> a -> ReLU -> b, all parameters in one vector ----
+
+SHAPES = [(HIDDEN, FEATURES), (HIDDEN,), (CLASSES, HIDDEN), (CLASSES,)]
+COUNT = sum(int(np.prod(s)) for s in SHAPES)
+
+
+def split(w):
+    out, at = [], 0
+    for s in SHAPES:
+        n = int(np.prod(s))
+        out.append(w[at:at + n].reshape(s))
+        at += n
+    return out
+
+
+def logits_of(w, x):
+    a, a0, b, b0 = split(w)
+    h = x @ a.T + a0
+    return h, np.maximum(h, 0) @ b.T + b0
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def gradient(w, x, y):
+    """Of the mean cross entropy."""
+    h, z = logits_of(w, x)
+    d = softmax(z)
+    d[np.arange(len(y)), y] -= 1
+    d /= len(y)
+    a, _, b, _ = split(w)
+    dh = (d @ b) * (h > 0)
+    return np.concatenate([(dh.T @ x).ravel(), dh.sum(0), (d.T @ np.maximum(h, 0)).ravel(), d.sum(0)])
+
+
+# ---- a client ----
+
+class Plan:
+    def __init__(self, rate=0.1, epochs=2, batch=8, momentum=0.0, decay=0.0, more_epochs=0):
+        self.rate, self.epochs, self.batch, self.momentum, self.decay = rate, epochs, batch, momentum, decay
+        self.more_epochs = more_epochs  # client k trains for so many epochs more, times k
+
+    def local_epochs(self, client):
+        return self.epochs + self.more_epochs * client
+
+
+def train(data, plan, client, round_, w, extra=lambda w, x, y: 0.0, loss_gradient=gradient):
+    """extra is added to every gradient. Returns the weights and how many steps were taken."""
+    x, y, index = data.x, data.y, data.index[client]
+    seed = Stream(SEED, "replay.client", round_ << 32 | client).u64()
+    w, m, steps = w.copy(), np.zeros(COUNT), 0
+    for epoch in range(plan.local_epochs(client)):
+        order = batch_order(seed, epoch, index)
+        for at in range(0, len(order), plan.batch):
+            rows = order[at:at + plan.batch]
+            g = loss_gradient(w, x[rows], y[rows]) + extra(w, x[rows], y[rows]) + plan.decay * w
+            m = plan.momentum * m + g
+            w -= plan.rate * m
+            steps += 1
+    return w, steps
+
+
+# ---- strategies: each is a function from (data, plan, rounds, cohort size, options) to the last weights ----
+
+def rounds_of(rounds, want):
+    return [(r, cohort(SEED, r, want)) for r in range(rounds)]
+
+
+def weights_of(who):
+    n = np.array([SIZES[k] for k in who], float)
+    return n / n.sum()
+
+
+def fedavg(data, plan, rounds, want, mu=0.0):
+    x = data.first.copy()
+    for r, who in rounds_of(rounds, want):
+        ys = [train(data, plan, k, r, x, lambda w, *_: mu * (w - x))[0] for k in who]
+        x = sum(p * y for p, y in zip(weights_of(who), ys))
+    return x
+
+
+def fedopt(data, plan, rounds, want, kind, rate, momentum=0.9, beta1=0.9, beta2=0.99, tau=0.01):
+    x, m, v = data.first.copy(), np.zeros(COUNT), np.full(COUNT, tau ** 2)
+    for r, who in rounds_of(rounds, want):
+        d = sum(p * train(data, plan, k, r, x)[0] for p, k in zip(weights_of(who), who)) - x
+        if kind == "momentum":
+            m = momentum * m + d
+            x = x + rate * m
+            continue
+        m = d if kind == "adagrad" else beta1 * m + (1 - beta1) * d
+        if kind == "adagrad":
+            v = v + d ** 2
+        elif kind == "adam":
+            v = beta2 * v + (1 - beta2) * d ** 2
+        else:
+            v = v - (1 - beta2) * d ** 2 * np.sign(v - d ** 2)
+        x = x + rate * m / (np.sqrt(v) + tau)
+    return x
+
+
+def scaffold(data, plan, rounds, want, rate=1.0, lost=None):
+    """Algorithm 1 of the paper, option II. What client `lost` did in a round of odd number never arrives."""
+    x, c, ck = data.first.copy(), np.zeros(COUNT), np.zeros((CLIENTS, COUNT))
+    for r, who in rounds_of(rounds, want):
+        who = [k for k in who if k != lost or r % 2 == 0]
+        dx, dc = np.zeros(COUNT), np.zeros(COUNT)
+        for k in who:
+            y, steps = train(data, plan, k, r, x, lambda *_: c - ck[k])
+            new = ck[k] - c + (x - y) / (reach(plan, steps, 0) * plan.rate)
+            dx += (y - x) / len(who)
+            dc += new - ck[k]
+            ck[k] = new
+        x = x + rate * dx
+        c = c + dc / CLIENTS
+    return x
+
+
+def reach(plan, steps, mu):
+    """|a|_1 in closed form: the table in section 4 of the FedNova paper."""
+    rho, alpha = plan.momentum, plan.rate * mu
+    if rho and alpha:
+        raise ValueError("one of the two")
+    if rho:
+        return (steps - rho * (1 - rho ** steps) / (1 - rho)) / (1 - rho)
+    return (1 - (1 - alpha) ** steps) / alpha if alpha else float(steps)
+
+
+def fednova(data, plan, rounds, want, mu=0.0):
+    x = data.first.copy()
+    for r, who in rounds_of(rounds, want):
+        p, d, a = weights_of(who), [], []
+        for k in who:
+            y, steps = train(data, plan, k, r, x, lambda w, *_: mu * (w - x))
+            a.append(reach(plan, steps, mu))
+            d.append((y - x) / a[-1])
+        x = x + np.dot(p, a) * sum(pk * dk for pk, dk in zip(p, d))
+    return x
+
+
+# name: (function, plan, rounds, cohort, options). tests/fed/test_replay.c has the same table.
+RUNS = {
+    "fedavg": (fedavg, Plan(), 6, 3, {}),
+    "fedprox": (fedavg, Plan(), 6, 3, dict(mu=0.5)),
+    "fedavgm": (fedopt, Plan(), 6, 3, dict(kind="momentum", rate=1.0)),
+    "fedadagrad": (fedopt, Plan(), 6, 3, dict(kind="adagrad", rate=0.05)),
+    "fedadam": (fedopt, Plan(), 6, 3, dict(kind="adam", rate=0.05)),
+    "fedyogi": (fedopt, Plan(), 6, 3, dict(kind="yogi", rate=0.05)),
+    "scaffold": (scaffold, Plan(), 6, 3, {}),
+    "scaffold_rate": (scaffold, Plan(decay=0.01, more_epochs=1), 6, 5, dict(rate=0.5)),
+    "scaffold_momentum": (scaffold, Plan(rate=0.02, momentum=0.8), 6, 3, {}),
+    "scaffold_lost": (scaffold, Plan(), 6, 5, dict(lost=1)),
+    "fednova": (fednova, Plan(more_epochs=1), 6, 3, {}),
+    "fednova_momentum": (fednova, Plan(rate=0.02, momentum=0.8, more_epochs=1), 6, 3, {}),
+    "fednova_mu": (fednova, Plan(more_epochs=1), 6, 3, dict(mu=1.0)),
+}
+
+
+# ---- data and files ----
+
+class Data:
+    """Four bands of a plane; the clients' classes are skewed. float32 values, as both sides have them."""
+
+    def __init__(self):
+        r = np.random.default_rng(20240607)
+        n = sum(SIZES)
+        self.owner = np.repeat(np.arange(CLIENTS), SIZES)
+        r.shuffle(self.owner)
+        self.index = [np.flatnonzero(self.owner == k) for k in range(CLIENTS)]
+        self.y = np.empty(n, np.int32)
+        for k, index in enumerate(self.index):
+            p = np.full(CLASSES, 0.1)
+            p[k % CLASSES] += 0.6
+            self.y[index] = r.choice(CLASSES, len(index), p=p)
+        centre = r.normal(size=(CLASSES, FEATURES))
+        self.x32 = (centre[self.y] + 0.8 * r.normal(size=(n, FEATURES))).astype(np.float32)
+        self.first32 = (0.4 * r.normal(size=COUNT)).astype(np.float32)
+        self.x, self.first = self.x32.astype(float), self.first32.astype(float)
+
+
+def write(path, tensors):
+    header, at = {}, 0
+    types = {"float32": "F32", "float64": "F64", "int32": "I32"}
+    for name, t in tensors.items():
+        header[name] = {"dtype": types[str(t.dtype)], "shape": list(t.shape), "data_offsets": [at, at + t.nbytes]}
+        at += t.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for t in tensors.values():
+            f.write(t.tobytes())
+
+
+def main():
+    data = Data()
+    out = {}
+    for name, (run, plan, rounds, want, options) in RUNS.items():
+        out[name] = run(data, plan, rounds, want, **options)
+        loss = -np.log(softmax(logits_of(out[name][:COUNT], data.x)[1])[np.arange(len(data.y)), data.y]).mean()
+        print(f"{name:20s} loss of all samples {loss:.4f}, |w - first| {np.linalg.norm(out[name][:COUNT] - data.first):.4f}")
+    out |= {"x": data.x32, "first": data.first32, "y": data.y, "owner": data.owner.astype(np.int32)}
+    write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "replay.safetensors"), out)
+
+
+if __name__ == "__main__":
+    main()

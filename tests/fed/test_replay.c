@@ -1,0 +1,253 @@
+/* Whole small runs against the same runs computed in float64 by replay/replay.py, which knows nothing of this code: the
+ * weights after the last round agree within 1e-5 of their length. The table of runs is the script's. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "fedstill/fed.h"
+
+enum { CLIENTS = 5, FEATURES = 6, HIDDEN = 8, CLASSES = 4, SEED = 7, SAMPLES = 120, SETTINGS = 4 };
+#define TOLERANCE 1e-5
+
+struct run {
+    const char *name, *strategy;
+    uint32_t cohort;
+    double rate, momentum, decay;
+    int64_t more_epochs; /* client k trains for so many epochs more, times k */
+    bool loses;          /* in rounds of odd number what client 1 sends is lost on the way */
+    fst_setting setting[SETTINGS];
+};
+
+static const struct run runs[] = {
+    {.name = "fedavg", .strategy = "fedavg", .cohort = 3, .rate = 0.1},
+    {.name = "fedprox", .strategy = "fedprox", .cohort = 3, .rate = 0.1, .setting = {{"prox_mu", 0.5}}},
+    {.name = "fedavgm", .strategy = "fedavgm", .cohort = 3, .rate = 0.1},
+    {.name = "fedadagrad",
+     .strategy = "fedadagrad",
+     .cohort = 3,
+     .rate = 0.1,
+     .setting = {{"server.learning_rate", 0.05}, {"server.tau", 0.01}}},
+    {.name = "fedadam",
+     .strategy = "fedadam",
+     .cohort = 3,
+     .rate = 0.1,
+     .setting = {{"server.learning_rate", 0.05}, {"server.tau", 0.01}}},
+    {.name = "fedyogi",
+     .strategy = "fedyogi",
+     .cohort = 3,
+     .rate = 0.1,
+     .setting = {{"server.learning_rate", 0.05}, {"server.tau", 0.01}}},
+    {.name = "scaffold", .strategy = "scaffold", .cohort = 3, .rate = 0.1},
+    {.name = "scaffold_rate",
+     .strategy = "scaffold",
+     .cohort = 5,
+     .rate = 0.1,
+     .decay = 0.01,
+     .more_epochs = 1,
+     .setting = {{"server.learning_rate", 0.5}}},
+    {.name = "scaffold_momentum", .strategy = "scaffold", .cohort = 3, .rate = 0.02, .momentum = 0.8},
+    {.name = "scaffold_lost", .strategy = "scaffold", .cohort = 5, .rate = 0.1, .loses = true},
+    {.name = "fednova", .strategy = "fednova", .cohort = 3, .rate = 0.1, .more_epochs = 1},
+    {.name = "fednova_momentum", .strategy = "fednova", .cohort = 3, .rate = 0.02, .momentum = 0.8, .more_epochs = 1},
+    {.name = "fednova_mu",
+     .strategy = "fednova",
+     .cohort = 3,
+     .rate = 0.1,
+     .more_epochs = 1,
+     .setting = {{"fednova_mu", 1}}},
+};
+enum { RUNS = sizeof runs / sizeof *runs, ROUNDS = 6 };
+
+/* What the script wrote, and the network. */
+struct world {
+    fst_buf bytes;
+    fst_safetensors *file;
+    fst_source *source;
+    fst_graph *graph;
+    uint32_t index[CLIENTS][SAMPLES];
+    size_t count[CLIENTS];
+    const struct run *run;
+    fst_virtual *clients;
+};
+
+static void ok(fst_status s, const fst_error *e)
+{
+    if (s)
+        fail_msg("%s", e->message);
+}
+
+static const void *expected(const struct world *w, const char *name)
+{
+    size_t i = 0;
+    if (!fst_safetensors_find(w->file, name, &i))
+        fail_msg("replay.safetensors has no %s: run tests/fed/replay/replay.py", name);
+    return fst_safetensors_data(w->file, i);
+}
+
+static fst_graph *network(void)
+{
+    fst_graph *g = NULL;
+    fst_error err;
+    ok(fst_graph_new(&g, &err), &err);
+    fst_value x = fst_graph_input(g, &FST_SHAPE(FEATURES));
+    x = fst_graph_relu(g, fst_graph_linear(g, x, "a", HIDDEN, true));
+    ok(fst_graph_finish(g, fst_graph_linear(g, x, "b", CLASSES, true), &err), &err);
+    return g;
+}
+
+static int set_up(void **state)
+{
+    static struct world w;
+    char path[4096];
+    fst_error err;
+    const char *root = getenv("FEDSTILL_SOURCE");
+    snprintf(path, sizeof path, "%s/tests/fed/replay/replay.safetensors", root ? root : "../..");
+    ok(fst_file_read(path, 1 << 20, &w.bytes, &err), &err);
+    ok(fst_safetensors_open_memory(&w.file, path, w.bytes.data, w.bytes.len, &err), &err);
+    const int32_t *owner = expected(&w, "owner");
+    ok(fst_source_from_memory(&w.source, "replay", FST_F32, &FST_SHAPE(FEATURES), SAMPLES, expected(&w, "x"),
+                              expected(&w, "y"), CLASSES, &err),
+       &err);
+    for (uint32_t i = 0; i < SAMPLES; i++)
+        w.index[owner[i]][w.count[owner[i]]++] = i;
+    w.graph = network();
+    *state = &w;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct world *w = *state;
+    fst_source_close(w->source);
+    fst_safetensors_free(w->file);
+    fst_buf_release(&w->bytes);
+    fst_graph_free(w->graph);
+    return 0;
+}
+
+static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_env *out, fst_error *err)
+{
+    struct world *w = ctx;
+    const struct run *r = w->run;
+    (void)worker, (void)err;
+    *out = (fst_client_env){
+        .seed = SEED,
+        .stream = "replay",
+        .client = client,
+        .classes = CLASSES,
+        .graph = w->graph,
+        .source = w->source,
+        .subset = w->index[client],
+        .count = w->count[client],
+        .plan = {.epochs = 2 + r->more_epochs * client,
+                 .batch_size = 8,
+                 .optim = {.learning_rate = r->rate, .momentum = r->momentum, .weight_decay = r->decay}}};
+    return FST_OK;
+}
+
+static size_t settings_of(const struct run *r)
+{
+    size_t n = 0;
+    while (n < SETTINGS && r->setting[n].name)
+        n++;
+    return n;
+}
+
+static fst_status work(void *ctx, int worker, const fst_message *down, fst_message *up, fst_error *err)
+{
+    struct world *w = ctx;
+    fst_status st = fst_virtual_work(w->clients, worker, down, up, err);
+    if (!st && w->run->loses && down->client == 1 && down->round % 2)
+        return fst_fail(err, FST_E_IO, "lost");
+    return st;
+}
+
+static void settle(void *ctx, const fst_round_report *report)
+{
+    fst_virtual_settle(((struct world *)ctx)->clients, report);
+}
+
+/* Plays all rounds of w->run; global starts as the script's first weights. */
+static void play(struct world *w, int workers, fst_fed_state *global)
+{
+    const struct run *r = w->run;
+    const fst_strategy_ops *ops = NULL;
+    fst_strategy *s = NULL;
+    fst_error err;
+    int64_t samples[CLIENTS];
+    for (int c = 0; c < CLIENTS; c++)
+        samples[c] = (int64_t)w->count[c];
+    ok(fst_strategy_of(&ops, r->strategy, &err), &err);
+    const fst_server_env env = {.clients = CLIENTS, .classes = CLASSES, .global = global, .graph = w->graph};
+    const fst_virtual_spec vs = {.ops = ops,
+                                 .settings = r->setting,
+                                 .nsettings = settings_of(r),
+                                 .clients = CLIENTS,
+                                 .workers = workers,
+                                 .ctx = w,
+                                 .env = client_env};
+    ok(fst_fed_state_init(global, fst_graph_fed_size(w->graph), &err), &err);
+    memcpy(global->params, expected(w, "first"), 4 * global->size.params);
+    ok(fst_strategy_new(&s, ops, r->setting, settings_of(r), &env, &err), &err);
+    ok(fst_virtual_new(&w->clients, &vs, &err), &err);
+    fst_simulate_spec spec = {.seed = SEED,
+                              .clients = CLIENTS,
+                              .samples = samples,
+                              .rounds = ROUNDS,
+                              .cohort = r->cohort,
+                              .workers = workers,
+                              .strategy = s,
+                              .ctx = w,
+                              .work = work,
+                              .settle = settle};
+    ok(fst_simulate(&spec, &err), &err);
+    fst_virtual_free(w->clients);
+    fst_strategy_free(s);
+}
+
+static void test_replayed(void **state)
+{
+    struct world *w = *state;
+    for (size_t i = 0; i < RUNS; i++) {
+        fst_fed_state global = {0}, again = {0};
+        w->run = &runs[i];
+        play(w, 1, &global);
+        play(w, 3, &again);
+        assert_memory_equal(global.params, again.params, 4 * global.size.params);
+        const double *want = expected(w, runs[i].name);
+        double off = 0, length = 0;
+        for (size_t k = 0; k < global.size.params; k++) {
+            off += pow((double)global.params[k] - want[k], 2);
+            length += want[k] * want[k];
+        }
+        print_message("%-20s off by %.1e of its length\n", runs[i].name, sqrt(off / length));
+        assert_true(sqrt(off / length) < TOLERANCE);
+        fst_fed_state_release(&global);
+        fst_fed_state_release(&again);
+    }
+}
+
+/* Runs that are meant to differ do: otherwise a strategy that does nothing would pass. */
+static void test_runs_differ(void **state)
+{
+    struct world *w = *state;
+    for (size_t i = 1; i < RUNS; i++) {
+        const double *a = expected(w, "fedavg"), *b = expected(w, runs[i].name);
+        double off = 0;
+        for (size_t k = 0; k < fst_graph_param_count(w->graph); k++)
+            off += pow(a[k] - b[k], 2);
+        assert_true(sqrt(off) > 100 * TOLERANCE);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_replayed), cmocka_unit_test(test_runs_differ)};
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

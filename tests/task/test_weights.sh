@@ -1,0 +1,37 @@
+#!/bin/bash
+# Strategies of a shared model whose clients or server keep something between rounds: the model does not depend on the
+# number of workers, nor on where the run was stopped. Needs $FEDSTILL and $FEDSTILL_HELPER.
+# shellcheck source=tests/task/common.sh
+. "$(dirname "$0")/common.sh"
+helper=$FEDSTILL_HELPER task=$folder/task
+mkdir -p "$task/data" || exit 1
+data() { "$helper" named "$task/data/$1.safetensors" "$2" a,b,c 1 "$3" || exit 1; } # NAME SAMPLES SEED
+data train 90 1
+data test 30 2
+cat >"$task/task.yaml" <<'END'
+name: weights
+seed: 7
+data: {source: array, path: data}
+clients: {count: 5}
+stages:
+  federated_train: {model: fedgen_mnist, strategy: scaffold, init: random, rounds: 3, clients_per_round: 3, batch_size: 8,
+                    optimizer: {name: sgd, learning_rate: 0.05}}
+END
+model() { sha256sum "$1/federated_train/model.safetensors" | cut -c 1-64; }
+go() { # STRATEGY OUTPUT OPTION...
+    local strategy=$1 output=$2
+    shift 2
+    expect 0 run "$task" --threads 1 --set stages.federated_train.strategy="$strategy" --output "$output" "$@"
+}
+
+for strategy in scaffold; do
+    go $strategy "$folder/$strategy" --workers 1
+    want=$(model "$folder/$strategy")
+    # fewer rounds first, then the rest from where they ended
+    go $strategy "$folder/short" --workers 3 --fresh --no-reuse --set stages.federated_train.rounds=1
+    go $strategy "$folder/short" --workers 3 --no-reuse
+    said err "at round 2"
+    same "$strategy: one round, then two, with three workers" "$(model "$folder/short")" "$want"
+done
+
+finish
