@@ -188,6 +188,9 @@ typedef struct fst_server_ops {
     fst_status (*load)(fst_strategy *s, const void *data, size_t len, fst_error *err);
 } fst_server_ops;
 
+/* Soft targets of a batch: rows x classes. */
+typedef fst_status (*fst_local_soft_fn)(void *ctx, const fst_batch *batch, float *soft, fst_error *err);
+
 /* How a client trains in a round. */
 typedef struct fst_local_plan {
     int64_t epochs;
@@ -196,6 +199,11 @@ typedef struct fst_local_plan {
     fst_optim_spec optim; /* its state is fresh in every round */
     bool has_schedule;
     fst_schedule schedule; /* of the learning rate, over rounds */
+    fst_loss loss;         /* both weights 0: cross entropy */
+    /* Targets of the loss's distillation part; NULL: none. Called by several workers at the same time. A strategy that
+     * brings a loss of its own does not use them. */
+    fst_local_soft_fn soft;
+    void *soft_ctx;
     fst_trainer_options compute;
 } fst_local_plan;
 
@@ -315,8 +323,6 @@ struct fst_client_half {
 /* A seed for one purpose of this client in this round. */
 FST_API uint64_t fst_client_seed(const fst_client_half *c, const char *purpose);
 
-/* Soft targets of a batch: rows x classes. */
-typedef fst_status (*fst_local_soft_fn)(void *ctx, const fst_batch *batch, float *soft, fst_error *err);
 /* After every step, with the learning rate that it took. */
 typedef void (*fst_local_step_fn)(void *ctx, fst_fed_state *state, double learning_rate);
 

@@ -124,6 +124,7 @@ fst_local_job fst_client_job(fst_client_half *c)
     const fst_client_env *e = c->env;
     const fst_local_plan *p = &e->plan;
     double rate = p->optim.learning_rate;
+    bool given = p->loss.ce_weight > 0 || p->loss.kd_weight > 0;
     return (fst_local_job){.graph = e->graph,
                            .state = &c->model,
                            .source = e->source,
@@ -138,8 +139,10 @@ fst_local_job fst_client_job(fst_client_half *c)
                            .learning_rate =
                                p->has_schedule ? fst_schedule_rate(&p->schedule, rate, (int64_t)c->round) : rate,
                            .optim = p->optim,
-                           .loss = FST_LOSS_CROSS_ENTROPY,
-                           .class_weight = e->class_weight};
+                           .loss = given ? p->loss : FST_LOSS_CROSS_ENTROPY,
+                           .class_weight = e->class_weight,
+                           .soft = p->soft,
+                           .soft_ctx = p->soft_ctx};
 }
 
 static fst_status step(struct kit *k, const fst_local_job *job, const fst_batch *b, fst_step_result *r, fst_error *err)

@@ -113,7 +113,7 @@ const char *fst__tried_role(const struct fst__html *h, const fst_tried_model *t)
 /* ---- sections ---- */
 /* What kind of stage a step is: as summary.json says, else (of earlier versions) its name. */
 const char *fst__step_kind(const struct fst__html *h, const char *step);
-/* "student distilled", or of a stage with a name of its own "small (student distilled)". Returns out. */
+/* "student distilled", or of a stage with a name of its own "small (distilled)". Returns out. */
 const char *fst__step_title(const struct fst__html *h, const char *step, char out[FST__MODEL_TITLE]);
 /* The last step of a kind that is done; the kind itself when there is none, which names no step then. */
 const char *fst__last_of(const struct fst__html *h, const char *kind);

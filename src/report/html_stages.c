@@ -6,16 +6,16 @@
 #include "html.h"
 
 static const struct {
-    const char *kind, *title;
-} titles[] = {{"cloud_pretrain", "teacher"},
-              {"cloud_kd", "soft labels"},
-              {"edge_alone", "student alone (hard labels)"},
-              {"edge_kd", "student distilled"},
-              {"federated_train", "student federated"},
-              {"device_load", "devices' batches"},
-              {"edge_infer", "answers at the edge"},
-              {"cloud_infer", "answers of edge and cloud"},
-              {"cloud_direct_infer", "answers of the cloud alone"}};
+    const char *kind, *title, *named; /* named: of a stage that has a name of its own */
+} titles[] = {{"cloud_pretrain", "teacher", "on labels"},
+              {"cloud_kd", "soft labels", "soft labels"},
+              {"edge_alone", "student alone (hard labels)", "alone on labels"},
+              {"edge_kd", "student distilled", "distilled"},
+              {"federated_train", "student federated", "federated"},
+              {"device_load", "devices' batches", "devices' batches"},
+              {"edge_infer", "answers at the edge", "answers at the edge"},
+              {"cloud_infer", "answers of edge and cloud", "answers of edge and cloud"},
+              {"cloud_direct_infer", "answers of the cloud alone", "answers of the cloud alone"}};
 
 const char *fst__step_kind(const struct fst__html *h, const char *step)
 {
@@ -39,7 +39,7 @@ const char *fst__step_title(const struct fst__html *h, const char *step, char ou
 {
     const char *kind = fst__step_kind(h, step), *title = kind;
     for (size_t i = 0; i < sizeof titles / sizeof *titles; i++)
-        title = strcmp(titles[i].kind, kind) ? title : titles[i].title;
+        title = strcmp(titles[i].kind, kind) ? title : strcmp(kind, step) ? titles[i].named : titles[i].title;
     if (strcmp(kind, step))
         snprintf(out, FST__MODEL_TITLE, "%.40s (%.40s)", step, title);
     else

@@ -12,12 +12,12 @@ enum { MAX_SUMMARY = 16 << 20, WIDTH = 80 };
 enum { TITLE = 96 };
 
 static const struct {
-    const char *kind, *title;
+    const char *kind, *title, *named; /* named: of a stage that has a name of its own */
 } rows[] = {
-    {"cloud_pretrain", "teacher"},
-    {"edge_alone", "student alone"},
-    {"edge_kd", "student distilled"},
-    {"federated_train", "student federated"},
+    {"cloud_pretrain", "teacher", "on labels"},
+    {"edge_alone", "student alone", "alone"},
+    {"edge_kd", "student distilled", "distilled"},
+    {"federated_train", "student federated", "federated"},
 };
 
 /* What kind of stage it is; summaries of earlier versions have one of each, under the kind's name. */
@@ -27,12 +27,12 @@ static const char *kind_of(json_t *stages, const char *name)
     return kind ? kind : name;
 }
 
-/* "student distilled", or of a stage with a name of its own "small (student distilled)". */
+/* "student distilled", or of a stage with a name of its own "small (distilled)". */
 static const char *title_of(json_t *stages, const char *name, char out[TITLE])
 {
     const char *kind = kind_of(stages, name), *title = kind;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        title = strcmp(rows[i].kind, kind) ? title : rows[i].title;
+        title = strcmp(rows[i].kind, kind) ? title : strcmp(kind, name) ? rows[i].named : rows[i].title;
     if (strcmp(kind, name))
         snprintf(out, TITLE, "%.40s (%.40s)", name, title);
     else

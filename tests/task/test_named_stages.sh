@@ -74,19 +74,19 @@ ran
 
 # ---- reports
 expect 0 run "$task"
-said out "big (teacher)"
-said out "quick (student federated)"
-said out "small_alone (student alone)"
+said out "big (on labels)"
+said out "quick (federated)"
+said out "small_alone (alone)"
 said out "$task/output/slow/model.safetensors"
 expect 0 report "$task" --evaluate --out "$folder/page.html" --csv "$folder/csv"
 true_that "the page is no XML" "$FEDSTILL_HELPER" xml "$folder/page.html"
-true_that "slow is not on the page" grep -q "slow (student federated)" "$folder/page.html"
+true_that "slow is not on the page" grep -q "slow (federated)" "$folder/page.html"
 same "models of the page" "$(tail -n +2 "$folder/csv/models.csv" | cut -d, -f1 | tr -d '\r' | sort | tr '\n' ' ')" \
-    "big (teacher) quick (student federated) slow (student federated) small (student distilled) small_alone (student alone (hard labels)) smaller (student distilled) "
+    "big (on labels) quick (federated) slow (federated) small (distilled) small_alone (alone on labels) smaller (distilled) "
 expect 0 runs --limit 1
 same "the run's student" "$(grep -c "named.*done.*%.*%" "$folder/out")" 1
 expect 0 report "$task/output" --no-data --out - # its own task.yaml is read again
-said out "slow (student federated)"
+said out "slow (federated)"
 
 # ---- resumed after a kill, with the same bits
 for stage in big slow; do

@@ -16,7 +16,9 @@ for task in "$tasks"/*/; do
     options=()
     [[ $task != link11* ]] || options=("${few[@]}")
     expect 0 run "$tasks/$task" --dry-run "${options[@]}"
-    for stage in cloud_pretrain edge_kd federated_train cloud_infer; do said out "$stage"; done
+    stages="cloud_pretrain edge_kd federated_train cloud_infer"
+    [[ $task != federated-kd ]] || stages="teacher labels student student_alone fine_tuned"
+    for stage in $stages; do said out "$stage"; done
 done
 for task in link11 link11-demo; do
     output=$folder/$task

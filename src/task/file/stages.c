@@ -36,6 +36,11 @@ size_t fst__kind_count(void)
     return n;
 }
 
+bool fst__at_clients(const struct stage *own)
+{
+    return own->kind->at_clients && own->kind->at_clients(own);
+}
+
 bool fst__has_kind(const struct task_file *f, const char *kind)
 {
     for (size_t i = 0; i < f->stage_count; i++)
@@ -269,20 +274,41 @@ static bool follow_default(const struct stage_list *l, struct stage *own, const 
     return !(ref->missing && fst__complain(c, own, NULL, "%s", ref->missing));
 }
 
+/* The field of a setting, and the struct that it is in; NULL where there is none, or its map was not given. */
+static const fst__field *setting(const struct stage *own, const char *key, const void **object)
+{
+    const fst__schema *table = own->kind->schema;
+    *object = own->settings;
+    for (;;) {
+        char part[FST__MAX_WORD + 1];
+        size_t n = strcspn(key, ".");
+        snprintf(part, sizeof part, "%.*s", (int)n, key);
+        const fst__field *f = fst__find_field(table, part);
+        if (!f || !key[n])
+            return f;
+        if (f->type != FST__TYPE_MAP || !fst__is_set(f, *object))
+            return NULL;
+        *object = (const char *)*object + f->offset;
+        table = f->table;
+        key += n + 1;
+    }
+}
+
 static bool follow_all(const struct stage_list *l, struct stage *own, fst__complaint *c)
 {
     for (size_t i = 0; i < own->kind->ref_count; i++) {
         const struct stage_ref *ref = &own->kind->refs[i];
-        const fst__field *f = ref->through ? NULL : fst__find_field(own->kind->schema, ref->key);
+        const void *object = own->settings;
+        const fst__field *f = ref->through ? NULL : setting(own, ref->key, &object);
         size_t count = 1;
         char *const *texts = NULL;
-        if (ref->through || (ref->wanted && !ref->wanted(own)))
+        if (ref->through || (ref->wanted && !ref->wanted(own)) || (!f && strchr(ref->key, '.')))
             continue;
         if (f && f->list) {
-            memcpy(&texts, (const char *)own->settings + f->offset, sizeof texts);
-            count = *(const size_t *)(const void *)((const char *)own->settings + f->count_at);
+            memcpy(&texts, (const char *)object + f->offset, sizeof texts);
+            count = *(const size_t *)(const void *)((const char *)object + f->count_at);
         } else if (f) {
-            texts = (char *const *)(const void *)((const char *)own->settings + f->offset);
+            texts = (char *const *)(const void *)((const char *)object + f->offset);
             count = *texts != NULL;
         }
         if ((!texts || !count) && !follow_default(l, own, ref, c))

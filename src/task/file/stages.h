@@ -52,7 +52,7 @@ struct stage;
  * one stage. The setting is a string, or a list of them, of the kind's settings.
  */
 struct stage_ref {
-    const char *key;      /* the setting: "init" */
+    const char *key;      /* the setting: "init"; "a.b" in an optional map, and then read only where that is given */
     enum leaves what;     /* what the other stage must leave */
     const char *fallback; /* without the setting: the first of these kinds, with blanks between, that the task has */
     const char *missing;  /* what is wrong when there is none: "needs the stage cloud_kd, or ..."; NULL: that is fine */
@@ -90,7 +90,6 @@ struct stage_kind {
     unsigned modes; /* FST__IN_... */
     enum leaves leaves;
     bool trained;        /* training made it: a finished one is taken from other outputs rather than made again */
-    bool at_clients;     /* its samples are those of the clients or edges, not of the cloud */
     const char *streams; /* kind whose names of random streams it uses; NULL: its own */
     const char *counts;  /* what its checkpoints count, "epoch" or "round"; NULL: it has none */
     const struct stage_ref *refs;
@@ -101,6 +100,10 @@ struct stage_kind {
     const struct stage_kind *(*implies)(const struct stage *own, char *name, size_t size);
     /* The network that its model is of, as the task says it; NULL: it is not known before. NULL: leaves no model. */
     const char *(*network)(const struct stage *own);
+    /* Whether its samples are those of the clients or edges, not of the cloud. NULL: never. */
+    bool (*at_clients)(const struct stage *own);
+    /* Of a stage that reads soft labels: whether its loss takes the teacher's logits, and not probabilities. */
+    bool (*takes_logits)(const struct stage *own);
     /* How many epochs or rounds; with `counts` only. */
     int64_t (*total)(const struct stage *own);
     /* Whether more epochs or rounds can follow what is finished, as if there had been so many from the start: no
@@ -145,6 +148,8 @@ bool fst__kind_choice(size_t i, fst__choice *out);
 size_t fst__kind_count(void);
 /* Fills *c with a message on a setting of a stage (key NULL: on the stage). Returns true, as `complains` does. */
 bool fst__complain(fst__complaint *c, const struct stage *own, const char *key, const char *fmt, ...) FST_PRINTF(4, 5);
+/* Does it work on the samples of the clients or edges? */
+bool fst__at_clients(const struct stage *own);
 /* Has the task a stage of this kind? */
 bool fst__has_kind(const struct task_file *f, const char *kind);
 /* "stages.NAME.KEY" */

@@ -118,6 +118,7 @@ struct cloud_kd_section {
     size_t teacher_count;
     bool has_teacher_weights;
     int teacher_weights; /* fst_ensemble */
+    bool has_at_clients, at_clients;
     double temperature;
     int content;  /* index in contents: "auto", "probabilities", "logits" */
     int encoding; /* fst_soft_encoding */
@@ -146,6 +147,14 @@ struct edge_kd_section {
     bool baseline; /* also train a student on hard labels alone */
 };
 
+/* Local training that also learns from soft labels. */
+struct local_kd_section {
+    char *soft_labels; /* a stage */
+    double temperature, ce_weight, kd_weight; /* temperature 0: that of the soft labels */
+    int kd_loss;                              /* fst_kd_form */
+    struct dkd_section dkd;
+};
+
 struct federated_section {
     char *model;  /* NULL: edge_kd's */
     int strategy; /* index in strategy_names */
@@ -154,6 +163,8 @@ struct federated_section {
     bool drop_last;
     struct strategy_settings options;
     struct optimizer_section optimizer;
+    bool has_distillation;
+    struct local_kd_section distillation;
     bool has_schedule;
     struct schedule_section schedule; /* by round */
     char *init;                       /* a stage, "random" or a file */

@@ -54,7 +54,7 @@ fst_status fst__add_reads(const struct session *s, const struct step *own, const
  * edge. Nothing is added where one place learns from all samples, which the digest of the data says already. */
 static fst_status add_shares(const struct samples *d, const struct step *step, fst_buf *text, fst_error *err)
 {
-    bool rounds = step->stage->kind->at_clients;
+    bool rounds = fst__at_clients(step->stage);
     char digest[FST_DIGEST_HEX];
     fst_status st = FST_OK;
     if (d->edges ? !rounds : d->cloud.validate > 0) {

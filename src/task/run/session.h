@@ -154,6 +154,9 @@ fst_status fst__read_artifact(const struct session *s, const struct step *step, 
                               fst_error *err);
 fst_status fst__record_write(const struct session *s, const struct step *step, const struct record *r, fst_error *err);
 
+/* federated_train.c: who the clients are, as far as the digest of the data and the shares do not say it. */
+fst_status fst__add_clients(const struct session *s, fst_buf *text, fst_error *err);
+
 /* ---- model_files.c ---- */
 /* The digest of a file, relative to the task's folder; "" when it cannot be read. */
 fst_status fst__file_digest(const struct session *s, const char *file, char digest[FST_DIGEST_HEX], fst_error *err);

@@ -1,6 +1,6 @@
-/* The kind cloud_kd: a teacher's soft labels of the cloud's samples, one row a sample, for the students that read them.
- * The teacher is the model of a stage, or a file. What the labels are (probabilities or logits) is what the students'
- * losses take, unless the setting content says it. */
+/* The kind cloud_kd: a teacher's soft labels of the cloud's samples, or at each client of its own, one row a sample,
+ * for the students that read them. The teacher is the model of a stage, or a file. What the labels are (probabilities
+ * or logits) is what the students' losses take, unless the setting content says it. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,6 +26,9 @@ static const fst__field fields[] = {
     FST__F_ENUM(struct cloud_kd_section, teacher_weights, ensembles, NULL,
                 "how several teachers become one target (docs/distillation.md); missing: mean_probabilities",
                 FST__PRESENT(struct cloud_kd_section, has_teacher_weights), .when = {FST__WITH_ANY("teacher")}),
+    FST__F_BOOL(struct cloud_kd_section, at_clients, NULL,
+                "each client labels its own samples, instead of the cloud the cloud's; no labels travel",
+                FST__PRESENT(struct cloud_kd_section, has_at_clients)),
     FST__F_ABOVE(struct cloud_kd_section, temperature, 0, 1000, "4", "of the teacher's softmax"),
     FST__F_ENUM(struct cloud_kd_section, content, contents, "auto",
                 "what is kept; auto: what the kd_loss of the students needs"),
@@ -48,14 +51,15 @@ static const struct stage_ref refs[] = {
 static const struct stage *student(const struct stage_list *all, const struct stage *own, size_t i)
 {
     for (size_t k = 0; k < all->count; k++)
-        if (fst__stage_read(&all->stage[k], "soft_labels", 0) == own && !i--)
-            return &all->stage[k];
+        for (size_t r = 0; r < all->stage[k].read_count; r++)
+            if (all->stage[k].reads[r].stage == own && !i--)
+                return &all->stage[k];
     return NULL;
 }
 
 static bool takes_logits(const struct stage *student)
 {
-    return fst__student_takes_logits(student->settings);
+    return student->kind->takes_logits(student);
 }
 
 /* The first student's loss decides where nothing else is said. */
@@ -69,12 +73,21 @@ static bool holds_logits(const struct stage_list *all, const struct stage *own)
 /* "temperature_schedule", or "kd_loss mse_logits": what of a student says which soft labels it takes. */
 static const char *decider(const struct stage *student, char *out, size_t size)
 {
+    const bool rounds = fst__at_clients(student);
     const struct edge_kd_section *e = student->settings;
-    if (e->has_temperature_schedule || e->has_curriculum)
+    const struct federated_section *t = student->settings;
+    if (rounds)
+        snprintf(out, size, "distillation.kd_loss %s", fst__kd_losses[t->distillation.kd_loss]);
+    else if (e->has_temperature_schedule || e->has_curriculum)
         snprintf(out, size, "%s", e->has_curriculum ? "curriculum" : "temperature_schedule");
     else
-        snprintf(out, size, "kd_loss %s", fst__find_field(student->kind->schema, "kd_loss")->names[e->kd_loss]);
+        snprintf(out, size, "kd_loss %s", fst__kd_losses[e->kd_loss]);
     return out;
+}
+
+static bool at_clients(const struct stage *own)
+{
+    return ((const struct cloud_kd_section *)own->settings)->at_clients;
 }
 
 static bool complains(const struct task_file *f, const struct stage_list *all, const struct stage *own,
@@ -84,7 +97,8 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
     const struct stage *one;
     bool logits = holds_logits(all, own);
     char text[64];
-    (void)f;
+    if (k->at_clients && f->has_topology && f->topology.cloud_share >= 1 && !f->data.edge_path_count)
+        return fst__complain(c, own, "at_clients", "the edges have no samples: topology.cloud_share is 1");
     if (k->has_teacher_weights && k->teacher_count < 2)
         return fst__complain(c, own, "teacher_weights",
                              "has no effect with one teacher: name several, or leave it out");
@@ -157,6 +171,34 @@ double fst__soft_bytes(const struct session *s, const struct stage *own)
     return (double)s->data.cloud.learn * (row + 16);
 }
 
+/* ---- whose samples --------------------------------------------------------------------------------------- */
+
+/* The samples to label: positions in the training samples. */
+struct targets {
+    const uint32_t *index;
+    size_t count;
+    fst_partition clients; /* owns them where they are the clients'; clients 0: they are the cloud's */
+};
+
+static fst_status targets_of(const struct session *s, const struct step *own, struct targets *out, fst_error *err)
+{
+    *out = (struct targets){.index = s->data.cloud.index, .count = s->data.cloud.learn};
+    fst_status st = at_clients(own->stage) ? fst__clients(&s->data, s->task, &out->clients, err) : FST_OK;
+    if (!st && out->clients.clients) {
+        out->index = out->clients.index;
+        out->count = out->clients.begin[out->clients.clients];
+    }
+    return st;
+}
+
+/* What a teacher costs on the way to every client. */
+static uint64_t sent_to_clients(const struct targets *t, const fst_graph *teacher)
+{
+    uint64_t model = 4 * (uint64_t)(fst_graph_param_count(teacher) + fst_graph_buffer_count(teacher)) +
+                     8 * (uint64_t)fst_graph_counters(teacher);
+    return model * (uint64_t)t->clients.clients;
+}
+
 static fst_status check(const struct session *s, const struct step *own, fst_error *err)
 {
     const struct cloud_kd_section *k = own->stage->settings;
@@ -180,34 +222,43 @@ static fst_status inputs(const struct session *s, const struct step *own, fst_bu
     fst_status st = fst__add_settings(own, text, err);
     if (!st)
         st = fst_buf_printf(text, err, "content=%s\n", fst_soft_content_name(fst__soft_spec(s, own).content));
+    if (!st && at_clients(own->stage) && !s->data.edges)
+        st = fst__add_clients(s, text, err);
     return st ? st : fst__add_reads(s, own, "teacher", text, err);
 }
 
-static fst_status tell_teacher(const struct session *s, const struct step *own, size_t i, fst_buf *out, fst_error *err)
+static fst_status tell_teacher(const struct session *s, const struct step *own, const struct targets *t, size_t i,
+                               fst_buf *out, fst_error *err)
 {
     const struct stage *teacher = fst__stage_read(own->stage, "teacher", i);
     fst_model m = {0};
+    fst_graph *g = NULL;
     struct work w = {.network = teacher ? teacher->kind->network(teacher) : NULL,
-                     .samples = (double)s->data.cloud.learn,
+                     .samples = (double)t->count,
                      .batch = 128,
-                     .plans = s->machine.threads,
-                     .bytes_down = s->data.edges || i ? 0 : fst__soft_bytes(s, own->stage)};
-    fst_status st = teacher ? FST_OK : fst__read_model(s, own, "teacher", i, &m, NULL, err);
-    if (!teacher && !st) {
-        w.network = m.arch;
-        w.graph = m.graph;
-    }
-    if (!st)
+                     .plans = s->machine.threads};
+    fst_status st =
+        teacher ? fst__model_graph(&s->data, w.network, &g, err) : fst__read_model(s, own, "teacher", i, &m, NULL, err);
+    if (!st) {
+        w.network = teacher ? w.network : m.arch;
+        w.graph = teacher ? g : m.graph;
+        w.bytes_down = t->clients.clients       ? (double)sent_to_clients(t, w.graph)
+                       : s->data.edges || i > 0 ? 0
+                                                : fst__soft_bytes(s, own->stage);
         st = fst__tell_work(s, own, &w, out, err);
+    }
+    fst_graph_free(g);
     fst_model_release(&m);
     return st;
 }
 
 static fst_status tell(const struct session *s, const struct step *own, fst_buf *out, fst_error *err)
 {
-    fst_status st = FST_OK;
+    struct targets t;
+    fst_status st = targets_of(s, own, &t, err);
     for (size_t i = 0; !st && i < fst__stage_reads(own->stage, "teacher"); i++)
-        st = tell_teacher(s, own, i, out, err);
+        st = tell_teacher(s, own, &t, i, out, err);
+    fst_partition_release(&t.clients);
     return st;
 }
 
@@ -254,14 +305,14 @@ static fst_status open_teachers(const struct session *s, const struct step *own,
     return st;
 }
 
-static fst_status soften(struct session *s, const struct step *own, const struct teachers *t, fst_soft_labels *labels,
-                         fst_error *err)
+static fst_status soften(struct session *s, const struct step *own, const struct teachers *t, const struct targets *of,
+                         fst_soft_labels *labels, fst_error *err)
 {
     const struct cloud_kd_section *k = own->stage->settings;
     fst_soft_spec spec = fst__soft_spec(s, own);
     fst_soft_make how = {.source = s->data.train,
-                         .subset = s->data.cloud.index,
-                         .subset_count = s->data.cloud.learn,
+                         .subset = of->index,
+                         .subset_count = of->count,
                          .transform = t->ready[0].transform,
                          .teacher = t->ready[0].runner,
                          .teacher_state = t->ready[0].state,
@@ -271,7 +322,7 @@ static fst_status soften(struct session *s, const struct step *own, const struct
                          .classes = t->model[0].classes,
                          .progress = progress,
                          .ctx = s};
-    fst__watch_begin(s, own->stage->name, s->data.cloud.learn, "samples");
+    fst__watch_begin(s, own->stage->name, of->count, "samples");
     fst__watch_update(s, 0, NULL);
     fst_status st = fst_soft_labels_make(labels, &spec, &how, err);
     fst__watch_end(s, NULL);
@@ -288,21 +339,27 @@ static fst_status run(struct session *s, struct step *own, struct record *r, fst
 {
     struct teachers t = {.count = 0};
     fst_soft_labels labels = {0};
+    struct targets of;
     double start = fst_clock_seconds();
-    fst_status st = open_teachers(s, own, &t, err);
+    fst_status st = targets_of(s, own, &of, err);
+    if (!st)
+        st = open_teachers(s, own, &t, err);
     snprintf(r->artifact, sizeof r->artifact, "soft_labels.safetensors");
     char *path = fst__step_path(s, own, r->artifact);
     if (!st)
-        st = path ? soften(s, own, &t, &labels, err) : fst_fail_memory(err, 256);
+        st = path ? soften(s, own, &t, &of, &labels, err) : fst_fail_memory(err, 256);
     if (!st)
         st = fst_soft_labels_write(&labels, path, r->digest, err);
     if (!st) {
         r->samples = (int64_t)labels.samples;
         r->accuracy = r->loss = NAN;
-        r->bytes_down = s->data.edges ? 0 : file_bytes(path); /* what an edge fetches */
+        r->bytes_down = s->data.edges || of.clients.clients ? 0 : file_bytes(path); /* what an edge fetches */
+        for (size_t i = 0; i < t.count; i++)
+            r->bytes_down += sent_to_clients(&of, t.model[i].graph);
         r->seconds = fst_clock_seconds() - start;
     }
     fst_free(path);
+    fst_partition_release(&of.clients);
     fst_soft_labels_release(&labels);
     close_teachers(&t);
     return st;
@@ -317,6 +374,7 @@ const struct stage_kind fst__cloud_kd = {
     .trained = true,
     .refs = refs,
     .ref_count = sizeof refs / sizeof *refs,
+    .at_clients = at_clients,
     .complains = complains,
     .check = check,
     .inputs = inputs,

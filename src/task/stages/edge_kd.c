@@ -10,8 +10,8 @@
 
 /* ---- settings ---------------------------------------------------------------------------------------- */
 
-static const char *const kd_losses[] = {"kl",           "cross_entropy", "mse_logits", "mse_probabilities",
-                                        "standardised", "dkd",           NULL};
+const char *const fst__kd_losses[] = {"kl",           "cross_entropy", "mse_logits", "mse_probabilities",
+                                      "standardised", "dkd",           NULL};
 
 static const fst__field dkd_fields[] = {
     FST__F_DOUBLE(struct dkd_section, alpha, 0, 1e6, "1", "weight of the label against all others (TCKD)"),
@@ -30,7 +30,7 @@ static bool check_dkd(const void *object, fst__complaint *c)
     return false;
 }
 
-static const fst__schema dkd_schema = FST__SCHEMA(struct dkd_section, dkd_fields, .check = check_dkd);
+const fst__schema fst__dkd_schema = FST__SCHEMA(struct dkd_section, dkd_fields, .check = check_dkd);
 
 static const fst__field fields[] = {
     TRAINING_FIELDS("5"),
@@ -40,10 +40,10 @@ static const fst__field fields[] = {
                            FST__WITH_ANY("kd_weight"), FST__WITHOUT_ANY("curriculum")}),
     FST__F_DOUBLE(struct edge_kd_section, ce_weight, 0, 1e6, "0.3", "weight of the hard labels' cross entropy"),
     FST__F_DOUBLE(struct edge_kd_section, kd_weight, 0, 1e6, "0.7", "weight of the distillation loss"),
-    FST__F_ENUM(struct edge_kd_section, kd_loss, kd_losses, "kl",
+    FST__F_ENUM(struct edge_kd_section, kd_loss, fst__kd_losses, "kl",
                 "distillation loss; mse_logits, standardised and dkd take the teacher's logits",
                 .when = {FST__WITH_ANY("kd_weight")}),
-    FST__F_MAP(struct edge_kd_section, dkd, &dkd_schema, "the weights of the parts of the loss",
+    FST__F_MAP(struct edge_kd_section, dkd, &fst__dkd_schema, "the weights of the parts of the loss",
                .when = {FST__WITH("kd_loss", "dkd"), FST__WITH_ANY("kd_weight")}),
     FST__F_OPTIONAL(
         struct edge_kd_section, temperature_schedule, has_temperature_schedule, &fst__ramp_schema,
@@ -127,19 +127,25 @@ static const struct stage_ref refs[] = {{.key = "init", .what = FST__LEAVES_MODE
                                          .missing = "fitnet and attention need a teacher: set teacher: STAGE or FILE",
                                          .wanted = uses_features}};
 
-/* Do temperature and loss fit the soft labels? */
-static bool soft_complains(const struct stage *own, const struct stage *labels, fst__complaint *c)
+bool fst__soft_complains(const struct stage *own, const char *key, int kd_loss, double temperature,
+                         const struct stage *labels, fst__complaint *c)
 {
-    const struct edge_kd_section *e = own->settings;
     const struct cloud_kd_section *k = labels->settings;
-    if (e->temperature != 0 && e->temperature != k->temperature && !fst__student_takes_logits(e) &&
-        e->kd_loss < FST_KD_MSE_LOGITS)
-        return fst__complain(c, own, "temperature",
-                             "differs from %s's temperature: soft labels and student need the same one", labels->name);
-    if (e->kd_loss == FST_KD_MSE_PROBABILITIES && k->temperature != 1)
+    char name[64];
+    snprintf(name, sizeof name, "%stemperature", key);
+    if (temperature != 0 && temperature != k->temperature && !own->kind->takes_logits(own) &&
+        kd_loss < FST_KD_MSE_LOGITS)
+        return fst__complain(c, own, name, "differs from %s's temperature: soft labels and student need the same one",
+                             labels->name);
+    if (kd_loss == FST_KD_MSE_PROBABILITIES && k->temperature != 1)
         return fst__complain(c, labels, "temperature",
-                             "must be 1: %s.kd_loss mse_probabilities compares at that temperature", own->name);
+                             "must be 1: %s.%skd_loss mse_probabilities compares at that temperature", own->name, key);
     return false;
+}
+
+static bool takes_logits(const struct stage *own)
+{
+    return fst__student_takes_logits(own->settings);
 }
 
 /* The setting of a schedule that follows an accuracy; NULL: none does. */
@@ -169,7 +175,11 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
                              "has no effect: ce_weight is 0, and there is no baseline that learns hard labels");
     if (ramp && !f->data.own_validation && f->data.validation == 0)
         return fst__complain(c, own, ramp, "follows the validation accuracy: set data.validation");
-    return (labels && soft_complains(own, labels, c)) || fst__training_complains(f, own, c);
+    if (labels && f->has_topology && fst__at_clients(labels))
+        return fst__complain(c, own, "soft_labels", "%s labels the samples of the edges (at_clients), not the cloud's",
+                             labels->name);
+    return (labels && fst__soft_complains(own, "", e->kd_loss, e->temperature, labels, c)) ||
+           fst__training_complains(f, own, c);
 }
 
 /* ---- the student ----------------------------------------------------------------------------------- */
@@ -248,16 +258,15 @@ static fst_status tell(const struct session *s, const struct step *own, fst_buf 
     return st;
 }
 
-/* What the student's loss expects the soft labels to be: its own settings, not the labels'. */
-static fst_soft_spec expected(const struct session *s, const struct step *own, const struct step *labels)
+fst_soft_spec fst__expected_labels(const struct session *s, const struct step *own, int kd_loss, double temperature,
+                                   const struct step *labels)
 {
-    const struct edge_kd_section *e = own->stage->settings;
     fst_soft_spec spec = fst__soft_spec(s, labels);
-    spec.content = fst__student_takes_logits(e) ? FST_SOFT_LOGITS : FST_SOFT_PROBABILITIES;
-    if (e->kd_loss == FST_KD_MSE_PROBABILITIES)
+    spec.content = own->stage->kind->takes_logits(own->stage) ? FST_SOFT_LOGITS : FST_SOFT_PROBABILITIES;
+    if (kd_loss == FST_KD_MSE_PROBABILITIES)
         spec.temperature = 1;
-    else if (e->temperature > 0)
-        spec.temperature = e->temperature;
+    else if (temperature > 0)
+        spec.temperature = temperature;
     return spec;
 }
 
@@ -302,35 +311,37 @@ static struct lesson student_lesson(const struct step *own, double temperature)
     return l;
 }
 
-/* The labels of a stage, and the row of each training sample; rows: as many as there are training samples. */
-static fst_status fetch(const struct session *s, const struct step *own, const struct step *from, uint32_t *rows,
-                        fst_soft_labels *labels, size_t *travelled, fst_error *err)
+fst_status fst__fetch_labels(const struct session *s, const struct step *from, const fst_soft_spec *want,
+                             const uint32_t *index, size_t count, uint32_t *rows, fst_soft_labels *labels,
+                             size_t *bytes, fst_error *err)
 {
-    const fst_soft_spec want = expected(s, own, from);
-    fst_buf bytes = {0};
+    fst_buf text = {0};
     char *path = fst__step_path(s, from, from->record.artifact);
-    fst_status st = path ? fst__read_artifact(s, from, from->record.artifact, &bytes, err) : fst_fail_memory(err, 256);
+    fst_status st = path ? fst__read_artifact(s, from, from->record.artifact, &text, err) : fst_fail_memory(err, 256);
     if (!st)
-        st = fst_soft_labels_parse(labels, path, bytes.data, bytes.len, err);
-    *travelled = bytes.len;
-    fst_buf_release(&bytes);
+        st = fst_soft_labels_parse(labels, path, text.data, text.len, err);
+    *bytes = text.len;
+    fst_buf_release(&text);
     if (!st)
-        st = fst_soft_labels_bind(labels, &want, s->data.train, s->data.cloud.index, s->data.cloud.learn, rows, err);
+        st = fst_soft_labels_bind(labels, want, s->data.train, index, count, rows, err);
     fst_free(path);
     return st;
 }
 
 static fst_status distil(struct session *s, struct step *own, struct record *r, fst_error *err)
 {
+    const struct edge_kd_section *e = own->stage->settings;
     const struct step *from = fst__step_read(s, own, "soft_labels", 0);
+    const struct share *share = &s->data.cloud;
+    const fst_soft_spec want = fst__expected_labels(s, own, e->kd_loss, e->temperature, from);
     fst_soft_labels labels = {0};
     size_t travelled = 0;
     uint32_t *rows = fst_calloc(s->data.train->count, sizeof *rows);
-    fst_status st = rows ? fetch(s, own, from, rows, &labels, &travelled, err)
+    fst_status st = rows ? fst__fetch_labels(s, from, &want, share->index, share->learn, rows, &labels, &travelled, err)
                          : fst_fail_memory(err, s->data.train->count * sizeof *rows);
     if (!st) {
         fst_soft_binding binding = {&labels, rows};
-        struct lesson l = student_lesson(own, expected(s, own, from).temperature);
+        struct lesson l = student_lesson(own, want.temperature);
         l.soft = &binding;
         st = fst__learn(s, &l, r, err);
         r->bytes_down = s->data.edges ? 0 : travelled; /* what an edge fetches */
@@ -434,6 +445,7 @@ const struct stage_kind fst__edge_kd = {
     .implied = &edge_alone,
     .implies = implies,
     .network = fst__training_network,
+    .takes_logits = takes_logits,
     .total = fst__training_total,
     .extendable = extendable,
     .complains = complains,

@@ -6,6 +6,9 @@
 #include "fedstill/fed.h"
 #include "session.h"
 
+/* The reference to the soft labels of local training. */
+#define FST__LOCAL_LABELS "distillation.soft_labels"
+
 /* Runs the rounds, and saves the global model and the edges', or the clients' own (stage_kind.run). */
 fst_status fst__federate(struct session *s, struct step *own, struct record *r, fst_error *err);
 /* The network of each client, as the task names it. */
@@ -31,6 +34,8 @@ struct federation {
     fst_public public;      /* data.public; count 0: none */
     fst_work work;
     fst_local_plan plan;
+    fst_soft_labels labels; /* of local training; none without distillation */
+    uint32_t *rows;         /* by training sample: its row in them */
     const fst_strategy_ops *ops;
     fst_strategy *strategy;
     fst_virtual *clients;
@@ -58,6 +63,11 @@ void fst__federate_settle(void *ctx, const fst_round_report *report);
 fst_status fst__federate_score(struct federation *f, struct score *out, struct score *each, fst_error *err);
 /* Writes every client's own model and clients.json, which becomes the record's artifact. */
 fst_status fst__federate_write_clients(struct federation *f, struct record *r, fst_error *err);
+
+/* ---- federate_labels.c ---- */
+/* The soft labels that the clients learn from, if any: fills labels, rows, and the plan's loss. */
+fst_status fst__federate_labels(struct federation *f, fst_error *err);
+void fst__federate_labels_release(struct federation *f);
 
 /* ---- federate_save.c ---- */
 /* Writes everything that the stage needs to continue after f->round rounds. */

@@ -190,7 +190,9 @@ fst_status fst__federate_clients(struct federation *f, const fst_setting *settin
                                    .env = client_env};
     f->work = (fst_work){.ctx = s, .stopped = stopped};
     f->plan = plan_of(f);
-    fst_status st = f->apart ? make_networks(f, err) : FST_OK;
+    fst_status st = fst__federate_labels(f, err);
+    if (!st && f->apart)
+        st = make_networks(f, err);
     if (st)
         return st;
     f->first = fst_calloc((size_t)s->machine.workers, sizeof *f->first);
@@ -217,6 +219,7 @@ void fst__federate_clients_release(struct federation *f)
     fst_free(f->network);
     fst_free(f->network_of);
     fst_public_release(&f->public);
+    fst__federate_labels_release(f);
 }
 
 /* ---- models of their own -------------------------------------------------------------------------------- */

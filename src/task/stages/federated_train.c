@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "federate.h"
+#include "supervised.h"
 #include "training_file.h"
 
 enum { SELECT_BEST = 0 };
@@ -16,8 +17,23 @@ enum { SELECT_BEST = 0 };
 
 static const char *const selections[] = {"best", "last", NULL};
 
+static const fst__field distillation_fields[] = {
+    FST__F_STRING(struct local_kd_section, soft_labels, NULL, "stage whose soft labels the clients learn from",
+                  .required = true, .aside = true),
+    FST__F_DOUBLE(struct local_kd_section, temperature, 0, 1000, "0", "of both softmaxes; 0: that of the soft labels",
+                  .when = {FST__WITH("kd_loss", "kl", "cross_entropy", "standardised", "dkd")}),
+    FST__F_DOUBLE(struct local_kd_section, ce_weight, 0, 1e6, "0.3", "weight of the hard labels' cross entropy"),
+    FST__F_ABOVE(struct local_kd_section, kd_weight, 0, 1e6, "0.7", "weight of the distillation loss"),
+    FST__F_ENUM(struct local_kd_section, kd_loss, fst__kd_losses, "kl",
+                "distillation loss; mse_logits, standardised and dkd take the teacher's logits"),
+    FST__F_MAP(struct local_kd_section, dkd, &fst__dkd_schema, "the weights of the parts of the loss",
+               .when = {FST__WITH("kd_loss", "dkd")}),
+};
+static const fst__schema distillation_schema =
+    FST__SCHEMA(struct local_kd_section, distillation_fields, .shorthand = "soft_labels");
+
 /* The fields that every strategy has; after them comes room for those of the strategies' own options. */
-enum { OWN_FIELDS = 16 };
+enum { OWN_FIELDS = 17 };
 static fst__field fields[OWN_FIELDS + FST__OPTIONS] = {
     FST__F_STRING(struct federated_section, model, NULL,
                   "network; missing: that of the stage that it starts from, or else of edge_kd"),
@@ -34,6 +50,8 @@ static fst__field fields[OWN_FIELDS + FST__OPTIONS] = {
     FST__F_DOUBLE(struct federated_section, clip_norm, 0, 1e6, "0", "largest norm of a gradient; 0: no limit"),
     CLASS_WEIGHTS(struct federated_section, "each client's own samples"),
     FST__F_MAP(struct federated_section, optimizer, &fst__optimizer_schema, "of the clients; fresh in every round"),
+    FST__F_OPTIONAL(struct federated_section, distillation, has_distillation, &distillation_schema,
+                    "the clients learn from labels and soft labels; strategies with a loss of their own do not"),
     FST__F_OPTIONAL(struct federated_section, schedule, has_schedule, &fst__schedule_schema,
                     "learning rate of the clients by round: rounds stand for epochs; missing: constant"),
     FST__F_STRING(
@@ -72,7 +90,20 @@ static const struct stage_ref refs[] = {
      .fallback = "edge_kd",
      .missing = "needs a model, or the stage edge_kd to take it from",
      .wanted = wants_network},
+    {.key = FST__LOCAL_LABELS, .what = FST__LEAVES_SOFT_LABELS},
 };
+
+static bool takes_logits(const struct stage *own)
+{
+    const struct federated_section *t = own->settings;
+    return fst_kd_takes_logits((fst_kd_form)t->distillation.kd_loss);
+}
+
+static bool at_clients(const struct stage *own)
+{
+    (void)own;
+    return true;
+}
 
 static const char *network(const struct stage *own)
 {
@@ -119,6 +150,15 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
                 return fst__complain(c, own, "strategy",
                                      "%s leaves a model of its own to each client, but %s reads one that all have",
                                      fst__strategy_names[t->strategy], all->stage[i].name);
+    const struct stage *labels = fst__stage_read(own, FST__LOCAL_LABELS, 0);
+    if (labels && f->has_topology && !fst__at_clients(labels))
+        return fst__complain(c, own, FST__LOCAL_LABELS, "%s labels the cloud's samples: set at_clients: true there",
+                             labels->name);
+    if (labels && t->distillation.ce_weight == 0 && fst__weighs_classes(&t->weights))
+        return fst__complain(c, own, "class_weights", "has no effect: distillation.ce_weight is 0");
+    if (labels &&
+        fst__soft_complains(own, "distillation.", t->distillation.kd_loss, t->distillation.temperature, labels, c))
+        return true;
     if (f->has_topology && f->topology.cloud_share >= 1 && !f->data.edge_path_count) {
         c->key = "topology.cloud_share";
         snprintf(c->text, sizeof c->text, "is 1: the edges have nothing to train on in %s", own->name);
@@ -228,7 +268,7 @@ static fst_status check(const struct session *s, const struct step *own, fst_err
 /* Who the clients are follows from their settings and the samples to deal, which others add, with two exceptions: a
  * file says it, or bursts do, since fewest samples once were fewest bursts. What cannot be made has no digest; the step
  * says why. */
-static fst_status add_clients(const struct session *s, fst_buf *text, fst_error *err)
+fst_status fst__add_clients(const struct session *s, fst_buf *text, fst_error *err)
 {
     const struct clients_section *c = &s->task->file.clients;
     const fst__schema *table;
@@ -259,10 +299,12 @@ static fst_status inputs(const struct session *s, const struct step *own, fst_bu
     if (!st)
         st = fst__strategy_inputs(&t->options, fst_strategy_at((size_t)t->strategy), text, err);
     if (!st && !s->data.edges)
-        st = add_clients(s, text, err);
+        st = fst__add_clients(s, text, err);
     if (!st)
         st = fst_buf_printf(text, err, "model=%s\n", network(own->stage));
-    return st ? st : fst__add_reads(s, own, "init", text, err);
+    if (!st)
+        st = fst__add_reads(s, own, "init", text, err);
+    return st ? st : fst__add_reads(s, own, FST__LOCAL_LABELS, text, err);
 }
 
 /* ---- a dry run ------------------------------------------------------------------------------------------------ */
@@ -297,7 +339,8 @@ const struct stage_kind fst__federated_train = {
     .modes = FST__IN_FULL_TRAIN | FST__IN_FEDERATED | FST__IN_PIPELINE,
     .leaves = FST__LEAVES_MODEL,
     .trained = true,
-    .at_clients = true,
+    .at_clients = at_clients,
+    .takes_logits = takes_logits,
     .counts = "round",
     .refs = refs,
     .ref_count = sizeof refs / sizeof *refs,

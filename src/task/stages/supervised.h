@@ -23,6 +23,21 @@ fst_status fst__training_inputs(const struct session *s, const struct step *own,
 fst_status fst__training_tell(const struct session *s, const struct step *own, double bytes_down, fst_buf *out,
                               fst_error *err);
 
+/* ---- edge_kd.c: for stages that learn from soft labels ---- */
+extern const char *const fst__kd_losses[]; /* as fst_kd_form */
+extern const fst__schema fst__dkd_schema;
+/* Do temperature and loss of a student fit the soft labels? key: before the names of its settings, "" or "map.". */
+bool fst__soft_complains(const struct stage *own, const char *key, int kd_loss, double temperature,
+                         const struct stage *labels, fst__complaint *c);
+/* What a student's loss expects the soft labels to be: its own settings, not the labels'. */
+fst_soft_spec fst__expected_labels(const struct session *s, const struct step *own, int kd_loss, double temperature,
+                                   const struct step *labels);
+/* The labels that a stage left, checked against what is wanted, and the row of each of `count` training samples; rows:
+ * as many as there are training samples. *bytes: of the file. Release the labels in any case. */
+fst_status fst__fetch_labels(const struct session *s, const struct step *from, const fst_soft_spec *want,
+                             const uint32_t *index, size_t count, uint32_t *rows, fst_soft_labels *labels,
+                             size_t *bytes, fst_error *err);
+
 /* ---- cloud_kd.c ---- */
 /* What the soft labels of a stage of the kind cloud_kd are. */
 fst_soft_spec fst__soft_spec(const struct session *s, const struct step *own);
