@@ -176,6 +176,22 @@ FST_API double fst_curriculum_strength(const fst_curriculum *c, int64_t epoch);
 /* grad: of the student's loss, by the temperature (fst_step_result.temperature_grad). */
 FST_API void fst_curriculum_step(fst_curriculum *c, int64_t epoch, double grad, double learning_rate);
 
+/*
+ * Iterated soft targets: a student learns part A of the samples from their labels, then rounds of parts B from the teacher's
+ * soft labels, each drawn afresh from the samples that are not in A. Parts follow from the seed and the round alone.
+ */
+typedef struct fst_parts {
+    uint32_t *order, *draw; /* the samples, A first; room for a part B */
+    size_t count, a, b;
+    uint64_t seed;
+} fst_parts;
+/* share_a: of the samples; share_b: of those that are not in A. FST_E_CONFIG when a part would be empty. */
+FST_MUST FST_API fst_status fst_parts_init(fst_parts *p, const uint32_t *index, size_t count, double share_a,
+                                           double share_b, uint64_t seed, fst_error *err);
+FST_API void fst_parts_release(fst_parts *p);
+/* Round 0: A; later ones: their B. Valid until the next call. Returns how many. */
+FST_API size_t fst_parts_of(fst_parts *p, uint64_t round, const uint32_t **index);
+
 /* ---- federated distillation ------------------------------------------------------------------ */
 
 /*

@@ -32,6 +32,26 @@ values() {
         tr '\n' ' '
 }
 
+# stop_at_epoch EPOCH SETTING...: a run that gets SIGINT once edge_kd has begun that epoch. One that was too fast is tried
+# again, with less to wait for.
+stop_at_epoch() {
+    local epoch=$1 pid args=() status=0
+    shift
+    for setting; do args+=(--set "$setting"); done
+    for ((; epoch > 1 && status == 0; epoch--)); do
+        rm -rf "$task/output" "$folder/home"
+        "$FEDSTILL" run "$task" "${args[@]}" >"$folder/out" 2>"$folder/err" </dev/null &
+        pid=$!
+        until grep -qs "\"edge_kd\", \"event\": \"epoch\", \"epoch\": $((epoch - 1))," "$task/output/events.jsonl"; do
+            kill -0 $pid 2>/dev/null || break
+        done
+        kill -INT $pid 2>/dev/null
+        wait $pid
+        status=$?
+    done
+    true_that "the run was stopped" test $status -ne 0
+}
+
 # ---- values by epoch
 distil $e.temperature_schedule.from=8 $e.kd_weight_schedule.from=0 $e.kd_weight_schedule.over=2 \
     $e.ce_weight_schedule.name=step $e.ce_weight_schedule.from=1 "$e.ce_weight_schedule.milestones=[1, 2]"
@@ -170,6 +190,29 @@ distil "$peers" $e.kd_weight=1 $e.ce_weight=1 $e.epochs=3
 said err "edge_kd: going on at epoch 3"
 same "two epochs and one more" "$(model)" "$whole"
 
+# ---- iterated soft targets: part A by labels, then rounds until the validation accuracy stops rising
+rounds="$e.model=mnist_student $e.batch_size=4 $e.epochs=2 $e.iterated.rounds=6 $e.iterated.part_a=0.3 $e.iterated.part_b=0.4"
+# epochs: validation accuracies of the last run, in order
+epochs() { sed -n 's/.*"event": "epoch".*"validation_accuracy": \([0-9.]*\).*"kd_weight".*/\1/p' "$task/output/events.jsonl"; }
+rm -rf "$task/output"
+# shellcheck disable=SC2086
+distil $rounds
+whole=$(sha256sum <"$task/output/edge_kd/model.safetensors")
+count=$(epochs | wc -l)
+said err "edge_kd: over after round $((count / 2 - 1)) of at most 6"
+same "part A learns from labels" "$(values kd_weight "$count" | cut -d' ' -f1-4)" "0.0 0.0 0.7 0.7"
+# over where the rounds' last epochs first fail to be better than all before
+same "the last round" "$(epochs | awk 'NR % 2 == 0 { if (NR > 2 && $1 <= best) { print NR; exit } best = $1 }
+    END { if (NR == 14) print 14 }' | head -n 1)" "$count"
+# stopped in the middle of a round, and continued
+rm -rf "$task/output"
+# shellcheck disable=SC2086
+stop_at_epoch 5 $rounds
+# shellcheck disable=SC2086
+distil $rounds
+said err "edge_kd: going on at epoch"
+same "stopped and continued" "$(sha256sum <"$task/output/edge_kd/model.safetensors")" "$whole"
+
 # ---- refused before any work
 refused() {
     local key=$1 text=$2 sets=()
@@ -221,4 +264,9 @@ refused $e.online "has no effect without kd_weight" "$peers" $e.kd_weight=0
 refused $e.online "no_such_network" "$e.online.peers=no_such_network"
 refused $e.soft_labels "has no effect with online" "$peers" $e.soft_labels=cloud_kd
 refused $e.curriculum "has no effect with online" "$peers" $e.curriculum.t_end=5
+refused $e.iterated "set data.validation" $e.iterated.rounds=2 data.validation=0
+refused $e.iterated "a part B 0" $e.iterated.rounds=2 $e.iterated.part_b=0.001
+refused $e.iterated "make no full batch of 64" $e.iterated.rounds=2 $e.batch_size=64 $e.drop_last=true
+refused $e.iterated "has no effect with online" $e.iterated.rounds=2 "$peers"
+refused $e.early_stopping "has no effect with iterated" $e.iterated.rounds=2 $e.early_stopping=2
 finish

@@ -95,3 +95,13 @@ static bool check_online(const void *object, fst__complaint *c)
 }
 
 const fst__schema fst__online_schema = FST__SCHEMA(struct online_section, online_fields, .check = check_online);
+
+static const fst__field iterated_fields[] = {
+    FST__F_ABOVE(struct iterated_section, part_a, 0, 0.99, "0.5",
+                 "share of the samples that is learnt first, by labels"),
+    FST__F_ABOVE(struct iterated_section, part_b, 0, 1, "0.5", "share of the others that is drawn for each round"),
+    FST__F_INT(struct iterated_section, rounds, 1, 10000, "10", "rounds at most"),
+    FST__F_INT(struct iterated_section, patience, 1, 10000, "1",
+               "rounds without a better validation accuracy at their end after which it is over"),
+};
+const fst__schema fst__iterated_schema = FST__SCHEMA(struct iterated_section, iterated_fields);

@@ -36,7 +36,12 @@ struct online_section {
     size_t peer_count;
     int learn; /* 0 mutual, 1 alone */
 };
-extern const fst__schema fst__online_schema;
+/* Iterated soft targets (fst_parts). */
+struct iterated_section {
+    double part_a, part_b;
+    int64_t rounds, patience;
+};
+extern const fst__schema fst__online_schema, fst__iterated_schema;
 extern const fst__schema fst__ramp_schema, fst__curriculum_schema, fst__fitnet_schema, fst__attention_schema;
 
 #endif

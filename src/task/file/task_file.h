@@ -140,6 +140,8 @@ struct edge_kd_section {
     struct ramp_section temperature_schedule, ce_weight_schedule, kd_weight_schedule;
     bool has_curriculum, has_fitnet, has_attention, has_online;
     struct online_section online;
+    bool has_iterated;
+    struct iterated_section iterated;
     struct curriculum_section curriculum;
     struct fitnet_section fitnet;
     struct attention_section attention;

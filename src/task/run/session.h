@@ -185,6 +185,7 @@ struct lesson { /* supervised training of one model */
     bool moves[MOVES];            /* parts of the loss that change over the epochs; `loss` has their last values */
     fst_ramp ramp[MOVES];
     const struct curriculum_section *curriculum; /* the temperature is learnt; NULL: it is not */
+    const struct iterated_section *iterated;     /* parts A and B, each `epochs` long; NULL: all samples */
     const struct online_section *online;         /* peers are its teachers (peers.h); NULL: none */
     bool features;                               /* it also learns from its teacher's feature maps (feature_maps.h) */
 };

@@ -1,5 +1,6 @@
 /* The kind edge_kd: a student from the labels and a teacher's soft labels of the cloud's samples. With baseline: true
  * it implies a second stage, which trains the same network in the same way on labels alone. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -60,6 +61,10 @@ static const fst__field fields[] = {
                     "the same of ce_weight"),
     FST__F_OPTIONAL(struct edge_kd_section, kd_weight_schedule, has_kd_weight_schedule, &fst__ramp_schema,
                     "the same of kd_weight", .when = {FST__WITH_ANY("kd_weight")}),
+    FST__F_OPTIONAL(struct edge_kd_section, iterated, has_iterated, &fst__iterated_schema,
+                    "iterated soft targets: part A by labels, then rounds of fresh parts B by soft labels, each for "
+                    "`epochs` epochs, until the validation accuracy stops rising",
+                    .when = {FST__WITH_ANY("kd_weight"), FST__WITHOUT_ANY("online")}),
     FST__F_OPTIONAL(struct edge_kd_section, fitnet, has_fitnet, &fst__fitnet_schema,
                     "a layer of the student learns to be one of the teacher's, through a learnt 1x1 convolution"),
     FST__F_OPTIONAL(struct edge_kd_section, attention, has_attention, &fst__attention_schema,
@@ -165,6 +170,10 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
     const struct stage *labels = fst__stage_read(own, "soft_labels", 0);
     const char *ramp = follows_accuracy(e);
     (void)all;
+    if (e->has_iterated && e->training.has_early_stopping)
+        return fst__complain(c, own, "early_stopping", "has no effect with iterated, whose patience counts rounds");
+    if (e->has_iterated && !f->data.own_validation && f->data.validation == 0)
+        return fst__complain(c, own, "iterated", "needs samples to judge rounds by: set data.validation");
     if (e->teacher && !fst__learns_features(e))
         return fst__complain(c, own, "teacher",
                              "has no effect without fitnet or attention; soft labels say whose they are");
@@ -196,6 +205,23 @@ static void check_ramp(const struct step *own, const char *key, bool there, cons
                 key);
 }
 
+/* Is there something in each part, and with drop_last a full batch? */
+static fst_status check_parts(const struct session *s, const struct step *own, const struct edge_kd_section *e,
+                              fst_error *err)
+{
+    fst_parts p = {0};
+    char key[96];
+    fst_status st =
+        fst_parts_init(&p, s->data.cloud.index, s->data.cloud.learn, e->iterated.part_a, e->iterated.part_b, 0, err);
+    size_t fewest = p.a < p.b ? p.a : p.b;
+    if (!st && e->training.drop_last && fewest < (size_t)e->training.batch_size)
+        st = fst_fail(err, FST_E_CONFIG,
+                      "a part has %zu samples, which make no full batch of %lld, and drop_last is set", fewest,
+                      (long long)e->training.batch_size);
+    fst_parts_release(&p);
+    return st ? fst_fail_in(err, st, "%s", fst__stage_key(own->stage, "iterated", key, sizeof key)) : FST_OK;
+}
+
 static fst_status check_peers(const struct session *s, const struct step *own, const struct online_section *o,
                               fst_error *err)
 {
@@ -217,6 +243,8 @@ static fst_status check(const struct session *s, const struct step *own, fst_err
     fst_status st = fst__training_check(s, own, err);
     if (!st && fst__learns_features(e))
         st = fst__features_check(s, own, err);
+    if (!st && e->has_iterated)
+        st = check_parts(s, own, e, err);
     if (!st && e->has_online)
         st = check_peers(s, own, &e->online, err);
     if (!st && e->kd_loss == FST_KD_DKD && e->dkd.warmup_epochs > e->training.epochs)
@@ -246,7 +274,15 @@ static fst_status tell(const struct session *s, const struct step *own, fst_buf 
 {
     const struct edge_kd_section *e = own->stage->settings;
     const struct stage *labels = fst__stage_read(own->stage, "soft_labels", 0);
-    fst_status st = fst__training_tell(s, own, labels && !s->data.edges ? fst__soft_bytes(s, labels) : 0, out, err);
+    const double learn = (double)s->data.cloud.learn, a = e->iterated.part_a;
+    const double parts = a + (double)e->iterated.rounds * (1 - a) * e->iterated.part_b; /* at most */
+    struct work all = {.network = e->training.model,
+                       .samples = floor(learn * (double)e->training.epochs * (e->has_iterated ? parts : 1)),
+                       .training = true,
+                       .batch = (size_t)e->training.batch_size,
+                       .plans = s->machine.threads,
+                       .bytes_down = labels && !s->data.edges ? fst__soft_bytes(s, labels) : 0};
+    fst_status st = fst__tell_work(s, own, &all, out, err);
     for (size_t i = 0; !st && e->has_online && i < e->online.peer_count; i++) {
         struct work w = {.network = e->online.peers[i],
                          .samples = (double)s->data.cloud.learn * (double)e->training.epochs,
@@ -302,6 +338,7 @@ static struct lesson student_lesson(const struct step *own, double temperature)
                                 .soft_logits = fst__student_takes_logits(e) && !e->has_online},
                        .kd_warmup = e->kd_loss == FST_KD_DKD ? e->dkd.warmup_epochs : 0};
     l.features = fst__learns_features(e);
+    l.iterated = e->has_iterated ? &e->iterated : NULL;
     l.online = e->has_online ? &e->online : NULL;
     if (e->has_curriculum)
         l.curriculum = &e->curriculum;
@@ -414,7 +451,8 @@ static bool ramp_total_free(bool there, const struct ramp_section *r)
 static bool extendable(const struct stage *own)
 {
     const struct edge_kd_section *e = own->settings;
-    return fst__training_extendable(own) && ramp_total_free(e->has_temperature_schedule, &e->temperature_schedule) &&
+    return fst__training_extendable(own) && !e->has_iterated &&
+           ramp_total_free(e->has_temperature_schedule, &e->temperature_schedule) &&
            ramp_total_free(e->has_ce_weight_schedule, &e->ce_weight_schedule) &&
            ramp_total_free(e->has_kd_weight_schedule, &e->kd_weight_schedule);
 }

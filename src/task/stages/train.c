@@ -17,6 +17,10 @@ struct course {
     fst_model *model;
     struct features features; /* of a lesson that has them: then `state` is theirs */
     fst_state *state;         /* what is trained: the model's, or one that begins with it */
+    fst_parts parts;          /* of a lesson that is iterated, */
+    int64_t round;            /* whose part the loader has, */
+    double round_best;        /* the best accuracy at the end of a round, */
+    int64_t stale;            /* and rounds since */
     struct peers peers;       /* of a lesson with an online part */
     fst_trainer *trainer;
     fst_loader *loader;
@@ -111,6 +115,18 @@ static bool follows_accuracy(const struct lesson *l)
     return so;
 }
 
+/* An iterated lesson has its epochs once for part A and once a round. */
+static int64_t all_epochs(const struct lesson *l)
+{
+    return l->training->epochs * (l->iterated ? 1 + l->iterated->rounds : 1);
+}
+
+/* The epoch within its part: schedules begin anew with each. */
+static int64_t epoch_of_part(const struct course *c)
+{
+    return c->lesson->iterated ? c->epoch % c->lesson->training->epochs : c->epoch;
+}
+
 static fst_status put_values(struct course *c, fst_checkpoint_writer *w, fst_error *err)
 {
     fst_status st = fst_checkpoint_put_int(w, "epoch", c->epoch, err);
@@ -130,6 +146,10 @@ static fst_status put_values(struct course *c, fst_checkpoint_writer *w, fst_err
         st = fst_checkpoint_put_int(w, "best_epoch", c->best_epoch, err);
     if (!st && follows_accuracy(c->lesson))
         st = fst_checkpoint_put_double(w, "validated", c->validated, err);
+    if (!st && c->lesson->iterated)
+        st = fst_checkpoint_put_double(w, "round_best", c->round_best, err);
+    if (!st && c->lesson->iterated)
+        st = fst_checkpoint_put_int(w, "stale", c->stale, err);
     if (!st)
         st = fst_checkpoint_put_double(w, "seconds", c->seconds_before + fst_clock_seconds() - c->started, err);
     return st;
@@ -142,10 +162,10 @@ static fst_status explain(const struct course *c, fst_status st, fst_error *err)
     size_t steps = fst_loader_batches(c->loader), at = c->batch < steps ? c->batch + 1 : steps;
     if (c->saved_once)
         return fst_fail_in(err, st, "%s: epoch %lld of %lld, step %zu of %zu (the last good state is in %s)",
-                           l->step->stage->name, (long long)c->epoch + 1, (long long)l->training->epochs, at, steps,
+                           l->step->stage->name, (long long)c->epoch + 1, (long long)all_epochs(l), at, steps,
                            c->checkpoint);
     return fst_fail_in(err, st, "%s: epoch %lld of %lld, step %zu of %zu (no checkpoint had been saved before)",
-                       l->step->stage->name, (long long)c->epoch + 1, (long long)l->training->epochs, at, steps);
+                       l->step->stage->name, (long long)c->epoch + 1, (long long)all_epochs(l), at, steps);
 }
 
 static fst_status save(struct course *c, const char *path, fst_error *err)
@@ -176,6 +196,7 @@ static fst_status get_values(struct course *c, const fst_checkpoint *k, fst_erro
 {
     struct course n = *c;
     uint64_t batch = 0, rows = 0, correct = 0;
+    uint64_t most = c->lesson->iterated ? c->s->data.cloud.learn : fst_loader_batches(c->loader);
     fst_status st = fst_checkpoint_int(k, "epoch", &n.epoch, err);
     if (!st)
         st = fst_checkpoint_uint(k, "batch", &batch, err);
@@ -193,9 +214,13 @@ static fst_status get_values(struct course *c, const fst_checkpoint *k, fst_erro
         st = fst_checkpoint_int(k, "best_epoch", &n.best_epoch, err);
     if (!st && follows_accuracy(c->lesson))
         st = fst_checkpoint_double(k, "validated", &n.validated, err);
+    if (!st && c->lesson->iterated)
+        st = fst_checkpoint_double(k, "round_best", &n.round_best, err);
+    if (!st && c->lesson->iterated)
+        st = fst_checkpoint_int(k, "stale", &n.stale, err);
     if (!st)
         st = fst_checkpoint_double(k, "seconds", &n.seconds_before, err);
-    if (!st && (n.epoch < 0 || n.epoch > c->lesson->training->epochs || batch > fst_loader_batches(c->loader)))
+    if (!st && (n.epoch < 0 || n.epoch > all_epochs(c->lesson) || batch > most))
         st = fst_fail(err, FST_E_MISMATCH, "%s: its epoch and step are not of this training", c->checkpoint);
     if (st)
         return st;
@@ -218,7 +243,7 @@ static bool resume_from(struct course *c, const char *path)
     if (!fst_file_exists(path))
         return false;
     fst_status st = fst_checkpoint_open(&k, path, c->lesson->step->resumes, &why);
-    bool longer = !st && !fst_checkpoint_int(k, "epoch", &epoch, NULL) && epoch > c->lesson->training->epochs;
+    bool longer = !st && !fst_checkpoint_int(k, "epoch", &epoch, NULL) && epoch > all_epochs(c->lesson);
     if (st == FST_E_MISMATCH || longer) {
         fst_checkpoint_free(k);
         fst_log(FST_LOG_INFO, "%s: %s since the last checkpoint; starting anew", c->lesson->step->stage->name,
@@ -260,11 +285,15 @@ static fst_loss loss_of(const struct course *c)
     double *moving[MOVES] = {&l.temperature, &l.ce_weight, &l.kd_weight};
     for (int i = 0; i < MOVES; i++)
         if (c->lesson->moves[i])
-            *moving[i] = fst_ramp_at(&c->lesson->ramp[i], c->epoch, c->validated);
+            *moving[i] = fst_ramp_at(&c->lesson->ramp[i], epoch_of_part(c), c->validated);
     if (c->lesson->curriculum)
         l.temperature = fst_curriculum_temperature(&c->curriculum);
-    if (c->epoch + 1 < c->lesson->kd_warmup)
-        l.kd_weight *= (double)(c->epoch + 1) / (double)c->lesson->kd_warmup;
+    if (epoch_of_part(c) + 1 < c->lesson->kd_warmup)
+        l.kd_weight *= (double)(epoch_of_part(c) + 1) / (double)c->lesson->kd_warmup;
+    if (c->lesson->iterated && c->epoch < c->lesson->training->epochs) { /* part A: labels alone */
+        l.ce_weight = 1;
+        l.kd_weight = 0;
+    }
     return l;
 }
 
@@ -304,14 +333,15 @@ static fst_status one_step(struct course *c, const fst_batch *b, double rate, fs
 static size_t epoch_rows(const struct course *c)
 {
     const struct training *t = c->lesson->training;
-    return t->drop_last ? fst_loader_batches(c->loader) * (size_t)t->batch_size : c->s->data.cloud.learn;
+    size_t rows = c->lesson->iterated ? (c->round ? c->parts.b : c->parts.a) : c->s->data.cloud.learn;
+    return t->drop_last ? fst_loader_batches(c->loader) * (size_t)t->batch_size : rows;
 }
 
 static void watch(struct course *c)
 {
     char note[96];
     snprintf(note, sizeof note, "epoch %lld/%lld  loss %.4f  accuracy %.2f %%", (long long)c->epoch + 1,
-             (long long)c->lesson->training->epochs, c->loss_sum / (double)c->rows,
+             (long long)all_epochs(c->lesson), c->loss_sum / (double)c->rows,
              100.0 * (double)c->correct / (double)c->rows);
     fst__watch_update(c->s, (uint64_t)c->epoch * epoch_rows(c) + c->rows, note);
 }
@@ -329,7 +359,7 @@ static double rate_of(const struct course *c)
 {
     const struct training *t = c->lesson->training;
     fst_schedule schedule = fst__schedule(&t->schedule, t->epochs);
-    return fst_schedule_rate(&schedule, t->optimizer.learning_rate, c->epoch);
+    return fst_schedule_rate(&schedule, t->optimizer.learning_rate, epoch_of_part(c));
 }
 
 enum { LOSS_NAME = 240 };
@@ -362,6 +392,8 @@ static const char *loss_name(const struct lesson *l, char out[LOSS_NAME])
     else
         snprintf(out, LOSS_NAME, "%s cross entropy%s + %s distillation (%s, temperature %s)", value[MOVES_CE_WEIGHT],
                  smoothed, value[MOVES_KD_WEIGHT], fst_kd_form_name(f->kd_form), value[MOVES_TEMPERATURE]);
+    if (l->iterated)
+        snprintf(out + strlen(out), LOSS_NAME - strlen(out), " after part A by labels");
     if (l->online)
         snprintf(out + strlen(out), LOSS_NAME - strlen(out), " from %zu peer%s", l->online->peer_count,
                  l->online->peer_count > 1 ? "s" : "");
@@ -370,10 +402,64 @@ static const char *loss_name(const struct lesson *l, char out[LOSS_NAME])
     return out;
 }
 
+static fst_loader_spec loader_spec(const struct course *c)
+{
+    const struct session *s = c->s;
+    const struct training *t = c->lesson->training;
+    fst_loader_spec ls = {.source = s->data.train,
+                          .subset = s->data.cloud.index,
+                          .subset_count = s->data.cloud.learn,
+                          .batch_size = (size_t)t->batch_size,
+                          .transform = s->data.transform,
+                          .augment = s->data.transform.crop_padding > 0 || s->data.transform.flip,
+                          .shuffle = true,
+                          .drop_last = t->drop_last,
+                          .seed = fst__step_seed(s, c->lesson->step, "loader", 0),
+                          .background = true};
+    if (c->lesson->soft) {
+        ls.soft = fst_soft_fetch;
+        ls.soft_ctx = (void *)c->lesson->soft;
+        ls.soft_width = c->model->classes;
+    }
+    return ls;
+}
+
+/* The loader of the epoch's part. */
+static fst_status turn_to_part(struct course *c, fst_error *err)
+{
+    int64_t round = c->epoch / c->lesson->training->epochs;
+    if (!c->lesson->iterated || (c->loader && round == c->round))
+        return FST_OK;
+    fst_loader_spec spec = loader_spec(c);
+    spec.subset_count = fst_parts_of(&c->parts, (uint64_t)round, &spec.subset);
+    fst_loader_free(c->loader);
+    c->loader = NULL;
+    c->round = round;
+    return fst_loader_new(&c->loader, &spec, err);
+}
+
+/* A round is judged by its last epoch. Follows from what a checkpoint holds. */
+static void judge_round(struct course *c)
+{
+    if (!c->lesson->iterated || c->epoch % c->lesson->training->epochs)
+        return;
+    bool better = c->epoch == c->lesson->training->epochs || c->validated > c->round_best;
+    c->stale = better ? 0 : c->stale + 1;
+    if (better)
+        c->round_best = c->validated;
+}
+
+static bool rounds_over(const struct course *c)
+{
+    return c->lesson->iterated && !c->batch && c->stale >= c->lesson->iterated->patience;
+}
+
 static fst_status one_epoch(struct course *c, fst_error *err)
 {
     double rate = rate_of(c);
-    fst_status st = fst_loader_start(c->loader, (uint64_t)c->epoch, c->batch, err);
+    fst_status st = turn_to_part(c, err);
+    if (!st)
+        st = fst_loader_start(c->loader, (uint64_t)c->epoch, c->batch, err);
     while (!st) {
         fst_batch b;
         st = fst_loader_next(c->loader, &b, err);
@@ -460,6 +546,7 @@ static fst_status close_epoch(struct course *c, fst_error *err)
     c->epoch++;
     c->batch = c->rows = c->correct = 0;
     c->loss_sum = 0;
+    judge_round(c);
     return FST_OK;
 }
 
@@ -482,21 +569,6 @@ static fst_status prepare(struct course *c, fst_error *err)
     const struct training *t = c->lesson->training;
     fst_trainer_options to = fst__trainer_options(&s->machine, (size_t)t->batch_size, s->machine.threads);
     fst_optim_spec os = fst__optim_spec(&t->optimizer, t->clip_norm);
-    fst_loader_spec ls = {.source = s->data.train,
-                          .subset = s->data.cloud.index,
-                          .subset_count = s->data.cloud.learn,
-                          .batch_size = (size_t)t->batch_size,
-                          .transform = s->data.transform,
-                          .augment = s->data.transform.crop_padding > 0 || s->data.transform.flip,
-                          .shuffle = true,
-                          .drop_last = t->drop_last,
-                          .seed = fst__step_seed(s, c->lesson->step, "loader", 0),
-                          .background = true};
-    if (c->lesson->soft) {
-        ls.soft = fst_soft_fetch;
-        ls.soft_ctx = (void *)c->lesson->soft;
-        ls.soft_width = c->model->classes;
-    }
     c->checkpoint = fst__step_path(s, c->lesson->step, FST__CHECKPOINT);
     c->last = fst__step_path(s, c->lesson->step, FST__LAST);
     fst_status st = c->checkpoint && c->last ? FST_OK : fst_fail_memory(err, 256);
@@ -519,8 +591,13 @@ static fst_status prepare(struct course *c, fst_error *err)
         st = fst_curriculum_init(&c->curriculum, k->t_start, k->t_end, k->over, &os, err);
     if (!st && s->data.cloud.validate)
         st = fst_state_init(&c->best, c->model->graph, err);
+    const struct iterated_section *parts = c->lesson->iterated;
+    if (!st && parts)
+        st = fst_parts_init(&c->parts, s->data.cloud.index, s->data.cloud.learn, parts->part_a, parts->part_b,
+                            fst__step_seed(s, c->lesson->step, "parts", 0), err);
+    fst_loader_spec ls = loader_spec(c);
     if (!st)
-        st = fst_loader_new(&c->loader, &ls, err);
+        st = parts ? turn_to_part(c, err) : fst_loader_new(&c->loader, &ls, err);
     return st;
 }
 
@@ -540,15 +617,18 @@ static fst_status teach(struct course *c, fst_error *err)
     if (resumed)
         fst_log(FST_LOG_INFO, "%s: going on at epoch %lld, step %zu", c->lesson->step->stage->name,
                 (long long)c->epoch + 1, c->batch + 1);
-    fst__watch_begin(c->s, c->lesson->step->stage->name, (uint64_t)t->epochs * epoch_rows(c), "samples");
+    fst__watch_begin(c->s, c->lesson->step->stage->name, (uint64_t)all_epochs(c->lesson) * epoch_rows(c), "samples");
     fst__watch_update(c->s, (uint64_t)c->epoch * epoch_rows(c) + c->rows, NULL); /* none of this run's work */
-    while (!st && c->epoch < t->epochs && !stops_early(c)) {
+    while (!st && c->epoch < all_epochs(c->lesson) && !stops_early(c) && !rounds_over(c)) {
         st = one_epoch(c, err);
         if (!st)
             st = close_epoch(c, err);
     }
     if (!st && fst__extendable(c->lesson->step))
         st = save(c, c->last, err);
+    if (!st && c->lesson->iterated)
+        fst_log(FST_LOG_INFO, "%s: over after round %lld of at most %lld", c->lesson->step->stage->name,
+                (long long)(c->epoch / t->epochs - 1), (long long)c->lesson->iterated->rounds);
     if (!st && stops_early(c) && c->epoch < t->epochs) {
         fst_field f[] = {FST_INT("epoch", c->epoch), FST_INT("best_epoch", c->best_epoch + 1)};
         fst__emit(&c->s->books, "early_stopping", f, 2);
@@ -575,6 +655,7 @@ fst_status fst__train(struct session *s, const struct lesson *l, fst_model *mode
     fst_curriculum_release(&c.curriculum);
     fst__features_release(&c.features);
     fst__peers_release(&c.peers);
+    fst_parts_release(&c.parts);
     fst_state_release(&c.best);
     fst_free(c.counts);
     fst_free(c.room);
