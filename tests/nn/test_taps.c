@@ -54,6 +54,47 @@ static void losses_are_those_of_pytorch(void **state)
     check_form(FST_FEATURE_ATTENTION, 5, 1.1, 0.3, 0.077739494, attention_grad);
 }
 
+/* Of few positions or many, a gradient is the slope along a direction. */
+static void attention_has_a_slope_at_any_size(void **state)
+{
+    (void)state;
+    for (int64_t positions = 50; positions <= 5000; positions *= 100) {
+        size_t n = 3 * (size_t)positions;
+        float *map = new_floats(n), *target = new_floats(n), *way = new_floats(n), *grad = new_floats(n),
+              *moved = new_floats(n), *unused = new_floats(n);
+        double row, up, down, slope = 0, h = 1.0 / 512;
+        fst_feature_input in = {.map = map,
+                                .target = target,
+                                .stride = n,
+                                .target_stride = n,
+                                .shape = FST_SHAPE(3, 1, positions),
+                                .target_shape = FST_SHAPE(3, 1, positions),
+                                .rows = 1,
+                                .divisor = 1};
+        wave(map, n, 0.7, 0.1);
+        wave(target, n, 1.3, 0.4);
+        wave(way, n, 0.31, 0.2);
+        fst_feature_rows(FST_FEATURE_ATTENTION, &in, 1, grad, &row);
+        in.map = moved;
+        for (size_t i = 0; i < n; i++) {
+            slope += (double)way[i] * (double)grad[i];
+            moved[i] = (float)((double)map[i] + h * (double)way[i]);
+        }
+        fst_feature_rows(FST_FEATURE_ATTENTION, &in, 1, unused, &up);
+        for (size_t i = 0; i < n; i++)
+            moved[i] = (float)((double)map[i] - h * (double)way[i]);
+        fst_feature_rows(FST_FEATURE_ATTENTION, &in, 1, unused, &down);
+        if (!(fabs(slope) > 1e-9 && fabs((up - down) / (2 * h) - slope) < 2e-3 * fabs(slope)))
+            fail_msg("%d positions: slope %.9g, gradient %.9g", (int)positions, (up - down) / (2 * h), slope);
+        free(map);
+        free(target);
+        free(way);
+        free(grad);
+        free(moved);
+        free(unused);
+    }
+}
+
 static void maps_must_fit(void **state)
 {
     fst_shape a = FST_SHAPE(3, 4, 4), wide = FST_SHAPE(8, 4, 4), small = FST_SHAPE(3, 2, 4), flat = FST_SHAPE(48);
@@ -438,6 +479,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(losses_are_those_of_pytorch),
+        cmocka_unit_test(attention_has_a_slope_at_any_size),
         cmocka_unit_test(maps_must_fit),
         cmocka_unit_test(gradients_are_slopes),
         cmocka_unit_test(bits_show_no_threads_and_no_halves),

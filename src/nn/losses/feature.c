@@ -58,38 +58,71 @@ static double energy(const float *map, struct plane p, size_t at)
     return sum / (double)p.channels;
 }
 
-static double norm_of(const float *map, struct plane p)
+enum { KEPT = 4096 };
+
+/* The energies of a row's map. Those of usual maps are computed once, channel by channel; larger ones wherever they are
+ * needed, since no memory is asked for here. The bits are the same. */
+struct energies {
+    const float *map;
+    struct plane p;
+    bool kept;
+    double at[KEPT], scale; /* 1/norm, or 0 for a map of zeros */
+};
+
+static double energy_at(const struct energies *e, size_t i)
+{
+    return e->kept ? e->at[i] : energy(e->map, e->p, i);
+}
+
+static void take_energies(struct energies *e, const float *map, struct plane p)
 {
     double sum = 0;
-    for (size_t i = 0; i < p.positions; i++) {
-        double a = energy(map, p, i);
-        sum += a * a;
-    }
-    return sqrt(sum);
+    e->map = map;
+    e->p = p;
+    e->kept = p.positions <= KEPT;
+    for (size_t i = 0; e->kept && i < p.positions; i++)
+        e->at[i] = 0;
+    for (size_t c = 0; e->kept && c < p.channels; c++)
+        for (size_t i = 0; i < p.positions; i++) {
+            double v = (double)map[c * p.positions + i];
+            e->at[i] += v * v;
+        }
+    for (size_t i = 0; e->kept && i < p.positions; i++)
+        e->at[i] /= (double)p.channels;
+    for (size_t i = 0; i < p.positions; i++)
+        sum += energy_at(e, i) * energy_at(e, i);
+    e->scale = sum > 0 ? 1 / sqrt(sum) : 0;
 }
 
 /*
- * With g_i = 2 (Q_i - Q'_i)/P: da_i = (g_i - Q_i sum_k Q_k g_k)/|a| and dF_ci = 2 F_ci da_i/C. The energies are
- * computed again where they are needed: a map has few channels beside the work that made it, and no memory is asked
- * for. A map of zeros has Q = 0 and no gradient, as where PyTorch normalises it.
+ * With g_i = 2 (Q_i - Q'_i)/P: da_i = (g_i - Q_i sum_k Q_k g_k)/|a| and dF_ci = 2 F_ci da_i/C. A map of zeros has Q = 0
+ * and no gradient, as where PyTorch normalises it.
  */
 static double attention_row(const float *map, struct plane p, const float *target, struct plane q, double scale,
                             float *grad)
 {
-    double norm = norm_of(map, p), other = norm_of(target, q), dot = 0, sum = 0, n = (double)p.positions;
-    double own_scale = norm > 0 ? 1 / norm : 0, other_scale = other > 0 ? 1 / other : 0;
+    struct energies own, other;
+    double dot = 0, sum = 0, n = (double)p.positions;
+    take_energies(&own, map, p);
+    take_energies(&other, target, q);
     for (size_t i = 0; i < p.positions; i++) {
-        double own = energy(map, p, i) * own_scale, d = own - energy(target, q, i) * other_scale;
+        double mine = energy_at(&own, i) * own.scale, d = mine - energy_at(&other, i) * other.scale;
         sum += d * d / n;
-        dot += own * 2 * d / n;
+        dot += mine * 2 * d / n;
     }
     for (size_t i = 0; i < p.positions; i++) {
-        double own = energy(map, p, i) * own_scale, d = own - energy(target, q, i) * other_scale;
-        double pull = (2 * d / n - own * dot) * own_scale;
-        for (size_t c = 0; c < p.channels; c++)
+        double mine = energy_at(&own, i) * own.scale, d = mine - energy_at(&other, i) * other.scale;
+        double pull = (2 * d / n - mine * dot) * own.scale;
+        if (own.kept)
+            own.at[i] = pull; /* the energy has done its service */
+        for (size_t c = 0; !own.kept && c < p.channels; c++)
             grad[c * p.positions + i] +=
                 (float)(scale * 2 * (double)map[c * p.positions + i] * pull / (double)p.channels);
     }
+    for (size_t c = 0; own.kept && c < p.channels; c++)
+        for (size_t i = 0; i < p.positions; i++)
+            grad[c * p.positions + i] +=
+                (float)(scale * 2 * (double)map[c * p.positions + i] * own.at[i] / (double)p.channels);
     return sum;
 }
 

@@ -430,10 +430,10 @@ static fst_status turn_to_part(struct course *c, fst_error *err)
     int64_t round = c->epoch / c->lesson->training->epochs;
     if (!c->lesson->iterated || (c->loader && round == c->round))
         return FST_OK;
+    fst_loader_free(c->loader); /* before its samples are drawn anew */
+    c->loader = NULL;
     fst_loader_spec spec = loader_spec(c);
     spec.subset_count = fst_parts_of(&c->parts, (uint64_t)round, &spec.subset);
-    fst_loader_free(c->loader);
-    c->loader = NULL;
     c->round = round;
     return fst_loader_new(&c->loader, &spec, err);
 }
