@@ -32,6 +32,24 @@ member kernel_ms '^null$'
 expect 0 bench pfl_cifar --seconds 0.01 --threads 1 --steps-only
 unsaid out kernels
 
+# Threads of kernels must not spin: the program runs with settings for that, unless the user has others.
+environment_has() { # PATTERN VARIABLE=VALUE ...: of the running program
+    local pattern=$1 found= i
+    shift
+    env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT "$@" "$FEDSTILL" bench pfl_cifar --seconds 60 --threads 1 --steps-only \
+        >/dev/null 2>&1 &
+    for ((i = 0; i < 200 && ${#found} == 0; i++)); do
+        sleep 0.05
+        found=$(tr '\0' '\n' 2>/dev/null <"/proc/$!/environ" | grep -x "$pattern")
+    done
+    kill $!
+    wait $! 2>/dev/null
+    checks=$((checks + 1))
+    [ -n "$found" ] || fail "the program's environment has no $pattern"
+}
+environment_has OMP_WAIT_POLICY=passive FEDSTILL_UNUSED=1
+environment_has OMP_WAIT_POLICY=active OMP_WAIT_POLICY=active
+
 # The script that measures beside a spinning process.
 script=$FEDSTILL_SOURCE/bench/under-load
 if ! bash "$script" --help | grep -q -- '--goal R'; then
