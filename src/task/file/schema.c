@@ -475,12 +475,15 @@ static const fst__node *given(const fst__schema *s, const fst__node *map, const 
     return n && !fst__node_is_null(n) ? n : NULL;
 }
 
-static void check_whole(struct reader *r, const fst__schema *s, const fst__node *map, const struct path *p,
-                        const void *object)
+/* A check without a text for what is wrong ran out of memory. */
+static fst_status check_whole(struct reader *r, const fst__schema *s, const fst__node *map, const struct path *p,
+                              const void *object, fst_error *err)
 {
     fst__complaint c = {0};
     if (!s->check || s->check(object, &c))
-        return;
+        return FST_OK;
+    if (!c.text[0])
+        return fst_fail_memory(err, s->size);
     /* the nearest node on the way to the key */
     const fst__node *n = NULL, *in = map;
     for (const char *key = c.key; key && in && in->kind == FST__MAP;
@@ -492,6 +495,7 @@ static void check_whole(struct reader *r, const fst__schema *s, const fst__node 
     }
     const struct path at = {p, c.key, 0};
     complain(r, n ? n : map, false, c.key ? &at : p, "%s", c.text);
+    return FST_OK;
 }
 
 static fst_status read_map(struct reader *r, const fst__schema *s, const fst__node *node, const struct path *p,
@@ -524,7 +528,7 @@ static fst_status read_map(struct reader *r, const fst__schema *s, const fst__no
             status = read_missing(r, f, node, &at, object, err);
     }
     if (!status && r->errors + r->more == before)
-        check_whole(r, s, node, p, object);
+        status = check_whole(r, s, node, p, object, err);
     return status;
 }
 

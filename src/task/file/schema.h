@@ -117,7 +117,7 @@ struct fst__schema {
     size_t count;
     size_t size;           /* of the struct */
     const char *shorthand; /* key that a bare scalar stands for: `optimizer: adam`; NULL: none */
-    /* Optional: false, with *c filled, when fields do not fit together. */
+    /* Optional: false, with *c filled, when fields do not fit together; with no text in it when memory was short. */
     bool (*check)(const void *object, fst__complaint *c);
 };
 
