@@ -368,6 +368,10 @@ FST_MUST FST_API fst_status fst_client_train(fst_client_half *c, const fst_local
 FST_MUST FST_API fst_status fst_client_logits(fst_client_half *c, const fst_graph *graph, const fst_fed_state *state,
                                               const fst_source *source, const uint32_t *subset, size_t count,
                                               const fst_transform *transform, float *logits, fst_error *err);
+/* The same for one batch as it stands: x has `rows` samples; logits: rows x classes. For job.soft. */
+FST_MUST FST_API fst_status fst_client_batch_logits(fst_client_half *c, const fst_graph *graph,
+                                                    const fst_fed_state *state, const float *x, size_t rows,
+                                                    float *logits, fst_error *err);
 
 FST_END_DECLS
 

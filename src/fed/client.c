@@ -232,6 +232,24 @@ fst_status fst_client_train(fst_client_half *c, const fst_local_job *job, fst_lo
 
 enum { LOGITS_BATCH = 256 };
 
+static fst_status ready_to_infer(const fst_client_half *c, struct kit *k, fst_error *err)
+{
+    fst_trainer_options o = options_of(c->env, LOGITS_BATCH);
+    o.shard_size = 0;
+    return k->runner ? FST_OK : fst_runner_new(&k->runner, k->graph, &o, err);
+}
+
+fst_status fst_client_batch_logits(fst_client_half *c, const fst_graph *graph, const fst_fed_state *state,
+                                   const float *x, size_t rows, float *logits, fst_error *err)
+{
+    struct kit *k = NULL;
+    fst_state nn = fst__nn_state(state);
+    fst_status st = kit_of(c->lender, graph, &k, err);
+    if (!st)
+        st = ready_to_infer(c, k, err);
+    return st ? st : fst_runner_logits(k->runner, &nn, x, rows, logits, err);
+}
+
 fst_status fst_client_logits(fst_client_half *c, const fst_graph *graph, const fst_fed_state *state,
                              const fst_source *source, const uint32_t *subset, size_t count,
                              const fst_transform *transform, float *logits, fst_error *err)
@@ -244,11 +262,8 @@ fst_status fst_client_logits(fst_client_half *c, const fst_graph *graph, const f
     fst_loader_spec ls = {
         .source = source, .subset = subset, .subset_count = count, .batch_size = LOGITS_BATCH, .transform = *transform};
     fst_status st = kit_of(c->lender, graph, &k, err);
-    if (!st && !k->runner) {
-        fst_trainer_options o = options_of(c->env, LOGITS_BATCH);
-        o.shard_size = 0;
-        st = fst_runner_new(&k->runner, graph, &o, err);
-    }
+    if (!st)
+        st = ready_to_infer(c, k, err);
     if (!st)
         st = fst_loader_new(&loader, &ls, err);
     if (!st)

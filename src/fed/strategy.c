@@ -17,6 +17,8 @@ static const fst_strategy_ops *const registry[] = {
     /* of a shared model, with more than the model in their messages */
     &fst__scaffold,
     &fst__fednova,
+    &fst__fedntd,
+    &fst__fedbn,
     /* of what models say */
     &fst__fedmd,
     &fst__fd,

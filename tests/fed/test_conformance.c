@@ -29,6 +29,8 @@ static const struct test_case {
     {"scaffold", {{"server.learning_rate", 0.5}}},
     {"fednova", {{0}}},
     {"fednova", {{"fednova_mu", 0.5}}},
+    {"fedntd", {{"ntd_temperature", 2}}},
+    {"fedbn", {{0}}},
     {"fedmd", {{"transfer_epochs", 1}}},
     {"fedmd", {{"public_samples", 5}, {"digest_epochs", 2}}},
     {"fd", {{"gamma", 0.5}}},

@@ -20,6 +20,7 @@ struct run {
     uint32_t cohort;
     double rate, momentum, decay;
     int64_t more_epochs; /* client k trains for so many epochs more, times k */
+    bool norms;          /* the network has a batch norm; batches are of 7 samples, so that none has a single one */
     bool loses;          /* in rounds of odd number what client 1 sends is lost on the way */
     fst_setting setting[SETTINGS];
 };
@@ -61,6 +62,13 @@ static const struct run runs[] = {
      .rate = 0.1,
      .more_epochs = 1,
      .setting = {{"fednova_mu", 1}}},
+    {.name = "fedntd",
+     .strategy = "fedntd",
+     .cohort = 3,
+     .rate = 0.1,
+     .setting = {{"ntd_beta", 2}, {"ntd_temperature", 3}}},
+    {.name = "fedavg_norms", .strategy = "fedavg", .cohort = 3, .rate = 0.1, .norms = true},
+    {.name = "fedbn", .strategy = "fedbn", .cohort = 3, .rate = 0.1, .norms = true},
 };
 enum { RUNS = sizeof runs / sizeof *runs, ROUNDS = 6 };
 
@@ -69,7 +77,7 @@ struct world {
     fst_buf bytes;
     fst_safetensors *file;
     fst_source *source;
-    fst_graph *graph;
+    fst_graph *graph, *networks[2];
     uint32_t index[CLIENTS][SAMPLES];
     size_t count[CLIENTS];
     const struct run *run;
@@ -90,13 +98,18 @@ static const void *expected(const struct world *w, const char *name)
     return fst_safetensors_data(w->file, i);
 }
 
-static fst_graph *network(void)
+static fst_graph *network(bool norms)
 {
     fst_graph *g = NULL;
     fst_error err;
     ok(fst_graph_new(&g, &err), &err);
     fst_value x = fst_graph_input(g, &FST_SHAPE(FEATURES));
-    x = fst_graph_relu(g, fst_graph_linear(g, x, "a", HIDDEN, true));
+    x = fst_graph_linear(g, x, "a", HIDDEN, true);
+    if (norms) {
+        x = fst_graph_batchnorm2d(g, fst_graph_reshape(g, x, &FST_SHAPE(HIDDEN, 1, 1)), "norm", 1e-5, 0.1);
+        x = fst_graph_flatten(g, x);
+    }
+    x = fst_graph_relu(g, x);
     ok(fst_graph_finish(g, fst_graph_linear(g, x, "b", CLASSES, true), &err), &err);
     return g;
 }
@@ -116,7 +129,8 @@ static int set_up(void **state)
        &err);
     for (uint32_t i = 0; i < SAMPLES; i++)
         w.index[owner[i]][w.count[owner[i]]++] = i;
-    w.graph = network();
+    for (int i = 0; i < 2; i++)
+        w.networks[i] = network(i);
     *state = &w;
     return 0;
 }
@@ -127,7 +141,8 @@ static int tear_down(void **state)
     fst_source_close(w->source);
     fst_safetensors_free(w->file);
     fst_buf_release(&w->bytes);
-    fst_graph_free(w->graph);
+    for (int i = 0; i < 2; i++)
+        fst_graph_free(w->networks[i]);
     return 0;
 }
 
@@ -146,7 +161,7 @@ static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_
         .subset = w->index[client],
         .count = w->count[client],
         .plan = {.epochs = 2 + r->more_epochs * client,
-                 .batch_size = 8,
+                 .batch_size = r->norms ? 7 : 8,
                  .optim = {.learning_rate = r->rate, .momentum = r->momentum, .weight_decay = r->decay}}};
     return FST_OK;
 }
@@ -173,6 +188,20 @@ static void settle(void *ctx, const fst_round_report *report)
     fst_virtual_settle(((struct world *)ctx)->clients, report);
 }
 
+/* The script's first weights; a norm layer's are 1 and 0, its running statistics 0 and 1. */
+static void start(const struct world *w, fst_fed_state *s)
+{
+    const float *first = expected(w, "first");
+    for (size_t i = 0; i < fst_graph_params(w->graph); i++) {
+        fst_param_info p = fst_graph_param(w->graph, i);
+        bool norm = !strncmp(p.name, "norm.", 5);
+        for (size_t k = 0; k < p.count; k++)
+            s->params[p.offset + k] = norm ? !strcmp(p.name, "norm.weight") : *first++;
+    }
+    for (size_t k = 0; k < s->size.buffers; k++)
+        s->buffers[k] = k >= HIDDEN;
+}
+
 /* Plays all rounds of w->run; global starts as the script's first weights. */
 static void play(struct world *w, int workers, fst_fed_state *global)
 {
@@ -193,7 +222,7 @@ static void play(struct world *w, int workers, fst_fed_state *global)
                                  .ctx = w,
                                  .env = client_env};
     ok(fst_fed_state_init(global, fst_graph_fed_size(w->graph), &err), &err);
-    memcpy(global->params, expected(w, "first"), 4 * global->size.params);
+    start(w, global);
     ok(fst_strategy_new(&s, ops, r->setting, settings_of(r), &env, &err), &err);
     ok(fst_virtual_new(&w->clients, &vs, &err), &err);
     fst_simulate_spec spec = {.seed = SEED,
@@ -217,13 +246,16 @@ static void test_replayed(void **state)
     for (size_t i = 0; i < RUNS; i++) {
         fst_fed_state global = {0}, again = {0};
         w->run = &runs[i];
+        w->graph = w->networks[w->run->norms];
         play(w, 1, &global);
         play(w, 3, &again);
         assert_memory_equal(global.params, again.params, 4 * global.size.params);
+        assert_memory_equal(global.buffers, again.buffers, 4 * global.size.buffers);
         const double *want = expected(w, runs[i].name);
         double off = 0, length = 0;
-        for (size_t k = 0; k < global.size.params; k++) {
-            off += pow((double)global.params[k] - want[k], 2);
+        size_t params = global.size.params, all = params + global.size.buffers;
+        for (size_t k = 0; k < all; k++) {
+            off += pow((double)(k < params ? global.params[k] : global.buffers[k - params]) - want[k], 2);
             length += want[k] * want[k];
         }
         print_message("%-20s off by %.1e of its length\n", runs[i].name, sqrt(off / length));
@@ -238,9 +270,12 @@ static void test_runs_differ(void **state)
 {
     struct world *w = *state;
     for (size_t i = 1; i < RUNS; i++) {
-        const double *a = expected(w, "fedavg"), *b = expected(w, runs[i].name);
+        const char *plain = runs[i].norms ? "fedavg_norms" : "fedavg";
+        if (!strcmp(plain, runs[i].name))
+            continue;
+        const double *a = expected(w, plain), *b = expected(w, runs[i].name);
         double off = 0;
-        for (size_t k = 0; k < fst_graph_param_count(w->graph); k++)
+        for (size_t k = 0; k < fst_graph_param_count(w->networks[runs[i].norms]); k++)
             off += pow(a[k] - b[k], 2);
         assert_true(sqrt(off) > 100 * TOLERANCE);
     }

@@ -24,7 +24,7 @@ go() { # STRATEGY OUTPUT OPTION...
     expect 0 run "$task" --threads 1 --set stages.federated_train.strategy="$strategy" --output "$output" "$@"
 }
 
-for strategy in scaffold; do
+for strategy in scaffold fedbn; do
     go $strategy "$folder/$strategy" --workers 1
     want=$(model "$folder/$strategy")
     # fewer rounds first, then the rest from where they ended

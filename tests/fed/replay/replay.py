@@ -115,15 +115,19 @@ def softmax(z):
     return e / e.sum(axis=1, keepdims=True)
 
 
+def back(w, x, h, d):
+    """From the gradient of the logits to that of the weights."""
+    b = split(w)[2]
+    dh = (d @ b) * (h > 0)
+    return np.concatenate([(dh.T @ x).ravel(), dh.sum(0), (d.T @ np.maximum(h, 0)).ravel(), d.sum(0)])
+
+
 def gradient(w, x, y):
     """Of the mean cross entropy."""
     h, z = logits_of(w, x)
     d = softmax(z)
     d[np.arange(len(y)), y] -= 1
-    d /= len(y)
-    a, _, b, _ = split(w)
-    dh = (d @ b) * (h > 0)
-    return np.concatenate([(dh.T @ x).ravel(), dh.sum(0), (d.T @ np.maximum(h, 0)).ravel(), d.sum(0)])
+    return back(w, x, h, d / len(y))
 
 
 # ---- a client ----
@@ -141,7 +145,7 @@ def train(data, plan, client, round_, w, extra=lambda w, x, y: 0.0, loss_gradien
     """extra is added to every gradient. Returns the weights and how many steps were taken."""
     x, y, index = data.x, data.y, data.index[client]
     seed = Stream(SEED, "replay.client", round_ << 32 | client).u64()
-    w, m, steps = w.copy(), np.zeros(COUNT), 0
+    w, m, steps = w.copy(), np.zeros_like(w), 0
     for epoch in range(plan.local_epochs(client)):
         order = batch_order(seed, epoch, index)
         for at in range(0, len(order), plan.batch):
@@ -230,6 +234,73 @@ def fednova(data, plan, rounds, want, mu=0.0):
     return x
 
 
+def fedntd(data, plan, rounds, want, beta=1.0, tau=1.0):
+    x = data.first.copy()
+
+    def not_true(w, rows, y):
+        """Gradient of beta tau^2 KL(shared || own) over the classes that are not the label."""
+        h, z = logits_of(w, rows)
+        teacher = logits_of(x, rows)[1]
+        others = np.array([[c for c in range(CLASSES) if c != label] for label in y])
+        at = np.arange(len(y))[:, None]
+        d = np.zeros_like(z)
+        d[at, others] = beta * tau * (softmax(z[at, others] / tau) - softmax(teacher[at, others] / tau)) / len(y)
+        return back(w, rows, h, d)
+
+    for r, who in rounds_of(rounds, want):
+        ys = [train(data, plan, k, r, x, not_true)[0] for k in who]
+        x = sum(p * y for p, y in zip(weights_of(who), ys))
+    return x
+
+
+# ---- the second network: x -> a -> batch norm -> ReLU -> b; a state is its parameters, then running mean and variance ----
+
+NORM = slice(HIDDEN * FEATURES + HIDDEN, HIDDEN * FEATURES + 3 * HIDDEN)
+
+
+def bn_gradient(statistics):
+    """statistics (running mean, running variance) move on with every batch."""
+    def of(w, x, y):
+        norm, plain = w[NORM], np.delete(w, np.r_[NORM])
+        a, a0, b, b0 = split(plain)
+        scale, shift = norm[:HIDDEN], norm[HIDDEN:]
+        u = x @ a.T + a0
+        mean, var, n = u.mean(0), u.var(0), len(x)
+        statistics[0] = 0.9 * statistics[0] + 0.1 * mean
+        statistics[1] = 0.9 * statistics[1] + 0.1 * var * n / (n - 1)
+        inverse = 1 / np.sqrt(var + 1e-5)
+        hat = (u - mean) * inverse
+        v = scale * hat + shift
+        d = softmax(np.maximum(v, 0) @ b.T + b0)
+        d[np.arange(n), y] -= 1
+        d /= n
+        dv = (d @ b) * (v > 0)
+        dhat = dv * scale
+        du = inverse * (dhat - dhat.mean(0) - hat * (dhat * hat).mean(0))
+        return np.concatenate([(du.T @ x).ravel(), du.sum(0), (dv * hat).sum(0), dv.sum(0),
+                               (d.T @ np.maximum(v, 0)).ravel(), d.sum(0)])
+    return of
+
+
+def with_norms(data, plan, rounds, want, local):
+    """FedAvg of the second network; local: FedBN, each client keeps its norm layer."""
+    first = np.insert(data.first, NORM.start, np.r_[np.ones(HIDDEN), np.zeros(HIDDEN)])
+    x, kept = np.concatenate([first, np.zeros(HIDDEN), np.ones(HIDDEN)]), {}
+    parts = np.r_[np.arange(NORM.start, NORM.stop), np.arange(len(first), len(x))]
+    for r, who in rounds_of(rounds, want):
+        out = []
+        for k in who:
+            s = x.copy()
+            if local and k in kept:
+                s[parts] = kept[k]
+            statistics = [s[-2 * HIDDEN:-HIDDEN].copy(), s[-HIDDEN:].copy()]
+            y, _ = train(data, plan, k, r, s[:len(first)], loss_gradient=bn_gradient(statistics))
+            out.append(np.concatenate([y] + statistics))
+            kept[k] = out[-1][parts]
+        x = sum(p * y for p, y in zip(weights_of(who), out))
+    return x
+
+
 # name: (function, plan, rounds, cohort, options). tests/fed/test_replay.c has the same table.
 RUNS = {
     "fedavg": (fedavg, Plan(), 6, 3, {}),
@@ -245,6 +316,9 @@ RUNS = {
     "fednova": (fednova, Plan(more_epochs=1), 6, 3, {}),
     "fednova_momentum": (fednova, Plan(rate=0.02, momentum=0.8, more_epochs=1), 6, 3, {}),
     "fednova_mu": (fednova, Plan(more_epochs=1), 6, 3, dict(mu=1.0)),
+    "fedntd": (fedntd, Plan(), 6, 3, dict(beta=2.0, tau=3.0)),
+    "fedavg_norms": (with_norms, Plan(batch=7), 6, 3, dict(local=False)),
+    "fedbn": (with_norms, Plan(batch=7), 6, 3, dict(local=True)),
 }
 
 
@@ -289,8 +363,7 @@ def main():
     out = {}
     for name, (run, plan, rounds, want, options) in RUNS.items():
         out[name] = run(data, plan, rounds, want, **options)
-        loss = -np.log(softmax(logits_of(out[name][:COUNT], data.x)[1])[np.arange(len(data.y)), data.y]).mean()
-        print(f"{name:20s} loss of all samples {loss:.4f}, |w - first| {np.linalg.norm(out[name][:COUNT] - data.first):.4f}")
+        print(f"{name:20s} {len(out[name])} values of length {np.linalg.norm(out[name]):.6f}")
     out |= {"x": data.x32, "first": data.first32, "y": data.y, "owner": data.owner.astype(np.int32)}
     write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "replay.safetensors"), out)
 
