@@ -132,8 +132,7 @@ enum {
     FST_OWN_MODEL = 2,   /* each client keeps its model from round to round */
     FST_PUBLIC_DATA = 4, /* public samples */
     FST_ALL_UPDATES = 8, /* the server holds all updates of a round: memory O(clients) */
-    FST_AVERAGES = 16,   /* what is published is the clients' weighted mean and nothing else */
-    FST_NEEDS_TEACHER = 32
+    FST_AVERAGES = 16    /* what is published is the clients' weighted mean and nothing else */
 };
 
 /* What the server half may use; the caller's, and lives as long as the strategy. */
@@ -173,7 +172,8 @@ typedef struct fst_server_ops {
     void (*release)(fst_strategy *s);
     /* Forgets what was folded. */
     void (*begin)(fst_strategy *s, uint64_t round);
-    /* What a client gets: m comes empty with client, round and base set. Views live until aggregate. */
+    /* What a client gets: m comes empty with client, round and base set. Views live until aggregate. Reads only what
+     * aggregate makes: folds of other clients may run at the same time. */
     fst_status (*down)(const fst_strategy *s, uint32_t client, fst_message *m, fst_error *err);
     /* Takes a message completely or not at all; its memory is the caller's and may change after the call.
      * FST_E_NUMERIC, FST_E_MISMATCH and FST_E_ARGUMENT refuse this message; any other failure ends the run. */

@@ -197,7 +197,8 @@ static void open_world(struct world *w, const struct test_case *c, int workers)
 {
     fst_error err;
     *w = (struct world){.c = c, .ops = fst_strategy_find(c->name), .stop_after = UINT64_MAX, .lost = CLIENTS};
-    assert_non_null(w->ops);
+    if (!w->ops)
+        fail_msg("there is no strategy \"%s\"", c->name);
     while (w->settings < 3 && c->set[w->settings].name)
         w->settings++;
     randomise(&w->global, network[0], 1);
