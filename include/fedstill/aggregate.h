@@ -154,6 +154,11 @@ FST_MUST FST_API fst_status fst_robust_trimmed_mean(const fst_fed_view *client, 
  */
 FST_MUST FST_API fst_status fst_robust_krum(const fst_fed_view *client, size_t n, size_t f, size_t m,
                                             fst_fed_state *out, size_t *chosen, double *score, fst_error *err);
+/* Bulyan (El Mhamdi et al., ICML 2018): Krum chooses the best client of those that are left, n-2f times; then each
+ * coordinate is the mean of the n-4f chosen values that are closest to their median (of two as close the smaller).
+ * Bears f liars of n >= 4f+3 (FST_E_ARGUMENT below that). */
+FST_MUST FST_API fst_status fst_robust_bulyan(const fst_fed_view *client, size_t n, size_t f, fst_fed_state *out,
+                                              fst_error *err);
 /* Weiszfeld's iteration for the point of the least weighted sum of distances: from the weighted mean, `iterations`
  * times z = sum(r x)/sum(r), r = weight/max(|x - z|, eps). weight NULL: 1 each. Pillutla et al., IEEE TSP 2022. */
 FST_MUST FST_API fst_status fst_robust_geometric_median(const fst_fed_view *client, const double *weight, size_t n,

@@ -214,6 +214,90 @@ fst_status fst_robust_krum(const fst_fed_view *client, size_t n, size_t f, size_
     return st;
 }
 
+/* ---- Bulyan ---- */
+
+/* The best by Krum's score of those that are left, whose entry of `left` is set; near: room for n. */
+static size_t best_left(const fst_fed_view *client, size_t n, size_t f, const double *distance, const bool *left,
+                        double *near)
+{
+    struct rank best = {0};
+    for (size_t i = 0; i < n; i++) {
+        size_t others = 0;
+        struct rank r = {.state = &client[i], .number = i};
+        for (size_t j = 0; j < n; j++)
+            if (left[i] && left[j] && j != i)
+                near[others++] = distance[i * n + j];
+        qsort(near, others, sizeof *near, by_double);
+        for (size_t j = 0; j + f + 1 < others; j++) /* others is one less than those that are left */
+            r.key += near[j];
+        if (left[i] && (!best.state || by_rank(&r, &best) < 0))
+            best = r;
+    }
+    return best.number;
+}
+
+/* The mean of the `keep` of n sorted values that are closest to their median. */
+static double mean_near_median(const float *v, size_t n, size_t keep)
+{
+    double median = ((double)v[(n - 1) / 2] + (double)v[n / 2]) / 2, sum = 0;
+    size_t low = 0, high = n;
+    while (high - low > keep)
+        if (median - (double)v[low] > (double)v[high - 1] - median)
+            low++;
+        else
+            high--;
+    for (size_t k = low; k < high; k++)
+        sum += (double)v[k];
+    return sum / (double)keep;
+}
+
+static void bulyan(const fst_fed_view *client, size_t n, size_t f, double *distance, bool *left, float *column,
+                   fst_fed_state *out)
+{
+    size_t chosen = n - 2 * f;
+    for (size_t i = 0; i < n; i++) {
+        left[i] = true;
+        for (size_t j = 0; j < i; j++)
+            distance[i * n + j] = distance[j * n + i] = squared_distance(&client[i], &client[j]);
+    }
+    for (size_t k = 0; k < chosen; k++)
+        left[best_left(client, n, f, distance, left, distance + n * n)] = false;
+    for (int w = 0; w < SPANS; w++)
+        for (size_t i = 0; i < span_size(out->size, w); i++) {
+            size_t c = 0;
+            for (size_t k = 0; k < n; k++)
+                if (!left[k])
+                    column[c++] = span(&client[k], w)[i] + 0.0f;
+            sort_values(column, chosen);
+            out_span(out, w)[i] = (float)mean_near_median(column, chosen, n - 4 * f);
+        }
+}
+
+fst_status fst_robust_bulyan(const fst_fed_view *client, size_t n, size_t f, fst_fed_state *out, fst_error *err)
+{
+    if (n < 3 || f > (n - 3) / 4)
+        return fst_fail(err, FST_E_ARGUMENT, "bulyan: %zu clients cannot bear %zu liars; 4f+3 clients are needed", n,
+                        f);
+    fst_status st = check(client, n, out, err);
+    if (st)
+        return st;
+    double *distance = n < SIZE_MAX / n - 1 ? fst_calloc(n * (n + 1), sizeof *distance) : NULL;
+    bool *left = fst_calloc(n, sizeof *left);
+    float *column = fst_calloc(n, sizeof *column);
+    if (distance && left && column) {
+        bulyan(client, n, f, distance, left, column, out);
+        largest_counters(client, n, out);
+    } else {
+        st = fst_fail_memory(err, n * (n + 1) * sizeof *distance);
+    }
+    fst_free(distance);
+    fst_free(left);
+    fst_free(column);
+    return st;
+}
+
+/* ---- the geometric median ---- */
+
 /* Weiszfeld's z as two spans of doubles in one array, and the clients in the order of weight and contents. */
 struct weiszfeld {
     struct rank *rank; /* key: the weight */

@@ -19,6 +19,13 @@ static const fst_strategy_ops *const registry[] = {
     &fst__fednova,
     &fst__fedntd,
     &fst__fedbn,
+    /* of a shared model, by a robust rule */
+    &fst__median,
+    &fst__trimmed_mean,
+    &fst__krum,
+    &fst__multi_krum,
+    &fst__bulyan,
+    &fst__geometric_median,
     /* of what models say */
     &fst__fedmd,
     &fst__fd,

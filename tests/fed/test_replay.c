@@ -67,6 +67,13 @@ static const struct run runs[] = {
      .cohort = 3,
      .rate = 0.1,
      .setting = {{"ntd_beta", 2}, {"ntd_temperature", 3}}},
+    {.name = "median", .strategy = "median", .cohort = 4, .rate = 0.1},
+    {.name = "trimmed_mean", .strategy = "trimmed_mean", .cohort = 5, .rate = 0.1, .setting = {{"trim", 0.2}}},
+    {.name = "krum", .strategy = "krum", .cohort = 5, .rate = 0.1},
+    {.name = "krum_few", .strategy = "krum", .cohort = 3, .rate = 0.1},
+    {.name = "multi_krum", .strategy = "multi_krum", .cohort = 5, .rate = 0.1, .setting = {{"chosen", 3}}},
+    {.name = "bulyan", .strategy = "bulyan", .cohort = 5, .rate = 0.1, .setting = {{"faulty", 0}}},
+    {.name = "geometric_median", .strategy = "geometric_median", .cohort = 5, .rate = 0.1},
     {.name = "fedavg_norms", .strategy = "fedavg", .cohort = 3, .rate = 0.1, .norms = true},
     {.name = "fedbn", .strategy = "fedbn", .cohort = 3, .rate = 0.1, .norms = true},
 };
@@ -265,6 +272,27 @@ static void test_replayed(void **state)
     }
 }
 
+/* Two liars of eleven; any order of the clients gives the same bits. */
+static void test_bulyan(void **state)
+{
+    enum { N = 11, COUNT = 40 };
+    struct world *w = *state;
+    const float *updates = expected(w, "updates");
+    const double *want = expected(w, "bulyan_2");
+    float got[2][COUNT];
+    fst_fed_view v[N];
+    fst_error err;
+    for (int order = 0; order < 2; order++) {
+        fst_fed_state out = {.params = got[order], .size = {COUNT, 0, 0}};
+        for (size_t k = 0; k < N; k++)
+            v[k] = (fst_fed_view){.params = updates + COUNT * (order ? (k * 4 + 3) % N : k), .size = {COUNT, 0, 0}};
+        ok(fst_robust_bulyan(v, N, 2, &out, &err), &err);
+        assert_int_equal(fst_robust_bulyan(v, N - 1, 2, &out, &err), FST_E_ARGUMENT);
+    }
+    for (int i = 0; i < COUNT; i++)
+        assert_true(fabs((double)got[0][i] - want[i]) < 1e-6 && got[0][i] == got[1][i]);
+}
+
 /* Runs that are meant to differ do: otherwise a strategy that does nothing would pass. */
 static void test_runs_differ(void **state)
 {
@@ -283,6 +311,7 @@ static void test_runs_differ(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_replayed), cmocka_unit_test(test_runs_differ)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_replayed), cmocka_unit_test(test_bulyan),
+                                       cmocka_unit_test(test_runs_differ)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

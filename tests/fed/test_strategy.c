@@ -321,7 +321,8 @@ static void steady_state_takes_no_memory(size_t which, struct setting *t)
     uint64_t before = fst_alloc_count();
     for (uint64_t round = 0; round < 5; round++)
         (void)one_round(s, round, t->client, (uint32_t[]){0, 1, 2}, 3, &global);
-    assert_true(fst_alloc_count() == before);
+    if (!(fst_strategy_at(which)->flags & FST_ALL_UPDATES)) /* those hold updates, and rules take room to sort them */
+        assert_true(fst_alloc_count() == before);
     fst_fed_state_release(&global);
     fst_strategy_free(s);
 }

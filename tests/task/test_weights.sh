@@ -34,4 +34,10 @@ for strategy in scaffold fedbn; do
     same "$strategy: one round, then two, with three workers" "$(model "$folder/short")" "$want"
 done
 
+# ---- robust rules: memory is told, too few clients are refused
+expect 0 run "$task" --dry-run --set stages.federated_train.strategy=median
+said out "the server holds all updates of a round: 26.8 kB"
+expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=bulyan
+said err "bulyan: faulty is 1, which needs 7 clients; there are 5"
+
 finish

@@ -43,7 +43,7 @@ static fst_status training_memory(const fst_graph *g, size_t batch, int plans, f
 fst_status fst__tell_work(const struct session *s, const struct step *own, const struct work *w, fst_buf *out,
                           fst_error *err)
 {
-    char up[32], down[32], mem[32];
+    char up[32], down[32], mem[32], held[32];
     fst_graph *made = NULL;
     double memory = 0;
     fst_status st = w->graph ? FST_OK : fst__model_graph(&s->data, w->network, &made, err);
@@ -61,6 +61,9 @@ fst_status fst__tell_work(const struct session *s, const struct step *own, const
                             w->bytes_up > 0 ? bytes_text(w->bytes_up, up) : "",
                             w->bytes_up > 0 && w->bytes_down > 0 ? ", " : "", w->bytes_down > 0 ? "down " : "",
                             w->bytes_down > 0 ? bytes_text(w->bytes_down, down) : "");
+    if (!st && w->bytes_held > 0)
+        st = fst_buf_printf(out, err, "  %-16s the server holds all updates of a round: %s\n", "",
+                            bytes_text(w->bytes_held, held));
     fst_graph_free(made);
     return st;
 }

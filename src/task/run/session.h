@@ -217,6 +217,7 @@ struct work {
     size_t batch;
     int plans;
     double bytes_up, bytes_down;
+    double bytes_held;      /* by the server, of a round's updates side by side; 0: it adds them up */
     const fst_graph *graph; /* NULL: that of the network */
 };
 fst_status fst__tell_work(const struct session *s, const struct step *own, const struct work *w, fst_buf *out,

@@ -329,6 +329,8 @@ static fst_status tell(const struct session *s, const struct step *own, fst_buf 
                      .plans = s->machine.workers,
                      .bytes_up = cohort * (double)t->rounds * state,
                      .bytes_down = cohort * (double)t->rounds * state};
+    if (fst_strategy_at((size_t)t->strategy)->flags & FST_ALL_UPDATES)
+        w.bytes_held = (cohort + 1) * state;
     return st ? st : fst__tell_work(s, own, &w, out, err);
 }
 

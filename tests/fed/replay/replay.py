@@ -301,6 +301,39 @@ def with_norms(data, plan, rounds, want, local):
     return x
 
 
+# ---- robust rules: each takes the clients' weights as rows ----
+
+def krum_order(ys, f):
+    """The clients, best first."""
+    n = len(ys)
+    d = ((ys[:, None] - ys[None]) ** 2).sum(2)
+    return np.argsort([np.sort(np.delete(d[i], i))[:max(n - f - 2, 0)].sum() for i in range(n)])
+
+
+def bulyan_rule(ys, f):
+    chosen, rest, keep = [], list(range(len(ys))), len(ys) - 4 * f
+    while len(chosen) < len(ys) - 2 * f:
+        chosen.append(rest.pop(krum_order(ys[rest], f)[0]))
+    ys = ys[chosen]
+    nearest = np.argsort(np.abs(ys - np.median(ys, axis=0)), axis=0)[:keep]
+    return np.take_along_axis(ys, nearest, 0).mean(0)
+
+
+def geometric_median(ys, eps=1e-6):
+    z = ys.mean(0)
+    for _ in range(32):
+        pull = 1 / np.maximum(np.linalg.norm(ys - z, axis=1), eps)
+        z = pull @ ys / pull.sum()
+    return z
+
+
+def robust(data, plan, rounds, want, rule):
+    x = data.first.copy()
+    for r, who in rounds_of(rounds, want):
+        x = rule(np.array([train(data, plan, k, r, x)[0] for k in who]))
+    return x
+
+
 # name: (function, plan, rounds, cohort, options). tests/fed/test_replay.c has the same table.
 RUNS = {
     "fedavg": (fedavg, Plan(), 6, 3, {}),
@@ -317,6 +350,13 @@ RUNS = {
     "fednova_momentum": (fednova, Plan(rate=0.02, momentum=0.8, more_epochs=1), 6, 3, {}),
     "fednova_mu": (fednova, Plan(more_epochs=1), 6, 3, dict(mu=1.0)),
     "fedntd": (fedntd, Plan(), 6, 3, dict(beta=2.0, tau=3.0)),
+    "median": (robust, Plan(), 6, 4, dict(rule=lambda ys: np.median(ys, axis=0))),
+    "trimmed_mean": (robust, Plan(), 6, 5, dict(rule=lambda ys: np.sort(ys, axis=0)[1:-1].mean(0))),
+    "krum": (robust, Plan(), 6, 5, dict(rule=lambda ys: ys[krum_order(ys, 1)[0]])),
+    "krum_few": (robust, Plan(), 6, 3, dict(rule=lambda ys: np.median(ys, axis=0))),
+    "multi_krum": (robust, Plan(), 6, 5, dict(rule=lambda ys: ys[krum_order(ys, 1)[:3]].mean(0))),
+    "bulyan": (robust, Plan(), 6, 5, dict(rule=lambda ys: bulyan_rule(ys, 0))),
+    "geometric_median": (robust, Plan(), 6, 5, dict(rule=geometric_median)),
     "fedavg_norms": (with_norms, Plan(batch=7), 6, 3, dict(local=False)),
     "fedbn": (with_norms, Plan(batch=7), 6, 3, dict(local=True)),
 }
@@ -364,7 +404,10 @@ def main():
     for name, (run, plan, rounds, want, options) in RUNS.items():
         out[name] = run(data, plan, rounds, want, **options)
         print(f"{name:20s} {len(out[name])} values of length {np.linalg.norm(out[name]):.6f}")
-    out |= {"x": data.x32, "first": data.first32, "y": data.y, "owner": data.owner.astype(np.int32)}
+    updates = np.random.default_rng(5).normal(size=(11, 40)).astype(np.float32)
+    updates[[2, 9]] += 3
+    out["bulyan_2"] = bulyan_rule(updates.astype(float), 2)
+    out |= {"updates": updates, "x": data.x32, "first": data.first32, "y": data.y, "owner": data.owner.astype(np.int32)}
     write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "replay.safetensors"), out)
 
 
