@@ -39,7 +39,7 @@ stop_at_epoch() {
     shift
     for setting; do args+=(--set "$setting"); done
     for ((; epoch > 1 && status == 0; epoch--)); do
-        rm -rf "$task/output" "$folder/home"
+        rm -rf "$task/output" "${folder:?}/home"
         "$FEDSTILL" run "$task" "${args[@]}" >"$folder/out" 2>"$folder/err" </dev/null &
         pid=$!
         until grep -qs "\"edge_kd\", \"event\": \"epoch\", \"epoch\": $((epoch - 1))," "$task/output/events.jsonl"; do
@@ -108,23 +108,23 @@ same "two epochs and two more" "$(model)" "$whole"
 # ---- several teachers: two that are the same are one; how they are weighed matters
 labels() { tail -c 3600 "$task/output/cloud_kd/soft_labels.safetensors" | sha256sum; } # 90 samples of 10 classes
 other=stages.other
-sets="$other.kind=cloud_pretrain $other.model=logistic_regression $other.epochs=1 $other.batch_size=8"
+second="$other.kind=cloud_pretrain $other.model=logistic_regression $other.epochs=1 $other.batch_size=8"
 k=stages.cloud_kd
 # shellcheck disable=SC2086
-distil $sets $k.teacher=cloud_pretrain
+distil $second $k.teacher=cloud_pretrain
 one=$(labels)
 # shellcheck disable=SC2086
-distil $sets "$k.teacher=[cloud_pretrain, cloud_pretrain]"
+distil $second "$k.teacher=[cloud_pretrain, cloud_pretrain]"
 same "a teacher twice" "$(labels)" "$one"
 all=$one
 for weights in mean_probabilities mean_logits entropy confidence; do
     # shellcheck disable=SC2086
-    distil $sets "$k.teacher=[cloud_pretrain, other]" $k.teacher_weights=$weights
+    distil $second "$k.teacher=[cloud_pretrain, other]" $k.teacher_weights=$weights
     all+=" $(labels)"
 done
 same "different labels" "$(echo "$all" | tr -d '-' | tr ' ' '\n' | grep . | sort -u | wc -l)" 5
 # shellcheck disable=SC2086
-distil $sets "$k.teacher=[cloud_pretrain, other]" # as without the setting
+distil $second "$k.teacher=[cloud_pretrain, other]" # as without the setting
 same "mean_probabilities is the default" "$(labels)" "$(echo "$all" | sed 's/-/-\n/g' | sed -n 2p | sed 's/^ //')"
 
 # ---- what a student starts from: with a rate of nothing it stays that
@@ -244,7 +244,7 @@ refused $e.temperature "has no effect with curriculum" $e.curriculum.t_end=5 $e.
 refused $k.teacher_weights "has no effect with one teacher" $k.teacher=cloud_pretrain $k.teacher_weights=entropy
 refused $k.teacher_weights "has no effect with" $k.teacher_weights=entropy
 # shellcheck disable=SC2086
-refused $k.teacher_weights "set teacher_weights: mean_logits" $sets "$k.teacher=[cloud_pretrain, other]" $e.kd_loss=dkd
+refused $k.teacher_weights "set teacher_weights: mean_logits" $second "$k.teacher=[cloud_pretrain, other]" $e.kd_loss=dkd
 refused $e.init_matching "has no effect without init" $e.init_matching=true
 refused $e.init "the stage trains mnist_student" $e.init=cloud_pretrain $e.model=mnist_student
 # shellcheck disable=SC2086
