@@ -135,11 +135,14 @@ static fst_status check_teacher(const struct session *s, const struct step *own,
 fst_status fst__features_check(const struct session *s, const struct step *own, fst_error *err)
 {
     const struct stage *other = fst__stage_read(own->stage, "teacher", 0);
+    const char *network = other ? other->kind->network(other) : NULL;
     struct features f = {.count = 0};
     fst_graph *student = NULL, *teacher = NULL;
+    if (other && !network) /* not known before it is there */
+        return FST_OK;
     fst_status st = fst__model_graph(&s->data, own->stage->kind->network(own->stage), &student, err);
     if (!st && other)
-        st = fst__model_graph(&s->data, other->kind->network(other), &teacher, err);
+        st = fst__model_graph(&s->data, network, &teacher, err);
     else if (!st)
         st = fst__read_model(s, own, "teacher", 0, &f.teacher, NULL, err);
     if (!st && !other)
