@@ -143,7 +143,7 @@ FST_MUST fst_status fst__public_send(struct fst__public_half *p, const char *nam
 double fst__local_reach(const fst_optim_spec *optim, double learning_rate, double mu, uint64_t steps);
 
 extern const fst_strategy_ops fst__scaffold, fst__fednova, fst__fedntd, fst__fedbn, fst__median, fst__trimmed_mean,
-    fst__krum, fst__multi_krum, fst__bulyan, fst__geometric_median;
+    fst__krum, fst__multi_krum, fst__bulyan, fst__geometric_median, fst__norm_clipping;
 
 extern const fst_strategy_ops fst__fedavg, fst__fedprox, fst__fedavgm, fst__fedadagrad, fst__fedadam, fst__fedyogi,
     fst__fedmd, fst__fd, fst__dsfl, fst__cfd, fst__feddf;

@@ -26,6 +26,7 @@ static const fst_strategy_ops *const registry[] = {
     &fst__multi_krum,
     &fst__bulyan,
     &fst__geometric_median,
+    &fst__norm_clipping,
     /* of what models say */
     &fst__fedmd,
     &fst__fd,

@@ -37,6 +37,7 @@ static const struct test_case {
     {"multi_krum", {{"chosen", 2}}},
     {"bulyan", {{"faulty", 0}}},
     {"geometric_median", {{0}}},
+    {"norm_clipping", {{"max_norm", 0.1}}},
     {"fedmd", {{"transfer_epochs", 1}}},
     {"fedmd", {{"public_samples", 5}, {"digest_epochs", 2}}},
     {"fd", {{"gamma", 0.5}}},

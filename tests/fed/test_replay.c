@@ -74,6 +74,7 @@ static const struct run runs[] = {
     {.name = "multi_krum", .strategy = "multi_krum", .cohort = 5, .rate = 0.1, .setting = {{"chosen", 3}}},
     {.name = "bulyan", .strategy = "bulyan", .cohort = 5, .rate = 0.1, .setting = {{"faulty", 0}}},
     {.name = "geometric_median", .strategy = "geometric_median", .cohort = 5, .rate = 0.1},
+    {.name = "norm_clipping", .strategy = "norm_clipping", .cohort = 5, .rate = 0.1, .setting = {{"max_norm", 0.6}}},
     {.name = "fedavg_norms", .strategy = "fedavg", .cohort = 3, .rate = 0.1, .norms = true},
     {.name = "fedbn", .strategy = "fedbn", .cohort = 3, .rate = 0.1, .norms = true},
 };

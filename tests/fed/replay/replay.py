@@ -334,6 +334,16 @@ def robust(data, plan, rounds, want, rule):
     return x
 
 
+def norm_clipping(data, plan, rounds, want, most):
+    x, clipped = data.first.copy(), 0
+    for r, who in rounds_of(rounds, want):
+        d = [train(data, plan, k, r, x)[0] - x for k in who]
+        clipped += sum(np.linalg.norm(v) > most for v in d)
+        x = x + np.mean([v * min(1, most / np.linalg.norm(v)) for v in d], axis=0)
+    assert 0 < clipped < rounds * want  # some are, some are not
+    return x
+
+
 # name: (function, plan, rounds, cohort, options). tests/fed/test_replay.c has the same table.
 RUNS = {
     "fedavg": (fedavg, Plan(), 6, 3, {}),
@@ -357,6 +367,7 @@ RUNS = {
     "multi_krum": (robust, Plan(), 6, 5, dict(rule=lambda ys: ys[krum_order(ys, 1)[:3]].mean(0))),
     "bulyan": (robust, Plan(), 6, 5, dict(rule=lambda ys: bulyan_rule(ys, 0))),
     "geometric_median": (robust, Plan(), 6, 5, dict(rule=geometric_median)),
+    "norm_clipping": (norm_clipping, Plan(), 6, 5, dict(most=0.6)),
     "fedavg_norms": (with_norms, Plan(batch=7), 6, 3, dict(local=False)),
     "fedbn": (with_norms, Plan(batch=7), 6, 3, dict(local=True)),
 }
