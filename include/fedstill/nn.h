@@ -150,6 +150,9 @@ FST_MUST FST_API fst_status fst_graph_copy(fst_graph **out, const fst_graph *g, 
  */
 FST_API fst_value fst_graph_feature(const fst_graph *g, const char *name);
 FST_API fst_shape fst_graph_value_shape(const fst_graph *g, fst_value v); /* of one sample; rank 0: no such value */
+/* The features that the network's last layer decides from: what that layer reads, before any dropout. -1: the network
+ * does not end in one linear layer over flat samples, or that layer reads the input itself. */
+FST_API fst_value fst_graph_last_features(const fst_graph *g);
 /* Closes a graph whose taps are 1 to FST_MAX_TAPS real values; the output must be flat. */
 FST_MUST FST_API fst_status fst_graph_finish_tapped(fst_graph *g, fst_value output, const fst_value *taps, int count,
                                                     fst_error *err);
@@ -292,8 +295,8 @@ typedef enum fst_kd_form {
     FST_KD_NTD,               /* T^2 KL over the classes that are not the label; soft: logits; needs labels.
                                * Lee et al., Preservation of the global knowledge by not-true distillation in
                                * federated learning (FedNTD), NeurIPS 2022 */
-    FST_KD_MAE_LOGITS         /* soft: the teacher's logits; mean absolute error over batch and classes, gradient 0 where
-                               * they are equal. The digest step of FedMD, Li and Wang 2019 */
+    FST_KD_MAE_LOGITS /* soft: the teacher's logits; mean absolute error over batch and classes, gradient 0 where
+                       * they are equal. The digest step of FedMD, Li and Wang 2019 */
 } fst_kd_form;
 FST_API const char *fst_kd_form_name(fst_kd_form f); /* "kl", "cross_entropy", "mse_logits", ... */
 FST_API bool fst_kd_takes_logits(fst_kd_form f);     /* soft holds logits, not probabilities */
@@ -353,7 +356,8 @@ typedef struct fst_feature_input {
     size_t stride, target_stride;  /* floats from one row to the next */
     fst_shape shape, target_shape; /* of one sample */
     size_t rows;
-    double divisor; /* what the sum over the rows is divided by: the batch size */
+    double divisor;          /* what the sum over the rows is divided by: the batch size */
+    const float *row_weight; /* rows: how much each counts, in the gradient and in `row`; NULL: 1 */
 } fst_feature_input;
 /* FST_E_MISMATCH when the shapes do not fit the form. */
 FST_MUST FST_API fst_status fst_feature_check(fst_feature_form f, const fst_shape *shape, const fst_shape *target,
@@ -454,6 +458,7 @@ typedef struct fst_feature_loss {
     const float *target; /* row r at target + r target_stride */
     size_t target_stride;
     fst_shape target_shape;
+    const float *row_weight; /* of each row of the batch; 0: it has no target. NULL: 1 */
 } fst_feature_loss;
 
 typedef struct fst_step_input {

@@ -128,11 +128,12 @@ FST_API bool fst_work_stopped(const fst_work *w); /* w may be NULL */
 
 /* What a strategy is and needs. */
 enum {
-    FST_SAME_MODEL = 1,  /* all clients train the shared model; without it each has a network of its own choice */
-    FST_OWN_MODEL = 2,   /* each client keeps its model from round to round */
-    FST_PUBLIC_DATA = 4, /* public samples */
-    FST_ALL_UPDATES = 8, /* the server holds all updates of a round: memory O(clients) */
-    FST_AVERAGES = 16    /* what is published is the clients' weighted mean and nothing else */
+    FST_SAME_MODEL = 1,    /* all clients train the shared model; without it each has a network of its own choice */
+    FST_OWN_MODEL = 2,     /* each client keeps its model from round to round */
+    FST_PUBLIC_DATA = 4,   /* public samples */
+    FST_ALL_UPDATES = 8,   /* the server holds all updates of a round: memory O(clients) */
+    FST_AVERAGES = 16,     /* what is published is the clients' weighted mean and nothing else */
+    FST_SAME_FEATURES = 32 /* the clients' last layers read features of one width; env.graph is one of their networks */
 };
 
 /* What the server half may use; the caller's, and lives as long as the strategy. */
@@ -323,6 +324,8 @@ struct fst_client_half {
 /* A seed for one purpose of this client in this round. */
 FST_API uint64_t fst_client_seed(const fst_client_half *c, const char *purpose);
 
+/* Before every step: makes what job->features point to. */
+typedef fst_status (*fst_local_before_fn)(void *ctx, const fst_batch *batch, fst_error *err);
 /* After every step, with the learning rate that it took. */
 typedef void (*fst_local_step_fn)(void *ctx, fst_fed_state *state, double learning_rate);
 
@@ -348,6 +351,10 @@ typedef struct fst_local_job {
     const float *shift;     /* added to every gradient; NULL: nothing */
     fst_local_soft_fn soft; /* NULL: none */
     void *soft_ctx;
+    const fst_feature_loss *features; /* of a tapped graph; feature_count of them */
+    size_t feature_count;
+    fst_local_before_fn before; /* NULL: nothing */
+    void *before_ctx;
     fst_local_step_fn each; /* NULL: nothing */
     void *each_ctx;
 } fst_local_job;

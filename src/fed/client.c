@@ -159,8 +159,12 @@ static fst_status step(struct kit *k, const fst_local_job *job, const fst_batch 
                          .anchor = job->anchor,
                          .shift = job->shift,
                          .seed = job->seed,
-                         .step = k->optim.steps};
-    fst_status st = job->soft ? job->soft(job->soft_ctx, b, k->soft, err) : FST_OK;
+                         .step = k->optim.steps,
+                         .features = job->features,
+                         .feature_count = job->feature_count};
+    fst_status st = job->before ? job->before(job->before_ctx, b, err) : FST_OK;
+    if (!st && job->soft)
+        st = job->soft(job->soft_ctx, b, k->soft, err);
     if (!st)
         st = fst_trainer_step(k->trainer, &state, &k->optim, &in, r, err);
     if (!st && job->each)

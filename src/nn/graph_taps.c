@@ -85,6 +85,20 @@ fst_value fst_graph_feature(const fst_graph *g, const char *name)
     return at;
 }
 
+fst_value fst_graph_last_features(const fst_graph *g)
+{
+    const struct fst_node *last = g->output >= g->inputs ? &g->nodes[g->output] : NULL;
+    if (!last || last->kind != FST_OP_LINEAR || last->in.rank != 1)
+        return -1;
+    int at = last->input;
+    while (at >= g->inputs && g->nodes[at].kind == FST_OP_DROPOUT)
+        at = g->nodes[at].input;
+    int from = at;
+    while (from >= g->inputs && g->nodes[from].kind == FST_OP_FLATTEN)
+        from = g->nodes[from].input;
+    return from >= g->inputs && g->nodes[at].planes == 1 ? at : -1;
+}
+
 fst_shape fst_graph_value_shape(const fst_graph *g, fst_value v)
 {
     return v >= 0 && v < g->count ? g->nodes[v].out : (fst_shape){0};

@@ -321,7 +321,8 @@ static void take_features(fst_trainer *t, const struct slice *s, const float *ou
                                 .shape = tap.shape,
                                 .target_shape = f->target_shape,
                                 .rows = s->rows,
-                                .divisor = (double)in->rows};
+                                .divisor = (double)in->rows,
+                                .row_weight = f->row_weight ? f->row_weight + s->first : NULL};
         fst_feature_rows(f->form, &fi, f->weight, grad + tap.at, t->row_more + s->first);
         for (size_t r = s->first; r < s->first + s->rows; r++)
             t->row_loss[r] += f->weight * t->row_more[r];

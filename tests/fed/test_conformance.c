@@ -44,6 +44,7 @@ static const struct test_case {
     {"dsfl", {{0}}},
     {"dsfl", {{"public_samples", 5}, {"sharpen", 1}}},
     {"cfd", {{0}}},
+    {"fedproto", {{"proto_weight", 0.5}}},
     {"feddf", {{"distil_steps", 6}, {"distil_batch_size", 5}, {"distil_patience", 0}}},
     {"feddf", {{"distil_steps", 30}, {"distil_learning_rate", 0.02}, {"public_samples", 9}}},
     {"cfd", {{"public_samples", 5}, {"up_bits", 3}, {"down_bits", 7}}},
@@ -151,7 +152,7 @@ struct world {
 
 static fst_graph *network_of(const struct world *w, uint32_t client)
 {
-    return network[w->ops->flags & FST_SAME_MODEL ? 0 : client % NETWORKS];
+    return network[w->ops->flags & (FST_SAME_MODEL | FST_SAME_FEATURES) ? 0 : client % NETWORKS];
 }
 
 static void randomise(fst_fed_state *s, const fst_graph *g, uint64_t seed)

@@ -30,6 +30,8 @@ static const struct run runs[] = {
     {"cfd_1", "cfd", {{"digest_epochs", 2}}},
     {"cfd_3_5", "cfd", {{"digest_epochs", 2}, {"up_bits", 3}, {"down_bits", 5}}},
     {"feddf", "feddf", {{"distil_steps", 40}, {"distil_learning_rate", 0.01}, {"distil_patience", 0}}},
+    {"fedproto_0", "fedproto", {{"proto_weight", 0}}},
+    {"fedproto", "fedproto", {{"proto_weight", 0.7}}},
 };
 enum { RUNS = sizeof runs / sizeof *runs };
 
@@ -45,7 +47,8 @@ struct world {
     fst_fed_view first[CLIENTS];
     fst_virtual *clients;
     fst_strategy *strategy;
-    bool shared; /* all have the network of client 1 */
+    bool shared; /* one model */
+    bool alike;  /* all have the network of client 1 */
     fst_fed_state global;
     uint64_t up[ROUNDS], down[ROUNDS];
 };
@@ -127,8 +130,8 @@ static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_
                             .stream = "knowledge",
                             .client = client,
                             .classes = CLASSES,
-                            .graph = w->network[w->shared ? 1 : client % 2],
-                            .initial = &w->first[w->shared ? 1 : client],
+                            .graph = w->network[w->alike ? 1 : client % 2],
+                            .initial = &w->first[w->alike ? 1 : client],
                             .source = w->source,
                             .subset = w->index[client],
                             .count = w->count[client],
@@ -167,6 +170,7 @@ static void open_strategy(struct world *w, const struct run *r)
     fst_error err;
     ok(fst_strategy_of(&ops, r->strategy, &err), &err);
     w->shared = ops->flags & FST_SAME_MODEL;
+    w->alike = ops->flags & (FST_SAME_MODEL | FST_SAME_FEATURES);
     ok(fst_fed_state_init(&w->global, w->first[1].size, &err), &err);
     fst_fed_state_copy(&w->global, &w->first[1]);
     const fst_server_env env = {.seed = 1,
@@ -223,7 +227,7 @@ static fst_fed_view model_of(const struct world *w, uint32_t client)
     fst_error err;
     size_t len;
     const void *kept = fst_virtual_kept(w->clients, client, &len);
-    ok(fst_client_model(kept, len, w->first[client].size, &v, &err), &err);
+    ok(fst_client_model(kept, len, w->first[w->alike ? 1 : client].size, &v, &err), &err);
     return v;
 }
 
@@ -248,18 +252,25 @@ static void test_against_numpy(void **state)
     }
 }
 
+static bool same_network(const char *strategy)
+{
+    return fst_strategy_find(strategy)->flags & (FST_SAME_MODEL | FST_SAME_FEATURES);
+}
+
 /* The runs are told apart: otherwise a strategy that shares nothing, or another's, would pass. */
 static void test_runs_differ(void **state)
 {
     struct world *w = *state;
     size_t shared = fst_graph_param_count(w->network[1]);
     assert_true(distance(expected(w, "feddf", 0), NULL, expected(w, "fedavg", 0), shared) > 100 * TOLERANCE);
+    for (size_t k = 0; k < CLIENTS; k++)
+        assert_true(distance(expected(w, "fedproto", k), NULL, expected(w, "fedproto_0", k), shared) > 100 * TOLERANCE);
     for (size_t i = 0; i < RUNS; i++)
-        for (uint32_t k = 0; k < CLIENTS && strcmp(runs[i].name, "feddf"); k++) {
+        for (uint32_t k = 0; k < CLIENTS && !same_network(runs[i].strategy); k++) {
             size_t n = w->first[k].size.params;
             const double *its = expected(w, runs[i].name, k);
             assert_true(distance(its, NULL, expected(w, "alone", k), n) > 100 * TOLERANCE);
-            for (size_t j = 0; j < i; j++)
+            for (size_t j = 0; j < i && !same_network(runs[j].strategy); j++)
                 assert_true(distance(its, NULL, expected(w, runs[j].name, k), n) > 100 * TOLERANCE);
         }
 }

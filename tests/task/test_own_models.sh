@@ -50,6 +50,20 @@ df() { # OUTPUT OPTION...
 }
 same "feddf: workers and threads" "$(df "$folder/feddf" --workers 1)" "$(df "$folder/df2" --workers 3 --threads 2 --no-reuse)"
 
+# ---- networks of as many features
+proto() { # OUTPUT OPTION...
+    local output=$1
+    shift
+    go fedproto "$output" --set clients.models='[fedgen_mnist]' "$@"
+    models "$output"
+}
+same "fedproto: workers" "$(proto "$folder/proto" --workers 1)" "$(proto "$folder/proto2" --workers 3 --no-reuse)"
+expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=fedproto
+said err "fedproto compares features, and logistic_regression has no layer of them"
+expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=fedproto \
+    --set clients.models='[fedgen_mnist, mnist_student]'
+said err "fedgen_mnist ends in 32 features, mnist_student in 64"
+
 # ---- refusals, before any work
 expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=fedavg
 said err "clients.models: not all clients have the network fedgen_mnist of stages.federated_train, whose strategy fedavg"

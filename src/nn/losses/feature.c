@@ -133,9 +133,11 @@ void fst_feature_rows(fst_feature_form f, const fst_feature_input *in, double we
     for (size_t r = 0; r < in->rows; r++) {
         const float *map = in->map + r * in->stride, *target = in->target + r * in->target_stride;
         float *g = grad + r * in->stride;
+        double w = in->row_weight ? (double)in->row_weight[r] : 1;
         if (f == FST_FEATURE_ATTENTION)
-            row[r] = attention_row(map, plane_of(&in->shape), target, plane_of(&in->target_shape), scale, g);
+            row[r] = attention_row(map, plane_of(&in->shape), target, plane_of(&in->target_shape), w * scale, g);
         else
-            row[r] = mse_row(map, target, n, scale, g);
+            row[r] = mse_row(map, target, n, w * scale, g);
+        row[r] *= w;
     }
 }

@@ -227,17 +227,19 @@ static fst_status make_strategy(struct federation *f, fst_error *err)
     if (public->learn)
         st = fst_public_init(&f->public, s->data.train, public->index, public->learn, &s->data.transform, err);
     f->global = fed_state(&f->model->state);
+    if (!st)
+        st = fst__federate_clients(f, settings, n, err);
+    if (st)
+        return st;
     const fst_server_env env = {
         .seed = (uint64_t)s->task->file.seed,
         .clients = (uint32_t)f->partition.clients,
         .classes = f->partition.classes,
         .global = f->apart ? NULL : &f->global,
-        .graph = f->apart ? NULL : f->model->graph,
+        .graph = f->apart ? f->network[0].graph : f->model->graph,
         .pub = public->learn ? &f->public : NULL,
         .compute = fst__trainer_options(&s->machine, (size_t)f->section->batch_size, s->machine.threads)};
-    if (!st)
-        st = fst_strategy_new(&f->strategy, f->ops, settings, n, &env, err);
-    return st ? st : fst__federate_clients(f, settings, n, err);
+    return fst_strategy_new(&f->strategy, f->ops, settings, n, &env, err);
 }
 
 /* Room for each edge's last model and for the best global one. */

@@ -188,6 +188,36 @@ static fst_status check_edges(const struct session *s, const struct step *own, f
     return FST_OK;
 }
 
+/* Strategies that compare features need as many of every network. */
+static fst_status check_features(const struct session *s, const struct step *own, const char **model, size_t clients,
+                                 fst_error *err)
+{
+    const struct federated_section *t = own->stage->settings;
+    const char *strategy = fst_strategy_at((size_t)t->strategy)->name;
+    int64_t first = 0;
+    fst_status st = FST_OK;
+    for (size_t k = 0; !st && k < clients; k++) {
+        fst_graph *g = NULL;
+        if (k && !strcmp(model[k], model[k - 1]))
+            continue;
+        st = fst__model_graph(&s->data, model[k], &g, err);
+        fst_shape shape = st ? (fst_shape){0} : fst_graph_value_shape(g, fst_graph_last_features(g));
+        int64_t width = shape.rank ? fst_shape_count(&shape) : 0;
+        if (!st && !width)
+            st = fst_fail(err, FST_E_CONFIG, "stages.%s.strategy: %s compares features, and %s has no layer of them",
+                          own->stage->name, strategy, model[k]);
+        if (!st && k && width != first)
+            st =
+                fst_fail(err, FST_E_CONFIG,
+                         "clients.models: %s ends in %lld features, %s in %lld; strategy %s compares them and needs as "
+                         "many of all",
+                         model[0], (long long)first, model[k], (long long)width, strategy);
+        first = k ? first : width;
+        fst_graph_free(g);
+    }
+    return st;
+}
+
 /* Can the strategy do with these clients and data? */
 static fst_status check_strategy(const struct session *s, const struct step *own, size_t clients, fst_error *err)
 {
@@ -204,6 +234,8 @@ static fst_status check_strategy(const struct session *s, const struct step *own
         if (k == 0 || strcmp(model[k], model[k - 1]))
             st = fst__check_network(s, own, model[k], err);
     }
+    if (!st && (ops->flags & FST_SAME_FEATURES))
+        st = check_features(s, own, model, clients, err);
     fst_free(model);
     if (!st && same && others)
         return fst_fail(

@@ -154,6 +154,37 @@ def feddf(steps, rate):
     return run
 
 
+def fedproto(weight):
+    """Everybody starts with the network and the weights of client 1."""
+    def run(d):
+        w, means = [d["first"][1]] * CLIENTS, None
+        for _ in range(ROUNDS):
+            said = []
+            for k in range(CLIENTS):
+                x, y, m = d["x"][k], d["y"][k], None
+                q, v = np.eye(CLASSES)[y], w[k]
+                for _ in range(LOCAL_EPOCHS):
+                    z, kept = forward(1, v, x)
+                    (a, a_bias), (b, _) = unflatten(1, v)
+                    by_logits = cross_entropy(q)(z)
+                    by_hidden = by_logits @ b
+                    for i, label in enumerate(y):
+                        if means is not None and label in means:
+                            by_hidden[i] += weight * 2 * (kept[1][i] - means[label]) / HIDDEN / len(y)
+                    by_hidden = by_hidden * (kept[1] > 0)
+                    g = np.concatenate([(by_hidden.T @ x).ravel(), by_hidden.sum(0),
+                                        (by_logits.T @ kept[1]).ravel(), by_logits.sum(0)])
+                    m = g if m is None else MOMENTUM * m + g
+                    v = v - RATE * m
+                w[k] = v
+                features = forward(1, v, x)[1][1]
+                said.append({label: features[y == label].mean(0) for label in np.unique(y)})
+            means = {label: np.mean([s[label] for s in said if label in s], 0)
+                     for label in range(CLASSES) if any(label in s for s in said)}
+        return w
+    return run
+
+
 def same(x):
     return x
 
@@ -169,6 +200,8 @@ RUNS = {
     "cfd_3_5": consensus(cross_entropy, lambda z: quantise(softmax(z), 3), lambda p: quantise(p, 5)),
     "fedavg": feddf(0, 0),
     "feddf": feddf(40, 0.01),
+    "fedproto_0": fedproto(0),
+    "fedproto": fedproto(0.7),
 }
 
 
