@@ -128,12 +128,15 @@ FST_API bool fst_work_stopped(const fst_work *w); /* w may be NULL */
 
 /* What a strategy is and needs. */
 enum {
-    FST_SAME_MODEL = 1,    /* all clients train the shared model; without it each has a network of its own choice */
-    FST_OWN_MODEL = 2,     /* each client keeps its model from round to round */
-    FST_PUBLIC_DATA = 4,   /* public samples */
-    FST_ALL_UPDATES = 8,   /* the server holds all updates of a round: memory O(clients) */
-    FST_AVERAGES = 16,     /* what is published is the clients' weighted mean and nothing else */
-    FST_SAME_FEATURES = 32 /* the clients' last layers read features of one width; env.graph is one of their networks */
+    FST_SAME_MODEL = 1,  /* all clients train the shared model; without it each has a network of its own choice */
+    FST_OWN_MODEL = 2,   /* each client keeps its model from round to round */
+    FST_PUBLIC_DATA = 4, /* public samples */
+    FST_ALL_UPDATES = 8, /* the server holds all updates of a round: memory O(clients) */
+    FST_AVERAGES = 16,   /* what is published is the clients' weighted mean and nothing else */
+    FST_SAME_FEATURES =
+        32,               /* the clients' last layers read features of one width; env.graph is one of their networks */
+    FST_SENDS_STATE = 64, /* either way the model's state and no other large tensor: what a run will send is known */
+    FST_OWN_LOSS = 128    /* the clients' loss is the strategy's: plan.loss and plan.soft are not used */
 };
 
 /* What the server half may use; the caller's, and lives as long as the strategy. */
@@ -171,6 +174,9 @@ typedef struct fst_server_ops {
      * On failure `release` follows. */
     fst_status (*init)(fst_strategy *s, fst_error *err);
     void (*release)(fst_strategy *s);
+    /* Fewest updates of a round that the method is defined for; NULL: one. A round that misses some of them, because
+     * clients are lost, may fall back on another rule. */
+    size_t (*fewest)(const double *option);
     /* Forgets what was folded. */
     void (*begin)(fst_strategy *s, uint64_t round);
     /* What a client gets: m comes empty with client, round and base set. Views live until aggregate. Reads only what
@@ -233,8 +239,8 @@ typedef struct fst_client_env {
  */
 typedef struct fst_client_ops {
     size_t bytes; /* of the struct that starts with fst_client_half; 0: just that */
-    /* Whether clients can train by this plan: FST_E_CONFIG says what would be right. NULL: any plan will do. */
-    fst_status (*check)(const double *option, const fst_local_plan *plan, fst_error *err);
+    /* Whether clients can train this network by this plan: FST_E_CONFIG says what would be right. NULL: any will do. */
+    fst_status (*check)(const double *option, const fst_graph *graph, const fst_local_plan *plan, fst_error *err);
     fst_status (*init)(fst_client_half *c, fst_error *err); /* may be NULL, as may release */
     void (*release)(fst_client_half *c);
     /* Trains, and fills *up, which comes with client, round, base and the number of own samples set. Its views live
@@ -268,10 +274,13 @@ FST_API const char *fst_strategy_names(unsigned with, unsigned without, char *ou
  * limits. */
 FST_MUST FST_API fst_status fst_strategy_options(const fst_strategy_ops *ops, const fst_setting *settings, size_t n,
                                                  double value[FST_STRATEGY_OPTIONS], fst_error *err);
-/* Whether the strategy's clients can train by this plan, asked before any work: FST_E_CONFIG, with what would be right.
- */
+/* Whether the strategy's clients can train this network by this plan, asked before any work: FST_E_CONFIG, with what
+ * would be right. */
 FST_MUST FST_API fst_status fst_strategy_check_plan(const fst_strategy_ops *ops, const fst_setting *settings, size_t n,
-                                                    const fst_local_plan *plan, fst_error *err);
+                                                    const fst_graph *graph, const fst_local_plan *plan, fst_error *err);
+/* Whether rounds of so many clients are enough for the strategy, asked before any work: FST_E_CONFIG. */
+FST_MUST FST_API fst_status fst_strategy_check_cohort(const fst_strategy_ops *ops, const fst_setting *settings,
+                                                      size_t n, size_t cohort, fst_error *err);
 
 /* ---- the server half at work ---------------------------------------------------------------- */
 

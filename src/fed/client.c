@@ -341,7 +341,7 @@ fst_status fst_client_work(fst_client *c, const fst_client_env *env, const void 
         return st;
     if ((h->ops->flags & FST_PUBLIC_DATA) && !env->pub)
         return fst_fail(err, FST_E_CONFIG, "strategy %s needs public samples", h->ops->name);
-    if (h->ops->client->check && (st = h->ops->client->check(h->option, &env->plan, err)))
+    if (h->ops->client->check && (st = h->ops->client->check(h->option, env->graph, &env->plan, err)))
         return fst_fail_in(err, st, "strategy %s", h->ops->name);
     h->env = env;
     h->round = down->round;

@@ -113,13 +113,26 @@ fst_status fst_strategy_options(const fst_strategy_ops *ops, const fst_setting *
 }
 
 fst_status fst_strategy_check_plan(const fst_strategy_ops *ops, const fst_setting *settings, size_t n,
-                                   const fst_local_plan *plan, fst_error *err)
+                                   const fst_graph *graph, const fst_local_plan *plan, fst_error *err)
 {
     double value[FST_STRATEGY_OPTIONS];
     fst_status st = fst_strategy_options(ops, settings, n, value, err);
-    if (!st && ops->client->check)
-        st = ops->client->check(value, plan, err);
+    if (st || !ops->client->check)
+        return st;
+    st = ops->client->check(value, graph, plan, err);
     return st ? fst_fail_in(err, st, "strategy %s", ops->name) : FST_OK;
+}
+
+fst_status fst_strategy_check_cohort(const fst_strategy_ops *ops, const fst_setting *settings, size_t n, size_t cohort,
+                                     fst_error *err)
+{
+    double value[FST_STRATEGY_OPTIONS];
+    fst_status st = fst_strategy_options(ops, settings, n, value, err);
+    size_t fewest = !st && ops->server->fewest ? ops->server->fewest(value) : 1;
+    if (st || cohort >= fewest)
+        return st;
+    return fst_fail(err, FST_E_CONFIG, "strategy %s: needs the updates of %zu clients in a round; there are %zu",
+                    ops->name, fewest, cohort);
 }
 
 /* ---- an instance ---- */
@@ -139,6 +152,8 @@ fst_status fst_strategy_new(fst_strategy **out, const fst_strategy_ops *ops, con
                             const fst_server_env *env, fst_error *err)
 {
     fst_status st = check_env(ops, env, err);
+    if (!st)
+        st = fst_strategy_check_cohort(ops, settings, n, env->clients, err);
     if (st)
         return st;
     fst_strategy *s = fst_calloc(1, ops->server->bytes);

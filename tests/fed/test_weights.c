@@ -147,16 +147,16 @@ static void test_plans_that_do_not_fit(void **state)
     fst_local_plan plan = {.optim = {.kind = FST_OPTIM_ADAM, .learning_rate = 0.5}};
     const fst_setting mu = {"fednova_mu", 2};
     const fst_strategy_ops *scaffold = fst_strategy_find("scaffold"), *nova = fst_strategy_find("fednova");
-    ok(fst_strategy_check_plan(fst_strategy_find("fedavg"), NULL, 0, &plan, &err), &err);
-    assert_int_equal(fst_strategy_check_plan(scaffold, NULL, 0, &plan, &err), FST_E_CONFIG);
+    ok(fst_strategy_check_plan(fst_strategy_find("fedavg"), NULL, 0, NULL, &plan, &err), &err);
+    assert_int_equal(fst_strategy_check_plan(scaffold, NULL, 0, NULL, &plan, &err), FST_E_CONFIG);
     assert_non_null(strstr(err.message, "strategy scaffold: control variates"));
-    ok(fst_strategy_check_plan(nova, NULL, 0, &plan, &err), &err);
-    assert_int_equal(fst_strategy_check_plan(nova, &mu, 1, &plan, &err), FST_E_CONFIG);
+    ok(fst_strategy_check_plan(nova, NULL, 0, NULL, &plan, &err), &err);
+    assert_int_equal(fst_strategy_check_plan(nova, &mu, 1, NULL, &plan, &err), FST_E_CONFIG);
     plan.optim.kind = FST_OPTIM_SGD;
-    ok(fst_strategy_check_plan(scaffold, NULL, 0, &plan, &err), &err);
-    assert_int_equal(fst_strategy_check_plan(nova, &mu, 1, &plan, &err), FST_E_CONFIG);
+    ok(fst_strategy_check_plan(scaffold, NULL, 0, NULL, &plan, &err), &err);
+    assert_int_equal(fst_strategy_check_plan(nova, &mu, 1, NULL, &plan, &err), FST_E_CONFIG);
     plan.optim.learning_rate = 0.25;
-    ok(fst_strategy_check_plan(nova, &mu, 1, &plan, &err), &err);
+    ok(fst_strategy_check_plan(nova, &mu, 1, NULL, &plan, &err), &err);
 }
 
 int main(void)

@@ -82,6 +82,9 @@ wrong student.distillation.temperature "differs from labels's temperature" "  $t
   student: {$plain, distillation: {soft_labels: labels, temperature: 4}}"
 wrong student.distillation.soft_labels 'teacher (federated_train) leaves a model; soft labels is wanted here' "  $teacher
   student: {$plain, distillation: teacher}"
+wrong student.distillation "has no effect: the strategy fedntd brings a loss of its own" "  $teacher
+  $labels
+  student: {$plain, strategy: fedntd, distillation: labels}"
 wrong labels.top_k "encoding top_k cannot hold logits, which student.distillation.kd_loss takes" "  $teacher
   labels: {kind: cloud_kd, teacher: teacher, at_clients: true, encoding: top_k}
   student: {$plain, distillation: {soft_labels: labels, kd_loss: mse_logits}}"

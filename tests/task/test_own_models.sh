@@ -19,9 +19,11 @@ stages:
 END2
 models() { (cd "$1/federated_train" && sha256sum client_?_model.safetensors); }
 go() { # STRATEGY OUTPUT OPTION...
-    local strategy=$1 output=$2
+    local strategy=$1 output=$2 public=0.3
     shift 2
-    expect 0 run "$task" --threads 1 --set stages.federated_train.strategy="$strategy" --output "$output" "$@"
+    case $strategy in fd | fedproto) public=0 ;; esac
+    expect 0 run "$task" --threads 1 --set stages.federated_train.strategy="$strategy" --set data.public=$public \
+        --output "$output" "$@"
 }
 
 for strategy in fedmd fd dsfl cfd; do
@@ -58,18 +60,24 @@ proto() { # OUTPUT OPTION...
     models "$output"
 }
 same "fedproto: workers" "$(proto "$folder/proto" --workers 1)" "$(proto "$folder/proto2" --workers 3 --no-reuse)"
-expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=fedproto
+expect 2 run "$task" --output "$folder/none" --set data.public=0 --set stages.federated_train.strategy=fedproto
 said err "fedproto compares features, and logistic_regression has no layer of them"
-expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=fedproto \
+expect 2 run "$task" --output "$folder/none" --set data.public=0 --set stages.federated_train.strategy=fedproto \
     --set clients.models='[fedgen_mnist, mnist_student]'
 said err "fedgen_mnist ends in 32 features, mnist_student in 64"
 
+# ---- what a dry run cannot know it does not say: what fedmd sends is not the model
+expect 0 run "$task" --dry-run
+unsaid out ", down "
+
 # ---- refusals, before any work
-expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=fedavg
+expect 2 run "$task" --output "$folder/none" --set data.public=0 --set stages.federated_train.strategy=fedavg
 said err "clients.models: not all clients have the network fedgen_mnist of stages.federated_train, whose strategy fedavg"
 said err "fedmd, fd, dsfl, cfd"
 expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=feddf
 said err "clients.models"
+expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=fd
+said err "data.public: has no effect but fewer samples to learn from: strategies with public samples: fedmd, dsfl, cfd, feddf"
 expect 2 run "$task" --output "$folder/none" --set data.public=0
 said err "fedmd needs public samples: set data.public"
 expect 2 run "$task" --output "$folder/none" --set clients.models='[5 fedgen_mnist]'

@@ -38,6 +38,19 @@ done
 expect 0 run "$task" --dry-run --set stages.federated_train.strategy=median
 said out "the server holds all updates of a round: 26.8 kB"
 expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=bulyan
-said err "bulyan: faulty is 1, which needs 7 clients; there are 5"
+said err "stages.federated_train: strategy bulyan: needs the updates of 7 clients in a round; there are 3"
+expect 2 run "$task" --dry-run --set stages.federated_train.strategy=krum
+said err "strategy krum: needs the updates of 5 clients in a round; there are 3"
+expect 0 run "$task" --dry-run --set stages.federated_train.strategy=krum --set stages.federated_train.clients_per_round=0
+
+# ---- traffic is told where it is the model's and nothing else
+expect 0 run "$task" --dry-run --set stages.federated_train.strategy=fedavg
+said out ", down "
+expect 0 run "$task" --dry-run
+unsaid out ", down "
+
+# ---- a method that would be another one
+expect 2 run "$task" --dry-run --set stages.federated_train.strategy=fedbn --set stages.federated_train.model=logistic_regression
+said err "strategy fedbn: clients keep their norm layers, and this network has none: use fedavg"
 
 finish

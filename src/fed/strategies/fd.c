@@ -311,7 +311,7 @@ const fst_strategy_ops fst__fd = {
     .summary = "different models learn from the other clients' mean probabilities of each label",
     .leaks = "The server sees which labels a client holds and its model's mean probabilities for each of them.",
     .options = options,
-    .flags = FST_OWN_MODEL,
+    .flags = FST_OWN_MODEL | FST_OWN_LOSS,
     .server = &server,
     .client = &client,
 };

@@ -96,7 +96,7 @@ const fst_strategy_ops fst__fedavg = {
     .summary = "mean of the clients' models, weighted by samples",
     .leaks = "The server sees every client's weights and number of samples, from which training samples can be "
              "reconstructed in part.",
-    .flags = FST_SAME_MODEL | FST_AVERAGES,
+    .flags = FST_SAME_MODEL | FST_AVERAGES | FST_SENDS_STATE,
     .server = &fst__averaging_server,
     .client = &fst__averaging_client,
 };

@@ -105,6 +105,16 @@ static fst_status fedbn_work(fst_client_half *c, const fst_message *down, fst_me
     return st ? st : fst__train_and_send(c, &job, up, err);
 }
 
+/* Without norm layers all would be shared: FedAvg under another name. */
+static fst_status fedbn_check(const double *option, const fst_graph *graph, const fst_local_plan *plan, fst_error *err)
+{
+    (void)option, (void)plan;
+    for (size_t i = 0; i < fst_graph_layers(graph); i++)
+        if (is_norm(fst_graph_layer(graph, i).op))
+            return FST_OK;
+    return fst_fail(err, FST_E_CONFIG, "clients keep their norm layers, and this network has none: use fedavg");
+}
+
 static void fedbn_release(fst_client_half *c)
 {
     fst_buf_release(&((struct fedbn *)c)->own);
@@ -112,6 +122,7 @@ static void fedbn_release(fst_client_half *c)
 
 static const fst_client_ops fedbn_client = {
     .bytes = sizeof(struct fedbn),
+    .check = fedbn_check,
     .release = fedbn_release,
     .work = fedbn_work,
     .save = fedbn_save,
@@ -123,7 +134,7 @@ const fst_strategy_ops fst__fedbn = {
     .summary = "fedavg whose clients keep norm layers of their own; the published model has the means of them",
     .leaks = "The server sees every client's weights, the statistics of its norm layers among them, and its number of "
              "samples, as with fedavg.",
-    .flags = FST_SAME_MODEL | FST_AVERAGES,
+    .flags = FST_SAME_MODEL | FST_AVERAGES | FST_SENDS_STATE,
     .server = &fst__averaging_server,
     .client = &fedbn_client,
 };

@@ -320,7 +320,7 @@ const fst_strategy_ops fst__feddf = {
     .summary = "fedavg, then the server learns from the clients' mean logits on public samples",
     .leaks = "The server sees every client's weights and number of samples, as with fedavg.",
     .options = options,
-    .flags = FST_SAME_MODEL | FST_PUBLIC_DATA,
+    .flags = FST_SAME_MODEL | FST_PUBLIC_DATA | FST_SENDS_STATE,
     .server = &server,
     .client = &fst__averaging_client,
 };

@@ -133,8 +133,10 @@ struct fednova_client {
     float reach;
 };
 
-static fst_status fednova_check(const double *option, const fst_local_plan *plan, fst_error *err)
+static fst_status fednova_check(const double *option, const fst_graph *graph, const fst_local_plan *plan,
+                                fst_error *err)
 {
+    (void)graph;
     double most = plan->optim.learning_rate * option[MU];
     if (plan->optim.kind != FST_OPTIM_SGD && option[MU] > 0)
         return fst_fail(err, FST_E_CONFIG, "fednova_mu needs the clients' optimizer to be sgd");
@@ -174,7 +176,7 @@ const fst_strategy_ops fst__fednova = {
     .summary = "fedavg with updates normalised by the clients' local steps",
     .leaks = "The server sees every client's weights, number of samples and number of local steps.",
     .options = options,
-    .flags = FST_SAME_MODEL,
+    .flags = FST_SAME_MODEL | FST_SENDS_STATE,
     .server = &fednova_server,
     .client = &fednova_client,
 };

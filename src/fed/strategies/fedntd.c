@@ -48,7 +48,7 @@ const fst_strategy_ops fst__fedntd = {
     .summary = "fedavg whose clients keep what the shared model says of the classes that are not the label",
     .leaks = "The server sees every client's weights and number of samples, as with fedavg.",
     .options = options,
-    .flags = FST_SAME_MODEL | FST_AVERAGES,
+    .flags = FST_SAME_MODEL | FST_AVERAGES | FST_SENDS_STATE | FST_OWN_LOSS,
     .server = &fst__averaging_server,
     .client = &fedntd_client,
 };

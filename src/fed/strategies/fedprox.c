@@ -25,7 +25,7 @@ const fst_strategy_ops fst__fedprox = {
     .summary = "fedavg with a proximal term in the clients' loss (prox_mu)",
     .leaks = "The server sees every client's weights and number of samples, as with fedavg.",
     .options = options,
-    .flags = FST_SAME_MODEL | FST_AVERAGES,
+    .flags = FST_SAME_MODEL | FST_AVERAGES | FST_SENDS_STATE,
     .server = &fst__averaging_server,
     .client = &fedprox_client,
 };

@@ -94,7 +94,7 @@ const fst_strategy_ops fst__norm_clipping = {
     .summary = "mean of the clients' updates, none longer than max_norm (robust)",
     .leaks = "The server sees every client's weights, as with fedavg: they are clipped there.",
     .options = options,
-    .flags = FST_SAME_MODEL,
+    .flags = FST_SAME_MODEL | FST_SENDS_STATE,
     .server = &clipping_server,
     .client = &fst__averaging_client,
 };

@@ -1,5 +1,5 @@
 /* Robust rules as strategies: what is published is not the mean of the clients' states but a rule of aggregate.h that
- * bears some faulty or malicious clients. All but norm clipping look at all updates of a round beside each other, so
+ * tolerates some faulty or malicious clients. All but norm clipping look at all updates of a round beside each other, so
  * the server holds them: memory is the largest number of updates of a round times the model. Samples do not count as
  * weights, as a client that lies may lie about them.
  *
@@ -109,24 +109,26 @@ static const fst_option geometric_options[] = {
     {"median_eps", FST_OPTION_NUMBER, .fallback = 1e-6, .above = true, .max = 1, .help = "smallest distance"},
     {0}};
 
-static fst_status need(const fst_strategy *s, size_t updates, fst_error *err)
+static size_t krum_fewest(const double *option)
 {
-    if (s->env.clients >= updates)
-        return FST_OK;
-    return fst_fail(err, FST_E_CONFIG, "%s: faulty is %g, which needs %zu clients; there are %u", s->ops->name,
-                    s->option[0], updates, (unsigned)s->env.clients);
+    return 2 * (size_t)option[0] + 3;
 }
 
-static fst_status krum_init(fst_strategy *s, fst_error *err)
+static size_t bulyan_fewest(const double *option)
 {
-    fst_status st = need(s, 2 * (size_t)s->option[0] + 3, err);
-    return st ? st : robust_init(s, err);
+    return 4 * (size_t)option[0] + 3;
 }
 
-static fst_status bulyan_init(fst_strategy *s, fst_error *err)
+/* Has this round lost so many clients that the rule cannot be used? */
+static bool too_few(const fst_strategy *s, size_t (*fewest)(const double *option))
 {
-    fst_status st = need(s, 4 * (size_t)s->option[0] + 3, err);
-    return st ? st : robust_init(s, err);
+    const struct robust *r = (const struct robust *)s;
+    size_t need = fewest(s->option);
+    if (r->count >= need)
+        return false;
+    fst_log(FST_LOG_WARN, "round %llu: %zu updates are fewer than the %zu that %s needs: their median is published",
+            (unsigned long long)s->round + 1, r->count, need, s->ops->name);
+    return true;
 }
 
 #define RULE(rule) \
@@ -150,7 +152,7 @@ RULE(krum)
 {
     struct robust *r = (struct robust *)s;
     size_t f = (size_t)s->option[0];
-    if (r->count < 2 * f + 3)
+    if (too_few(s, krum_fewest))
         return median_aggregate(s, w, stats, err);
     return publish(r, fst_robust_krum(r->view, r->count, f, 1, &r->result, NULL, NULL, err), stats);
 }
@@ -159,7 +161,7 @@ RULE(multi_krum)
 {
     struct robust *r = (struct robust *)s;
     size_t f = (size_t)s->option[0], m = (size_t)s->option[1];
-    if (r->count < 2 * f + 3)
+    if (too_few(s, krum_fewest))
         return median_aggregate(s, w, stats, err);
     if (m == 0 || m > r->count - f)
         m = r->count - f;
@@ -170,7 +172,7 @@ RULE(bulyan)
 {
     struct robust *r = (struct robust *)s;
     size_t f = (size_t)s->option[0];
-    if (r->count < 4 * f + 3)
+    if (too_few(s, bulyan_fewest))
         return median_aggregate(s, w, stats, err);
     return publish(r, fst_robust_bulyan(r->view, r->count, f, &r->result, err), stats);
 }
@@ -184,23 +186,24 @@ RULE(geometric)
                    stats);
 }
 
-#define SERVER(its_init, rule)                                                                              \
-    {                                                                                                       \
-        .bytes = sizeof(struct robust), .init = its_init, .release = robust_release, .begin = robust_begin, \
-        .down = fst__averaging_down, .fold = robust_fold, .aggregate = rule                                 \
+#define SERVER(least, rule)                                                                                    \
+    {                                                                                                          \
+        .bytes = sizeof(struct robust), .init = robust_init, .release = robust_release, .begin = robust_begin, \
+        .fewest = least, .down = fst__averaging_down, .fold = robust_fold, .aggregate = rule                   \
     }
-static const fst_server_ops median_server = SERVER(robust_init, median_aggregate),
-                            trimmed_server = SERVER(robust_init, trimmed_aggregate),
-                            krum_server = SERVER(krum_init, krum_aggregate),
-                            multi_server = SERVER(krum_init, multi_krum_aggregate),
-                            bulyan_server = SERVER(bulyan_init, bulyan_aggregate),
-                            geometric_server = SERVER(robust_init, geometric_aggregate);
+static const fst_server_ops median_server = SERVER(NULL, median_aggregate),
+                            trimmed_server = SERVER(NULL, trimmed_aggregate),
+                            krum_server = SERVER(krum_fewest, krum_aggregate),
+                            multi_server = SERVER(krum_fewest, multi_krum_aggregate),
+                            bulyan_server = SERVER(bulyan_fewest, bulyan_aggregate),
+                            geometric_server = SERVER(NULL, geometric_aggregate);
 
 #define LEAKS "The server sees every client's weights, and must keep all of a round side by side."
-#define ROBUST(its_name, text, table, its_server)                                                         \
-    {                                                                                                     \
-        .name = its_name, .summary = text, .leaks = LEAKS, .options = table,                              \
-        .flags = FST_SAME_MODEL | FST_ALL_UPDATES, .server = its_server, .client = &fst__averaging_client \
+#define ROBUST(its_name, text, table, its_server)                                          \
+    {                                                                                      \
+        .name = its_name, .summary = text, .leaks = LEAKS, .options = table,               \
+        .flags = FST_SAME_MODEL | FST_ALL_UPDATES | FST_SENDS_STATE, .server = its_server, \
+        .client = &fst__averaging_client                                                   \
     }
 const fst_strategy_ops fst__median = ROBUST("median", "median of each coordinate (robust)", NULL, &median_server);
 const fst_strategy_ops fst__trimmed_mean =

@@ -152,9 +152,10 @@ struct scaffold_client {
     float *shift;   /* c - c_k while it trains, then c_k+ - c_k */
 };
 
-static fst_status scaffold_check(const double *option, const fst_local_plan *plan, fst_error *err)
+static fst_status scaffold_check(const double *option, const fst_graph *graph, const fst_local_plan *plan,
+                                 fst_error *err)
 {
-    (void)option;
+    (void)option, (void)graph;
     if (plan->optim.kind == FST_OPTIM_SGD)
         return FST_OK;
     return fst_fail(err, FST_E_CONFIG,

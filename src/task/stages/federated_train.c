@@ -50,8 +50,9 @@ static fst__field fields[OWN_FIELDS + FST__OPTIONS] = {
     FST__F_DOUBLE(struct federated_section, clip_norm, 0, 1e6, "0", "largest norm of a gradient; 0: no limit"),
     CLASS_WEIGHTS(struct federated_section, "each client's own samples"),
     FST__F_MAP(struct federated_section, optimizer, &fst__optimizer_schema, "of the clients; fresh in every round"),
-    FST__F_OPTIONAL(struct federated_section, distillation, has_distillation, &distillation_schema,
-                    "the clients learn from labels and soft labels; strategies with a loss of their own do not"),
+    FST__F_OPTIONAL(
+        struct federated_section, distillation, has_distillation, &distillation_schema,
+        "the clients learn from labels and soft labels; not with fd and fedntd, which bring a loss of their own"),
     FST__F_OPTIONAL(struct federated_section, schedule, has_schedule, &fst__schedule_schema,
                     "learning rate of the clients by round: rounds stand for epochs; missing: constant"),
     FST__F_STRING(
@@ -139,6 +140,22 @@ static bool cohort_complains(const struct task_file *f, const struct stage *own,
                                               (long long)t->quorum, (long long)drawn, (long long)clients);
 }
 
+/* Samples that no stage learns from, and nobody looks at? */
+static bool public_complains(const struct stage_list *all, const struct stage *own, fst__complaint *c)
+{
+    char names[300];
+    for (size_t i = 0; i < all->count; i++) {
+        const struct federated_section *t = all->stage[i].settings;
+        if (all->stage[i].kind == own->kind && fst_strategy_at((size_t)t->strategy)->flags & FST_PUBLIC_DATA)
+            return false;
+    }
+    c->key = "data.public";
+    snprintf(c->text, sizeof c->text,
+             "has no effect but fewer samples to learn from: strategies with public samples: %s",
+             fst_strategy_names(FST_PUBLIC_DATA, 0, names, sizeof names));
+    return true;
+}
+
 static bool complains(const struct task_file *f, const struct stage_list *all, const struct stage *own,
                       fst__complaint *c)
 {
@@ -151,6 +168,9 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
                                      "%s leaves a model of its own to each client, but %s reads one that all have",
                                      fst__strategy_names[t->strategy], all->stage[i].name);
     const struct stage *labels = fst__stage_read(own, FST__LOCAL_LABELS, 0);
+    if (labels && fst_strategy_at((size_t)t->strategy)->flags & FST_OWN_LOSS)
+        return fst__complain(c, own, "distillation", "has no effect: the strategy %s brings a loss of its own",
+                             fst__strategy_names[t->strategy]);
     if (labels && f->has_topology && !fst__at_clients(labels))
         return fst__complain(c, own, FST__LOCAL_LABELS, "%s labels the cloud's samples: set at_clients: true there",
                              labels->name);
@@ -164,6 +184,8 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
         snprintf(c->text, sizeof c->text, "is 1: the edges have nothing to train on in %s", own->name);
         return true;
     }
+    if (f->data.public > 0 && public_complains(all, own, c))
+        return true;
     if (f->has_topology && (t->clients_per_round || t->fraction < 1))
         return fst__complain(c, own, t->clients_per_round ? "clients_per_round" : "fraction",
                              "with a topology all edges take part in every round: leave it out");
@@ -256,8 +278,15 @@ static fst_status check_strategy(const struct session *s, const struct step *own
     return st;
 }
 
-/* Can the strategy's clients train as the stage says? */
-static fst_status check_plan(const struct step *own, fst_error *err)
+/* How many clients a round draws. */
+static size_t drawn_of(const struct federated_section *t, size_t clients)
+{
+    size_t drawn = t->clients_per_round ? (size_t)t->clients_per_round : fst_share_of(clients, t->fraction);
+    return drawn ? drawn : 1;
+}
+
+/* Can the strategy's clients train as the stage says, and are they enough? */
+static fst_status check_plan(const struct session *s, const struct step *own, size_t clients, fst_error *err)
 {
     const struct federated_section *t = own->stage->settings;
     const fst_strategy_ops *ops = fst_strategy_at((size_t)t->strategy);
@@ -266,7 +295,13 @@ static fst_status check_plan(const struct step *own, fst_error *err)
                                  .optim = fst__optim_spec(&t->optimizer, t->clip_norm)};
     fst_setting settings[FST_STRATEGY_OPTIONS];
     size_t n = fst__strategy_settings(&t->options, ops, settings);
-    fst_status st = fst_strategy_check_plan(ops, settings, n, &plan, err);
+    fst_graph *g = NULL;
+    fst_status st = fst__model_graph(&s->data, network(own->stage), &g, err);
+    if (!st)
+        st = fst_strategy_check_plan(ops, settings, n, g, &plan, err);
+    if (!st)
+        st = fst_strategy_check_cohort(ops, settings, n, drawn_of(t, clients), err);
+    fst_graph_free(g);
     return st ? fst_fail_in(err, st, "stages.%s", own->stage->name) : FST_OK;
 }
 
@@ -276,11 +311,11 @@ static fst_status check(const struct session *s, const struct step *own, fst_err
     fst_partition p = {0};
     fst_status st = fst__check_network(s, own, network(own->stage), err);
     if (!st)
-        st = check_plan(own, err);
-    if (!st)
         st = fst__check_init(s, own, err);
     if (!st)
         st = fst__clients(&s->data, s->task, &p, err);
+    if (!st)
+        st = check_plan(s, own, (size_t)p.clients, err);
     if (!st)
         st = check_strategy(s, own, (size_t)p.clients, err);
     fst_partition_release(&p);
@@ -351,17 +386,17 @@ static fst_status tell(const struct session *s, const struct step *own, fst_buf 
         return st;
     size_t clients = (size_t)p.clients, samples = p.begin[clients];
     fst_partition_release(&p);
-    size_t drawn = t->clients_per_round ? (size_t)t->clients_per_round : fst_share_of(clients, t->fraction);
-    double cohort = drawn ? (double)drawn : 1;
+    unsigned flags = fst_strategy_at((size_t)t->strategy)->flags;
+    double cohort = (double)drawn_of(t, clients);
     st = fst__state_bytes(s, network(own->stage), &state, err);
     struct work w = {.network = network(own->stage),
                      .samples = (double)samples * cohort / (double)clients * (double)(t->rounds * t->local_epochs),
                      .training = true,
                      .batch = (size_t)t->batch_size,
-                     .plans = s->machine.workers,
-                     .bytes_up = cohort * (double)t->rounds * state,
-                     .bytes_down = cohort * (double)t->rounds * state};
-    if (fst_strategy_at((size_t)t->strategy)->flags & FST_ALL_UPDATES)
+                     .plans = s->machine.workers};
+    if (flags & FST_SENDS_STATE)
+        w.bytes_up = w.bytes_down = cohort * (double)t->rounds * state;
+    if (flags & FST_ALL_UPDATES)
         w.bytes_held = (cohort + 1) * state;
     return st ? st : fst__tell_work(s, own, &w, out, err);
 }
