@@ -426,35 +426,99 @@ fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err)
     return fdn_new_reorder(w->c, w->op, "gradient reorder", true, want, to, w->weights, w->grad_weight, NULL, err);
 }
 
+static dnnl_status_t describe_backward_data(const struct fdn_weighted *w, const struct fst_layout *in,
+                                            const struct fst_layout *out, dnnl_primitive_desc_t *pd)
+{
+    fdn_md src = FDN_MD(in->md), dst = FDN_MD(out->md), weights = FDN_MD(w->any_weights->md);
+    if (w->conv)
+        return fdn_conv_backward_data(pd, w->c->engine, src, weights, dst, &w->window, w->hint, w->c->attr);
+    return fdn_linear_backward_data(pd, w->c->engine, src, weights, dst, w->hint, w->c->attr);
+}
+
+/* Replaces *pd when these layouts do not need the reference. */
+static bool better_data_layouts(const struct fdn_weighted *w, const struct fst_layout *src,
+                                const struct fst_layout *dst, dnnl_primitive_desc_t *pd)
+{
+    dnnl_primitive_desc_t other = NULL;
+    if (describe_backward_data(w, src, dst, &other))
+        return false;
+    if (is_reference(other)) {
+        dnnl_primitive_desc_destroy(other);
+        return false;
+    }
+    dnnl_primitive_desc_destroy(*pd);
+    *pd = other;
+    return true;
+}
+
+/* As find_backward_weights: layouts of the gradients of input and output for which oneDNN has more than its reference.
+ * Without AVX-512 that is wanted for inputs whose channels do not fill a vector. */
+static fst_status find_backward_data(const struct fdn_weighted *w, dnnl_primitive_desc_t *pd,
+                                     const struct fst_layout **src, const struct fst_layout **dst, fst_error *err)
+{
+    dnnl_dims_t in_dims, out_dims;
+    const struct fst_layout *in, *out;
+    *src = w->src;
+    *dst = w->dst;
+    dnnl_status_t ds = describe_backward_data(w, w->src, w->dst, pd);
+    if (ds)
+        return fdn_failed(ds, "backward data", err);
+    if (!w->conv || w->r->node->u.conv.groups > 1 || !is_reference(*pd))
+        return FST_OK;
+    int rank = fdn_md_dims(FDN_MD(w->src->md), in_dims);
+    fdn_md_dims(FDN_MD(w->dst->md), out_dims);
+    fst_status s = fdn_tagged(w->c, w->c->type, rank, in_dims, false, &in, err);
+    if (!s)
+        s = fdn_tagged(w->c, w->c->type, rank, out_dims, false, &out, err);
+    if (s) {
+        dnnl_primitive_desc_destroy(*pd);
+        return s;
+    }
+    if (better_data_layouts(w, in, out, pd)) {
+        *src = in;
+        *dst = out;
+    }
+    return FST_OK;
+}
+
 fst_status fdn_weighted_backward_data(struct fdn_weighted *w, fst_error *err)
 {
     dnnl_primitive_desc_t pd;
-    fdn_md src = FDN_MD(w->src->md), dst = FDN_MD(w->dst->md), weights = FDN_MD(w->any_weights->md);
-    dnnl_status_t ds =
-        w->conv ? fdn_conv_backward_data(&pd, w->c->engine, src, weights, dst, &w->window, w->hint, w->c->attr)
-                : fdn_linear_backward_data(&pd, w->c->engine, src, weights, dst, w->hint, w->c->attr);
-    if (ds)
-        return fdn_failed(ds, "backward data", err);
-    const struct fst_layout *want = NULL;
-    struct place at;
+    const struct fst_layout *want = NULL, *src, *dst;
+    struct place weights, from = w->grad_out, to = w->grad_in;
     size_t used;
-    fst_status s = fdn_queried(w->c, pd, dnnl_query_weights_md, &want, err);
+    fst_status s = find_backward_data(w, &pd, &src, &dst, err);
+    if (s)
+        return s;
+    s = fdn_queried(w->c, pd, dnnl_query_weights_md, &want, err);
     if (!s)
-        s = bring_weights(w, want, true, &at, &used, err);
+        s = bring_weights(w, want, true, &weights, &used, err);
+    if (!s && dst != w->dst) {
+        from = (struct place){SCRATCH, used};
+        used += fdn_round64(fdn_bytes(dst));
+        s = fdn_new_reorder(w->c, w->op, "gradient reorder", true, w->dst, w->grad_out, dst, from, NULL, err);
+    }
+    if (!s && src != w->src) {
+        to = (struct place){SCRATCH, used};
+        used += fdn_round64(fdn_bytes(src));
+    }
     struct kernel *k = s ? NULL : fdn_new_kernel(w->c, w->op, "backward data", true, err);
     if (!s && !k)
         s = FST_E_MEMORY;
     if (!s)
-        s = fdn_bind(k, DNNL_ARG_DIFF_DST, w->dst, w->grad_out, err);
+        s = fdn_bind(k, DNNL_ARG_DIFF_DST, dst, from, err);
     if (!s)
-        s = fdn_bind(k, DNNL_ARG_WEIGHTS, want, at, err);
+        s = fdn_bind(k, DNNL_ARG_WEIGHTS, want, weights, err);
     if (!s)
-        s = fdn_bind(k, DNNL_ARG_DIFF_SRC, w->src, w->grad_in, err);
+        s = fdn_bind(k, DNNL_ARG_DIFF_SRC, src, to, err);
     if (s) {
         dnnl_primitive_desc_destroy(pd);
         return s;
     }
-    return fdn_finish(k, w->op, pd, used, err);
+    s = fdn_finish(k, w->op, pd, used, err);
+    if (s || src == w->src)
+        return s;
+    return fdn_new_reorder(w->c, w->op, "gradient reorder", true, src, to, w->src, w->grad_in, NULL, err);
 }
 
 fst_status fdn_weighted_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)
