@@ -131,7 +131,8 @@ mkdir "$folder/idx"
 bounded 16 0 data import "$folder/idx" --limit 18 --out "$folder/few.npz"
 expect 0 data info "$folder/few.npz"
 row "0 0 9 50.00 % ##############################"
-bounded 16 1 data import "$folder/idx" --out "$folder/none.npz"
+# Without the limit they do not fit; the address sanitizer's bound is too wide to show it.
+[ -n "$asan" ] || bounded 16 1 data import "$folder/idx" --out "$folder/none.npz"
 
 # ---- task files and parameters: aliases, depth, objects
 {
