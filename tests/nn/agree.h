@@ -5,13 +5,18 @@
  * backends may differ at will. Such tensors are found without looking at the backend under test: the
  * reference runs again with inputs, parameters and output gradients moved a little, and what that changes
  * visibly is not compared. Tests limit how much may be left out.
+ *
+ * One moved run finds a kink that is near, and misses one that few of them reach: seed 1500 of the random graphs has a
+ * ReLU that about one moved run in a hundred gets on the other side of, always with the same jump of 0.103 of 23.7. So
+ * where a backend differs, the reference is moved up to REACH times more, and one of these runs must give what the
+ * backend gave, within the tolerance that holds everywhere. A wrong kernel's result is reached by none of them.
  */
 #ifndef FST_TESTS_NN_AGREE_H
 #define FST_TESTS_NN_AGREE_H
 
 #include "nn/support.h"
 
-enum { MAX_TENSORS = 160, AGREE_INPUTS = 4 };
+enum { MAX_TENSORS = 160, AGREE_INPUTS = 4, REACH = 1000 };
 
 struct subject { /* what is run */
     const fst_graph *graph;
@@ -168,6 +173,22 @@ static inline void open_measure(struct measure *m, const struct subject *s, fst_
     }
 }
 
+/* Does some moved run of the reference come within `bound` of what a backend gave for tensor i? */
+static inline bool is_reached(const struct subject *s, fst_plan_options po, const struct bounds *b,
+                              const struct outcome *got, size_t i, double bound)
+{
+    bool reached = false;
+    po.backend = "reference";
+    po.precision = FST_PRECISION_F32;
+    for (int k = 0; k < REACH && !reached; k++) {
+        struct outcome moved;
+        run_subject(s, &po, (struct noise){b->noise, (uint64_t)(b->moved + k)}, &moved);
+        reached = between(&moved, got, i) <= bound;
+        free(moved.data);
+    }
+    return reached;
+}
+
 /* Runs the subject as po says and compares. */
 static inline void check_against(const struct measure *m, const struct subject *s, const fst_plan_options *po,
                                  const struct bounds *b, const char *what, struct tally *t)
@@ -181,9 +202,10 @@ static inline void check_against(const struct measure *m, const struct subject *
         bool compared = m->jump[i] <= b->jump * norm;
         norm = got.gradient[i] ? fmax(norm, b->least * m->largest) : norm;
         double bound = compared ? b->off * norm : b->wild * fmax(norm, m->largest);
-        t->compared += compared;
-        t->left_out += !compared;
-        if (!(off <= bound))
+        bool reached = compared && !(off <= bound) && is_reached(s, *po, b, &got, i, bound);
+        t->compared += compared && !reached;
+        t->left_out += !compared || reached;
+        if (!(off <= bound) && !reached)
             fail_msg("FEDSTILL_TEST_SEED=%llu: %s: %s differs by %.3g of %.3g (moved: %.3g)\n%s",
                      (unsigned long long)s->seed, what, got.name[i], off, norm, m->jump[i], s->text);
     }
