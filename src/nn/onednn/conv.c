@@ -291,7 +291,7 @@ static fst_status clear_scratch(struct fdn_weighted *w, const_dnnl_primitive_des
 struct gradient_inputs {
     const struct fst_layout *src, *dst;
     struct place src_at, dst_at;
-    size_t behind; /* the copies, in the scratch */
+    size_t after; /* the copies, in the scratch */
 };
 
 static dnnl_status_t describe_backward_weights(const struct fdn_weighted *w, const struct fst_layout *in,
@@ -305,12 +305,10 @@ static dnnl_status_t describe_backward_weights(const struct fdn_weighted *w, con
     return fdn_linear_backward_weights(pd, w->c->engine, src, weights, bias, dst, w->hint, w->c->attr);
 }
 
-/* Replaces *pd when these layouts do not need the reference. */
-static bool better_layouts(const struct fdn_weighted *w, const struct fst_layout *src, const struct fst_layout *dst,
-                           const struct fst_layout *gradient, dnnl_primitive_desc_t *pd, struct gradient_inputs *in)
+/* *pd becomes `other`, if that could be described and is not the reference; else `other` is destroyed. */
+static bool take_better(dnnl_primitive_desc_t *pd, dnnl_status_t described, dnnl_primitive_desc_t other)
 {
-    dnnl_primitive_desc_t other = NULL;
-    if (describe_backward_weights(w, src, dst, gradient, &other))
+    if (described)
         return false;
     if (is_reference(other)) {
         dnnl_primitive_desc_destroy(other);
@@ -318,16 +316,38 @@ static bool better_layouts(const struct fdn_weighted *w, const struct fst_layout
     }
     dnnl_primitive_desc_destroy(*pd);
     *pd = other;
-    in->behind = w->scratch_at;
+    return true;
+}
+
+/* The layouts of input and output as they lie in a span. */
+static fst_status plain_layouts(const struct fdn_weighted *w, const struct fst_layout **src,
+                                const struct fst_layout **dst, fst_error *err)
+{
+    dnnl_dims_t in, out;
+    int rank = fdn_md_dims(FDN_MD(w->src->md), in);
+    fdn_md_dims(FDN_MD(w->dst->md), out);
+    fst_status s = fdn_tagged(w->c, w->c->type, rank, in, false, src, err);
+    return s ? s : fdn_tagged(w->c, w->c->type, rank, out, false, dst, err);
+}
+
+/* Replaces *pd when these layouts do not need the reference. */
+static bool better_layouts(const struct fdn_weighted *w, const struct fst_layout *src, const struct fst_layout *dst,
+                           const struct fst_layout *gradient, dnnl_primitive_desc_t *pd, struct gradient_inputs *in)
+{
+    dnnl_primitive_desc_t other = NULL;
+    dnnl_status_t ds = describe_backward_weights(w, src, dst, gradient, &other);
+    if (!take_better(pd, ds, other))
+        return false;
+    in->after = w->scratch_at;
     if (src != w->src) {
         in->src = src;
-        in->src_at = (struct place){SCRATCH, in->behind};
-        in->behind += fdn_round64(fdn_bytes(src));
+        in->src_at = (struct place){SCRATCH, in->after};
+        in->after += fdn_round64(fdn_bytes(src));
     }
     if (dst != w->dst) {
         in->dst = dst;
-        in->dst_at = (struct place){SCRATCH, in->behind};
-        in->behind += fdn_round64(fdn_bytes(dst));
+        in->dst_at = (struct place){SCRATCH, in->after};
+        in->after += fdn_round64(fdn_bytes(dst));
     }
     return true;
 }
@@ -353,13 +373,8 @@ static fst_status find_backward_weights(const struct fdn_weighted *w, const stru
         if (!s && better_layouts(w, src, w->dst, gradient, pd, in))
             return FST_OK;
     }
-    dnnl_dims_t in_dims, out_dims;
-    int rank = fdn_md_dims(FDN_MD(w->src->md), in_dims);
-    fdn_md_dims(FDN_MD(w->dst->md), out_dims);
     if (!s)
-        s = fdn_tagged(w->c, w->c->type, rank, in_dims, false, &src, err);
-    if (!s)
-        s = fdn_tagged(w->c, w->c->type, rank, out_dims, false, &dst, err);
+        s = plain_layouts(w, &src, &dst, err);
     if (!s)
         better_layouts(w, src, dst, gradient, pd, in);
     else
@@ -404,7 +419,7 @@ fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err)
     const struct fst_layout *want = NULL;
     s = fdn_queried(w->c, pd, dnnl_query_diff_weights_md, &want, err);
     bool direct = !s && fdn_equal(want, w->weights);
-    size_t pad = in.behind + (direct || s ? 0 : fdn_round64(fdn_bytes(want)));
+    size_t pad = in.after + (direct || s ? 0 : fdn_round64(fdn_bytes(want)));
     if (!s)
         s = copy_inputs(w, &in, err);
     if (!s)
@@ -414,7 +429,7 @@ fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err)
         dnnl_primitive_desc_destroy(pd);
         return s ? s : FST_E_MEMORY;
     }
-    struct place to = direct ? w->grad_weight : (struct place){SCRATCH, in.behind};
+    struct place to = direct ? w->grad_weight : (struct place){SCRATCH, in.after};
     s = bind_backward_weights(w, k, &in, want, to, err);
     if (s) {
         dnnl_primitive_desc_destroy(pd);
@@ -435,29 +450,13 @@ static dnnl_status_t describe_backward_data(const struct fdn_weighted *w, const 
     return fdn_linear_backward_data(pd, w->c->engine, src, weights, dst, w->hint, w->c->attr);
 }
 
-/* Replaces *pd when these layouts do not need the reference. */
-static bool better_data_layouts(const struct fdn_weighted *w, const struct fst_layout *src,
-                                const struct fst_layout *dst, dnnl_primitive_desc_t *pd)
-{
-    dnnl_primitive_desc_t other = NULL;
-    if (describe_backward_data(w, src, dst, &other))
-        return false;
-    if (is_reference(other)) {
-        dnnl_primitive_desc_destroy(other);
-        return false;
-    }
-    dnnl_primitive_desc_destroy(*pd);
-    *pd = other;
-    return true;
-}
-
 /* As find_backward_weights: layouts of the gradients of input and output for which oneDNN has more than its reference.
  * Without AVX-512 that is wanted for inputs whose channels do not fill a vector. */
 static fst_status find_backward_data(const struct fdn_weighted *w, dnnl_primitive_desc_t *pd,
                                      const struct fst_layout **src, const struct fst_layout **dst, fst_error *err)
 {
-    dnnl_dims_t in_dims, out_dims;
     const struct fst_layout *in, *out;
+    dnnl_primitive_desc_t other = NULL;
     *src = w->src;
     *dst = w->dst;
     dnnl_status_t ds = describe_backward_data(w, w->src, w->dst, pd);
@@ -465,16 +464,13 @@ static fst_status find_backward_data(const struct fdn_weighted *w, dnnl_primitiv
         return fdn_failed(ds, "backward data", err);
     if (!w->conv || w->r->node->u.conv.groups > 1 || !is_reference(*pd))
         return FST_OK;
-    int rank = fdn_md_dims(FDN_MD(w->src->md), in_dims);
-    fdn_md_dims(FDN_MD(w->dst->md), out_dims);
-    fst_status s = fdn_tagged(w->c, w->c->type, rank, in_dims, false, &in, err);
-    if (!s)
-        s = fdn_tagged(w->c, w->c->type, rank, out_dims, false, &out, err);
+    fst_status s = plain_layouts(w, &in, &out, err);
     if (s) {
         dnnl_primitive_desc_destroy(*pd);
         return s;
     }
-    if (better_data_layouts(w, in, out, pd)) {
+    ds = describe_backward_data(w, in, out, &other);
+    if (take_better(pd, ds, other)) {
         *src = in;
         *dst = out;
     }
