@@ -3,7 +3,6 @@
  * a dry run says. The clients are the edges of the topology, or those of the section clients. The rounds themselves are
  * federate.c.
  */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -126,13 +125,19 @@ static bool extendable(const struct stage *own)
 
 /* ---- what can be wrong --------------------------------------------------------------------------------- */
 
+/* How many clients a round draws. */
+static size_t drawn_of(const struct federated_section *t, size_t clients)
+{
+    size_t drawn = t->clients_per_round ? (size_t)t->clients_per_round : fst_share_of(clients, t->fraction);
+    return drawn ? drawn : 1;
+}
+
 /* Can a round draw as many clients as it needs? */
 static bool cohort_complains(const struct task_file *f, const struct stage *own, fst__complaint *c)
 {
     const struct federated_section *t = own->settings;
     int64_t clients = f->has_topology ? f->topology.edges : f->clients.count;
-    int64_t drawn = t->clients_per_round ? t->clients_per_round : (int64_t)floor(t->fraction * (double)clients + 0.5);
-    drawn = drawn < 1 ? 1 : drawn;
+    int64_t drawn = (int64_t)drawn_of(t, (size_t)clients);
     if (drawn > clients)
         return fst__complain(c, own, "clients_per_round", "is %lld, there are %lld clients", (long long)drawn,
                              (long long)clients);
@@ -276,13 +281,6 @@ static fst_status check_strategy(const struct session *s, const struct step *own
                         "stages.%s.strategy: %s needs public samples: set data.public, for instance to 0.1", name,
                         ops->name);
     return st;
-}
-
-/* How many clients a round draws. */
-static size_t drawn_of(const struct federated_section *t, size_t clients)
-{
-    size_t drawn = t->clients_per_round ? (size_t)t->clients_per_round : fst_share_of(clients, t->fraction);
-    return drawn ? drawn : 1;
 }
 
 /* Can the strategy's clients train as the stage says, and are they enough? */
