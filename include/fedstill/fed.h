@@ -194,8 +194,8 @@ typedef struct fst_simulate_spec {
 
 /*
  * Runs rounds first_round ... rounds-1. What is shared and the reports' bits (except seconds) are the same for any
- * number of workers and any timing. Memory: the strategy's and the workers'. On failure what is shared is the state
- * after the last complete round.
+ * number of workers and any timing. Memory: the strategy's and the workers'. On failure what is shared and what the
+ * strategy and the clients keep are those after the last complete round, and can be saved.
  */
 FST_MUST FST_API fst_status fst_simulate(const fst_simulate_spec *spec, fst_error *err);
 

@@ -244,6 +244,8 @@ fst_status fst_simulate(const fst_simulate_spec *spec, fst_error *err)
         st = fst_pool_new(&s.pool, spec->workers, err);
     if (!st)
         st = run_rounds(&s, err);
+    if (st)
+        fst_strategy_abandon(spec->strategy); /* of a round that was open: what is kept is that of the last one */
     fst_pool_free(s.pool);
     fst_server_free(s.server);
     fst_free(s.batch);

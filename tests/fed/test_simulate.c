@@ -27,6 +27,7 @@ struct run {
     int64_t samples[CLIENTS];
     uint32_t failing, nan_client, zero_client; /* CLIENTS: none */
     uint64_t cancel_round;                     /* UINT64_MAX: never */
+    atomic_int let_through;                    /* of that round: so many clients answer before it is cancelled */
     uint64_t stop_after;                       /* round_done cancels there */
     bool everybody_fails;
     atomic_int inside[WORKERS], trained;
@@ -86,7 +87,7 @@ static fst_status train(void *ctx, int worker, const fst_message *down, fst_mess
     fst_status st = FST_OK;
     if (client == r->failing || r->everybody_fails)
         st = fst_fail(err, FST_E_IO, "disk %u is on fire", (unsigned)client);
-    else if (round == r->cancel_round)
+    else if (round == r->cancel_round && atomic_fetch_sub(&r->let_through, 1) <= 0)
         st = FST_E_CANCELLED;
     atomic_fetch_sub(&r->inside[worker], 1);
     return st;
@@ -325,22 +326,37 @@ static void test_resume_is_the_same(void **state)
     fst_fed_state_release(&global);
 }
 
+/* What is shared and what the strategy keeps are then the last complete round's, and can be saved, though updates of
+ * the open round were folded. */
 static void test_cancelled_inside_a_round(void **state)
 {
     (void)state;
     for (int workers = 1; workers <= 2; workers++) {
         struct run r = plain_run(), shorter = plain_run();
         fst_fed_state global = start_state(), want = start_state();
+        fst_strategy *cancelled = strategy_of("fedadam", &global), *whole = strategy_of("fedadam", &want);
+        fst_buf saved = {0}, expected = {0};
         fst_error err;
         fst_simulate_spec spec = plain_spec(&r);
         spec.workers = workers;
+        spec.strategy = cancelled;
         r.cancel_round = 3;
-        assert_int_equal(simulate(spec, &global, &err), FST_E_CANCELLED);
+        r.let_through = 4;
+        assert_int_equal(fst_simulate(&spec, &err), FST_E_CANCELLED);
         assert_int_equal(r.reports, 3);
         spec = plain_spec(&shorter);
         spec.rounds = 3;
-        ok(simulate(spec, &want, &err), &err);
-        assert_same_state(&want, &global); /* the last complete round's */
+        spec.strategy = whole;
+        ok(fst_simulate(&spec, &err), &err);
+        assert_same_state(&want, &global);
+        ok(fst_strategy_save(cancelled, &saved, &err), &err);
+        ok(fst_strategy_save(whole, &expected, &err), &err);
+        assert_int_equal(saved.len, expected.len);
+        assert_memory_equal(saved.data, expected.data, saved.len);
+        fst_buf_release(&saved);
+        fst_buf_release(&expected);
+        fst_strategy_free(cancelled);
+        fst_strategy_free(whole);
         fst_fed_state_release(&global);
         fst_fed_state_release(&want);
     }

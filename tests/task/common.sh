@@ -37,6 +37,13 @@ new_task() {
     mkdir "$task" && "$FEDSTILL_HELPER" data "$folder/data" "$1" "$2" || exit 1
 }
 
+# named_task TRAIN TEST: $task, a folder for a task.yaml, with a folder data of so many samples of the classes a, b, c.
+named_task() {
+    task=$folder/task
+    mkdir -p "$task/data" && "$FEDSTILL_HELPER" named "$task/data/train.safetensors" "$1" a,b,c 1 1 &&
+        "$FEDSTILL_HELPER" named "$task/data/test.safetensors" "$2" a,b,c 1 2 || exit 1
+}
+
 # settings_of SETTING...: $sets becomes the options that give a run these settings.
 settings_of() {
     sets=()

@@ -3,9 +3,8 @@
 # such batches out. Needs $FEDSTILL, the program, and $FEDSTILL_HELPER, built from helper.c.
 # shellcheck source=tests/task/common.sh
 . "$(dirname "$0")/common.sh"
-helper=$FEDSTILL_HELPER task=$folder/task
-mkdir -p "$task/data" && "$helper" named "$task/data/train.safetensors" 25 a,b,c 1 1 &&
-    "$helper" named "$task/data/test.safetensors" 60 a,b,c 1 2 || exit 1
+helper=$FEDSTILL_HELPER
+named_task 25 60
 cat >"$task/task.yaml" <<END
 name: batches
 seed: 3

@@ -3,12 +3,9 @@
 # however often the run was stopped; strategies of one model refuse. Needs $FEDSTILL and $FEDSTILL_HELPER.
 # shellcheck source=tests/task/common.sh
 . "$(dirname "$0")/common.sh"
-helper=$FEDSTILL_HELPER task=$folder/task
-mkdir -p "$task/data" || exit 1
-data() { "$helper" named "$task/data/$1.safetensors" "$2" a,b,c 1 "$3" || exit 1; } # NAME SAMPLES SEED
-data train 90 1
-data test 30 2
-cat >"$task/task.yaml" <<'END2'
+helper=$FEDSTILL_HELPER
+named_task 90 30
+cat >"$task/task.yaml" <<'END'
 name: own
 seed: 7
 data: {source: array, path: data, public: 0.3}
@@ -16,7 +13,7 @@ clients: {count: 4, models: [3 fedgen_mnist, logistic_regression]}
 stages:
   federated_train: {model: fedgen_mnist, strategy: fedmd, init: random, rounds: 3, local_epochs: 1, batch_size: 8,
                     optimizer: {name: sgd, learning_rate: 0.05}}
-END2
+END
 models() { (cd "$1/federated_train" && sha256sum client_?_model.safetensors); }
 go() { # STRATEGY OUTPUT OPTION...
     local strategy=$1 output=$2 public=0.3
@@ -38,6 +35,37 @@ for strategy in fedmd fd dsfl cfd; do
     said err "at round 2"
     same "$strategy: one round, then two" "$(models "$folder/short" | cut -c 1-64)" "$(cut -c 1-64 "$folder/want")"
 done
+
+# ---- stopped by a signal inside a round: the rounds before it are kept, and the models are the same
+stop_at() { # TEXT OUTPUT OPTION...: SIGTERM to a run as soon as TEXT stands in its events
+    local text=$1 output=$2 child
+    shift 2
+    "$FEDSTILL" run "$task" --threads 1 --workers 1 --no-reuse --output "$output" --set checkpoint.seconds=1000 "$@" \
+        >/dev/null 2>"$folder/err" &
+    child=$!
+    last="run stopped at $text"
+    for _ in $(seq 3000); do
+        grep -q "$text" "$output/events.jsonl" 2>/dev/null && break
+        sleep 0.01
+    done
+    sleep 0.02
+    kill -TERM $child
+    { wait $child; } 2>/dev/null
+    same "$last: exit status" $? 1
+    said err "run the same command again to go on"
+    unsaid err "saving progress"
+}
+long=(--set stages.federated_train.local_epochs=100 --set stages.federated_train.rounds=4)
+go fedmd "$folder/undisturbed" --workers 2 "${long[@]}"
+stop_at '"event": "round", "round": 2' "$folder/stopped" "${long[@]}"
+go fedmd "$folder/stopped" --no-reuse "${long[@]}"
+said err "going on at round"
+same "stopped and continued" "$(models "$folder/stopped")" "$(models "$folder/undisturbed")"
+# while the server learns, for hours
+stop_at '"stage": "federated_train"' "$folder/server" --set clients.models='[fedgen_mnist]' \
+    --set stages.federated_train.strategy=feddf --set stages.federated_train.distil_steps=10000000 \
+    --set stages.federated_train.distil_patience=0
+
 same "networks" "$(for k in 0 1 2 3; do "$helper" json "$folder/fd/federated_train/clients.json" "$k.arch"; done | tr '\n' ' ')" \
     "fedgen_mnist fedgen_mnist fedgen_mnist logistic_regression "
 expect 0 eval "$folder/fd/federated_train/client_4_model.safetensors" "$task/data"

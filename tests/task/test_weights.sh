@@ -3,11 +3,7 @@
 # number of workers, nor on where the run was stopped. Needs $FEDSTILL and $FEDSTILL_HELPER.
 # shellcheck source=tests/task/common.sh
 . "$(dirname "$0")/common.sh"
-helper=$FEDSTILL_HELPER task=$folder/task
-mkdir -p "$task/data" || exit 1
-data() { "$helper" named "$task/data/$1.safetensors" "$2" a,b,c 1 "$3" || exit 1; } # NAME SAMPLES SEED
-data train 90 1
-data test 30 2
+named_task 90 30
 cat >"$task/task.yaml" <<'END'
 name: weights
 seed: 7

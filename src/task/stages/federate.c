@@ -166,6 +166,7 @@ static fst_status rounds(struct federation *f, fst_error *err)
                               .workers = s->machine.workers,
                               .noun = fst__federate_noun(s),
                               .strategy = f->strategy,
+                              .aggregating = &f->work,
                               .ctx = f,
                               .work = fst__federate_play,
                               .settle = fst__federate_settle,
