@@ -241,8 +241,7 @@ typedef struct fst_client_ops {
     size_t bytes; /* of the struct that starts with fst_client_half; 0: just that */
     /* Whether clients can train this network by this plan: FST_E_CONFIG says what would be right. NULL: any will do. */
     fst_status (*check)(const double *option, const fst_graph *graph, const fst_local_plan *plan, fst_error *err);
-    fst_status (*init)(fst_client_half *c, fst_error *err); /* may be NULL, as may release */
-    void (*release)(fst_client_half *c);
+    void (*release)(fst_client_half *c); /* may be NULL */
     /* Trains, and fills *up, which comes with client, round, base and the number of own samples set. Its views live
      * until the next call. */
     fst_status (*work)(fst_client_half *c, const fst_message *down, fst_message *up, fst_error *err);
@@ -335,8 +334,6 @@ FST_API uint64_t fst_client_seed(const fst_client_half *c, const char *purpose);
 
 /* Before every step: makes what job->features point to. */
 typedef fst_status (*fst_local_before_fn)(void *ctx, const fst_batch *batch, fst_error *err);
-/* After every step, with the learning rate that it took. */
-typedef void (*fst_local_step_fn)(void *ctx, fst_fed_state *state, double learning_rate);
 
 /* Training of one network on some samples. */
 typedef struct fst_local_job {
@@ -364,8 +361,6 @@ typedef struct fst_local_job {
     size_t feature_count;
     fst_local_before_fn before; /* NULL: nothing */
     void *before_ctx;
-    fst_local_step_fn each; /* NULL: nothing */
-    void *each_ctx;
 } fst_local_job;
 
 typedef struct fst_local_result {

@@ -167,8 +167,6 @@ static fst_status step(struct kit *k, const fst_local_job *job, const fst_batch 
         st = job->soft(job->soft_ctx, b, k->soft, err);
     if (!st)
         st = fst_trainer_step(k->trainer, &state, &k->optim, &in, r, err);
-    if (!st && job->each)
-        job->each(job->each_ctx, job->state, job->learning_rate);
     return st;
 }
 
@@ -384,8 +382,6 @@ fst_status fst_client_new(fst_client **out, const fst_strategy_ops *ops, const f
         c->half->lender = c;
         st = fst_strategy_options(ops, settings, n, c->half->option, err);
     }
-    if (!st && ops->client->init)
-        st = ops->client->init(c->half, err);
     if (st)
         fst_client_free(c);
     else

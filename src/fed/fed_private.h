@@ -35,6 +35,9 @@ FST_MUST fst_status fst__average_fold(fst__average *a, const fst_fed_view *state
 /* global becomes the mean; *step_norm the length of params' step. */
 FST_MUST fst_status fst__average_publish(const fst__average *a, fst_fed_state *global, double *step_norm,
                                          fst_error *err);
+/* global's params take a step along the mean, times `reach`; the rest is published. */
+FST_MUST fst_status fst__average_step(const fst__average *a, double reach, fst_fed_state *global, double *step_norm,
+                                      fst_error *err);
 /* The same for all that is not trained: buffers become the mean, counters the largest. */
 FST_MUST fst_status fst__average_publish_rest(const fst__average *a, fst_fed_state *global, fst_error *err);
 
@@ -69,7 +72,7 @@ extern const fst_client_ops fst__averaging_client;
 struct fst__consensus {
     fst_strategy base;
     const char *name; /* "logits", "probabilities"; set by init's caller */
-    size_t want, rows, classes;
+    size_t rows, classes;
     fst_accumulator sum;
     float *mean;   /* rows x classes */
     uint64_t made; /* 1 + the round of mean; 0: there is none */
@@ -79,7 +82,7 @@ struct fst__consensus {
     float *block; /* block_rows x classes */
     size_t block_rows;
 };
-FST_MUST fst_status fst__consensus_init(struct fst__consensus *c, const char *name, size_t want, fst_error *err);
+FST_MUST fst_status fst__consensus_init(struct fst__consensus *c, const char *name, fst_error *err);
 void fst__consensus_release(fst_strategy *s);
 void fst__consensus_begin(fst_strategy *s, uint64_t round);
 FST_MUST fst_status fst__consensus_down(const fst_strategy *s, uint32_t client, fst_message *m, fst_error *err);
@@ -88,7 +91,8 @@ FST_MUST fst_status fst__consensus_aggregate(fst_strategy *s, const fst_work *wo
                                              fst_error *err);
 FST_MUST fst_status fst__consensus_save(const fst_strategy *s, fst_buf *out, fst_error *err);
 FST_MUST fst_status fst__consensus_load(fst_strategy *s, const void *data, size_t len, fst_error *err);
-/* Options of strategies of public samples. */
+/* The first options of strategies whose clients learn from public samples, in this order. */
+enum { FST__PUBLIC_SAMPLES, FST__DIGEST_EPOCHS, FST__PUBLIC_OPTIONS };
 #define FST__OPTION_PUBLIC_SAMPLES                                                                          \
     {                                                                                                       \
         "public_samples", FST_OPTION_WHOLE, .max = 1e9, .help = "public samples that a round draws; 0: all" \
@@ -113,15 +117,20 @@ struct fst__public_half {
 };
 void fst__public_release(fst_client_half *h);
 /* Draws a round's samples into index; returns how many in *n. */
-FST_MUST fst_status fst__public_draw(struct fst__public_half *p, uint64_t round, size_t want, size_t *n,
-                                     fst_error *err);
+FST_MUST fst_status fst__public_draw(struct fst__public_half *p, uint64_t round, size_t *n, fst_error *err);
 /* Fits c->model to targets (rows x classes) for the drawn samples by `loss`, whose labels are not looked at. */
 FST_MUST fst_status fst__public_fit(struct fst__public_half *p, size_t n, const float *target, const fst_loss *loss,
-                                    int64_t epochs, fst_error *err);
+                                    fst_error *err);
 /* Of targets that are probabilities: H(target, softmax(z)). */
 extern const fst_loss fst__fit_probabilities;
-/* The model's logits for the drawn samples, in p->out. */
-FST_MUST fst_status fst__public_logits(struct fst__public_half *p, size_t n, fst_error *err);
+/* Fits c->model to tensor `name` of a message with base > 0: rows for the samples of the round that it was made in. */
+FST_MUST fst_status fst__public_digest(struct fst__public_half *p, const fst_message *down, const char *name,
+                                       const fst_loss *loss, fst_error *err);
+/* A client's round, whose last step is the strategy's: `learn` takes what was shared (base 0: nothing yet), the client
+ * trains on its own samples, and p->out becomes the model's logits for this round's *n public samples. */
+typedef fst_status (*fst__learn_fn)(struct fst__public_half *p, const fst_message *down, fst_error *err);
+FST_MUST fst_status fst__public_round(struct fst__public_half *p, const fst_message *down, fst__learn_fn learn,
+                                      fst_message *up, size_t *n, fst_error *err);
 /* Adds p->out as tensor `name`, and the digest. */
 FST_MUST fst_status fst__public_send(struct fst__public_half *p, const char *name, size_t n, fst_message *up,
                                      fst_error *err);

@@ -86,6 +86,24 @@ fst_status fst__average_publish_rest(const fst__average *a, fst_fed_state *globa
     return FST_OK;
 }
 
+fst_status fst__average_step(const fst__average *a, double reach, fst_fed_state *global, double *step_norm,
+                             fst_error *err)
+{
+    double weight = (double)a->params.weight, sum[BLOCK], lane[FST__LANES] = {0};
+    float before[BLOCK];
+    for (size_t at = 0; at < global->size.params; at += BLOCK) {
+        size_t n = global->size.params - at < BLOCK ? global->size.params - at : BLOCK;
+        float *x = global->params + at;
+        memcpy(before, x, n * sizeof *x);
+        fst__accumulator_sum_range(&a->params, at, n, sum);
+        for (size_t i = 0; i < n; i++)
+            x[i] = (float)((double)x[i] + reach * (sum[i] / weight));
+        fst__add_squares(lane, x, before, n);
+    }
+    *step_norm = sqrt(fst__sum_lanes(lane));
+    return fst__average_publish_rest(a, global, err);
+}
+
 fst_status fst__average_publish(const fst__average *a, fst_fed_state *global, double *step_norm, fst_error *err)
 {
     float mean[BLOCK];

@@ -14,10 +14,10 @@
 
 #include "fed_private.h"
 
-enum { PUBLIC_SAMPLES, DIGEST_EPOCHS, UP_BITS, DOWN_BITS };
+enum { UP_BITS = FST__PUBLIC_OPTIONS, DOWN_BITS };
 static const fst_option options[] = {
-    [PUBLIC_SAMPLES] = FST__OPTION_PUBLIC_SAMPLES,
-    [DIGEST_EPOCHS] = FST__OPTION_DIGEST_EPOCHS,
+    [FST__PUBLIC_SAMPLES] = FST__OPTION_PUBLIC_SAMPLES,
+    [FST__DIGEST_EPOCHS] = FST__OPTION_DIGEST_EPOCHS,
     [UP_BITS] = {"up_bits", FST_OPTION_WHOLE, .fallback = 1, .min = 1, .max = FST_CFD_MAX_BITS,
                  .help = "of a probability that a client sends; 1: the most likely class alone"},
     [DOWN_BITS] = {"down_bits", FST_OPTION_WHOLE, .fallback = 1, .min = 1, .max = FST_CFD_MAX_BITS,
@@ -82,7 +82,7 @@ static int bits_of(const fst_strategy *s, int option)
 static fst_status cfd_init(fst_strategy *s, fst_error *err)
 {
     struct cfd *c = (struct cfd *)s;
-    size_t want = (size_t)s->option[PUBLIC_SAMPLES], all = s->env.pub->count;
+    size_t want = (size_t)s->option[FST__PUBLIC_SAMPLES], all = s->env.pub->count;
     if (s->env.classes < 1)
         return fst_fail(err, FST_E_ARGUMENT, "strategy cfd: %d classes", s->env.classes);
     c->rows = want && want < all ? want : all;
@@ -272,16 +272,17 @@ static fst_status make_room(struct cfd_client *c, fst_error *err)
     return fst_fail_memory(err, n * (sizeof *c->shared.value + 3 * sizeof *c->level));
 }
 
-static fst_status digest(struct cfd_client *c, const fst_message *down, fst_error *err)
+static fst_status learn(struct fst__public_half *p, const fst_message *down, fst_error *err)
 {
-    struct fst__public_half *p = &c->half;
+    struct cfd_client *c = (struct cfd_client *)p;
     struct shared *s = &c->shared;
     int classes = p->base.env->classes, down_bits = (int)p->base.option[DOWN_BITS];
     const fst_message_tensor *t = NULL;
+    fst_status st = make_room(c, err);
     s->rows = 0;
-    if (!down->base)
-        return FST_OK;
-    fst_status st = fst__public_draw(p, down->base - 1, (size_t)p->base.option[PUBLIC_SAMPLES], &s->rows, err);
+    if (st || !down->base)
+        return st;
+    st = fst__public_draw(p, down->base - 1, &s->rows, err);
     if (!st)
         st = get_labels(down, &t, err);
     if (!st)
@@ -290,7 +291,7 @@ static fst_status digest(struct cfd_client *c, const fst_message *down, fst_erro
         return fst_fail_in(err, st, "what the server sent");
     memcpy(s->row, p->row, s->rows * sizeof *s->row);
     fst_cfd_values(s->level, s->rows, classes, down_bits, s->value);
-    return fst__public_fit(p, s->rows, s->value, &fst__fit_probabilities, (int64_t)p->base.option[DIGEST_EPOCHS], err);
+    return fst__public_fit(p, s->rows, s->value, &fst__fit_probabilities, err);
 }
 
 static fst_status send_labels(struct cfd_client *c, size_t n, fst_message *up, fst_error *err)
@@ -313,22 +314,8 @@ static fst_status send_labels(struct cfd_client *c, size_t n, fst_message *up, f
 static fst_status cfd_work(fst_client_half *h, const fst_message *down, fst_message *up, fst_error *err)
 {
     struct cfd_client *c = (struct cfd_client *)h;
-    fst_local_job own = fst_client_job(h);
-    fst_local_result r = {0};
     size_t n = 0;
-    fst_status st = fst__check_public(h->env->pub, down, err);
-    if (!st)
-        st = make_room(c, err);
-    if (!st)
-        st = digest(c, down, err);
-    if (!st)
-        st = fst_client_train(h, &own, &r, err);
-    if (!st)
-        st = fst__public_draw(&c->half, h->round, (size_t)h->option[PUBLIC_SAMPLES], &n, err);
-    if (!st)
-        st = fst__public_logits(&c->half, n, err);
-    up->loss = r.loss;
-    up->accuracy = r.accuracy;
+    fst_status st = fst__public_round(&c->half, down, learn, up, &n, err);
     return st ? st : send_labels(c, n, up, err);
 }
 

@@ -13,11 +13,11 @@ enum { BLOCK = 1024 };
 
 /* ---- the server's half ---- */
 
-fst_status fst__consensus_init(struct fst__consensus *c, const char *name, size_t want, fst_error *err)
+fst_status fst__consensus_init(struct fst__consensus *c, const char *name, fst_error *err)
 {
     const fst_public *p = c->base.env.pub;
+    size_t want = (size_t)c->base.option[FST__PUBLIC_SAMPLES];
     c->name = name;
-    c->want = want;
     c->rows = want && want < p->count ? want : p->count;
     c->classes = (size_t)c->base.env.classes;
     if (c->base.env.classes < 1)
@@ -166,9 +166,10 @@ static fst_status make_room(struct fst__public_half *p, fst_error *err)
     return fst_fail_memory(err, n * ((size_t)e->classes * sizeof *p->out + 2 * sizeof *p->row));
 }
 
-fst_status fst__public_draw(struct fst__public_half *p, uint64_t round, size_t want, size_t *n, fst_error *err)
+fst_status fst__public_draw(struct fst__public_half *p, uint64_t round, size_t *n, fst_error *err)
 {
     const fst_client_env *e = p->base.env;
+    size_t want = (size_t)p->base.option[FST__PUBLIC_SAMPLES];
     fst_status st = make_room(p, err);
     if (st)
         return st;
@@ -196,7 +197,7 @@ static fst_status target_of(void *ctx, const fst_batch *b, float *soft, fst_erro
 }
 
 fst_status fst__public_fit(struct fst__public_half *p, size_t n, const float *target, const fst_loss *loss,
-                           int64_t epochs, fst_error *err)
+                           fst_error *err)
 {
     const fst_public *pub = p->base.env->pub;
     struct targets t = {p, target};
@@ -207,7 +208,7 @@ fst_status fst__public_fit(struct fst__public_half *p, size_t n, const float *ta
     job.count = n;
     job.transform = pub->transform;
     job.augment = job.drop_last = false;
-    job.epochs = epochs;
+    job.epochs = (int64_t)p->base.option[FST__DIGEST_EPOCHS];
     job.seed = fst_client_seed(&p->base, "public");
     job.loss = *loss;
     job.without_labels = true;
@@ -218,13 +219,44 @@ fst_status fst__public_fit(struct fst__public_half *p, size_t n, const float *ta
     return st ? fst_fail_in(err, st, "public samples") : FST_OK;
 }
 
-fst_status fst__public_logits(struct fst__public_half *p, size_t n, fst_error *err)
+static fst_status logits_of_drawn(struct fst__public_half *p, size_t n, fst_error *err)
 {
     fst_client_half *h = &p->base;
     const fst_public *pub = h->env->pub;
     fst_status st =
         fst_client_logits(h, h->env->graph, &h->model, pub->source, p->index, n, &pub->transform, p->out, err);
     return st ? fst_fail_in(err, st, "public samples") : FST_OK;
+}
+
+fst_status fst__public_digest(struct fst__public_half *p, const fst_message *down, const char *name,
+                              const fst_loss *loss, fst_error *err)
+{
+    const void *target = NULL;
+    size_t n = 0;
+    fst_status st = fst__public_draw(p, down->base - 1, &n, err);
+    if (!st)
+        st = fst_message_get(down, name, FST_F32, FST_SHAPE((int64_t)n, (int64_t)p->base.env->classes), &target, err);
+    return st ? st : fst__public_fit(p, n, target, loss, err);
+}
+
+fst_status fst__public_round(struct fst__public_half *p, const fst_message *down, fst__learn_fn learn, fst_message *up,
+                             size_t *n, fst_error *err)
+{
+    fst_client_half *h = &p->base;
+    const fst_local_job own = fst_client_job(h);
+    fst_local_result r = {0};
+    fst_status st = fst__check_public(h->env->pub, down, err);
+    if (!st)
+        st = learn(p, down, err);
+    if (!st)
+        st = fst_client_train(h, &own, &r, err);
+    if (!st)
+        st = fst__public_draw(p, h->round, n, err);
+    if (!st)
+        st = logits_of_drawn(p, *n, err);
+    up->loss = r.loss;
+    up->accuracy = r.accuracy;
+    return st;
 }
 
 fst_status fst__public_send(struct fst__public_half *p, const char *name, size_t n, fst_message *up, fst_error *err)

@@ -10,12 +10,12 @@
 
 #include "fed_private.h"
 
-enum { PUBLIC_SAMPLES, DIGEST_EPOCHS, SHARPEN, TEMPERATURE, BETA };
+enum { SHARPEN = FST__PUBLIC_OPTIONS, TEMPERATURE, BETA };
 enum { NO_SHARPENING = FST_SHARPEN_ENHANCED_ERA + 1 };
 static const char *const sharpenings[] = {"era", "enhanced_era", "none", NULL};
 static const fst_option options[] = {
-    [PUBLIC_SAMPLES] = FST__OPTION_PUBLIC_SAMPLES,
-    [DIGEST_EPOCHS] = FST__OPTION_DIGEST_EPOCHS,
+    [FST__PUBLIC_SAMPLES] = FST__OPTION_PUBLIC_SAMPLES,
+    [FST__DIGEST_EPOCHS] = FST__OPTION_DIGEST_EPOCHS,
     [SHARPEN] = {"sharpen", FST_OPTION_CHOICE, .choices = sharpenings,
                  .help = "of the mean p: softmax(p / sharpen_temperature), p^sharpen_beta, or as it is"},
     [TEMPERATURE] = {"sharpen_temperature", FST_OPTION_NUMBER, .fallback = 0.1, .above = true, .max = 1000,
@@ -40,7 +40,7 @@ static fst_status dsfl_init(fst_strategy *s, fst_error *err)
 {
     struct fst__consensus *c = (struct fst__consensus *)s;
     c->shape = sharpen;
-    return fst__consensus_init(c, "probabilities", (size_t)s->option[PUBLIC_SAMPLES], err);
+    return fst__consensus_init(c, "probabilities", err);
 }
 
 static fst_status check_row(const float *p, size_t classes, size_t row, fst_error *err)
@@ -82,38 +82,19 @@ static const fst_server_ops server = {
 
 /* ---- the client's half ---- */
 
-static fst_status digest(struct fst__public_half *p, const fst_message *down, fst_error *err)
+static fst_status learn(struct fst__public_half *p, const fst_message *down, fst_error *err)
 {
-    const void *target = NULL;
-    size_t n = 0;
-    fst_status st = fst__public_draw(p, down->base - 1, (size_t)p->base.option[PUBLIC_SAMPLES], &n, err);
-    if (!st)
-        st = fst_message_get(down, "probabilities", FST_F32, FST_SHAPE((int64_t)n, (int64_t)p->base.env->classes),
-                             &target, err);
-    return st ? st
-              : fst__public_fit(p, n, target, &fst__fit_probabilities, (int64_t)p->base.option[DIGEST_EPOCHS], err);
+    return down->base ? fst__public_digest(p, down, "probabilities", &fst__fit_probabilities, err) : FST_OK;
 }
 
 static fst_status dsfl_work(fst_client_half *c, const fst_message *down, fst_message *up, fst_error *err)
 {
     struct fst__public_half *p = (struct fst__public_half *)c;
-    fst_local_job own = fst_client_job(c);
-    fst_local_result r = {0};
     size_t n = 0;
-    fst_status st = fst__check_public(c->env->pub, down, err);
-    if (!st && down->base)
-        st = digest(p, down, err);
-    if (!st)
-        st = fst_client_train(c, &own, &r, err);
-    if (!st)
-        st = fst__public_draw(p, c->round, (size_t)c->option[PUBLIC_SAMPLES], &n, err);
-    if (!st)
-        st = fst__public_logits(p, n, err);
+    fst_status st = fst__public_round(p, down, learn, up, &n, err);
     if (st)
         return st;
     fst_softmax(p->out, n, c->env->classes, 1, p->out);
-    up->loss = r.loss;
-    up->accuracy = r.accuracy;
     return fst__public_send(p, "probabilities", n, up, err);
 }
 

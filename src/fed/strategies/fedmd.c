@@ -5,10 +5,10 @@
  * probabilities, which dsfl takes. */
 #include "fed_private.h"
 
-enum { PUBLIC_SAMPLES, DIGEST_EPOCHS, TRANSFER_EPOCHS };
+enum { TRANSFER_EPOCHS = FST__PUBLIC_OPTIONS };
 static const fst_option options[] = {
-    [PUBLIC_SAMPLES] = FST__OPTION_PUBLIC_SAMPLES,
-    [DIGEST_EPOCHS] = FST__OPTION_DIGEST_EPOCHS,
+    [FST__PUBLIC_SAMPLES] = FST__OPTION_PUBLIC_SAMPLES,
+    [FST__DIGEST_EPOCHS] = FST__OPTION_DIGEST_EPOCHS,
     [TRANSFER_EPOCHS] = {"transfer_epochs", FST_OPTION_WHOLE, .max = 1e5,
                          .help = "epochs on all public samples with their labels before a client's first round"},
     {0},
@@ -16,7 +16,7 @@ static const fst_option options[] = {
 
 static fst_status fedmd_init(fst_strategy *s, fst_error *err)
 {
-    return fst__consensus_init((struct fst__consensus *)s, "logits", (size_t)s->option[PUBLIC_SAMPLES], err);
+    return fst__consensus_init((struct fst__consensus *)s, "logits", err);
 }
 
 static const fst_server_ops server = {
@@ -50,36 +50,18 @@ static fst_status transfer(struct fst__public_half *p, fst_error *err)
     return fst_client_train(&p->base, &job, &r, err);
 }
 
-static fst_status digest(struct fst__public_half *p, const fst_message *down, fst_error *err)
+static fst_status learn(struct fst__public_half *p, const fst_message *down, fst_error *err)
 {
     static const fst_loss fit = {.kd_weight = 1, .temperature = 1, .kd_form = FST_KD_MAE_LOGITS};
-    const void *mean = NULL;
-    size_t n = 0, want = (size_t)p->base.option[PUBLIC_SAMPLES];
-    fst_status st = fst__public_draw(p, down->base - 1, want, &n, err);
-    if (!st)
-        st = fst_message_get(down, "logits", FST_F32, FST_SHAPE((int64_t)n, (int64_t)p->base.env->classes), &mean, err);
-    return st ? st : fst__public_fit(p, n, mean, &fit, (int64_t)p->base.option[DIGEST_EPOCHS], err);
+    fst_status st = p->base.first && p->base.option[TRANSFER_EPOCHS] > 0 ? transfer(p, err) : FST_OK;
+    return st || !down->base ? st : fst__public_digest(p, down, "logits", &fit, err);
 }
 
 static fst_status fedmd_work(fst_client_half *c, const fst_message *down, fst_message *up, fst_error *err)
 {
     struct fst__public_half *p = (struct fst__public_half *)c;
-    fst_local_job own = fst_client_job(c);
-    fst_local_result r = {0};
     size_t n = 0;
-    fst_status st = fst__check_public(c->env->pub, down, err);
-    if (!st && c->first && c->option[TRANSFER_EPOCHS] > 0)
-        st = transfer(p, err);
-    if (!st && down->base)
-        st = digest(p, down, err);
-    if (!st)
-        st = fst_client_train(c, &own, &r, err);
-    if (!st)
-        st = fst__public_draw(p, c->round, (size_t)c->option[PUBLIC_SAMPLES], &n, err);
-    if (!st)
-        st = fst__public_logits(p, n, err);
-    up->loss = r.loss;
-    up->accuracy = r.accuracy;
+    fst_status st = fst__public_round(p, down, learn, up, &n, err);
     return st ? st : fst__public_send(p, "logits", n, up, err);
 }
 

@@ -7,9 +7,6 @@
  *
  * a_k is the paper's |a_k|_1: the number of steps for plain SGD, and what it becomes with momentum and with a proximal
  * term (fednova_mu). When all a_k are the same this is FedAvg. Buffers and counters are joined as in FedAvg. */
-#include <math.h>
-#include <string.h>
-
 #include "fed_private.h"
 
 enum { MU };
@@ -18,7 +15,6 @@ static const fst_option options[] = {
             .help = "pull towards the global model, as prox_mu of fedprox"},
     {0},
 };
-enum { BLOCK = 1024 };
 
 double fst__local_reach(const fst_optim_spec *optim, double learning_rate, double mu, uint64_t steps)
 {
@@ -96,24 +92,11 @@ static fst_status fednova_fold(fst_strategy *s, const fst_message *m, fst_error 
 static fst_status fednova_aggregate(fst_strategy *s, const fst_work *work, fst_aggregate_stats *stats, fst_error *err)
 {
     struct fednova *f = (struct fednova *)s;
-    fst_fed_state *global = s->env.global;
-    const fst_accumulator *sum = &f->base.average.params;
-    double reach, weight = (double)f->reach.weight, step[BLOCK], lane[FST__LANES] = {0};
-    float before[BLOCK];
+    double reach;
     (void)work;
     fst__accumulator_sum_range(&f->reach, 0, 1, &reach);
-    reach /= weight;
-    for (size_t at = 0; at < global->size.params; at += BLOCK) {
-        size_t n = global->size.params - at < BLOCK ? global->size.params - at : BLOCK;
-        float *x = global->params + at;
-        memcpy(before, x, n * sizeof *x);
-        fst__accumulator_sum_range(sum, at, n, step);
-        for (size_t i = 0; i < n; i++)
-            x[i] = (float)((double)x[i] + reach * (step[i] / weight));
-        fst__add_squares(lane, x, before, n);
-    }
-    stats->update_norm = sqrt(fst__sum_lanes(lane));
-    return fst__average_publish_rest(&f->base.average, global, err);
+    reach /= (double)f->reach.weight;
+    return fst__average_step(&f->base.average, reach, s->env.global, &stats->update_norm, err);
 }
 
 static const fst_server_ops fednova_server = {

@@ -6,7 +6,6 @@
  * Every client counts the same, as one that lies may lie about its samples. The norm is that of the parameters; buffers
  * are averaged as they are. Updates are added up as they arrive: the server does not hold them. */
 #include <math.h>
-#include <string.h>
 
 #include "fed_private.h"
 
@@ -16,7 +15,6 @@ static const fst_option options[] = {
                   .help = "longest update of a client, as a Euclidean norm over all parameters"},
     {0},
 };
-enum { BLOCK = 1024 };
 
 struct clipping {
     struct fst__averaging base; /* its sum of parameters is that of the clipped updates */
@@ -61,22 +59,9 @@ static fst_status clipping_fold(fst_strategy *s, const fst_message *m, fst_error
 
 static fst_status clipping_aggregate(fst_strategy *s, const fst_work *work, fst_aggregate_stats *stats, fst_error *err)
 {
-    const fst_accumulator *sum = &((struct clipping *)s)->base.average.params;
-    fst_fed_state *global = s->env.global;
-    double step[BLOCK], lane[FST__LANES] = {0};
-    float before[BLOCK];
+    const struct clipping *f = (const struct clipping *)s;
     (void)work;
-    for (size_t at = 0; at < global->size.params; at += BLOCK) {
-        size_t n = global->size.params - at < BLOCK ? global->size.params - at : BLOCK;
-        float *x = global->params + at;
-        memcpy(before, x, n * sizeof *x);
-        fst__accumulator_sum_range(sum, at, n, step);
-        for (size_t i = 0; i < n; i++)
-            x[i] = (float)((double)x[i] + step[i] / (double)sum->weight);
-        fst__add_squares(lane, x, before, n);
-    }
-    stats->update_norm = sqrt(fst__sum_lanes(lane));
-    return fst__average_publish_rest(&((struct clipping *)s)->base.average, global, err);
+    return fst__average_step(&f->base.average, 1, s->env.global, &stats->update_norm, err);
 }
 
 static const fst_server_ops clipping_server = {
