@@ -23,6 +23,7 @@ struct run {
 
 static const struct run runs[] = {
     {"fedmd", "fedmd", {{"digest_epochs", 2}}},
+    {"fedmd_transfer", "fedmd", {{"digest_epochs", 2}, {"transfer_epochs", 3}}},
     {"fd", "fd", {{"gamma", 0.5}}},
     {"dsfl_era", "dsfl", {{"digest_epochs", 2}}},
     {"dsfl_enhanced_era", "dsfl", {{"digest_epochs", 2}, {"sharpen", 1}, {"sharpen_beta", 3}}},
@@ -51,6 +52,8 @@ struct world {
     bool alike;  /* all have the network of client 1 */
     fst_fed_state global;
     uint64_t up[ROUNDS], down[ROUNDS];
+    uint64_t rounds;        /* that are played */
+    uint64_t done, stop_at; /* steps of the server in its last round; 0: it is not stopped */
 };
 
 static void ok(fst_status s, const fst_error *e)
@@ -106,6 +109,7 @@ static int set_up(void **state)
             w.network[k] = network(k == 1);
         w.first[k] = (fst_fed_view){.params = expected(&w, "first", k), .size = fst_graph_fed_size(w.network[k % 2])};
     }
+    w.rounds = ROUNDS;
     *state = &w;
     return 0;
 }
@@ -198,19 +202,39 @@ static void close_strategy(struct world *w)
     fst_fed_state_release(&w->global);
 }
 
-static void play(struct world *w, const struct run *r)
+static bool stopped(void *ctx)
 {
-    fst_error err;
+    const struct world *w = ctx;
+    return w->stop_at && w->done >= w->stop_at;
+}
+
+static void progress(void *ctx, uint64_t done, uint64_t total)
+{
+    (void)total;
+    ((struct world *)ctx)->done = done;
+}
+
+static fst_status try_to_play(struct world *w, const struct run *r, fst_error *err)
+{
+    const fst_work aggregating = {.ctx = w, .stopped = stopped, .progress = progress};
     open_strategy(w, r);
+    w->done = 0;
     fst_simulate_spec spec = {.seed = 1,
                               .clients = CLIENTS,
-                              .rounds = ROUNDS,
+                              .rounds = w->rounds,
                               .workers = 1,
                               .strategy = w->strategy,
+                              .aggregating = &aggregating,
                               .ctx = w,
                               .work = work,
                               .settle = settle};
-    ok(fst_simulate(&spec, &err), &err);
+    return fst_simulate(&spec, err);
+}
+
+static void play(struct world *w, const struct run *r)
+{
+    fst_error err;
+    ok(try_to_play(w, r, &err), &err);
 }
 
 static double distance(const double *a, const float *b, const double *c, size_t n)
@@ -289,11 +313,196 @@ static void test_feddf_ends_early(void **state)
     close_strategy(w);
     play(w, &spoilt);
     assert_memory_equal(w->global.params, want, bytes);
+    assert_int_equal(w->done, 25); /* the first look at the samples kept apart after 20 steps that did not help */
     close_strategy(w);
     spoilt.setting[2].value = 0;
     play(w, &spoilt);
     assert_memory_not_equal(w->global.params, want, bytes);
     close_strategy(w);
+}
+
+/* As long as steps help, patience starts anew. */
+static void test_feddf_goes_on(void **state)
+{
+    struct world *w = *state;
+    const struct run helps = {
+        "", "feddf", {{"distil_learning_rate", 0.001}, {"distil_steps", 60}, {"distil_patience", 30}}};
+    play(w, &helps);
+    assert_int_equal(w->done, 60);
+    close_strategy(w);
+}
+
+/* The one sample of 16 that is kept apart is not learnt from: the model is the same as without it, with all others, and
+ * another than with all. */
+static void test_feddf_keeps_apart(void **state)
+{
+    struct world *w = *state;
+    const struct run apart = {
+        "", "feddf", {{"distil_learning_rate", 0.001}, {"distil_steps", 20}, {"distil_patience", 1e6}}};
+    struct run all = apart;
+    const fst_public whole = w->pub;
+    fst_error err;
+    double want[100], length = 0;
+    size_t n = w->first[1].size.params, same = 0;
+    w->rounds = 1;
+    all.setting[2].value = 0;
+    play(w, &apart);
+    for (size_t i = 0; i < n; i++) {
+        want[i] = w->global.params[i];
+        length += want[i] * want[i];
+    }
+    close_strategy(w);
+    for (size_t without = 0; without <= PUBLIC; without++) {
+        uint32_t rest[PUBLIC];
+        size_t count = 0;
+        for (size_t i = 0; i < PUBLIC; i++)
+            if (i != without)
+                rest[count++] = w->index[CLIENTS][i];
+        ok(fst_public_init(&w->pub, w->source, rest, count, &(fst_transform){0}, &err), &err);
+        play(w, &all);
+        bool its = distance(want, w->global.params, NULL, n) < TOLERANCE * sqrt(length);
+        assert_false(its && without == PUBLIC);
+        same += its;
+        close_strategy(w);
+        fst_public_release(&w->pub);
+    }
+    assert_int_equal(same, 1);
+    w->pub = whole;
+    w->rounds = ROUNDS;
+}
+
+/* A server that is stopped while it learns: what is shared is what it was, and can be saved. */
+static void test_feddf_stopped(void **state)
+{
+    struct world *w = *state;
+    const struct run r = {"", "feddf", {{"distil_steps", 1000}, {"distil_patience", 0}}};
+    fst_buf saved = {0};
+    fst_error err;
+    w->stop_at = 10;
+    assert_int_equal(try_to_play(w, &r, &err), FST_E_CANCELLED);
+    assert_int_equal(w->done, 10);
+    assert_memory_equal(w->global.params, w->first[1].params, 4 * w->first[1].size.params);
+    ok(fst_strategy_save(w->strategy, &saved, &err), &err);
+    w->stop_at = 0;
+    fst_buf_release(&saved);
+    close_strategy(w);
+}
+
+/* ---- one client, one message ---- */
+
+/* The model of client 0, which has a linear network, after its round 5. */
+static void client_after(struct world *w, const struct run *r, const fst_buf *kept, const fst_message *down,
+                         double *out)
+{
+    fst_client *c = NULL;
+    fst_client_env env;
+    fst_message up;
+    fst_buf keep = {0};
+    fst_fed_view v;
+    fst_error err = {0};
+    const fst_strategy_ops *ops = fst_strategy_find(r->strategy);
+    w->alike = ops->flags & FST_SAME_FEATURES;
+    ok(client_env(w, 0, 0, &env, &err), &err);
+    ok(fst_client_new(&c, ops, r->setting, settings_of(r), &err), &err);
+    ok(fst_client_work(c, &env, kept ? kept->data : NULL, kept ? kept->len : 0, down, &up, &keep, &err), &err);
+    ok(fst_client_model(keep.data, keep.len, fst_graph_fed_size(env.graph), &v, &err), &err);
+    for (size_t i = 0; i < v.size.params; i++)
+        out[i] = v.params[i];
+    fst_buf_release(&keep);
+    fst_client_free(c);
+}
+
+static fst_message message_of_round_5(const struct world *w, const char *kind)
+{
+    fst_message m = fst_message_of(kind);
+    fst_error err;
+    m.round = 5;
+    ok(fst_message_add(&m, "public", FST_U64, FST_SHAPE(2), &w->pub.digest, &err), &err);
+    return m;
+}
+
+/* softmax(W x + b) of client 0's first model. */
+static void first_probabilities(const struct world *w, uint32_t position, float *p)
+{
+    const float *weight = w->first[0].params, *x = (const float *)expected(w, "x", CLIENTS) + position * FEATURES;
+    double sum = 0, e[CLASSES];
+    for (int c = 0; c < CLASSES; c++) {
+        double z = weight[CLASSES * FEATURES + c];
+        for (int j = 0; j < FEATURES; j++)
+            z += (double)weight[c * FEATURES + j] * (double)x[j];
+        sum += e[c] = exp(z);
+    }
+    for (int c = 0; c < CLASSES; c++)
+        p[c] = (float)(e[c] / sum);
+}
+
+/* A client that is told what it says already learns nothing from it, if it takes the rows for the samples of the round
+ * that they were made in. */
+static void test_rows_are_of_their_round(void **state)
+{
+    enum { FEW = 5, MADE = 2 };
+    struct world *w = *state;
+    const struct run r = {"", "dsfl", {{"public_samples", FEW}, {"digest_epochs", 5}}};
+    uint32_t row[PUBLIC];
+    float p[FEW * CLASSES];
+    double alone[100], told[100], misled[100];
+    size_t n = w->first[0].size.params;
+    fst_error err;
+    fst_message m = message_of_round_5(w, "probabilities");
+    client_after(w, &r, NULL, &m, alone);
+    ok(fst_message_add(&m, "probabilities", FST_F32, FST_SHAPE(FEW, CLASSES), p, &err), &err);
+    m.base = MADE + 1;
+    assert_int_equal(fst_public_draw(&w->pub, 1, MADE, FEW, row), FEW);
+    for (size_t i = 0; i < FEW; i++)
+        first_probabilities(w, w->pub.index[row[i]], p + i * CLASSES);
+    client_after(w, &r, NULL, &m, told);
+    m.base = MADE + 2;
+    client_after(w, &r, NULL, &m, misled);
+    assert_true(distance(told, NULL, alone, n) < 1e-5);
+    assert_true(distance(misled, NULL, alone, n) > 1e-2);
+}
+
+/* Only who has kept nothing learns the public labels, whatever the round. */
+static void test_transfer_comes_first(void **state)
+{
+    struct world *w = *state;
+    const struct run with = {"", "fedmd", {{"transfer_epochs", 2}}}, without = {"", "fedmd", {{0}}};
+    double a[100], b[100];
+    size_t n = w->first[0].size.params;
+    fst_buf kept = {0};
+    fst_error err;
+    const fst_message m = message_of_round_5(w, "logits");
+    fst_message k = fst_message_of("kept");
+    ok(fst_message_add_state(&k, &w->first[0], &err), &err);
+    ok(fst_message_pack(&k, &kept, &err), &err);
+    client_after(w, &without, NULL, &m, a);
+    client_after(w, &with, NULL, &m, b);
+    assert_true(distance(a, NULL, b, n) > 1e-2);
+    client_after(w, &with, &kept, &m, b);
+    assert_true(distance(a, NULL, b, n) == 0);
+    fst_buf_release(&kept);
+}
+
+/* Prototypes of labels that nobody held pull nothing. */
+static void test_labels_that_nobody_held(void **state)
+{
+    struct world *w = *state;
+    static const float mean[CLASSES * HIDDEN];
+    uint8_t held[CLASSES] = {0};
+    const struct run r = {"", "fedproto", {{"proto_weight", 1}}};
+    double alone[100], none[100], all[100];
+    size_t n = w->first[1].size.params;
+    fst_error err;
+    fst_message m = message_of_round_5(w, "prototypes");
+    client_after(w, &r, NULL, &m, alone);
+    m.base = 3;
+    ok(fst_message_add(&m, "prototypes", FST_F32, FST_SHAPE(CLASSES, HIDDEN), mean, &err), &err);
+    ok(fst_message_add(&m, "held", FST_U8, FST_SHAPE(CLASSES), held, &err), &err);
+    client_after(w, &r, NULL, &m, none);
+    memset(held, 1, sizeof held);
+    client_after(w, &r, NULL, &m, all);
+    assert_true(distance(none, NULL, alone, n) < 1e-6);
+    assert_true(distance(all, NULL, alone, n) > 1e-2);
 }
 
 /* ---- what it costs ---- */
@@ -303,11 +512,11 @@ static void test_bytes(void **state)
 {
     struct world *w = *state;
     enum { DIGEST = 16, FLOATS = PUBLIC * CLASSES * 4, VOTES = (1 + 2 * PUBLIC + 7) / 8 };
-    play(w, &runs[2]);
+    play(w, &runs[3]);
     assert_int_equal(w->up[3], CLIENTS * (DIGEST + FLOATS));
     assert_int_equal(w->down[3], CLIENTS * (DIGEST + FLOATS));
     close_strategy(w);
-    play(w, &runs[5]);
+    play(w, &runs[6]);
     assert_int_equal(w->down[0], CLIENTS * DIGEST);
     assert_int_equal(w->up[0], CLIENTS * (DIGEST + VOTES)); /* nothing is known yet */
     for (int r = 1; r < ROUNDS; r++) {
@@ -378,8 +587,16 @@ static void test_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_numpy), cmocka_unit_test(test_runs_differ),
-                                       cmocka_unit_test(test_feddf_ends_early), cmocka_unit_test(test_bytes),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_numpy),
+                                       cmocka_unit_test(test_runs_differ),
+                                       cmocka_unit_test(test_feddf_ends_early),
+                                       cmocka_unit_test(test_feddf_goes_on),
+                                       cmocka_unit_test(test_feddf_keeps_apart),
+                                       cmocka_unit_test(test_feddf_stopped),
+                                       cmocka_unit_test(test_rows_are_of_their_round),
+                                       cmocka_unit_test(test_transfer_comes_first),
+                                       cmocka_unit_test(test_labels_that_nobody_held),
+                                       cmocka_unit_test(test_bytes),
                                        cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

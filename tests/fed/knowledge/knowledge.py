@@ -96,10 +96,12 @@ def enhanced(beta):
     return lambda p: p ** beta / (p ** beta).sum(1, keepdims=True)
 
 
-def consensus(fit, say, share):
-    """Clients fit what is shared by `fit`, train, and `say` something of the public logits; its mean is shared."""
+def consensus(fit, say, share, transfer=0):
+    """Clients fit what is shared by `fit`, train, and `say` something of the public logits; its mean is shared. Before
+    all that they learn the labels of the public samples for `transfer` epochs."""
     def run(d):
-        w, shared = list(d["first"]), None
+        labels, shared = cross_entropy(np.eye(CLASSES)[d["public_y"]]), None
+        w = [train(k, v, d["public"], transfer, labels) for k, v in enumerate(d["first"])]
         for _ in range(ROUNDS):
             said = []
             for k in range(CLIENTS):
@@ -192,6 +194,7 @@ def same(x):
 RUNS = {
     "alone": consensus(lambda q: lambda z: 0 * z, same, same),
     "fedmd": consensus(lambda q: lambda z: np.sign(z - q) / z.size, same, same),
+    "fedmd_transfer": consensus(lambda q: lambda z: np.sign(z - q) / z.size, same, same, transfer=3),
     "fd": fd(0.5),
     "dsfl_era": consensus(cross_entropy, softmax, era(0.1)),
     "dsfl_enhanced_era": consensus(cross_entropy, softmax, enhanced(3)),
@@ -236,7 +239,8 @@ def write(path, tensors):
 def main():
     x, y, owner, first = data()
     d = {"x": [x[owner == k].astype(float) for k in range(CLIENTS)], "y": [y[owner == k] for k in range(CLIENTS)],
-         "public": x[owner == CLIENTS].astype(float), "first": [w.astype(float) for w in first]}
+         "public": x[owner == CLIENTS].astype(float), "public_y": y[owner == CLIENTS],
+         "first": [w.astype(float) for w in first]}
     out = {}
     for name, run in RUNS.items():  # doubles first: they stay aligned
         for k, w in enumerate(run(d)):

@@ -133,8 +133,10 @@ def gradient(w, x, y):
 # ---- a client ----
 
 class Plan:
-    def __init__(self, rate=0.1, epochs=2, batch=8, momentum=0.0, decay=0.0, more_epochs=0):
+    def __init__(self, rate=0.1, epochs=2, batch=8, momentum=0.0, decay=0.0, more_epochs=0,
+                 nesterov=False):
         self.rate, self.epochs, self.batch, self.momentum, self.decay = rate, epochs, batch, momentum, decay
+        self.nesterov = nesterov
         self.more_epochs = more_epochs  # client k trains for so many epochs more, times k
 
     def local_epochs(self, client):
@@ -152,7 +154,7 @@ def train(data, plan, client, round_, w, extra=lambda w, x, y: 0.0, loss_gradien
             rows = order[at:at + plan.batch]
             g = loss_gradient(w, x[rows], y[rows]) + extra(w, x[rows], y[rows]) + plan.decay * w
             m = plan.momentum * m + g
-            w -= plan.rate * m
+            w -= plan.rate * (g + plan.momentum * m if plan.nesterov else m)
             steps += 1
     return w, steps
 
@@ -218,7 +220,8 @@ def reach(plan, steps, mu):
     if rho and alpha:
         raise ValueError("one of the two")
     if rho:
-        return (steps - rho * (1 - rho ** steps) / (1 - rho)) / (1 - rho)
+        plain = (steps - rho * (1 - rho ** steps) / (1 - rho)) / (1 - rho)
+        return steps + rho * plain if plan.nesterov else plain
     return (1 - (1 - alpha) ** steps) / alpha if alpha else float(steps)
 
 
@@ -358,6 +361,7 @@ RUNS = {
     "scaffold_lost": (scaffold, Plan(), 6, 5, dict(lost=1)),
     "fednova": (fednova, Plan(more_epochs=1), 6, 3, {}),
     "fednova_momentum": (fednova, Plan(rate=0.02, momentum=0.8, more_epochs=1), 6, 3, {}),
+    "fednova_nesterov": (fednova, Plan(rate=0.02, momentum=0.8, more_epochs=1, nesterov=True), 6, 3, {}),
     "fednova_mu": (fednova, Plan(more_epochs=1), 6, 3, dict(mu=1.0)),
     "fedntd": (fedntd, Plan(), 6, 3, dict(beta=2.0, tau=3.0)),
     "median": (robust, Plan(), 6, 4, dict(rule=lambda ys: np.median(ys, axis=0))),
