@@ -85,6 +85,7 @@ typedef struct fst_option {
     double min, max;            /* numbers; whole numbers stay within +-2^53 */
     bool above;                 /* min itself is not allowed */
     const char *const *choices; /* NULL-terminated */
+    const char *with, *choice;  /* it has an effect only while option `with` is `choice`; NULL: always */
     const char *help;           /* a few words, no full stop */
 } fst_option;
 enum { FST_STRATEGY_OPTIONS = 16 }; /* at most, of one strategy */

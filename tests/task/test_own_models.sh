@@ -108,6 +108,10 @@ expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strate
 said err "data.public: has no effect but fewer samples to learn from: strategies with public samples: fedmd, dsfl, cfd, feddf"
 expect 2 run "$task" --output "$folder/none" --set data.public=0
 said err "fedmd needs public samples: set data.public"
+expect 2 run "$task" --output "$folder/none" --set stages.federated_train.strategy=dsfl --set stages.federated_train.sharpen_beta=3
+said err "sharpen_beta"
+expect 0 run "$task" --dry-run --set stages.federated_train.strategy=dsfl --set stages.federated_train.sharpen=enhanced_era \
+    --set stages.federated_train.sharpen_beta=3
 expect 2 run "$task" --output "$folder/none" --set clients.models='[5 fedgen_mnist]'
 said err "names the networks of 5 clients, there are 4"
 expect 2 run "$task" --output "$folder/none" --set clients.models='[nonsense]'

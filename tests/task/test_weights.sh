@@ -39,6 +39,14 @@ expect 2 run "$task" --dry-run --set stages.federated_train.strategy=krum
 said err "strategy krum: needs the updates of 5 clients in a round; there are 3"
 expect 0 run "$task" --dry-run --set stages.federated_train.strategy=krum --set stages.federated_train.clients_per_round=0
 
+expect 2 run "$task" --dry-run --set stages.federated_train.strategy=trimmed_mean
+said err "strategy trimmed_mean: needs the updates of 10 clients in a round; there are 3"
+expect 0 run "$task" --dry-run --set stages.federated_train.strategy=trimmed_mean --set stages.federated_train.trim=0.34
+five=(--set stages.federated_train.strategy=multi_krum --set stages.federated_train.clients_per_round=5)
+expect 0 run "$task" --dry-run "${five[@]}" --set stages.federated_train.chosen=4
+expect 2 run "$task" --dry-run "${five[@]}" --set stages.federated_train.chosen=5
+said err "strategy multi_krum: needs the updates of 6 clients in a round; there are 5"
+
 # ---- traffic is told where it is the model's and nothing else
 expect 0 run "$task" --dry-run --set stages.federated_train.strategy=fedavg
 said out ", down "

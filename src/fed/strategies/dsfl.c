@@ -19,9 +19,9 @@ static const fst_option options[] = {
     [SHARPEN] = {"sharpen", FST_OPTION_CHOICE, .choices = sharpenings,
                  .help = "of the mean p: softmax(p / sharpen_temperature), p^sharpen_beta, or as it is"},
     [TEMPERATURE] = {"sharpen_temperature", FST_OPTION_NUMBER, .fallback = 0.1, .above = true, .max = 1000,
-                     .help = "of era; small is sharper"},
-    [BETA] = {"sharpen_beta", FST_OPTION_NUMBER, .fallback = 2, .above = true, .max = 1000,
-              .help = "of enhanced_era; large is sharper, 1 changes nothing"},
+                     .with = "sharpen", .choice = "era", .help = "of era; small is sharper"},
+    [BETA] = {"sharpen_beta", FST_OPTION_NUMBER, .fallback = 2, .above = true, .max = 1000, .with = "sharpen",
+              .choice = "enhanced_era", .help = "of enhanced_era; large is sharper, 1 changes nothing"},
     {0},
 };
 

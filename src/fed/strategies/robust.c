@@ -119,6 +119,22 @@ static size_t bulyan_fewest(const double *option)
     return 4 * (size_t)option[0] + 3;
 }
 
+/* The choice and the faulty ones: chosen is otherwise another number than it says. */
+static size_t multi_fewest(const double *option)
+{
+    size_t krum = krum_fewest(option), chosen = (size_t)option[1] + (size_t)option[0];
+    return option[1] > 0 && chosen > krum ? chosen : krum;
+}
+
+/* As many as leave out one at either end: with fewer it is the mean, which one liar moves anywhere. */
+static size_t trimmed_fewest(const double *option)
+{
+    size_t n = option[0] > 0 ? (size_t)(1 / option[0]) : 1;
+    while (option[0] > 0 && option[0] * (double)n < 1)
+        n++;
+    return n;
+}
+
 /* Has this round lost so many clients that the rule cannot be used? */
 static bool too_few(const fst_strategy *s, size_t (*fewest)(const double *option))
 {
@@ -192,9 +208,9 @@ RULE(geometric)
         .fewest = least, .down = fst__averaging_down, .fold = robust_fold, .aggregate = rule                   \
     }
 static const fst_server_ops median_server = SERVER(NULL, median_aggregate),
-                            trimmed_server = SERVER(NULL, trimmed_aggregate),
+                            trimmed_server = SERVER(trimmed_fewest, trimmed_aggregate),
                             krum_server = SERVER(krum_fewest, krum_aggregate),
-                            multi_server = SERVER(krum_fewest, multi_krum_aggregate),
+                            multi_server = SERVER(multi_fewest, multi_krum_aggregate),
                             bulyan_server = SERVER(bulyan_fewest, bulyan_aggregate),
                             geometric_server = SERVER(NULL, geometric_aggregate);
 

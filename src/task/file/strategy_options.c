@@ -104,6 +104,8 @@ static fst__field field_of(size_t i, const char *key, size_t offset)
         for (const fst_option *p = fst_strategy_at(s)->options; p && p->name; p++)
             if (!strcmp(p->name, o->name))
                 add_value(&f.when[0], fst_strategy_at(s)->name);
+    if (o->with)
+        f.when[1] = (fst__condition)FST__WITH(o->with, o->choice);
     return f;
 }
 
@@ -194,10 +196,16 @@ fst_status fst__strategy_reference(fst_buf *out, fst_error *err)
     return st;
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a && b ? !strcmp(a, b) : a == b;
+}
+
 static bool same(const fst_option *a, const fst_option *b)
 {
     return a->type == b->type && a->fallback == b->fallback && a->min == b->min && a->max == b->max &&
-           a->above == b->above && a->choices == b->choices && !strcmp(a->help, b->help);
+           a->above == b->above && a->choices == b->choices && same_text(a->with, b->with) &&
+           same_text(a->choice, b->choice) && !strcmp(a->help, b->help);
 }
 
 const char *fst__strategy_options_clash(void)
