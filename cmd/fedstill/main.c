@@ -8,7 +8,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "fedstill/task.h"
@@ -120,14 +122,15 @@ static char *const *program_argv;
  * environment says otherwise when the program starts. Where others want the CPUs too, a thread that spins keeps away
  * the one that it waits for: beside one busy process, inference of single samples on two threads fell to a thirtieth of
  * what one thread does. So commands with threads start the program once more with settings under which a thread spins
- * for a few microseconds and then sleeps. Whoever has settings of their own keeps them.
+ * for a few microseconds and then sleeps. Whoever has settings of their own keeps them. Where /proc/self/exe is the
+ * dynamic linker ("ld.so fedstill ...": the kernel then gave it no linker, AT_BASE is 0), there is no second start.
  */
 static void wait_asleep(const struct command *c)
 {
     bool threads = false;
     for (const struct option_spec *o = c->options; o && o->name; o++)
         threads = threads || !strcmp(o->name, "threads");
-    if (!threads || getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
+    if (!threads || getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || !getauxval(AT_BASE))
         return;
     if (setenv("OMP_WAIT_POLICY", "passive", 0) == 0 && setenv("GOMP_SPINCOUNT", "200", 0) == 0)
         execv("/proc/self/exe", program_argv); /* when it fails, nothing is lost but speed on a busy machine */
@@ -221,6 +224,15 @@ static int dispatch(int argc, char *const *argv)
     return unknown_command(argc, argv);
 }
 
+/* After a second start ps, top and pidof would know the process as "exe". */
+static void keep_name(const char *path)
+{
+    char now[16] = "";
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    if (path && !prctl(PR_GET_NAME, now) && !strcmp(now, "exe"))
+        (void)prctl(PR_SET_NAME, slash ? slash + 1 : path);
+}
+
 /* A program that is started with a standard descriptor closed would open some file of its own under that number, and
  * write its messages into it. A descriptor of the wrong direction keeps the number taken; using it fails as on a closed
  * one. */
@@ -235,6 +247,7 @@ static void take_standard_descriptors(void)
 int main(int argc, char **argv)
 {
     take_standard_descriptors();
+    keep_name(argv[0]);
     /* Characters only: numbers are read and written with a point everywhere. */
     setlocale(LC_CTYPE, "");
     /* A file that reached its limit is an error like a full disk, not the end. */

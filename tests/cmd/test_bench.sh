@@ -33,8 +33,8 @@ expect 0 bench pfl_cifar --seconds 0.01 --threads 1 --steps-only
 unsaid out kernels
 
 # Threads of kernels must not spin: the program runs with settings for that, unless the user has others.
-environment_has() { # PATTERN VARIABLE=VALUE ...: of the running program
-    local pattern=$1 found= i
+environment_has() { # PATTERN VARIABLE=VALUE ...: of the running program, which is still known by its name
+    local pattern=$1 found= i name
     shift
     env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT "$@" "$FEDSTILL" bench pfl_cifar --seconds 60 --threads 1 --steps-only \
         >/dev/null 2>&1 &
@@ -42,13 +42,34 @@ environment_has() { # PATTERN VARIABLE=VALUE ...: of the running program
         sleep 0.05
         found=$(tr '\0' '\n' 2>/dev/null <"/proc/$!/environ" | grep -x "$pattern")
     done
+    name=$(cat "/proc/$!/comm")
     kill $!
     wait $! 2>/dev/null
-    checks=$((checks + 1))
+    checks=$((checks + 2))
     [ -n "$found" ] || fail "the program's environment has no $pattern"
+    [ "$name" = "$(basename "$FEDSTILL" | cut -c1-15)" ] || fail "the process is called $name"
 }
 environment_has OMP_WAIT_POLICY=passive FEDSTILL_UNUSED=1
 environment_has OMP_WAIT_POLICY=active OMP_WAIT_POLICY=active
+
+# What starts once more is the same program with the same arguments, files and exit status, wherever it lies.
+again() { # STATUS COMMAND...: without settings for threads
+    local wanted=$1 got
+    shift
+    checks=$((checks + 1))
+    last=$*
+    env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT "$@" >"$folder/out" 2>"$folder/err" </dev/null
+    got=$?
+    [ $got -eq "$wanted" ] || { fail "exit status $got, wanted $wanted" && cat "$folder/err"; }
+}
+again 2 "$FEDSTILL" bench "no such network"
+said err '"no such network"'
+again 1 "$FEDSTILL" predict "$folder/a  b.safetensors" -
+said err "$folder/a  b.safetensors"
+again 0 bash -c 'exec <&-; exec "$0" bench pfl_cifar --seconds 0.01 --threads 1 --steps-only' "$FEDSTILL"
+# by the dynamic linker, which /proc/self/exe then is
+linker=$(readelf -l "$FEDSTILL" 2>/dev/null | sed -n 's/.*interpreter: \(.*\)]$/\1/p')
+[ -z "$linker" ] || again 0 "$linker" "$FEDSTILL" bench pfl_cifar --seconds 0.01 --threads 1 --steps-only
 
 # The script that measures beside a spinning process.
 script=$FEDSTILL_SOURCE/bench/under-load
