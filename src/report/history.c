@@ -10,6 +10,7 @@ void fst__history_release(struct fst__history *h)
 {
     for (size_t i = 0; i < h->stages; i++)
         fst_free(h->stage[i].point);
+    fst_free(h->stage);
     fst_free(h->resource);
     *h = (struct fst__history){0};
 }
@@ -25,9 +26,20 @@ const struct fst__stage_history *fst__history_find(const struct fst__history *h,
 static struct fst__stage_history *stage_of(struct fst__history *h, const char *name)
 {
     struct fst__stage_history *s = (struct fst__stage_history *)fst__history_find(h, name);
-    if (s || h->stages == FST__MAX_STAGES || !*name || strlen(name) >= sizeof s->name)
+    if (s || h->stages == FST__SHOWN_STAGES || !*name || strlen(name) >= sizeof s->name)
         return s;
+    if (h->stages == h->stage_room) {
+        size_t room = h->stage_room ? 2 * h->stage_room : 8;
+        struct fst__stage_history *more = fst_realloc(h->stage, h->stage_room * sizeof *more, room * sizeof *more);
+        if (!more) {
+            h->status = fst_fail_memory(h->err, room * sizeof *more);
+            return NULL;
+        }
+        h->stage = more;
+        h->stage_room = room;
+    }
     s = &h->stage[h->stages++];
+    *s = (struct fst__stage_history){0};
     snprintf(s->name, sizeof s->name, "%s", name);
     return s;
 }
@@ -58,7 +70,7 @@ static void take_resources(struct fst__history *h, const struct fst__stage_histo
 {
     struct fst__resource_point r = {fst_event_number(e, "seconds"), fst_event_number(e, "cpu_seconds"),
                                     fst_event_number(e, "rss_bytes"), !h->resources || h->begun,
-                                    s ? (size_t)(s - h->stage) : FST__MAX_STAGES};
+                                    s ? (size_t)(s - h->stage) : FST__SHOWN_STAGES};
     if (!(r.seconds >= 0 && r.seconds < 1e9) || h->resources == FST__MAX_POINTS)
         return;
     if (r.first)

@@ -7,7 +7,8 @@
 #include "page.h"
 
 enum piece { PIECE_SUMMARY, PIECE_EDGE, PIECE_CLOUD, PIECE_DIRECT, PIECE_EVENTS, PIECES };
-enum { FST__MAX_STAGES = 32, FST__MAX_POINTS = 100000, FST__MAX_CLASSES = 1024, FST__MAX_CLIENTS = 64 };
+/* SHOWN_STAGES: a task has 64 at most, each of which may imply another. */
+enum { FST__SHOWN_STAGES = 128, FST__MAX_POINTS = 100000, FST__MAX_CLASSES = 1024, FST__MAX_CLIENTS = 64 };
 
 /* A file of the run. */
 struct fst__piece {
@@ -15,7 +16,7 @@ struct fst__piece {
     fst_buf text;
     bool there;
     char why[sizeof((fst_error *)0)->message]; /* why it is not used; "" for one that is, or that is not there */
-    json_t *json;  /* not of the events */
+    json_t *json;                              /* not of the events */
 };
 
 /* An epoch or a round as its event says; NaN for what it does not say. */
@@ -37,7 +38,7 @@ struct fst__resource_point {
     double seconds;  /* worked, over all processes of the run */
     double cpu, rss; /* of its process: CPU seconds, bytes of resident memory */
     bool first;      /* of its process */
-    size_t stage;    /* in the history; FST__MAX_STAGES: of none */
+    size_t stage;    /* in the history; FST__SHOWN_STAGES: of none */
 };
 
 struct fst__stage_history {
@@ -52,8 +53,8 @@ struct fst__stage_history {
 };
 
 struct fst__history {
-    struct fst__stage_history stage[FST__MAX_STAGES];
-    size_t stages, skipped, lost_clients;
+    struct fst__stage_history *stage;
+    size_t stages, stage_room, skipped, lost_clients;
     char first[32], last[32]; /* times */
     /* of the last run in the file */
     int64_t run;

@@ -179,7 +179,7 @@ static void digests(const struct fst__html *h, fst__page *p)
         }
         size_t n = strlen(name);
         snprintf(name + n, sizeof name - n, ": %s", model ? "model" : "artifact");
-        if (!before && shown++ < FST__MAX_STAGES)
+        if (!before && shown++ < FST__SHOWN_STAGES)
             fst__fact_digest(p, name, digest);
     }
 }

@@ -239,7 +239,7 @@ void fst__html_models(const struct fst__html *h, fst__page *p)
     json_object_foreach(stages, step, j)
     {
         char title[2 * FST__MODEL_TITLE];
-        if (!json_object_get(j, "model") || shown_before(h, step) || shown++ >= FST__MAX_STAGES)
+        if (!json_object_get(j, "model") || shown_before(h, step) || shown++ >= FST__SHOWN_STAGES)
             continue;
         const struct fst__scores s = step_scores(h, step);
         model_row(p, row_title(h, step, title), &s, fst__json_number(j, "loss"), fst__json_number(j, "parameters"));

@@ -132,7 +132,7 @@ void fst__html_stages(const struct fst__html *h, fst__page *p)
     if (!json_object_size(stages))
         return;
     fst__table_begin(p, "stages", "Work of each stage; sent: from and to the edges", columns);
-    json_object_foreach(stages, step, j) if (shown++ < FST__MAX_STAGES) stage_row(h, p, step, j);
+    json_object_foreach(stages, step, j) if (shown++ < FST__SHOWN_STAGES) stage_row(h, p, step, j);
     fst__table_end(p);
     json_object_foreach(stages, step, j)
     {

@@ -506,6 +506,40 @@ static void test_the_check_itself(void **state)
     assert_true(xml_check(good, sizeof good - 1, &at, why, sizeof why));
 }
 
+/* A task may have 64 stages, and each may imply another. */
+static void test_as_many_stages_as_a_task_may_have(void **state)
+{
+    (void)state;
+    enum { STAGES = 128 };
+    fst_buf text = {0}, lines = {0};
+    assert_int_equal(fst_buf_printf(&text, NULL, "{\"stages\": {"), FST_OK);
+    for (int i = 0; i < STAGES; i++) {
+        assert_int_equal(fst_buf_printf(&text, NULL,
+                                        "%s\"s%d\": {\"kind\": \"cloud_pretrain\", \"samples\": %d, \"model\": "
+                                        "{\"digest\": \"%064d\"}, \"accuracy\": 0.5}",
+                                        i ? ", " : "", i, i, i),
+                         FST_OK);
+        assert_int_equal(fst_buf_printf(&lines, NULL,
+                                        "{\"time\": \"t\", \"run\": 1, \"stage\": \"s%d\", \"event\": \"epoch\", "
+                                        "\"epoch\": 1, \"loss\": 1.5}\n",
+                                        i),
+                         FST_OK);
+    }
+    assert_int_equal(fst_buf_printf(&text, NULL, "}}"), FST_OK);
+    char *page = page_of(&bare, (const char *const[PIECES]){text.data, NULL, NULL, NULL, lines.data});
+    for (int i = 0; i < STAGES; i++) {
+        char name[32];
+        int places = 0;
+        snprintf(name, sizeof name, ">s%d (on labels)", i);
+        for (const char *at = page; (at = strstr(at, name)); at++)
+            places++;
+        assert_int_equal(places, 3); /* the models, the stages and the curves */
+    }
+    free(page);
+    fst_buf_release(&text);
+    fst_buf_release(&lines);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -523,6 +557,7 @@ int main(void)
         cmocka_unit_test(test_the_later_line_counts),
         cmocka_unit_test(test_confused_pairs),
         cmocka_unit_test(test_many_classes_become_a_picture),
+        cmocka_unit_test(test_as_many_stages_as_a_task_may_have),
         cmocka_unit_test(test_every_failing_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
