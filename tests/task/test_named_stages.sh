@@ -133,6 +133,12 @@ wrong three 'no stage can be the first of these: three reads two reads one reads
   two: {kind: cloud_pretrain, init: one, ${teacher#\{}
   three: {kind: cloud_pretrain, init: two, ${teacher#\{}"
 wrong kept 'output/kept is not a stage' "  kept: {kind: cloud_pretrain, ${teacher#\{}"
+wrong random 'settings that refer to stages mean something else by random' "  random: {kind: cloud_pretrain, ${teacher#\{}"
+long=a234567890123456789012345678901234 # 34 characters, and 6 of _alone
+wrong ${long}5 "its baseline would be ${long}5_alone, of 41 characters: choose a name of 34 at most" \
+    "  $big
+  labels: {kind: cloud_kd}
+  ${long}5: {kind: edge_kd, $student}"
 wrong small_alone 'another stage (a baseline) has the name small_alone already' \
     "  $big
   labels: {kind: cloud_kd}
@@ -149,6 +155,11 @@ wrong small.soft_labels 'kd_loss mse_logits takes logits, but the soft labels of
   small: {kind: edge_kd, kd_loss: mse_logits, model: logistic_regression}"
 head=$(grep -v '^clients' <<<"$head")
 write "  $big
+  labels: {kind: cloud_kd}
+  $long: {kind: edge_kd, $student}"
+expect 0 run "$task" --dry-run
+said out "${long}_alone"
+write "  $big
   other: {kind: cloud_pretrain, init: bigg, ${teacher#\{}"
 expect 2 run "$task"
 said err 'stages.other.init: "bigg" is no stage of the task (did you mean "big"?), and there is no such model file'
@@ -156,6 +167,24 @@ write "  $big
   other: {kind: cloud_pretrain, init: big, model: logistic_regression}"
 expect 2 run "$task" --dry-run
 said err "stages.other.init: big is a mnist_student, but the stage trains logistic_regression"
+
+# ---- as many stages as there may be, each of which reads the one before by three settings
+generations() { # N
+    echo "  s0: {kind: cloud_pretrain, model: logistic_regression, epochs: 1}"
+    for i in $(seq "$1"); do
+        echo "  k$i: {kind: cloud_kd, teacher: s$((i - 1))}"
+        echo "  s$i: {kind: edge_kd, model: logistic_regression, epochs: 1, soft_labels: k$i, init: s$((i - 1)),
+    teacher: s$((i - 1)), fitnet: {student: fc, teacher: fc}}"
+    done
+}
+write "$(generations 31)
+  devices: {kind: device_load}"
+expect 2 run "$task" --stage s31
+said err "s31 needs s30, which is missing or out of date: run stage s30 first"
+expect 0 run "$task" --stage s0
+write "$(generations 32)"
+expect 2 run "$task"
+said err "stages: "
 
 # ---- two cascades over the same devices
 write "  $big

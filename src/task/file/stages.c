@@ -131,6 +131,30 @@ static bool is_taken(const char *name)
     return false;
 }
 
+/* Has some setting a meaning of its own for it? */
+static bool is_word(const char *name)
+{
+    for (size_t i = 0; fst__stage_kinds[i]; i++)
+        for (size_t k = 0; k < fst__stage_kinds[i]->ref_count; k++) {
+            const struct stage_ref *ref = &fst__stage_kinds[i]->refs[k];
+            if (ref->word && !strcmp(ref->word, name))
+                return true;
+        }
+    return false;
+}
+
+static bool name_complains(const struct stage *own, const char *implied, fst__complaint *c)
+{
+    if (is_taken(own->name))
+        return fst__complain(c, own, NULL, "output/%s is not a stage's: choose another name", own->name);
+    if (is_word(own->name))
+        return fst__complain(c, own, NULL,
+                             "settings that refer to stages mean something else by %s: choose another name", own->name);
+    return implied && strlen(implied) > FST__MAX_WORD &&
+           fst__complain(c, own, NULL, "its baseline would be %s, of %zu characters: choose a name of %d at most",
+                         implied, strlen(implied), FST__MAX_WORD - (int)(strlen(implied) - strlen(own->name)));
+}
+
 /* In the order of the file, an implied stage before the one that implies it. */
 static bool make(struct stage_list *l, const struct task_file *f, fst__complaint *c)
 {
@@ -144,8 +168,8 @@ static bool make(struct stage_list *l, const struct task_file *f, fst__complaint
         const struct stage own = {
             .name = f->stages[i].name, .kind = fst__stage_kinds[f->stages[i].choice], .settings = f->stages[i].object};
         const struct stage_kind *more = own.kind->implies ? own.kind->implies(&own, name, NAME_ROOM) : NULL;
-        if (is_taken(own.name))
-            return !fst__complain(c, &own, NULL, "output/%s is not a stage's: choose another name", own.name);
+        if (name_complains(&own, more ? name : NULL, c))
+            return false;
         if (more) {
             l->stage[l->count] = (struct stage){.name = name, .kind = more, .settings = own.settings};
             l->stage[l->count].of = &l->stage[l->count + 1];

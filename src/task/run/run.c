@@ -212,13 +212,13 @@ static bool needs_done(const struct session *s, const struct step *step)
     return true;
 }
 
-/* Is it or something that it needs, at any remove, going to run? */
+/* Is it or something that it needs, at any remove, going to run? Those that it needs come before it, and were asked. */
 static bool is_planned(const struct session *s, const struct step *step)
 {
     bool planned = step->chosen;
     for (size_t i = 0; !planned && i < step->stage->read_count; i++) {
         const struct step *other = needed(s, step, i);
-        planned = other && !other->done && is_planned(s, other);
+        planned = other && !other->done && other->planned;
     }
     return planned;
 }
@@ -228,7 +228,7 @@ static fst_status check_needs(const struct session *s, const struct step *step, 
 {
     for (size_t i = 0; i < step->stage->read_count; i++) {
         const struct step *other = needed(s, step, i);
-        if (other && !other->done && !(before && is_planned(s, other)))
+        if (other && !other->done && !(before && other->planned))
             return fst_fail(err, FST_E_CONFIG, "%s needs %s, which is missing or out of date: run stage %s first",
                             step->stage->name, other->stage->name, stage_of(other)->name);
     }
@@ -241,6 +241,8 @@ fst_status fst__check_needs(struct session *s, fst_error *err)
     for (size_t i = 0; !st && i < s->steps; i++)
         if (!s->step[i].chosen && needs_done(s, &s->step[i]))
             st = one_step(s, &s->step[i], false, err);
+    for (size_t i = 0; i < s->steps; i++)
+        s->step[i].planned = is_planned(s, &s->step[i]);
     for (size_t i = 0; !st && i < s->steps; i++)
         if (s->step[i].chosen)
             st = check_needs(s, &s->step[i], true, err);
