@@ -190,6 +190,14 @@ distil "$peers" $e.kd_weight=1 $e.ce_weight=1 $e.epochs=3
 said err "edge_kd: going on at epoch 3"
 same "two epochs and one more" "$(model)" "$whole"
 
+# the peers that learn from labels do so with the stage's weights and smoothing, whatever the student does
+distil "$peers" $e.ce_weight=0 $e.online.learn=alone
+whole=$(model)
+for setting in label_smoothing=0.3 "class_weights=[9,1,1,1,1,1,1,1,1,1]"; do
+    distil "$peers" $e.ce_weight=0 $e.online.learn=alone "$e.$setting"
+    true_that "$setting reaches the peers" test "$(model)" != "$whole"
+done
+
 # ---- iterated soft targets: part A by labels, then rounds until the validation accuracy stops rising
 rounds="$e.model=mnist_student $e.batch_size=4 $e.epochs=2 $e.iterated.rounds=6 $e.iterated.part_a=0.3 $e.iterated.part_b=0.4"
 # epochs: validation accuracies of the last run, in order
@@ -204,6 +212,13 @@ same "part A learns from labels" "$(values kd_weight "$count" | cut -d' ' -f1-4)
 # over where the rounds' last epochs first fail to be better than all before
 same "the last round" "$(epochs | awk 'NR % 2 == 0 { if (NR > 2 && $1 <= best) { print NR; exit } best = $1 }
     END { if (NR == 14) print 14 }' | head -n 1)" "$count"
+# part A learns with the stage's weights, even if the rounds have none for labels
+# shellcheck disable=SC2086
+distil $rounds $e.ce_weight=0 $e.epochs=1 $e.iterated.rounds=1
+other=$(tail -c 400000 "$task/output/edge_kd/model.safetensors" | sha256sum) # of 105866 parameters
+# shellcheck disable=SC2086
+distil $rounds $e.ce_weight=0 $e.epochs=1 $e.iterated.rounds=1 "$e.class_weights=[9,1,1,1,1,1,1,1,1,1]"
+true_that "part A has weights" test "$(tail -c 400000 "$task/output/edge_kd/model.safetensors" | sha256sum)" != "$other"
 # stopped in the middle of a round, and continued
 rm -rf "$task/output"
 # shellcheck disable=SC2086
@@ -212,6 +227,14 @@ stop_at_epoch 5 $rounds
 distil $rounds
 said err "edge_kd: going on at epoch"
 same "stopped and continued" "$(sha256sum <"$task/output/edge_kd/model.safetensors")" "$whole"
+
+# ---- what is not wrong but hardly meant
+distil $e.temperature_schedule.from=8 $e.epochs=1
+said err "edge_kd.temperature_schedule: there is one epoch, which has the last value already"
+distil $e.curriculum.t_end=5 $e.epochs=2
+said err "edge_kd.curriculum.over: its whole strength comes after 10 epochs, and there are 2"
+distil $e.curriculum.t_end=5 $e.curriculum.over=1 $e.epochs=2
+unsaid err "whole strength"
 
 # ---- refused before any work
 refused() {
@@ -225,6 +248,14 @@ refused() {
 refused $e.temperature_schedule "only with kd_loss" $e.temperature_schedule.from=8 $e.kd_loss=mse_logits
 refused $e.temperature_schedule.from "must be above 0" $e.temperature_schedule.from=0
 refused $e.temperature_schedule.from "nothing would change" $e.temperature_schedule.from=4 $e.temperature=4
+refused $e.temperature_schedule.from "nothing would change" $e.temperature_schedule.from=4 # as cloud_kd's is
+refused $e.temperature_schedule.from "nothing would change" "$peers" $e.temperature_schedule.from=1
+refused $e.temperature_schedule.over "the first of 1 epoch has the last value already" $e.temperature_schedule.from=8 \
+    $e.temperature_schedule.over=1
+refused $e.class_weights "has no effect: ce_weight is 0" $e.class_weights=balanced $e.ce_weight=0
+refused $e.label_smoothing "has no effect: ce_weight is 0" $e.label_smoothing=0.1 $e.ce_weight=0
+refused $e.label_smoothing "has no effect: ce_weight is 0" $e.label_smoothing=0.1 $e.ce_weight=0 "$peers"
+refused $k.at_clients "clients come from a topology or a stage federated_train" $k.at_clients=true
 refused $e.kd_weight_schedule "has no effect without kd_weight" $e.kd_weight=0 $e.kd_weight_schedule.from=1
 refused $e.kd_weight_schedule.from "nothing would change" $e.kd_weight_schedule.from=0.7
 refused $e.kd_weight_schedule.milestones "only with name step" $e.kd_weight_schedule.from=0 \

@@ -25,6 +25,10 @@ static bool check_ramp(const void *object, fst__complaint *c)
     if (r->name == FST_RAMP_STEP && !r->milestone_count) {
         c->key = "name";
         snprintf(c->text, sizeof c->text, "step needs milestones, for instance milestones: [5, 10]");
+    } else if (r->over == 1) {
+        c->key = "over";
+        snprintf(c->text, sizeof c->text,
+                 "the first of 1 epoch has the last value already: set 2 or more, or 0 for all");
     } else if (r->name == FST_RAMP_ACCURACY && !(r->low < r->high)) {
         c->key = "high";
         snprintf(c->text, sizeof c->text, "must be above low (%g)", r->low);

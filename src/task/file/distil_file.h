@@ -31,10 +31,11 @@ struct attention_section {
 };
 /* Networks that are trained along with the student, and are its teachers. */
 enum { FST__MAX_PEERS = 7 };
+enum { FST__PEERS_ALONE = 1 };
 struct online_section {
     char **peers; /* networks */
     size_t peer_count;
-    int learn; /* 0 mutual, 1 alone */
+    int learn; /* 0 mutual, FST__PEERS_ALONE */
 };
 /* Iterated soft targets (fst_parts). */
 struct iterated_section {

@@ -99,6 +99,10 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
     char text[64];
     if (k->at_clients && f->has_topology && f->topology.cloud_share >= 1 && !f->data.edge_path_count)
         return fst__complain(c, own, "at_clients", "the edges have no samples: topology.cloud_share is 1");
+    if (k->at_clients && !f->has_topology && !fst__has_kind(f, "federated_train"))
+        return fst__complain(
+            c, own, "at_clients",
+            "has no effect: clients come from a topology or a stage federated_train, and there is none");
     if (k->has_teacher_weights && k->teacher_count < 2)
         return fst__complain(c, own, "teacher_weights",
                              "has no effect with one teacher: name several, or leave it out");

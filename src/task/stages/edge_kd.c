@@ -88,8 +88,6 @@ static bool check_settings(const void *object, fst__complaint *c)
     const char *why = NULL;
     if (e->has_temperature_schedule && !(e->temperature_schedule.from > 0))
         c->key = "temperature_schedule.from", why = "must be above 0";
-    else if (e->has_temperature_schedule && e->temperature_schedule.from == e->temperature)
-        c->key = "temperature_schedule.from", why = "is what temperature is: nothing would change";
     else if (e->has_ce_weight_schedule && e->ce_weight_schedule.from == e->ce_weight)
         c->key = "ce_weight_schedule.from", why = "is what ce_weight is: nothing would change";
     else if (e->has_kd_weight_schedule && e->kd_weight_schedule.from == e->kd_weight)
@@ -163,6 +161,29 @@ static const char *follows_accuracy(const struct edge_kd_section *e)
     return e->has_kd_weight_schedule && e->kd_weight_schedule.name == FST_RAMP_ACCURACY ? "kd_weight_schedule" : NULL;
 }
 
+/* Does anything learn from hard labels? Part A does, and peers that learn alone. */
+static bool uses_hard_labels(const struct edge_kd_section *e)
+{
+    return e->ce_weight > 0 || e->has_ce_weight_schedule || e->baseline || e->has_iterated ||
+           (e->has_online && e->online.learn == FST__PEERS_ALONE);
+}
+
+/* Settings of hard labels, and of a temperature, that would change nothing. */
+static bool effect_complains(const struct stage *own, const struct stage *labels, fst__complaint *c)
+{
+    const struct edge_kd_section *e = own->settings;
+    const struct cloud_kd_section *k = labels ? labels->settings : NULL;
+    double temperature = e->temperature > 0 ? e->temperature : k ? k->temperature : 1;
+    bool weighs = fst__weighs_classes(&e->training.weights);
+    if (!uses_hard_labels(e) && (weighs || e->training.label_smoothing > 0))
+        return fst__complain(c, own, weighs ? "class_weights" : "label_smoothing",
+                             "has no effect: ce_weight is 0, and there is no baseline that learns hard labels");
+    if (e->has_temperature_schedule && e->temperature_schedule.from == temperature)
+        return fst__complain(c, own, "temperature_schedule.from",
+                             "is %g, as the temperature at its end is: nothing would change", temperature);
+    return false;
+}
+
 static bool complains(const struct task_file *f, const struct stage_list *all, const struct stage *own,
                       fst__complaint *c)
 {
@@ -179,9 +200,8 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
                              "has no effect without fitnet or attention; soft labels say whose they are");
     if (e->kd_weight == 0 && e->ce_weight == 0 && !e->has_ce_weight_schedule)
         return fst__complain(c, own, "kd_weight", "ce_weight and kd_weight are both 0: nothing to learn from");
-    if (e->ce_weight == 0 && !e->has_ce_weight_schedule && !e->baseline && fst__weighs_classes(&e->training.weights))
-        return fst__complain(c, own, "class_weights",
-                             "has no effect: ce_weight is 0, and there is no baseline that learns hard labels");
+    if (effect_complains(own, labels, c))
+        return true;
     if (ramp && !f->data.own_validation && f->data.validation == 0)
         return fst__complain(c, own, ramp, "follows the validation accuracy: set data.validation");
     if (labels && f->has_topology && fst__at_clients(labels))
@@ -193,7 +213,7 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
 
 /* ---- the student ----------------------------------------------------------------------------------- */
 
-/* A value that never gets to where its setting says. */
+/* A value that never gets to where its setting says, or is there from the beginning. */
 static void check_ramp(const struct step *own, const char *key, bool there, const struct ramp_section *r)
 {
     int64_t last = r->over, epochs = fst__training_total(own->stage);
@@ -203,6 +223,18 @@ static void check_ramp(const struct step *own, const char *key, bool there, cons
         fst_log(FST_LOG_WARN, "stages.%s.%s: takes %lld epochs, and there are %lld: %.*s never gets to its last value",
                 own->stage->name, key, (long long)last, (long long)epochs, (int)(strlen(key) - strlen("_schedule")),
                 key);
+    if (there && epochs == 1 && !r->over && (r->name == FST_RAMP_LINEAR || r->name == FST_RAMP_COSINE))
+        fst_log(FST_LOG_WARN, "stages.%s.%s: there is one epoch, which has the last value already", own->stage->name,
+                key);
+}
+
+static void check_curriculum(const struct step *own, const struct edge_kd_section *e)
+{
+    int64_t epochs = e->training.epochs * (e->has_iterated ? 1 + e->iterated.rounds : 1);
+    if (e->has_curriculum && e->curriculum.over >= epochs)
+        fst_log(FST_LOG_WARN,
+                "stages.%s.curriculum.over: its whole strength comes after %lld epochs, and there are %lld",
+                own->stage->name, (long long)e->curriculum.over, (long long)epochs);
 }
 
 /* Is there something in each part, and with drop_last a full batch? */
@@ -251,6 +283,7 @@ static fst_status check(const struct session *s, const struct step *own, fst_err
         fst_log(FST_LOG_WARN,
                 "stages.%s.dkd.warmup_epochs: is %lld, and there are %lld epochs: kd_weight never gets to %g",
                 own->stage->name, (long long)e->dkd.warmup_epochs, (long long)e->training.epochs, e->kd_weight);
+    check_curriculum(own, e);
     check_ramp(own, "temperature_schedule", e->has_temperature_schedule, &e->temperature_schedule);
     check_ramp(own, "ce_weight_schedule", e->has_ce_weight_schedule, &e->ce_weight_schedule);
     check_ramp(own, "kd_weight_schedule", e->has_kd_weight_schedule, &e->kd_weight_schedule);

@@ -32,7 +32,7 @@ fst_status fst__peers_open(struct peers *p, const struct session *s, const struc
 {
     size_t n = (size_t)t->batch_size * (size_t)s->data.train->classes;
     fst_status st = FST_OK;
-    *p = (struct peers){.mutual = o->learn == 0};
+    *p = (struct peers){.mutual = o->learn != FST__PEERS_ALONE};
     for (size_t i = 0; !st && i < o->peer_count; i++)
         st = open_peer(p, i, s, own, o->peers[i], t, err);
     p->target = fst_calloc(n, sizeof *p->target);
