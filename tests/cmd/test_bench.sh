@@ -34,20 +34,23 @@ unsaid out kernels
 
 # Threads of kernels must not spin: the program runs with settings for that, unless the user has others.
 environment_has() { # PATTERN VARIABLE=VALUE ...: of the running program, which is still known by its name
-    local pattern=$1 found= i name
+    local pattern=$1 i found= name= wanted
     shift
+    wanted=$(basename "$FEDSTILL" | cut -c1-15)
     env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT "$@" "$FEDSTILL" bench pfl_cifar --seconds 60 --threads 1 --steps-only \
         >/dev/null 2>&1 &
-    for ((i = 0; i < 200 && ${#found} == 0; i++)); do
+    # It has the environment before it has set its name.
+    for ((i = 0; i < 400; i++)); do
         sleep 0.05
         found=$(tr '\0' '\n' 2>/dev/null <"/proc/$!/environ" | grep -x "$pattern")
+        name=$(cat "/proc/$!/comm")
+        [ -z "$found" ] || [ "$name" != "$wanted" ] || break
     done
-    name=$(cat "/proc/$!/comm")
     kill $!
     wait $! 2>/dev/null
     checks=$((checks + 2))
     [ -n "$found" ] || fail "the program's environment has no $pattern"
-    [ "$name" = "$(basename "$FEDSTILL" | cut -c1-15)" ] || fail "the process is called $name"
+    [ "$name" = "$wanted" ] || fail "the process is called $name"
 }
 environment_has OMP_WAIT_POLICY=passive FEDSTILL_UNUSED=1
 environment_has OMP_WAIT_POLICY=active OMP_WAIT_POLICY=active
