@@ -1,12 +1,13 @@
 /*
- * LD_PRELOAD: counts the file operations below one folder, and makes the n-th of them go wrong. For
- * tests/task/test_faults.sh.
+ * LD_PRELOAD: counts the file operations below one folder, and makes the n-th of them go wrong, or sends the process a
+ * signal once it has written some text there.
  *
  *   FAULT_PREFIX  the folder; its absolute path
  *   FAULT_MODE    fail: the n-th operation returns an error. stuck: that one and all after it. short: the n-th write
  * takes half of its bytes. kill: SIGKILL before the n-th operation. count: none FAULT_N       which one, from 1
  *   FAULT_ERRNO   the error (default ENOSPC)
  *   FAULT_LOG     a file that gets a line an operation, "N OPERATION PATH"
+ *   FAULT_TEXT    with FAULT_MODE term: SIGTERM, two milliseconds after the first write that has this text in it
  *
  * It sees opening for writing and reading, write, fsync, close, rename, unlink, mkdir, ftruncate and link. It knows
  * paths by the names that files were opened with.
@@ -24,12 +25,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MAX_FD = 1024 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const char *prefix, *mode;
+static const char *prefix, *mode, *text;
 static long wanted, seen;
 static int error_number = ENOSPC, log_fd = -1;
 static char *names[MAX_FD]; /* of descriptors that stand for files below the folder */
@@ -48,6 +50,7 @@ static void __attribute__((constructor)) set_up(void)
     const char *n = getenv("FAULT_N"), *number = getenv("FAULT_ERRNO"), *path = getenv("FAULT_LOG");
     prefix = getenv("FAULT_PREFIX");
     mode = getenv("FAULT_MODE");
+    text = getenv("FAULT_TEXT");
     wanted = n ? atol(n) : 0;
     if (number)
         error_number = atoi(number);
@@ -134,10 +137,32 @@ int open64(const char *path, int flags, ...)
     OPEN(next(path, flags, bits), path);
 }
 
+static void *terminate(void *unused)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+    kill(getpid(), SIGTERM);
+    return unused;
+}
+
+/* Once: into what comes after the text, not into writing it. */
+static void look_for_text(const void *data, size_t len)
+{
+    pthread_t thread;
+    pthread_mutex_lock(&lock);
+    bool found = text && mode && !strcmp(mode, "term") && memmem(data, len, text, strlen(text));
+    if (found)
+        text = NULL;
+    pthread_mutex_unlock(&lock);
+    if (found && !pthread_create(&thread, NULL, terminate, NULL))
+        pthread_detach(thread);
+}
+
 ssize_t write(int fd, const void *data, size_t len)
 {
     NEXT(write);
     const char *name = name_of(fd);
+    if (name)
+        look_for_text(data, len);
     if (!name || !struck("write", name))
         return next(fd, data, len);
     if (!strcmp(mode, "short"))

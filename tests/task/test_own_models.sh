@@ -1,6 +1,7 @@
 #!/bin/bash
 # A different network at every client: knowledge strategies leave each its own model, whatever the number of workers and
-# however often the run was stopped; strategies of one model refuse. Needs $FEDSTILL and $FEDSTILL_HELPER.
+# however often the run was stopped; strategies of one model refuse. Needs $FEDSTILL, $FEDSTILL_HELPER and
+# $FEDSTILL_SHIM (tests/faults/shim.c).
 # shellcheck source=tests/task/common.sh
 . "$(dirname "$0")/common.sh"
 helper=$FEDSTILL_HELPER
@@ -37,20 +38,13 @@ for strategy in fedmd fd dsfl cfd; do
 done
 
 # ---- stopped by a signal inside a round: the rounds before it are kept, and the models are the same
-stop_at() { # TEXT OUTPUT OPTION...: SIGTERM to a run as soon as TEXT stands in its events
-    local text=$1 output=$2 child
+stop_at() { # TEXT OUTPUT OPTION...: SIGTERM to a run when TEXT stands in its events
+    local text=$1 output=$2
     shift 2
-    "$FEDSTILL" run "$task" --threads 1 --workers 1 --no-reuse --output "$output" --set checkpoint.seconds=1000 "$@" \
-        >/dev/null 2>"$folder/err" &
-    child=$!
     last="run stopped at $text"
-    for _ in $(seq 3000); do
-        grep -q "$text" "$output/events.jsonl" 2>/dev/null && break
-        sleep 0.01
-    done
-    sleep 0.02
-    kill -TERM $child
-    { wait $child; } 2>/dev/null
+    FAULT_PREFIX=$output FAULT_MODE=term FAULT_TEXT=$text ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=$FEDSTILL_SHIM \
+        "$FEDSTILL" run "$task" --threads 1 --workers 1 --no-reuse --output "$output" --set checkpoint.seconds=1000 "$@" \
+        >/dev/null 2>"$folder/err" </dev/null
     same "$last: exit status" $? 1
     said err "run the same command again to go on"
     unsaid err "saving progress"
