@@ -186,11 +186,17 @@ typedef struct fst_simulate_spec {
     const char *noun;            /* what messages call a client; NULL: "client" */
     fst_strategy *strategy;      /* the caller's */
     const fst_work *aggregating; /* given to the strategy; may be NULL */
-    void *ctx;                   /* given to all three */
+    void *ctx;                   /* given to all of these */
     fst_work_fn work;
     void (*settle)(void *ctx, const fst_round_report *report); /* may be NULL; before round_done */
     fst_round_done_fn round_done;                              /* may be NULL */
+    /* An update, before the server takes or refuses it; may be NULL. Calls come one at a time. */
+    void (*arrived)(void *ctx, const fst_message *up);
 } fst_simulate_spec;
+
+/* What a server of these rounds is made with: everybody with samples must be there before a round opens. FST_E_CONFIG:
+ * too few have samples. */
+FST_MUST FST_API fst_status fst_simulate_rounds(const fst_simulate_spec *spec, fst_round_spec *out, fst_error *err);
 
 /*
  * Runs rounds first_round ... rounds-1. What is shared and the reports' bits (except seconds) are the same for any

@@ -19,6 +19,8 @@ typedef atomic_int fst_atomic_int;
 FST_BEGIN_DECLS
 
 typedef struct fst_task fst_task;
+struct fst_message;       /* fedstill/strategy.h */
+struct fst_simulate_spec; /* fedstill/fed.h */
 
 /* path: a folder with task.yaml (or with input/STAGE.json, docs/formats.md), or a file. sets: "key.path=value"
  * overrides. FST_E_CONFIG for what is wrong in it, with file, line, key and accepted values. */
@@ -77,10 +79,45 @@ typedef struct fst_task_options {
     fst_observer observer;
     /* Becomes non-zero, from any thread or signal handler: write a checkpoint and return FST_E_CANCELLED. */
     const fst_atomic_int *stop;
+    /* Plays the rounds of a federated stage with clients elsewhere, to the bits of fst_simulate, which does it here when
+     * this is NULL. Called on the thread that runs the task. */
+    fst_status (*rounds)(void *ctx, const char *stage, const struct fst_simulate_spec *spec, fst_error *err);
+    void *rounds_ctx;
 } fst_task_options;
 
 /* The output folder is locked; a second process is refused. */
 FST_MUST FST_API fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err);
+/* ---- one client of a task's federated stages, as a process of its own ---- */
+
+typedef struct fst_task_site fst_task_site;
+
+/* What a site has, for the server to compare and to show. */
+typedef struct fst_task_identity {
+    char task[FST_DIGEST_HEX]; /* of what results depend on */
+    char data[FST_DIGEST_HEX]; /* of the client's share: which samples, in which order */
+    uint32_t client;           /* from 0 */
+    uint64_t learn, validate;  /* its samples */
+    char missing[200];         /* classes that it has no samples of; "" when it has all */
+} fst_task_identity;
+
+/*
+ * Opens the data and takes the share of `client` (from 0) in the task's federated stages. t and o must outlive it. FST_E_CONFIG
+ * when there is no such client, or the task has no federated stage. Nothing is written but made signals, in the output.
+ */
+FST_MUST FST_API fst_status fst_task_site_open(fst_task_site **out, fst_task *t, const fst_task_options *o,
+                                               uint32_t client, fst_error *err);
+FST_API void fst_task_site_close(fst_task_site *s);
+FST_API const fst_task_identity *fst_task_site_identity(const fst_task_site *s);
+/* The lines of fst_task_settings that must be the same at server and sites: all but where files lie. */
+FST_MUST FST_API fst_status fst_task_site_settings(const fst_task *t, fst_buf *out, fst_error *err);
+/*
+ * Plays one round of `stage`: as fst_client_work, whose `kept`, `keep` and life of views it has. Not to be called by two
+ * threads at a time.
+ */
+FST_MUST FST_API fst_status fst_task_site_work(fst_task_site *s, const char *stage, const void *kept, size_t len,
+                                               const struct fst_message *down, struct fst_message *up, fst_buf *keep,
+                                               fst_error *err);
+
 /* What a run would do: stages, samples, parameters, FLOPs, bytes over the network, memory. Touches nothing. */
 FST_MUST FST_API fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out, fst_error *err);
 /* Removes what runs with other settings left in the folder `kept` of an output, all but the `newest` of each stage's;

@@ -57,6 +57,8 @@ static void answer(struct simulation *s, size_t at, fst_status worked, const fst
         return;
     }
     fst_server_took(s->server, s->batch[at], seconds);
+    if (!worked && s->spec->arrived)
+        s->spec->arrived(s->spec->ctx, up);
     if (fst_server_event(s->server, &ev, up, why, NULL, &err))
         end_run(s, at, &err);
 }
@@ -212,24 +214,23 @@ static fst_status count_clients(const fst_simulate_spec *spec, uint32_t *active,
     return FST_OK;
 }
 
-static fst_status make_server(struct simulation *s, fst_error *err)
+fst_status fst_simulate_rounds(const fst_simulate_spec *spec, fst_round_spec *out, fst_error *err)
 {
-    const fst_simulate_spec *spec = s->spec;
     uint32_t active = 0;
     fst_status st = count_clients(spec, &active, err);
     if (st)
         return st;
-    fst_round_spec r = {.seed = spec->seed,
-                        .clients = spec->clients,
-                        .first_round = spec->first_round,
-                        .rounds = spec->rounds,
-                        .cohort = spec->cohort,
-                        .fraction = spec->cohort == 0 && spec->fraction == 0 ? 1 : spec->fraction,
-                        .quorum = spec->quorum,
-                        .min_clients = active,
-                        .policy = spec->policy,
-                        .max_extensions = spec->max_extensions};
-    return fst_server_new(&s->server, &r, spec->strategy, spec->noun, err);
+    *out = (fst_round_spec){.seed = spec->seed,
+                            .clients = spec->clients,
+                            .first_round = spec->first_round,
+                            .rounds = spec->rounds,
+                            .cohort = spec->cohort,
+                            .fraction = spec->cohort == 0 && spec->fraction == 0 ? 1 : spec->fraction,
+                            .quorum = spec->quorum,
+                            .min_clients = active,
+                            .policy = spec->policy,
+                            .max_extensions = spec->max_extensions};
+    return FST_OK;
 }
 
 fst_status fst_simulate(const fst_simulate_spec *spec, fst_error *err)
@@ -239,7 +240,10 @@ fst_status fst_simulate(const fst_simulate_spec *spec, fst_error *err)
     struct simulation s = {.spec = spec};
     atomic_init(&s.stop, false);
     pthread_mutex_init(&s.lock, NULL);
-    fst_status st = make_server(&s, err);
+    fst_round_spec rounds;
+    fst_status st = fst_simulate_rounds(spec, &rounds, err);
+    if (!st)
+        st = fst_server_new(&s.server, &rounds, spec->strategy, spec->noun, err);
     if (!st)
         st = fst_pool_new(&s.pool, spec->workers, err);
     if (!st)

@@ -170,12 +170,14 @@ static fst_status rounds(struct federation *f, fst_error *err)
                               .ctx = f,
                               .work = fst__federate_play,
                               .settle = fst__federate_settle,
+                              .arrived = f->edge ? fst__federate_arrived : NULL,
                               .round_done = round_done};
     f->started = fst_clock_seconds();
     f->saves = fst__saved(f->started);
     fst__watch_begin(s, f->own->stage->name, (uint64_t)c->rounds, "rounds");
     fst__watch_update(s, f->round, NULL); /* none of this run's work */
-    fst_status st = fst_simulate(&spec, err);
+    fst_status st = s->options->rounds ? s->options->rounds(s->options->rounds_ctx, f->own->stage->name, &spec, err)
+                                       : fst_simulate(&spec, err);
     if (st)
         st = keep_rounds(f, st, err);
     fst__watch_end(s, st ? "stopped" : NULL);

@@ -59,6 +59,10 @@ void fst__federate_clients_release(struct federation *f);
 /* An fst_work_fn; ctx is the federation. */
 fst_status fst__federate_play(void *ctx, int worker, const fst_message *down, fst_message *up, fst_error *err);
 void fst__federate_settle(void *ctx, const fst_round_report *report);
+/* Keeps an edge's update as its last model. */
+void fst__federate_arrived(void *ctx, const fst_message *up);
+/* What a client has; kept: whether it kept something from an earlier round. */
+void fst__federate_env(struct federation *f, int worker, uint32_t client, bool kept, fst_client_env *out);
 /* Mean accuracy and loss of the clients' own models on the test samples; those of `each` (may be NULL) by client. */
 fst_status fst__federate_score(struct federation *f, struct score *out, struct score *each, fst_error *err);
 /* Writes every client's own model and clients.json, which becomes the record's artifact. */

@@ -123,16 +123,11 @@ static const fst_fed_view *first_model_of(struct federation *f, int worker, uint
     return out;
 }
 
-/* What a client has: called on its worker. */
-static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_env *out, fst_error *err)
+void fst__federate_env(struct federation *f, int worker, uint32_t client, bool kept, fst_client_env *out)
 {
-    struct federation *f = ctx;
     struct session *s = f->s;
     int classes = f->partition.classes;
     const int64_t *counts = f->partition.counts + (size_t)client * (size_t)classes;
-    size_t kept = 0;
-    (void)err;
-    (void)fst_virtual_kept(f->clients, client, &kept);
     *out = (fst_client_env){.seed = (uint64_t)s->task->file.seed,
                             .stream = "step.federated_train",
                             .client = client,
@@ -148,6 +143,16 @@ static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_
                             .class_weight = fst__weights_of(&f->section->weights, counts, classes, f->weight[worker]),
                             .plan = f->plan,
                             .work = &f->work};
+}
+
+/* What a virtual client has: called on its worker. */
+static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_env *out, fst_error *err)
+{
+    struct federation *f = ctx;
+    size_t kept = 0;
+    (void)err;
+    (void)fst_virtual_kept(f->clients, client, &kept);
+    fst__federate_env(f, worker, client, kept > 0, out);
     return FST_OK;
 }
 
@@ -160,15 +165,18 @@ static bool can_be_folded(const fst_fed_view *v)
 
 fst_status fst__federate_play(void *ctx, int worker, const fst_message *down, fst_message *up, fst_error *err)
 {
+    return fst_virtual_work(((struct federation *)ctx)->clients, worker, down, up, err);
+}
+
+void fst__federate_arrived(void *ctx, const fst_message *up)
+{
     struct federation *f = ctx;
     fst_fed_view v;
-    fst_status st = fst_virtual_work(f->clients, worker, down, up, err);
-    if (!st && f->edge && !fst_message_state(up, fst_graph_fed_size(f->model->graph), &v, NULL) && can_be_folded(&v)) {
-        fst_state *e = &f->edge[down->client];
+    if (!fst_message_state(up, fst_graph_fed_size(f->model->graph), &v, NULL) && can_be_folded(&v)) {
+        fst_state *e = &f->edge[up->client];
         fst_fed_state to = {e->params, e->buffers, e->counters, v.size};
         fst_fed_state_copy(&to, &v);
     }
-    return st;
 }
 
 void fst__federate_settle(void *ctx, const fst_round_report *r)

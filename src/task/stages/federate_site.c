@@ -1,0 +1,230 @@
+/*
+ * One client of a task's federated stages, as a process of its own at a site.
+ *
+ * Data flow: task and options -> session with the samples, nothing run -> the client's share. A message of the server
+ * -> the stage's federation, which is made when it is first asked for -> fst_client_work, to the bits that a virtual
+ * client of the same number computes in a simulation.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "federate.h"
+
+/* One federated stage as the site sees it. */
+struct site_stage {
+    struct federation f;
+    fst_model model;
+    fst_client *client;
+    bool has_model, open;
+};
+
+struct fst_task_site {
+    struct session session;
+    uint32_t client;
+    fst_task_identity identity;
+    struct site_stage *stage; /* [session.steps] */
+};
+
+/* ---- who it is ------------------------------------------------------------------------------------------ */
+
+/* The lines that must be the same everywhere: paths of data differ between hosts, digests tell what is there. */
+static fst_status task_digest(const fst_task *t, char out[FST_DIGEST_HEX], fst_error *err)
+{
+    fst_buf lines = {0};
+    fst_sha256 sha;
+    fst_status st = fst_task_site_settings(t, &lines, err);
+    if (st)
+        return st;
+    fst_sha256_init(&sha);
+    fst_sha256_update(&sha, lines.data, lines.len);
+    fst_sha256_final(&sha, out);
+    fst_buf_release(&lines);
+    return FST_OK;
+}
+
+fst_status fst_task_site_settings(const fst_task *t, fst_buf *out, fst_error *err)
+{
+    fst_buf all = {0};
+    fst_status st = fst_task_settings(t, &all, err);
+    for (size_t at = 0; !st && at < all.len;) {
+        const char *line = all.data + at, *end = memchr(line, '\n', all.len - at);
+        size_t n = end ? (size_t)(end - line) + 1 : all.len - at;
+        bool path = !strncmp(line, "data.path=", 10) || !strncmp(line, "data.edge_paths.", 16);
+        if (!path)
+            st = fst_buf_append(out, line, n, err);
+        at += n;
+    }
+    fst_buf_release(&all);
+    return st;
+}
+
+/* Of the client's samples and labels in their order, by keys: the same wherever the files lie. */
+static fst_status share_digest(const struct samples *d, const fst_partition *p, uint32_t client,
+                               char out[FST_DIGEST_HEX], fst_error *err)
+{
+    fst_sha256 sha;
+    fst_sha256_init(&sha);
+    for (size_t i = p->begin[client]; i < p->begin[client + 1]; i++) {
+        fst_hash128 key;
+        fst_status st = fst_source_key(d->train, p->index[i], &key, err);
+        if (st)
+            return st;
+        fst_sha256_update(&sha, &key, sizeof key);
+        fst_sha256_update(&sha, &d->train->labels[p->index[i]], sizeof *d->train->labels);
+    }
+    fst_sha256_final(&sha, out);
+    return FST_OK;
+}
+
+static fst_status identify(fst_task_site *s, fst_error *err)
+{
+    const struct samples *d = &s->session.data;
+    fst_task_identity *id = &s->identity;
+    fst_partition p = {0};
+    fst_status st = fst__clients(d, s->session.task, &p, err);
+    if (st)
+        return st;
+    if (s->client >= (uint32_t)p.clients) {
+        st = fst_fail(err, FST_E_CONFIG, "there is no %s %u: the task has %d", fst__federate_noun(&s->session),
+                      (unsigned)s->client + 1, p.clients);
+    } else {
+        size_t at = p.begin[s->client], n = p.begin[s->client + 1] - at;
+        id->client = s->client;
+        id->learn = n;
+        id->validate = d->edges ? d->edge[s->client].validate : 0;
+        fst__missing_of(d->train, p.index + at, n, id->missing, sizeof id->missing);
+        st = share_digest(d, &p, s->client, id->data, err);
+    }
+    fst_partition_release(&p);
+    return st ? st : task_digest(s->session.task, id->task, err);
+}
+
+const fst_task_identity *fst_task_site_identity(const fst_task_site *s)
+{
+    return &s->identity;
+}
+
+/* ---- a stage -------------------------------------------------------------------------------------------- */
+
+static void close_stage(struct site_stage *g)
+{
+    fst_client_free(g->client);
+    fst__federate_clients_release(&g->f);
+    fst_partition_release(&g->f.partition);
+    if (g->has_model)
+        fst_model_release(&g->model);
+    *g = (struct site_stage){.open = false};
+}
+
+/* What a site cannot have yet: files that other stages leave at the cloud. */
+static fst_status check_reads(const struct step *own, fst_error *err)
+{
+    for (size_t i = 0; i < own->stage->read_count; i++) {
+        const struct stage_read *r = &own->stage->reads[i];
+        if (strcmp(r->ref->key, "init"))
+            return fst_fail(err, FST_E_CONFIG,
+                            "%s: %s is read at the clients, and sites of a fleet are not sent what other stages leave "
+                            "yet: fedstill run does this stage in one process",
+                            own->stage->name, r->ref->key);
+    }
+    return FST_OK;
+}
+
+static fst_status open_stage(fst_task_site *s, struct step *own, struct site_stage *g, fst_error *err)
+{
+    struct federation *f = &g->f;
+    fst_setting settings[FST_STRATEGY_OPTIONS];
+    const struct share *public = &s->session.data.public;
+    *f = (struct federation){.s = &s->session, .own = own, .section = own->stage->settings, .model = &g->model};
+    f->ops = fst_strategy_at((size_t)f->section->strategy);
+    f->apart = !(f->ops->flags & FST_SAME_MODEL);
+    size_t n = fst__strategy_settings(&f->section->options, f->ops, settings);
+    fst_status st = check_reads(own, err);
+    if (!st)
+        st = fst__new_model(&s->session.data, own->stage->kind->network(own->stage), &g->model, err);
+    g->has_model = !st;
+    g->open = true;
+    if (!st)
+        st = fst__clients(&s->session.data, s->session.task, &f->partition, err);
+    if (!st && public->learn)
+        st = fst_public_init(&f->public, s->session.data.train, public->index, public->learn,
+                             &s->session.data.transform, err);
+    if (!st)
+        st = fst__federate_clients(f, settings, n, err);
+    return st ? st : fst_client_new(&g->client, f->ops, settings, n, err);
+}
+
+static fst_status find_stage(fst_task_site *s, const char *name, struct site_stage **out, fst_error *err)
+{
+    for (size_t i = 0; i < s->session.steps; i++) {
+        struct step *own = &s->session.step[i];
+        if (strcmp(own->stage->name, name) || strcmp(own->stage->kind->name, "federated_train"))
+            continue;
+        *out = &s->stage[i];
+        if ((*out)->open)
+            return FST_OK;
+        fst_status st = open_stage(s, own, *out, err);
+        if (st)
+            close_stage(*out);
+        return st;
+    }
+    return fst_fail(err, FST_E_CONFIG, "the task has no federated stage \"%s\"", name);
+}
+
+fst_status fst_task_site_work(fst_task_site *s, const char *stage, const void *kept, size_t len,
+                              const struct fst_message *down, struct fst_message *up, fst_buf *keep, fst_error *err)
+{
+    struct site_stage *g = NULL;
+    fst_client_env env;
+    fst_status st = find_stage(s, stage, &g, err);
+    if (st)
+        return st;
+    fst__federate_env(&g->f, 0, s->client, len > 0, &env);
+    up->client = s->client;
+    up->round = down->round;
+    up->base = down->base;
+    up->samples = (int64_t)env.count;
+    st = fst_client_work(g->client, &env, kept, len, down, up, keep, err);
+    up->client = s->client;
+    up->round = down->round;
+    return st;
+}
+
+/* ---- opening -------------------------------------------------------------------------------------------- */
+
+fst_status fst_task_site_open(fst_task_site **out, fst_task *t, const fst_task_options *o, uint32_t client,
+                              fst_error *err)
+{
+    fst_task_site *s = fst_calloc(1, sizeof *s);
+    if (!s)
+        return fst_fail_memory(err, sizeof *s);
+    s->client = client;
+    fst_status st = fst__session_init(&s->session, t, o, err);
+    if (!st && !fst__has_kind(&t->file, "federated_train"))
+        st = fst_fail(err, FST_E_CONFIG, "%s has no federated stage (of the kind federated_train)", t->path);
+    if (!st && !(s->stage = fst_calloc(s->session.steps + 1, sizeof *s->stage)))
+        st = fst_fail_memory(err, s->session.steps * sizeof *s->stage);
+    s->session.machine.workers = 1;
+    if (!st)
+        st = fst_make_folders(t->output, err);
+    if (!st)
+        st = fst__session_open_data(&s->session, err);
+    if (!st)
+        st = identify(s, err);
+    if (st)
+        fst_task_site_close(s);
+    else
+        *out = s;
+    return st;
+}
+
+void fst_task_site_close(fst_task_site *s)
+{
+    if (!s)
+        return;
+    for (size_t i = 0; s->stage && i < s->session.steps; i++)
+        close_stage(&s->stage[i]);
+    fst_free(s->stage);
+    fst__session_close(&s->session);
+    fst_free(s);
+}
