@@ -51,7 +51,8 @@ typedef enum fst_status {
     FST_E_MISMATCH,    /* two things that should belong together do not (digest, shape, teacher) */
     FST_E_UNSUPPORTED, /* right, but this build or backend cannot do it */
     FST_E_NUMERIC,     /* NaN or infinity where a number is needed */
-    FST_E_CANCELLED    /* asked to stop */
+    FST_E_CANCELLED,   /* asked to stop */
+    FST_E_BUSY         /* not now: a queue is full or a link is down; again later */
 } fst_status;
 
 /* A message that is too long loses the middle of its longest words (paths), never its end (the reason). */

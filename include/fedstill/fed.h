@@ -89,6 +89,10 @@ FST_API void fst_server_free(fst_server *s);
  */
 FST_MUST FST_API fst_status fst_server_event(fst_server *s, const fst_fed_event *event, const fst_message *message,
                                              const fst_error *why, fst_fed_why *discarded, fst_error *err);
+/* Whether client's update was folded in the open round, or in the one that is over. */
+FST_API bool fst_server_folded(const fst_server *s, uint32_t client);
+/* Why a client of that round is lost; NULL when it is not, or no reason is known. Lives until the next round. */
+FST_API const char *fst_server_lost(const fst_server *s, uint32_t client);
 /* For the report: how long client's training took. */
 FST_API void fst_server_took(fst_server *s, uint32_t client, double seconds);
 /* The next order; false when there is none until the next event. */

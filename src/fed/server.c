@@ -376,6 +376,18 @@ fst_status fst_server_event(fst_server *s, const fst_fed_event *event, const fst
     return st;
 }
 
+bool fst_server_folded(const fst_server *s, uint32_t client)
+{
+    const struct slot *c = find_slot(s, client);
+    return c && c->folded;
+}
+
+const char *fst_server_lost(const fst_server *s, uint32_t client)
+{
+    const struct slot *c = find_slot(s, client);
+    return c ? c->lost : NULL;
+}
+
 void fst_server_took(fst_server *s, uint32_t client, double seconds)
 {
     struct slot *c = find_slot(s, client);

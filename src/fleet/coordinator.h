@@ -1,0 +1,73 @@
+/*
+ * coordinator.h - the server of a fleet as a state machine: it knows the sites, carries the orders of an fst_server to
+ * them and their updates to it.
+ *
+ * No thread, clock or path in it. Whoever runs it gives it a transport to publish with and the time with every call;
+ * what takes long (aggregating, evaluating, saving) it hands out: fst__coordinator_wants says what, and after
+ * fst__coordinator_done it goes on. In between it keeps talking to the sites and does not touch the fst_server.
+ *
+ * What it tells the fst_server depends on how things are, not on which message came: before each answer it compares what
+ * a site said last with what the server was told, so that lost, doubled and reordered messages make no difference.
+ */
+#ifndef FST_FLEET_COORDINATOR_H
+#define FST_FLEET_COORDINATOR_H
+
+#include "fedstill/fed.h"
+#include "fedstill/transport.h"
+#include "wire.h"
+
+struct coordinator_spec {
+    const char *const *ids;          /* of the clients, in their order; the caller's */
+    uint32_t clients;
+    uint64_t run, epoch;
+    char task[FST_DIGEST_HEX];
+    const char *settings;            /* the lines that sites must agree with; the caller's */
+    const char *numerics;            /* "" or how this host computes; the caller's */
+    fst_transport *transport;
+    double lost_after;               /* seconds without a message; 0: 15 */
+    double grace;                    /* seconds that a site may take to start again; 0: 10 */
+    double now;
+};
+
+/* One site as it is known. */
+struct site_view {
+    const char *id;
+    bool known, present, wanted, fetching, folded;
+    fst__site_state state;
+    uint64_t round;
+    double heard; /* when, INFINITY: never */
+    uint32_t parts, parts_here;
+};
+
+struct coordinator_counters {
+    uint64_t refused[FST_REFUSALS]; /* messages, by reason */
+    uint64_t hellos, lost, fetched, discarded, bytes_in, bytes_out;
+};
+
+typedef enum fst__want { WANT_NOTHING, WANT_AGGREGATE, WANT_EVALUATE, WANT_FINISH, WANT_FAIL } fst__want;
+
+struct coordinator;
+fst_status fst__coordinator_new(struct coordinator **out, const struct coordinator_spec *spec, fst_error *err);
+void fst__coordinator_free(struct coordinator *c);
+void fst__coordinator_message(struct coordinator *c, double now, const char *topic, const void *data, size_t len);
+void fst__coordinator_link(struct coordinator *c, double now, bool up);
+/* Call it after every other call, and at fst__coordinator_due. A failure ends the run. */
+fst_status fst__coordinator_tick(struct coordinator *c, double now, fst_error *err);
+double fst__coordinator_due(const struct coordinator *c);
+
+/* Opens a stage: its server and what it was made of, whose `arrived`, `samples` and `ctx` are used. counted: [clients],
+ * the last round before the server's whose result holds the client's update, -1 for none; kept up to date. */
+fst_status fst__coordinator_begin(struct coordinator *c, double now, const char *stage, const fst_simulate_spec *spec,
+                                  fst_server *server, int64_t *counted, fst_error *err);
+fst__want fst__coordinator_wants(const struct coordinator *c);
+/* WANT_AGGREGATE and WANT_EVALUATE were done (with fst_server_aggregate, fst_server_publish). */
+void fst__coordinator_done(struct coordinator *c, double now);
+/* The stage is over; the server is not used any more. */
+void fst__coordinator_end(struct coordinator *c);
+/* All sites are let go. True once all that are present have said goodbye; to be asked until the caller's patience ends. */
+bool fst__coordinator_stop(struct coordinator *c, double now);
+
+struct site_view fst__coordinator_site(const struct coordinator *c, uint32_t client);
+const struct coordinator_counters *fst__coordinator_count(const struct coordinator *c);
+
+#endif

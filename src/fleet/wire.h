@@ -1,0 +1,109 @@
+/* wire.h - what the control messages of a fleet say: bodies in JSON, of at most FST_FRAME_CONTROL bytes. docs/protocol.md
+ * describes them for other programs. Keys that are not known are ignored; strings that are too long, numbers that are no
+ * whole ones, and keys that are missing make FST_E_FORMAT, with nothing taken. */
+#ifndef FST_FLEET_WIRE_H
+#define FST_FLEET_WIRE_H
+
+#include "fedstill/blob.h"
+#include "fedstill/frame.h"
+
+enum {
+    FST__PROTOCOL = FST_FRAME_VERSION,
+    FST__STAGE_NAME = 64,
+    FST__REASON = 512, /* a sentence for people */
+    FST__INSTANCE = 17 /* 16 hex digits, drawn when a process starts */
+};
+
+/* Who the server is in frames and topics. */
+#define FST__CLOUD "cloud"
+
+/* Where a round stands at a site. */
+typedef enum fst__site_state {
+    SITE_JOIN,  /* not yet welcomed */
+    SITE_IDLE,  /* nothing to do */
+    SITE_FETCH, /* gets what the round starts from */
+    SITE_TRAIN,
+    SITE_OFFER, /* has an update, which is not yet folded */
+    SITE_KEEP,  /* its update was folded or discarded */
+    SITE_STATES
+} fst__site_state;
+const char *fst__site_state_name(fst__site_state s);
+
+/* A site introduces itself, and again whenever it starts. */
+struct hello {
+    char id[FST_SITE_ID], role[16], instance[FST__INSTANCE], program[24];
+    uint32_t client; /* from 0 */
+    uint64_t run;    /* that it is in the middle of; 0: none */
+    char task[FST_DIGEST_HEX], data[FST_DIGEST_HEX];
+    uint64_t learn, validate;
+    char missing[200], numerics[200];
+    char *settings; /* "key=value" lines; new memory, or NULL */
+};
+void fst__hello_release(struct hello *h);
+
+struct beat {
+    char instance[FST__INSTANCE], stage[FST__STAGE_NAME];
+    uint64_t round;
+    fst__site_state state;
+};
+
+/* The server's answer to a hello, and to anybody who has not introduced himself: then `hello` is wanted. */
+struct welcome {
+    bool hello;
+};
+
+struct refusal {
+    bool final; /* nothing that the site can do by itself will change it: its process ends */
+    char reason[FST__REASON];
+};
+
+typedef enum fst__order_kind { ORDER_TRAIN, ORDER_STOP, ORDER_KINDS } fst__order_kind;
+
+struct order {
+    fst__order_kind kind;
+    char stage[FST__STAGE_NAME];
+    uint64_t round;
+    int64_t counted;        /* the last round before it whose result holds this site's update; -1: none */
+    fst_blob_manifest base; /* the message that the round starts from */
+};
+
+/* An update is there to be fetched. */
+struct result {
+    char instance[FST__INSTANCE], stage[FST__STAGE_NAME];
+    uint64_t round;
+    double seconds; /* of training */
+    fst_blob_manifest blob;
+};
+
+struct cannot {
+    char instance[FST__INSTANCE], stage[FST__STAGE_NAME], reason[FST__REASON];
+    uint64_t round;
+};
+
+struct receipt {
+    char stage[FST__STAGE_NAME], why[FST__REASON];
+    uint64_t round;
+    bool folded; /* false: discarded, why */
+};
+
+/* Append a body to out. */
+fst_status fst__write_hello(const struct hello *m, fst_buf *out, fst_error *err);
+fst_status fst__write_beat(const struct beat *m, fst_buf *out, fst_error *err);
+fst_status fst__write_welcome(const struct welcome *m, fst_buf *out, fst_error *err);
+fst_status fst__write_refusal(const struct refusal *m, fst_buf *out, fst_error *err);
+fst_status fst__write_order(const struct order *m, fst_buf *out, fst_error *err);
+fst_status fst__write_result(const struct result *m, fst_buf *out, fst_error *err);
+fst_status fst__write_cannot(const struct cannot *m, fst_buf *out, fst_error *err);
+fst_status fst__write_receipt(const struct receipt *m, fst_buf *out, fst_error *err);
+
+/* Read a body; *out is untouched on failure. most: bytes that a blob may have. */
+fst_status fst__read_hello(struct hello *out, const void *body, size_t len, fst_error *err);
+fst_status fst__read_beat(struct beat *out, const void *body, size_t len, fst_error *err);
+fst_status fst__read_welcome(struct welcome *out, const void *body, size_t len, fst_error *err);
+fst_status fst__read_refusal(struct refusal *out, const void *body, size_t len, fst_error *err);
+fst_status fst__read_order(struct order *out, uint64_t most, const void *body, size_t len, fst_error *err);
+fst_status fst__read_result(struct result *out, uint64_t most, const void *body, size_t len, fst_error *err);
+fst_status fst__read_cannot(struct cannot *out, const void *body, size_t len, fst_error *err);
+fst_status fst__read_receipt(struct receipt *out, const void *body, size_t len, fst_error *err);
+
+#endif
