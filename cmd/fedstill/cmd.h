@@ -108,6 +108,8 @@ extern const struct command cmd_data_show;
 extern const struct command cmd_data_split;
 extern const struct command cmd_data_synth;
 extern const struct command cmd_data_import;
+extern const struct command cmd_cloud;
+extern const struct command cmd_edge;
 
 /* ---- progress and warnings (progress.c) --------------------------------------------------- */
 

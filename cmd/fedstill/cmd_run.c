@@ -4,9 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cmd.h"
-#include "fedstill/report.h"
-#include "fedstill/task.h"
+#include "task_run.h"
 
 static const char *const mode_names[] = {"full_train",
                                          "pretrain",
@@ -36,10 +34,7 @@ static const struct option_spec options[] = {
      .argument = "STAGE",
      .type = OPTION_STRING,
      .help = "Run this stage of the task file only; what it reads must be up to date."},
-    {.name = "set",
-     .argument = "KEY=VALUE",
-     .type = OPTION_LIST,
-     .help = "Override a key of the task file, for instance stages.edge_kd.epochs=10 (stages.NAME.KEY)."},
+    SET_OPTION,
     {.name = "workers",
      .letter = 'w',
      .argument = "N",
@@ -48,10 +43,7 @@ static const struct option_spec options[] = {
      .max = 1024,
      .help = "Clients trained at the same time (default: the CPUs). The result does not depend on it."},
     THREADS_OPTION("Threads of central training and evaluation (default: the CPUs)."),
-    {.name = "backend",
-     .argument = "NAME",
-     .type = OPTION_STRING,
-     .help = "onednn, or reference (slow; the oracle of the tests)."},
+    BACKEND_OPTION,
     {.name = "device",
      .argument = "NAME",
      .type = OPTION_STRING,
@@ -66,11 +58,7 @@ static const struct option_spec options[] = {
     {.name = "check-finite",
      .type = OPTION_FLAG,
      .help = "As --set check_finite=true: name the first layer that yields a value that is no finite number."},
-    {.name = "output",
-     .letter = 'o',
-     .argument = "DIR",
-     .type = OPTION_STRING,
-     .help = "Folder for what the run leaves, instead of the task's own."},
+    OUTPUT_OPTION("Folder for what the run leaves, instead of the task's own."),
     {.name = "fresh",
      .type = OPTION_FLAG,
      .help = "Run the stages anew, whatever is there; what stands in their place is overwritten."},
@@ -100,54 +88,6 @@ static const char *const examples[] = {
     NULL,
 };
 
-static atomic_int stop;
-
-static void on_stage(void *ctx, const char *stage, const char *state)
-{
-    bool quiet = *(const bool *)ctx;
-    if (!quiet && strcmp(state, "runs"))
-        fprintf(stderr, "%s: %s\n", stage, state);
-}
-
-static void on_begin(void *ctx, const char *label, uint64_t total, const char *unit)
-{
-    (void)ctx;
-    progress_begin(label, total, unit);
-}
-
-static void on_update(void *ctx, uint64_t done, const char *note)
-{
-    (void)ctx;
-    progress_update(done, note);
-}
-
-static void on_end(void *ctx, const char *note)
-{
-    (void)ctx;
-    progress_end(note);
-}
-
-static fst_status print_result(const fst_task *task, bool json, fst_error *err)
-{
-    fst_buf out = {0};
-    char *path = fst_path_join(fst_task_output(task), "summary.json");
-    fst_status s = path ? FST_OK : fst_fail_memory(err, 256);
-    if (!s)
-        s = json ? fst_file_read(path, 1 << 24, &out, err) : fst_report_summary(path, !output_is_utf8(), &out, err);
-    if (!s)
-        fwrite(out.data, 1, out.len, stdout);
-    if (!s && !json) {
-        fputc('\n', stdout);
-        put_plain(stdout, fst_task_name(task));
-        fputs(": models, summary.json and events.jsonl are in ", stdout);
-        put_plain(stdout, fst_task_output(task));
-        fputc('\n', stdout);
-    }
-    fst_buf_release(&out);
-    fst_free(path);
-    return s;
-}
-
 static fst_status dry_run(fst_task *task, const fst_task_options *o, fst_error *err)
 {
     fst_buf out = {0};
@@ -162,44 +102,6 @@ static fst_status dry_run(fst_task *task, const fst_task_options *o, fst_error *
     return s;
 }
 
-static fst_status say_how_to_go_on(fst_error *err)
-{
-    fst_error why = *err;
-    return fst_fail(err, FST_E_CANCELLED, "%s; run the same command again to go on", why.message);
-}
-
-enum { MORE_SETS = 2 }; /* from options of their own */
-
-/* The overrides of --set, then those that have names; new memory for the list, not for its texts. */
-static fst_status load(fst_task **out, const struct options *o, fst_error *err)
-{
-    size_t n;
-    const char *const *given = option_list(o, "set", &n);
-    const char **sets = fst_calloc(n + MORE_SETS, sizeof *sets);
-    char precision[32];
-    if (!sets)
-        return fst_fail_memory(err, n * sizeof *sets);
-    for (size_t i = 0; i < n; i++)
-        sets[i] = given[i];
-    if (option_given(o, "precision")) {
-        snprintf(precision, sizeof precision, "precision=%s", option_string(o, "precision"));
-        sets[n++] = precision;
-    }
-    if (option_flag(o, "check-finite"))
-        sets[n++] = "check_finite=true";
-    fst_task *task = NULL;
-    fst_status s = fst_task_load(&task, operand(o, 0), sets, n, err);
-    fst_free(sets);
-    if (!s && option_given(o, "output"))
-        s = *option_string(o, "output") ? fst_task_set_output(task, option_string(o, "output"), err)
-                                        : fst_fail(err, FST_E_CONFIG, "--output needs the name of a folder");
-    if (s)
-        fst_task_free(task);
-    else
-        *out = task;
-    return s;
-}
-
 static fst_status run(const struct options *o, fst_error *err)
 {
     bool quiet = option_flag(o, "quiet");
@@ -211,20 +113,20 @@ static fst_status run(const struct options *o, fst_error *err)
                            .backend = option_string(o, "backend"),
                            .fresh = option_flag(o, "fresh"),
                            .no_reuse = option_flag(o, "no-reuse"),
-                           .observer = {&quiet, on_stage, on_begin, on_update, on_end},
-                           .stop = &stop};
+                           .observer = task_observer(&quiet),
+                           .stop = &task_stop};
     if (option_given(o, "mode") && option_given(o, "stage"))
         return fst_fail(err, FST_E_CONFIG, "--mode and --stage say different things: give one of them");
-    fst_status s = load(&task, o, err);
+    fst_status s = task_load(&task, o, err);
     if (!s && option_flag(o, "dry-run")) {
         s = dry_run(task, &to, err);
     } else if (!s) {
-        signals_stop_by(&stop);
+        signals_stop_by(&task_stop);
         s = fst_task_run(task, &to, err);
         if (!s)
-            s = print_result(task, option_flag(o, "json"), err);
+            s = task_print_result(task, option_flag(o, "json"), err);
         else if (s == FST_E_CANCELLED)
-            s = say_how_to_go_on(err);
+            s = task_say_how_to_go_on(err);
     }
     fst_task_free(task);
     return s;

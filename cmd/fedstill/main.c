@@ -18,9 +18,25 @@
 
 /* In the order of the help. A new command is declared in cmd.h and gets a line here. */
 static const struct command *const commands[] = {
-    &cmd_init,       &cmd_run,        &cmd_runs,         &cmd_report,       &cmd_eval,      &cmd_predict,
-    &cmd_model_list, &cmd_model_info, &cmd_model_import, &cmd_model_export, &cmd_data_info, &cmd_data_show,
-    &cmd_data_split, &cmd_data_synth, &cmd_data_import,  &cmd_bench,        NULL,
+    &cmd_init,
+    &cmd_run,
+    &cmd_runs,
+    &cmd_report,
+    &cmd_eval,
+    &cmd_predict,
+    &cmd_model_list,
+    &cmd_model_info,
+    &cmd_model_import,
+    &cmd_model_export,
+    &cmd_data_info,
+    &cmd_data_show,
+    &cmd_data_split,
+    &cmd_data_synth,
+    &cmd_data_import,
+    &cmd_cloud,
+    &cmd_edge,
+    &cmd_bench,
+    NULL,
 };
 
 bool output_is_utf8(void)

@@ -2,11 +2,11 @@
  * fedstill/blob.h - large bytes over small messages: named by their SHA-256, fetched part by part by who needs them.
  *
  * The receiver pulls. Who has a blob publishes a manifest of a few hundred bytes; who wants it sends GETs for a bounded
- * window of parts and gets PARTs. So slow receivers are not flooded, and after a cut a fetch goes on where it was. Parts may
- * come twice, in any order, or not at all.
+ * window of parts and gets PARTs. So slow receivers are not flooded, and after a cut a fetch goes on where it was.
+ * Parts may come twice, in any order, or not at all.
  *
- * Everything here is pure protocol: no network, no clock, no file, no thread; time is an argument, GETs are handed out to
- * be sent, bodies of GET and PART are handed in. Blobs are held in memory.
+ * Everything here is pure protocol: no network, no clock, no file, no thread; time is an argument, GETs are handed out
+ * to be sent, bodies of GET and PART are handed in. Blobs are held in memory.
  */
 #ifndef FEDSTILL_BLOB_H
 #define FEDSTILL_BLOB_H
@@ -19,8 +19,8 @@ enum {
     FST_BLOB_PART = 512 * 1024, /* bytes of every part but the last */
     FST_BLOB_WINDOW = 8,        /* parts asked for and not here, of one fetch */
     FST_BLOB_WINDOW_MAX = 64,
-    FST_BLOB_GET = 40,          /* bytes of a GET's body */
-    FST_BLOB_PART_HEAD = 48     /* bytes before the data in a PART's body */
+    FST_BLOB_GET = 40,      /* bytes of a GET's body */
+    FST_BLOB_PART_HEAD = 48 /* bytes before the data in a PART's body */
 };
 #define FST_BLOB_MAX ((uint64_t)4 << 30) /* bytes of a blob, coded or not */
 
@@ -45,9 +45,9 @@ FST_MUST FST_API fst_status fst_blob_manifest_write(const fst_blob_manifest *m, 
 FST_MUST FST_API fst_status fst_blob_manifest_read(fst_blob_manifest *out, const struct json_t *object, uint64_t most,
                                                    fst_error *err);
 
-/* Codes raw (at least one byte) and says what it has become: zstd level 1 when a sample of 1 MiB from its middle shrinks
- * by a tenth, otherwise as it is, and then nothing is appended and the coded bytes are raw itself. Appends to coded. The
- * outcome depends on the bytes and on libzstd alone. */
+/* Codes raw (at least one byte) and says what it has become: zstd level 1 when a sample of 1 MiB from its middle
+ * shrinks by a tenth, otherwise as it is, and then nothing is appended and the coded bytes are raw itself. Appends to
+ * coded. The outcome depends on the bytes and on libzstd alone. */
 FST_MUST FST_API fst_status fst_blob_encode(const void *raw, size_t len, fst_buf *coded, fst_blob_manifest *m,
                                             fst_error *err);
 /* Decodes coded bytes whose digest was checked (fst_blob_fetch does). raw_bytes above `most` is FST_E_LIMIT before
@@ -89,8 +89,8 @@ FST_MUST FST_API fst_status fst_blob_server_add(fst_blob_server *s, const fst_bl
 FST_API bool fst_blob_server_has(const fst_blob_server *s, const char *digest);
 /* No longer offers it, and forgets who waits for it. Not there: ignored. */
 FST_API void fst_blob_server_remove(fst_blob_server *s, const char *digest);
-/* Queues what GET asks for; `who` is any number that the caller gives the one who asks. Parts that wait for the same one
- * already, that are not there, or that find no room are left out. Returns how many were queued. */
+/* Queues what GET asks for; `who` is any number that the caller gives the one who asks. Parts that wait for the same
+ * one already, that are not there, or that find no room are left out. Returns how many were queued. */
 FST_API size_t fst_blob_server_ask(fst_blob_server *s, uint32_t who, const fst_blob_get *get);
 /* The next answer: true, *who, and in `body` (cleared first) a PART's body; false when nobody waits. Those who ask are
  * served in the order in which they asked. */
@@ -120,8 +120,8 @@ typedef struct fst_blob_fetch fst_blob_fetch;
 
 typedef struct fst_blob_fetch_spec {
     fst_blob_manifest manifest;
-    uint64_t most;    /* coded and raw bytes that are acceptable: FST_E_LIMIT before anything is allocated */
-    uint32_t window;  /* 0: FST_BLOB_WINDOW */
+    uint64_t most;   /* coded and raw bytes that are acceptable: FST_E_LIMIT before anything is allocated */
+    uint32_t window; /* 0: FST_BLOB_WINDOW */
     double now;
 } fst_blob_fetch_spec;
 
@@ -132,11 +132,11 @@ typedef enum fst_blob_fetch_state {
 
 typedef struct fst_blob_fetch_counters {
     uint64_t taken;   /* parts */
-    uint64_t twice;          /* parts that were here already */
-    uint64_t foreign;        /* of another blob, size, index or length */
-    uint64_t again;          /* parts asked for again */
-    uint64_t stalls;         /* nothing came in time */
-    uint64_t spoiled;        /* all parts were here and the digest was wrong: everything was fetched again */
+    uint64_t twice;   /* parts that were here already */
+    uint64_t foreign; /* of another blob, size, index or length */
+    uint64_t again;   /* parts asked for again */
+    uint64_t stalls;  /* nothing came in time */
+    uint64_t spoiled; /* all parts were here and the digest was wrong: everything was fetched again */
 } fst_blob_fetch_counters;
 
 FST_MUST FST_API fst_status fst_blob_fetch_new(fst_blob_fetch **out, const fst_blob_fetch_spec *spec, fst_error *err);
@@ -150,8 +150,8 @@ FST_API bool fst_blob_fetch_part(fst_blob_fetch *f, double now, const void *body
 /* When `ask` wants to be called again, if no part comes before; infinity: only when one comes. */
 FST_API double fst_blob_fetch_due(const fst_blob_fetch *f);
 FST_API fst_blob_fetch_state fst_blob_fetch_where(const fst_blob_fetch *f);
-FST_API uint32_t fst_blob_fetch_in_flight(const fst_blob_fetch *f); /* parts asked for and not here */
-FST_API uint32_t fst_blob_fetch_here(const fst_blob_fetch *f);      /* parts that are here */
+FST_API uint32_t fst_blob_fetch_in_flight(const fst_blob_fetch *f);      /* parts asked for and not here */
+FST_API uint32_t fst_blob_fetch_here(const fst_blob_fetch *f);           /* parts that are here */
 FST_API double fst_blob_fetch_idle(const fst_blob_fetch *f, double now); /* seconds since a new part came */
 FST_API const fst_blob_manifest *fst_blob_fetch_manifest(const fst_blob_fetch *f);
 FST_API const fst_blob_fetch_counters *fst_blob_fetch_count(const fst_blob_fetch *f);

@@ -47,10 +47,10 @@ FST_API const char *fst_frame_kind_name(fst_frame_kind kind);
 
 typedef struct fst_frame {
     fst_frame_kind kind;
-    uint16_t version;           /* decode fills it; encode writes FST_FRAME_VERSION */
-    uint64_t run, epoch, seq;   /* 0 where it is not known yet (run of a HELLO) */
-    char sender[FST_SITE_ID];   /* [a-z0-9-]{1,32} */
-    const void *body;           /* decode: a view into the message, without alignment */
+    uint16_t version;         /* decode fills it; encode writes FST_FRAME_VERSION */
+    uint64_t run, epoch, seq; /* 0 where it is not known yet (run of a HELLO) */
+    char sender[FST_SITE_ID]; /* [a-z0-9-]{1,32} */
+    const void *body;         /* decode: a view into the message, without alignment */
     size_t body_len;
 } fst_frame;
 
@@ -67,17 +67,17 @@ FST_MUST FST_API fst_status fst_frame_encode(const fst_frame *f, fst_buf *out, f
  * all refusals are counted by one list of reasons. */
 typedef enum fst_frame_refusal {
     FST_TAKEN = 0,
-    FST_REFUSED_LENGTH,   /* shorter than a header, longer than allowed, or not as long as it says */
-    FST_REFUSED_MAGIC,    /* not one of ours */
-    FST_REFUSED_VERSION,  /* another protocol; f->version says which. To be answered with REFUSAL */
-    FST_REFUSED_HASH,     /* damaged */
-    FST_REFUSED_KIND,     /* no such kind, or flags that are not 0 */
-    FST_REFUSED_SENDER,   /* not an id */
-    FST_REFUSED_TOPIC,    /* sender unlike the topic's, or a kind that does not belong there */
-    FST_REFUSED_RUN,      /* another run. To be answered with REFUSAL */
-    FST_REFUSED_EPOCH,    /* of a coordinator that has been replaced */
-    FST_REFUSED_BODY,     /* its body does not follow its format */
-    FST_REFUSED_RATE,     /* too many messages of that sender */
+    FST_REFUSED_LENGTH,  /* shorter than a header, longer than allowed, or not as long as it says */
+    FST_REFUSED_MAGIC,   /* not one of ours */
+    FST_REFUSED_VERSION, /* another protocol; f->version says which. To be answered with REFUSAL */
+    FST_REFUSED_HASH,    /* damaged */
+    FST_REFUSED_KIND,    /* no such kind, or flags that are not 0 */
+    FST_REFUSED_SENDER,  /* not an id */
+    FST_REFUSED_TOPIC,   /* sender unlike the topic's, or a kind that does not belong there */
+    FST_REFUSED_RUN,     /* another run. To be answered with REFUSAL */
+    FST_REFUSED_EPOCH,   /* of a coordinator that has been replaced */
+    FST_REFUSED_BODY,    /* its body does not follow its format */
+    FST_REFUSED_RATE,    /* too many messages of that sender */
     FST_REFUSALS
 } fst_frame_refusal;
 /* "hash", "version" ...; "taken" for FST_TAKEN. */

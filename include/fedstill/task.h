@@ -79,8 +79,8 @@ typedef struct fst_task_options {
     fst_observer observer;
     /* Becomes non-zero, from any thread or signal handler: write a checkpoint and return FST_E_CANCELLED. */
     const fst_atomic_int *stop;
-    /* Plays the rounds of a federated stage with clients elsewhere, to the bits of fst_simulate, which does it here when
-     * this is NULL. Called on the thread that runs the task. */
+    /* Plays the rounds of a federated stage with clients elsewhere, to the bits of fst_simulate, which does it here
+     * when this is NULL. Called on the thread that runs the task. */
     fst_status (*rounds)(void *ctx, const char *stage, const struct fst_simulate_spec *spec, fst_error *err);
     void *rounds_ctx;
 } fst_task_options;
@@ -101,18 +101,26 @@ typedef struct fst_task_identity {
 } fst_task_identity;
 
 /*
- * Opens the data and takes the share of `client` (from 0) in the task's federated stages. t and o must outlive it. FST_E_CONFIG
- * when there is no such client, or the task has no federated stage. Nothing is written but made signals, in the output.
+ * Opens the data and takes the share of `client` (from 0) in the task's federated stages. t and o must outlive it.
+ * FST_E_CONFIG when there is no such client, or the task has no federated stage. Nothing is written but made signals,
+ * in the output.
  */
 FST_MUST FST_API fst_status fst_task_site_open(fst_task_site **out, fst_task *t, const fst_task_options *o,
                                                uint32_t client, fst_error *err);
 FST_API void fst_task_site_close(fst_task_site *s);
 FST_API const fst_task_identity *fst_task_site_identity(const fst_task_site *s);
-/* The lines of fst_task_settings that must be the same at server and sites: all but where files lie. */
+/* The lines of fst_task_settings that must be the same at server and sites, all but where files lie; and their digest.
+ */
 FST_MUST FST_API fst_status fst_task_site_settings(const fst_task *t, fst_buf *out, fst_error *err);
+FST_MUST FST_API fst_status fst_task_site_digest(const fst_task *t, char out[FST_DIGEST_HEX], fst_error *err);
+/* How many clients the task's federated stages have, and what one is called: "edge" or "client". FST_E_CONFIG when
+ * there is no such stage. Reads no samples. */
+FST_MUST FST_API fst_status fst_task_clients(const fst_task *t, uint32_t *count, const char **noun, fst_error *err);
+/* Whether clients of a federated stage keep something from round to round. */
+FST_API bool fst_task_site_keeps(const fst_task_site *s, const char *stage);
 /*
- * Plays one round of `stage`: as fst_client_work, whose `kept`, `keep` and life of views it has. Not to be called by two
- * threads at a time.
+ * Plays one round of `stage`: as fst_client_work, whose `kept`, `keep` and life of views it has. Not to be called by
+ * two threads at a time.
  */
 FST_MUST FST_API fst_status fst_task_site_work(fst_task_site *s, const char *stage, const void *kept, size_t len,
                                                const struct fst_message *down, struct fst_message *up, fst_buf *keep,

@@ -19,12 +19,12 @@ FST_BEGIN_DECLS
 /* ---- limits ------------------------------------------------------------------------------- */
 
 enum {
-    FST_TRANSPORT_TOPIC = 128,                 /* bytes of a topic or filter, with its NUL */
-    FST_TRANSPORT_FILTERS = 4096,              /* subscriptions of one transport */
-    FST_TRANSPORT_MESSAGE = 512 * 1024 + 256,  /* bytes of a message, at most */
-    FST_TRANSPORT_SMALL = 64 * 1024,           /* up to here a message may use the room that is kept for small ones */
-    FST_TRANSPORT_UNSENT = 8 * 1024 * 1024,    /* bytes that were taken and are not on their way; then FST_E_BUSY */
-    FST_TRANSPORT_RESERVE = 1024 * 1024        /* beyond that, for small messages only */
+    FST_TRANSPORT_TOPIC = 128,                /* bytes of a topic or filter, with its NUL */
+    FST_TRANSPORT_FILTERS = 4096,             /* subscriptions of one transport */
+    FST_TRANSPORT_MESSAGE = 512 * 1024 + 256, /* bytes of a message, at most */
+    FST_TRANSPORT_SMALL = 64 * 1024,          /* up to here a message may use the room that is kept for small ones */
+    FST_TRANSPORT_UNSENT = 8 * 1024 * 1024,   /* bytes that were taken and are not on their way; then FST_E_BUSY */
+    FST_TRANSPORT_RESERVE = 1024 * 1024       /* beyond that, for small messages only */
 };
 
 /* Topics are MQTT's: levels between slashes, 1 to 127 bytes of printable ASCII without "+" and "#". In a filter "+" is
@@ -46,7 +46,8 @@ typedef struct fst_transport_events {
     /* A message. topic and data are valid until the handler returns; data has no alignment. */
     void (*message)(void *ctx, const char *topic, const void *data, size_t len);
     /* The link came up (why is "") or went down, and the reason. It starts down. It comes back by itself, with all
-     * subscriptions; what was unsent is lost. That it is up does not mean that anything arrives: only an answer does. */
+     * subscriptions; what was unsent is lost. That it is up does not mean that anything arrives: only an answer does.
+     */
     void (*link)(void *ctx, bool up, const char *why);
     /* There is room again after a publish that was FST_E_BUSY, or the link came up after one. */
     void (*room)(void *ctx);
@@ -125,10 +126,10 @@ typedef struct fst_inproc fst_inproc;
  * faults. All 0: none, and messages of one sender arrive in their order. */
 typedef struct fst_inproc_faults {
     uint64_t seed;
-    double drop;    /* probability that a message is lost on its way to a receiver */
-    double twice;   /* ... that it comes twice */
-    double late;    /* ... that it comes up to `lateness` seconds later, so that others overtake it */
-    double delay;   /* seconds that every message takes */
+    double drop;  /* probability that a message is lost on its way to a receiver */
+    double twice; /* ... that it comes twice */
+    double late;  /* ... that it comes up to `lateness` seconds later, so that others overtake it */
+    double delay; /* seconds that every message takes */
     double lateness;
 } fst_inproc_faults;
 
@@ -152,8 +153,8 @@ FST_API double fst_inproc_next(fst_inproc *hub);
 FST_API void fst_inproc_set_faults(fst_inproc *hub, const fst_inproc_faults *faults);
 FST_API uint64_t fst_inproc_dropped(fst_inproc *hub); /* by faults, by full queues and by lost links */
 
-/* A transport that is linked to the hub from its first poll on. A second one of the same id throws the first one out, as
- * brokers do: its link goes down and stays down. id: 1 to 63 bytes. on and will NULL: none. */
+/* A transport that is linked to the hub from its first poll on. A second one of the same id throws the first one out,
+ * as brokers do: its link goes down and stays down. id: 1 to 63 bytes. on and will NULL: none. */
 FST_MUST FST_API fst_status fst_inproc_open(fst_transport **out, fst_inproc *hub, const char *id,
                                             const fst_transport_events *on, const fst_transport_will *will,
                                             fst_error *err);
@@ -167,10 +168,11 @@ FST_API void fst_inproc_kill(fst_transport *t);
 /* ---- mqtt --------------------------------------------------------------------------------- */
 
 /*
- * A client of an MQTT broker (libmosquitto): QoS 0, clean start, no session, nothing retained, keepalive of 5 s. TLS 1.3
- * with a certificate of its own; the broker's must be signed by `ca` and be for the URL's host. A link that breaks or
- * does not come up within 5 s is tried again after 0.1 s, doubling to 2 s, or to 30 s when the broker refuses us; a
- * random part of the wait keeps a fleet from coming back in one moment. Names are resolved on a thread of its own.
+ * A client of an MQTT broker (libmosquitto): QoS 0, clean start, no session, nothing retained, keepalive of 5 s.
+ * TLS 1.3 with a certificate of its own; the broker's must be signed by `ca` and be for the URL's host. A link that
+ * breaks or does not come up within 5 s is tried again after 0.1 s, doubling to 2 s, or to 30 s when the broker refuses
+ * us; a random part of the wait keeps a fleet from coming back in one moment. Names are resolved on a thread of its
+ * own.
  *
  * A certificate that expired, was revoked or is not known shows as a link that goes down again, with the reason.
  */

@@ -7,7 +7,7 @@
 
 const char *fst_status_name(fst_status s)
 {
-    static const char *const names[] = {"ok",    "argument", "configuration", "memory",  "io",       "format",
+    static const char *const names[] = {"ok",    "argument", "configuration", "memory",  "io",        "format",
                                         "limit", "mismatch", "unsupported",   "numeric", "cancelled", "busy"};
     if ((size_t)s >= sizeof names / sizeof *names)
         return "unknown";

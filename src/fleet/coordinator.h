@@ -6,8 +6,8 @@
  * what takes long (aggregating, evaluating, saving) it hands out: fst__coordinator_wants says what, and after
  * fst__coordinator_done it goes on. In between it keeps talking to the sites and does not touch the fst_server.
  *
- * What it tells the fst_server depends on how things are, not on which message came: before each answer it compares what
- * a site said last with what the server was told, so that lost, doubled and reordered messages make no difference.
+ * What it tells the fst_server depends on how things are, not on which message came: before each answer it compares
+ * what a site said last with what the server was told, so that lost, doubled and reordered messages make no difference.
  */
 #ifndef FST_FLEET_COORDINATOR_H
 #define FST_FLEET_COORDINATOR_H
@@ -17,15 +17,15 @@
 #include "wire.h"
 
 struct coordinator_spec {
-    const char *const *ids;          /* of the clients, in their order; the caller's */
+    const char *const *ids; /* of the clients, in their order; the caller's */
     uint32_t clients;
     uint64_t run, epoch;
     char task[FST_DIGEST_HEX];
-    const char *settings;            /* the lines that sites must agree with; the caller's */
-    const char *numerics;            /* "" or how this host computes; the caller's */
+    const char *settings; /* the lines that sites must agree with; the caller's */
+    const char *numerics; /* "" or how this host computes; the caller's */
     fst_transport *transport;
-    double lost_after;               /* seconds without a message; 0: 15 */
-    double grace;                    /* seconds that a site may take to start again; 0: 10 */
+    double lost_after; /* seconds without a message; 0: 15 */
+    double grace;      /* seconds that a site may take to start again; 0: 10 */
     double now;
 };
 
@@ -60,11 +60,14 @@ double fst__coordinator_due(const struct coordinator *c);
 fst_status fst__coordinator_begin(struct coordinator *c, double now, const char *stage, const fst_simulate_spec *spec,
                                   fst_server *server, int64_t *counted, fst_error *err);
 fst__want fst__coordinator_wants(const struct coordinator *c);
+/* When the open round was opened. */
+double fst__coordinator_opened(const struct coordinator *c);
 /* WANT_AGGREGATE and WANT_EVALUATE were done (with fst_server_aggregate, fst_server_publish). */
 void fst__coordinator_done(struct coordinator *c, double now);
 /* The stage is over; the server is not used any more. */
 void fst__coordinator_end(struct coordinator *c);
-/* All sites are let go. True once all that are present have said goodbye; to be asked until the caller's patience ends. */
+/* All sites are let go. True once all that are present have said goodbye; to be asked until the caller's patience ends.
+ */
 bool fst__coordinator_stop(struct coordinator *c, double now);
 
 struct site_view fst__coordinator_site(const struct coordinator *c, uint32_t client);

@@ -1,7 +1,7 @@
 /* The site's half of the protocol, see site.h.
  *
- * Data flow: ORDER -> `order` -> fetch of its base -> `down` -> job -> fst__site_trained -> files "next" (what the client
- * keeps if this round counts) and "outbox" (the update), in this order -> RESULT until a RECEIPT.
+ * Data flow: ORDER -> `order` -> fetch of its base -> `down` -> job -> fst__site_trained -> files "next" (what the
+ * client keeps if this round counts) and "outbox" (the update), in this order -> RESULT until a RECEIPT.
  *
  * Files: "site" {run, epoch}; "outbox" and "next" and "kept": a line of JSON {run, stage, round, ...}, then bytes. */
 #include "site.h"
@@ -30,13 +30,13 @@ struct site {
     fst_buf down;                 /* the message, decoded */
     fst_buf kept, next;           /* files without their head */
     struct line_of_file kept_of, next_of, outbox_of;
-    fst_buf outbox;               /* coded */
-    fst_blob_manifest manifest;   /* of the outbox */
+    fst_buf outbox;             /* coded */
+    fst_blob_manifest manifest; /* of the outbox */
     fst_blob_server *server;
     double seconds;
-    char cannot[FST__REASON];     /* why it could not train; "" */
-    bool asked;                   /* the job was handed out */
-    bool save;                    /* run or epoch changed */
+    char cannot[FST__REASON]; /* why it could not train; "" */
+    bool asked;               /* the job was handed out */
+    bool save;                /* run or epoch changed */
     char served[FST_DIGEST_HEX];
 };
 
@@ -46,12 +46,13 @@ static fst_status publish(struct site *s, const char *leaf, fst_frame_kind kind,
 {
     char topic[FST_TOPIC];
     fst_buf bytes = {0};
-    fst_frame f = {.kind = kind, .run = s->run, .epoch = s->epoch, .seq = ++s->seq, .body = body->data,
-                   .body_len = body->len};
+    fst_frame f = {
+        .kind = kind, .run = s->run, .epoch = s->epoch, .seq = ++s->seq, .body = body->data, .body_len = body->len};
     snprintf(f.sender, sizeof f.sender, "%s", s->spec.id);
     fst_status st = fst_frame_encode(&f, &bytes, err);
     if (!st)
-        st = fst_transport_publish(s->spec.transport, fst_topic_up(topic, s->spec.id, leaf), bytes.data, bytes.len, err);
+        st =
+            fst_transport_publish(s->spec.transport, fst_topic_up(topic, s->spec.id, leaf), bytes.data, bytes.len, err);
     fst_buf_release(&bytes);
     return st;
 }
@@ -216,9 +217,10 @@ static fst_status settle_kept(struct site *s, const struct order *o, fst_error *
     s->kept.len = 0;
     s->kept_of = FST__NO_LINE;
     if (s->spec.keeps(s->spec.ctx, o->stage))
-        snprintf(s->cannot, sizeof s->cannot,
-                 "what this client kept of round %lld is gone (its folder was lost or exchanged), and the method needs it",
-                 (long long)o->counted + 1);
+        snprintf(
+            s->cannot, sizeof s->cannot,
+            "what this client kept of round %lld is gone (its folder was lost or exchanged), and the method needs it",
+            (long long)o->counted + 1);
     return FST_OK;
 }
 
@@ -312,8 +314,8 @@ bool fst__site_job(struct site *s, struct site_job *out)
 static fst_status keep_update(struct site *s, const void *up, size_t len, const void *keep, size_t keep_len,
                               fst_error *err)
 {
-    struct line_of_file head = {.run = s->run, .epoch = s->epoch, .round = (int64_t)s->order.round,
-                                .seconds = s->seconds};
+    struct line_of_file head = {
+        .run = s->run, .epoch = s->epoch, .round = (int64_t)s->order.round, .seconds = s->seconds};
     memcpy(head.stage, s->order.stage, sizeof head.stage);
     s->next.len = s->outbox.len = 0;
     s->next_of = s->outbox_of = FST__NO_LINE;
@@ -607,8 +609,7 @@ static fst_status take_up(struct site *s, fst_error *err)
         st = get(s, "next", &s->next_of, &s->next, err);
     if (!st)
         st = get(s, "outbox", &s->outbox_of, &s->outbox, err);
-    if (!st && s->outbox_of.round >= 0 &&
-        (!s->outbox_of.has_manifest || s->outbox_of.manifest.bytes != s->outbox.len))
+    if (!st && s->outbox_of.round >= 0 && (!s->outbox_of.has_manifest || s->outbox_of.manifest.bytes != s->outbox.len))
         st = fst_fail(err, FST_E_FORMAT, "outbox: not as long as it says");
     if (st || s->outbox_of.round < 0)
         return st;

@@ -1,6 +1,6 @@
 /*
- * site.h - a site of a fleet (an edge, or any client of a federation) as a state machine: messages, time and the outcome
- * of training in; messages, what to train, and files to keep out.
+ * site.h - a site of a fleet (an edge, or any client of a federation) as a state machine: messages, time and the
+ * outcome of training in; messages, what to train, and files to keep out.
  *
  * It has no thread, socket, clock or path in it. Whoever runs it gives it a transport to publish with, a store, and
  * the time with every call, and does the training: fst__site_job says what, fst__site_trained takes what came of it. A
@@ -30,14 +30,14 @@ struct store {
 };
 
 struct site_spec {
-    const char *id; /* "edge-1" */
-    struct hello hello;                 /* without instance and run; the text stays the caller's */
-    char instance[FST__INSTANCE];       /* drawn by the caller, another one for each process */
+    const char *id;               /* "edge-1" */
+    struct hello hello;           /* without instance and run; the text stays the caller's */
+    char instance[FST__INSTANCE]; /* drawn by the caller, another one for each process */
     fst_transport *transport;
     struct store store;
     bool (*keeps)(void *ctx, const char *stage); /* whether its clients keep something from round to round */
     void *ctx;
-    uint64_t most;                      /* bytes that a message of the server may have */
+    uint64_t most; /* bytes that a message of the server may have */
     double now;
 };
 
@@ -60,7 +60,8 @@ void fst__site_free(struct site *s);
 fst_status fst__site_message(struct site *s, double now, const char *topic, const void *data, size_t len,
                              fst_error *err);
 void fst__site_link(struct site *s, double now, bool up);
-/* Says what is to be said by now. A failure is one of the store. Call it after every other call, and at fst__site_due. */
+/* Says what is to be said by now. A failure is one of the store. Call it after every other call, and at fst__site_due.
+ */
 fst_status fst__site_tick(struct site *s, double now, fst_error *err);
 double fst__site_due(const struct site *s);
 /* Whether there is something to train that was not asked for before. */

@@ -1,6 +1,6 @@
-/* wire.h - what the control messages of a fleet say: bodies in JSON, of at most FST_FRAME_CONTROL bytes. docs/protocol.md
- * describes them for other programs. Keys that are not known are ignored; strings that are too long, numbers that are no
- * whole ones, and keys that are missing make FST_E_FORMAT, with nothing taken. */
+/* wire.h - what the control messages of a fleet say: bodies in JSON, of at most FST_FRAME_CONTROL bytes.
+ * docs/protocol.md describes them for other programs. Keys that are not known are ignored; strings that are too long,
+ * numbers that are no whole ones, and keys that are missing make FST_E_FORMAT, with nothing taken. */
 #ifndef FST_FLEET_WIRE_H
 #define FST_FLEET_WIRE_H
 

@@ -25,9 +25,10 @@ bool fst_blob_manifest_equal(const fst_blob_manifest *a, const fst_blob_manifest
 
 fst_status fst_blob_manifest_write(const fst_blob_manifest *m, fst_buf *out, fst_error *err)
 {
-    return fst_buf_printf(
-        out, err, "{\"blob\": \"%s\", \"bytes\": %llu, \"raw_bytes\": %llu, \"codec\": \"%s\", \"parts\": %lu}", m->digest,
-        (unsigned long long)m->bytes, (unsigned long long)m->raw_bytes, codecs[m->codec], (unsigned long)m->parts);
+    return fst_buf_printf(out, err,
+                          "{\"blob\": \"%s\", \"bytes\": %llu, \"raw_bytes\": %llu, \"codec\": \"%s\", \"parts\": %lu}",
+                          m->digest, (unsigned long long)m->bytes, (unsigned long long)m->raw_bytes, codecs[m->codec],
+                          (unsigned long)m->parts);
 }
 
 static fst_status read_figures(fst_blob_manifest *m, const json_t *j, fst_error *err)
@@ -92,9 +93,9 @@ fst_status fst_blob_encode(const void *raw, size_t len, fst_buf *coded, fst_blob
         size_t bound = ZSTD_compressBound(len);
         void *room = fst_alloc(bound);
         size_t got = room ? ZSTD_compress(room, bound, raw, len, LEVEL) : 0;
-        fst_status st = !room                 ? fst_fail_memory(err, bound)
-                        : ZSTD_isError(got)   ? fst_fail(err, FST_E_MEMORY, "zstd: %s", ZSTD_getErrorName(got))
-                                              : fst_buf_append(coded, room, got, err);
+        fst_status st = !room               ? fst_fail_memory(err, bound)
+                        : ZSTD_isError(got) ? fst_fail(err, FST_E_MEMORY, "zstd: %s", ZSTD_getErrorName(got))
+                                            : fst_buf_append(coded, room, got, err);
         fst_free(room);
         if (st)
             return st;

@@ -26,7 +26,8 @@ struct fst_blob_fetch {
     struct flight flight[FST_BLOB_WINDOW_MAX];
     uint32_t flights, here, hashed, first_missing;
     uint64_t order;
-    double came, progress, usual, backoff, asked_at; /* came: the last new part; backoff: 0, or the wait after a stall */
+    double came, progress, usual, backoff,
+        asked_at; /* came: the last new part; backoff: 0, or the wait after a stall */
     bool refused, fetched;
     fst_sha256 sha;
     fst_blob_fetch_counters count;

@@ -10,16 +10,17 @@
 static const char magic[4] = {'F', 'S', 'T', '1'};
 enum { KIND = 4, FLAGS = 5, VERSION = 6, RUN = 8, EPOCH = 16, SEQ = 24, LENGTH = 32, SENDER = 36, SENDER_BYTES = 32 };
 
-static const char *const kinds[FST_KINDS] = {"unknown", "hello",   "beat",    "result",  "cannot", "bye",     "get", "part",
-                                             "windows", "welcome", "refusal", "order",   "receipt", "answers", "lead"};
+static const char *const kinds[FST_KINDS] = {"unknown", "hello", "beat",    "result",  "cannot",
+                                             "bye",     "get",   "part",    "windows", "welcome",
+                                             "refusal", "order", "receipt", "answers", "lead"};
 
 const char *fst_frame_kind_name(fst_frame_kind kind)
 {
     return kinds[(unsigned)kind < FST_KINDS ? kind : 0];
 }
 
-static const char *const refusals[FST_REFUSALS] = {"taken", "length", "magic", "version", "hash", "kind",
-                                                   "sender", "topic", "run",  "epoch",  "body", "rate"};
+static const char *const refusals[FST_REFUSALS] = {"taken",  "length", "magic", "version", "hash", "kind",
+                                                   "sender", "topic",  "run",   "epoch",   "body", "rate"};
 
 const char *fst_frame_refusal_name(fst_frame_refusal r)
 {

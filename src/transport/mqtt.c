@@ -1,12 +1,13 @@
 /*
  * A client of an MQTT broker, over libmosquitto: the only file that names it.
  *
- * Data flow: poll -> one turn of libmosquitto's loop (connect, read, write, keepalive) -> its callbacks -> our handlers.
- * Everything happens on the thread that polls; names are resolved on one of their own, since that may block.
+ * Data flow: poll -> one turn of libmosquitto's loop (connect, read, write, keepalive) -> its callbacks -> our
+ * handlers. Everything happens on the thread that polls; names are resolved on one of their own, since that may block.
  *
- * libmosquitto queues without bound while a link is silent, so bytes are counted from publish to its on_publish, which for
- * QoS 0 comes in the order of publishing. A port that refuses gives no error but a loop that spins: while the link is not
- * up, POLLERR and POLLHUP mean wait and try again. It also believes any name a certificate has, so the context is ours.
+ * libmosquitto queues without bound while a link is silent, so bytes are counted from publish to its on_publish, which
+ * for QoS 0 comes in the order of publishing. A port that refuses gives no error but a loop that spins: while the link
+ * is not up, POLLERR and POLLHUP mean wait and try again. It also believes any name a certificate has, so the context
+ * is ours.
  */
 #include <errno.h>
 #include <math.h>
@@ -51,7 +52,7 @@ struct mqtt {
     enum { RESTING, LOOKING_UP, CONNECTING, UP } state;
     bool started, up, refused, wants_room, called, woken; /* started: libmosquitto knows the address */
     double retry_at, wait, deadline;                      /* of RESTING; the next rest; of CONNECTING */
-    size_t length[QUEUE]; /* of what was published and is not on its way: a ring */
+    size_t length[QUEUE];                                 /* of what was published and is not on its way: a ring */
     size_t head, queued, unsent;
     fst_rng rng;
 };
@@ -179,7 +180,8 @@ static void *look_up(void *ctx)
     struct addrinfo *found = NULL, hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     int rc = getaddrinfo(l->host, NULL, &hints, &found);
     if (rc || getnameinfo(found->ai_addr, found->ai_addrlen, l->address, sizeof l->address, NULL, 0, NI_NUMERICHOST))
-        snprintf(l->why, sizeof l->why, "%.180s cannot be resolved: %.60s", l->host, rc ? gai_strerror(rc) : "no address");
+        snprintf(l->why, sizeof l->why, "%.180s cannot be resolved: %.60s", l->host,
+                 rc ? gai_strerror(rc) : "no address");
     if (found)
         freeaddrinfo(found);
     atomic_store(&l->done, true);

@@ -1,7 +1,7 @@
 /*
  * A whole federation in simulated time: one coordinator and its sites over a transport that loses, doubles, delays and
- * reorders, with processes killed and started again at any moment. Whatever happens, the run ends within bounded time with
- * the bits of a simulation in one process. The seeds are FEDSTILL_HISTORIES in number (default 300).
+ * reorders, with processes killed and started again at any moment. Whatever happens, the run ends within bounded time
+ * with the bits of a simulation in one process. The seeds are FEDSTILL_HISTORIES in number (default 300).
  */
 #include <math.h>
 #include <setjmp.h>
@@ -235,8 +235,8 @@ static void kill_site(struct site_process *p, double back_in)
     p->world->kills++;
 }
 
-/* What a client keeps here: how often it has trained, which the update shows, so that a round that counts twice or not at
- * all is seen in the bits. */
+/* What a client keeps here: how often it has trained, which the update shows, so that a round that counts twice or not
+ * at all is seen in the bits. */
 static void finish_training(struct site_process *p)
 {
     fst_error err = {0};
@@ -427,6 +427,19 @@ static bool all_done(const struct world *w)
     return all;
 }
 
+static void tell_and_fail(const struct world *w, uint64_t seed)
+{
+    for (uint32_t k = 0; k < CLIENTS; k++) {
+        char stage[FST__STAGE_NAME];
+        uint64_t round = 0;
+        const struct site_process *p = &w->site[k];
+        fst__site_state state = p->site ? fst__site_state_of(p->site, stage, &round) : SITE_STATES;
+        print_message("%s: done %d, state %s in round %llu\n", IDS[k], p->done, fst__site_state_name(state),
+                      (unsigned long long)round);
+    }
+    fail_msg("seed %llu: after %.0f seconds the run has not ended", (unsigned long long)seed, w->now);
+}
+
 static void play(uint64_t seed, const struct plan *p, const fst_fed_state *want, double *seconds, unsigned *kills)
 {
     fst_error err = {0};
@@ -454,21 +467,8 @@ static void play(uint64_t seed, const struct plan *p, const fst_fed_state *want,
         if (!w->finished)
             disturb(w, p, step);
     }
-    if (!w->finished || !all_done(w)) {
-        for (uint32_t k = 0; k < CLIENTS; k++) {
-            char stage[FST__STAGE_NAME];
-            uint64_t round = 0;
-            fst__site_state st = w->site[k].site ? fst__site_state_of(w->site[k].site, stage, &round) : SITE_STATES;
-            struct site_view v = fst__coordinator_site(w->coordinator, k);
-            print_message("%s: done %d, state %s round %llu, trains until %.1f; known %d present %d wanted %d fetching %d state %s\n", IDS[k], w->site[k].done,
-                          fst__site_state_name(st), (unsigned long long)round, w->site[k].trained_at, v.known, v.present, v.wanted, v.fetching, fst__site_state_name(v.state));
-        }
-        fst_round_view rv = fst_server_look(w->server);
-        print_message("phase %d round %llu joined %u selected %u pending %u folding %u folded %u lost %u refused %u ext %u discarded %llu; %s\n", rv.phase, (unsigned long long)rv.round, rv.joined, rv.selected, rv.pending, rv.folding, rv.folded, rv.lost, rv.refused, rv.extensions, (unsigned long long)fst__coordinator_count(w->coordinator)->discarded, fst_server_lost(w->server, 0));
-        for (int k = 0; k < CLIENTS; k++) print_message("folded %d: %d %s\n", k, fst_server_folded(w->server, k), fst_server_lost(w->server, k) ? fst_server_lost(w->server, k) : "-");
-        print_message("finished %d wants %d\n", w->finished, fst__coordinator_wants(w->coordinator));
-        fail_msg("seed %llu: after %.0f seconds the run has not ended", (unsigned long long)seed, w->now);
-    }
+    if (!all_done(w))
+        tell_and_fail(w, seed);
     assert_memory_equal(w->global.params, want->params, PARAMS * sizeof(float));
     assert_memory_equal(w->global.buffers, want->buffers, SIZE.buffers * sizeof(float));
     assert_memory_equal(w->global.counters, want->counters, SIZE.counters * sizeof(int64_t));
@@ -530,13 +530,10 @@ static void test_kills(void **state)
 {
     const fst_inproc_faults some = {.drop = 0.05, .twice = 0.1, .late = 0.1, .lateness = 4};
     (void)state;
-    try_plan((struct plan){.method = "fedavg",
-                           .cohort = CLIENTS,
-                           .faults = some,
-                           .kill_site = 0.01,
-                           .kill_cloud = 0.01,
-                           .back_in = 8},
-             histories());
+    try_plan(
+        (struct plan){
+            .method = "fedavg", .cohort = CLIENTS, .faults = some, .kill_site = 0.01, .kill_cloud = 0.01, .back_in = 8},
+        histories());
 }
 
 int main(void)

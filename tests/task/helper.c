@@ -12,13 +12,17 @@
  *   task_helper json FILE [KEY.KEY...]          fails when FILE is no JSON; prints what stands at the keys
  *                                               (of a list: at the index)
  *   task_helper events FILE                     fails when a line is no event; prints how many there are
+ *   task_helper port                            a port of this host that nobody listens on
  *   task_helper xml FILE                        fails when FILE is no well-formed XML, and says where
  */
 #include <jansson.h>
 #include <math.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "fedstill/store.h"
 #include "fedstill/tensor.h"
@@ -227,8 +231,22 @@ static int check_xml(const char *path)
     return !ok;
 }
 
+static int find_port(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof a;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&a, n) || getsockname(fd, (struct sockaddr *)&a, &n))
+        return 1;
+    close(fd);
+    printf("%d\n", ntohs(a.sin_port));
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 2 && !strcmp(argv[1], "port"))
+        return find_port();
     const char *verb = argc > 2 ? argv[1] : "";
     if (!strcmp(verb, "data") && (argc == 5 || argc == 6))
         return make_data(argv[2], argv[3], argv[4], argc == 6 ? argv[5] : "1");

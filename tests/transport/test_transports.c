@@ -1,6 +1,6 @@
 /*
- * What every transport must do, over each that is here: queues in one process, and MQTT with a broker that the test starts
- * on a free port of this host, in plain text. Encryption and rights are tests/fleet's part.
+ * What every transport must do, over each that is here: queues in one process, and MQTT with a broker that the test
+ * starts on a free port of this host, in plain text. Encryption and rights are tests/fleet's part.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -60,8 +60,8 @@ static void start_broker(void)
         _exit(127);
     }
     for (int i = 0; i < 200; i++) {
-        struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port),
-                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        struct sockaddr_in a = {
+            .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
         int s = socket(AF_INET, SOCK_STREAM, 0), rc = connect(s, (struct sockaddr *)&a, sizeof a);
         close(s);
         if (!rc)
@@ -131,8 +131,8 @@ static void wait_up(struct end *e)
     assert_true(e->up);
 }
 
-/* Until e has seen so many messages. A broker may answer a subscription before it counts, so `again` is said until it is
- * heard. */
+/* Until e has seen so many messages. A broker may answer a subscription before it counts, so `again` is said until it
+ * is heard. */
 static void wait_for(struct end *e, int messages, struct end *from, const char *topic, const char *text)
 {
     for (double end = fst_clock_seconds() + 20; e->messages < messages && fst_clock_seconds() < end;) {
@@ -331,8 +331,9 @@ static void test_settings(void **state)
     assert_int_equal(fst_mqtt_open(&t, &(fst_mqtt_options){.url = "mqtts://h", .id = "a"}, NULL, &err), FST_E_CONFIG);
     assert_non_null(strstr(err.message, "needs a certificate authority"));
     assert_int_equal(
-        fst_mqtt_open(&t, &(fst_mqtt_options){.url = "mqtts://h", .id = "a", .ca = "/none", .cert = "/none", .key = "/none"},
-                      NULL, &err),
+        fst_mqtt_open(
+            &t, &(fst_mqtt_options){.url = "mqtts://h", .id = "a", .ca = "/none", .cert = "/none", .key = "/none"},
+            NULL, &err),
         FST_E_CONFIG);
     assert_non_null(strstr(err.message, "/none"));
     assert_int_equal(fst_mqtt_open(&t, &(fst_mqtt_options){.url = "mqtt://h", .id = "a", .ca = "/x"}, NULL, &err),
@@ -373,9 +374,9 @@ static int end_broker(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest suite[] = {cmocka_unit_test(test_carries),   cmocka_unit_test(test_refuses),
-                                       cmocka_unit_test(test_large),     cmocka_unit_test(test_take_over),
-                                       cmocka_unit_test(test_wakes),     cmocka_unit_test(test_comes_back)};
+    const struct CMUnitTest suite[] = {cmocka_unit_test(test_carries), cmocka_unit_test(test_refuses),
+                                       cmocka_unit_test(test_large),   cmocka_unit_test(test_take_over),
+                                       cmocka_unit_test(test_wakes),   cmocka_unit_test(test_comes_back)};
     const struct CMUnitTest settings[] = {cmocka_unit_test(test_settings)};
     int failed = cmocka_run_group_tests_name("inproc", suite, in_one_process, end_process);
     failed += cmocka_run_group_tests_name("mqtt", suite, with_broker, end_broker);

@@ -125,7 +125,9 @@ static fst_status round_done(void *ctx, const fst_server *server, const fst_roun
         st = fst__evaluate_test(f->s, f->model->graph, &f->model->state, &score, err);
     if (!st)
         tell_round(f, r, &score, validation);
-    if (!st && (k->steps || fst__save_due(&f->saves, k->seconds) || fst__session_stopped(f->s)))
+    /* sites elsewhere are told of the next round only when this one is on disk */
+    if (!st &&
+        (k->steps || f->s->options->rounds || fst__save_due(&f->saves, k->seconds) || fst__session_stopped(f->s)))
         st = fst__federate_save(f, f->checkpoint, err);
     if (!st && fst__session_stopped(f->s))
         st = fst_fail(err, FST_E_CANCELLED, "%s: stopped; progress is saved", f->own->stage->name);
@@ -266,7 +268,9 @@ static fst_status prepare(struct federation *f, fst_error *err)
     f->apart = !(f->ops->flags & FST_SAME_MODEL);
     f->checkpoint = fst__step_path(f->s, f->own, FST__CHECKPOINT);
     f->last = fst__step_path(f->s, f->own, FST__LAST);
-    fst_status st = f->checkpoint && f->last ? make_partition(f, err) : fst_fail_memory(err, 256);
+    fst_status st = f->s->options->rounds ? fst__federate_elsewhere(f->own, err) : FST_OK;
+    if (!st)
+        st = f->checkpoint && f->last ? make_partition(f, err) : fst_fail_memory(err, 256);
     if (!st)
         st = first_model(f, err);
     if (!st)

@@ -68,6 +68,10 @@ fst_status fst__federate_score(struct federation *f, struct score *out, struct s
 /* Writes every client's own model and clients.json, which becomes the record's artifact. */
 fst_status fst__federate_write_clients(struct federation *f, struct record *r, fst_error *err);
 
+/* ---- federate_site.c ---- */
+/* Whether the stage's clients may be processes of their own: FST_E_CONFIG says what they would need. */
+fst_status fst__federate_elsewhere(const struct step *own, fst_error *err);
+
 /* ---- federate_labels.c ---- */
 /* The soft labels that the clients learn from, if any: fills labels, rows, and the plan's loss. */
 fst_status fst__federate_labels(struct federation *f, fst_error *err);
@@ -76,6 +80,8 @@ void fst__federate_labels_release(struct federation *f);
 /* ---- federate_save.c ---- */
 /* Writes everything that the stage needs to continue after f->round rounds. */
 fst_status fst__federate_save(struct federation *f, const char *path, fst_error *err);
+/* Whether clients keep something between rounds, which a checkpoint holds only of clients in this process. */
+bool fst__federate_keeps(const fst_strategy_ops *ops);
 /* Continues from where it was stopped, or from the end of a run of fewer rounds; starts anew without either. */
 fst_status fst__federate_resume(struct federation *f, fst_error *err);
 

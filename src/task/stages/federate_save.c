@@ -80,6 +80,8 @@ static fst_status put_state(struct federation *f, fst_checkpoint_writer *w, fst_
     if (!st)
         st = fst_checkpoint_put_uint(w, "round", f->round, err);
     if (!st)
+        st = fst_checkpoint_put_uint(w, "elsewhere", f->s->options->rounds != NULL, err);
+    if (!st)
         st = fst_checkpoint_put_uint(w, "bytes_up", f->bytes_up, err);
     if (!st)
         st = fst_checkpoint_put_uint(w, "bytes_down", f->bytes_down, err);
@@ -105,6 +107,26 @@ fst_status fst__federate_save(struct federation *f, const char *path, fst_error 
         return fst_fail_in(err, st, "%s: saving progress", f->own->stage->name);
     f->saved_round = f->round;
     return FST_OK;
+}
+
+bool fst__federate_keeps(const fst_strategy_ops *ops)
+{
+    return (ops->flags & FST_OWN_MODEL) || ops->client->save;
+}
+
+/* What clients in other processes keep is theirs, and what clients here keep is not theirs: neither goes on from the
+ * other's rounds. */
+static fst_status check_place(const struct federation *f, const fst_checkpoint *k, fst_error *err)
+{
+    uint64_t elsewhere = 0;
+    if (!fst__federate_keeps(f->ops) || fst_checkpoint_uint(k, "elsewhere", &elsewhere, NULL))
+        elsewhere = f->s->options->rounds != NULL;
+    if (elsewhere == (f->s->options->rounds != NULL))
+        return FST_OK;
+    return fst_fail(
+        err, FST_E_CONFIG,
+        "with %s clients keep something from round to round, and those of these rounds were %s: go on there",
+        f->ops->name, elsewhere ? "the sites of a fleet" : "in one process (fedstill run)");
 }
 
 /* The strategy's part and the clients', each of which checks its bytes before it takes them. */
@@ -172,7 +194,9 @@ static fst_status resume_from(struct federation *f, const char *path, bool *resu
                 why.message);
         return FST_OK;
     }
-    st = take(f, k, err);
+    st = check_place(f, k, err);
+    if (!st)
+        st = take(f, k, err);
     fst_checkpoint_free(k);
     if (st)
         return fst_fail_in(err, st, "%s cannot go on; --fresh starts over", f->own->stage->name);

@@ -27,8 +27,7 @@ struct fst_task_site {
 
 /* ---- who it is ------------------------------------------------------------------------------------------ */
 
-/* The lines that must be the same everywhere: paths of data differ between hosts, digests tell what is there. */
-static fst_status task_digest(const fst_task *t, char out[FST_DIGEST_HEX], fst_error *err)
+fst_status fst_task_site_digest(const fst_task *t, char out[FST_DIGEST_HEX], fst_error *err)
 {
     fst_buf lines = {0};
     fst_sha256 sha;
@@ -42,6 +41,7 @@ static fst_status task_digest(const fst_task *t, char out[FST_DIGEST_HEX], fst_e
     return FST_OK;
 }
 
+/* Paths of data differ between hosts; digests tell what is there. */
 fst_status fst_task_site_settings(const fst_task *t, fst_buf *out, fst_error *err)
 {
     fst_buf all = {0};
@@ -96,12 +96,31 @@ static fst_status identify(fst_task_site *s, fst_error *err)
         st = share_digest(d, &p, s->client, id->data, err);
     }
     fst_partition_release(&p);
-    return st ? st : task_digest(s->session.task, id->task, err);
+    return st ? st : fst_task_site_digest(s->session.task, id->task, err);
 }
 
 const fst_task_identity *fst_task_site_identity(const fst_task_site *s)
 {
     return &s->identity;
+}
+
+fst_status fst_task_clients(const fst_task *t, uint32_t *count, const char **noun, fst_error *err)
+{
+    const struct task_file *f = &t->file;
+    fst_partition p = {0};
+    fst_status st = FST_OK;
+    if (!fst__has_kind(f, "federated_train"))
+        return fst_fail(err, FST_E_CONFIG, "%s has no federated stage (of the kind federated_train)", t->path);
+    *noun = f->has_topology ? "edge" : "client";
+    *count = (uint32_t)(f->has_topology ? f->topology.edges : f->clients.count);
+    if (f->has_topology || !f->clients.partition_file)
+        return FST_OK;
+    char *path = fst_path_join(t->folder, f->clients.partition_file);
+    st = path ? fst_partition_read(&p, path, err) : fst_fail_memory(err, 256);
+    *count = (uint32_t)p.clients;
+    fst_partition_release(&p);
+    fst_free(path);
+    return st;
 }
 
 /* ---- a stage -------------------------------------------------------------------------------------------- */
@@ -116,9 +135,15 @@ static void close_stage(struct site_stage *g)
     *g = (struct site_stage){.open = false};
 }
 
-/* What a site cannot have yet: files that other stages leave at the cloud. */
-static fst_status check_reads(const struct step *own, fst_error *err)
+fst_status fst__federate_elsewhere(const struct step *own, fst_error *err)
 {
+    const struct federated_section *c = own->stage->settings;
+    const fst_strategy_ops *ops = fst_strategy_at((size_t)c->strategy);
+    if (!(ops->flags & FST_SAME_MODEL))
+        return fst_fail(err, FST_E_CONFIG,
+                        "%s: %s leaves each client a model of its own, and a fleet does not bring those together yet: "
+                        "fedstill run does this stage in one process",
+                        own->stage->name, ops->name);
     for (size_t i = 0; i < own->stage->read_count; i++) {
         const struct stage_read *r = &own->stage->reads[i];
         if (strcmp(r->ref->key, "init"))
@@ -139,7 +164,7 @@ static fst_status open_stage(fst_task_site *s, struct step *own, struct site_sta
     f->ops = fst_strategy_at((size_t)f->section->strategy);
     f->apart = !(f->ops->flags & FST_SAME_MODEL);
     size_t n = fst__strategy_settings(&f->section->options, f->ops, settings);
-    fst_status st = check_reads(own, err);
+    fst_status st = fst__federate_elsewhere(own, err);
     if (!st)
         st = fst__new_model(&s->session.data, own->stage->kind->network(own->stage), &g->model, err);
     g->has_model = !st;
@@ -188,6 +213,17 @@ fst_status fst_task_site_work(fst_task_site *s, const char *stage, const void *k
     up->client = s->client;
     up->round = down->round;
     return st;
+}
+
+bool fst_task_site_keeps(const fst_task_site *s, const char *stage)
+{
+    for (size_t i = 0; i < s->session.steps; i++) {
+        const struct stage *g = s->session.step[i].stage;
+        if (!strcmp(g->name, stage) && !strcmp(g->kind->name, "federated_train"))
+            return fst__federate_keeps(
+                fst_strategy_at((size_t)((const struct federated_section *)g->settings)->strategy));
+    }
+    return false;
 }
 
 /* ---- opening -------------------------------------------------------------------------------------------- */

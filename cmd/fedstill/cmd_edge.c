@@ -1,0 +1,58 @@
+/* fedstill edge: a site of a fleet. */
+#include "fleet_link.h"
+#include "task_run.h"
+
+static const struct option_spec options[] = {
+    {.name = "id", .letter = 'i', .argument = "ID", .type = OPTION_STRING, .help = "Who this is: edge-1, edge-2 ..."},
+    LINK_OPTIONS,
+    SET_OPTION,
+    BACKEND_OPTION,
+    OUTPUT_OPTION("Folder for this site's files, instead of the task's own."),
+    {0},
+};
+
+static const struct operand_spec operands[] = {
+    {"TASK", 1, 1, "The task that the cloud runs: a folder with task.yaml, or a task file."},
+    {0},
+};
+
+static const char *const examples[] = {
+    "fedstill edge tasks/mnist --id edge-1 --connect mqtts://hub.example --credentials keys",
+    "Joins the fleet, trains when it is asked to, and ends when the cloud lets it go.",
+    NULL,
+};
+
+static fst_status run(const struct options *o, fst_error *err)
+{
+    const char *id = option_string(o, "id");
+    fst_task *task = NULL;
+    fst_fleet_options f = {.task = {.threads = 1, .backend = option_string(o, "backend"), .stop = &task_stop}};
+    if (!id)
+        return fst_fail(err, FST_E_CONFIG, "--id ID is needed: edge-1, edge-2 ... (client-1 ... without a topology)");
+    fst_status s = fleet_link_of(&f.link, o, id, err);
+    if (!s)
+        s = task_load(&task, o, err);
+    if (!s) {
+        signals_stop_by(&task_stop);
+        s = fst_fleet_site_run(task, id, &f, err);
+        if (s == FST_E_CANCELLED)
+            s = task_say_how_to_go_on(err);
+    }
+    fst_task_free(task);
+    fleet_link_release(&f.link);
+    return s;
+}
+
+const struct command cmd_edge = {
+    .name = "edge",
+    .summary = "Take part in a fleet with a site's own samples",
+    .description =
+        "Opens a task with the samples of one site and joins the fleet whose cloud runs that task (fedstill cloud). It "
+        "trains its rounds on its own samples, which never leave it; what the strategy sends is said in "
+        "docs/strategies.md. "
+        "It may be killed at any moment: started again, it goes on where it was.",
+    .options = options,
+    .operands = operands,
+    .examples = examples,
+    .run = run,
+};

@@ -1,0 +1,350 @@
+/*
+ * The cloud as a process: fst_task_run on the calling thread, with the rounds of federated stages played by sites, and
+ * a thread that talks to them.
+ *
+ * Data flow: the network thread polls the transport and turns the coordinator, all the time, so that sites are welcomed
+ * and kept while the task pretrains. A federated stage brings its fst_server (`rounds`); the coordinator drives it, and
+ * what takes long is done on the task's thread, which waits in `rounds` for it. One mutex guards the coordinator; the
+ * fst_server is the task thread's while the coordinator wants something done, and the coordinator's otherwise.
+ */
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "books.h"
+#include "coordinator.h"
+#include "fedstill/fed.h"
+
+static const double goodbye = 10, stop_look = 0.1;
+
+struct cloud {
+    const fst_fleet_options *options;
+    struct place place;
+    struct fleet_books books;
+    char **ids;
+    uint32_t clients;
+    char numerics[200];
+    fst_buf settings;
+    fst_transport *transport;
+    struct coordinator *coordinator;
+    pthread_t thread;
+    bool running;
+    atomic_bool end; /* the thread is to end */
+    pthread_mutex_t lock;
+    pthread_cond_t wanted;
+    fst_status failed; /* of the thread */
+    fst_error why;
+    char said[256];
+    int64_t *counted;
+    fst_fleet_site *shown;
+    double shown_at;
+};
+
+static bool stopped(const struct cloud *c)
+{
+    return c->options->task.stop && atomic_load(c->options->task.stop);
+}
+
+/* ---- the network thread ---------------------------------------------------------------------------------- */
+
+static void on_message(void *ctx, const char *topic, const void *data, size_t len)
+{
+    struct cloud *c = ctx;
+    pthread_mutex_lock(&c->lock);
+    fst__coordinator_message(c->coordinator, fst_clock_seconds(), topic, data, len);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void on_link(void *ctx, bool up, const char *why)
+{
+    struct cloud *c = ctx;
+    pthread_mutex_lock(&c->lock);
+    fst__coordinator_link(c->coordinator, fst_clock_seconds(), up);
+    pthread_mutex_unlock(&c->lock);
+    if (up ? c->said[0] != 0 : strcmp(why, c->said) != 0)
+        fst_log(up ? FST_LOG_INFO : FST_LOG_WARN, "%s%s%s", c->options->link.url, up ? ": connected again" : ": ", why);
+    snprintf(c->said, sizeof c->said, "%s", up ? "" : why);
+}
+
+static void show_sites(struct cloud *c, double now)
+{
+    if (!c->options->sites || now < c->shown_at)
+        return;
+    c->shown_at = now + 1;
+    pthread_mutex_lock(&c->lock);
+    for (uint32_t k = 0; k < c->clients; k++) {
+        struct site_view v = fst__coordinator_site(c->coordinator, k);
+        c->shown[k] = (fst_fleet_site){.id = v.id,
+                                       .state = !v.known     ? "not seen"
+                                                : !v.present ? "gone"
+                                                : v.fetching ? "sends"
+                                                             : fst__site_state_name(v.state),
+                                       .present = v.present,
+                                       .heard = now - v.heard};
+    }
+    pthread_mutex_unlock(&c->lock);
+    c->options->sites(c->options->ctx, c->shown, c->clients);
+}
+
+static void *talk(void *ctx)
+{
+    struct cloud *c = ctx;
+    fst_status st = FST_OK;
+    fst_error err = {0};
+    while (!st && !atomic_load(&c->end)) {
+        double now = fst_clock_seconds();
+        pthread_mutex_lock(&c->lock);
+        double until = fmin(fst__coordinator_due(c->coordinator), now + 0.25);
+        pthread_mutex_unlock(&c->lock);
+        st = fst_transport_poll(c->transport, until, &err);
+        pthread_mutex_lock(&c->lock);
+        if (!st)
+            st = fst__coordinator_tick(c->coordinator, fst_clock_seconds(), &err);
+        if (st || fst__coordinator_wants(c->coordinator))
+            pthread_cond_signal(&c->wanted);
+        if (st) {
+            c->failed = st;
+            c->why = err;
+        }
+        pthread_mutex_unlock(&c->lock);
+        show_sites(c, now);
+    }
+    return NULL;
+}
+
+/* ---- the task's thread ----------------------------------------------------------------------------------- */
+
+static void wait_a_little(struct cloud *c)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_nsec += (long)(stop_look * 1e9);
+    if (at.tv_nsec >= 1000000000) {
+        at.tv_sec++;
+        at.tv_nsec -= 1000000000;
+    }
+    (void)pthread_cond_timedwait(&c->wanted, &c->lock, &at);
+}
+
+/* Until the coordinator wants something. */
+static fst_status wait_for_want(struct cloud *c, fst__want *want, double *opened, fst_error *err)
+{
+    fst_status st = FST_OK;
+    pthread_mutex_lock(&c->lock);
+    while (!c->failed && !stopped(c) && fst__coordinator_wants(c->coordinator) == WANT_NOTHING)
+        wait_a_little(c);
+    *want = fst__coordinator_wants(c->coordinator);
+    *opened = fst__coordinator_opened(c->coordinator);
+    if (c->failed) {
+        *err = c->why;
+        st = c->failed;
+    } else if (*want == WANT_NOTHING) {
+        st = fst_fail(err, FST_E_CANCELLED, "stopped; progress is saved");
+    }
+    pthread_mutex_unlock(&c->lock);
+    return st;
+}
+
+static void done(struct cloud *c)
+{
+    pthread_mutex_lock(&c->lock);
+    fst__coordinator_done(c->coordinator, fst_clock_seconds());
+    pthread_mutex_unlock(&c->lock);
+    fst_transport_wake(c->transport);
+}
+
+static fst_status round_over(struct cloud *c, const char *stage, const fst_simulate_spec *spec, fst_server *server,
+                             double opened, fst_error *err)
+{
+    fst_round_report *r = fst_server_report(server);
+    r->seconds = fst_clock_seconds() - opened;
+    fst_status st = fst__books_round(&c->books, stage, r->round, c->counted, err);
+    if (!st && spec->settle)
+        spec->settle(spec->ctx, r);
+    if (!st && spec->round_done)
+        st = spec->round_done(spec->ctx, server, r, err);
+    return st ? st : fst_server_publish(server, fst_clock_seconds(), err);
+}
+
+static fst_status drive(struct cloud *c, const char *stage, const fst_simulate_spec *spec, fst_server *server,
+                        fst_error *err)
+{
+    for (;;) {
+        fst__want want;
+        double opened;
+        fst_status st = wait_for_want(c, &want, &opened, err);
+        if (st || want == WANT_FINISH)
+            return st;
+        if (want == WANT_FAIL)
+            return fst_server_failure(server, err);
+        st = want == WANT_AGGREGATE ? fst_server_aggregate(server, spec->aggregating, fst_clock_seconds(), err)
+                                    : round_over(c, stage, spec, server, opened, err);
+        if (st)
+            return st;
+        done(c);
+    }
+}
+
+/* fst_task_options.rounds */
+static fst_status rounds(void *ctx, const char *stage, const fst_simulate_spec *spec, fst_error *err)
+{
+    struct cloud *c = ctx;
+    const fst_fleet_limits *l = &c->options->limits;
+    fst_round_spec r;
+    fst_server *server = NULL;
+    fst_status st = fst_simulate_rounds(spec, &r, err);
+    r.join_deadline = l->join_deadline > 0 ? l->join_deadline : 600;
+    r.deadline = l->deadline > 0 ? l->deadline : 600;
+    r.policy = FST_QUORUM_EXTEND;
+    r.max_extensions = l->extensions ? l->extensions : 3;
+    if (!st && spec->clients != c->clients)
+        st = fst_fail(err, FST_E_CONFIG, "%s has %lu clients, the fleet %lu", stage, (unsigned long)spec->clients,
+                      (unsigned long)c->clients);
+    if (!st)
+        st = fst__books_counted(&c->books, stage, spec->first_round, c->counted, err);
+    if (!st)
+        st = fst_server_new(&server, &r, spec->strategy, spec->noun, err);
+    if (st)
+        return st;
+    pthread_mutex_lock(&c->lock);
+    st = fst__coordinator_begin(c->coordinator, fst_clock_seconds(), stage, spec, server, c->counted, err);
+    pthread_mutex_unlock(&c->lock);
+    if (!st)
+        st = drive(c, stage, spec, server, err);
+    pthread_mutex_lock(&c->lock);
+    fst__coordinator_end(c->coordinator);
+    pthread_mutex_unlock(&c->lock);
+    if (st)
+        fst_strategy_abandon(spec->strategy); /* of a round that was open */
+    fst_server_free(server);
+    return st;
+}
+
+/* Sites are let go, and those that do not say goodbye are named. */
+static void let_go(struct cloud *c)
+{
+    bool all = false;
+    for (double end = fst_clock_seconds() + goodbye; !all && fst_clock_seconds() < end && !c->failed && !stopped(c);) {
+        struct timespec t = {.tv_nsec = 50000000};
+        pthread_mutex_lock(&c->lock);
+        all = fst__coordinator_stop(c->coordinator, fst_clock_seconds());
+        pthread_mutex_unlock(&c->lock);
+        fst_transport_wake(c->transport);
+        nanosleep(&t, NULL);
+    }
+    for (uint32_t k = 0; !all && k < c->clients; k++) {
+        pthread_mutex_lock(&c->lock);
+        bool present = fst__coordinator_site(c->coordinator, k).present;
+        pthread_mutex_unlock(&c->lock);
+        if (present)
+            fst_log(FST_LOG_WARN, "%s did not say goodbye", c->ids[k]);
+    }
+}
+
+/* ---- beginning and end ----------------------------------------------------------------------------------- */
+
+static fst_status name_clients(struct cloud *c, const fst_task *t, fst_error *err)
+{
+    const char *noun;
+    fst_status st = fst_task_clients(t, &c->clients, &noun, err);
+    if (st)
+        return st;
+    c->ids = fst_calloc(c->clients, sizeof *c->ids);
+    c->counted = fst_calloc(c->clients, sizeof *c->counted);
+    c->shown = fst_calloc(c->clients, sizeof *c->shown);
+    if (!c->ids || !c->counted || !c->shown)
+        return fst_fail_memory(err, c->clients * sizeof *c->ids);
+    for (uint32_t k = 0; k < c->clients; k++) {
+        char id[FST_SITE_ID];
+        snprintf(id, sizeof id, "%.16s-%lu", noun, (unsigned long)k + 1);
+        if (!(c->ids[k] = fst_strdup(id)))
+            return fst_fail_memory(err, sizeof id);
+    }
+    return FST_OK;
+}
+
+static fst_status connect_cloud(struct cloud *c, const char *task, fst_error *err)
+{
+    const fst_transport_events on = {.ctx = c, .message = on_message, .link = on_link};
+    fst_status st = fst__link_open(&c->transport, &c->options->link, FST__CLOUD, false, &on, err);
+    struct coordinator_spec spec = {.ids = (const char *const *)c->ids,
+                                    .clients = c->clients,
+                                    .run = c->books.run,
+                                    .epoch = c->books.epoch,
+                                    .settings = c->settings.data,
+                                    .numerics = c->numerics,
+                                    .transport = c->transport,
+                                    .now = fst_clock_seconds()};
+    memcpy(spec.task, task, sizeof spec.task);
+    if (!st)
+        st = fst__coordinator_new(&c->coordinator, &spec, err);
+    if (!st && pthread_create(&c->thread, NULL, talk, c))
+        st = fst_fail(err, FST_E_MEMORY, "no thread for the network");
+    c->running = !st;
+    return st;
+}
+
+static fst_status prepare(struct cloud *c, fst_task *t, fst_error *err)
+{
+    char task[FST_DIGEST_HEX];
+    fst_status st = name_clients(c, t, err);
+    if (!st)
+        st = fst__place_open(&c->place, fst_task_output(t), FST__CLOUD, err);
+    if (!st)
+        st = fst_task_site_digest(t, task, err);
+    if (!st)
+        st = fst_task_site_settings(t, &c->settings, err);
+    if (!st)
+        st = fst_buf_append(&c->settings, "", 1, err);
+    if (!st)
+        st = fst__books_open_fleet(&c->books, fst__place_store(&c->place), task, c->clients, c->options->task.fresh,
+                                   err);
+    fst__numerics(&c->options->task, c->numerics, sizeof c->numerics);
+    return st ? st : connect_cloud(c, task, err);
+}
+
+static void release(struct cloud *c)
+{
+    atomic_store(&c->end, true);
+    if (c->running) {
+        fst_transport_wake(c->transport);
+        pthread_join(c->thread, NULL);
+    }
+    fst__coordinator_free(c->coordinator);
+    fst_transport_close(c->transport);
+    fst__books_close_fleet(&c->books);
+    fst__place_close(&c->place);
+    for (uint32_t k = 0; c->ids && k < c->clients; k++)
+        fst_free(c->ids[k]);
+    fst_free(c->ids);
+    fst_free(c->counted);
+    fst_free(c->shown);
+    fst_buf_release(&c->settings);
+    pthread_cond_destroy(&c->wanted);
+    pthread_mutex_destroy(&c->lock);
+}
+
+fst_status fst_fleet_cloud(fst_task *t, const fst_fleet_options *o, fst_error *err)
+{
+    struct cloud c = {.options = o, .place = {.lock = -1}};
+    fst_task_options task = o->task;
+    pthread_condattr_t attributes;
+    pthread_mutex_init(&c.lock, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&c.wanted, &attributes);
+    pthread_condattr_destroy(&attributes);
+    atomic_init(&c.end, false);
+    fst_status st = prepare(&c, t, err);
+    task.rounds = rounds;
+    task.rounds_ctx = &c;
+    if (!st)
+        st = fst_task_run(t, &task, err);
+    if (!st)
+        let_go(&c);
+    release(&c);
+    return st;
+}

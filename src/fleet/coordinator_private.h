@@ -1,0 +1,74 @@
+/* coordinator_private.h - the coordinator's inside, shared by what it hears and says (coordinator_talk.c) and what it
+ * does (coordinator.c). */
+#ifndef FST_FLEET_COORDINATOR_PRIVATE_H
+#define FST_FLEET_COORDINATOR_PRIVATE_H
+
+#include "coordinator.h"
+
+/* What is sent to sites of a round: one for all of them when it is the same. */
+struct down {
+    fst_blob_manifest manifest;
+    fst_buf raw, coded;
+};
+
+struct known {
+    bool known; /* said hello to this process */
+    bool present, left;
+    bool joined; /* so the server was told */
+    char instance[FST__INSTANCE];
+    double heard, gone_at; /* gone_at: INFINITY, or when its will came */
+    fst__site_state state;
+    char stage[FST__STAGE_NAME];
+    uint64_t round;
+
+    bool wanted;   /* drawn for the open round and not yet answered */
+    bool answered; /* it has the order, as its beats say */
+    size_t down;   /* of c->downs */
+    double say_at; /* the order again */
+    double welcome_at;
+
+    bool offered, cannot;
+    struct result result;
+    char reason[FST__REASON];
+    fst_blob_fetch *fetch;
+    bool part_topic;
+    bool receipt_due;
+    struct receipt receipt;
+    double second; /* for the rate */
+    uint32_t in_second;
+};
+
+struct coordinator {
+    struct coordinator_spec spec;
+    struct known *site;
+    uint64_t seq;
+    bool up, busy, stopping;
+    double ask_at, complain_at;
+
+    char stage[FST__STAGE_NAME];
+    const fst_simulate_spec *of;
+    fst_server *server;
+    int64_t *counted;
+    double timer_at, opened_at;
+    fst__want want;
+    uint64_t open_round;
+    bool open;
+
+    struct down *downs;
+    size_t down_count, down_room;
+    fst_blob_server *blobs;
+    int fetches;
+    uint64_t most;
+    struct coordinator_counters count;
+};
+
+/* ---- coordinator_talk.c: to one site, once; who wants it heard says it again ---- */
+fst_status fst__tell_site(struct coordinator *c, uint32_t k, const char *leaf, fst_frame_kind kind,
+                          const fst_buf *body);
+void fst__say_order(struct coordinator *c, uint32_t k);
+void fst__say_receipt(struct coordinator *c, uint32_t k);
+/* Notes what is to be said to a site about its update. */
+void fst__note_receipt(struct coordinator *c, uint32_t k, const char *stage, uint64_t round, bool folded,
+                       const char *why);
+
+#endif

@@ -1,0 +1,109 @@
+/* Folder, names and link of a process, see place.h. */
+#include "place.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fedstill/nn.h"
+
+enum { MOST = INT32_MAX };
+
+/* ---- files ---- */
+
+static char *path_of(const struct place *p, const char *name)
+{
+    return fst_path_join(p->folder, name);
+}
+
+static fst_status put(void *ctx, const char *name, const void *data, size_t len, fst_error *err)
+{
+    char *path = path_of(ctx, name);
+    fst_status st = path ? fst_file_write(path, data, len, err) : fst_fail_memory(err, 256);
+    fst_free(path);
+    return st;
+}
+
+static fst_status get(void *ctx, const char *name, fst_buf *out, bool *found, fst_error *err)
+{
+    char *path = path_of(ctx, name);
+    fst_status st = path ? FST_OK : fst_fail_memory(err, 256);
+    *found = path && fst_file_exists(path);
+    if (!st && *found)
+        st = fst_file_read(path, MOST, out, err);
+    fst_free(path);
+    return st;
+}
+
+static void drop(void *ctx, const char *name)
+{
+    char *path = path_of(ctx, name);
+    if (path)
+        unlink(path);
+    fst_free(path);
+}
+
+struct store fst__place_store(struct place *p)
+{
+    return (struct store){p, put, get, drop};
+}
+
+fst_status fst__place_open(struct place *p, const char *output, const char *name, fst_error *err)
+{
+    char *fleet = fst_path_join(output, "fleet");
+    p->folder = fleet ? fst_path_join(fleet, name) : NULL;
+    p->lock = -1;
+    fst_free(fleet);
+    fst_status st = p->folder ? fst_make_folders(p->folder, err) : fst_fail_memory(err, 256);
+    char *lock = st ? NULL : path_of(p, "lock");
+    if (!st)
+        st = lock ? fst_file_lock(&p->lock, lock, err) : fst_fail_memory(err, 256);
+    if (!st)
+        fst_atomic_sweep(p->folder);
+    fst_free(lock);
+    return st;
+}
+
+void fst__place_close(struct place *p)
+{
+    fst_file_unlock(p->lock);
+    fst_free(p->folder);
+}
+
+/* ---- names ---- */
+
+void fst__draw_name(char out[FST__INSTANCE])
+{
+    unsigned char bytes[(FST__INSTANCE - 1) / 2];
+    if (sodium_init() < 0)
+        memset(bytes, 0, sizeof bytes);
+    else
+        randombytes_buf(bytes, sizeof bytes);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
+
+void fst__numerics(const fst_task_options *o, char *out, size_t size)
+{
+#if defined __x86_64__
+    const char *isa = __builtin_cpu_supports("avx512f") ? "AVX-512"
+                      : __builtin_cpu_supports("avx2")  ? "AVX2"
+                                                        : "x86-64";
+#else
+    const char *isa = "other";
+#endif
+    snprintf(out, size, "%s, %s", o->backend ? o->backend : fst_backend_names()[0], isa);
+}
+
+/* ---- link ---- */
+
+fst_status fst__link_open(fst_transport **out, const fst_fleet_link *link, const char *id, bool will,
+                          const fst_transport_events *on, fst_error *err)
+{
+    char topic[FST_TOPIC];
+    fst_mqtt_options o = {.url = link->url, .id = id, .ca = link->ca, .cert = link->cert, .key = link->key};
+    if (will)
+        o.will = (fst_transport_will){fst_topic_up(topic, id, "will"), "", 0};
+    return fst_mqtt_open(out, &o, on, err);
+}

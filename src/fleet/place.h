@@ -1,0 +1,27 @@
+/* place.h - what the processes of a fleet have in common: their folder, names, and how they compute. */
+#ifndef FST_FLEET_PLACE_H
+#define FST_FLEET_PLACE_H
+
+#include "fedstill/fleet.h"
+#include "site.h"
+
+/* A folder of small files as a store; locked against a second process. */
+struct place {
+    char *folder;
+    int lock;
+};
+/* output/fleet/NAME, made if it is not there. */
+fst_status fst__place_open(struct place *p, const char *output, const char *name, fst_error *err);
+void fst__place_close(struct place *p);
+/* ctx of its calls is the place, which must stay where it is. */
+struct store fst__place_store(struct place *p);
+
+/* 16 hexadecimal digits that nobody can guess. */
+void fst__draw_name(char out[FST__INSTANCE]);
+/* "onednn, AVX2, f32, ..." */
+void fst__numerics(const fst_task_options *o, char *out, size_t size);
+/* A transport over the link, with the will fst/up/ID/will (will: false none). */
+fst_status fst__link_open(fst_transport **out, const fst_fleet_link *link, const char *id, bool will,
+                          const fst_transport_events *on, fst_error *err);
+
+#endif

@@ -1,0 +1,146 @@
+#!/bin/bash
+# A fleet of real processes on this host: the models of one process bit for bit, also when cloud, sites and broker are killed
+# at random moments; and what is refused. Needs $FEDSTILL, $FEDSTILL_HELPER and mosquitto.
+#   FEDSTILL_KILLS      kill -9 of anything (default 12)
+#   FEDSTILL_KILL_SEED  of the moments (default 1)
+# shellcheck source=tests/task/common.sh
+. "$(dirname "$0")/../task/common.sh"
+kills=${FEDSTILL_KILLS:-12}
+RANDOM=${FEDSTILL_KILL_SEED:-1}
+sites=3
+declare -A pid=()
+clean_up() {
+    for p in "${pid[@]}"; do kill -9 "$p" 2>/dev/null; done
+    rm -rf "$folder"
+}
+command -v mosquitto >/dev/null || PATH=$PATH:/usr/sbin
+true_that "mosquitto is installed" command -v mosquitto >/dev/null || finish
+
+named_task 120 40
+write_task() { # ROUNDS EPOCHS STRATEGY
+    cat >"$task/task.yaml" <<END
+name: fleet
+seed: 5
+data: {source: array, path: data, validation: 0.1}
+topology: {edges: $sites, cloud_share: 0.3, alpha: 1}
+stages:
+  cloud_pretrain:  {model: fedgen_mnist, epochs: 1, batch_size: 16}
+  federated_train: {model: fedgen_mnist, strategy: $3, init: cloud_pretrain, rounds: $1, local_epochs: $2, batch_size: 8,
+                    optimizer: {name: sgd, learning_rate: 0.02}}
+END
+}
+models() { (cd "$1" && sha256sum cloud_pretrain/model.safetensors federated_train/*.safetensors); }
+
+# ---- processes
+port=$("$FEDSTILL_HELPER" port) || exit 1
+printf 'listener %d 127.0.0.1\nallow_anonymous true\nmax_packet_size 1050000\n' "$port" >"$folder/broker.conf"
+link=(--connect "mqtt://127.0.0.1:$port" --plain-text)
+start() { # broker | cloud | edge-K
+    case $1 in
+    broker) mosquitto -c "$folder/broker.conf" >/dev/null 2>&1 & ;;
+    cloud) "$FEDSTILL" cloud "$task" "${link[@]}" --output "$folder/fleet" --no-reuse >"$folder/out.cloud" \
+        2>>"$folder/err.cloud" </dev/null & ;;
+    *) "$FEDSTILL" edge "$task" --id "$1" "${link[@]}" --output "$folder/$1" >"$folder/out.$1" 2>>"$folder/err.$1" \
+        </dev/null & ;;
+    esac
+    pid[$1]=$!
+}
+# ended NAME STATUS: it ends within five minutes, with that status.
+ended() {
+    local status i
+    for ((i = 0; i < 3000; i++)); do
+        kill -0 "${pid[$1]}" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -9 "${pid[$1]}" 2>/dev/null && fail "$1 does not end"
+    wait "${pid[$1]}" 2>/dev/null
+    status=$?
+    checks=$((checks + 1))
+    [ $status -eq "$2" ] || { fail "$1: exit status $status, wanted $2" && tail -n 20 "$folder/err.$1"; }
+    unset "pid[$1]"
+}
+everybody() {
+    start cloud
+    for ((k = 1; k <= sites; k++)); do start edge-$k; done
+}
+all_end() {
+    ended cloud 0
+    for ((k = 1; k <= sites; k++)); do ended edge-$k 0; done
+}
+anew() { rm -rf "$folder"/fleet "$folder"/edge-* "$folder"/err.*; }
+
+# ---- the bits of one process; scaffold: clients keep something from round to round
+start broker
+for strategy in fedavg scaffold; do
+    write_task 3 1 $strategy
+    expect 0 run "$task" --output "$folder/one" --no-reuse --fresh
+    models "$folder/one" >"$folder/want"
+    anew
+    everybody
+    all_end
+    same "$strategy: models" "$(models "$folder/fleet")" "$(cat "$folder/want")"
+    true_that "$strategy: all sites are named" test "$(grep -c 'joined: ' "$folder/err.cloud")" -eq $sites
+done
+# everything is there: the cloud has nothing to do, and lets sites go that come in time
+expect 0 cloud "$task" "${link[@]}" --output "$folder/fleet" --no-reuse
+said err "federated_train: up to date"
+
+# ---- killed at random moments
+write_task 12 12 scaffold
+expect 0 run "$task" --output "$folder/one" --no-reuse --fresh
+models "$folder/one" >"$folder/want"
+names=(cloud broker)
+for ((k = 1; k <= sites; k++)); do names+=("edge-$k"); done
+runs=0 done_kills=0
+while [ $done_kills -lt "$kills" ] && [ $runs -lt $((kills + 5)) ]; do
+    anew
+    runs=$((runs + 1))
+    everybody
+    while [ $done_kills -lt "$kills" ]; do
+        sleep "0.$((RANDOM % 9))$((RANDOM % 10))"
+        kill -0 "${pid[cloud]}" 2>/dev/null || break
+        one=${names[RANDOM % ${#names[@]}]}
+        kill -9 "${pid[$one]}" 2>/dev/null || continue
+        wait "${pid[$one]}" 2>/dev/null
+        done_kills=$((done_kills + 1))
+        sleep "0.0$((RANDOM % 10))"
+        start $one
+    done
+    # a site that was let go before a killed cloud had finished is not needed again, and one that comes too late finds nobody
+    ended cloud 0
+    for ((k = 1; k <= sites; k++)); do
+        kill -TERM "${pid[edge-$k]}" 2>/dev/null
+        wait "${pid[edge-$k]}" 2>/dev/null
+        unset "pid[edge-$k]"
+    done
+    same "killed $done_kills times so far: models" "$(models "$folder/fleet")" "$(cat "$folder/want")"
+done
+true_that "$done_kills of $kills kills in $runs runs" test $done_kills -eq "$kills"
+
+# ---- refused
+write_task 2 1 fedavg
+anew
+start cloud
+expect 2 edge "$task" --id edge-1 "${link[@]}" --output "$folder/edge-1" --set stages.federated_train.rounds=3
+said err 'refused by the cloud: the tasks differ: the cloud has stages.federated_train.rounds=2'
+expect 2 edge "$task" --id edge-9 "${link[@]}" --output "$folder/edge-9"
+said err 'there are edge-1 to edge-3'
+expect 2 edge "$task" --id edge-1 --connect "mqtt://127.0.0.1:$port"
+said err 'is not encrypted'
+expect 2 edge "$task" --id edge-1 --connect mqtts://127.0.0.1
+said err '--credentials DIR is needed'
+expect 2 edge "$task" --id edge-1
+said err '--connect URL is needed'
+start edge-1
+sleep 0.5
+expect 1 edge "$task" --id edge-1 "${link[@]}" --output "$folder/edge-1"
+said err 'edge-1/lock'
+start edge-2
+start edge-3
+all_end
+
+# ---- a method that a fleet cannot do yet says so before any work
+expect 2 cloud "$task" "${link[@]}" --output "$folder/fedproto" --no-reuse --set stages.federated_train.strategy=fd \
+    --set stages.federated_train.init=random
+said err 'leaves each client a model of its own'
+finish

@@ -1,0 +1,156 @@
+/* Control messages: what is written is read again; what lacks a key or has a wrong value is refused with nothing taken.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "wire.h"
+
+static void ok(fst_status s, const fst_error *e)
+{
+    if (s)
+        fail_msg("%s", e->message);
+}
+
+static fst_blob_manifest manifest(void)
+{
+    fst_blob_manifest m = {.bytes = 9, .raw_bytes = 20, .codec = FST_BLOB_ZSTD, .parts = 1};
+    memset(m.digest, 'c', 64);
+    return m;
+}
+
+static void test_hello(void **state)
+{
+    struct hello h = {.id = "edge-1",
+                      .role = "edge",
+                      .instance = "0123456789abcdef",
+                      .program = "0.1",
+                      .client = 4,
+                      .run = UINT64_C(0xfedcba9876543210),
+                      .learn = 7,
+                      .validate = 2,
+                      .missing = "a",
+                      .numerics = "x"};
+    struct hello back;
+    fst_buf b = {0};
+    fst_error err;
+    (void)state;
+    memset(h.task, 'a', 64);
+    memset(h.data, 'b', 64);
+    h.settings = "seed=1\nx=2\n";
+    ok(fst__write_hello(&h, &b, &err), &err);
+    ok(fst__read_hello(&back, b.data, b.len, &err), &err);
+    assert_true(back.client == 4 && back.run == h.run && back.learn == 7 && back.validate == 2);
+    assert_string_equal(back.id, "edge-1");
+    assert_string_equal(back.settings, h.settings);
+    fst__hello_release(&back);
+    /* each byte that is cut off is missed */
+    for (size_t n = 0; n < b.len; n++)
+        assert_int_equal(fst__read_hello(&back, b.data, n, &err), FST_E_FORMAT);
+    fst_buf_release(&b);
+}
+
+static void test_order(void **state)
+{
+    struct order o = {.kind = ORDER_TRAIN, .stage = "federated_train", .round = 3, .counted = 2, .base = manifest()},
+                 back;
+    fst_buf b = {0};
+    fst_error err;
+    (void)state;
+    ok(fst__write_order(&o, &b, &err), &err);
+    ok(fst__read_order(&back, 0, b.data, b.len, &err), &err);
+    assert_true(back.round == 3 && back.counted == 2 && fst_blob_manifest_equal(&back.base, &o.base));
+    assert_int_equal(fst__read_order(&back, 10, b.data, b.len, &err), FST_E_LIMIT); /* a blob larger than expected */
+    o.counted = 3;
+    b.len = 0;
+    ok(fst__write_order(&o, &b, &err), &err);
+    assert_int_equal(fst__read_order(&back, 0, b.data, b.len, &err), FST_E_FORMAT); /* counted after it */
+    b.len = 0;
+    ok(fst__write_order(&(struct order){.kind = ORDER_STOP}, &b, &err), &err);
+    ok(fst__read_order(&back, 0, b.data, b.len, &err), &err);
+    assert_int_equal(back.kind, ORDER_STOP);
+    fst_buf_release(&b);
+}
+
+static void test_others(void **state)
+{
+    struct result r = {.instance = "0123456789abcdef", .stage = "s", .round = 1, .seconds = NAN, .blob = manifest()},
+                  r2;
+    struct beat beat = {.instance = "0123456789abcdef", .stage = "", .round = 0, .state = SITE_KEEP}, beat2;
+    struct cannot c = {.instance = "0123456789abcdef", .stage = "s", .reason = "no \"space\"\n", .round = 1}, c2;
+    struct receipt receipt = {.stage = "s", .why = "late", .round = 9, .folded = false}, receipt2;
+    struct refusal no = {.final = true, .reason = "\xff\xfe"}, no2;
+    fst_buf b = {0};
+    fst_error err;
+    (void)state;
+    ok(fst__write_result(&r, &b, &err), &err);
+    ok(fst__read_result(&r2, 0, b.data, b.len, &err), &err);
+    assert_true(isnan(r2.seconds) && r2.round == 1);
+    b.len = 0;
+    ok(fst__write_beat(&beat, &b, &err), &err);
+    ok(fst__read_beat(&beat2, b.data, b.len, &err), &err);
+    assert_int_equal(beat2.state, SITE_KEEP);
+    b.len = 0;
+    ok(fst__write_cannot(&c, &b, &err), &err);
+    ok(fst__read_cannot(&c2, b.data, b.len, &err), &err);
+    assert_string_equal(c2.reason, "no \"space\"?"); /* nothing that a terminal obeys */
+    b.len = 0;
+    ok(fst__write_receipt(&receipt, &b, &err), &err);
+    ok(fst__read_receipt(&receipt2, b.data, b.len, &err), &err);
+    assert_true(receipt2.round == 9 && !receipt2.folded);
+    b.len = 0;
+    ok(fst__write_refusal(&no, &b, &err), &err);
+    ok(fst__read_refusal(&no2, b.data, b.len, &err), &err);
+    assert_string_equal(no2.reason, "??");
+    fst_buf_release(&b);
+}
+
+/* Wrong values, one at a time, in a message that is right without them. */
+static void test_refused(void **state)
+{
+    static const char right[] =
+        "{\"instance\": \"0123456789abcdef\", \"stage\": \"s\", \"round\": 1, \"state\": \"idle\"}";
+    static const struct {
+        const char *from, *to;
+    } wrong[] = {{"0123456789abcdef", "0123456789abcde"},
+                 {"0123456789abcdef", "0123456789ABCDEF"},
+                 {"\"s\"", "3"},
+                 {"\"s\"", "\"0123456789012345678901234567890123456789012345678901234567890123\""},
+                 {": 1,", ": -1,"},
+                 {": 1,", ": 1.5,"},
+                 {": 1,", ": 1e300,"},
+                 {": 1,", ": \"1\","},
+                 {"idle", "asleep"},
+                 {"state", "round"},
+                 {"{", "["}};
+    struct beat b = {.round = 77};
+    fst_error err;
+    (void)state;
+    ok(fst__read_beat(&b, right, strlen(right), &err), &err);
+    b.round = 77;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char text[400];
+        const char *at = strstr(right, wrong[i].from);
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - right), right, wrong[i].to, at + strlen(wrong[i].from));
+        assert_int_equal(fst__read_beat(&b, text, strlen(text), &err), FST_E_FORMAT);
+        assert_int_equal(b.round, 77);
+    }
+    char *large = calloc(1, FST_FRAME_CONTROL + 2);
+    memset(large, ' ', FST_FRAME_CONTROL + 1);
+    memcpy(large, right, strlen(right));
+    assert_int_equal(fst__read_beat(&b, large, FST_FRAME_CONTROL + 1, &err), FST_E_FORMAT);
+    free(large);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_hello), cmocka_unit_test(test_order),
+                                       cmocka_unit_test(test_others), cmocka_unit_test(test_refused)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
