@@ -3,7 +3,7 @@
 #define FEDSTILL_FLEET_LINK_H
 
 #include "cmd.h"
-#include "fedstill/fleet.h"
+#include "fedstill/fleet_run.h"
 
 #define LINK_OPTIONS                                                                                                \
     {.name = "connect",                                                                                             \

@@ -39,7 +39,7 @@ struct cloud {
     fst_error why;
     char said[256];
     int64_t *counted;
-    fst_fleet_site *shown;
+    fst_fleet_view *shown;
     double shown_at;
 };
 
@@ -77,7 +77,7 @@ static void show_sites(struct cloud *c, double now)
     pthread_mutex_lock(&c->lock);
     for (uint32_t k = 0; k < c->clients; k++) {
         struct site_view v = fst__coordinator_site(c->coordinator, k);
-        c->shown[k] = (fst_fleet_site){.id = v.id,
+        c->shown[k] = (fst_fleet_view){.id = v.id,
                                        .state = !v.known     ? "not seen"
                                                 : !v.present ? "gone"
                                                 : v.fetching ? "sends"

@@ -2,7 +2,7 @@
 #ifndef FST_FLEET_PLACE_H
 #define FST_FLEET_PLACE_H
 
-#include "fedstill/fleet.h"
+#include "fedstill/fleet_run.h"
 #include "site.h"
 
 /* A folder of small files as a store; locked against a second process. */

@@ -1,13 +1,13 @@
 /*
- * fedstill/fleet.h - a task's federation over a network: a cloud that runs the task, and sites that train.
+ * fedstill/fleet_run.h - a task's federation over a network: a cloud that runs the task, and sites that train.
  *
  * The cloud is fst_task_run with the clients of its federated stages in other processes, and leaves what that leaves,
  * to the same bits when every client takes part. Sites open the same task with their own samples. All meet at an MQTT
  * broker (fedstill/transport.h). Any of them, and the broker, may be killed at any moment and started again;
  * docs/fleet.md says what happens then, docs/protocol.md what they say to each other.
  */
-#ifndef FEDSTILL_FLEET_H
-#define FEDSTILL_FLEET_H
+#ifndef FEDSTILL_FLEET_RUN_H
+#define FEDSTILL_FLEET_RUN_H
 
 #include "fedstill/task.h"
 #include "fedstill/transport.h"
@@ -28,12 +28,12 @@ typedef struct fst_fleet_limits {
 } fst_fleet_limits;
 
 /* A site as others see it, for the terminal. */
-typedef struct fst_fleet_site {
+typedef struct fst_fleet_view {
     const char *id;
     const char *state; /* "train" */
     bool present;
     double heard; /* seconds ago; infinity: never */
-} fst_fleet_site;
+} fst_fleet_view;
 
 typedef struct fst_fleet_options {
     fst_task_options task; /* `rounds` is set by the cloud; `stop` ends cloud and sites in good order */
@@ -41,7 +41,7 @@ typedef struct fst_fleet_options {
     fst_fleet_limits limits;
     /* The cloud's sites, when one of them changed, about once a second at most; may be NULL. Called from another
      * thread. */
-    void (*sites)(void *ctx, const fst_fleet_site *site, size_t count);
+    void (*sites)(void *ctx, const fst_fleet_view *site, size_t count);
     void *ctx;
 } fst_fleet_options;
 
