@@ -110,6 +110,14 @@ extern const struct command cmd_data_synth;
 extern const struct command cmd_data_import;
 extern const struct command cmd_cloud;
 extern const struct command cmd_edge;
+extern const struct command cmd_fleet_up;
+extern const struct command cmd_fleet_init;
+extern const struct command cmd_fleet_request;
+extern const struct command cmd_fleet_enroll;
+extern const struct command cmd_fleet_install;
+extern const struct command cmd_fleet_revoke;
+extern const struct command cmd_fleet_renew;
+extern const struct command cmd_fleet_status;
 
 /* ---- progress and warnings (progress.c) --------------------------------------------------- */
 

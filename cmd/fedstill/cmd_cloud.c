@@ -40,7 +40,7 @@ static const struct operand_spec operands[] = {
 };
 
 static const char *const examples[] = {
-    "fedstill cloud tasks/mnist --connect mqtts://hub.example --credentials keys",
+    "fedstill cloud tasks/mnist --credentials keys",
     "Runs the task's stages; the rounds wait for edge-1, edge-2 ... to join at the broker.",
     NULL,
 };
@@ -57,7 +57,9 @@ static fst_status run(const struct options *o, fst_error *err)
                  .observer = task_observer(&quiet),
                  .stop = &task_stop},
         .limits = {.join_deadline = option_double(o, "join-deadline"), .deadline = option_double(o, "deadline")}};
-    fst_status s = fleet_link_of(&f.link, o, "cloud", err);
+    struct fleet_link link;
+    fst_status s = fleet_link_of(&link, o, "cloud", err);
+    f.link = link.link;
     if (!s)
         s = task_load(&task, o, err);
     if (!s) {
@@ -69,7 +71,7 @@ static fst_status run(const struct options *o, fst_error *err)
             s = task_say_how_to_go_on(err);
     }
     fst_task_free(task);
-    fleet_link_release(&f.link);
+    fleet_link_release(&link);
     return s;
 }
 

@@ -17,7 +17,7 @@ static const struct operand_spec operands[] = {
 };
 
 static const char *const examples[] = {
-    "fedstill edge tasks/mnist --id edge-1 --connect mqtts://hub.example --credentials keys",
+    "fedstill edge tasks/mnist --id edge-1 --credentials keys",
     "Joins the fleet, trains when it is asked to, and ends when the cloud lets it go.",
     NULL,
 };
@@ -29,7 +29,9 @@ static fst_status run(const struct options *o, fst_error *err)
     fst_fleet_options f = {.task = {.threads = 1, .backend = option_string(o, "backend"), .stop = &task_stop}};
     if (!id)
         return fst_fail(err, FST_E_CONFIG, "--id ID is needed: edge-1, edge-2 ... (client-1 ... without a topology)");
-    fst_status s = fleet_link_of(&f.link, o, id, err);
+    struct fleet_link link;
+    fst_status s = fleet_link_of(&link, o, id, err);
+    f.link = link.link;
     if (!s)
         s = task_load(&task, o, err);
     if (!s) {
@@ -39,7 +41,7 @@ static fst_status run(const struct options *o, fst_error *err)
             s = task_say_how_to_go_on(err);
     }
     fst_task_free(task);
-    fleet_link_release(&f.link);
+    fleet_link_release(&link);
     return s;
 }
 

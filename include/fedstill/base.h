@@ -238,6 +238,9 @@ FST_MUST FST_API fst_status fst_atomic_write(fst_atomic_file *f, const void *dat
 FST_MUST FST_API fst_status fst_atomic_commit(fst_atomic_file *f, fst_error *err);
 FST_API void fst_atomic_abort(fst_atomic_file *f);
 FST_MUST FST_API fst_status fst_file_write(const char *path, const void *data, size_t len, fst_error *err);
+/* The same for what only its owner may read (keys): the file has mode 0600 from its first moment on, whatever it
+ * replaces. */
+FST_MUST FST_API fst_status fst_file_write_private(const char *path, const void *data, size_t len, fst_error *err);
 
 /* Removes the temporary files of fst_atomic_open in the folder whose writers are gone (killed, or the machine stopped).
  * Those of a process that still writes are locked and stay, and so does every file that only looks like one.

@@ -17,6 +17,7 @@ FST_BEGIN_DECLS
 /* Where the broker is and who we are there. */
 typedef struct fst_fleet_link {
     const char *url;             /* as fst_mqtt_options has it */
+    const char *name;            /* client id, the certificate's name ("g1.edge-1"); NULL: the site's id */
     const char *ca, *cert, *key; /* PEM files; NULL with plain text */
 } fst_fleet_link;
 

@@ -225,13 +225,13 @@ static bool own(int fd)
     return !fstat(fd, &st) && st.st_nlink > 0;
 }
 
-static fst_status open_temporary(fst_atomic_file *a, const char *given, fst_error *err)
+static fst_status open_temporary(fst_atomic_file *a, const char *given, mode_t mode, fst_error *err)
 {
     for (int i = 0; i < MAX_TRIES; i++) {
         fst_status s = fst_temporary_name(&a->temporary, a->path, err);
         if (s)
             return s;
-        a->fd = open(a->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+        a->fd = open(a->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
         if (a->fd < 0 && errno != EEXIST)
             return fst_fail_errno(err, "cannot write %s", given);
         if (a->fd >= 0 && own(a->fd))
@@ -245,7 +245,8 @@ static fst_status open_temporary(fst_atomic_file *a, const char *given, fst_erro
     return fst_fail(err, FST_E_IO, "cannot write %s: no name for a temporary file is free", given);
 }
 
-fst_status fst_atomic_open(fst_atomic_file *f, const char *path, fst_error *err)
+/* forced: the permissions from the first moment on, 0 for those of every new file or of the one that is replaced. */
+static fst_status open_as(fst_atomic_file *f, const char *path, mode_t forced, fst_error *err)
 {
     fst_atomic_file a = {.fd = -1};
     mode_t mode = 0;
@@ -255,19 +256,24 @@ fst_status fst_atomic_open(fst_atomic_file *f, const char *path, fst_error *err)
     char *folder = folder_of(a.path);
     if (folder)
         fst_atomic_sweep(folder);
-    s = folder ? open_temporary(&a, path, err) : fst_fail_memory(err, strlen(path));
+    s = folder ? open_temporary(&a, path, forced ? forced : 0644, err) : fst_fail_memory(err, strlen(path));
     fst_free(folder);
     if (s) {
         fst_free(a.path);
         fst_free(a.temporary);
         return s;
     }
-    if (mode) /* who may read the file stays as it was; that this cannot be set is no reason not to write */
+    if (mode && !forced) /* who may read the file stays as it was; that this cannot be set is no reason not to write */
         (void)!fchmod(a.fd, mode);
     remember(a.temporary);
     a.open = true;
     *f = a;
     return FST_OK;
+}
+
+fst_status fst_atomic_open(fst_atomic_file *f, const char *path, fst_error *err)
+{
+    return open_as(f, path, 0, err);
 }
 
 fst_status fst_atomic_write(fst_atomic_file *f, const void *data, size_t len, fst_error *err)
@@ -322,14 +328,24 @@ void fst_atomic_abort(fst_atomic_file *f)
     atomic_forget(f);
 }
 
-fst_status fst_file_write(const char *path, const void *data, size_t len, fst_error *err)
+static fst_status write_as(const char *path, mode_t forced, const void *data, size_t len, fst_error *err)
 {
     fst_atomic_file f = {0};
-    fst_status s = fst_atomic_open(&f, path, err);
+    fst_status s = open_as(&f, path, forced, err);
     if (!s)
         s = fst_atomic_write(&f, data, len, err);
     if (!s)
         return fst_atomic_commit(&f, err);
     fst_atomic_abort(&f);
     return s;
+}
+
+fst_status fst_file_write(const char *path, const void *data, size_t len, fst_error *err)
+{
+    return write_as(path, 0, data, len, err);
+}
+
+fst_status fst_file_write_private(const char *path, const void *data, size_t len, fst_error *err)
+{
+    return write_as(path, 0600, data, len, err);
 }

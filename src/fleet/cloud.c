@@ -338,6 +338,7 @@ fst_status fst_fleet_cloud(fst_task *t, const fst_fleet_options *o, fst_error *e
     pthread_cond_init(&c.wanted, &attributes);
     pthread_condattr_destroy(&attributes);
     atomic_init(&c.end, false);
+    fst__keep_memory();
     fst_status st = prepare(&c, t, err);
     task.rounds = rounds;
     task.rounds_ctx = &c;

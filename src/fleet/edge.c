@@ -216,6 +216,7 @@ fst_status fst_fleet_site_run(fst_task *t, const char *id, const fst_fleet_optio
     struct edge e = {.options = o, .id = id, .place = {.lock = -1}};
     uint32_t client = 0;
     atomic_init(&e.training.done, false);
+    fst__keep_memory();
     fst_status st = client_of(t, id, &client, err);
     if (!st)
         st = fst__place_open(&e.place, fst_task_output(t), id, err);

@@ -1,6 +1,9 @@
 /* Folder, names and link of a process, see place.h. */
 #include "place.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
@@ -71,6 +74,18 @@ void fst__place_close(struct place *p)
     fst_free(p->folder);
 }
 
+/* ---- memory ---- */
+
+void fst__keep_memory(void)
+{
+#ifdef __GLIBC__
+    enum { LARGE = 64 << 20, PAD = 4 << 20 };
+    mallopt(M_TRIM_THRESHOLD, LARGE);
+    mallopt(M_MMAP_THRESHOLD, 32 << 20); /* the most that it takes on 64 bits */
+    mallopt(M_TOP_PAD, PAD);
+#endif
+}
+
 /* ---- names ---- */
 
 void fst__draw_name(char out[FST__INSTANCE])
@@ -102,7 +117,8 @@ fst_status fst__link_open(fst_transport **out, const fst_fleet_link *link, const
                           const fst_transport_events *on, fst_error *err)
 {
     char topic[FST_TOPIC];
-    fst_mqtt_options o = {.url = link->url, .id = id, .ca = link->ca, .cert = link->cert, .key = link->key};
+    fst_mqtt_options o = {
+        .url = link->url, .id = link->name ? link->name : id, .ca = link->ca, .cert = link->cert, .key = link->key};
     if (will)
         o.will = (fst_transport_will){fst_topic_up(topic, id, "will"), "", 0};
     return fst_mqtt_open(out, &o, on, err);

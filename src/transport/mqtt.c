@@ -50,6 +50,7 @@ struct mqtt {
     size_t filters;
     struct lookup *lookup;
     enum { RESTING, LOOKING_UP, CONNECTING, UP } state;
+    bool pending; /* TLS has more to read than was read, and the socket will not say so */
     bool started, up, refused, wants_room, called, woken; /* started: libmosquitto knows the address */
     double retry_at, wait, deadline;                      /* of RESTING; the next rest; of CONNECTING */
     size_t length[QUEUE];                                 /* of what was published and is not on its way: a ring */
@@ -287,11 +288,13 @@ static void take_lookup(struct mqtt *t)
 
 static void read_all(struct mqtt *t)
 {
+    t->pending = false;
     int rc = MOSQ_ERR_SUCCESS;
     for (int i = 0; i < A_POLL && rc == MOSQ_ERR_SUCCESS && mosquitto_socket(t->m) >= 0; i++) {
         rc = mosquitto_loop_read(t->m, 1);
         SSL *ssl = mosquitto_socket(t->m) >= 0 ? mosquitto_ssl_get(t->m) : NULL;
-        if (!ssl || SSL_pending(ssl) <= 0)
+        t->pending = ssl && SSL_pending(ssl) > 0;
+        if (!t->pending)
             break;
     }
 }
@@ -348,7 +351,7 @@ static int patience(const struct mqtt *t, double deadline)
         until = fmin(until, t->retry_at);
     if (t->state == CONNECTING)
         until = fmin(until, t->deadline + 0.001);
-    return until <= now ? 0 : (int)ceil((until - now) * 1000);
+    return t->pending || until <= now ? 0 : (int)ceil((until - now) * 1000);
 }
 
 static fst_status poll_mqtt(fst_transport *base, double deadline, fst_error *err)
@@ -367,7 +370,7 @@ static fst_status poll_mqtt(fst_transport *base, double deadline, fst_error *err
             (void)!read(t->wake, &n, sizeof n);
             t->woken = true;
         }
-        turn(t, fd >= 0 ? p[1].revents : 0);
+        turn(t, fd < 0 ? 0 : t->pending ? (short)(p[1].revents | POLLIN) : p[1].revents);
     } while (!t->called && !t->woken && fst_clock_seconds() < deadline);
     return FST_OK;
 }

@@ -127,10 +127,10 @@ expect 2 edge "$task" --id edge-9 "${link[@]}" --output "$folder/edge-9"
 said err 'there are edge-1 to edge-3'
 expect 2 edge "$task" --id edge-1 --connect "mqtt://127.0.0.1:$port"
 said err 'is not encrypted'
-expect 2 edge "$task" --id edge-1 --connect mqtts://127.0.0.1
-said err '--credentials DIR is needed'
-expect 2 edge "$task" --id edge-1
-said err '--connect URL is needed'
+expect 2 edge "$task" --id edge-1 --connect mqtts://127.0.0.1 --credentials "$folder"
+said err 'edge-1.fleet is missing'
+expect 1 edge "$task" --id edge-1 --credentials "$folder/nowhere"
+said err 'nowhere'
 start edge-1
 sleep 0.5
 expect 1 edge "$task" --id edge-1 "${link[@]}" --output "$folder/edge-1"
@@ -138,6 +138,16 @@ said err 'edge-1/lock'
 start edge-2
 start edge-3
 all_end
+
+# ---- the whole fleet by one command, with certificates; and nothing of it is left running or lying about
+write_task 3 1 fedavg
+expect 0 run "$task" --output "$folder/one" --no-reuse --fresh
+mkdir "$folder/tmp"
+TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/up" --no-reuse
+same "fleet up: models" "$(models "$folder/up")" "$(models "$folder/one")"
+true_that "fleet up: all sites joined" test "$(grep -c 'joined: ' "$folder/err")" -eq $sites
+same "fleet up: left in the temporary folder" "$(ls "$folder/tmp")" ""
+TMPDIR=$folder/tmp expect 2 fleet up "$task" --output "$folder/up" --no-reuse --set topology.edges=none
 
 # ---- a method that a fleet cannot do yet says so before any work
 expect 2 cloud "$task" "${link[@]}" --output "$folder/fedproto" --no-reuse --set stages.federated_train.strategy=fd \

@@ -54,6 +54,17 @@ expect 0 "$deps"
 said 'apt-get[yes] -qq update'
 said 'apt-get[yes] -qq install'
 
+# The service of a broker that nobody asked for is masked before its package comes, and one that was there is left alone.
+LACKS=mosquitto WHO=0
+export SYSTEMD_FOLDER=$scratch/systemd
+expect 0 "$deps"
+said 'recommends mosquitto'
+holds "mosquitto.service is masked" test "$(readlink "$SYSTEMD_FOLDER/mosquitto.service")" = /dev/null
+echo mine >"$scratch/mine" && ln -sf "$scratch/mine" "$SYSTEMD_FOLDER/mosquitto.service"
+expect 0 "$deps"
+holds "a unit of one's own stays" grep -q mine "$SYSTEMD_FOLDER/mosquitto.service"
+WHO=1000
+
 LACKS="curl valgrind"
 expect 0 "$deps"
 silent_about apt-get

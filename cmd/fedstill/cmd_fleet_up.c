@@ -1,0 +1,319 @@
+/*
+ * fedstill fleet up: a whole fleet on this machine - keys, broker, sites and the cloud - for one task, with nothing to
+ * set up and nothing left running.
+ *
+ * Data flow: a temporary folder gets a fleet with everybody enrolled; mosquitto and one process a site become children;
+ * the cloud is this process. A child that is killed is started again, as a service would be.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fleet_link.h"
+#include "task_run.h"
+
+static const struct option_spec options[] = {
+    SET_OPTION,
+    THREADS_OPTION("Threads of central training and evaluation (default: the CPUs)."),
+    OUTPUT_OPTION("Folder for what the run leaves, instead of the task's own."),
+    {.name = "fresh", .type = OPTION_FLAG, .help = "Run all stages anew, whatever is there."},
+    {.name = "no-reuse",
+     .type = OPTION_FLAG,
+     .help = "Take no finished stages from other outputs: train everything in this one."},
+    {.name = "keep",
+     .type = OPTION_FLAG,
+     .help = "Leave the temporary folder with keys and the sites' files and logs."},
+    {.name = "json", .type = OPTION_FLAG, .help = "Print summary.json at the end instead of the table."},
+    {0},
+};
+
+static const struct operand_spec operands[] = {
+    {"TASK", 1, 1, "A folder with task.yaml or with input/STAGE.json, or a task file."},
+    {0},
+};
+
+static const char *const examples[] = {
+    "fedstill fleet up tasks/link11-demo",
+    "A broker, a cloud and the task's edges as processes of their own, to the same models as fedstill run.",
+    NULL,
+};
+
+enum { ID = 33, MOST_SITES = 256, STARTS = 50 };
+
+struct child {
+    char id[ID];
+    pid_t pid; /* 0: ended, or not started */
+    int starts;
+    const char *state; /* as it was shown last */
+};
+
+struct fleet {
+    const struct options *o;
+    char folder[256], conf[300], log[300];
+    int port;
+    fst_broker *broker;
+    uint32_t count;
+    struct child *site;
+    pthread_t watcher;
+    bool watching;
+    atomic_bool end;
+};
+
+/* ---- who takes part ---- */
+
+static fst_status make_folder(struct fleet *f, fst_error *err)
+{
+    const char *where = getenv("TMPDIR");
+    if (!where || where[0] != '/' || strlen(where) > sizeof f->folder - 32)
+        where = "/tmp";
+    snprintf(f->folder, sizeof f->folder, "%s/fedstill-fleet-XXXXXX", where);
+    return mkdtemp(f->folder) ? FST_OK : fst_fail_errno(err, "%s", f->folder);
+}
+
+static fst_status set_up(struct fleet *f, const fst_task *task, fst_error *err)
+{
+    const char *noun;
+    fst_status s = fst_task_clients(task, &f->count, &noun, err);
+    if (!s && f->count > MOST_SITES)
+        s = fst_fail(err, FST_E_CONFIG,
+                     "a process for each of %lu clients is too much for one machine; up to %d are started",
+                     (unsigned long)f->count, (int)MOST_SITES);
+    if (!s)
+        s = make_folder(f, err);
+    if (s)
+        return s;
+    snprintf(f->conf, sizeof f->conf, "%s/hub/hub.conf", f->folder);
+    snprintf(f->log, sizeof f->log, "%s/broker.log", f->folder);
+    f->site = fst_calloc(f->count, sizeof *f->site);
+    if (!f->site)
+        return fst_fail_memory(err, f->count * sizeof *f->site);
+    for (uint32_t k = 0; k < f->count; k++)
+        snprintf(f->site[k].id, sizeof f->site[k].id, "%.16s-%lu", noun, (unsigned long)k + 1);
+    const fst_local_fleet what = {.edges = (int)f->count, .noun = noun};
+    s = fst_fleet_local(f->folder, &what, err);
+    return s ? s : fst_broker_port(&f->port, f->conf, err);
+}
+
+/* ---- processes ---- */
+
+/* fedstill edge TASK --id ID ... in the child; does not come back. */
+static void become_site(const struct fleet *f, const struct child *c, pid_t parent)
+{
+    size_t sets = 0, n = 0;
+    const char *const *set = option_list(f->o, "set", &sets);
+    char log[320], keys[320], output[330];
+    const char **argv = calloc(2 * sets + 16, sizeof *argv);
+    sigset_t none;
+    snprintf(log, sizeof log, "%s/%s/log", f->folder, c->id);
+    snprintf(keys, sizeof keys, "%s/%s", f->folder, c->id);
+    snprintf(output, sizeof output, "%s/%s/output", f->folder, c->id);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (!argv || getppid() != parent || !freopen(log, "a", stderr) || !freopen("/dev/null", "w", stdout) ||
+        !freopen("/dev/null", "r", stdin))
+        _exit(126);
+    setpgid(0, 0);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    argv[n++] = "fedstill";
+    argv[n++] = "edge";
+    argv[n++] = operand(f->o, 0);
+    argv[n++] = "--id";
+    argv[n++] = c->id;
+    argv[n++] = "--credentials";
+    argv[n++] = keys;
+    argv[n++] = "--output";
+    argv[n++] = output;
+    for (size_t i = 0; i < sets; i++) {
+        argv[n++] = "--set";
+        argv[n++] = set[i];
+    }
+    execv("/proc/self/exe", (char *const *)argv);
+    _exit(127);
+}
+
+static fst_status start_site(struct fleet *f, struct child *c, fst_error *err)
+{
+    pid_t parent = getpid();
+    fflush(NULL);
+    c->pid = fork();
+    if (c->pid == 0)
+        become_site(f, c, parent);
+    if (c->pid < 0) {
+        c->pid = 0;
+        return fst_fail_errno(err, "no process for %s", c->id);
+    }
+    c->starts++;
+    return FST_OK;
+}
+
+/* On a thread: who is killed starts again. */
+static void *watch(void *ctx)
+{
+    struct fleet *f = ctx;
+    fst_error err;
+    while (!atomic_load(&f->end)) {
+        nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+        if (!f->broker || !fst_broker_alive(f->broker)) {
+            fprintf(stderr, "broker: killed; started again\n");
+            fst_broker_stop(f->broker);
+            f->broker = NULL;
+            if (fst_broker_start(&f->broker, f->conf, f->log, f->port, &err))
+                fprintf(stderr, "broker: %s\n", err.message);
+        }
+        for (uint32_t k = 0; k < f->count; k++) {
+            struct child *c = &f->site[k];
+            int status;
+            if (!c->pid || waitpid(c->pid, &status, WNOHANG) != c->pid)
+                continue;
+            c->pid = 0;
+            if (WIFSIGNALED(status) && c->starts < STARTS && !atomic_load(&f->end)) {
+                fprintf(stderr, "%s: killed; started again\n", c->id);
+                if (start_site(f, c, &err))
+                    fprintf(stderr, "%s: %s\n", c->id, err.message);
+            } else if (!WIFEXITED(status) || WEXITSTATUS(status)) {
+                fprintf(stderr, "%s: ended; %s/%s/log says why\n", c->id, f->folder, c->id);
+            }
+        }
+    }
+    return NULL;
+}
+
+static fst_status start_all(struct fleet *f, fst_error *err)
+{
+    fst_status s = fst_broker_start(&f->broker, f->conf, f->log, f->port, err);
+    for (uint32_t k = 0; !s && k < f->count; k++)
+        s = start_site(f, &f->site[k], err);
+    if (!s && pthread_create(&f->watcher, NULL, watch, f))
+        s = fst_fail(err, FST_E_MEMORY, "no thread to watch the processes");
+    f->watching = !s;
+    if (!s)
+        fprintf(stderr, "fleet: a broker on 127.0.0.1:%d, %s to %s, and the cloud; files and logs in %s\n", f->port,
+                f->site[0].id, f->site[f->count - 1].id, f->folder);
+    return s;
+}
+
+static void stop_all(struct fleet *f)
+{
+    atomic_store(&f->end, true);
+    if (f->watching)
+        pthread_join(f->watcher, NULL);
+    for (uint32_t k = 0; k < f->count && f->site; k++)
+        if (f->site[k].pid)
+            kill(f->site[k].pid, SIGTERM);
+    for (uint32_t k = 0; k < f->count && f->site; k++) {
+        for (double end = fst_clock_seconds() + 5; f->site[k].pid && fst_clock_seconds() < end;) {
+            if (waitpid(f->site[k].pid, NULL, WNOHANG) != 0)
+                f->site[k].pid = 0;
+            else
+                nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        }
+        if (f->site[k].pid) {
+            kill(f->site[k].pid, SIGKILL);
+            waitpid(f->site[k].pid, NULL, 0);
+        }
+    }
+    fst_broker_stop(f->broker);
+}
+
+static void remove_folder(const char *path)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        execlp("rm", "rm", "-rf", "--", path, (char *)NULL);
+        _exit(127);
+    }
+    if (child > 0)
+        waitpid(child, NULL, 0);
+}
+
+/* ---- what is shown ---- */
+
+/* On a terminal the states of all in one line, when one changed. */
+static void show(void *ctx, const fst_fleet_view *site, size_t count)
+{
+    struct fleet *f = ctx;
+    bool changed = false;
+    for (size_t k = 0; k < count && k < f->count; k++) {
+        changed = changed || f->site[k].state != site[k].state;
+        f->site[k].state = site[k].state;
+    }
+    if (!changed || !isatty(STDERR_FILENO) || option_flag(f->o, "quiet"))
+        return;
+    fputs("\r\033[K", stderr);
+    for (size_t k = 0; k < count && k < 12; k++)
+        fprintf(stderr, "%s%s %s", k ? "  " : "", site[k].id, site[k].state);
+    fputs(count > 12 ? " ...\n" : "\n", stderr);
+}
+
+/* ---- the command ---- */
+
+static fst_status run_cloud(struct fleet *f, fst_task *task, fst_error *err)
+{
+    bool quiet = option_flag(f->o, "quiet");
+    char keys[300];
+    struct fleet_link link = {.loaded = false};
+    snprintf(keys, sizeof keys, "%s/hub", f->folder);
+    fst_status s = fleet_link_load(&link, keys, "cloud", err);
+    if (s)
+        return s;
+    const fst_fleet_options fo = {.task = {.threads = (int)option_int(f->o, "threads"),
+                                           .fresh = option_flag(f->o, "fresh"),
+                                           .no_reuse = option_flag(f->o, "no-reuse"),
+                                           .observer = task_observer(&quiet),
+                                           .stop = &task_stop},
+                                  .link = link.link,
+                                  .sites = show,
+                                  .ctx = f};
+    signals_stop_by(&task_stop);
+    s = fst_fleet_cloud(task, &fo, err);
+    fleet_link_release(&link);
+    return s;
+}
+
+static fst_status run(const struct options *o, fst_error *err)
+{
+    struct fleet f = {.o = o};
+    fst_task *task = NULL;
+    atomic_init(&f.end, false);
+    fst_status s = task_load(&task, o, err);
+    if (!s)
+        s = set_up(&f, task, err);
+    if (!s)
+        s = start_all(&f, err);
+    if (!s)
+        s = run_cloud(&f, task, err);
+    stop_all(&f);
+    if (!s)
+        s = task_print_result(task, option_flag(o, "json"), err);
+    else if (s == FST_E_CANCELLED)
+        s = task_say_how_to_go_on(err);
+    if (f.folder[0] && !option_flag(o, "keep") && (!s || s == FST_E_CANCELLED))
+        remove_folder(f.folder);
+    else if (f.folder[0])
+        fprintf(stderr, "fleet: files and logs are in %s\n", f.folder);
+    fst_free(f.site);
+    fst_task_free(task);
+    return s;
+}
+
+const struct command cmd_fleet_up = {
+    .name = "fleet up",
+    .summary = "A whole fleet on this machine, with nothing to set up",
+    .description =
+        "Starts a broker, and a process for each site of the task, with keys and certificates of their own, in a "
+        "temporary "
+        "folder and on local ports alone, and is their cloud. The models are those of fedstill run. Kill any process "
+        "to see that it makes no difference: it is started again.",
+    .options = options,
+    .operands = operands,
+    .examples = examples,
+    .run = run,
+};
