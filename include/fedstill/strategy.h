@@ -85,7 +85,7 @@ typedef struct fst_option {
     double min, max;            /* numbers; whole numbers stay within +-2^53 */
     bool above;                 /* min itself is not allowed */
     const char *const *choices; /* NULL-terminated */
-    const char *with, *choice;  /* it has an effect only while option `with` is `choice`; NULL: always */
+    const char *with, *choice;  /* it has an effect only while option `with` is `choice` (NULL: not 0); NULL: always */
     const char *help;           /* a few words, no full stop */
 } fst_option;
 enum { FST_STRATEGY_OPTIONS = 16 }; /* at most, of one strategy */
@@ -202,6 +202,7 @@ typedef fst_status (*fst_local_soft_fn)(void *ctx, const fst_batch *batch, float
 /* How a client trains in a round. */
 typedef struct fst_local_plan {
     int64_t epochs;
+    int64_t steps; /* > 0: so many batches, in as many epochs as that takes, whatever `epochs` is */
     size_t batch_size;
     bool drop_last;
     fst_optim_spec optim; /* its state is fresh in every round */
@@ -345,7 +346,7 @@ typedef struct fst_local_job {
     size_t count;
     fst_transform transform;
     bool augment, drop_last;
-    int64_t epochs;
+    int64_t epochs, steps; /* as in the plan */
     size_t batch_size;
     uint64_t seed;
     double learning_rate;

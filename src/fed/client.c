@@ -134,6 +134,7 @@ fst_local_job fst_client_job(fst_client_half *c)
                            .augment = e->augment,
                            .drop_last = p->drop_last,
                            .epochs = p->epochs,
+                           .steps = p->steps,
                            .batch_size = p->batch_size,
                            .seed = fst_client_seed(c, "client"),
                            .learning_rate =
@@ -175,11 +176,17 @@ struct sums {
     size_t rows, correct;
 };
 
+static bool enough(const struct kit *k, const fst_local_job *job, int64_t epoch)
+{
+    return job->steps > 0 ? k->optim.steps >= (uint64_t)job->steps : epoch >= job->epochs;
+}
+
 static fst_status epoch(const fst_client_half *c, struct kit *k, const fst_local_job *job, fst_loader *loader,
                         int64_t e, struct sums *sum, fst_error *err)
 {
+    uint64_t before = k->optim.steps;
     fst_status st = fst_loader_start(loader, (uint64_t)e, 0, err);
-    for (fst_batch b = {.rows = 1}; !st && b.rows;) {
+    for (fst_batch b = {.rows = 1}; !st && b.rows && !(job->steps > 0 && enough(k, job, e));) {
         fst_step_result r = {0};
         if (fst_work_stopped(c->env->work))
             st = fst_fail(err, FST_E_CANCELLED, "stopped");
@@ -188,13 +195,15 @@ static fst_status epoch(const fst_client_half *c, struct kit *k, const fst_local
         if (!st && b.rows) {
             st = step(k, job, &b, &r, err);
             if (st)
-                st = fst_fail_in(err, st, "epoch %lld of %lld, step %llu", (long long)e + 1, (long long)job->epochs,
+                st = fst_fail_in(err, st, "epoch %lld, step %llu", (long long)e + 1,
                                  (unsigned long long)k->optim.steps + 1);
         }
         sum->loss += r.loss_sum;
         sum->correct += r.correct;
         sum->rows += st ? 0 : b.rows;
     }
+    if (!st && job->steps > 0 && k->optim.steps == before)
+        st = fst_fail(err, FST_E_CONFIG, "there is no batch of %zu samples to take a step on", job->batch_size);
     return st;
 }
 
@@ -217,7 +226,7 @@ fst_status fst_client_train(fst_client_half *c, const fst_local_job *job, fst_lo
         st = ready_to_train(k, c->env, job, err);
     if (!st)
         st = fst_loader_new(&loader, &ls, err);
-    for (int64_t e = 0; !st && e < job->epochs; e++)
+    for (int64_t e = 0; !st && !enough(k, job, e); e++)
         st = epoch(c, k, job, loader, e, &sum, err);
     fst_loader_free(loader);
     if (st)

@@ -33,6 +33,7 @@ static const fst_strategy_ops *const registry[] = {
     &fst__dsfl,
     &fst__cfd,
     &fst__feddf,
+    &fst__fedgen,
     &fst__fedproto,
 };
 enum { REGISTERED = sizeof registry / sizeof *registry };

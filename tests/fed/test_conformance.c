@@ -47,6 +47,7 @@ static const struct test_case {
     {"fedproto", {{"proto_weight", 0.5}}},
     {"feddf", {{"distil_steps", 6}, {"distil_batch_size", 5}, {"distil_patience", 0}}},
     {"feddf", {{"distil_steps", 30}, {"distil_learning_rate", 0.02}, {"public_samples", 9}}},
+    {"fedgen", {{"generator_steps", 4}, {"generator_batch_size", 6}, {"generator_hidden", 5}}},
     {"cfd", {{"public_samples", 5}, {"up_bits", 3}, {"down_bits", 7}}},
 };
 enum { CASES = sizeof cases / sizeof *cases };

@@ -12,19 +12,28 @@
 
 #include "fedstill/fed.h"
 
-enum { CLIENTS = 5, FEATURES = 6, HIDDEN = 8, CLASSES = 4, SEED = 7, SAMPLES = 120, SETTINGS = 4 };
+enum { CLIENTS = 5, FEATURES = 6, HIDDEN = 8, CLASSES = 4, SEED = 7, SAMPLES = 120, SETTINGS = 10 };
 #define TOLERANCE 1e-5
 
 struct run {
     const char *name, *strategy;
     uint32_t cohort;
     double rate, momentum, decay;
+    int64_t steps;       /* instead of epochs */
     int64_t more_epochs; /* client k trains for so many epochs more, times k */
     bool nesterov;
     bool norms; /* the network has a batch norm; batches are of 7 samples, so that none has a single one */
     bool loses; /* in rounds of odd number what client 1 sends is lost on the way */
     fst_setting setting[SETTINGS];
 };
+
+#define FEDGEN                                                                                            \
+    {"generator_noise", 3}, {"generator_hidden", 5}, {"generator_steps", 4}, {"generator_batch_size", 6}, \
+        {"generator_learning_rate", 0.01}, {"generated_batch_size", 5}, {"generated_weight", 2},          \
+        {"generated_kl_weight", 3},                                                                       \
+    {                                                                                                     \
+        "generated_decay", 0.9                                                                            \
+    }
 
 static const struct run runs[] = {
     {.name = "fedavg", .strategy = "fedavg", .cohort = 3, .rate = 0.1},
@@ -83,6 +92,13 @@ static const struct run runs[] = {
     {.name = "bulyan", .strategy = "bulyan", .cohort = 5, .rate = 0.1, .setting = {{"faulty", 0}}},
     {.name = "geometric_median", .strategy = "geometric_median", .cohort = 5, .rate = 0.1},
     {.name = "norm_clipping", .strategy = "norm_clipping", .cohort = 5, .rate = 0.1, .setting = {{"max_norm", 0.6}}},
+    {.name = "fedavg_steps", .strategy = "fedavg", .cohort = 3, .rate = 0.1, .steps = 7},
+    {.name = "fedgen", .strategy = "fedgen", .cohort = 3, .rate = 0.1, .setting = {FEDGEN}},
+    {.name = "fedgen_alike",
+     .strategy = "fedgen",
+     .cohort = 3,
+     .rate = 0.1,
+     .setting = {FEDGEN, {"generator_diversity", 0}}},
     {.name = "fedavg_norms", .strategy = "fedavg", .cohort = 3, .rate = 0.1, .norms = true},
     {.name = "fedbn", .strategy = "fedbn", .cohort = 3, .rate = 0.1, .norms = true},
 };
@@ -177,6 +193,7 @@ static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_
                             .subset = w->index[client],
                             .count = w->count[client],
                             .plan = {.epochs = 2 + r->more_epochs * client,
+                                     .steps = r->steps,
                                      .batch_size = r->norms ? 7 : 8,
                                      .optim = {.learning_rate = r->rate,
                                                .momentum = r->momentum,

@@ -209,6 +209,7 @@ fst_status fst__public_fit(struct fst__public_half *p, size_t n, const float *ta
     job.transform = pub->transform;
     job.augment = job.drop_last = false;
     job.epochs = (int64_t)p->base.option[FST__DIGEST_EPOCHS];
+    job.steps = 0;
     job.seed = fst_client_seed(&p->base, "public");
     job.loss = *loss;
     job.without_labels = true;

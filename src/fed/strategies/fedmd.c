@@ -46,6 +46,7 @@ static fst_status transfer(struct fst__public_half *p, fst_error *err)
     job.drop_last = false;
     job.class_weight = NULL;
     job.epochs = (int64_t)p->base.option[TRANSFER_EPOCHS];
+    job.steps = 0;
     job.seed = fst_client_seed(&p->base, "transfer");
     return fst_client_train(&p->base, &job, &r, err);
 }

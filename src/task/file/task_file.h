@@ -160,7 +160,7 @@ struct local_kd_section {
 struct federated_section {
     char *model;  /* NULL: edge_kd's */
     int strategy; /* index in strategy_names */
-    int64_t rounds, local_epochs, batch_size, clients_per_round, quorum;
+    int64_t rounds, local_epochs, local_steps, batch_size, clients_per_round, quorum;
     double fraction, clip_norm;
     bool drop_last;
     struct strategy_settings options;

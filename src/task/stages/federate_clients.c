@@ -100,6 +100,7 @@ static fst_local_plan plan_of(const struct federation *f)
 {
     const struct federated_section *c = f->section;
     return (fst_local_plan){.epochs = c->local_epochs,
+                            .steps = c->local_steps,
                             .batch_size = (size_t)c->batch_size,
                             .drop_last = c->drop_last,
                             .optim = fst__optim_spec(&c->optimizer, c->clip_norm),

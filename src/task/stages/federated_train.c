@@ -32,13 +32,16 @@ static const fst__schema distillation_schema =
     FST__SCHEMA(struct local_kd_section, distillation_fields, .shorthand = "soft_labels");
 
 /* The fields that every strategy has; after them comes room for those of the strategies' own options. */
-enum { OWN_FIELDS = 17 };
+enum { OWN_FIELDS = 18 };
 static fst__field fields[OWN_FIELDS + FST__OPTIONS] = {
     FST__F_STRING(struct federated_section, model, NULL,
                   "network; missing: that of the stage that it starts from, or else of edge_kd"),
     FST__F_ENUM(struct federated_section, strategy, fst__strategy_names, "fedavg", "what is sent and how it is joined"),
     FST__F_INT(struct federated_section, rounds, 1, 1000000, "10", "rounds"),
-    FST__F_INT(struct federated_section, local_epochs, 1, 100000, "1", "epochs of a client in a round"),
+    FST__F_INT(struct federated_section, local_epochs, 1, 100000, "1", "epochs of a client in a round",
+               .when = {FST__WITHOUT_ANY("local_steps")}),
+    FST__F_INT(struct federated_section, local_steps, 0, 10000000, "0",
+               "steps of a client in a round, whatever its number of samples; 0: by local_epochs", .aside = true),
     FST__F_INT(struct federated_section, batch_size, 1, 65536, "32", "samples a step"),
     FST__F_BOOL(struct federated_section, drop_last, "false",
                 "leave out a client's last batch that is not full; every client needs a full one"),
@@ -289,6 +292,7 @@ static fst_status check_plan(const struct session *s, const struct step *own, si
     const struct federated_section *t = own->stage->settings;
     const fst_strategy_ops *ops = fst_strategy_at((size_t)t->strategy);
     const fst_local_plan plan = {.epochs = t->local_epochs,
+                                 .steps = t->local_steps,
                                  .batch_size = (size_t)t->batch_size,
                                  .optim = fst__optim_spec(&t->optimizer, t->clip_norm)};
     fst_setting settings[FST_STRATEGY_OPTIONS];
@@ -365,6 +369,8 @@ static fst_status inputs(const struct session *s, const struct step *own, fst_bu
         st = fst__strategy_inputs(&t->options, fst_strategy_at((size_t)t->strategy), text, err);
     if (!st && !s->data.edges)
         st = fst__add_clients(s, text, err);
+    if (!st && t->local_steps) /* a line that was not there before the setting was */
+        st = fst_buf_printf(text, err, "local_steps=%lld\n", (long long)t->local_steps);
     if (!st)
         st = fst_buf_printf(text, err, "model=%s\n", network(own->stage));
     if (!st)
@@ -386,9 +392,12 @@ static fst_status tell(const struct session *s, const struct step *own, fst_buf 
     fst_partition_release(&p);
     unsigned flags = fst_strategy_at((size_t)t->strategy)->flags;
     double cohort = (double)drawn_of(t, clients);
+    double local = (double)samples / (double)clients * (double)t->local_epochs;
+    if (t->local_steps)
+        local = (double)(t->local_steps * t->batch_size);
     st = fst__state_bytes(s, network(own->stage), &state, err);
     struct work w = {.network = network(own->stage),
-                     .samples = (double)samples * cohort / (double)clients * (double)(t->rounds * t->local_epochs),
+                     .samples = local * cohort * (double)t->rounds,
                      .training = true,
                      .batch = (size_t)t->batch_size,
                      .plans = s->machine.workers};

@@ -134,7 +134,8 @@ def gradient(w, x, y):
 
 class Plan:
     def __init__(self, rate=0.1, epochs=2, batch=8, momentum=0.0, decay=0.0, more_epochs=0,
-                 nesterov=False):
+                 nesterov=False, steps=None):
+        self.steps = steps  # instead of epochs
         self.rate, self.epochs, self.batch, self.momentum, self.decay = rate, epochs, batch, momentum, decay
         self.nesterov = nesterov
         self.more_epochs = more_epochs  # client k trains for so many epochs more, times k
@@ -148,9 +149,11 @@ def train(data, plan, client, round_, w, extra=lambda w, x, y: 0.0, loss_gradien
     x, y, index = data.x, data.y, data.index[client]
     seed = Stream(SEED, "replay.client", round_ << 32 | client).u64()
     w, m, steps = w.copy(), np.zeros_like(w), 0
-    for epoch in range(plan.local_epochs(client)):
+    for epoch in range(plan.steps or plan.local_epochs(client)):
         order = batch_order(seed, epoch, index)
         for at in range(0, len(order), plan.batch):
+            if steps == plan.steps:
+                return w, steps
             rows = order[at:at + plan.batch]
             g = loss_gradient(w, x[rows], y[rows]) + extra(w, x[rows], y[rows]) + plan.decay * w
             m = plan.momentum * m + g
@@ -252,6 +255,106 @@ def fedntd(data, plan, rounds, want, beta=1.0, tau=1.0):
 
     for r, who in rounds_of(rounds, want):
         ys = [train(data, plan, k, r, x, not_true)[0] for k in who]
+        x = sum(p * y for p, y in zip(weights_of(who), ys))
+    return x
+
+
+# ---- FedGen ----
+
+class Generator:
+    """(noise, label) -> hidden -> batch norm -> ReLU -> features, and Adam. The server's streams have the seed 0."""
+
+    def __init__(self, noise, hidden):
+        seed, fan = Stream(0, "fedgen.generator", 0).u64(), noise + CLASSES
+        self.noise, self.hidden, self.t = noise, hidden, 0
+
+        def uniform(name, shape, fan):
+            r = Stream(seed, "init." + name, 0)
+            v = [(2 * r.uniform() - 1) / np.sqrt(fan) for _ in range(int(np.prod(shape)))]
+            return np.float32(v).astype(float).reshape(shape)
+
+        self.p = [uniform("hidden.weight", (hidden, fan), fan), uniform("hidden.bias", (hidden,), fan),
+                  np.ones(hidden), np.zeros(hidden),
+                  uniform("features.weight", (HIDDEN, hidden), hidden), uniform("features.bias", (HIDDEN,), hidden)]
+        self.m, self.v = [0 * p for p in self.p], [0 * p for p in self.p]
+        self.mean, self.var = np.zeros(hidden), np.ones(hidden)
+
+    def draw(self, r, labels):
+        eps = np.array([[r.uniform() for _ in range(self.noise)] for _ in labels])
+        return eps, np.hstack([eps, np.eye(CLASSES)[labels]])
+
+    def make(self, x):
+        a, a0, scale, shift, b, b0 = self.p
+        hat = (x @ a.T + a0 - self.mean) / np.sqrt(self.var + 1e-5)
+        return np.maximum(scale * hat + shift, 0) @ b.T + b0
+
+    def step(self, r, held, batch, rate, heads, diversity):
+        """heads: (weight, bias, label counts) of the clients."""
+        y = np.array([held[r.below(len(held))] for _ in range(batch)])
+        eps, x = self.draw(r, y)
+        a, a0, scale, shift, b, b0 = self.p
+        u = x @ a.T + a0
+        mean, var = u.mean(0), u.var(0)
+        self.mean = 0.9 * self.mean + 0.1 * mean
+        self.var = 0.9 * self.var + 0.1 * var * batch / (batch - 1)
+        inverse = 1 / np.sqrt(var + 1e-5)
+        hat = (u - mean) * inverse
+        v = scale * hat + shift
+        h = np.maximum(v, 0)
+        g = h @ b.T + b0
+        total = sum(n for _, _, n in heads)
+        dg = np.zeros_like(g)
+        for w, w0, n in heads:
+            share = (n[y] / total[y])[:, None]
+            dg += share * (softmax(g @ w.T + w0) - np.eye(CLASSES)[y]) @ w / batch
+        far = ((eps[:, None] - eps[None]) ** 2).mean(2)
+        apart = g[:, None] - g[None]
+        loss = diversity * np.exp(-(far * np.abs(apart).mean(2)).mean())
+        dg -= loss * 2 * (far[:, :, None] * np.sign(apart)).sum(1) / batch ** 2 / HIDDEN
+        dv = (dg @ b) * (v > 0)
+        dhat = dv * scale
+        du = inverse * (dhat - dhat.mean(0) - hat * (dhat * hat).mean(0))
+        grads = [du.T @ x, du.sum(0), (dv * hat).sum(0), dv.sum(0), dg.T @ h, dg.sum(0)]
+        self.t += 1
+        for i, d in enumerate(grads):
+            d = d + 0.01 * self.p[i]
+            self.m[i] = 0.9 * self.m[i] + 0.1 * d
+            self.v[i] = 0.999 * self.v[i] + 0.001 * d * d
+            self.p[i] = self.p[i] - rate * (self.m[i] / (1 - 0.9 ** self.t)) / (
+                np.sqrt(self.v[i] / (1 - 0.999 ** self.t)) + 1e-8)
+
+
+def fedgen(data, plan, rounds, want, noise=3, hidden=5, steps=4, batch=6, rate=0.01, made=5, alpha=2.0, beta=3.0,
+           decay=0.9, diversity=1.0):
+    x, gen, known = data.first.copy(), Generator(noise, hidden), set()
+    for r, who in rounds_of(rounds, want):
+        ys, heads = [], []
+        for k in who:
+            draws = Stream(Stream(SEED, "replay.generator", r << 32 | k).u64(), "fedgen.made", 0)
+
+            def more(w, rows, y):
+                if not known:
+                    return 0.0
+                _, _, b, b0 = split(w)
+                head = np.zeros_like(w)
+                labels = np.array([sorted(known)[draws.below(len(known))] for _ in range(made)])
+                if alpha:
+                    f = gen.make(gen.draw(draws, labels)[1])
+                    d = (softmax(f @ b.T + b0) - np.eye(CLASSES)[labels]) * alpha * decay ** r / plan.batch
+                    head[-CLASSES * (HIDDEN + 1):] = np.concatenate([(d.T @ f).ravel(), d.sum(0)])
+                f = gen.make(gen.draw(draws, y)[1])
+                h, z = logits_of(w, rows)
+                d = (softmax(z) - softmax(f @ b.T + b0)) * beta * decay ** r / len(y)
+                return head + back(w, rows, h, d)
+
+            ys.append(train(data, plan, k, r, x, more)[0])
+            _, _, b, b0 = split(ys[-1])
+            heads.append((b, b0, np.bincount(data.y[data.index[k]], minlength=CLASSES)))
+        held = [c for c in range(CLASSES) if any(n[c] for _, _, n in heads)]
+        draws = Stream(0, "fedgen.steps", r)
+        for _ in range(steps):
+            gen.step(draws, held, batch, rate * decay ** r, heads, diversity)
+        known |= set(held)
         x = sum(p * y for p, y in zip(weights_of(who), ys))
     return x
 
@@ -372,6 +475,9 @@ RUNS = {
     "bulyan": (robust, Plan(), 6, 5, dict(rule=lambda ys: bulyan_rule(ys, 0))),
     "geometric_median": (robust, Plan(), 6, 5, dict(rule=geometric_median)),
     "norm_clipping": (norm_clipping, Plan(), 6, 5, dict(most=0.6)),
+    "fedavg_steps": (fedavg, Plan(steps=7), 6, 3, {}),
+    "fedgen": (fedgen, Plan(), 6, 3, {}),
+    "fedgen_alike": (fedgen, Plan(), 6, 3, dict(diversity=0.0)),
     "fedavg_norms": (with_norms, Plan(batch=7), 6, 3, dict(local=False)),
     "fedbn": (with_norms, Plan(batch=7), 6, 3, dict(local=True)),
 }
