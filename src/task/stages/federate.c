@@ -67,7 +67,9 @@ static void tell_round(struct federation *f, const fst_round_report *r, const st
         fst_log(FST_LOG_WARN, "round %llu: %s %lld was lost: %s", (unsigned long long)r->round + 1,
                 fst__federate_noun(f->s), (long long)number, r->lost_first[i].message);
     }
-    snprintf(note, sizeof note, "loss %.4f  accuracy %.2f %%", r->loss, 100 * score->accuracy);
+    int used = snprintf(note, sizeof note, "loss %.4f", r->loss);
+    if (isfinite(score->accuracy)) /* not every round is evaluated */
+        snprintf(note + used, sizeof note - (size_t)used, "  accuracy %.2f %%", 100 * score->accuracy);
     fst__watch_update(f->s, r->round + 1, note);
 }
 
