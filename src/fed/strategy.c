@@ -17,6 +17,7 @@ static const fst_strategy_ops *const registry[] = {
     /* of a shared model, with more than the model in their messages */
     &fst__scaffold,
     &fst__fednova,
+    &fst__fedensemble,
     &fst__fedntd,
     &fst__fedbn,
     /* of a shared model, by a robust rule */
@@ -30,6 +31,7 @@ static const fst_strategy_ops *const registry[] = {
     /* of what models say */
     &fst__fedmd,
     &fst__fd,
+    &fst__fd_plus,
     &fst__dsfl,
     &fst__cfd,
     &fst__feddf,

@@ -41,6 +41,8 @@ static const struct test_case {
     {"fedmd", {{"transfer_epochs", 1}}},
     {"fedmd", {{"public_samples", 5}, {"digest_epochs", 2}}},
     {"fd", {{"gamma", 0.5}}},
+    {"fd_plus", {{"gamma", 0.5}}},
+    {"fedensemble", {{0}}},
     {"dsfl", {{0}}},
     {"dsfl", {{"public_samples", 5}, {"sharpen", 1}}},
     {"cfd", {{0}}},

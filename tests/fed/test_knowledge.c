@@ -25,6 +25,7 @@ static const struct run runs[] = {
     {"fedmd", "fedmd", {{"digest_epochs", 2}}},
     {"fedmd_transfer", "fedmd", {{"digest_epochs", 2}, {"transfer_epochs", 3}}},
     {"fd", "fd", {{"gamma", 0.5}}},
+    {"fd_plus", "fd_plus", {{"gamma", 0.5}}},
     {"dsfl_era", "dsfl", {{"digest_epochs", 2}}},
     {"dsfl_enhanced_era", "dsfl", {{"digest_epochs", 2}, {"sharpen", 1}, {"sharpen_beta", 3}}},
     {"dsfl_none", "dsfl", {{"digest_epochs", 2}, {"sharpen", 2}}},
@@ -287,6 +288,7 @@ static void test_runs_differ(void **state)
     struct world *w = *state;
     size_t shared = fst_graph_param_count(w->network[1]);
     assert_true(distance(expected(w, "feddf", 0), NULL, expected(w, "fedavg", 0), shared) > 100 * TOLERANCE);
+    assert_true(distance(expected(w, "fd_plus", 0), NULL, expected(w, "fedavg", 0), shared) > 100 * TOLERANCE);
     for (size_t k = 0; k < CLIENTS; k++)
         assert_true(distance(expected(w, "fedproto", k), NULL, expected(w, "fedproto_0", k), shared) > 100 * TOLERANCE);
     for (size_t i = 0; i < RUNS; i++)
@@ -512,11 +514,11 @@ static void test_bytes(void **state)
 {
     struct world *w = *state;
     enum { DIGEST = 16, FLOATS = PUBLIC * CLASSES * 4, VOTES = (1 + 2 * PUBLIC + 7) / 8 };
-    play(w, &runs[3]);
+    play(w, &runs[4]);
     assert_int_equal(w->up[3], CLIENTS * (DIGEST + FLOATS));
     assert_int_equal(w->down[3], CLIENTS * (DIGEST + FLOATS));
     close_strategy(w);
-    play(w, &runs[6]);
+    play(w, &runs[7]);
     assert_int_equal(w->down[0], CLIENTS * DIGEST);
     assert_int_equal(w->up[0], CLIENTS * (DIGEST + VOTES)); /* nothing is known yet */
     for (int r = 1; r < ROUNDS; r++) {

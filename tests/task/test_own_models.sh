@@ -19,7 +19,7 @@ models() { (cd "$1/federated_train" && sha256sum client_?_model.safetensors); }
 go() { # STRATEGY OUTPUT OPTION...
     local strategy=$1 output=$2 public=0.3
     shift 2
-    case $strategy in fd | fedproto) public=0 ;; esac
+    case $strategy in fd | fedproto | fedensemble) public=0 ;; esac
     expect 0 run "$task" --threads 1 --set stages.federated_train.strategy="$strategy" --set data.public=$public \
         --output "$output" "$@"
 }
@@ -36,6 +36,23 @@ for strategy in fedmd fd dsfl cfd; do
     said err "at round 2"
     same "$strategy: one round, then two" "$(models "$folder/short" | cut -c 1-64)" "$(cut -c 1-64 "$folder/want")"
 done
+
+# ---- models kept beside a shared one: whose clients took part in a round, and what they say together
+ensemble() { go fedensemble "$1" --set data.public=0 --set clients.models=null --set stages.federated_train.clients_per_round=2 \
+    --set stages.federated_train.rounds=1 "${@:2}"; }
+together() { sed -n 's/.*"event": "ensemble", "models": \([0-9]*\), "test_accuracy": \(.*\)}/\1 \2/p' "$1/events.jsonl"; }
+ensemble "$folder/ensemble" --workers 1
+ensemble "$folder/ensemble-two" --workers 2 --no-reuse
+same "fedensemble: models" "$(find "$folder/ensemble/federated_train" -name 'client_*_model.safetensors' | wc -l)" 2
+same "fedensemble: voices" "$(together "$folder/ensemble" | cut -d ' ' -f 1)" 2
+same "fedensemble: two workers" "$(together "$folder/ensemble-two")" "$(together "$folder/ensemble")"
+for k in "$folder"/ensemble/federated_train/client_*_model.safetensors; do
+    same "fedensemble: two workers: $k" "$(sha256sum <"$k")" "$(sha256sum <"${k/ensemble/ensemble-two}")"
+done
+# one voice is its model's own
+ensemble "$folder/alone" --workers 1 --set stages.federated_train.clients_per_round=1
+own=$(sed -n 's/.*"test_accuracy": \([0-9.][0-9.]*\).*/\1/p' "$folder"/alone/federated_train/clients.json)
+same "fedensemble: one model" "$(together "$folder/alone")" "1 $own"
 
 # ---- stopped by a signal inside a round: the rounds before it are kept, and the models are the same
 stop_at() { # TEXT OUTPUT OPTION...: SIGTERM to a run when TEXT stands in its events

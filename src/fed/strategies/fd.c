@@ -4,7 +4,10 @@
  * hold the label. No public samples, classes^2 floats a round.
  *
  * The server keeps the sum over all clients and how many hold each label; a client subtracts its own share, which it
- * has kept, so that the server needs no memory a client. The sum is exact and goes down as doubles. */
+ * has kept, so that the server needs no memory a client. The sum is exact and goes down as doubles.
+ *
+ * fd_plus is the same with a shared model, which is averaged as FedAvg does: "FedDistill+" in Zhu, Hong, Zhou, ICML
+ * 2021, whose code shares mean logits and leaves nobody out. */
 #include <math.h>
 #include <string.h>
 
@@ -17,10 +20,9 @@ static const fst_option options[] = {
     {0},
 };
 
-/* ---- the server's half ---- */
+/* ---- the server's half: sums by label, which both strategies keep ---- */
 
-struct fd {
-    fst_strategy base;
+struct sums {
     size_t classes;
     fst_accumulator sum; /* classes x classes */
     int64_t *held;       /* classes: by how many, in the open round */
@@ -29,12 +31,11 @@ struct fd {
     uint64_t made;       /* 1 + that round; 0: there is none */
 };
 
-static fst_status fd_init(fst_strategy *s, fst_error *err)
+static fst_status sums_init(struct sums *f, int classes, fst_error *err)
 {
-    struct fd *f = (struct fd *)s;
-    if (s->env.classes < 1)
-        return fst_fail(err, FST_E_ARGUMENT, "strategy fd: %d classes", s->env.classes);
-    size_t n = f->classes = (size_t)s->env.classes;
+    if (classes < 1)
+        return fst_fail(err, FST_E_ARGUMENT, "mean probabilities by label: %d classes", classes);
+    size_t n = f->classes = (size_t)classes;
     fst_status st = fst_accumulator_init(&f->sum, n * n, err);
     f->held = fst_calloc(n, sizeof *f->held);
     f->holders = fst_calloc(n, sizeof *f->holders);
@@ -44,29 +45,23 @@ static fst_status fd_init(fst_strategy *s, fst_error *err)
     return st;
 }
 
-static void fd_release(fst_strategy *s)
+static void sums_release(struct sums *f)
 {
-    struct fd *f = (struct fd *)s;
     fst_accumulator_release(&f->sum);
     fst_free(f->held);
     fst_free(f->holders);
     fst_free(f->total);
 }
 
-static void fd_begin(fst_strategy *s, uint64_t round)
+static void sums_begin(struct sums *f)
 {
-    struct fd *f = (struct fd *)s;
-    (void)round;
     fst_accumulator_clear(&f->sum);
     memset(f->held, 0, f->classes * sizeof *f->held);
 }
 
-static fst_status fd_down(const fst_strategy *s, uint32_t client, fst_message *m, fst_error *err)
+static fst_status sums_down(const struct sums *f, fst_message *m, fst_error *err)
 {
-    const struct fd *f = (const struct fd *)s;
     int64_t n = (int64_t)f->classes;
-    (void)client;
-    fst_message_name(m, "label_sums");
     m->base = f->made;
     if (!f->made)
         return FST_OK;
@@ -74,55 +69,53 @@ static fst_status fd_down(const fst_strategy *s, uint32_t client, fst_message *m
     return st ? st : fst_message_add(m, "holders", FST_I64, FST_SHAPE(n), f->holders, err);
 }
 
-static fst_status check_means(const float *mean, const uint8_t *held, size_t n, fst_error *err)
+static fst_status sums_get(const struct sums *f, const fst_message *m, const float **mean, const uint8_t **held,
+                           fst_error *err)
 {
-    for (size_t i = 0; i < n * n; i++)
-        if (!(mean[i] >= 0 && mean[i] <= 1.0001f) || held[i / n] > 1 || (!held[i / n] && mean[i] != 0))
-            return fst_fail(err, FST_E_NUMERIC, "label %zu: %g is no mean probability of a label that it holds", i / n,
-                            (double)mean[i]);
+    int64_t n = (int64_t)f->classes;
+    const void *means, *flags;
+    fst_status st = fst_message_get(m, "mean", FST_F32, FST_SHAPE(n, n), &means, err);
+    if (!st)
+        st = fst_message_get(m, "held", FST_U8, FST_SHAPE(n), &flags, err);
+    if (st)
+        return st;
+    *mean = means;
+    *held = flags;
+    for (size_t i = 0; i < f->sum.count; i++) {
+        float p = (*mean)[i];
+        uint8_t its = (*held)[i / f->classes];
+        if (!(p >= 0 && p <= 1.0001f) || its > 1 || (!its && p != 0))
+            return fst_fail(err, FST_E_NUMERIC, "label %zu: %g is no mean probability of a label that it holds",
+                            i / f->classes, (double)p);
+    }
     return FST_OK;
 }
 
-static fst_status fd_fold(fst_strategy *s, const fst_message *m, fst_error *err)
+static fst_status sums_add(struct sums *f, const float *mean, const uint8_t *held, fst_error *err)
 {
-    struct fd *f = (struct fd *)s;
-    int64_t n = (int64_t)f->classes;
-    const void *mean, *held;
-    fst_status st = fst_message_get(m, "mean", FST_F32, FST_SHAPE(n, n), &mean, err);
-    if (!st)
-        st = fst_message_get(m, "held", FST_U8, FST_SHAPE(n), &held, err);
-    if (!st)
-        st = check_means(mean, held, f->classes, err);
-    if (!st)
-        st = fst_accumulator_add(&f->sum, mean, 1, err);
+    fst_status st = fst_accumulator_add(&f->sum, mean, 1, err);
     for (size_t i = 0; !st && i < f->classes; i++)
-        f->held[i] += ((const uint8_t *)held)[i];
+        f->held[i] += held[i];
     return st;
 }
 
-static fst_status fd_aggregate(fst_strategy *s, const fst_work *work, fst_aggregate_stats *stats, fst_error *err)
+static void sums_share(struct sums *f, uint64_t round)
 {
-    struct fd *f = (struct fd *)s;
-    (void)work, (void)err;
     fst__accumulator_sum_range(&f->sum, 0, f->sum.count, f->total);
     memcpy(f->holders, f->held, f->classes * sizeof *f->holders);
-    f->made = s->round + 1;
-    stats->update_norm = NAN; /* nothing that is shared moves by steps */
-    return FST_OK;
+    f->made = round + 1;
 }
 
-static fst_status fd_save(const fst_strategy *s, fst_buf *out, fst_error *err)
+static fst_status sums_save(const struct sums *f, fst_buf *out, fst_error *err)
 {
-    const struct fd *f = (const struct fd *)s;
     fst_status st = fst_buf_append(out, &f->made, sizeof f->made, err);
     if (!st)
         st = fst_buf_append(out, f->holders, f->classes * sizeof *f->holders, err);
     return st ? st : fst_buf_append(out, f->total, f->sum.count * sizeof *f->total, err);
 }
 
-static fst_status fd_load(fst_strategy *s, const void *data, size_t len, fst_error *err)
+static fst_status sums_load(struct sums *f, const void *data, size_t len, fst_error *err)
 {
-    struct fd *f = (struct fd *)s;
     const unsigned char *p = data;
     size_t holders = f->classes * sizeof *f->holders, total = f->sum.count * sizeof *f->total;
     if (len != sizeof f->made + holders + total)
@@ -140,6 +133,63 @@ static fst_status fd_load(fst_strategy *s, const void *data, size_t len, fst_err
     return FST_OK;
 }
 
+/* ---- the server's half of fd ---- */
+
+struct fd {
+    fst_strategy base;
+    struct sums sums;
+};
+
+static fst_status fd_init(fst_strategy *s, fst_error *err)
+{
+    return sums_init(&((struct fd *)s)->sums, s->env.classes, err);
+}
+
+static void fd_release(fst_strategy *s)
+{
+    sums_release(&((struct fd *)s)->sums);
+}
+
+static void fd_begin(fst_strategy *s, uint64_t round)
+{
+    (void)round;
+    sums_begin(&((struct fd *)s)->sums);
+}
+
+static fst_status fd_down(const fst_strategy *s, uint32_t client, fst_message *m, fst_error *err)
+{
+    (void)client;
+    fst_message_name(m, "label_sums");
+    return sums_down(&((const struct fd *)s)->sums, m, err);
+}
+
+static fst_status fd_fold(fst_strategy *s, const fst_message *m, fst_error *err)
+{
+    struct fd *f = (struct fd *)s;
+    const float *mean = NULL;
+    const uint8_t *held = NULL;
+    fst_status st = sums_get(&f->sums, m, &mean, &held, err);
+    return st ? st : sums_add(&f->sums, mean, held, err);
+}
+
+static fst_status fd_aggregate(fst_strategy *s, const fst_work *work, fst_aggregate_stats *stats, fst_error *err)
+{
+    (void)work, (void)err;
+    sums_share(&((struct fd *)s)->sums, s->round);
+    stats->update_norm = NAN; /* nothing that is shared moves by steps */
+    return FST_OK;
+}
+
+static fst_status fd_save(const fst_strategy *s, fst_buf *out, fst_error *err)
+{
+    return sums_save(&((const struct fd *)s)->sums, out, err);
+}
+
+static fst_status fd_load(fst_strategy *s, const void *data, size_t len, fst_error *err)
+{
+    return sums_load(&((struct fd *)s)->sums, data, len, err);
+}
+
 static const fst_server_ops server = {
     .bytes = sizeof(struct fd),
     .init = fd_init,
@@ -150,6 +200,80 @@ static const fst_server_ops server = {
     .aggregate = fd_aggregate,
     .save = fd_save,
     .load = fd_load,
+};
+
+/* ---- the server's half of fd_plus: the shared model beside the sums ---- */
+
+struct fd_plus {
+    struct fst__averaging averaging;
+    struct sums sums;
+};
+
+static fst_status plus_init(fst_strategy *s, fst_error *err)
+{
+    fst_status st = fst__averaging_init(s, err);
+    return st ? st : sums_init(&((struct fd_plus *)s)->sums, s->env.classes, err);
+}
+
+static void plus_release(fst_strategy *s)
+{
+    fst__averaging_release(s);
+    sums_release(&((struct fd_plus *)s)->sums);
+}
+
+static void plus_begin(fst_strategy *s, uint64_t round)
+{
+    fst__averaging_begin(s, round);
+    sums_begin(&((struct fd_plus *)s)->sums);
+}
+
+static fst_status plus_down(const fst_strategy *s, uint32_t client, fst_message *m, fst_error *err)
+{
+    fst_status st = fst__averaging_down(s, client, m, err);
+    return st ? st : sums_down(&((const struct fd_plus *)s)->sums, m, err);
+}
+
+static fst_status plus_fold(fst_strategy *s, const fst_message *m, fst_error *err)
+{
+    struct fd_plus *f = (struct fd_plus *)s;
+    const float *mean = NULL;
+    const uint8_t *held = NULL;
+    fst_status st = sums_get(&f->sums, m, &mean, &held, err);
+    if (!st)
+        st = fst__averaging_fold(s, m, err);
+    return st ? st : sums_add(&f->sums, mean, held, err);
+}
+
+static fst_status plus_aggregate(fst_strategy *s, const fst_work *work, fst_aggregate_stats *stats, fst_error *err)
+{
+    struct fd_plus *f = (struct fd_plus *)s;
+    (void)work;
+    fst_status st = fst__average_publish(&f->averaging.average, s->env.global, &stats->update_norm, err);
+    if (!st)
+        sums_share(&f->sums, s->round);
+    return st;
+}
+
+static fst_status plus_save(const fst_strategy *s, fst_buf *out, fst_error *err)
+{
+    return sums_save(&((const struct fd_plus *)s)->sums, out, err);
+}
+
+static fst_status plus_load(fst_strategy *s, const void *data, size_t len, fst_error *err)
+{
+    return sums_load(&((struct fd_plus *)s)->sums, data, len, err);
+}
+
+static const fst_server_ops plus_server = {
+    .bytes = sizeof(struct fd_plus),
+    .init = plus_init,
+    .release = plus_release,
+    .begin = plus_begin,
+    .down = plus_down,
+    .fold = plus_fold,
+    .aggregate = plus_aggregate,
+    .save = plus_save,
+    .load = plus_load,
 };
 
 /* ---- the client's half ---- */
@@ -251,7 +375,8 @@ static fst_status measure(struct fd_client *c, fst_error *err)
     return st;
 }
 
-static fst_status fd_work(fst_client_half *h, const fst_message *down, fst_message *up, fst_error *err)
+/* Trains the client's model, and says what it makes of the client's samples. */
+static fst_status learn(fst_client_half *h, const fst_message *down, fst_message *up, fst_error *err)
 {
     struct fd_client *c = (struct fd_client *)h;
     fst_local_job job = fst_client_job(h);
@@ -265,11 +390,26 @@ static fst_status fd_work(fst_client_half *h, const fst_message *down, fst_messa
     if (st)
         return st;
     c->sent = h->round + 1;
-    fst_message_name(up, "label_means");
     up->loss = r.loss;
     up->accuracy = r.accuracy;
     st = fst_message_add(up, "mean", FST_F32, FST_SHAPE(n, n), c->mean, err);
     return st ? st : fst_message_add(up, "held", FST_U8, FST_SHAPE(n), c->held, err);
+}
+
+static fst_status fd_work(fst_client_half *h, const fst_message *down, fst_message *up, fst_error *err)
+{
+    fst_message_name(up, "label_means");
+    return learn(h, down, up, err);
+}
+
+static fst_status plus_work(fst_client_half *h, const fst_message *down, fst_message *up, fst_error *err)
+{
+    fst_fed_view v = fst_fed_state_view(&h->model);
+    fst_message_name(up, "state");
+    fst_status st = fst__take_shared(h, down, NULL, err);
+    if (!st)
+        st = learn(h, down, up, err);
+    return st ? st : fst_message_add_state(up, &v, err);
 }
 
 static fst_status fd_client_save(const fst_client_half *h, fst_buf *out, fst_error *err)
@@ -314,4 +454,22 @@ const fst_strategy_ops fst__fd = {
     .flags = FST_OWN_MODEL | FST_OWN_LOSS,
     .server = &server,
     .client = &client,
+};
+
+static const fst_client_ops plus_client = {.bytes = sizeof(struct fd_client),
+                                           .release = fd_client_release,
+                                           .work = plus_work,
+                                           .save = fd_client_save,
+                                           .load = fd_client_load};
+
+const fst_strategy_ops fst__fd_plus = {
+    .name = "fd_plus",
+    .summary = "fedavg whose clients also learn from the other clients' mean probabilities of each label",
+    .leaks =
+        "The server sees every client's weights and number of samples, which labels it holds, and its model's mean "
+        "probabilities for each of them.",
+    .options = options,
+    .flags = FST_SAME_MODEL | FST_OWN_LOSS,
+    .server = &plus_server,
+    .client = &plus_client,
 };

@@ -363,6 +363,13 @@ static fst_status save_edges(struct federation *f, struct record *r, fst_error *
     return st;
 }
 
+/* Clients' models beside the shared one; those of edges are saved already. */
+static fst_status save_ensemble(struct federation *f, struct record *r, fst_error *err)
+{
+    fst_status st = f->s->data.edges ? FST_OK : fst__federate_write_clients(f, r, err);
+    return st ? st : fst__federate_ensemble(f, err);
+}
+
 /* Samples of clients whose update entered a round. */
 static int64_t learnt_from(const struct federation *f)
 {
@@ -406,6 +413,8 @@ fst_status fst__federate(struct session *s, struct step *own, struct record *r, 
         st = f.apart ? fst__federate_write_clients(&f, r, err) : fst__save_model(s, own, &model, r, err);
         if (!st && !f.apart)
             st = save_edges(&f, r, err);
+        if (!st && !f.apart && f.ops->flags & FST_OWN_MODEL)
+            st = save_ensemble(&f, r, err);
         if (!st)
             st = write_partition(&f, r, err);
     }

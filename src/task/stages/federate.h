@@ -65,12 +65,20 @@ void fst__federate_arrived(void *ctx, const fst_message *up);
 void fst__federate_env(struct federation *f, int worker, uint32_t client, bool kept, fst_client_env *out);
 /* Mean accuracy and loss of the clients' own models on the test samples; those of `each` (may be NULL) by client. */
 fst_status fst__federate_score(struct federation *f, struct score *out, struct score *each, fst_error *err);
-/* Writes every client's own model and clients.json, which becomes the record's artifact. */
+/* The model that a client keeps, as a view; false when it has none yet, or *st became a failure. */
+bool fst__federate_model_of(const struct federation *f, uint32_t client, fst_state *out, fst_status *st,
+                            fst_error *err);
+/* Writes every client's own model and clients.json, which becomes the record's artifact where there is no shared model.
+ */
 fst_status fst__federate_write_clients(struct federation *f, struct record *r, fst_error *err);
 
 /* ---- federate_site.c ---- */
 /* Whether the stage's clients may be processes of their own: FST_E_CONFIG says what they would need. */
 fst_status fst__federate_elsewhere(const struct step *own, fst_error *err);
+
+/* ---- federate_ensemble.c ---- */
+/* Tells how the clients' models, kept beside the shared one, answer together. */
+fst_status fst__federate_ensemble(struct federation *f, fst_error *err);
 
 /* ---- federate_labels.c ---- */
 /* The soft labels that the clients learn from, if any: fills labels, rows, and the plan's loss. */

@@ -200,7 +200,7 @@ fst_status fst__federate_clients(struct federation *f, const fst_setting *settin
     f->work = (fst_work){.ctx = s, .stopped = stopped};
     f->plan = plan_of(f);
     fst_status st = fst__federate_labels(f, err);
-    if (!st && f->apart)
+    if (!st && f->ops->flags & FST_OWN_MODEL)
         st = make_networks(f, err);
     if (st)
         return st;
@@ -234,7 +234,7 @@ void fst__federate_clients_release(struct federation *f)
 /* ---- models of their own -------------------------------------------------------------------------------- */
 
 /* The model that a client keeps, as a view; false when it has none yet. */
-static bool model_of(const struct federation *f, uint32_t client, fst_state *out, fst_status *st, fst_error *err)
+bool fst__federate_model_of(const struct federation *f, uint32_t client, fst_state *out, fst_status *st, fst_error *err)
 {
     fst_fed_view v;
     size_t len;
@@ -257,7 +257,7 @@ fst_status fst__federate_score(struct federation *f, struct score *out, struct s
         for (uint32_t c = 0; c < (uint32_t)f->partition.clients; c++) {
             fst_state state;
             struct score score = FST__NO_SCORE;
-            if (f->network_of[c] != i || !model_of(f, c, &state, &st, err))
+            if (f->network_of[c] != i || !fst__federate_model_of(f, c, &state, &st, err))
                 continue;
             st = fst__evaluate_test(f->s, f->network[i].graph, &state, &score, err);
             if (st)
@@ -288,7 +288,7 @@ static fst_status write_one(struct federation *f, uint32_t client, const struct 
     char file[64] = "", digest[FST_DIGEST_HEX] = "";
     const char *who = fst__federate_noun(f->s);
     fst_status st = FST_OK;
-    bool has = model_of(f, client, &m.state, &st, err);
+    bool has = fst__federate_model_of(f, client, &m.state, &st, err);
     if (has) {
         snprintf(file, sizeof file, "%s_%lu_model.safetensors", who, (unsigned long)client + 1);
         st = fst__state_sound(&m.state, err);
@@ -313,12 +313,16 @@ static fst_status write_one(struct federation *f, uint32_t client, const struct 
 
 static fst_status write_list(struct federation *f, const json_t *list, struct record *r, fst_error *err)
 {
-    snprintf(r->artifact, sizeof r->artifact, "clients.json");
-    char *path = fst__step_path(f->s, f->own, r->artifact);
+    char digest[FST_DIGEST_HEX];
+    char *path = fst__step_path(f->s, f->own, "clients.json");
     char *text = json_dumps(list, JSON_INDENT(2));
     fst_status st = path && text ? fst_file_write(path, text, strlen(text), err) : fst_fail_memory(err, 4096);
     if (!st)
-        st = fst_sha256_file(path, r->digest, err);
+        st = fst_sha256_file(path, digest, err);
+    if (!st && f->apart) {
+        snprintf(r->artifact, sizeof r->artifact, "clients.json");
+        snprintf(r->digest, sizeof r->digest, "%s", digest);
+    }
     fst_free(path);
     free(text);
     return st;
@@ -338,8 +342,10 @@ fst_status fst__federate_write_clients(struct federation *f, struct record *r, f
         st = write_one(f, (uint32_t)k, &each[k], r, list, err);
     if (!st)
         st = write_list(f, list, r, err);
-    r->accuracy = mean.accuracy;
-    r->loss = mean.loss;
+    if (f->apart) { /* there is no other model to measure */
+        r->accuracy = mean.accuracy;
+        r->loss = mean.loss;
+    }
     json_decref(list);
     fst_free(each);
     return st;

@@ -139,7 +139,7 @@ fst_status fst__federate_elsewhere(const struct step *own, fst_error *err)
 {
     const struct federated_section *c = own->stage->settings;
     const fst_strategy_ops *ops = fst_strategy_at((size_t)c->strategy);
-    if (!(ops->flags & FST_SAME_MODEL))
+    if (!(ops->flags & FST_SAME_MODEL) || ops->flags & FST_OWN_MODEL)
         return fst_fail(err, FST_E_CONFIG,
                         "%s: %s leaves each client a model of its own, and a fleet does not bring those together yet: "
                         "fedstill run does this stage in one process",

@@ -54,7 +54,8 @@ static fst__field fields[OWN_FIELDS + FST__OPTIONS] = {
     FST__F_MAP(struct federated_section, optimizer, &fst__optimizer_schema, "of the clients; fresh in every round"),
     FST__F_OPTIONAL(
         struct federated_section, distillation, has_distillation, &distillation_schema,
-        "the clients learn from labels and soft labels; not with fd and fedntd, which bring a loss of their own"),
+        "the clients learn from labels and soft labels; not with fd, fd_plus, fedntd and fedgen, which bring a loss of "
+        "their own"),
     FST__F_OPTIONAL(struct federated_section, schedule, has_schedule, &fst__schedule_schema,
                     "learning rate of the clients by round: rounds stand for epochs; missing: constant"),
     FST__F_STRING(
