@@ -48,12 +48,13 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
     struct result result;
     struct cannot cannot;
     struct receipt receipt;
+    struct figures figures;
     fst_buf b = {0};
     if (size < 1)
         return 0;
     const void *p = data + 1;
     size_t n = size - 1;
-    switch (data[0] % 9) {
+    switch (data[0] % 10) {
     case 0:
         try_hello(p, n);
         break;
@@ -80,6 +81,10 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
         break;
     case 7:
         (void)!fst__read_receipt(&receipt, p, n, NULL);
+        break;
+    case 8:
+        if (!fst__read_figures(&figures, p, n, NULL))
+            expect_again(fst__write_figures(&figures, &b, NULL), FST_OK);
         break;
     default:
         try_line(p, n);

@@ -39,9 +39,11 @@ typedef enum fst_frame_kind {
     FST_KIND_RECEIPT = 12,
     FST_KIND_ANSWERS = 13,
     /* between coordinators */
-    FST_KIND_LEAD = 14
+    FST_KIND_LEAD = 14,
+    /* from a site to the cloud */
+    FST_KIND_FIGURES = 15
 } fst_frame_kind;
-enum { FST_KINDS = 15 }; /* one more than the last */
+enum { FST_KINDS = 16 }; /* one more than the last */
 /* "hello"; "unknown" for all else. */
 FST_API const char *fst_frame_kind_name(fst_frame_kind kind);
 

@@ -67,6 +67,15 @@ typedef struct fst_observer {
     void (*end)(void *ctx, const char *note);
 } fst_observer;
 
+/* A client's own model on the test samples. */
+typedef struct fst_client_figures {
+    bool has; /* false: it has no model yet, or is not there to be asked */
+    double accuracy, loss;
+    uint64_t samples;            /* that it was measured on */
+    char arch[64];               /* "mnist_student" */
+    char digest[FST_DIGEST_HEX]; /* of its file; "" when none was written */
+} fst_client_figures;
+
 typedef struct fst_task_options {
     const char *mode;    /* "full_train" (default), "pretrain", "knowledge_distillation", "federated_learning",
                           * "full_pipeline", "device_to_edge", "device_to_edge_to_cloud", "device_to_cloud" */
@@ -82,7 +91,11 @@ typedef struct fst_task_options {
     /* Plays the rounds of a federated stage with clients elsewhere, to the bits of fst_simulate, which does it here
      * when this is NULL. Called on the thread that runs the task. */
     fst_status (*rounds)(void *ctx, const char *stage, const struct fst_simulate_spec *spec, fst_error *err);
-    void *rounds_ctx;
+    /* With it, for strategies that leave each client a model of its own: fills `each` of the stage's clients after so many
+     * rounds. fingerprint "": only measured; otherwise their files are written, where they are. */
+    fst_status (*measure)(void *ctx, const char *stage, uint64_t rounds, const char *fingerprint,
+                          struct fst_client_figures *each, fst_error *err);
+    void *rounds_ctx; /* of both */
 } fst_task_options;
 
 /* The output folder is locked; a second process is refused. */
@@ -109,6 +122,10 @@ FST_MUST FST_API fst_status fst_task_site_open(fst_task_site **out, fst_task *t,
                                                uint32_t client, fst_error *err);
 FST_API void fst_task_site_close(fst_task_site *s);
 FST_API const fst_task_identity *fst_task_site_identity(const fst_task_site *s);
+/* Measures the model in what the client keeps (as fst_task_site_work gave it) on the task's test samples. fingerprint: of
+ * the stage at the cloud, then it also becomes a file in the output, STAGE/NOUN_K_model.safetensors; "": it does not. */
+FST_MUST FST_API fst_status fst_task_site_measure(fst_task_site *s, const char *stage, const void *kept, size_t len,
+                                                  const char *fingerprint, fst_client_figures *out, fst_error *err);
 /* The lines of fst_task_settings that must be the same at server and sites, all but where files lie; and their digest.
  */
 FST_MUST FST_API fst_status fst_task_site_settings(const fst_task *t, fst_buf *out, fst_error *err);

@@ -103,7 +103,8 @@ static void *talk(void *ctx)
         pthread_mutex_lock(&c->lock);
         if (!st)
             st = fst__coordinator_tick(c->coordinator, fst_clock_seconds(), &err);
-        if (st || fst__coordinator_wants(c->coordinator))
+        uint32_t missing;
+        if (st || fst__coordinator_wants(c->coordinator) || fst__coordinator_measured(c->coordinator, &missing))
             pthread_cond_signal(&c->wanted);
         if (st) {
             c->failed = st;
@@ -220,6 +221,33 @@ static fst_status rounds(void *ctx, const char *stage, const fst_simulate_spec *
     if (st)
         fst_strategy_abandon(spec->strategy); /* of a round that was open */
     fst_server_free(server);
+    return st;
+}
+
+/* fst_task_options.measure */
+static fst_status measure(void *ctx, const char *stage, uint64_t done, const char *fingerprint,
+                          fst_client_figures *each, fst_error *err)
+{
+    struct cloud *c = ctx;
+    const fst_fleet_limits *l = &c->options->limits;
+    double end = fst_clock_seconds() + (l->deadline > 0 ? l->deadline : 600);
+    uint32_t missing = 0;
+    bool all = false;
+    pthread_mutex_lock(&c->lock);
+    fst__coordinator_measure(c->coordinator, fst_clock_seconds(), stage, done, fingerprint);
+    fst_transport_wake(c->transport);
+    while (!all && !c->failed && !stopped(c) && fst_clock_seconds() < end) {
+        wait_a_little(c);
+        all = fst__coordinator_measured(c->coordinator, &missing);
+    }
+    fst_status st = fst__coordinator_figures(c->coordinator, each, err);
+    pthread_mutex_unlock(&c->lock);
+    if (!st && !all && stopped(c))
+        st = fst_fail(err, FST_E_CANCELLED, "%s: stopped; progress is saved", stage);
+    else if (!st && !all && *fingerprint) /* without its model the stage is not complete; the rounds are kept */
+        st = fst_fail(err, FST_E_CONFIG, "%s: %s did not say what its model is worth", stage, c->ids[missing]);
+    else if (!st && !all)
+        fst_log(FST_LOG_WARN, "%s: %s did not say what its model is worth", stage, c->ids[missing]);
     return st;
 }
 
@@ -341,6 +369,7 @@ fst_status fst_fleet_cloud(fst_task *t, const fst_fleet_options *o, fst_error *e
     fst__keep_memory();
     fst_status st = prepare(&c, t, err);
     task.rounds = rounds;
+    task.measure = measure;
     task.rounds_ctx = &c;
     if (!st)
         st = fst_task_run(t, &task, err);

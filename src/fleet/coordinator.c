@@ -341,7 +341,8 @@ static void talk(struct coordinator *c, double now)
         s->receipt_due = false;
         if (!s->present)
             continue;
-        bool due = c->stopping || (s->wanted && !s->answered && !s->offered && c->open);
+        bool due = c->stopping || (c->measuring && !s->measured && c->counted[k] >= 0) ||
+                   (s->wanted && !s->answered && !s->offered && c->open);
         if (due && now >= s->say_at) {
             fst__say_order(c, k);
             s->say_at = now + order_every;
@@ -430,6 +431,45 @@ void fst__coordinator_done(struct coordinator *c, double now)
     c->want = WANT_NOTHING;
     c->busy = false;
     c->complain_at = now + complain_every;
+}
+
+void fst__coordinator_measure(struct coordinator *c, double now, const char *stage, uint64_t rounds,
+                              const char *fingerprint)
+{
+    c->measure = (struct order){.kind = ORDER_MEASURE, .round = rounds};
+    snprintf(c->measure.stage, sizeof c->measure.stage, "%s", stage);
+    snprintf(c->measure.fingerprint, sizeof c->measure.fingerprint, "%s", fingerprint);
+    c->measuring = true;
+    for (uint32_t k = 0; k < c->spec.clients; k++) {
+        c->site[k].measured = false;
+        c->site[k].say_at = now;
+    }
+}
+
+bool fst__coordinator_measured(const struct coordinator *c, uint32_t *missing)
+{
+    *missing = 0;
+    if (!c->measuring)
+        return false;
+    for (; *missing < c->spec.clients; ++*missing)
+        if (c->counted[*missing] >= 0 && !c->site[*missing].measured)
+            return false;
+    return true;
+}
+
+fst_status fst__coordinator_figures(struct coordinator *c, fst_client_figures *each, fst_error *err)
+{
+    fst_status st = FST_OK;
+    c->measuring = false;
+    for (uint32_t k = 0; k < c->spec.clients; k++) {
+        if (!c->site[k].measured)
+            continue;
+        each[k] = c->site[k].figures.own;
+        if (!st && c->site[k].figures.failed[0])
+            st = fst_fail(err, FST_E_CONFIG, "%s could not measure its model: %s", c->spec.ids[k],
+                          c->site[k].figures.failed);
+    }
+    return st;
 }
 
 void fst__coordinator_end(struct coordinator *c)

@@ -64,6 +64,15 @@ fst__want fst__coordinator_wants(const struct coordinator *c);
 double fst__coordinator_opened(const struct coordinator *c);
 /* WANT_AGGREGATE and WANT_EVALUATE were done (with fst_server_aggregate, fst_server_publish). */
 void fst__coordinator_done(struct coordinator *c, double now);
+/*
+ * The clients' own models after so many rounds of the stage: asked of all that counted in one of them, until
+ * fst__coordinator_measured says that all have answered. Figures of those that have not are left as they are.
+ */
+void fst__coordinator_measure(struct coordinator *c, double now, const char *stage, uint64_t rounds,
+                              const char *fingerprint);
+bool fst__coordinator_measured(const struct coordinator *c, uint32_t *missing);
+/* Ends it, and gives the figures; FST_E_CONFIG: the first one that failed, and why. */
+fst_status fst__coordinator_figures(struct coordinator *c, fst_client_figures *each, fst_error *err);
 /* The stage is over; the server is not used any more. */
 void fst__coordinator_end(struct coordinator *c);
 /* All sites are let go. True once all that are present have said goodbye; to be asked until the caller's patience ends.

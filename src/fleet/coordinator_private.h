@@ -32,6 +32,8 @@ struct known {
     char reason[FST__REASON];
     fst_blob_fetch *fetch;
     bool part_topic;
+    bool measured; /* it has answered the order to measure */
+    struct figures figures;
     bool receipt_due;
     struct receipt receipt;
     double second; /* for the rate */
@@ -53,6 +55,9 @@ struct coordinator {
     fst__want want;
     uint64_t open_round;
     bool open;
+
+    bool measuring;
+    struct order measure;
 
     struct down *downs;
     size_t down_count, down_room;

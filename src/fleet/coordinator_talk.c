@@ -71,7 +71,10 @@ void fst__say_order(struct coordinator *c, uint32_t k)
 {
     fst_buf body = {0};
     struct order m = {.kind = ORDER_STOP};
-    if (!c->stopping) {
+    if (c->measuring && !c->stopping) {
+        m = c->measure;
+        m.counted = c->counted[k];
+    } else if (!c->stopping) {
         m = (struct order){.kind = ORDER_TRAIN, .round = c->open_round, .counted = c->counted[k]};
         memcpy(m.stage, c->stage, sizeof m.stage);
         m.base = c->downs[c->site[k].down].manifest;
@@ -260,6 +263,21 @@ static void on_cannot(struct coordinator *c, uint32_t k, double now, const fst_f
     fst__note_receipt(c, k, m.stage, m.round, false, "noted");
 }
 
+static void on_figures(struct coordinator *c, uint32_t k, double now, const fst_frame *f)
+{
+    struct known *s = &c->site[k];
+    struct figures m;
+    if (fst__read_figures(&m, f->body, f->body_len, NULL)) {
+        c->count.refused[FST_REFUSED_BODY]++;
+        return;
+    }
+    if (!is_current(c, k, now, m.instance) || !c->measuring || s->measured || m.round != c->measure.round ||
+        strcmp(m.stage, c->measure.stage) || strcmp(m.fingerprint, c->measure.fingerprint))
+        return;
+    s->measured = true;
+    s->figures = m;
+}
+
 static void on_bye(struct coordinator *c, uint32_t k)
 {
     struct known *s = &c->site[k];
@@ -292,6 +310,8 @@ static void on_ctl(struct coordinator *c, uint32_t k, double now, const fst_fram
         on_result(c, k, now, f);
     else if (f->kind == FST_KIND_CANNOT)
         on_cannot(c, k, now, f);
+    else if (f->kind == FST_KIND_FIGURES)
+        on_figures(c, k, now, f);
     else if (f->kind == FST_KIND_BYE)
         on_bye(c, k);
     else

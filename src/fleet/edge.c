@@ -21,6 +21,7 @@ struct training {
     atomic_bool done;
     struct site_job job;
     fst_buf up, keep;
+    fst_client_figures own;
     fst_status status;
     double seconds;
     fst_error why;
@@ -50,6 +51,9 @@ static fst_status play(struct edge *e, fst_error *err)
 {
     struct training *t = &e->training;
     fst_message down, up = fst_message_of("");
+    if (t->job.measure)
+        return fst_task_site_measure(e->task, t->job.stage, t->job.kept, t->job.kept_len, t->job.fingerprint, &t->own,
+                                     err);
     fst_status st = fst_message_parse(&down, t->job.down, t->job.down_len, err);
     if (st)
         return st;
@@ -77,7 +81,8 @@ static fst_status begin_training(struct edge *e, fst_error *err)
     struct training *t = &e->training;
     if (t->running || !fst__site_job(e->site, &t->job))
         return FST_OK;
-    fst_log(FST_LOG_INFO, "%s: round %llu", t->job.stage, (unsigned long long)t->job.round + 1);
+    if (!t->job.measure)
+        fst_log(FST_LOG_INFO, "%s: round %llu", t->job.stage, (unsigned long long)t->job.round + 1);
     atomic_store(&t->done, false);
     if (pthread_create(&t->thread, NULL, train, e))
         return fst_fail(err, FST_E_MEMORY, "no thread to train on");
@@ -97,6 +102,10 @@ static fst_status end_training(struct edge *e, fst_error *err)
     const char *failed = t->status ? t->why.message[0] ? t->why.message : fst_status_name(t->status) : NULL;
     if (failed)
         fst_log(FST_LOG_WARN, "round %llu: %s", (unsigned long long)t->job.round + 1, failed);
+    if (t->job.measure) {
+        fst__site_measured(e->site, fst_clock_seconds(), &t->own, failed);
+        return FST_OK;
+    }
     return fst__site_trained(e->site, fst_clock_seconds(), t->up.data, t->up.len, t->keep.data, t->keep.len, t->seconds,
                              failed, err);
 }

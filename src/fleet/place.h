@@ -16,8 +16,8 @@ void fst__place_close(struct place *p);
 /* ctx of its calls is the place, which must stay where it is. */
 struct store fst__place_store(struct place *p);
 
-/* For processes that take and give back many messages of 512 KiB: glibc would return that memory to the system and take it
- * anew for each. Once, early. */
+/* For processes that take and give back many messages of 512 KiB: glibc would return that memory to the system and take
+ * it anew for each. Once, early. */
 void fst__keep_memory(void);
 /* 16 hexadecimal digits that nobody can guess. */
 void fst__draw_name(char out[FST__INSTANCE]);

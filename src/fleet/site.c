@@ -36,7 +36,10 @@ struct site {
     double seconds;
     char cannot[FST__REASON]; /* why it could not train; "" */
     bool asked;               /* the job was handed out */
-    bool save;                /* run or epoch changed */
+    struct order measure;     /* to be done, under way, or answered */
+    bool to_measure, measuring, measured;
+    struct figures figures;
+    bool save; /* run or epoch changed */
     char served[FST_DIGEST_HEX];
 };
 
@@ -299,6 +302,19 @@ static fst_status fetched(struct site *s, double now, fst_error *err)
 
 bool fst__site_job(struct site *s, struct site_job *out)
 {
+    if (s->to_measure && !s->asked) {
+        s->to_measure = false;
+        s->measuring = true;
+        *out = (struct site_job){.measure = true,
+                                 .stage = s->measure.stage,
+                                 .fingerprint = s->measure.fingerprint,
+                                 .round = s->measure.round,
+                                 .kept = s->kept.data,
+                                 .kept_len = s->kept.len};
+        return true;
+    }
+    if (s->measuring)
+        return false;
     if (s->state != SITE_TRAIN || s->asked)
         return false;
     s->asked = true;
@@ -398,6 +414,46 @@ static bool is_another(const struct site *s, const struct order *o)
     return strcmp(o->stage, s->order.stage) || o->round != s->order.round;
 }
 
+static void say_figures(struct site *s)
+{
+    fst_buf body = {0};
+    fst_status st = fst__write_figures(&s->figures, &body, NULL);
+    say(s, FST_KIND_FIGURES, st, &body);
+    fst_buf_release(&body);
+}
+
+void fst__site_measured(struct site *s, double now, const fst_client_figures *own, const char *failed)
+{
+    s->measuring = false;
+    s->measured = true;
+    s->beat_at = now;
+    s->figures = (struct figures){.round = s->measure.round, .own = *own};
+    memcpy(s->figures.instance, s->spec.instance, sizeof s->figures.instance);
+    memcpy(s->figures.stage, s->measure.stage, sizeof s->figures.stage);
+    memcpy(s->figures.fingerprint, s->measure.fingerprint, sizeof s->figures.fingerprint);
+    snprintf(s->figures.failed, sizeof s->figures.failed, "%s", failed ? failed : "");
+    say_figures(s);
+}
+
+/* Measuring waits for training to end: the server asks again. */
+static fst_status on_measure(struct site *s, const struct order *o, fst_error *err)
+{
+    const struct order *m = &s->measure;
+    bool same = m->round == o->round && !strcmp(m->stage, o->stage) && !strcmp(m->fingerprint, o->fingerprint);
+    if (same && s->measured)
+        say_figures(s);
+    if (s->asked || s->to_measure || s->measuring || (same && s->measured))
+        return FST_OK;
+    char cannot[FST__REASON];
+    memcpy(cannot, s->cannot, sizeof cannot);
+    fst_status st = settle_kept(s, o, err);
+    memcpy(s->cannot, cannot, sizeof s->cannot); /* without what was kept it has no model, and says so */
+    s->measure = *o;
+    s->measured = false;
+    s->to_measure = !st;
+    return st;
+}
+
 static fst_status on_order(struct site *s, double now, const fst_frame *f, fst_error *err)
 {
     struct order o;
@@ -410,6 +466,10 @@ static fst_status on_order(struct site *s, double now, const fst_frame *f, fst_e
         end(s, "");
         return FST_OK;
     }
+    if (o.kind == ORDER_MEASURE)
+        return on_measure(s, &o, err);
+    if (s->measuring || s->to_measure) /* its round is over; the order comes again */
+        return FST_OK;
     if (s->state == SITE_TRAIN && s->asked) {
         s->has_waiting = is_another(s, &o);
         s->waiting = o;

@@ -43,7 +43,9 @@ struct site_spec {
 
 /* What is to be trained. Views live until fst__site_trained. */
 struct site_job {
+    bool measure; /* the client's own model, instead of training */
     const char *stage;
+    const char *fingerprint; /* to measure */
     uint64_t round;
     const void *down; /* the message that was sent, aligned to 8 bytes */
     size_t down_len;
@@ -69,6 +71,8 @@ bool fst__site_job(struct site *s, struct site_job *out);
 /* What came of it: `up` packed, and what the client keeps; or why not (then up is NULL). */
 fst_status fst__site_trained(struct site *s, double now, const void *up, size_t len, const void *keep, size_t keep_len,
                              double seconds, const char *failed, fst_error *err);
+/* What came of measuring; failed: why it did not, or NULL. */
+void fst__site_measured(struct site *s, double now, const fst_client_figures *own, const char *failed);
 fst__site_state fst__site_state_of(const struct site *s, char stage[FST__STAGE_NAME], uint64_t *round);
 /* The server let it go; or refused it, with the reason (then *why is not empty). */
 bool fst__site_ended(const struct site *s, const char **why);

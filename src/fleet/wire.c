@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const char *const states[SITE_STATES] = {"join", "idle", "fetch", "train", "offer", "keep"};
-static const char *const order_kinds[ORDER_KINDS] = {"train", "stop"};
+static const char *const order_kinds[ORDER_KINDS] = {"train", "measure", "stop"};
 
 const char *fst__site_state_name(fst__site_state s)
 {
@@ -108,7 +108,24 @@ fst_status fst__write_order(const struct order *m, fst_buf *out, fst_error *err)
         }
         json_decref(rest);
     }
+    if (j && m->kind == ORDER_MEASURE) {
+        json_object_set_new(j, "stage", json_string(m->stage));
+        json_object_set_new(j, "round", json_integer((json_int_t)m->round));
+        json_object_set_new(j, "counted", json_integer(m->counted));
+        json_object_set_new(j, "fingerprint", json_string(m->fingerprint));
+    }
     return write_json(j, out, err);
+}
+
+fst_status fst__write_figures(const struct figures *m, fst_buf *out, fst_error *err)
+{
+    const fst_client_figures *f = &m->own;
+    return write_json(json_pack("{s:s, s:s, s:I, s:s, s:b, s:o, s:o, s:I, s:s, s:s, s:o}", "instance", m->instance,
+                                "stage", m->stage, "round", (json_int_t)m->round, "fingerprint", m->fingerprint, "has",
+                                f->has, "accuracy", number(f->accuracy), "loss", number(f->loss), "samples",
+                                (json_int_t)f->samples, "arch", f->arch, "digest", f->digest, "failed",
+                                people_text(m->failed)),
+                      out, err);
 }
 
 fst_status fst__write_result(const struct result *m, fst_buf *out, fst_error *err)
@@ -183,6 +200,14 @@ static fst_status get_hex(const json_t *j, const char *key, char *out, size_t si
     if (!st && (strlen(out) != size - 1 || strspn(out, "0123456789abcdef") != size - 1))
         st = fst_fail(err, FST_E_FORMAT, "\"%s\" is not %zu hex digits", key, size - 1);
     return st;
+}
+
+/* 64 digits, or "". */
+static fst_status get_digest(const json_t *j, const char *key, char out[FST_DIGEST_HEX], fst_error *err)
+{
+    const char *text = json_string_value(json_object_get(j, key));
+    out[0] = 0;
+    return text && !*text ? FST_OK : get_hex(j, key, out, FST_DIGEST_HEX, err);
 }
 
 static fst_status get_choice(const json_t *j, const char *key, const char *const *names, int count, int *out,
@@ -267,14 +292,46 @@ static fst_status order_of(const json_t *j, uint64_t most, struct order *m, fst_
     int kind = 0;
     fst_status st = get_choice(j, "kind", order_kinds, ORDER_KINDS, &kind, err);
     m->kind = (fst__order_kind)kind;
-    if (st || m->kind != ORDER_TRAIN)
+    if (st || m->kind == ORDER_STOP)
         return st;
     st = get_round(j, m->stage, &m->round, err);
     if (!st)
         st = get_whole(j, "counted", -1, most_rounds, &m->counted, err);
     if (!st && m->counted >= (int64_t)m->round)
         st = fst_fail(err, FST_E_FORMAT, "\"counted\" is not before \"round\"");
+    if (!st && m->kind == ORDER_MEASURE)
+        return get_digest(j, "fingerprint", m->fingerprint, err);
     return st ? st : fst_blob_manifest_read(&m->base, json_object_get(j, "base"), most, err);
+}
+
+static double get_number(const json_t *j, const char *key)
+{
+    const json_t *v = json_object_get(j, key);
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+
+static fst_status figures_of(const json_t *j, struct figures *m, fst_error *err)
+{
+    int64_t samples = 0;
+    fst_status st = get_hex(j, "instance", m->instance, sizeof m->instance, err);
+    if (!st)
+        st = get_round(j, m->stage, &m->round, err);
+    if (!st)
+        st = get_digest(j, "fingerprint", m->fingerprint, err);
+    if (!st)
+        st = get_bool(j, "has", &m->own.has, err);
+    if (!st)
+        st = get_whole(j, "samples", 0, INT32_MAX, &samples, err);
+    if (!st)
+        st = get_text(j, "arch", m->own.arch, sizeof m->own.arch, false, err);
+    if (!st)
+        st = get_digest(j, "digest", m->own.digest, err);
+    if (!st)
+        st = get_text(j, "failed", m->failed, sizeof m->failed, true, err);
+    m->own.accuracy = get_number(j, "accuracy");
+    m->own.loss = get_number(j, "loss");
+    m->own.samples = (uint64_t)samples;
+    return st;
 }
 
 static fst_status result_of(const json_t *j, uint64_t most, struct result *m, fst_error *err)
@@ -397,6 +454,19 @@ fst_status fst__read_receipt(struct receipt *out, const void *body, size_t len, 
         st = get_bool(j, "folded", &m.folded, err);
     if (!st)
         st = get_text(j, "why", m.why, sizeof m.why, true, err);
+    json_decref(j);
+    if (!st)
+        *out = m;
+    return st;
+}
+
+fst_status fst__read_figures(struct figures *out, const void *body, size_t len, fst_error *err)
+{
+    json_t *j = NULL;
+    struct figures m = {.round = 0};
+    fst_status st = open_body(&j, body, len, err);
+    if (!st)
+        st = figures_of(j, &m, err);
     json_decref(j);
     if (!st)
         *out = m;

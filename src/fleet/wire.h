@@ -6,6 +6,7 @@
 
 #include "fedstill/blob.h"
 #include "fedstill/frame.h"
+#include "fedstill/task.h"
 
 enum {
     FST__PROTOCOL = FST_FRAME_VERSION,
@@ -57,14 +58,23 @@ struct refusal {
     char reason[FST__REASON];
 };
 
-typedef enum fst__order_kind { ORDER_TRAIN, ORDER_STOP, ORDER_KINDS } fst__order_kind;
+typedef enum fst__order_kind { ORDER_TRAIN, ORDER_MEASURE, ORDER_STOP, ORDER_KINDS } fst__order_kind;
 
 struct order {
     fst__order_kind kind;
     char stage[FST__STAGE_NAME];
+    uint64_t round;                   /* to measure: how many are done */
+    int64_t counted;                  /* the last round before it whose result holds this site's update; -1: none */
+    fst_blob_manifest base;           /* the message that the round starts from */
+    char fingerprint[FST_DIGEST_HEX]; /* to measure: of the stage, then the model is written too; "": it is not */
+};
+
+/* What a client's own model is worth after so many rounds, in answer to an order to measure. */
+struct figures {
+    char instance[FST__INSTANCE], stage[FST__STAGE_NAME], fingerprint[FST_DIGEST_HEX];
     uint64_t round;
-    int64_t counted;        /* the last round before it whose result holds this site's update; -1: none */
-    fst_blob_manifest base; /* the message that the round starts from */
+    fst_client_figures own;
+    char failed[FST__REASON]; /* "": it did not */
 };
 
 /* An update is there to be fetched. */
@@ -95,6 +105,7 @@ fst_status fst__write_order(const struct order *m, fst_buf *out, fst_error *err)
 fst_status fst__write_result(const struct result *m, fst_buf *out, fst_error *err);
 fst_status fst__write_cannot(const struct cannot *m, fst_buf *out, fst_error *err);
 fst_status fst__write_receipt(const struct receipt *m, fst_buf *out, fst_error *err);
+fst_status fst__write_figures(const struct figures *m, fst_buf *out, fst_error *err);
 
 /* Read a body; *out is untouched on failure. most: bytes that a blob may have. */
 fst_status fst__read_hello(struct hello *out, const void *body, size_t len, fst_error *err);
@@ -105,5 +116,6 @@ fst_status fst__read_order(struct order *out, uint64_t most, const void *body, s
 fst_status fst__read_result(struct result *out, uint64_t most, const void *body, size_t len, fst_error *err);
 fst_status fst__read_cannot(struct cannot *out, const void *body, size_t len, fst_error *err);
 fst_status fst__read_receipt(struct receipt *out, const void *body, size_t len, fst_error *err);
+fst_status fst__read_figures(struct figures *out, const void *body, size_t len, fst_error *err);
 
 #endif

@@ -12,7 +12,7 @@ enum { KIND = 4, FLAGS = 5, VERSION = 6, RUN = 8, EPOCH = 16, SEQ = 24, LENGTH =
 
 static const char *const kinds[FST_KINDS] = {"unknown", "hello", "beat",    "result",  "cannot",
                                              "bye",     "get",   "part",    "windows", "welcome",
-                                             "refusal", "order", "receipt", "answers", "lead"};
+                                             "refusal", "order", "receipt", "answers", "lead", "figures"};
 
 const char *fst_frame_kind_name(fst_frame_kind kind)
 {

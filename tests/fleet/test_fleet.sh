@@ -149,8 +149,50 @@ true_that "fleet up: all sites joined" test "$(grep -c 'joined: ' "$folder/err")
 same "fleet up: left in the temporary folder" "$(ls "$folder/tmp")" ""
 TMPDIR=$folder/tmp expect 2 fleet up "$task" --output "$folder/up" --no-reuse --set topology.edges=none
 
-# ---- a method that a fleet cannot do yet says so before any work
-expect 2 cloud "$task" "${link[@]}" --output "$folder/fedproto" --no-reuse --set stages.federated_train.strategy=fd \
-    --set stages.federated_train.init=random
-said err 'leaves each client a model of its own'
+# ---- a different network at every client: their models stay with them, the same as in one process
+cat >"$task/task.yaml" <<END
+name: own
+seed: 7
+data: {source: array, path: data, public: 0.3}
+clients: {count: $sites, models: [2 fedgen_mnist, logistic_regression]}
+stages:
+  alone: {kind: federated_train, model: fedgen_mnist, strategy: fd, gamma: 0, init: random, rounds: 2, local_epochs: 1,
+          batch_size: 8, optimizer: {name: sgd, learning_rate: 0.05}}
+  fedmd: {kind: federated_train, model: fedgen_mnist, strategy: fedmd, init: random, rounds: 3, local_epochs: 1,
+          batch_size: 8, optimizer: {name: sgd, learning_rate: 0.05}, clients_per_round: 2}
+END
+own() { # OUTPUT STAGE: digests and figures of the clients' models
+    for k in 0 1 2; do
+        for key in digest arch rounds test_accuracy test_loss; do
+            "$FEDSTILL_HELPER" json "$1/$2/clients.json" "$k.$key"
+        done
+    done
+}
+rm -rf "$folder/one"
+expect 0 run "$task" --output "$folder/one" --no-reuse
+TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/own" --no-reuse --keep
+for stage in alone fedmd; do
+    same "$stage: models of their own" "$(own "$folder/own" $stage)" "$(own "$folder/one" $stage)"
+    for k in 1 2 3; do
+        same "$stage: the file of client-$k, which is at its site" \
+            "$(sha256sum <"$(echo "$folder"/tmp/*/client-$k/output/$stage/client_${k}_model.safetensors)")" \
+            "$(sha256sum <"$folder/one/$stage/client_${k}_model.safetensors")"
+        true_that "$stage: the model of client-$k is not at the cloud" test ! -e "$folder/own/$stage/client_${k}_model.safetensors"
+    done
+done
+same "rounds' figures" "$(grep '"event": "round"' "$folder/own/events.jsonl" | sed 's/.*"test_accuracy": \([^,]*\).*/\1/')" \
+    "$(grep '"event": "round"' "$folder/one/events.jsonl" | sed 's/.*"test_accuracy": \([^,]*\).*/\1/')"
+
+# ---- what a fleet cannot do yet it says before any work
+cat >"$task/task.yaml" <<END
+name: labels
+data: {source: array, path: data}
+topology: {edges: 2}
+stages:
+  cloud_pretrain: {model: fedgen_mnist, epochs: 1}
+  labels: {kind: cloud_kd, teacher: cloud_pretrain, at_clients: true}
+  federated_train: {model: fedgen_mnist, init: random, rounds: 1, distillation: {soft_labels: labels}}
+END
+expect 2 cloud "$task" "${link[@]}" --output "$folder/labels" --no-reuse
+said err 'is read at the clients'
 finish

@@ -108,6 +108,25 @@ static void test_others(void **state)
     ok(fst__write_refusal(&no, &b, &err), &err);
     ok(fst__read_refusal(&no2, b.data, b.len, &err), &err);
     assert_string_equal(no2.reason, "??");
+    struct figures
+        f = {.instance = "0123456789abcdef",
+             .stage = "s",
+             .round = 3,
+             .own = {.has = true, .accuracy = 0.1, .loss = 1.0 / 3, .samples = 40, .arch = "mnist_student width=0.5"}},
+        f2;
+    memset(f.fingerprint, 'd', 64);
+    b.len = 0;
+    ok(fst__write_figures(&f, &b, &err), &err);
+    ok(fst__read_figures(&f2, b.data, b.len, &err), &err);
+    assert_true(f2.own.accuracy == 0.1 && f2.own.loss == 1.0 / 3 && f2.own.samples == 40); /* the same doubles */
+    assert_string_equal(f2.own.arch, f.own.arch);
+    assert_string_equal(f2.own.digest, "");
+    assert_string_equal(f2.fingerprint, f.fingerprint);
+    struct order m = {.kind = ORDER_MEASURE, .stage = "s", .round = 3, .counted = 1}, m2;
+    b.len = 0;
+    ok(fst__write_order(&m, &b, &err), &err);
+    ok(fst__read_order(&m2, 0, b.data, b.len, &err), &err);
+    assert_true(m2.kind == ORDER_MEASURE && m2.counted == 1 && m2.round == 3);
     fst_buf_release(&b);
 }
 

@@ -122,7 +122,7 @@ static fst_status round_done(void *ctx, const fst_server *server, const fst_roun
     double validation = NAN;
     fst_status st = f->best.params ? choose_round(f, &validation, err) : FST_OK;
     if (!st && f->round % (uint64_t)f->section->evaluate_every == 0 && f->apart)
-        st = fst__federate_score(f, &score, NULL, err);
+        st = fst__federate_score(f, "", &score, f->figures, err);
     else if (!st && f->round % (uint64_t)f->section->evaluate_every == 0)
         st = fst__evaluate_test(f->s, f->model->graph, &f->model->state, &score, err);
     if (!st)
@@ -197,7 +197,8 @@ static fst_status make_partition(struct federation *f, fst_error *err)
         return st;
     f->samples = fst_calloc((size_t)f->partition.clients, sizeof *f->samples);
     f->rounds_of = fst_calloc((size_t)f->partition.clients, sizeof *f->rounds_of);
-    if (!f->samples || !f->rounds_of)
+    f->figures = fst_calloc((size_t)f->partition.clients, sizeof *f->figures);
+    if (!f->samples || !f->rounds_of || !f->figures)
         return fst_fail_memory(err, (size_t)f->partition.clients * sizeof *f->samples);
     for (int k = 0; k < f->partition.clients; k++)
         f->samples[k] = (int64_t)(f->partition.begin[k + 1] - f->partition.begin[k]);
@@ -293,6 +294,7 @@ static void release(struct federation *f)
     fst_partition_release(&f->partition);
     fst_free(f->samples);
     fst_free(f->rounds_of);
+    fst_free(f->figures);
     fst_free(f->checkpoint);
     fst_free(f->last);
 }

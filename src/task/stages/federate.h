@@ -22,10 +22,11 @@ struct federation {
     fst_model *model;
     fst_fed_state global; /* the model's state */
     fst_partition partition;
-    int64_t *samples;   /* by client */
-    int64_t *rounds_of; /* by client: rounds that its update entered */
-    bool apart;         /* each client has a model of its own, and there is no other */
-    fst_model *network; /* apart: the different networks; their states are not used */
+    int64_t *samples;            /* by client */
+    int64_t *rounds_of;          /* by client: rounds that its update entered */
+    fst_client_figures *figures; /* by client, room for those of a round */
+    bool apart;                  /* each client has a model of its own, and there is no other */
+    fst_model *network;          /* apart: the different networks; their states are not used */
     int networks;
     int *network_of;        /* apart: by client */
     fst_fed_state *initial; /* apart: [workers x networks], room for a new client's first model */
@@ -63,8 +64,12 @@ void fst__federate_settle(void *ctx, const fst_round_report *report);
 void fst__federate_arrived(void *ctx, const fst_message *up);
 /* What a client has; kept: whether it kept something from an earlier round. */
 void fst__federate_env(struct federation *f, int worker, uint32_t client, bool kept, fst_client_env *out);
-/* Mean accuracy and loss of the clients' own models on the test samples; those of `each` (may be NULL) by client. */
-fst_status fst__federate_score(struct federation *f, struct score *out, struct score *each, fst_error *err);
+/* Mean accuracy and loss of the clients' own models on the test samples. each: [clients], figures by client.
+ * fingerprint: where the clients are elsewhere, they also write their models' files; "": they do not. */
+fst_status fst__federate_score(struct federation *f, const char *fingerprint, struct score *out,
+                               fst_client_figures *each, fst_error *err);
+/* "client_3_model.safetensors" */
+void fst__client_file(const struct session *s, uint32_t client, char out[64]);
 /* The model that a client keeps, as a view; false when it has none yet, or *st became a failure. */
 bool fst__federate_model_of(const struct federation *f, uint32_t client, fst_state *out, fst_status *st,
                             fst_error *err);

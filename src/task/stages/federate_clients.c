@@ -247,13 +247,10 @@ bool fst__federate_model_of(const struct federation *f, uint32_t client, fst_sta
     return !*st;
 }
 
-/* Network by network, so that one is made ready for inference once. */
-fst_status fst__federate_score(struct federation *f, struct score *out, struct score *each, fst_error *err)
+static fst_status score_here(struct federation *f, fst_client_figures *each, fst_error *err)
 {
-    double accuracy = 0, loss = 0;
-    size_t n = 0;
     fst_status st = FST_OK;
-    for (int i = 0; i < f->networks; i++)
+    for (int i = 0; i < f->networks; i++) /* network by network, so that one is made ready for inference once */
         for (uint32_t c = 0; c < (uint32_t)f->partition.clients; c++) {
             fst_state state;
             struct score score = FST__NO_SCORE;
@@ -262,11 +259,31 @@ fst_status fst__federate_score(struct federation *f, struct score *out, struct s
             st = fst__evaluate_test(f->s, f->network[i].graph, &state, &score, err);
             if (st)
                 return st;
-            if (each)
-                each[c] = score;
-            accuracy += score.accuracy;
-            loss += score.loss;
-            out->samples = score.samples;
+            each[c].has = true;
+            each[c].accuracy = score.accuracy;
+            each[c].loss = score.loss;
+            each[c].samples = score.samples;
+        }
+    return st;
+}
+
+fst_status fst__federate_score(struct federation *f, const char *fingerprint, struct score *out,
+                               fst_client_figures *each, fst_error *err)
+{
+    const fst_task_options *o = f->s->options;
+    double accuracy = 0, loss = 0;
+    size_t n = 0;
+    for (int c = 0; c < f->partition.clients; c++)
+        each[c] = (fst_client_figures){.accuracy = NAN, .loss = NAN};
+    fst_status st = o->measure ? o->measure(o->rounds_ctx, f->own->stage->name, f->round, fingerprint, each, err)
+                               : score_here(f, each, err);
+    for (int i = 0; !st && i < f->networks; i++) /* in an order of its own, for the bits of the sums */
+        for (int c = 0; c < f->partition.clients; c++) {
+            if (f->network_of[c] != i || !each[c].has)
+                continue;
+            accuracy += each[c].accuracy;
+            loss += each[c].loss;
+            out->samples = (size_t)each[c].samples;
             n++;
         }
     if (!st && n) {
@@ -276,37 +293,44 @@ fst_status fst__federate_score(struct federation *f, struct score *out, struct s
     return st;
 }
 
+void fst__client_file(const struct session *s, uint32_t client, char out[64])
+{
+    snprintf(out, 64, "%s_%lu_model.safetensors", fst__federate_noun(s), (unsigned long)client + 1);
+}
+
 static json_t *number(double x)
 {
     return isfinite(x) ? json_real(x) : json_null();
 }
 
-static fst_status write_one(struct federation *f, uint32_t client, const struct score *score, struct record *r,
-                            json_t *list, fst_error *err)
+/* The model's file, where the client is here; elsewhere it has written it itself. */
+static fst_status write_own(struct federation *f, uint32_t client, fst_client_figures *own, struct record *r,
+                            char file[64], fst_error *err)
 {
     fst_model m = f->network[f->network_of[client]];
-    char file[64] = "", digest[FST_DIGEST_HEX] = "";
-    const char *who = fst__federate_noun(f->s);
     fst_status st = FST_OK;
-    bool has = fst__federate_model_of(f, client, &m.state, &st, err);
-    if (has) {
-        snprintf(file, sizeof file, "%s_%lu_model.safetensors", who, (unsigned long)client + 1);
-        st = fst__state_sound(&m.state, err);
-        if (!st)
-            st = fst__write_model(f->s, f->own, &m, r, file, score->accuracy, digest, err);
-    }
+    if (!own->has || f->s->options->measure || !fst__federate_model_of(f, client, &m.state, &st, err))
+        return st;
+    fst__client_file(f->s, client, file);
+    st = fst__state_sound(&m.state, err);
+    return st ? st : fst__write_model(f->s, f->own, &m, r, file, own->accuracy, own->digest, err);
+}
+
+static fst_status write_one(struct federation *f, uint32_t client, fst_client_figures *own, struct record *r,
+                            json_t *list, fst_error *err)
+{
+    const char *arch = f->network[f->network_of[client]].arch, *who = fst__federate_noun(f->s);
+    char file[64] = "";
+    fst_status st = write_own(f, client, own, r, file, err);
     if (st)
         return fst_fail_in(err, st, "%s %lu", who, (unsigned long)client + 1);
     json_array_append_new(list, json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:o, s:o}", who, (json_int_t)client + 1,
-                                          "arch", m.arch, "model", file, "digest", digest, "samples",
+                                          "arch", arch, "model", file, "digest", own->digest, "samples",
                                           (json_int_t)f->samples[client], "rounds", (json_int_t)f->rounds_of[client],
-                                          "test_accuracy", number(score->accuracy), "test_loss", number(score->loss)));
-    fst_field fields[] = {FST_INT(who, (int64_t)client + 1),
-                          FST_STRING("arch", m.arch),
-                          FST_INT("samples", f->samples[client]),
-                          FST_INT("rounds", f->rounds_of[client]),
-                          FST_DOUBLE("test_accuracy", score->accuracy),
-                          FST_DOUBLE("test_loss", score->loss)};
+                                          "test_accuracy", number(own->accuracy), "test_loss", number(own->loss)));
+    fst_field fields[] = {FST_INT(who, (int64_t)client + 1),          FST_STRING("arch", arch),
+                          FST_INT("samples", f->samples[client]),     FST_INT("rounds", f->rounds_of[client]),
+                          FST_DOUBLE("test_accuracy", own->accuracy), FST_DOUBLE("test_loss", own->loss)};
     fst__emit(&f->s->books, "client_model", fields, sizeof fields / sizeof *fields);
     return FST_OK;
 }
@@ -331,13 +355,12 @@ static fst_status write_list(struct federation *f, const json_t *list, struct re
 fst_status fst__federate_write_clients(struct federation *f, struct record *r, fst_error *err)
 {
     size_t n = (size_t)f->partition.clients;
-    struct score mean = FST__NO_SCORE, *each = fst_calloc(n, sizeof *each);
+    struct score mean = FST__NO_SCORE;
+    fst_client_figures *each = fst_calloc(n, sizeof *each);
     json_t *list = json_array();
     fst_status st = each && list ? FST_OK : fst_fail_memory(err, n * sizeof *each);
-    for (size_t k = 0; !st && k < n; k++)
-        each[k] = FST__NO_SCORE;
     if (!st)
-        st = fst__federate_score(f, &mean, each, err);
+        st = fst__federate_score(f, r->fingerprint, &mean, each, err);
     for (size_t k = 0; !st && k < n; k++)
         st = write_one(f, (uint32_t)k, &each[k], r, list, err);
     if (!st)

@@ -5,6 +5,7 @@
  * -> the stage's federation, which is made when it is first asked for -> fst_client_work, to the bits that a virtual
  * client of the same number computes in a simulation.
  */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -139,11 +140,12 @@ fst_status fst__federate_elsewhere(const struct step *own, fst_error *err)
 {
     const struct federated_section *c = own->stage->settings;
     const fst_strategy_ops *ops = fst_strategy_at((size_t)c->strategy);
-    if (!(ops->flags & FST_SAME_MODEL) || ops->flags & FST_OWN_MODEL)
-        return fst_fail(err, FST_E_CONFIG,
-                        "%s: %s leaves each client a model of its own, and a fleet does not bring those together yet: "
-                        "fedstill run does this stage in one process",
-                        own->stage->name, ops->name);
+    if (ops->flags & FST_SAME_MODEL && ops->flags & FST_OWN_MODEL)
+        return fst_fail(
+            err, FST_E_CONFIG,
+            "%s: %s has the clients' models answer together, and in a fleet no place has them all: fedstill "
+            "run does this stage in one process",
+            own->stage->name, ops->name);
     for (size_t i = 0; i < own->stage->read_count; i++) {
         const struct stage_read *r = &own->stage->reads[i];
         if (strcmp(r->ref->key, "init"))
@@ -224,6 +226,50 @@ bool fst_task_site_keeps(const fst_task_site *s, const char *stage)
                 fst_strategy_at((size_t)((const struct federated_section *)g->settings)->strategy));
     }
     return false;
+}
+
+/* ---- its own model -------------------------------------------------------------------------------------- */
+
+static fst_status write_own(fst_task_site *s, const struct site_stage *g, const fst_model *m, const char *fingerprint,
+                            fst_client_figures *out, fst_error *err)
+{
+    char file[64];
+    struct record r = {.edges = 0};
+    char *folder = fst__step_path(&s->session, g->f.own, "");
+    snprintf(r.fingerprint, sizeof r.fingerprint, "%s", fingerprint);
+    fst__client_file(&s->session, s->client, file);
+    fst_status st = folder ? fst_make_folders(folder, err) : fst_fail_memory(err, 256);
+    if (!st)
+        st = fst__state_sound(&m->state, err);
+    if (!st)
+        st = fst__write_model(&s->session, g->f.own, m, &r, file, out->accuracy, out->digest, err);
+    fst_free(folder);
+    return st;
+}
+
+fst_status fst_task_site_measure(fst_task_site *s, const char *stage, const void *kept, size_t len,
+                                 const char *fingerprint, fst_client_figures *out, fst_error *err)
+{
+    struct site_stage *g = NULL;
+    fst_fed_view v;
+    struct score score = FST__NO_SCORE;
+    *out = (fst_client_figures){.accuracy = NAN, .loss = NAN};
+    fst_status st = find_stage(s, stage, &g, err);
+    if (st || !len || !g->f.apart)
+        return st;
+    fst_model m = g->f.network[g->f.network_of[s->client]];
+    st = fst_client_model(kept, len, fst_graph_fed_size(m.graph), &v, err);
+    if (st)
+        return st;
+    m.state = (fst_state){(float *)v.params, (float *)v.buffers, (int64_t *)v.counters,
+                          v.size.params,     v.size.buffers,     v.size.counters};
+    st = fst__evaluate_test(&s->session, m.graph, &m.state, &score, err);
+    out->has = !st;
+    out->accuracy = score.accuracy;
+    out->loss = score.loss;
+    out->samples = score.samples;
+    snprintf(out->arch, sizeof out->arch, "%s", m.arch);
+    return st || !*fingerprint ? st : write_own(s, g, &m, fingerprint, out, err);
 }
 
 /* ---- opening -------------------------------------------------------------------------------------------- */
