@@ -109,7 +109,8 @@ FST_API size_t fst_blob_server_waiting(const fst_blob_server *s);
  *   while (room in the link && fst_blob_fetch_ask(f, now, room, &get)) publish GET, or fst_blob_fetch_unasked(f, &get)
  *   on a PART message: fst_blob_fetch_part(f, now, body, len)
  *   at fst_blob_fetch_due(f) at the latest: ask again
- *   when fst_blob_fetch_state says FETCHED: fst_blob_fetch_finish
+ *   when fst_blob_fetch_where(f) says FETCHED: fst_blob_fetch_finish. Look after asking and before waiting: `ask`
+ * hashes the last parts, and nothing is due any longer then
  *
  * When nothing came for max(2 s, 4 x the usual time of a part), everything that was asked for counts as lost and one
  * part alone is asked for until something comes, after twice the wait each time up to 30 s. A part that parts asked for
