@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common.h"
+#include "task_run.h"
 
 enum { MAX_CONFUSION = 4096, TABLE_CLASSES = 20, BAR_WIDTH = 20 };
 
@@ -17,6 +18,16 @@ static const struct option_spec options[] = {
      .fallback = "test",
      .choices = splits,
      .help = "Which part of the data; val where the data have one of their own."},
+    {.name = "task",
+     .argument = "TASK",
+     .type = OPTION_STRING,
+     .help = "Instead of DATA: the samples as a run of this task deals them. val is then what the task keeps for "
+             "validation, also where the data have none of their own."},
+    {.name = "place",
+     .argument = "PLACE",
+     .type = OPTION_STRING,
+     .help = "With --task and a topology: only what cloud, edge-1, edge-2 ... has (default: all of them)."},
+    SET_OPTION,
     {.name = "format",
      .argument = "FORMAT",
      .type = OPTION_STRING,
@@ -49,7 +60,7 @@ static const struct option_spec options[] = {
 
 static const struct operand_spec operands[] = {
     {"MODEL", 1, 1, "A model file."},
-    {"DATA", 1, 1,
+    {"DATA", 0, 1,
      "A folder with IDX files, CIFAR-10 files or a folder of images for each class, or an array file (.safetensors, "
      ".npz, .npy)."},
     {0},
@@ -60,13 +71,17 @@ static const char *const examples[] = {
     "Accuracy, macro F1 and cross entropy on the test samples, and the recall of every class.",
     "fedstill eval model.safetensors data/mnist --confusion --limit 1000",
     "The same on the first thousand, and which digit was taken for which.",
+    "fedstill eval tasks/mnist/output/edge_kd/model.safetensors --task tasks/mnist --split val",
+    "On the samples that the task keeps for validation.",
     NULL,
 };
 
 struct eval {
     const struct options *o;
     fst_model model;
-    fst_source *source;
+    fst_task *task; /* --task */
+    fst_task_data *data;
+    fst_source *source, *whole; /* whole: what source is a part of */
     fst_runner *runner;
     fst_loader *loader;
     size_t batch, classes; /* classes of the model */
@@ -85,6 +100,9 @@ static void release(struct eval *e)
     fst_loader_free(e->loader);
     fst_runner_free(e->runner);
     fst_source_close(e->source);
+    fst_source_close(e->whole);
+    fst_task_data_free(e->data);
+    fst_task_free(e->task);
     fst_model_release(&e->model);
     fst_free(e->logits);
     fst_free(e->grad);
@@ -95,8 +113,95 @@ static void release(struct eval *e)
     fst_free(e->answers);
 }
 
+/* ---- the samples of a task ------------------------------------------------------------------------- */
+
+enum { MAX_PLACES = 128 };
+
+/* "edge 1" as people write it in a command: edge-1 */
+static bool is_place(const char *name, const char *wanted)
+{
+    size_t n = strlen(name);
+    for (size_t i = 0; i <= n; i++)
+        if (name[i] != wanted[i] && !(name[i] == ' ' && wanted[i] == '-'))
+            return false;
+    return true;
+}
+
+/* The parts of the training samples that the split means, of one place or of all. */
+static fst_status parts_of(struct eval *e, fst_source_part *parts, size_t *n, fst_error *err)
+{
+    const char *wanted = option_string(e->o, "place");
+    bool val = !strcmp(option_string(e->o, "split"), "val"), found = false;
+    size_t samples = 0;
+    fst_task_place p;
+    for (size_t i = 0; i < MAX_PLACES && fst_task_data_place(e->data, i, &p); i++) {
+        if (wanted && !is_place(p.name, wanted))
+            continue;
+        found = true;
+        size_t count = val ? p.validate : p.learn;
+        if (count)
+            parts[(*n)++] = (fst_source_part){fst_task_data_train(e->data), p.index + (val ? p.learn : 0), count};
+        samples += count;
+    }
+    if (!found)
+        return fst_fail(err, FST_E_CONFIG, "--place: the task has no place \"%s\"%s", wanted,
+                        fst_task_data_place(e->data, 1, &p) ? "; there are cloud, edge-1 ..." : ": it has no topology");
+    if (!samples)
+        return fst_fail(err, FST_E_CONFIG, "the task keeps no samples for %s%s%s", val ? "validation" : "training",
+                        wanted ? " at " : "", wanted ? wanted : "");
+    return FST_OK;
+}
+
+static fst_status limit_parts(fst_source **source, int64_t limit, fst_error *err)
+{
+    fst_source *all = *source;
+    if (!limit || (size_t)limit >= all->count)
+        return FST_OK;
+    uint32_t *picks = fst_calloc((size_t)limit, sizeof *picks);
+    fst_source_part part = {all, picks, (size_t)limit};
+    fst_status s = picks ? fst_stratified_pick(all->labels, all->count, (size_t)limit, picks, err)
+                         : fst_fail_memory(err, (size_t)limit * sizeof *picks);
+    if (!s)
+        s = fst_source_compose(source, all->name, &part, 1, err);
+    fst_free(picks);
+    return s;
+}
+
+static fst_status open_task(struct eval *e, fst_error *err)
+{
+    size_t sets, n = 0;
+    const char *const *set = option_list(e->o, "set", &sets);
+    fst_source_part parts[MAX_PLACES];
+    fst_source *all = NULL;
+    if (option_given(e->o, "format") || option_given(e->o, "layout"))
+        return fst_fail(err, FST_E_CONFIG, "--format and --layout have no effect with --task: the task says them");
+    fst_status s = fst_task_load(&e->task, option_string(e->o, "task"), set, sets, err);
+    if (!s)
+        s = fst_task_data_open(&e->data, e->task, NULL, NULL, err);
+    if (!s && !strcmp(option_string(e->o, "split"), "test") && option_given(e->o, "place"))
+        s = fst_fail(err, FST_E_CONFIG,
+                     "--place has no effect with --split test: all places are tested on the same samples");
+    if (!s && !strcmp(option_string(e->o, "split"), "test"))
+        parts[n++] = (fst_source_part){fst_task_data_test(e->data), NULL, fst_task_data_test(e->data)->count};
+    else if (!s)
+        s = parts_of(e, parts, &n, err);
+    if (!s)
+        s = fst_source_compose(&e->source, option_string(e->o, "task"), parts, n, err);
+    all = e->source;
+    if (!s)
+        s = limit_parts(&e->source, option_int(e->o, "limit"), err);
+    e->whole = e->source == all ? NULL : all;
+    return s ? s : fst_model_check_source(&e->model, operand(e->o, 0), e->source, err);
+}
+
 static fst_status open_data(struct eval *e, fst_error *err)
 {
+    if (option_given(e->o, "task") == (operand_count(e->o) > 1))
+        return fst_fail(err, FST_E_CONFIG, "what to measure on: DATA, or --task TASK, and not both");
+    if (option_given(e->o, "task"))
+        return open_task(e, err);
+    if (option_given(e->o, "place") || option_given(e->o, "set"))
+        return fst_fail(err, FST_E_CONFIG, "--place and --set have no effect without --task");
     const fst_shape *in = &e->model.config.input;
     bool image = in->rank == 3 && (in->dim[0] == 1 || in->dim[0] == 3);
     fst_source_spec spec = {.format = option_string(e->o, "format"),
@@ -301,12 +406,17 @@ static fst_status confusion_picture(const struct eval *e, fst_buf *out, fst_erro
     return s;
 }
 
+static const char *data_name(const struct eval *e)
+{
+    return e->task ? option_string(e->o, "task") : operand(e->o, 1);
+}
+
 static fst_status add_text(const struct eval *e, fst_buf *out, fst_error *err)
 {
     char a[FST_HUMAN], b[FST_HUMAN];
     double f1, balanced;
-    fst_status s = add_field(out, err, "data", "%s (%s, %s)", operand(e->o, 1), e->source->v->format,
-                             option_string(e->o, "split"));
+    fst_status s =
+        add_field(out, err, "data", "%s (%s, %s)", data_name(e), e->source->v->format, option_string(e->o, "split"));
     if (!s)
         s = add_field(out, err, "accuracy", "%s (%lld of %lld samples)", fst_human_percent(accuracy(e), a),
                       (long long)e->hits, (long long)e->total);
@@ -354,7 +464,7 @@ static json_t *eval_json(const struct eval *e)
 {
     json_t *j =
         json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "model", text_json(operand(e->o, 0)),
-                  "data", text_json(operand(e->o, 1)), "split", option_string(e->o, "split"), "data_digest",
+                  "data", text_json(data_name(e)), "split", option_string(e->o, "split"), "data_digest",
                   e->source->digest, "samples", (json_int_t)e->total, "correct", (json_int_t)e->hits, "accuracy",
                   number_json(accuracy(e)), "loss", number_json(e->loss / (double)e->total), "seconds",
                   number_json(e->seconds), "samples_per_s", number_json(rate(e)), "classes", classes_json(e));

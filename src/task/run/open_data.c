@@ -18,14 +18,14 @@ fst_status fst_task_data_open(fst_task_data **out, const fst_task *t, const char
     if (!d)
         return fst_fail_memory(err, sizeof *d);
     d->task = *t;
-    d->task.folder = fst_strdup(folder);
-    d->task.output = fst_strdup(output);
+    d->task.folder = fst_strdup(folder ? folder : t->folder);
+    d->task.output = fst_strdup(output ? output : t->output);
     d->session.task = &d->task;
     d->session.options = &d->options;
     d->session.dry = true;
     d->session.machine.threads = fst_cpu_count();
     fst_status st = d->task.folder && d->task.output ? fst__session_open_data(&d->session, err)
-                                                     : fst_fail_memory(err, strlen(folder) + strlen(output));
+                                                     : fst_fail_memory(err, 256);
     if (st)
         fst_task_data_free(d);
     else

@@ -123,13 +123,12 @@ static bool own_digest(json_t *record, char out[FST_DIGEST_HEX])
     return text;
 }
 
-/* Was the record changed by somebody else than its step? Records of older versions do not say. */
+/* Was the record changed by somebody else than its step? One without a digest lost it to somebody. */
 static bool was_changed(json_t *record)
 {
     char now[FST_DIGEST_HEX];
-    json_t *said = json_object_get(record, OWN_DIGEST);
-    const char *text = json_string_value(said);
-    return said && !(text && own_digest(record, now) && !strcmp(text, now));
+    const char *text = json_string_value(json_object_get(record, OWN_DIGEST));
+    return !(text && own_digest(record, now) && !strcmp(text, now));
 }
 
 static bool unchanged(const char *folder, const char *name, const char *digest)
