@@ -57,6 +57,10 @@ typedef struct fst_round_spec {
     double join_deadline; /* seconds to wait for min_clients before the run fails; 0: for ever */
     fst_quorum_policy policy;
     uint32_t max_extensions; /* at most 255 */
+    /* Moves the `want` of `count` clients that a round opens with to the front of the rising list; NULL: drawn by
+     * chance. Clients of an extension are always drawn. Not saved with the engine. */
+    void (*select)(void *ctx, uint32_t *client, size_t count, size_t want);
+    void *select_ctx;
 } fst_round_spec;
 
 typedef enum fst_fed_event_kind {

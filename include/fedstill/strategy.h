@@ -178,6 +178,11 @@ typedef struct fst_server_ops {
     /* Fewest updates of a round that the method is defined for; NULL: one. A round that misses some of them, because
      * clients are lost, may fall back on another rule. */
     size_t (*fewest)(const double *option);
+    /* Most updates of a round, of so many clients, with which the method is what it says; NULL: all. */
+    size_t (*most)(const double *option, size_t clients);
+    /* Who takes part in the round that opens: moves `want` of `count` clients that are there to the front of the list,
+     * which comes in rising order. Depends on what was loaded and aggregated alone. NULL: drawn by chance. */
+    void (*select)(fst_strategy *s, uint32_t *client, size_t count, size_t want);
     /* Forgets what was folded. */
     void (*begin)(fst_strategy *s, uint64_t round);
     /* What a client gets: m comes empty with client, round and base set. Views live until aggregate. Reads only what
@@ -282,6 +287,10 @@ FST_MUST FST_API fst_status fst_strategy_check_plan(const fst_strategy_ops *ops,
 /* Whether rounds of so many clients are enough for the strategy, asked before any work: FST_E_CONFIG. */
 FST_MUST FST_API fst_status fst_strategy_check_cohort(const fst_strategy_ops *ops, const fst_setting *settings,
                                                       size_t n, size_t cohort, fst_error *err);
+
+/* Whether rounds of so many of these clients are not too many for it: FST_E_CONFIG. */
+FST_MUST FST_API fst_status fst_strategy_check_drawn(const fst_strategy_ops *ops, const fst_setting *settings, size_t n,
+                                                     size_t drawn, size_t clients, fst_error *err);
 
 /* ---- the server half at work ---------------------------------------------------------------- */
 

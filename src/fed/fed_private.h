@@ -155,6 +155,7 @@ extern const fst_strategy_ops fst__scaffold, fst__fednova, fst__fedntd, fst__fed
     fst__krum, fst__multi_krum, fst__bulyan, fst__geometric_median, fst__norm_clipping;
 
 extern const fst_strategy_ops fst__fedavg, fst__fedprox, fst__fedavgm, fst__fedadagrad, fst__fedadam, fst__fedyogi,
-    fst__fedmd, fst__fd, fst__dsfl, fst__cfd, fst__feddf, fst__fedgen, fst__fedproto, fst__fd_plus, fst__fedensemble;
+    fst__fedmd, fst__fd, fst__dsfl, fst__cfd, fst__feddf, fst__fedgen, fst__fedproto, fst__fd_plus, fst__fedensemble,
+    fst__fedbuff;
 
 #endif

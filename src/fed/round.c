@@ -122,7 +122,7 @@ bool fst_round_next_action(fst_round_engine *e, fst_fed_action *out)
 
 /* Draws up to `want` clients that are there and not selected yet, behind the cohort so far. The stream
  * and the ascending list of candidates fix the draw. */
-static uint32_t draw(fst_round_engine *e, uint32_t want, const char *purpose, uint64_t index)
+static uint32_t draw(fst_round_engine *e, uint32_t want, const char *purpose, uint64_t index, bool choose)
 {
     uint32_t *list = e->order + e->view.selected, n = 0;
     for (uint32_t c = 0; c < e->spec.clients; c++)
@@ -132,8 +132,10 @@ static uint32_t draw(fst_round_engine *e, uint32_t want, const char *purpose, ui
         want = n;
     fst_rng rng;
     fst_rng_init(&rng, e->spec.seed, purpose, index);
+    if (choose)
+        e->spec.select(e->spec.select_ctx, list, n, want);
     for (uint32_t i = 0; i < want; i++) {
-        uint32_t j = i + (uint32_t)fst_rng_below(&rng, n - i), t = list[i];
+        uint32_t j = choose ? i : i + (uint32_t)fst_rng_below(&rng, n - i), t = list[i];
         list[i] = list[j];
         list[j] = t;
         e->client[list[i]] |= CLIENT_SELECTED | CLIENT_PENDING;
@@ -166,7 +168,7 @@ static void open_round(fst_round_engine *e)
         ask = e->view.joined;
     e->view.phase = FST_PHASE_COLLECT;
     e->view.target = target;
-    draw(e, (uint32_t)ask, "client.select", e->view.round);
+    draw(e, (uint32_t)ask, "client.select", e->view.round, e->spec.select != NULL);
     e->extended_from = e->view.selected;
     push_why(e, FST_ACTION_LOG, FST_WHY_OPENED, e->view.selected);
     arm(e, e->spec.deadline);
@@ -241,7 +243,7 @@ static void extend(fst_round_engine *e)
         return;
     }
     uint64_t index = e->view.round << 8 | e->view.extensions;
-    uint32_t more = draw(e, e->view.target > have ? e->view.target - have : 0, "client.extend", index);
+    uint32_t more = draw(e, e->view.target > have ? e->view.target - have : 0, "client.extend", index, false);
     if (e->view.pending == 0 && !e->expired) {
         /* Nobody to ask now: somebody may come back before the deadline. */
         if (!e->armed)

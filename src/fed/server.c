@@ -459,6 +459,12 @@ fst_status fst_server_failure(const fst_server *s, fst_error *err)
 
 /* ---- setting up ---- */
 
+static void choose(void *ctx, uint32_t *client, size_t count, size_t want)
+{
+    fst_strategy *s = ctx;
+    s->ops->server->select(s, client, count, want);
+}
+
 fst_status fst_server_new(fst_server **out, const fst_round_spec *rounds, fst_strategy *strategy, const char *noun,
                           fst_error *err)
 {
@@ -468,7 +474,11 @@ fst_status fst_server_new(fst_server **out, const fst_round_spec *rounds, fst_st
     s->spec = *rounds;
     s->strategy = strategy;
     s->noun = noun;
-    fst_status st = fst_round_new(&s->engine, rounds, err);
+    if (strategy->ops->server->select) {
+        s->spec.select = choose;
+        s->spec.select_ctx = strategy;
+    }
+    fst_status st = fst_round_new(&s->engine, &s->spec, err);
     if (!st && !(s->slot_of = fst_calloc(rounds->clients, sizeof *s->slot_of)))
         st = fst_fail_memory(err, rounds->clients * sizeof *s->slot_of);
     if (!st)

@@ -18,6 +18,7 @@ static const fst_strategy_ops *const registry[] = {
     &fst__scaffold,
     &fst__fednova,
     &fst__fedensemble,
+    &fst__fedbuff,
     &fst__fedntd,
     &fst__fedbn,
     /* of a shared model, by a robust rule */
@@ -136,6 +137,20 @@ fst_status fst_strategy_check_cohort(const fst_strategy_ops *ops, const fst_sett
         return st;
     return fst_fail(err, FST_E_CONFIG, "strategy %s: needs the updates of %zu clients in a round; there are %zu",
                     ops->name, fewest, cohort);
+}
+
+fst_status fst_strategy_check_drawn(const fst_strategy_ops *ops, const fst_setting *settings, size_t n, size_t drawn,
+                                    size_t clients, fst_error *err)
+{
+    double value[FST_STRATEGY_OPTIONS];
+    fst_status st = fst_strategy_options(ops, settings, n, value, err);
+    size_t most = !st && ops->server->most ? ops->server->most(value, clients) : clients;
+    if (st || drawn <= most)
+        return st;
+    return fst_fail(err, FST_E_CONFIG,
+                    "strategy %s: with these settings at most %zu of %zu clients can make a round, not "
+                    "%zu: others must be training meanwhile",
+                    ops->name, most, clients, drawn);
 }
 
 /* ---- an instance ---- */

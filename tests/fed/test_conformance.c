@@ -43,6 +43,8 @@ static const struct test_case {
     {"fd", {{"gamma", 0.5}}},
     {"fd_plus", {{"gamma", 0.5}}},
     {"fedensemble", {{0}}},
+    {"fedbuff", {{"max_staleness", 2}}},
+    {"fedbuff", {{"concurrency", 4}, {"speed_spread", 2}, {"max_staleness", 1}}},
     {"dsfl", {{0}}},
     {"dsfl", {{"public_samples", 5}, {"sharpen", 1}}},
     {"cfd", {{0}}},

@@ -79,9 +79,11 @@ static void add_the_rest(const fst_strategy *s, fst_message *m)
 
 static fst_message update_of(const fst_strategy *strategy, const fst_fed_state *s, uint32_t client, uint64_t round)
 {
-    fst_message m = fst_message_of("state");
+    fst_message m = fst_message_of("state"), down;
     fst_fed_view v = fst_fed_state_view(s);
     fst_error err;
+    ok(fst_strategy_down(strategy, client, &down, &err), &err);
+    m.base = down.base;
     m.client = client;
     m.round = round;
     m.samples = SAMPLES[client];

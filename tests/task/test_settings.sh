@@ -54,6 +54,9 @@ refused $f.server.tau "only with strategy fedadagrad, fedadam or fedyogi" $f.ser
 accepted $f.server.tau=0.5 $f.server.beta1=0.5 $f.strategy=fedyogi
 refused $f "set the clients' optimizer to sgd" $f.strategy=scaffold $f.optimizer.name=adam $f.optimizer.learning_rate=0.01
 refused $f "fednova_mu times the clients' learning rate is 2" $f.strategy=fednova $f.fednova_mu=20 $f.optimizer.learning_rate=0.1
+refused $f "can make a round" $f.strategy=fedbuff
+refused $f "at most 1 of" $f.strategy=fedbuff $f.concurrency=2 $f.clients_per_round=2
+accepted $f.strategy=fedbuff $f.clients_per_round=1
 refused $f.local_epochs "has no effect with local_steps" $f.local_epochs=2 $f.local_steps=3
 accepted $f.local_steps=3
 refused $f "generated_weight and generated_kl_weight are 0" $f.strategy=fedgen $f.generated_weight=0 $f.generated_kl_weight=0

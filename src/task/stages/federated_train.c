@@ -304,6 +304,8 @@ static fst_status check_plan(const struct session *s, const struct step *own, si
         st = fst_strategy_check_plan(ops, settings, n, g, &plan, err);
     if (!st)
         st = fst_strategy_check_cohort(ops, settings, n, drawn_of(t, clients), err);
+    if (!st)
+        st = fst_strategy_check_drawn(ops, settings, n, drawn_of(t, clients), clients, err);
     fst_graph_free(g);
     return st ? fst_fail_in(err, st, "stages.%s", own->stage->name) : FST_OK;
 }

@@ -259,6 +259,41 @@ def fedntd(data, plan, rounds, want, beta=1.0, tau=1.0):
     return x
 
 
+# ---- FedBuff ----
+
+def fedbuff(data, plan, rounds, want, rate=1.0, concurrency=CLIENTS, spread=0.5, most=10, stale=()):
+    """A round is the `want` clients that are done first. `stale`: how old the updates must have been at some time."""
+    takes = [np.exp(spread * Stream(0, "fedbuff.speed", k).normal()) for k in range(CLIENTS)]
+    step, now, xs, busy, seen = 0, 0.0, [data.first.copy()], {}, set()
+
+    def begin(n):
+        idle, r = [k for k in range(CLIENTS) if k not in busy], Stream(0, "fedbuff.next", step)
+        for i in range(min(n, len(idle))):
+            j = i + r.below(len(idle) - i)
+            k, idle[j] = idle[j], idle[i]
+            busy[k] = (step, now + takes[k])
+
+    begin(concurrency)
+    for r in range(rounds):
+        who = sorted(busy, key=lambda k: (busy[k][1], k))[:want]
+        d = 0
+        for k in who:
+            began, _ = busy[k]
+            seen.add(step - began)
+            d = d + (train(data, plan, k, r, xs[began])[0] - xs[began]) / np.sqrt(1 + step - began)
+        xs.append(xs[-1] + rate * d / len(who))
+        now = max(busy[k][1] for k in who)
+        for k in who:
+            del busy[k]
+        step += 1
+        for k, (began, _) in busy.items():
+            if step - began > most:
+                busy[k] = (step, now + takes[k])
+        begin(len(who))
+    assert seen == set(stale), seen
+    return xs[-1]
+
+
 # ---- FedGen ----
 
 class Generator:
@@ -476,6 +511,8 @@ RUNS = {
     "geometric_median": (robust, Plan(), 6, 5, dict(rule=geometric_median)),
     "norm_clipping": (norm_clipping, Plan(), 6, 5, dict(most=0.6)),
     "fedavg_steps": (fedavg, Plan(steps=7), 6, 3, {}),
+    "fedbuff": (fedbuff, Plan(), 6, 2, dict(stale=(0, 1, 2))),
+    "fedbuff_few": (fedbuff, Plan(), 6, 1, dict(rate=0.5, concurrency=4, spread=0.8, most=2, stale=(0, 1, 2))),
     "fedgen": (fedgen, Plan(), 6, 3, {}),
     "fedgen_alike": (fedgen, Plan(), 6, 3, dict(diversity=0.0)),
     "fedavg_norms": (with_norms, Plan(batch=7), 6, 3, dict(local=False)),
