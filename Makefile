@@ -4,7 +4,7 @@
 #   make demo-mnist  build, find MNIST (or fetch it), run tasks/mnist from teacher to federation
 #   make check       optimised build and tests, then the same under address and undefined sanitizers
 #   make check-full  more: thread sanitizer, valgrind, fuzzing, many kills, a fault at every file operation,
-#                   thousands of random graphs
+#                   thousands of random graphs, a hundred thousand histories of a fleet
 #   make fixtures    golden cases over $FEDSTILL_FIXTURES (default: tests/fixtures)
 #   make bench       speed of every workload; WORKLOADS="mnist_teacher ..." picks some
 #   make install     program, library, headers, manual page; PREFIX (/usr/local), DESTDIR
@@ -21,6 +21,7 @@ FUZZ_SECONDS ?= 60
 ENGINE ?= libfuzzer
 KILLS ?= 200
 GRAPHS ?= 4000
+HISTORIES ?= 34000
 WORKLOADS ?=
 FEDSTILL_FIXTURES ?= tests/fixtures
 # Tests run in folders of their own.
@@ -59,7 +60,8 @@ check-full: check
 	scripts/build build-fuzz $(FUZZ)
 	scripts/run-fuzz --replay build-fuzz
 	scripts/run-fuzz build-fuzz
-	FEDSTILL_KILLS=$(KILLS) scripts/run-tests $(BUILD) -R kill
+	FEDSTILL_KILLS=$(KILLS) scripts/run-tests $(BUILD) -R 'kill|fleet/test_fleet$$'
+	FEDSTILL_HISTORIES=$(HISTORIES) scripts/run-tests $(BUILD) -R histories
 	FEDSTILL_FAULTS=1 scripts/run-tests $(BUILD) -R test_faults
 	FEDSTILL_GRAPHS=$(GRAPHS) scripts/run-tests $(BUILD) -R random_graphs
 

@@ -246,6 +246,7 @@ static fst_status go_on_fetching(struct coordinator *c, uint32_t k, double now, 
     struct known *s = &c->site[k];
     fst_blob_get g;
     fst_buf body = {0};
+    (void)!fst_blob_fetch_ask(s->fetch, now, 0, &g); /* hashes what has come, also when nothing may be asked for */
     while (c->up && *in_flight < PARTS_IN_FLIGHT &&
            fst_blob_fetch_ask(s->fetch, now, PARTS_IN_FLIGHT - *in_flight, &g)) {
         unsigned char bytes[FST_BLOB_GET];

@@ -399,5 +399,7 @@ void fst__coordinator_link(struct coordinator *c, double now, bool up)
         c->site[k].say_at = now;
         if (c->site[k].present)
             c->site[k].heard = now;
+        else
+            say_welcome(c, k, now, true); /* whoever waits need not wait for his next beat */
     }
 }
