@@ -49,6 +49,11 @@ same "fedensemble: two workers" "$(together "$folder/ensemble-two")" "$(together
 for k in "$folder"/ensemble/federated_train/client_*_model.safetensors; do
     same "fedensemble: two workers: $k" "$(sha256sum <"$k")" "$(sha256sum <"${k/ensemble/ensemble-two}")"
 done
+# another output takes the stage from there, and the clients' models with it
+ensemble "$folder/ensemble-taken"
+same "fedensemble: taken: not done again" "$(together "$folder/ensemble-taken")" ""
+same "fedensemble: taken: models" "$(cd "$folder/ensemble-taken/federated_train" && sha256sum client_*)" \
+    "$(cd "$folder/ensemble/federated_train" && sha256sum client_*)"
 # one voice is its model's own
 ensemble "$folder/alone" --workers 1 --set stages.federated_train.clients_per_round=1
 own=$(sed -n 's/.*"test_accuracy": \([0-9.][0-9.]*\).*/\1/p' "$folder"/alone/federated_train/clients.json)
