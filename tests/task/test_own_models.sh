@@ -59,6 +59,26 @@ ensemble "$folder/alone" --workers 1 --set stages.federated_train.clients_per_ro
 own=$(sed -n 's/.*"test_accuracy": \([0-9.][0-9.]*\).*/\1/p' "$folder"/alone/federated_train/clients.json)
 same "fedensemble: one model" "$(together "$folder/alone")" "1 $own"
 
+# ---- the clients' models belong to the stage: one that was lost or changed is made again, and copies bring them along
+go fedmd "$folder/first" --fresh
+models "$folder/first" >"$folder/want"
+go fedmd "$folder/second"
+said err "taken from"
+same "models of a stage that was taken from another output" "$(models "$folder/second")" "$(cat "$folder/want")"
+rm "$folder/second/federated_train/client_2_model.safetensors"
+go fedmd "$folder/second" --no-reuse
+ran federated_train
+same "a lost model is made again" "$(models "$folder/second")" "$(cat "$folder/want")"
+printf x >>"$folder/second/federated_train/client_3_model.safetensors"
+go fedmd "$folder/second" --no-reuse
+ran federated_train
+same "a changed model is made again" "$(models "$folder/second")" "$(cat "$folder/want")"
+# beside a shared model too
+go fedensemble "$folder/shared" --set data.public=0 --set clients.models='[fedgen_mnist]' --fresh
+go fedensemble "$folder/copied" --set data.public=0 --set clients.models='[fedgen_mnist]'
+said err "taken from"
+same "models beside a shared one" "$(models "$folder/copied")" "$(models "$folder/shared")"
+
 # ---- stopped by a signal inside a round: the rounds before it are kept, and the models are the same
 stop_at() { # TEXT OUTPUT OPTION...: SIGTERM to a run when TEXT stands in its events
     local text=$1 output=$2

@@ -12,7 +12,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +20,7 @@
 
 #include "session.h"
 
-enum { SHOWN = 12, MAX_OUTPUTS = 256, CHUNK = 1 << 20, MAX_NAME = 128, MAX_SAME = 1000, MAX_CLIENTS_JSON = 1 << 28 };
+enum { SHOWN = 12, MAX_OUTPUTS = 256, CHUNK = 1 << 20, MAX_NAME = 128, MAX_SAME = 1000 };
 
 /* ---- kept below the output --------------------------------------------------------------------- */
 
@@ -241,33 +240,24 @@ static fst_status copy_named(const struct session *s, const struct step *step, c
     return st;
 }
 
-/* The clients' own models, which clients.json names with their digests. */
-static fst_status copy_clients(const struct session *s, const struct step *step, const char *from, fst_error *err)
+struct copying {
+    const struct session *s;
+    const struct step *step;
+    const char *from;
+};
+
+static fst_status copy_client_file(void *ctx, const char *name, const char *digest, fst_error *err)
 {
-    char *path = fst_path_join(from, "clients.json");
-    fst_buf text = {0};
-    if (!path)
-        return fst_fail_memory(err, 256);
-    bool there = fst_file_exists(path);
-    fst_status st = there ? fst_file_read(path, MAX_CLIENTS_JSON, &text, err) : FST_OK;
-    json_t *list = there && !st ? json_loadb(text.data, text.len, 0, NULL) : NULL;
-    if (there && !st && !json_is_array(list))
-        st = fst_fail(err, FST_E_FORMAT, "%s is no list of clients", path);
-    for (size_t k = 0; !st && k < json_array_size(list); k++) {
-        const json_t *client = json_array_get(list, k);
-        const char *name = json_string_value(json_object_get(client, "model"));
-        const char *digest = json_string_value(json_object_get(client, "digest"));
-        if (!name || !digest || strchr(name, '/'))
-            st = fst_fail(err, FST_E_FORMAT, "%s: client %zu has no model and digest", path, k + 1);
-        else if (*name) /* "": it took part in no round */
-            st = copy_named(s, step, from, name, digest, err);
-    }
-    if (!st && there)
-        st = copy_named(s, step, from, "clients.json", NULL, err);
-    json_decref(list);
-    fst_buf_release(&text);
-    fst_free(path);
-    return st;
+    const struct copying *c = ctx;
+    return copy_named(c->s, c->step, c->from, name, digest, err);
+}
+
+static fst_status copy_clients(const struct session *s, const struct step *step, const char *from,
+                               const struct record *r, fst_error *err)
+{
+    struct copying c = {s, step, from};
+    fst_status st = r->clients_digest[0] ? copy_named(s, step, from, FST__CLIENTS, r->clients_digest, err) : FST_OK;
+    return st || !r->clients_digest[0] ? st : fst__client_files(from, r->clients_digest, copy_client_file, &c, err);
 }
 
 static fst_status copy_step(const struct session *s, const struct step *step, const char *from, const struct record *r,
@@ -288,7 +278,7 @@ static fst_status copy_step(const struct session *s, const struct step *step, co
             st = copy_named(s, step, from, name, r->edge[k].digest, err);
     }
     if (!st)
-        st = copy_clients(s, step, from, err);
+        st = copy_clients(s, step, from, r, err);
     if (!st)
         st = copy_named(s, step, from, "stage.json", NULL, err);
     fst_free(folder);

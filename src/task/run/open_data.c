@@ -24,8 +24,8 @@ fst_status fst_task_data_open(fst_task_data **out, const fst_task *t, const char
     d->session.options = &d->options;
     d->session.dry = true;
     d->session.machine.threads = fst_cpu_count();
-    fst_status st = d->task.folder && d->task.output ? fst__session_open_data(&d->session, err)
-                                                     : fst_fail_memory(err, 256);
+    fst_status st =
+        d->task.folder && d->task.output ? fst__session_open_data(&d->session, err) : fst_fail_memory(err, 256);
     if (st)
         fst_task_data_free(d);
     else

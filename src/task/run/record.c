@@ -92,6 +92,11 @@ static bool parse_record(json_t *j, struct record *r)
         (!copy_text(n.extra, sizeof n.extra, json_object_get(j, "extra")) ||
          !copy_text(n.extra_digest, sizeof n.extra_digest, json_object_get(j, "extra_digest"))))
         return false;
+    if (json_object_get(j, "clients_digest") &&
+        !copy_text(n.clients_digest, sizeof n.clients_digest, json_object_get(j, "clients_digest")))
+        return false;
+    if (!strcmp(n.artifact, FST__CLIENTS)) /* also where earlier versions did not say it twice */
+        memcpy(n.clients_digest, n.digest, sizeof n.clients_digest);
     n.has_model = json_is_true(json_object_get(j, "has_model"));
     n.accuracy = number(json_object_get(j, "accuracy"));
     n.loss = number(json_object_get(j, "loss"));
@@ -152,6 +157,17 @@ static bool edges_unchanged(const char *folder, const struct record *r)
     return same;
 }
 
+static fst_status check_client_file(void *ctx, const char *name, const char *digest, fst_error *err)
+{
+    return unchanged(ctx, name, digest) ? FST_OK : fst_fail(err, FST_E_MISMATCH, "%s", name);
+}
+
+static bool clients_unchanged(const char *folder, const struct record *r)
+{
+    return !r->clients_digest[0] ||
+           !fst__client_files(folder, r->clients_digest, check_client_file, (void *)folder, NULL);
+}
+
 /* changed: whether its figures are not those that its step wrote; NULL: nobody wants to know. */
 static bool read_record(const char *folder, struct record *out, bool *changed)
 {
@@ -187,7 +203,8 @@ bool fst__record_current_in(const char *folder, const char *fingerprint, struct 
                 "the stage is to be done again",
                 folder, *folder && folder[strlen(folder) - 1] == '/' ? "" : "/");
     ok = ok && !changed && unchanged(folder, r.artifact, r.digest) &&
-         (!r.extra[0] || unchanged(folder, r.extra, r.extra_digest)) && edges_unchanged(folder, &r);
+         (!r.extra[0] || unchanged(folder, r.extra, r.extra_digest)) && edges_unchanged(folder, &r) &&
+         clients_unchanged(folder, &r);
     if (ok)
         *out = r;
     return ok;
@@ -302,6 +319,8 @@ fst_status fst__record_write(const struct session *s, const struct step *step, c
         json_object_set_new(j, "extra", json_string(r->extra));
         json_object_set_new(j, "extra_digest", json_string(r->extra_digest));
     }
+    if (r->clients_digest[0])
+        json_object_set_new(j, "clients_digest", json_string(r->clients_digest));
     char digest[FST_DIGEST_HEX];
     if (own_digest(j, digest))
         json_object_set_new(j, OWN_DIGEST, json_string(digest));

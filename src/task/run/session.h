@@ -225,6 +225,12 @@ fst_status fst__tell_work(const struct session *s, const struct step *own, const
 /* Bytes of a model of this network, as it travels. */
 fst_status fst__state_bytes(const struct session *s, const char *network, double *out, fst_error *err);
 
+/* ---- client_files.c ---- */
+#define FST__CLIENTS "clients.json"
+typedef fst_status (*fst_client_file_fn)(void *ctx, const char *name, const char *digest, fst_error *err);
+/* Calls fn for each model that clients.json in the folder names, which must have this digest; stops at the first failure. */
+fst_status fst__client_files(const char *folder, const char *digest, fst_client_file_fn fn, void *ctx, fst_error *err);
+
 /* ---- keep.c ---- */
 /* The folder below the output for steps of other settings, each as NAME-FINGERPRINT. */
 #define FST__KEPT "kept"

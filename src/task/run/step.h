@@ -39,6 +39,7 @@ struct record {
     char artifact[256];                            /* file name inside the step's folder */
     char digest[FST_DIGEST_HEX];                   /* of the artifact */
     char extra[256], extra_digest[FST_DIGEST_HEX]; /* a second file (the partition); "" for none */
+    char clients_digest[FST_DIGEST_HEX];           /* of clients.json, which names the clients' models; "" for none */
     bool has_model;                                /* the artifact is a model, so accuracy, loss and parameters hold */
     double accuracy, loss, seconds;
     double macro_f1, balanced; /* of a model; NaN in records of earlier versions */

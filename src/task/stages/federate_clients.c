@@ -337,14 +337,15 @@ static fst_status write_one(struct federation *f, uint32_t client, fst_client_fi
 
 static fst_status write_list(struct federation *f, const json_t *list, struct record *r, fst_error *err)
 {
-    char digest[FST_DIGEST_HEX];
-    char *path = fst__step_path(f->s, f->own, "clients.json");
+    char digest[FST_DIGEST_HEX] = "";
+    char *path = fst__step_path(f->s, f->own, FST__CLIENTS);
     char *text = json_dumps(list, JSON_INDENT(2));
     fst_status st = path && text ? fst_file_write(path, text, strlen(text), err) : fst_fail_memory(err, 4096);
     if (!st)
         st = fst_sha256_file(path, digest, err);
+    memcpy(r->clients_digest, digest, sizeof r->clients_digest);
     if (!st && f->apart) {
-        snprintf(r->artifact, sizeof r->artifact, "clients.json");
+        snprintf(r->artifact, sizeof r->artifact, FST__CLIENTS);
         snprintf(r->digest, sizeof r->digest, "%s", digest);
     }
     fst_free(path);
