@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fleet_link.h"
 #include "task_run.h"
 
 static const char *const mode_names[] = {"full_train",
@@ -69,6 +70,13 @@ static const struct option_spec options[] = {
      .letter = 'n',
      .type = OPTION_FLAG,
      .help = "Print the task with all defaults and the work ahead; write nothing."},
+    LINK_OPTIONS,
+    {.name = "client-id",
+     .argument = "N",
+     .type = OPTION_INT,
+     .min = 1,
+     .max = 65536,
+     .help = "With --mode federated_edge: which edge or client this is, from 1."},
     {.name = "json", .type = OPTION_FLAG, .help = "Print summary.json at the end instead of the table."},
     {0},
 };
@@ -102,6 +110,62 @@ static fst_status dry_run(fst_task *task, const fst_task_options *o, fst_error *
     return s;
 }
 
+/* ---- the old names of fedstill cloud and fedstill edge ---- */
+
+static fst_status run_server(fst_task *task, const struct options *o, const fst_task_options *to, fst_error *err)
+{
+    struct fleet_link link;
+    fst_fleet_options f = {.task = *to};
+    fst_status s = fleet_link_of(&link, o, "cloud", err);
+    f.task.mode = NULL;
+    f.link = link.link;
+    if (!s)
+        s = fst_fleet_cloud(task, &f, err);
+    fleet_link_release(&link);
+    return s ? s : task_print_result(task, option_flag(o, "json"), err);
+}
+
+static fst_status run_edge(fst_task *task, const struct options *o, const fst_task_options *to, fst_error *err)
+{
+    struct fleet_link link = {.loaded = false};
+    fst_fleet_options f = {.task = *to};
+    const char *noun;
+    char id[64] = "";
+    uint32_t count;
+    if (!option_given(o, "client-id"))
+        return fst_fail(err, FST_E_CONFIG, "--mode federated_edge needs --client-id N");
+    fst_status s = fst_task_clients(task, &count, &noun, err);
+    if (!s) {
+        snprintf(id, sizeof id, "%s-%lld", noun, (long long)option_int(o, "client-id"));
+        s = fleet_link_of(&link, o, id, err);
+    }
+    f.link = link.link;
+    if (!s)
+        s = fst_fleet_site_run(task, id, &f, err);
+    fleet_link_release(&link);
+    return s;
+}
+
+/* What is run, by the mode's name. */
+static fst_status run_task(fst_task *task, const struct options *o, const fst_task_options *to, fst_error *err)
+{
+    const char *mode = to->mode ? to->mode : "";
+    bool server = !strcmp(mode, "federated_server"), edge = !strcmp(mode, "federated_edge");
+    if (!server && !edge &&
+        (option_given(o, "connect") || option_given(o, "credentials") || option_flag(o, "plain-text")))
+        return fst_fail(err, FST_E_CONFIG,
+                        "--connect, --credentials and --plain-text have no effect without --mode federated_server or "
+                        "federated_edge (fedstill cloud, fedstill edge)");
+    if (!edge && option_given(o, "client-id"))
+        return fst_fail(err, FST_E_CONFIG, "--client-id has no effect without --mode federated_edge");
+    if (server)
+        return run_server(task, o, to, err);
+    if (edge)
+        return run_edge(task, o, to, err);
+    fst_status s = fst_task_run(task, to, err);
+    return s ? s : task_print_result(task, option_flag(o, "json"), err);
+}
+
 static fst_status run(const struct options *o, fst_error *err)
 {
     bool quiet = option_flag(o, "quiet");
@@ -122,10 +186,8 @@ static fst_status run(const struct options *o, fst_error *err)
         s = dry_run(task, &to, err);
     } else if (!s) {
         signals_stop_by(&task_stop);
-        s = fst_task_run(task, &to, err);
-        if (!s)
-            s = task_print_result(task, option_flag(o, "json"), err);
-        else if (s == FST_E_CANCELLED)
+        s = run_task(task, o, &to, err);
+        if (s == FST_E_CANCELLED)
             s = task_say_how_to_go_on(err);
     }
     fst_task_free(task);

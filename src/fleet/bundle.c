@@ -432,7 +432,9 @@ fst_status fst_identity_load(fst_identity *out, const char *folder, const char *
         s = absolute(&real, folder, err);
     if (!s)
         s = fst__file_of(&path, real, id, ".fleet", err);
-    if (!s && !fst_file_exists(path))
+    if (!s && !fst_file_exists(path) && !strcmp(id, "cloud"))
+        s = fst_fail(err, FST_E_CONFIG, "%s is missing: it is in the folder that fedstill fleet init made", path);
+    else if (!s && !fst_file_exists(path))
         s = fst_fail(err, FST_E_CONFIG,
                      "%s is missing: make a request (fedstill fleet request %s), have it enrolled at the hub, and copy "
                      "the %s.fleet that is made there to this place",

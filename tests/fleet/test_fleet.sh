@@ -117,6 +117,27 @@ while [ $done_kills -lt "$kills" ] && [ $runs -lt $((kills + 5)) ]; do
 done
 true_that "$done_kills of $kills kills in $runs runs" test $done_kills -eq "$kills"
 
+# ---- the old names
+write_task 3 1 fedavg
+expect 0 run "$task" --output "$folder/one" --no-reuse --fresh
+anew
+for ((k = 1; k <= sites; k++)); do
+    "$FEDSTILL" run "$task" --mode federated_edge --client-id $k "${link[@]}" --output "$folder/edge-$k" >/dev/null \
+        2>"$folder/err.edge-$k" </dev/null &
+    pid[edge-$k]=$!
+done
+expect 0 run "$task" --mode federated_server "${link[@]}" --output "$folder/fleet" --no-reuse
+for ((k = 1; k <= sites; k++)); do ended edge-$k 0; done
+same "by the old names: models" "$(models "$folder/fleet")" "$(models "$folder/one")"
+expect 2 run "$task" --mode federated_edge "${link[@]}"
+said err '--client-id N'
+expect 2 run "$task" --mode federated_server --credentials "$folder"
+said err 'that fedstill fleet init made'
+expect 2 run "$task" --client-id 1
+said err 'no effect without --mode federated_edge'
+expect 2 run "$task" --plain-text
+said err 'no effect without --mode federated_server'
+
 # ---- refused
 write_task 2 1 fedavg
 anew

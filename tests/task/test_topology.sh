@@ -208,12 +208,6 @@ END
 expect 1 run "$folder/turned"
 said err 'class 0 is "E-2D_1" in '
 
-# ---- modes of a fleet
-for mode in federated_server federated_edge; do
-    expect 2 run "$task" --no-reuse --mode $mode
-    said err "belongs to a fleet"
-done
-
 # ---- one JSON file a stage
 stages=$folder/stages
 mkdir -p "$stages/input" "$folder/data"

@@ -62,7 +62,7 @@ static fst_status find_mode(const char *mode, size_t *out, fst_error *err)
 {
     if (!strcmp(mode, "federated_server") || !strcmp(mode, "federated_edge"))
         return fst_fail(err, FST_E_CONFIG,
-                        "mode %s belongs to a fleet of several machines, which this version does not run yet; "
+                        "mode %s is that of a process of a fleet (fst_fleet_cloud, fst_fleet_site_run); "
                         "federated_learning does the same rounds in one process",
                         mode);
     for (*out = 0; *out < MODES; ++*out)
