@@ -170,6 +170,27 @@ true_that "fleet up: all sites joined" test "$(grep -c 'joined: ' "$folder/err")
 same "fleet up: left in the temporary folder" "$(ls "$folder/tmp")" ""
 TMPDIR=$folder/tmp expect 2 fleet up "$task" --output "$folder/up" --no-reuse --set topology.edges=none
 
+# ---- every way to federate one model
+for strategy in fedavg fedprox fedavgm fedadam fednova fedntd fedbn median norm_clipping fedbuff fd_plus fedgen feddf; do
+    public=0 drawn=$sites
+    [ $strategy != feddf ] || public=0.3
+    [ $strategy != fedbuff ] || drawn=2
+    cat >"$task/task.yaml" <<END
+name: strategy
+seed: 9
+data: {source: array, path: data, public: $public}
+clients: {count: $sites}
+stages:
+  federated_train: {model: fedgen_mnist, strategy: $strategy, init: random, rounds: 2, local_epochs: 1, batch_size: 8,
+                    clients_per_round: $drawn, optimizer: {name: sgd, learning_rate: 0.02}}
+END
+    rm -rf "$folder/one" "$folder/up"
+    expect 0 run "$task" --output "$folder/one" --no-reuse
+    TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/up" --no-reuse
+    same "$strategy" "$(sha256sum <"$folder/up/federated_train/model.safetensors")" \
+        "$(sha256sum <"$folder/one/federated_train/model.safetensors")"
+done
+
 # ---- a different network at every client: their models stay with them, the same as in one process
 cat >"$task/task.yaml" <<END
 name: own
