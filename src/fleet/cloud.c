@@ -255,10 +255,12 @@ static fst_status measure(void *ctx, const char *stage, uint64_t done, const cha
 static void let_go(struct cloud *c)
 {
     bool all = false;
-    for (double end = fst_clock_seconds() + goodbye; !all && fst_clock_seconds() < end && !c->failed && !stopped(c);) {
+    bool failed = false;
+    for (double end = fst_clock_seconds() + goodbye; !all && fst_clock_seconds() < end && !failed && !stopped(c);) {
         struct timespec t = {.tv_nsec = 50000000};
         pthread_mutex_lock(&c->lock);
         all = fst__coordinator_stop(c->coordinator, fst_clock_seconds());
+        failed = c->failed != FST_OK;
         pthread_mutex_unlock(&c->lock);
         fst_transport_wake(c->transport);
         nanosleep(&t, NULL);

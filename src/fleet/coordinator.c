@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { FETCHES = 8, PARTS_IN_FLIGHT = 16 };
+enum { FETCHES = 8, PARTS_IN_FLIGHT = 16, MOST_SPOILED = 3 /* frames are hashed: such parts were made */ };
 static const double order_every = 2, ask_every = 0.25, fetch_patience = 60, complain_every = 30;
 #define LEAST_ROOM ((uint64_t)64 << 20) /* bytes that an update may always have */
 
@@ -72,7 +72,8 @@ static fst_status make_down(struct coordinator *c, uint32_t k, fst_error *err)
         fst_buf_release(&d.coded);
         return st;
     }
-    c->most = d.manifest.raw_bytes > LEAST_ROOM / 2 ? 2 * d.manifest.raw_bytes + LEAST_ROOM : LEAST_ROOM;
+    if (d.manifest.raw_bytes > (c->most - LEAST_ROOM) / 2) /* never less: a fetch may be under way */
+        c->most = 2 * d.manifest.raw_bytes + LEAST_ROOM;
     c->site[k].down = c->down_count;
     c->downs[c->down_count++] = d;
     return FST_OK;
@@ -94,14 +95,12 @@ static fst_status want_site(struct coordinator *c, double now, const fst_order *
     return st;
 }
 
-/* Nobody is waited for any longer. */
+/* Nobody is waited for any longer. The next tick ends the fetches: this may be another thread than the transport's. */
 static void close_round(struct coordinator *c)
 {
     c->open = false;
-    for (uint32_t k = 0; k < c->spec.clients; k++) {
+    for (uint32_t k = 0; k < c->spec.clients; k++)
         c->site[k].wanted = c->site[k].offered = c->site[k].cannot = false;
-        end_fetch(c, k);
-    }
 }
 
 static void want(struct coordinator *c, fst__want what)
@@ -201,16 +200,17 @@ static fst_status take_update(struct coordinator *c, uint32_t k, double now, con
 static fst_status take_blob(struct coordinator *c, uint32_t k, double now, fst_error *err)
 {
     struct known *s = &c->site[k];
+    const fst_blob_manifest *blob = fst_blob_fetch_manifest(s->fetch);
     const void *coded = NULL;
     fst_buf raw = {0};
     fst_message m;
     fst_error why = {0};
     fst_status st = fst_blob_fetch_finish(s->fetch, &coded, &why);
     const void *bytes = coded;
-    size_t len = (size_t)s->result.blob.bytes;
-    if (!st && (s->result.blob.codec != FST_BLOB_PLAIN || (uintptr_t)coded % 8)) {
-        st = s->result.blob.codec == FST_BLOB_PLAIN ? fst_buf_append(&raw, coded, len, &why)
-                                                    : fst_blob_decode(&s->result.blob, coded, c->most, &raw, &why);
+    size_t len = (size_t)blob->bytes;
+    if (!st && (blob->codec != FST_BLOB_PLAIN || (uintptr_t)coded % 8)) {
+        st = blob->codec == FST_BLOB_PLAIN ? fst_buf_append(&raw, coded, len, &why)
+                                           : fst_blob_decode(blob, coded, c->most, &raw, &why);
         bytes = raw.data;
         len = raw.len;
     }
@@ -261,6 +261,10 @@ static fst_status go_on_fetching(struct coordinator *c, uint32_t k, double now, 
     fst_buf_release(&body);
     if (fst_blob_fetch_where(s->fetch) != FST_FETCH_GOING)
         return take_blob(c, k, now, err);
+    if (fst_blob_fetch_count(s->fetch)->spoiled >= MOST_SPOILED) {
+        end_fetch(c, k);
+        return refuse_update(c, k, now, "its parts do not make up the blob that it announced", err);
+    }
     if (fst_blob_fetch_idle(s->fetch, now) > fetch_patience) { /* it offers again when it is back */
         end_fetch(c, k);
         s->offered = false;
@@ -302,6 +306,18 @@ static fst_status reconcile_site(struct coordinator *c, uint32_t k, double now, 
     if (!st && !c->busy && s->fetch)
         st = go_on_fetching(c, k, now, in_flight, err);
     return st;
+}
+
+/* A fetch is of what its site offered last for the open round, or it ends: a site that joined again may offer another
+ * blob. */
+static void end_stale_fetches(struct coordinator *c)
+{
+    for (uint32_t k = 0; k < c->spec.clients; k++) {
+        const struct known *s = &c->site[k];
+        if (s->fetch && (!s->wanted ||
+                         (s->offered && !fst_blob_manifest_equal(&s->result.blob, fst_blob_fetch_manifest(s->fetch)))))
+            end_fetch(c, k);
+    }
 }
 
 static fst_status reconcile(struct coordinator *c, double now, fst_error *err)
@@ -380,6 +396,7 @@ fst_status fst__coordinator_tick(struct coordinator *c, double now, fst_error *e
     fst_status st = FST_OK;
     for (uint32_t k = 0; k < c->spec.clients; k++)
         look_for_lost(c, k, now);
+    end_stale_fetches(c);
     if (c->server && !c->busy)
         st = reconcile(c, now, err);
     if (c->up) {

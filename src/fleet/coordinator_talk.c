@@ -219,7 +219,7 @@ static void on_result(struct coordinator *c, uint32_t k, double now, const fst_f
 {
     struct known *s = &c->site[k];
     struct result r;
-    if (fst__read_result(&r, c->most, f->body, f->body_len, NULL)) {
+    if (fst__read_result(&r, 0, f->body, f->body_len, NULL)) {
         c->count.refused[FST_REFUSED_BODY]++;
         return;
     }
@@ -241,6 +241,13 @@ static void on_result(struct coordinator *c, uint32_t k, double now, const fst_f
     }
     if (!s->wanted || s->offered)
         return;
+    uint64_t most = r.blob.raw_bytes > r.blob.bytes ? r.blob.raw_bytes : r.blob.bytes;
+    if (most > c->most) {
+        s->cannot = true;
+        snprintf(s->reason, sizeof s->reason, "it offers %llu bytes, %llu are expected at most",
+                 (unsigned long long)most, (unsigned long long)c->most);
+        return;
+    }
     s->offered = true;
     s->result = r;
 }

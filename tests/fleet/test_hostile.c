@@ -1,0 +1,314 @@
+/*
+ * A coordinator and an enrolled site that lies: every message is well-formed as a frame, and what they say does not
+ * belong together. The coordinator names it, goes on, and reads no byte that is not there (seen by sanitizers).
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "coordinator.h"
+
+static const fst_fed_size SIZE = {24, 2, 1};
+static const int64_t SAMPLES[] = {5};
+static const char *const IDS[] = {"edge-1"};
+enum { RUN = 77 };
+
+struct world {
+    fst_inproc *hub;
+    fst_transport *cloud, *site;
+    double now;
+    fst_fed_state global;
+    fst_strategy *strategy;
+    fst_server *server;
+    fst_simulate_spec spec;
+    int64_t counted[1];
+    struct coordinator *coordinator;
+    uint64_t seq;
+    unsigned orders, gets;
+    struct receipt receipt; /* the last one */
+    bool has_receipt;
+};
+
+static void ok(fst_status s, const fst_error *e)
+{
+    if (s)
+        fail_msg("%s", e->message);
+}
+
+static void to_cloud(void *ctx, const char *topic, const void *data, size_t len)
+{
+    struct world *w = ctx;
+    fst__coordinator_message(w->coordinator, w->now, topic, data, len);
+}
+
+static void cloud_link(void *ctx, bool up, const char *why)
+{
+    struct world *w = ctx;
+    (void)why;
+    fst__coordinator_link(w->coordinator, w->now, up);
+}
+
+static void to_site(void *ctx, const char *topic, const void *data, size_t len)
+{
+    struct world *w = ctx;
+    fst_frame f;
+    (void)topic;
+    assert_int_equal(fst_frame_decode(&f, data, len), FST_TAKEN);
+    w->orders += f.kind == FST_KIND_ORDER;
+    w->gets += f.kind == FST_KIND_GET;
+    if (f.kind == FST_KIND_RECEIPT)
+        w->has_receipt = !fst__read_receipt(&w->receipt, f.body, f.body_len, NULL);
+}
+
+static void open_world(struct world *w)
+{
+    fst_error err = {0};
+    const fst_inproc_options options = {.simulated_time = true};
+    const fst_strategy_ops *ops;
+    const fst_server_env env = {.seed = 1, .clients = 1, .classes = 2, .global = &w->global};
+    const fst_transport_events cloud = {.ctx = w, .message = to_cloud, .link = cloud_link};
+    const fst_transport_events site = {.ctx = w, .message = to_site};
+    fst_round_spec rounds;
+    *w = (struct world){.counted = {-1}};
+    ok(fst_inproc_new(&w->hub, &options, &err), &err);
+    ok(fst_fed_state_init(&w->global, SIZE, &err), &err);
+    ok(fst_strategy_of(&ops, "fedavg", &err), &err);
+    ok(fst_strategy_new(&w->strategy, ops, NULL, 0, &env, &err), &err);
+    w->spec = (fst_simulate_spec){.seed = 4,
+                                  .clients = 1,
+                                  .samples = SAMPLES,
+                                  .rounds = 1,
+                                  .cohort = 1,
+                                  .quorum = 1,
+                                  .policy = FST_QUORUM_EXTEND,
+                                  .max_extensions = 255,
+                                  .workers = 1,
+                                  .noun = "edge",
+                                  .strategy = w->strategy};
+    ok(fst_simulate_rounds(&w->spec, &rounds, &err), &err);
+    rounds.deadline = 600;
+    ok(fst_server_new(&w->server, &rounds, w->strategy, "edge", &err), &err);
+    ok(fst_inproc_open(&w->cloud, w->hub, "cloud", &cloud, NULL, &err), &err);
+    ok(fst_inproc_open(&w->site, w->hub, "edge-1", &site, NULL, &err), &err);
+    ok(fst_transport_subscribe(w->site, "fst/dn/edge-1/#", &err), &err);
+    struct coordinator_spec spec = {.ids = IDS,
+                                    .clients = 1,
+                                    .run = RUN,
+                                    .epoch = 1,
+                                    .settings = "",
+                                    .numerics = "",
+                                    .transport = w->cloud,
+                                    .now = w->now};
+    memset(spec.task, 'a', FST_DIGEST_HEX - 1);
+    ok(fst__coordinator_new(&w->coordinator, &spec, &err), &err);
+    ok(fst__coordinator_begin(w->coordinator, 0, "federated", &w->spec, w->server, w->counted, &err), &err);
+}
+
+static void close_world(struct world *w)
+{
+    fst__coordinator_free(w->coordinator);
+    fst_transport_close(w->cloud);
+    fst_transport_close(w->site);
+    fst_server_free(w->server);
+    fst_strategy_free(w->strategy);
+    fst_fed_state_release(&w->global);
+    fst_inproc_free(w->hub);
+}
+
+/* Time passes; everything that was said arrives. */
+static void turn(struct world *w, double seconds)
+{
+    fst_error err = {0};
+    for (double end = w->now + seconds; w->now < end;) {
+        w->now += 0.25;
+        fst_inproc_advance(w->hub, w->now);
+        ok(fst_transport_poll(w->cloud, 0, &err), &err);
+        ok(fst__coordinator_tick(w->coordinator, w->now, &err), &err);
+        ok(fst_transport_poll(w->site, 0, &err), &err);
+    }
+}
+
+static void say(struct world *w, const char *leaf, fst_frame_kind kind, const fst_buf *body)
+{
+    fst_error err = {0};
+    char topic[FST_TOPIC];
+    fst_buf bytes = {0};
+    const fst_frame f = {.kind = kind,
+                         .run = RUN,
+                         .epoch = 1,
+                         .seq = ++w->seq,
+                         .sender = "edge-1",
+                         .body = body->data,
+                         .body_len = body->len};
+    ok(fst_frame_encode(&f, &bytes, &err), &err);
+    ok(fst_transport_publish(w->site, fst_topic_up(topic, "edge-1", leaf), bytes.data, bytes.len, &err), &err);
+    fst_buf_release(&bytes);
+}
+
+static void say_hello(struct world *w, const char *instance)
+{
+    fst_error err = {0};
+    fst_buf body = {0};
+    struct hello h = {.id = "edge-1", .role = "edge", .learn = (uint64_t)SAMPLES[0]};
+    memset(h.task, 'a', FST_DIGEST_HEX - 1);
+    memset(h.data, 'b', FST_DIGEST_HEX - 1);
+    snprintf(h.instance, sizeof h.instance, "%s", instance);
+    ok(fst__write_hello(&h, &body, &err), &err);
+    say(w, "ctl", FST_KIND_HELLO, &body);
+    fst_buf_release(&body);
+}
+
+static const char *const one = "0000000000000001", *const two = "0000000000000002";
+
+static void say_bye(struct world *w)
+{
+    fst_buf body = {.data = (char[]){"{}"}, .len = 2};
+    say(w, "ctl", FST_KIND_BYE, &body);
+}
+
+static void offer(struct world *w, const char *instance, const fst_blob_manifest *blob)
+{
+    fst_error err = {0};
+    fst_buf body = {0};
+    struct result r = {.stage = "federated", .seconds = NAN, .blob = *blob};
+    snprintf(r.instance, sizeof r.instance, "%s", instance);
+    ok(fst__write_result(&r, &body, &err), &err);
+    say(w, "ctl", FST_KIND_RESULT, &body);
+    fst_buf_release(&body);
+}
+
+static fst_blob_manifest manifest_of(const void *bytes, size_t len)
+{
+    fst_sha256 sha;
+    fst_blob_manifest m = {
+        .bytes = len, .raw_bytes = len, .parts = (uint32_t)((len + FST_BLOB_PART - 1) / FST_BLOB_PART)};
+    fst_sha256_init(&sha);
+    fst_sha256_update(&sha, bytes, len);
+    fst_sha256_final(&sha, m.digest);
+    return m;
+}
+
+/* The only part of a small blob, with bytes of the caller's choice. */
+static void send_part(struct world *w, const fst_blob_manifest *m, const void *bytes)
+{
+    fst_error err = {0};
+    fst_blob_server *s;
+    uint32_t who;
+    fst_buf body = {0};
+    const fst_blob_get all = {.count = 1};
+    fst_blob_get g = all;
+    memcpy(g.digest, m->digest, sizeof g.digest);
+    ok(fst_blob_server_new(&s, 4, &err), &err);
+    ok(fst_blob_server_add(s, m, bytes, &err), &err);
+    assert_int_equal(fst_blob_server_ask(s, 0, &g), 1);
+    assert_true(fst_blob_server_next(s, &who, &body));
+    say(w, "part", FST_KIND_PART, &body);
+    fst_buf_release(&body);
+    fst_blob_server_free(s);
+}
+
+static void join_and_offer(struct world *w, const fst_blob_manifest *m)
+{
+    turn(w, 0.25);
+    say_hello(w, one);
+    turn(w, 1);
+    assert_true(w->orders > 0);
+    offer(w, one, m);
+    turn(w, 1);
+}
+
+/* It offers a small blob, leaves, comes back, offers a large one, and sends the part of the small one: what was fetched
+ * must not be read with the length of what was announced since. */
+static void test_another_manifest(void **state)
+{
+    struct world w;
+    const char small[16] = "not a message";
+    const fst_blob_manifest m = manifest_of(small, sizeof small);
+    fst_blob_manifest large = m;
+    (void)state;
+    memset(large.digest, 'c', FST_DIGEST_HEX - 1);
+    large.bytes = large.raw_bytes = 4 * FST_BLOB_PART;
+    large.parts = 4;
+    open_world(&w);
+    join_and_offer(&w, &m);
+    assert_int_equal(w.gets, 1);
+    say_bye(&w);
+    turn(&w, 0.5);
+    say_hello(&w, two);
+    turn(&w, 0.5);
+    offer(&w, two, &large);
+    send_part(&w, &m, small);
+    turn(&w, 1);
+    assert_false(w.has_receipt); /* it is asked for the large one now */
+    assert_true(w.gets > 1);
+    assert_int_equal(fst__coordinator_site(w.coordinator, 0).parts, 4);
+    close_world(&w);
+}
+
+/* Parts that never make up the digest: the site is refused after a few, and not fetched from for ever. */
+static void test_wrong_parts(void **state)
+{
+    struct world w;
+    const char told[16] = "this is hashed", sent[16] = "this is sent";
+    const fst_blob_manifest m = manifest_of(told, sizeof told);
+    (void)state;
+    open_world(&w);
+    join_and_offer(&w, &m);
+    for (int i = 0; i < 10 && !w.has_receipt; i++) {
+        send_part(&w, &m, sent);
+        turn(&w, 1);
+    }
+    assert_true(w.has_receipt);
+    assert_false(w.receipt.folded);
+    assert_non_null(strstr(w.receipt.why, "do not make up the blob"));
+    assert_false(fst__coordinator_site(w.coordinator, 0).fetching);
+    close_world(&w);
+}
+
+/* More than an update can have is refused by name, at once; nothing is asked for. */
+static void test_huge_manifest(void **state)
+{
+    struct world w;
+    fst_blob_manifest m = {.bytes = FST_BLOB_MAX, .raw_bytes = FST_BLOB_MAX};
+    (void)state;
+    memset(m.digest, 'c', FST_DIGEST_HEX - 1);
+    m.parts = (uint32_t)((m.bytes + FST_BLOB_PART - 1) / FST_BLOB_PART);
+    open_world(&w);
+    join_and_offer(&w, &m);
+    assert_int_equal(w.gets, 0);
+    assert_true(w.has_receipt);
+    assert_false(w.receipt.folded);
+    assert_non_null(strstr(w.receipt.why, "are expected at most"));
+    close_world(&w);
+}
+
+/* A stage that ends while an update is fetched leaves nothing of it: the site is not fetched from any more. */
+static void test_end_while_fetching(void **state)
+{
+    struct world w;
+    const char small[16] = "not a message";
+    const fst_blob_manifest m = manifest_of(small, sizeof small);
+    (void)state;
+    open_world(&w);
+    join_and_offer(&w, &m);
+    assert_true(fst__coordinator_site(w.coordinator, 0).fetching);
+    fst__coordinator_end(w.coordinator);
+    turn(&w, 0.25);
+    assert_false(fst__coordinator_site(w.coordinator, 0).fetching);
+    send_part(&w, &m, small);
+    turn(&w, 1);
+    assert_false(w.has_receipt);
+    close_world(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_another_manifest), cmocka_unit_test(test_wrong_parts),
+                                       cmocka_unit_test(test_huge_manifest), cmocka_unit_test(test_end_while_fetching)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
