@@ -181,7 +181,9 @@ struct world {
     const char *method;
     uint32_t cohort;
     double trains_for; /* at most */
-    unsigned trainings, kills;
+    unsigned trainings, kills, cuts;
+    bool measures, measuring; /* what each client keeps is asked for after each round */
+    double healed_at[CLIENTS + 1];
 };
 
 static void to_site(void *ctx, const char *topic, const void *data, size_t len)
@@ -235,11 +237,27 @@ static void kill_site(struct site_process *p, double back_in)
     p->world->kills++;
 }
 
+/* Its figures say how often it has trained for rounds that counted. */
+static void finish_measuring(struct site_process *p)
+{
+    fst_client_figures own = {.has = p->job.kept_len > 0};
+    uint64_t times = 0;
+    p->trained_at = INFINITY;
+    if (own.has)
+        memcpy(&times, p->job.kept, sizeof times);
+    own.samples = times;
+    fst__site_measured(p->site, p->world->now, &own, NULL);
+}
+
 /* What a client keeps here: how often it has trained, which the update shows, so that a round that counts twice or not
  * at all is seen in the bits. */
 static void finish_training(struct site_process *p)
 {
     fst_error err = {0};
+    if (p->job.measure) {
+        finish_measuring(p);
+        return;
+    }
     fst_message down, up = fst_message_of("state");
     fst_fed_view v;
     fst_fed_state room;
@@ -338,6 +356,7 @@ static void start_cloud(struct world *w)
     ok(fst__coordinator_new(&w->coordinator, &spec, &err), &err);
     ok(fst__coordinator_begin(w->coordinator, w->now, "federated", &w->spec, w->server, w->counted, &err), &err);
     w->cloud_up_at = INFINITY;
+    w->measuring = false;
 }
 
 static void stop_cloud(struct world *w, bool killed)
@@ -362,6 +381,29 @@ static void save_cloud(struct world *w)
     memcpy(w->saved_counted, w->counted, sizeof w->counted);
 }
 
+/* True once the figures of the round that ended are here, and right. */
+static bool has_measured(struct world *w)
+{
+    fst_error err = {0};
+    fst_client_figures own[CLIENTS] = {{.has = false}};
+    uint64_t rounds = fst_server_report(w->server)->round + 1;
+    uint32_t missing;
+    if (!w->measures)
+        return true;
+    if (!w->measuring)
+        fst__coordinator_measure(w->coordinator, w->now, "federated", rounds, "");
+    w->measuring = true;
+    if (!fst__coordinator_measured(w->coordinator, &missing))
+        return false;
+    w->measuring = false;
+    ok(fst__coordinator_figures(w->coordinator, own, &err), &err);
+    for (uint32_t k = 0; k < CLIENTS; k++) {
+        assert_true(own[k].has);
+        assert_int_equal(own[k].samples, rounds);
+    }
+    return true;
+}
+
 static void run_cloud(struct world *w)
 {
     fst_error err = {0};
@@ -378,6 +420,8 @@ static void run_cloud(struct world *w)
         fst__coordinator_done(w->coordinator, w->now);
         break;
     case WANT_EVALUATE:
+        if (!has_measured(w))
+            break;
         save_cloud(w);
         ok(fst_server_publish(w->server, w->now, &err), &err);
         fst__coordinator_done(w->coordinator, w->now);
@@ -403,9 +447,29 @@ struct plan {
     fst_inproc_faults faults;
     double kill_site, kill_cloud; /* probabilities, a second */
     double back_in;               /* seconds that a killed process stays away, at most */
+    double cut, cut_for;          /* probability a second that a link is cut; seconds, at most */
+    bool measures;
     const char *method;
     uint32_t cohort;
 };
+
+static const char *link_of(uint32_t k)
+{
+    return k < CLIENTS ? IDS[k] : "cloud";
+}
+
+static void cut_links(struct world *w, const struct plan *p, double step)
+{
+    for (uint32_t k = 0; k <= CLIENTS; k++)
+        if (w->now >= w->healed_at[k] || w->finished) {
+            fst_inproc_heal(w->hub, link_of(k));
+            w->healed_at[k] = INFINITY;
+        } else if (!isfinite(w->healed_at[k]) && p->cut > 0 && fst_rng_uniform(&w->rng) < p->cut * step) {
+            fst_inproc_cut(w->hub, link_of(k));
+            w->healed_at[k] = w->now + p->cut_for * fst_rng_uniform(&w->rng);
+            w->cuts++;
+        }
+}
 
 static void disturb(struct world *w, const struct plan *p, double step)
 {
@@ -440,7 +504,8 @@ static void tell_and_fail(const struct world *w, uint64_t seed)
     fail_msg("seed %llu: after %.0f seconds the run has not ended", (unsigned long long)seed, w->now);
 }
 
-static void play(uint64_t seed, const struct plan *p, const fst_fed_state *want, double *seconds, unsigned *kills)
+static void play(uint64_t seed, const struct plan *p, const fst_fed_state *want, double *seconds, unsigned *kills,
+                 unsigned *cuts)
 {
     fst_error err = {0};
     struct world *w = calloc(1, sizeof *w);
@@ -448,6 +513,7 @@ static void play(uint64_t seed, const struct plan *p, const fst_fed_state *want,
     fst_rng_init(&w->rng, seed, "test.history", 0);
     w->method = p->method;
     w->cohort = p->cohort;
+    w->measures = p->measures;
     w->trains_for = 30;
     ok(fst_inproc_new(&w->hub, &options, &err), &err);
     ok(fst_fed_state_init(&w->global, SIZE, &err), &err);
@@ -457,6 +523,8 @@ static void play(uint64_t seed, const struct plan *p, const fst_fed_state *want,
         w->site[k].up_at = 5 * fst_rng_uniform(&w->rng);
         w->saved_counted[k] = -1;
     }
+    for (uint32_t k = 0; k <= CLIENTS; k++)
+        w->healed_at[k] = INFINITY;
     while (!all_done(w) && w->now < LONGEST) {
         double step = 0.05 + 0.2 * fst_rng_uniform(&w->rng);
         w->now += step;
@@ -464,6 +532,8 @@ static void play(uint64_t seed, const struct plan *p, const fst_fed_state *want,
         run_cloud(w);
         for (uint32_t k = 0; k < CLIENTS; k++)
             run_site(&w->site[k]);
+        if (p->cut > 0)
+            cut_links(w, p, step);
         if (!w->finished)
             disturb(w, p, step);
     }
@@ -474,6 +544,7 @@ static void play(uint64_t seed, const struct plan *p, const fst_fed_state *want,
     assert_memory_equal(w->global.counters, want->counters, SIZE.counters * sizeof(int64_t));
     *seconds = w->now;
     *kills += w->kills;
+    *cuts += w->cuts;
     stop_cloud(w, false);
     for (uint32_t k = 0; k < CLIENTS; k++)
         wipe(&w->site[k].disk);
@@ -495,15 +566,17 @@ static void try_plan(struct plan p, unsigned count)
     fst_error err = {0};
     fst_fed_state want;
     double seconds, longest = 0;
-    unsigned kills = 0;
+    unsigned kills = 0, cuts = 0;
     ok(fst_fed_state_init(&want, SIZE, &err), &err);
     undisturbed(p.method, p.cohort, &want);
     for (unsigned i = 0; i < count; i++) {
         p.faults.seed = i;
-        play(i, &p, &want, &seconds, &kills);
+        play(i, &p, &want, &seconds, &kills, &cuts);
         longest = seconds > longest ? seconds : longest;
     }
-    print_message("%u histories, %u kills, the longest %.0f s\n", count, kills, longest);
+    print_message("%u histories, %u kills, %u cuts, the longest %.0f s\n", count, kills, cuts, longest);
+    if (p.cut > 0)
+        assert_true(cuts > 0);
     if (p.kill_site > 0)
         assert_true(kills > 0);
     fst_fed_state_release(&want);
@@ -536,9 +609,35 @@ static void test_kills(void **state)
         histories());
 }
 
+/* Links that break for longer than a site may be silent, with and without processes that are killed too. */
+static void test_partitions(void **state)
+{
+    const fst_inproc_faults some = {.drop = 0.05, .twice = 0.1, .late = 0.1, .lateness = 4};
+    struct plan p = {.method = "fedavg", .cohort = CLIENTS, .faults = some, .cut = 0.02, .cut_for = 40};
+    (void)state;
+    try_plan(p, histories());
+    p.kill_site = p.kill_cloud = 0.01;
+    p.back_in = 8;
+    try_plan(p, histories());
+}
+
+/* After each round, before it is saved: every client's own model is that of the rounds that counted. */
+static void test_measuring(void **state)
+{
+    const fst_inproc_faults some = {.drop = 0.05, .twice = 0.1, .late = 0.1, .lateness = 4};
+    struct plan p = {.method = "fedavg", .cohort = CLIENTS, .measures = true, .faults = some};
+    (void)state;
+    try_plan(p, histories());
+    p.kill_site = p.kill_cloud = p.cut = 0.01;
+    p.back_in = 8;
+    p.cut_for = 40;
+    try_plan(p, histories());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_quiet), cmocka_unit_test(test_bad_network),
-                                       cmocka_unit_test(test_kills)};
+                                       cmocka_unit_test(test_kills), cmocka_unit_test(test_partitions),
+                                       cmocka_unit_test(test_measuring)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
