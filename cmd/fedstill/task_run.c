@@ -38,13 +38,24 @@ fst_observer task_observer(const bool *quiet)
     return (fst_observer){(void *)quiet, on_stage, on_begin, on_update, on_end};
 }
 
+/* A file of JSON as it is, but for what a terminal would obey. */
+static fst_status read_json(const char *path, fst_buf *out, fst_error *err)
+{
+    fst_buf text = {0};
+    fst_status s = fst_file_read(path, 1 << 24, &text, err);
+    if (!s && text.len)
+        s = fst_text_json(out, text.data, err);
+    fst_buf_release(&text);
+    return s;
+}
+
 fst_status task_print_result(const fst_task *task, bool json, fst_error *err)
 {
     fst_buf out = {0};
     char *path = fst_path_join(fst_task_output(task), "summary.json");
     fst_status s = path ? FST_OK : fst_fail_memory(err, 256);
     if (!s)
-        s = json ? fst_file_read(path, 1 << 24, &out, err) : fst_report_summary(path, !output_is_utf8(), &out, err);
+        s = json ? read_json(path, &out, err) : fst_report_summary(path, !output_is_utf8(), &out, err);
     if (!s)
         fwrite(out.data, 1, out.len, stdout);
     if (!s && !json) {

@@ -432,6 +432,19 @@ said out '"a\u202eb"'
 said out '"c\u009bd"'
 unsaid out "$turn"
 unsaid out "$csi"
+cat >"$folder/hostile.yaml" <<'END'
+name: "c\u009Bd\u202Ee"
+seed: 1
+data: {source: synth, synth: {generator: modulation, windows: 88}, test: 0.5}
+stages:
+  cloud_pretrain: {model: real_resnet20_link11_h width=0.05, epochs: 1, batch_size: 16}
+END
+expect 0 run "$folder/hostile.yaml" --output "$folder/hostile-run" -q
+said out "c?d?e: models, "
+expect 0 run "$folder/hostile.yaml" --output "$folder/hostile-run" -q --json
+said out '"c\u009bd\u202ee"'
+unsaid out "$turn"
+unsaid out "$csi"
 expect 1 data info "$folder/none$turn$csi"
 unsaid err "$turn"
 unsaid err "$csi"
