@@ -51,7 +51,9 @@ static fst_status tell_broker(fst_buf *out, const char *folder, const char *pid_
     fst_status s = fst_fleet_reload(folder, pid_file, &told, err);
     return s ? s
              : add_field(out, err, "broker",
-                         told ? "reads its lists again" : "none runs from this folder: the next start reads all");
+                         told ? "reads its lists again"
+                              : "its pid file names none that runs; one that does (in a container, say) must be "
+                                "started again");
 }
 
 static fst_status add_csr(fst_buf *out, const fst_fleet_csr *c, fst_error *err)

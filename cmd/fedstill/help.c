@@ -91,7 +91,7 @@ static void option_text(char *out, size_t size, const struct option_spec *s)
     if (s->type == OPTION_DOUBLE && (s->low != 0 || s->high != 0) && at < size)
         at += (size_t)snprintf(out + at, size - at, " %g to %g.", s->low, s->high);
     if (s->fallback && at < size)
-        snprintf(out + at, size - at, " Default: %s.", s->fallback);
+        snprintf(out + at, size - at, " Default: %s.", strcmp(s->fallback, ".") ? s->fallback : "this folder");
 }
 
 static void help_item(FILE *to, const char *head, const char *text)

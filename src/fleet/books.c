@@ -67,8 +67,8 @@ void fst__books_close_fleet(struct fleet_books *b)
     json_decref(b->root);
 }
 
-fst_status fst__books_counted(const struct fleet_books *b, const char *stage, uint64_t first, int64_t *counted,
-                              fst_error *err)
+fst_status fst__books_counted(const struct fleet_books *b, const char *stage, uint64_t first, bool keeps,
+                              int64_t *counted, fst_error *err)
 {
     const json_t *s = json_object_get(json_object_get(b->root, "stages"), stage);
     int64_t round;
@@ -83,11 +83,14 @@ fst_status fst__books_counted(const struct fleet_books *b, const char *stage, ui
     bool good = json_array_size(list) == b->clients;
     for (uint32_t k = 0; good && k < b->clients; k++)
         good = fst_json_is_whole(json_array_get(list, k), &counted[k]);
-    return good ? FST_OK
-                : fst_fail(err, FST_E_CONFIG,
-                           "%s: %llu rounds are done, and not by this fleet: go on with them by fedstill run, or begin "
-                           "with --fresh",
-                           stage, (unsigned long long)first);
+    for (uint32_t k = 0; !good && k < b->clients; k++)
+        counted[k] = -1;
+    return good || !keeps
+               ? FST_OK
+               : fst_fail(err, FST_E_CONFIG,
+                          "%s: %llu rounds are done in another run (the task has changed since), and what clients kept "
+                          "of them is of that run: --fresh begins anew",
+                          stage, (unsigned long long)first);
 }
 
 static json_t *list_of(const int64_t *values, uint32_t n)

@@ -21,10 +21,10 @@ fst_status fst__books_open_fleet(struct fleet_books *b, struct store store, cons
 void fst__books_close_fleet(struct fleet_books *b);
 /*
  * For a stage of which `first` rounds are done: the last round whose result holds each client's update, -1: none.
- * FST_E_CONFIG when these rounds were not played by this fleet.
+ * Rounds of another run have none; FST_E_CONFIG when clients keep something from round to round, which is then missing.
  */
-fst_status fst__books_counted(const struct fleet_books *b, const char *stage, uint64_t first, int64_t *counted,
-                              fst_error *err);
+fst_status fst__books_counted(const struct fleet_books *b, const char *stage, uint64_t first, bool keeps,
+                              int64_t *counted, fst_error *err);
 /* Before round + 1 rounds of the stage are said to be done: who counted in `round`; on disk when this returns. */
 fst_status fst__books_round(struct fleet_books *b, const char *stage, uint64_t round, const int64_t *counted,
                             fst_error *err);

@@ -65,7 +65,7 @@ static void on_link(void *ctx, bool up, const char *why)
     fst__coordinator_link(c->coordinator, fst_clock_seconds(), up);
     pthread_mutex_unlock(&c->lock);
     if (up ? c->said[0] != 0 : strcmp(why, c->said) != 0)
-        fst_log(up ? FST_LOG_INFO : FST_LOG_WARN, "%s%s%s", c->options->link.url, up ? ": connected again" : ": ", why);
+        fst_log(up ? FST_LOG_INFO : FST_LOG_WARN, "%s%s%s", c->options->link.url, up ? ": connected" : ": ", why);
     snprintf(c->said, sizeof c->said, "%s", up ? "" : why);
 }
 
@@ -189,6 +189,11 @@ static fst_status drive(struct cloud *c, const char *stage, const fst_simulate_s
     }
 }
 
+static bool keeps(const fst_strategy_ops *ops)
+{
+    return (ops->flags & FST_OWN_MODEL) || ops->client->save;
+}
+
 /* fst_task_options.rounds */
 static fst_status rounds(void *ctx, const char *stage, const fst_simulate_spec *spec, fst_error *err)
 {
@@ -205,7 +210,7 @@ static fst_status rounds(void *ctx, const char *stage, const fst_simulate_spec *
         st = fst_fail(err, FST_E_CONFIG, "%s has %lu clients, the fleet %lu", stage, (unsigned long)spec->clients,
                       (unsigned long)c->clients);
     if (!st)
-        st = fst__books_counted(&c->books, stage, spec->first_round, c->counted, err);
+        st = fst__books_counted(&c->books, stage, spec->first_round, keeps(spec->strategy->ops), c->counted, err);
     if (!st)
         st = fst_server_new(&server, &r, spec->strategy, spec->noun, err);
     if (st)

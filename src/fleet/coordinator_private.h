@@ -11,12 +11,16 @@ struct down {
     fst_buf raw, coded;
 };
 
+enum { SEEN = 6, SWAPS = 8 };
+
 struct known {
     bool known; /* said hello to this process */
     bool present, left;
     bool joined; /* so the server was told */
     char instance[FST__INSTANCE];
-    double heard, gone_at; /* gone_at: INFINITY, or when its will came */
+    char seen[SEEN][FST__INSTANCE]; /* instances, in the order in which they came; the oldest are forgotten */
+    int instances, swaps;           /* swaps: how often an older one took the place of a newer one */
+    double heard, gone_at;          /* gone_at: INFINITY, or when its will came */
     fst__site_state state;
     char stage[FST__STAGE_NAME];
     uint64_t round;

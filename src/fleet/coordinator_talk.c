@@ -53,14 +53,15 @@ static void say_welcome(struct coordinator *c, uint32_t k, double now, bool hell
     fst_buf_release(&body);
 }
 
-static void say_refusal(struct coordinator *c, uint32_t k, double now, bool final, const char *reason)
+static void say_refusal(struct coordinator *c, uint32_t k, double now, const char *instance, const char *reason)
 {
     fst_buf body = {0};
-    struct refusal m = {.final = final};
+    struct refusal m = {.final = true};
     if (now < c->site[k].welcome_at)
         return;
     c->site[k].welcome_at = now + welcome_every;
     snprintf(m.reason, sizeof m.reason, "%s", reason);
+    snprintf(m.instance, sizeof m.instance, "%s", instance);
     fst_log(FST_LOG_WARN, "%s: refused: %s", c->spec.ids[k], m.reason);
     fst_status st = fst__write_refusal(&m, &body, NULL);
     say(c, k, FST_KIND_REFUSAL, st, &body);
@@ -134,11 +135,46 @@ static void judge(const struct coordinator *c, uint32_t k, const struct hello *h
     else if (h->run && h->run != c->spec.run)
         snprintf(why, size,
                  "it is in the middle of run %016llx, the cloud runs %016llx: start the cloud with the output of that "
-                 "run, or this site with --fresh",
-                 (unsigned long long)h->run, (unsigned long long)c->spec.run);
+                 "run, or remove this site's folder fleet/%s and start it again",
+                 (unsigned long long)h->run, (unsigned long long)c->spec.run, c->spec.ids[k]);
     else if (c->of && c->of->samples && (uint64_t)c->of->samples[k] != h->learn)
         snprintf(why, size, "it has %llu samples, the cloud counts %lld for it", (unsigned long long)h->learn,
                  (long long)c->of->samples[k]);
+}
+
+/* Two processes of one id take each other's connection in turns: the one that was replaced is told to end, or no round
+ * would. A process that is started again has another instance. */
+static void say_replaced(struct coordinator *c, uint32_t k, double now, const char *instance)
+{
+    char why[FST__REASON];
+    snprintf(why, sizeof why, "another process of %s joined after this one: only one may run", c->spec.ids[k]);
+    say_refusal(c, k, now, instance, why);
+}
+
+/* In the order in which they came; -1: it is new. */
+static int age_of(const struct known *s, const char *instance)
+{
+    for (int i = 0; i < s->instances; i++)
+        if (!strcmp(s->seen[i], instance))
+            return i;
+    return -1;
+}
+
+static void note_instance(struct known *s, const char *instance)
+{
+    if (age_of(s, instance) >= 0)
+        return;
+    if (s->instances == SEEN)
+        memmove(s->seen[0], s->seen[1], (size_t)--s->instances * sizeof s->seen[0]);
+    memcpy(s->seen[s->instances++], instance, FST__INSTANCE);
+}
+
+/* A message of a process that was killed may come late, and its successor then takes its place again. Only when that
+ * goes on for long are there two, and the older one has to go. */
+static bool is_in_the_way(const struct known *s, const char *instance)
+{
+    int age = age_of(s, instance);
+    return s->swaps > SWAPS && age >= 0 && age < age_of(s, s->instance);
 }
 
 static void on_hello(struct coordinator *c, uint32_t k, double now, const fst_frame *f)
@@ -152,8 +188,15 @@ static void on_hello(struct coordinator *c, uint32_t k, double now, const fst_fr
     }
     c->count.hellos++;
     judge(c, k, &h, why, sizeof why);
+    if (!*why && age_of(s, h.instance) >= 0 && age_of(s, h.instance) < age_of(s, s->instance))
+        s->swaps++;
+    if (!*why && is_in_the_way(s, h.instance)) {
+        say_replaced(c, k, now, h.instance);
+        fst__hello_release(&h);
+        return;
+    }
     if (*why) {
-        say_refusal(c, k, now, true, why);
+        say_refusal(c, k, now, h.instance, why);
         fst__hello_release(&h);
         return;
     }
@@ -168,6 +211,7 @@ static void on_hello(struct coordinator *c, uint32_t k, double now, const fst_fr
             fst_log(FST_LOG_INFO, "%s computes in another way (%s; here %s): bits may differ from one process's",
                     c->spec.ids[k], h.numerics, c->spec.numerics);
     }
+    note_instance(s, h.instance);
     memcpy(s->instance, h.instance, sizeof s->instance);
     s->known = s->present = true;
     s->left = false;
@@ -184,11 +228,12 @@ static void on_hello(struct coordinator *c, uint32_t k, double now, const fst_fr
 static bool is_current(struct coordinator *c, uint32_t k, double now, const char *instance)
 {
     struct known *s = &c->site[k];
-    char why[FST__REASON];
     if (!strcmp(s->instance, instance))
         return true;
-    snprintf(why, sizeof why, "another instance of %s joined", c->spec.ids[k]);
-    say_refusal(c, k, now, false, why);
+    if (is_in_the_way(s, instance))
+        say_replaced(c, k, now, instance);
+    else
+        say_welcome(c, k, now, true); /* if it lives, it introduces itself again */
     return false;
 }
 
@@ -278,8 +323,9 @@ static void on_figures(struct coordinator *c, uint32_t k, double now, const fst_
         c->count.refused[FST_REFUSED_BODY]++;
         return;
     }
-    if (!is_current(c, k, now, m.instance) || !c->measuring || s->measured || m.round != c->measure.round ||
-        strcmp(m.stage, c->measure.stage) || strcmp(m.fingerprint, c->measure.fingerprint))
+    if (!is_current(c, k, now, m.instance) || f->epoch != c->spec.epoch || !c->measuring || s->measured ||
+        m.round != c->measure.round || strcmp(m.stage, c->measure.stage) ||
+        strcmp(m.fingerprint, c->measure.fingerprint))
         return;
     s->measured = true;
     s->figures = m;
@@ -385,7 +431,7 @@ void fst__coordinator_message(struct coordinator *c, double now, const char *top
     if (no == FST_REFUSED_VERSION) {
         snprintf(why, sizeof why, "it speaks version %u of the protocol, the cloud version %u", (unsigned)f.version,
                  (unsigned)FST_FRAME_VERSION);
-        say_refusal(c, k, now, true, why);
+        say_refusal(c, k, now, "", why);
     }
     if (no)
         return;

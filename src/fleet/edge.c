@@ -15,6 +15,8 @@
 #include "fedstill/fed.h"
 #include "place.h"
 
+static const double first_complaint = 30;
+
 struct training {
     pthread_t thread;
     bool running;
@@ -38,6 +40,8 @@ struct edge {
     fst_status failed; /* of the machine, in a handler */
     fst_error why;
     char said[256];
+    bool up;
+    double silent_since, complain_at;
 };
 
 static bool stopped(const struct edge *e)
@@ -115,6 +119,7 @@ static fst_status end_training(struct edge *e, fst_error *err)
 static void on_message(void *ctx, const char *topic, const void *data, size_t len)
 {
     struct edge *e = ctx;
+    e->silent_since = fst_clock_seconds();
     if (!e->failed)
         e->failed = fst__site_message(e->site, fst_clock_seconds(), topic, data, len, &e->why);
 }
@@ -122,9 +127,10 @@ static void on_message(void *ctx, const char *topic, const void *data, size_t le
 static void on_link(void *ctx, bool up, const char *why)
 {
     struct edge *e = ctx;
+    e->up = up;
     fst__site_link(e->site, fst_clock_seconds(), up);
     if (up ? e->said[0] != 0 : strcmp(why, e->said) != 0)
-        fst_log(up ? FST_LOG_INFO : FST_LOG_WARN, "%s%s%s", e->options->link.url, up ? ": connected again" : ": ", why);
+        fst_log(up ? FST_LOG_INFO : FST_LOG_WARN, "%s%s%s", e->options->link.url, up ? ": connected" : ": ", why);
     snprintf(e->said, sizeof e->said, "%s", up ? "" : why);
 }
 
@@ -134,6 +140,21 @@ static bool keeps(void *ctx, const char *stage)
 }
 
 /* ---- the loop ---- */
+
+/* Whoever waits long is told for what, at ever longer intervals. */
+static void complain(struct edge *e)
+{
+    double now = fst_clock_seconds(), silent = now - e->silent_since;
+    if (silent < first_complaint || e->training.running)
+        e->complain_at = now + fmax(first_complaint - silent, 0);
+    if (now < e->complain_at || silent < first_complaint)
+        return;
+    e->complain_at = now + silent;
+    if (e->up)
+        fst_log(FST_LOG_INFO, "%s: nothing was heard of the cloud for %.0f s; waiting", e->id, silent);
+    else
+        fst_log(FST_LOG_INFO, "%s: no connection to %s: %s; trying again", e->id, e->options->link.url, e->said);
+}
 
 static fst_status turn(struct edge *e, fst_error *err)
 {
@@ -147,6 +168,7 @@ static fst_status turn(struct edge *e, fst_error *err)
         st = end_training(e, err);
     if (!st)
         st = fst__site_tick(e->site, fst_clock_seconds(), err);
+    complain(e);
     return st ? st : begin_training(e, err);
 }
 
@@ -154,6 +176,7 @@ static fst_status run(struct edge *e, fst_error *err)
 {
     const char *why;
     fst_status st = FST_OK;
+    e->silent_since = fst_clock_seconds();
     while (!st && !stopped(e) && !fst__site_ended(e->site, &why))
         st = turn(e, err);
     if (st || stopped(e))
@@ -161,7 +184,10 @@ static fst_status run(struct edge *e, fst_error *err)
     for (double end = fst_clock_seconds() + 2; fst_transport_unsent(e->transport) && fst_clock_seconds() < end;)
         if (fst_transport_poll(e->transport, end, err))
             break;
-    return *why ? fst_fail(err, FST_E_CONFIG, "%s: refused by the cloud: %s", e->id, why) : FST_OK;
+    if (*why)
+        return fst_fail(err, FST_E_CONFIG, "%s: refused by the cloud: %s", e->id, why);
+    fst_log(FST_LOG_INFO, "%s: the cloud is done", e->id);
+    return FST_OK;
 }
 
 /* "edge-2" -> 1 */

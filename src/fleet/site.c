@@ -227,6 +227,14 @@ static fst_status settle_kept(struct site *s, const struct order *o, fst_error *
     return FST_OK;
 }
 
+/* To measure, both stay as they are: the round may not be saved yet, and be played again. */
+static const fst_buf *kept_after(const struct site *s, const struct order *o)
+{
+    return is_of(&s->kept_of, o->stage, o->counted)   ? &s->kept
+           : is_of(&s->next_of, o->stage, o->counted) ? &s->next
+                                                      : NULL;
+}
+
 /* ---- a round --------------------------------------------------------------------------------------------- */
 
 static void enter(struct site *s, fst__site_state state, double now)
@@ -305,12 +313,13 @@ bool fst__site_job(struct site *s, struct site_job *out)
     if (s->to_measure && !s->asked) {
         s->to_measure = false;
         s->measuring = true;
+        const fst_buf *kept = kept_after(s, &s->measure);
         *out = (struct site_job){.measure = true,
                                  .stage = s->measure.stage,
                                  .fingerprint = s->measure.fingerprint,
                                  .round = s->measure.round,
-                                 .kept = s->kept.data,
-                                 .kept_len = s->kept.len};
+                                 .kept = kept ? kept->data : NULL,
+                                 .kept_len = kept ? kept->len : 0};
         return true;
     }
     if (s->measuring)
@@ -436,22 +445,18 @@ void fst__site_measured(struct site *s, double now, const fst_client_figures *ow
 }
 
 /* Measuring waits for training to end: the server asks again. */
-static fst_status on_measure(struct site *s, const struct order *o, fst_error *err)
+static void on_measure(struct site *s, const struct order *o)
 {
     const struct order *m = &s->measure;
-    bool same = m->round == o->round && !strcmp(m->stage, o->stage) && !strcmp(m->fingerprint, o->fingerprint);
+    bool same = m->round == o->round && m->counted == o->counted && !strcmp(m->stage, o->stage) &&
+                !strcmp(m->fingerprint, o->fingerprint); /* a round that is played again may count others */
     if (same && s->measured)
         say_figures(s);
     if (s->asked || s->to_measure || s->measuring || (same && s->measured))
-        return FST_OK;
-    char cannot[FST__REASON];
-    memcpy(cannot, s->cannot, sizeof cannot);
-    fst_status st = settle_kept(s, o, err);
-    memcpy(s->cannot, cannot, sizeof s->cannot); /* without what was kept it has no model, and says so */
+        return;
     s->measure = *o;
     s->measured = false;
-    s->to_measure = !st;
-    return st;
+    s->to_measure = true;
 }
 
 static fst_status on_order(struct site *s, double now, const fst_frame *f, fst_error *err)
@@ -466,8 +471,10 @@ static fst_status on_order(struct site *s, double now, const fst_frame *f, fst_e
         end(s, "");
         return FST_OK;
     }
-    if (o.kind == ORDER_MEASURE)
-        return on_measure(s, &o, err);
+    if (o.kind == ORDER_MEASURE) {
+        on_measure(s, &o);
+        return FST_OK;
+    }
     if (s->measuring || s->to_measure) /* its round is over; the order comes again */
         return FST_OK;
     if (s->state == SITE_TRAIN && s->asked) {
@@ -499,7 +506,8 @@ static void on_receipt(struct site *s, double now, const fst_frame *f)
 static void on_refusal(struct site *s, const fst_frame *f)
 {
     struct refusal m;
-    if (!fst__read_refusal(&m, f->body, f->body_len, NULL) && m.final)
+    if (!fst__read_refusal(&m, f->body, f->body_len, NULL) && m.final &&
+        (!*m.instance || !strcmp(m.instance, s->spec.instance)))
         end(s, m.reason);
 }
 

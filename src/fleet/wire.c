@@ -91,9 +91,13 @@ fst_status fst__write_welcome(const struct welcome *m, fst_buf *out, fst_error *
 
 fst_status fst__write_refusal(const struct refusal *m, fst_buf *out, fst_error *err)
 {
-    return write_json(json_pack("{s:b, s:o, s:i}", "final", m->final, "reason", people_text(m->reason), "protocol",
-                                (int)FST__PROTOCOL),
-                      out, err);
+    json_t *j = json_pack("{s:b, s:o, s:i}", "final", m->final, "reason", people_text(m->reason), "protocol",
+                          (int)FST__PROTOCOL);
+    if (j && *m->instance && json_object_set_new(j, "instance", json_string(m->instance))) {
+        json_decref(j);
+        j = NULL;
+    }
+    return write_json(j, out, err);
 }
 
 fst_status fst__write_order(const struct order *m, fst_buf *out, fst_error *err)
@@ -394,6 +398,8 @@ fst_status fst__read_refusal(struct refusal *out, const void *body, size_t len, 
         st = get_bool(j, "final", &m.final, err);
     if (!st)
         st = get_text(j, "reason", m.reason, sizeof m.reason, true, err);
+    if (!st && json_object_get(j, "instance"))
+        st = get_hex(j, "instance", m.instance, sizeof m.instance, err);
     json_decref(j);
     if (!st)
         *out = m;

@@ -54,7 +54,8 @@ struct welcome {
 };
 
 struct refusal {
-    bool final; /* nothing that the site can do by itself will change it: its process ends */
+    char instance[FST__INSTANCE]; /* the process that is meant; "": whichever has this id */
+    bool final;                   /* nothing that the site can do by itself will change it: its process ends */
     char reason[FST__REASON];
 };
 

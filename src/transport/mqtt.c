@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "fedstill/transport.h"
@@ -74,6 +75,22 @@ static void tell_link(struct mqtt *t, bool up, const char *why)
         t->base.on.link(t->base.on.ctx, up, why);
 }
 
+/* Why an attempt came to nothing. In TLS 1.3 a broker that refuses a certificate ends the connection after we think
+ * that it is up, and which call sees that first differs from time to time: one text for all. */
+static void note_attempt(struct mqtt *t, int error)
+{
+    unsigned long e = ERR_peek_last_error();
+    const char *tls = e && ERR_GET_REASON(e) != SSL_R_UNEXPECTED_EOF_WHILE_READING ? ERR_reason_error_string(e) : NULL;
+    if (tls)
+        snprintf(t->why, sizeof t->why, "%s", tls);
+    else if (error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH || error == ETIMEDOUT)
+        snprintf(t->why, sizeof t->why, "%s", strerror(error));
+    else
+        snprintf(t->why, sizeof t->why, "nobody answers there, or the broker ended the connection at once%s",
+                 t->tls ? ", as it does when a certificate was revoked or has expired" : "");
+    ERR_clear_error();
+}
+
 /* What OpenSSL has to say, or else libmosquitto. */
 static void note_why(struct mqtt *t, int rc)
 {
@@ -120,7 +137,9 @@ static void on_disconnect(struct mosquitto *m, void *ctx, int rc, const mosquitt
     struct mqtt *t = ctx;
     (void)m;
     (void)p;
-    if (!t->refused)
+    if (t->state == CONNECTING && !t->up && !t->refused)
+        note_attempt(t, errno);
+    else if (!t->refused)
         note_why(t, rc);
     go_down(t);
 }
@@ -246,6 +265,8 @@ static void connect_now(struct mqtt *t)
         return;
     if (rc == MOSQ_ERR_ERRNO && errno)
         snprintf(t->why, sizeof t->why, "%s", strerror(errno));
+    else if (errno == ECONNREFUSED)
+        note_attempt(t, errno);
     else
         note_why(t, rc);
     rest(t, false);
@@ -286,6 +307,13 @@ static void take_lookup(struct mqtt *t)
 
 /* ---- one turn ---- */
 
+static int socket_error(int fd)
+{
+    int error = 0;
+    socklen_t len = sizeof error;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) ? errno : error;
+}
+
 static void read_all(struct mqtt *t)
 {
     t->pending = false;
@@ -323,7 +351,7 @@ static void turn(struct mqtt *t, short events)
     case CONNECTING:
         /* a refused port is an error without anything to read, which libmosquitto does not see */
         if (events & POLLERR || (events & POLLHUP && !(events & POLLIN))) {
-            snprintf(t->why, sizeof t->why, "the connection was refused");
+            note_attempt(t, socket_error(mosquitto_socket(t->m)));
             rest(t, false);
             break;
         }

@@ -81,6 +81,50 @@ for strategy in fedavg scaffold; do
     same "$strategy: models" "$(models "$folder/fleet")" "$(cat "$folder/want")"
     true_that "$strategy: all sites are named" test "$(grep -c 'joined: ' "$folder/err.cloud")" -eq $sites
 done
+# more rounds on the same outputs, though they are of another run: scaffold's clients do not have what they kept any more
+for strategy in fedavg scaffold; do
+    write_task 2 1 $strategy
+    anew
+    everybody
+    all_end
+    write_task 3 1 $strategy
+    everybody
+    if [ $strategy = scaffold ]; then
+        ended cloud 2
+        true_that "more rounds of scaffold: refused" grep -q 'what clients kept of them is of that run' "$folder/err.cloud"
+        for ((k = 1; k <= sites; k++)); do
+            kill -TERM "${pid[edge-$k]}"
+            ended edge-$k 1
+        done
+        continue
+    fi
+    all_end
+    expect 0 run "$task" --output "$folder/one" --no-reuse --fresh
+    same "$strategy: models of more rounds" "$(models "$folder/fleet")" "$(models "$folder/one")"
+done
+
+# two processes of one id at two places, which take each other's connection: the older one ends, and the rounds go on
+write_task 2 1 fedavg
+anew
+start edge-1
+pid[older]=${pid[edge-1]}
+start cloud
+for ((i = 0; i < 100; i++)); do
+    grep -q 'edge-1 joined' "$folder/err.cloud" && break
+    sleep 0.1
+done
+"$FEDSTILL" edge "$task" --id edge-1 "${link[@]}" --output "$folder/edge-newer" >/dev/null 2>"$folder/err.newer" </dev/null &
+pid[newer]=$!
+ended older 2
+true_that "the older process is told" grep -q 'another process of edge-1 joined after this one' "$folder/err.edge-1"
+start edge-2
+start edge-3
+ended cloud 0
+for name in newer edge-2 edge-3; do ended $name 0; done
+write_task 3 1 scaffold
+anew
+everybody
+all_end
 # everything is there: the cloud has nothing to do, and lets sites go that come in time
 expect 0 cloud "$task" "${link[@]}" --output "$folder/fleet" --no-reuse
 said err "federated_train: up to date"

@@ -86,6 +86,7 @@ static void test_others(void **state)
     struct cannot c = {.instance = "0123456789abcdef", .stage = "s", .reason = "no \"space\"\n", .round = 1}, c2;
     struct receipt receipt = {.stage = "s", .why = "late", .round = 9, .folded = false}, receipt2;
     struct refusal no = {.final = true, .reason = "\xff\xfe"}, no2;
+    struct refusal meant = {.instance = "0123456789abcdef", .final = true};
     fst_buf b = {0};
     fst_error err;
     (void)state;
@@ -108,6 +109,11 @@ static void test_others(void **state)
     ok(fst__write_refusal(&no, &b, &err), &err);
     ok(fst__read_refusal(&no2, b.data, b.len, &err), &err);
     assert_string_equal(no2.reason, "??");
+    assert_string_equal(no2.instance, "");
+    b.len = 0;
+    ok(fst__write_refusal(&meant, &b, &err), &err);
+    ok(fst__read_refusal(&no2, b.data, b.len, &err), &err);
+    assert_string_equal(no2.instance, meant.instance);
     struct figures
         f = {.instance = "0123456789abcdef",
              .stage = "s",
