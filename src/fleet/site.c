@@ -36,6 +36,7 @@ struct site {
     double seconds;
     char cannot[FST__REASON]; /* why it could not train; "" */
     bool asked;               /* the job was handed out */
+    uint64_t measure_epoch;   /* whose order it is */
     struct order measure;     /* to be done, under way, or answered */
     bool to_measure, measuring, measured;
     struct figures figures;
@@ -434,6 +435,8 @@ static void say_figures(struct site *s)
 void fst__site_measured(struct site *s, double now, const fst_client_figures *own, const char *failed)
 {
     s->measuring = false;
+    if (s->measure_epoch != s->epoch) /* the round may be played again: the server asks anew */
+        return;
     s->measured = true;
     s->beat_at = now;
     s->figures = (struct figures){.round = s->measure.round, .own = *own};
@@ -455,6 +458,7 @@ static void on_measure(struct site *s, const struct order *o)
     if (s->asked || s->to_measure || s->measuring || (same && s->measured))
         return;
     s->measure = *o;
+    s->measure_epoch = s->epoch;
     s->measured = false;
     s->to_measure = true;
 }
