@@ -194,6 +194,9 @@ typedef struct fst_simulate_spec {
     fst_work_fn work;
     void (*settle)(void *ctx, const fst_round_report *report); /* may be NULL; before round_done */
     fst_round_done_fn round_done;                              /* may be NULL */
+    /* [clients], what each client's samples are known by, for clients in other processes: one that has others is not
+     * let in. NULL: not known. */
+    const char (*data)[FST_DIGEST_HEX];
     /* An update, before the server takes or refuses it; may be NULL. Calls come one at a time. */
     void (*arrived)(void *ctx, const fst_message *up);
 } fst_simulate_spec;

@@ -107,7 +107,7 @@ typedef struct fst_task_site fst_task_site;
 /* What a site has, for the server to compare and to show. */
 typedef struct fst_task_identity {
     char task[FST_DIGEST_HEX]; /* of what results depend on */
-    char data[FST_DIGEST_HEX]; /* of the client's share: which samples, in which order */
+    char data[FST_DIGEST_HEX]; /* of the client's samples and labels in their order, and of the test samples */
     uint32_t client;           /* from 0 */
     uint64_t learn, validate;  /* its samples */
     char missing[200];         /* classes that it has no samples of; "" when it has all */

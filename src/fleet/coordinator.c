@@ -431,6 +431,8 @@ fst_status fst__coordinator_begin(struct coordinator *c, double now, const char 
     c->complain_at = now + complain_every;
     for (uint32_t k = 0; k < c->spec.clients; k++)
         c->site[k].joined = c->site[k].wanted = c->site[k].offered = c->site[k].cannot = false;
+    for (uint32_t k = 0; k < c->spec.clients; k++)
+        fst__check_samples(c, k, now);
     return FST_OK;
 }
 

@@ -15,11 +15,13 @@ enum { SEEN = 6, SWAPS = 8 };
 
 struct known {
     bool known; /* said hello to this process */
-    bool present, left;
+    bool present;
     bool joined; /* so the server was told */
     char instance[FST__INSTANCE];
     char seen[SEEN][FST__INSTANCE]; /* instances, in the order in which they came; the oldest are forgotten */
     int instances, swaps;           /* swaps: how often an older one took the place of a newer one */
+    uint64_t learn;                 /* samples, as it said */
+    char data[FST_DIGEST_HEX];      /* what they are known by */
     double heard, gone_at;          /* gone_at: INFINITY, or when its will came */
     fst__site_state state;
     char stage[FST__STAGE_NAME];
@@ -76,6 +78,8 @@ fst_status fst__tell_site(struct coordinator *c, uint32_t k, const char *leaf, f
                           const fst_buf *body);
 void fst__say_order(struct coordinator *c, uint32_t k);
 void fst__say_receipt(struct coordinator *c, uint32_t k);
+/* Of a stage that has begun: a site with other samples than the stage counts for it is sent away. */
+void fst__check_samples(struct coordinator *c, uint32_t k, double now);
 /* Notes what is to be said to a site about its update. */
 void fst__note_receipt(struct coordinator *c, uint32_t k, const char *stage, uint64_t round, bool folded,
                        const char *why);

@@ -121,6 +121,21 @@ static void first_difference(const char *ours, const char *theirs, char *out, si
     snprintf(out, size, "the tasks differ: one has more settings, from \"%.160s\" on", *ours ? ours : theirs);
 }
 
+/* Before a stage begins nobody knows what its clients should have. */
+static void judge_samples(const struct coordinator *c, uint32_t k, uint64_t learn, const char *data, char *why,
+                          size_t size)
+{
+    *why = 0;
+    if (c->of && c->of->samples && (uint64_t)c->of->samples[k] != learn)
+        snprintf(why, size, "it has %llu samples, the cloud counts %lld for it", (unsigned long long)learn,
+                 (long long)c->of->samples[k]);
+    else if (c->of && c->of->data && strcmp(c->of->data[k], data))
+        snprintf(why, size,
+                 "its samples are not those that the cloud's data give it (digest %.12s, there %.12s): its data, or a "
+                 "file that they are made by, are others",
+                 data, c->of->data[k]);
+}
+
 /* "" when it may take part. */
 static void judge(const struct coordinator *c, uint32_t k, const struct hello *h, char *why, size_t size)
 {
@@ -137,9 +152,8 @@ static void judge(const struct coordinator *c, uint32_t k, const struct hello *h
                  "it is in the middle of run %016llx, the cloud runs %016llx: start the cloud with the output of that "
                  "run, or remove this site's folder fleet/%s and start it again",
                  (unsigned long long)h->run, (unsigned long long)c->spec.run, c->spec.ids[k]);
-    else if (c->of && c->of->samples && (uint64_t)c->of->samples[k] != h->learn)
-        snprintf(why, size, "it has %llu samples, the cloud counts %lld for it", (unsigned long long)h->learn,
-                 (long long)c->of->samples[k]);
+    else
+        judge_samples(c, k, h->learn, h->data, why, size);
 }
 
 /* Two processes of one id take each other's connection in turns: the one that was replaced is told to end, or no round
@@ -177,49 +191,79 @@ static bool is_in_the_way(const struct known *s, const char *instance)
     return s->swaps > SWAPS && age >= 0 && age < age_of(s, s->instance);
 }
 
-static void on_hello(struct coordinator *c, uint32_t k, double now, const fst_frame *f)
+/* Whether it is let in; if not, it is told why. */
+static bool let_in(struct coordinator *c, uint32_t k, double now, const struct hello *h)
 {
     struct known *s = &c->site[k];
-    struct hello h;
     char why[FST__REASON];
+    judge(c, k, h, why, sizeof why);
+    if (*why) {
+        say_refusal(c, k, now, h->instance, why);
+        return false;
+    }
+    if (age_of(s, h->instance) >= 0 && age_of(s, h->instance) < age_of(s, s->instance))
+        s->swaps++;
+    if (!is_in_the_way(s, h->instance))
+        return true;
+    say_replaced(c, k, now, h->instance);
+    return false;
+}
+
+static void tell_joined(const struct coordinator *c, uint32_t k, const struct hello *h)
+{
+    fst_log(FST_LOG_INFO, "%s joined: %llu samples%s%s", c->spec.ids[k], (unsigned long long)h->learn,
+            h->missing[0] ? ", none of " : "", h->missing);
+    if (c->spec.numerics[0] && strcmp(c->spec.numerics, h->numerics))
+        fst_log(FST_LOG_INFO, "%s computes in another way (%s; here %s): bits may differ from one process's",
+                c->spec.ids[k], h->numerics, c->spec.numerics);
+}
+
+static void take_in(struct coordinator *c, uint32_t k, double now, const struct hello *h)
+{
+    struct known *s = &c->site[k];
+    if (s->known && s->present && strcmp(s->instance, h->instance)) {
+        fst_log(FST_LOG_INFO, "%s started again", c->spec.ids[k]);
+        s->answered = false;
+        s->say_at = now;
+    } else if (!s->known || !s->present) {
+        tell_joined(c, k, h);
+    }
+    note_instance(s, h->instance);
+    memcpy(s->instance, h->instance, sizeof s->instance);
+    memcpy(s->data, h->data, sizeof s->data);
+    s->learn = h->learn;
+    s->known = s->present = true;
+    s->heard = now;
+    s->gone_at = INFINITY;
+    s->welcome_at = 0;
+    say_welcome(c, k, now, false);
+}
+
+static void on_hello(struct coordinator *c, uint32_t k, double now, const fst_frame *f)
+{
+    struct hello h;
     if (fst__read_hello(&h, f->body, f->body_len, NULL)) {
         c->count.refused[FST_REFUSED_BODY]++;
         return;
     }
     c->count.hellos++;
-    judge(c, k, &h, why, sizeof why);
-    if (!*why && age_of(s, h.instance) >= 0 && age_of(s, h.instance) < age_of(s, s->instance))
-        s->swaps++;
-    if (!*why && is_in_the_way(s, h.instance)) {
-        say_replaced(c, k, now, h.instance);
-        fst__hello_release(&h);
-        return;
-    }
-    if (*why) {
-        say_refusal(c, k, now, h.instance, why);
-        fst__hello_release(&h);
-        return;
-    }
-    if (s->known && s->present && strcmp(s->instance, h.instance)) {
-        fst_log(FST_LOG_INFO, "%s started again", c->spec.ids[k]);
-        s->answered = false;
-        s->say_at = now;
-    } else if (!s->known || !s->present) {
-        fst_log(FST_LOG_INFO, "%s joined: %llu samples%s%s", c->spec.ids[k], (unsigned long long)h.learn,
-                h.missing[0] ? ", none of " : "", h.missing);
-        if (c->spec.numerics[0] && strcmp(c->spec.numerics, h.numerics))
-            fst_log(FST_LOG_INFO, "%s computes in another way (%s; here %s): bits may differ from one process's",
-                    c->spec.ids[k], h.numerics, c->spec.numerics);
-    }
-    note_instance(s, h.instance);
-    memcpy(s->instance, h.instance, sizeof s->instance);
-    s->known = s->present = true;
-    s->left = false;
-    s->heard = now;
-    s->gone_at = INFINITY;
-    s->welcome_at = 0;
-    say_welcome(c, k, now, false);
+    if (let_in(c, k, now, &h))
+        take_in(c, k, now, &h);
     fst__hello_release(&h);
+}
+
+void fst__check_samples(struct coordinator *c, uint32_t k, double now)
+{
+    struct known *s = &c->site[k];
+    char why[FST__REASON];
+    if (!s->known)
+        return;
+    judge_samples(c, k, s->learn, s->data, why, sizeof why);
+    if (!*why)
+        return;
+    s->welcome_at = now; /* whatever was just said to it */
+    say_refusal(c, k, now, s->instance, why);
+    s->known = s->present = false;
 }
 
 /* ---- other messages -------------------------------------------------------------------------------------- */
@@ -335,7 +379,6 @@ static void on_bye(struct coordinator *c, uint32_t k)
 {
     struct known *s = &c->site[k];
     s->present = false;
-    s->left = true;
     if (!c->stopping)
         fst_log(FST_LOG_INFO, "%s left", c->spec.ids[k]);
 }

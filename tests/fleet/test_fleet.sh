@@ -188,6 +188,12 @@ anew
 start cloud
 expect 2 edge "$task" --id edge-1 "${link[@]}" --output "$folder/edge-1" --set stages.federated_train.rounds=3
 said err 'refused by the cloud: the tasks differ: the cloud has stages.federated_train.rounds=2'
+# other samples, and as many: a model of them would be another one
+cp -r "$task" "$folder/other"
+rm -r "$folder/other/data/train.safetensors" "$folder/other"/output 2>/dev/null
+"$FEDSTILL_HELPER" named "$folder/other/data/train.safetensors" 120 a,b,c 1.01 1
+expect 2 edge "$folder/other" --id edge-1 "${link[@]}" --output "$folder/edge-1"
+said err 'refused by the cloud: its samples are not those that the cloud'
 expect 2 edge "$task" --id edge-9 "${link[@]}" --output "$folder/edge-9"
 said err 'there are edge-1 to edge-3'
 expect 2 edge "$task" --id edge-1 --connect "mqtt://127.0.0.1:$port"

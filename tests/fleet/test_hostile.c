@@ -31,7 +31,8 @@ struct world {
     uint64_t seq;
     unsigned orders, gets;
     struct receipt receipt; /* the last one */
-    bool has_receipt;
+    struct refusal refusal; /* the last one */
+    bool has_receipt, has_refusal;
 };
 
 static void ok(fst_status s, const fst_error *e)
@@ -63,6 +64,8 @@ static void to_site(void *ctx, const char *topic, const void *data, size_t len)
     w->gets += f.kind == FST_KIND_GET;
     if (f.kind == FST_KIND_RECEIPT)
         w->has_receipt = !fst__read_receipt(&w->receipt, f.body, f.body_len, NULL);
+    if (f.kind == FST_KIND_REFUSAL)
+        w->has_refusal = !fst__read_refusal(&w->refusal, f.body, f.body_len, NULL);
 }
 
 static void open_world(struct world *w)
@@ -306,9 +309,71 @@ static void test_end_while_fetching(void **state)
     close_world(&w);
 }
 
+/* It said who it is before anybody knew what samples it should have: it is sent away when the stage begins, and when it
+ * comes back. */
+static void test_other_samples(void **state)
+{
+    struct world w;
+    fst_error err = {0};
+    char other[1][FST_DIGEST_HEX] = {""}, same[1][FST_DIGEST_HEX] = {""};
+    (void)state;
+    memset(other[0], 'c', FST_DIGEST_HEX - 1);
+    memset(same[0], 'b', FST_DIGEST_HEX - 1);
+    open_world(&w);
+    fst__coordinator_end(w.coordinator);
+    turn(&w, 0.25);
+    say_hello(&w, one);
+    turn(&w, 1);
+    assert_true(fst__coordinator_site(w.coordinator, 0).present);
+    w.spec.data = (const char(*)[FST_DIGEST_HEX])other;
+    ok(fst__coordinator_begin(w.coordinator, w.now, "federated", &w.spec, w.server, w.counted, &err), &err);
+    for (int i = 0; i < 2; i++) {
+        turn(&w, 2);
+        assert_true(w.has_refusal && w.refusal.final);
+        assert_non_null(strstr(w.refusal.reason, "its samples are not those"));
+        assert_false(fst__coordinator_site(w.coordinator, 0).present);
+        w.has_refusal = false;
+        say_hello(&w, two);
+    }
+    turn(&w, 2);
+    assert_int_equal(w.orders, 0);
+    w.spec.data = (const char(*)[FST_DIGEST_HEX])same;
+    say_hello(&w, two);
+    turn(&w, 2);
+    assert_true(w.orders > 0);
+    close_world(&w);
+}
+
+/* A message of a process that is gone does not send its successor away; two that live and take each other's place for
+ * long are one too many, and the older one goes. */
+static void test_two_processes(void **state)
+{
+    struct world w;
+    (void)state;
+    open_world(&w);
+    turn(&w, 0.25);
+    say_hello(&w, one);
+    turn(&w, 1);
+    say_hello(&w, two);
+    say_hello(&w, one); /* late */
+    turn(&w, 2);
+    say_hello(&w, two);
+    turn(&w, 2);
+    assert_false(w.has_refusal);
+    for (int i = 0; i < 20 && !w.has_refusal; i++) {
+        say_hello(&w, i % 2 ? two : one);
+        turn(&w, 2);
+    }
+    assert_true(w.has_refusal && w.refusal.final);
+    assert_string_equal(w.refusal.instance, one);
+    close_world(&w);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_another_manifest), cmocka_unit_test(test_wrong_parts),
-                                       cmocka_unit_test(test_huge_manifest), cmocka_unit_test(test_end_while_fetching)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_another_manifest), cmocka_unit_test(test_wrong_parts),
+        cmocka_unit_test(test_huge_manifest),    cmocka_unit_test(test_end_while_fetching),
+        cmocka_unit_test(test_other_samples),    cmocka_unit_test(test_two_processes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -174,6 +174,7 @@ static fst_status rounds(struct federation *f, fst_error *err)
                               .ctx = f,
                               .work = fst__federate_play,
                               .settle = fst__federate_settle,
+                              .data = (const char(*)[FST_DIGEST_HEX])f->data,
                               .arrived = f->edge ? fst__federate_arrived : NULL,
                               .round_done = round_done};
     f->started = fst_clock_seconds();
@@ -190,6 +191,18 @@ static fst_status rounds(struct federation *f, fst_error *err)
 
 /* ---- the step ----------------------------------------------------------------------------------------- */
 
+/* Sites say what samples they have, and are held to what they should have. */
+static fst_status make_digests(struct federation *f, fst_error *err)
+{
+    fst_status st = FST_OK;
+    f->data = fst_calloc((size_t)f->partition.clients, sizeof *f->data);
+    if (!f->data)
+        return fst_fail_memory(err, (size_t)f->partition.clients * sizeof *f->data);
+    for (int k = 0; !st && k < f->partition.clients; k++)
+        st = fst__client_digest(&f->s->data, &f->partition, (uint32_t)k, f->data[k], err);
+    return st;
+}
+
 static fst_status make_partition(struct federation *f, fst_error *err)
 {
     fst_status st = fst__clients(&f->s->data, f->s->task, &f->partition, err);
@@ -202,7 +215,7 @@ static fst_status make_partition(struct federation *f, fst_error *err)
         return fst_fail_memory(err, (size_t)f->partition.clients * sizeof *f->samples);
     for (int k = 0; k < f->partition.clients; k++)
         f->samples[k] = (int64_t)(f->partition.begin[k + 1] - f->partition.begin[k]);
-    return FST_OK;
+    return f->s->options->rounds ? make_digests(f, err) : FST_OK;
 }
 
 /* Beside the model and as late, so that a run that fails leaves the files of the last one that did not. */
@@ -295,6 +308,7 @@ static void release(struct federation *f)
     fst_free(f->samples);
     fst_free(f->rounds_of);
     fst_free(f->figures);
+    fst_free(f->data);
     fst_free(f->checkpoint);
     fst_free(f->last);
 }

@@ -22,11 +22,12 @@ struct federation {
     fst_model *model;
     fst_fed_state global; /* the model's state */
     fst_partition partition;
-    int64_t *samples;            /* by client */
-    int64_t *rounds_of;          /* by client: rounds that its update entered */
-    fst_client_figures *figures; /* by client, room for those of a round */
-    bool apart;                  /* each client has a model of its own, and there is no other */
-    fst_model *network;          /* apart: the different networks; their states are not used */
+    int64_t *samples;             /* by client */
+    int64_t *rounds_of;           /* by client: rounds that its update entered */
+    fst_client_figures *figures;  /* by client, room for those of a round */
+    char (*data)[FST_DIGEST_HEX]; /* by client, fst__client_digest; NULL when they are all in this process */
+    bool apart;                   /* each client has a model of its own, and there is no other */
+    fst_model *network;           /* apart: the different networks; their states are not used */
     int networks;
     int *network_of;        /* apart: by client */
     fst_fed_state *initial; /* apart: [workers x networks], room for a new client's first model */
@@ -78,6 +79,10 @@ bool fst__federate_model_of(const struct federation *f, uint32_t client, fst_sta
 fst_status fst__federate_write_clients(struct federation *f, struct record *r, fst_error *err);
 
 /* ---- federate_site.c ---- */
+/* Of a client's samples and labels in their order, by keys, and of the test samples: the same wherever the files lie.
+ */
+fst_status fst__client_digest(const struct samples *d, const fst_partition *p, uint32_t client,
+                              char out[FST_DIGEST_HEX], fst_error *err);
 /* Whether the stage's clients may be processes of their own: FST_E_CONFIG says what they would need. */
 fst_status fst__federate_elsewhere(const struct step *own, fst_error *err);
 

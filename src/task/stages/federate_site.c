@@ -59,12 +59,12 @@ fst_status fst_task_site_settings(const fst_task *t, fst_buf *out, fst_error *er
     return st;
 }
 
-/* Of the client's samples and labels in their order, by keys: the same wherever the files lie. */
-static fst_status share_digest(const struct samples *d, const fst_partition *p, uint32_t client,
-                               char out[FST_DIGEST_HEX], fst_error *err)
+fst_status fst__client_digest(const struct samples *d, const fst_partition *p, uint32_t client,
+                              char out[FST_DIGEST_HEX], fst_error *err)
 {
     fst_sha256 sha;
     fst_sha256_init(&sha);
+    fst_sha256_update(&sha, d->test->digest, strlen(d->test->digest));
     for (size_t i = p->begin[client]; i < p->begin[client + 1]; i++) {
         fst_hash128 key;
         fst_status st = fst_source_key(d->train, p->index[i], &key, err);
@@ -94,7 +94,7 @@ static fst_status identify(fst_task_site *s, fst_error *err)
         id->learn = n;
         id->validate = d->edges ? d->edge[s->client].validate : 0;
         fst__missing_of(d->train, p.index + at, n, id->missing, sizeof id->missing);
-        st = share_digest(d, &p, s->client, id->data, err);
+        st = fst__client_digest(d, &p, s->client, id->data, err);
     }
     fst_partition_release(&p);
     return st ? st : fst_task_site_digest(s->session.task, id->task, err);
