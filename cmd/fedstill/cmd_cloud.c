@@ -27,15 +27,13 @@ static const struct option_spec options[] = {
     {.name = "fresh",
      .type = OPTION_FLAG,
      .help = "Begin another run, whatever is there; sites that are in the middle of the old one are refused."},
-    {.name = "no-reuse",
-     .type = OPTION_FLAG,
-     .help = "Take no finished stages from other outputs: train everything in this one."},
-    {.name = "json", .type = OPTION_FLAG, .help = "Print summary.json at the end instead of the table."},
+    NO_REUSE_OPTION,
+    JSON_RESULT_OPTION,
     {0},
 };
 
 static const struct operand_spec operands[] = {
-    {"TASK", 1, 1, "A folder with task.yaml or with input/STAGE.json, or a task file."},
+    TASK_OPERAND,
     {0},
 };
 

@@ -27,6 +27,8 @@ enum { PLAIN_PORT = 1883, WARN_DAYS = 30, MAX_PORTS = 1024 };
         .help = "The site's folder, where its key is made and stays. The program of the site runs there." \
     }
 
+enum { MOST_PORTS = 4096 };
+
 /* ---- what several of them do --------------------------------------------------------------- */
 
 static int64_t days_left(int64_t until)
@@ -44,16 +46,36 @@ static void date_text(int64_t seconds, char out[16])
         strftime(out, 16, "%Y-%m-%d", &tm);
 }
 
-/* Tells the broker that runs from this folder, and says whether there is one. */
+/* Whether anybody on this machine listens where the hub's broker would. */
+static bool hub_is_up(const char *folder, int *port)
+{
+    int ports[MOST_PORTS];
+    char *conf = fst_path_join(folder, "hub.conf");
+    bool up = false;
+    if (conf && !fst_broker_port(port, conf, NULL)) {
+        size_t n = fst_listening_ports(0, ports, MOST_PORTS);
+        for (size_t i = 0; i < n; i++)
+            up = up || ports[i] == *port;
+    }
+    fst_free(conf);
+    return up;
+}
+
+/* Tells the broker that runs from this folder. One that listens and cannot be told would go on with the old lists. */
 static fst_status tell_broker(fst_buf *out, const char *folder, const char *pid_file, fst_error *err)
 {
     bool told = false;
+    int port = 0;
     fst_status s = fst_fleet_reload(folder, pid_file, &told, err);
+    if (!s && !told && hub_is_up(folder, &port))
+        return fst_fail(
+            err, FST_E_IO,
+            "the lists are written, but the broker that listens on port %d could not be told (%s%s does not "
+            "name it): send it SIGHUP or restart it, until then the old lists count",
+            port, pid_file ? pid_file : folder, pid_file ? "" : "/hub.pid");
     return s ? s
              : add_field(out, err, "broker",
-                         told ? "reads its lists again"
-                              : "its pid file names none that runs; one that does (in a container, say) must be "
-                                "started again");
+                         told ? "reads its lists again" : "none runs on this machine: its next start reads all");
 }
 
 static fst_status add_csr(fst_buf *out, const fst_fleet_csr *c, fst_error *err)

@@ -25,18 +25,16 @@ static const struct option_spec options[] = {
     THREADS_OPTION("Threads of central training and evaluation (default: the CPUs)."),
     OUTPUT_OPTION("Folder for what the run leaves, instead of the task's own."),
     {.name = "fresh", .type = OPTION_FLAG, .help = "Run all stages anew, whatever is there."},
-    {.name = "no-reuse",
-     .type = OPTION_FLAG,
-     .help = "Take no finished stages from other outputs: train everything in this one."},
+    NO_REUSE_OPTION,
     {.name = "keep",
      .type = OPTION_FLAG,
      .help = "Leave the temporary folder with keys and the sites' files and logs."},
-    {.name = "json", .type = OPTION_FLAG, .help = "Print summary.json at the end instead of the table."},
+    JSON_RESULT_OPTION,
     {0},
 };
 
 static const struct operand_spec operands[] = {
-    {"TASK", 1, 1, "A folder with task.yaml or with input/STAGE.json, or a task file."},
+    TASK_OPERAND,
     {0},
 };
 

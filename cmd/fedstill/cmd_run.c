@@ -63,9 +63,7 @@ static const struct option_spec options[] = {
     {.name = "fresh",
      .type = OPTION_FLAG,
      .help = "Run the stages anew, whatever is there; what stands in their place is overwritten."},
-    {.name = "no-reuse",
-     .type = OPTION_FLAG,
-     .help = "Take no finished stages from other outputs: train everything in this one."},
+    NO_REUSE_OPTION,
     {.name = "dry-run",
      .letter = 'n',
      .type = OPTION_FLAG,
@@ -77,12 +75,12 @@ static const struct option_spec options[] = {
      .min = 1,
      .max = 65536,
      .help = "With --mode federated_edge: which edge or client this is, from 1."},
-    {.name = "json", .type = OPTION_FLAG, .help = "Print summary.json at the end instead of the table."},
+    JSON_RESULT_OPTION,
     {0},
 };
 
 static const struct operand_spec operands[] = {
-    {"TASK", 1, 1, "A folder with task.yaml or with input/STAGE.json, or a task file."},
+    TASK_OPERAND,
     {0},
 };
 

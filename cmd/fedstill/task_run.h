@@ -20,6 +20,20 @@
         .name = "output", .letter = 'o', .argument = "DIR", .type = OPTION_STRING, .help = text \
     }
 
+#define NO_REUSE_OPTION                                                                     \
+    {                                                                                       \
+        .name = "no-reuse", .type = OPTION_FLAG,                                            \
+        .help = "Take no finished stages from other outputs: train everything in this one." \
+    }
+#define JSON_RESULT_OPTION                                                                                 \
+    {                                                                                                      \
+        .name = "json", .type = OPTION_FLAG, .help = "Print summary.json at the end instead of the table." \
+    }
+#define TASK_OPERAND                                                                      \
+    {                                                                                     \
+        "TASK", 1, 1, "A folder with task.yaml or with input/STAGE.json, or a task file." \
+    }
+
 /* Becomes 1 by the first signal, after signals_stop_by(&task_stop). */
 extern atomic_int task_stop;
 

@@ -201,8 +201,9 @@ static fst_status unit_path(fst_buf *out, const char *path, fst_error *err)
     return s;
 }
 
-static fst_status unit(fst_buf *out, const char *what, const char *folder, const char *exec, const char *memory,
-                       fst_error *err)
+/* restart: what is started again. A broker always; what ends by itself has done its work (0) or was refused (2). */
+static fst_status unit(fst_buf *out, const char *what, const char *folder, const char *exec, const char *restart,
+                       const char *memory, fst_error *err)
 {
     fst_buf path = {0};
     fst_status s = unit_path(&path, folder, err);
@@ -211,8 +212,8 @@ static fst_status unit(fst_buf *out, const char *what, const char *folder, const
                            "# Made by fedstill. Copy it to /etc/systemd/system, then: systemctl enable --now NAME\n"
                            "[Unit]\nDescription=%s\nWants=network-online.target\nAfter=network-online.target\n\n"
                            "[Service]\nUser=%s\nWorkingDirectory=%s\n%s"
-                           "Restart=always\nRestartSec=1\nMemoryMax=%s\n",
-                           what, owner(), path.data, exec, memory);
+                           "%sRestartSec=1\nMemoryMax=%s\n",
+                           what, owner(), path.data, exec, restart, memory);
     if (!s)
         s = fst_buf_printf(out, err,
                            "NoNewPrivileges=yes\nPrivateTmp=yes\nProtectSystem=full\nProtectKernelTunables=yes\n"
@@ -235,7 +236,7 @@ fst_status fst__unit_broker(fst_buf *out, const char *folder, const char *conf, 
     if (!s)
         s = fst_buf_printf(&exec, err, "/%s\"\nExecReload=/bin/kill -HUP $MAINPID\n", conf);
     if (!s)
-        s = unit(out, "Broker of a fedstill fleet", folder, exec.data, "512M", err);
+        s = unit(out, "Broker of a fedstill fleet", folder, exec.data, "Restart=always\n", "512M", err);
     fst_buf_release(&exec);
     return s;
 }
@@ -252,7 +253,8 @@ fst_status fst__unit_site(fst_buf *out, const char *folder, fst_role role, const
                                   "ExecStart=/usr/local/bin/fedstill %s ${FEDSTILL_TASK}%s --connect %s\n",
                                   fst_role_name(role), role == FST_ROLE_CLOUD ? "" : who, url);
     if (!s)
-        s = unit(out, what, folder, exec.data, role == FST_ROLE_DEVICE ? "512M" : "8G", err);
+        s = unit(out, what, folder, exec.data, "Restart=on-failure\nRestartPreventExitStatus=2\n",
+                 role == FST_ROLE_DEVICE ? "512M" : "8G", err);
     fst_buf_release(&exec);
     return s;
 }

@@ -275,6 +275,33 @@ done
 same "rounds' figures" "$(grep '"event": "round"' "$folder/own/events.jsonl" | sed 's/.*"test_accuracy": \([^,]*\).*/\1/')" \
     "$(grep '"event": "round"' "$folder/one/events.jsonl" | sed 's/.*"test_accuracy": \([^,]*\).*/\1/')"
 
+# ---- keys by the commands; a broker that cannot be told of a revocation is no success
+hub=$("$FEDSTILL_HELPER" port)
+expect 0 fleet init "$folder/keys" --host 127.0.0.1 --port "$hub"
+expect 0 fleet request edge-1 --dir "$folder/site"
+expect 2 fleet enroll "$folder/keys" "$folder/site/edge-1.csr"
+said err 'nobody is there to be asked'
+expect 0 fleet enroll "$folder/keys" "$folder/site/edge-1.csr" --yes
+said out 'none runs on this machine'
+expect 0 fleet install "$folder/keys/edge-1.fleet" --dir "$folder/site"
+true_that "a finished or refused site is started again for ever" \
+    grep -q 'RestartPreventExitStatus=2' "$folder/site/fedstill-edge-1.service"
+mosquitto -c "$folder/keys/hub.conf" >/dev/null 2>&1 &
+pid[hub]=$!
+for ((i = 0; i < 100; i++)); do [ -s "$folder/keys/hub.pid" ] && break || sleep 0.1; done
+mv "$folder/keys/hub.pid" "$folder/hub.pid"
+expect 1 fleet revoke "$folder/keys" edge-1
+said err "listens on port $hub could not be told"
+mv "$folder/hub.pid" "$folder/keys/hub.pid"
+expect 0 fleet revoke "$folder/keys" edge-1
+said out 'reads its lists again'
+expect 0 fleet status "$folder/keys"
+said out 'revoked'
+expect 1 fleet enroll "$folder/keys" "$folder/site/edge-1.csr" --yes
+kill "${pid[hub]}"
+wait "${pid[hub]}" 2>/dev/null
+unset "pid[hub]"
+
 # ---- what a fleet cannot do yet it says before any work
 cat >"$task/task.yaml" <<END
 name: labels

@@ -17,13 +17,11 @@
  */
 #include <jansson.h>
 #include <math.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
+#include "fedstill/fleet.h"
 #include "fedstill/store.h"
 #include "fedstill/tensor.h"
 #include "xml_check.h"
@@ -233,13 +231,11 @@ static int check_xml(const char *path)
 
 static int find_port(void)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t n = sizeof a;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&a, n) || getsockname(fd, (struct sockaddr *)&a, &n))
-        return 1;
-    close(fd);
-    printf("%d\n", ntohs(a.sin_port));
+    fst_error err;
+    int port;
+    if (fst_free_port(&port, &err))
+        return failed(&err);
+    printf("%d\n", port);
     return 0;
 }
 

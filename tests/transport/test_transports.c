@@ -4,20 +4,16 @@
  */
 #include <math.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <netinet/in.h>
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "fedstill/fleet.h"
 #include "fedstill/transport.h"
 
 static void ok(fst_status s, const fst_error *e)
@@ -30,52 +26,28 @@ static void ok(fst_status s, const fst_error *e)
 
 static fst_inproc *hub;
 static int port;
-static pid_t broker;
+static fst_broker *broker;
 static bool over_mqtt;
-
-static int free_port(void)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t n = sizeof a;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &n), 0);
-    close(fd);
-    return ntohs(a.sin_port);
-}
 
 static void start_broker(void)
 {
-    char path[] = "/tmp/fedstill-broker-XXXXXX";
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    FILE *f = fdopen(fd, "w");
-    fprintf(f, "listener %d 127.0.0.1\nallow_anonymous true\nmax_packet_size 1050000\nuser root\n", port);
-    fclose(f);
-    broker = fork();
-    if (broker == 0) {
-        if (!freopen("/dev/null", "w", stderr))
-            _exit(126);
-        execl("/usr/sbin/mosquitto", "mosquitto", "-c", path, (char *)NULL);
-        _exit(127);
-    }
-    for (int i = 0; i < 200; i++) {
-        struct sockaddr_in a = {
-            .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        int s = socket(AF_INET, SOCK_STREAM, 0), rc = connect(s, (struct sockaddr *)&a, sizeof a);
-        close(s);
-        if (!rc)
-            break;
-        assert_int_equal(waitpid(broker, NULL, WNOHANG), 0); /* is mosquitto there? */
-        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
-    }
-    unlink(path);
+    fst_error err = {0};
+    char conf[] = "/tmp/fedstill-conf-XXXXXX", log[] = "/tmp/fedstill-log-XXXXXX", text[256];
+    int fd = mkstemp(conf), fd_log = mkstemp(log);
+    assert_true(fd >= 0 && fd_log >= 0);
+    close(fd);
+    close(fd_log);
+    snprintf(text, sizeof text, "listener %d 127.0.0.1\nallow_anonymous true\nmax_packet_size 1050000\nuser root\n",
+             port);
+    ok(fst_file_write(conf, text, strlen(text), &err), &err);
+    ok(fst_broker_start(&broker, conf, log, port, &err), &err);
+    unlink(conf);
+    unlink(log);
 }
 
 static void stop_broker(void)
 {
-    kill(broker, SIGKILL);
-    waitpid(broker, NULL, 0);
+    fst_broker_stop(broker);
 }
 
 /* ---- one end ---- */
@@ -360,7 +332,8 @@ static int with_broker(void **state)
 {
     (void)state;
     over_mqtt = true;
-    port = free_port();
+    fst_error err = {0};
+    ok(fst_free_port(&port, &err), &err);
     start_broker();
     return 0;
 }
