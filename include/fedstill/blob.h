@@ -86,7 +86,6 @@ FST_API void fst_blob_server_free(fst_blob_server *s);
 /* Offers coded bytes that stay the caller's and in place until removed or freed. The same digest again replaces. */
 FST_MUST FST_API fst_status fst_blob_server_add(fst_blob_server *s, const fst_blob_manifest *m, const void *coded,
                                                 fst_error *err);
-FST_API bool fst_blob_server_has(const fst_blob_server *s, const char *digest);
 /* No longer offers it, and forgets who waits for it. Not there: ignored. */
 FST_API void fst_blob_server_remove(fst_blob_server *s, const char *digest);
 /* Queues what GET asks for; `who` is any number that the caller gives the one who asks. Parts that wait for the same

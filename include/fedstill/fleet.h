@@ -107,7 +107,7 @@ typedef struct fst_identity {
 } fst_identity;
 /* Checks ID.fleet against ID.key in the folder (key, authority, name, dates) and writes the files that libmosquitto and
  * mosquitto want: ca.pem, crl.pem, ID.pem, and for an edge ID-local.pem, broker.pem, broker.conf, broker.acl and units.
- * Nothing is written when something is wrong. An edge's broker that runs is to be told (fst_broker_reload, or SIGHUP).
+ * Nothing is written when something is wrong. An edge's broker that runs is to be told (SIGHUP).
  */
 FST_MUST FST_API fst_status fst_fleet_install(const char *bundle, const char *folder, fst_error *err);
 /* Reads what was installed. FST_E_CONFIG when there is no ID.fleet, in words that say how to get one; an expired
@@ -126,7 +126,6 @@ FST_MUST FST_API fst_status fst_broker_start(fst_broker **out, const char *conf,
                                              fst_error *err);
 FST_API bool fst_broker_alive(fst_broker *b);
 FST_API int64_t fst_broker_pid(const fst_broker *b);
-FST_MUST FST_API fst_status fst_broker_reload(fst_broker *b, fst_error *err); /* access list, revocation list */
 /* SIGTERM, and after 3 s SIGKILL; frees it. Takes NULL. */
 FST_API void fst_broker_stop(fst_broker *b);
 /* The ports that a process listens on (TCP), pid 0: that anybody on this machine listens on. Ascending, at most `most`;

@@ -147,11 +147,6 @@ FST_MUST FST_API fst_status fst_inproc_new(fst_inproc **out, const fst_inproc_op
 FST_API void fst_inproc_free(fst_inproc *hub);
 /* Sets simulated time; going back is ignored. */
 FST_API void fst_inproc_advance(fst_inproc *hub, double now);
-/* When the next message is due at some receiver; infinity when none is on its way. What is unsent has no time yet. */
-FST_API double fst_inproc_next(fst_inproc *hub);
-/* From now on. */
-FST_API void fst_inproc_set_faults(fst_inproc *hub, const fst_inproc_faults *faults);
-FST_API uint64_t fst_inproc_dropped(fst_inproc *hub); /* by faults, by full queues and by lost links */
 
 /* A transport that is linked to the hub from its first poll on. A second one of the same id throws the first one out,
  * as brokers do: its link goes down and stays down. id: 1 to 63 bytes. on and will NULL: none. */

@@ -279,13 +279,6 @@ int64_t fst_broker_pid(const fst_broker *b)
     return b->pid;
 }
 
-fst_status fst_broker_reload(fst_broker *b, fst_error *err)
-{
-    if (!fst_broker_alive(b))
-        return fst_fail(err, FST_E_IO, "the broker has ended");
-    return kill(b->pid, SIGHUP) ? fst_fail_errno(err, "cannot tell the broker (process %d)", (int)b->pid) : FST_OK;
-}
-
 void fst_broker_stop(fst_broker *b)
 {
     if (!b)

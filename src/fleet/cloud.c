@@ -279,6 +279,24 @@ static void let_go(struct cloud *c)
     }
 }
 
+/* Something is wrong at a site, at the broker or on the way when messages are refused: it must not go unsaid. */
+static void tell_refused(const struct cloud *c)
+{
+    const uint64_t *refused = fst__coordinator_refused(c->coordinator);
+    const fst_transport_counters *t = fst_transport_count(c->transport);
+    char list[400] = "";
+    size_t at = 0;
+    for (int r = FST_TAKEN + 1; r < FST_REFUSALS && at < sizeof list; r++)
+        if (refused[r])
+            at += (size_t)snprintf(list + at, sizeof list - at, "%s%s %llu", at ? ", " : "",
+                                   fst_frame_refusal_name((fst_frame_refusal)r), (unsigned long long)refused[r]);
+    uint64_t other = t->refused_long + t->refused_retained + t->refused_topic;
+    if (other && at < sizeof list)
+        snprintf(list + at, sizeof list - at, "%stransport %llu", at ? ", " : "", (unsigned long long)other);
+    if (*list)
+        fst_log(FST_LOG_WARN, "messages that were refused, by reason: %s", list);
+}
+
 /* ---- beginning and end ----------------------------------------------------------------------------------- */
 
 static fst_status name_clients(struct cloud *c, const fst_task *t, fst_error *err)
@@ -348,6 +366,8 @@ static void release(struct cloud *c)
         fst_transport_wake(c->transport);
         pthread_join(c->thread, NULL);
     }
+    if (c->coordinator)
+        tell_refused(c);
     fst__coordinator_free(c->coordinator);
     fst_transport_close(c->transport);
     fst__books_close_fleet(&c->books);

@@ -164,7 +164,6 @@ static fst_status refuse_update(struct coordinator *c, uint32_t k, double now, c
     fst_error reason = {.status = FST_E_FORMAT};
     snprintf(reason.message, sizeof reason.message, "%s", why);
     c->site[k].wanted = c->site[k].offered = false;
-    c->count.discarded++;
     fst__note_receipt(c, k, c->stage, c->open_round, false, why);
     const fst_fed_event ev = {.kind = FST_EVENT_REFUSED, .client = k, .round = c->open_round};
     return tell(c, now, ev, NULL, &reason, NULL, err);
@@ -178,7 +177,6 @@ static fst_status take_update(struct coordinator *c, uint32_t k, double now, con
     char stage[FST__STAGE_NAME];
     memcpy(stage, c->stage, sizeof stage);
     s->wanted = s->offered = false;
-    c->count.fetched++;
     fst_server_took(c->server, k, s->result.seconds);
     if (c->of->arrived)
         c->of->arrived(c->of->ctx, m);
@@ -282,7 +280,6 @@ static void look_for_lost(struct coordinator *c, uint32_t k, double now)
     if (now - s->heard < c->spec.lost_after && now - s->gone_at < c->spec.grace)
         return;
     s->present = false;
-    c->count.lost++;
     fst_log(FST_LOG_WARN, "%s is lost: %s", c->spec.ids[k],
             isfinite(s->gone_at) ? "its connection broke and did not come back" : "nothing was heard of it");
 }
@@ -519,22 +516,18 @@ struct site_view fst__coordinator_site(const struct coordinator *c, uint32_t k)
     struct site_view v = {.id = c->spec.ids[k],
                           .known = s->known,
                           .present = s->present,
-                          .wanted = s->wanted,
                           .fetching = s->fetch != NULL,
                           .state = s->state,
                           .round = s->round,
                           .heard = s->heard};
-    if (s->fetch) {
+    if (s->fetch)
         v.parts = fst_blob_fetch_manifest(s->fetch)->parts;
-        v.parts_here = fst_blob_fetch_here(s->fetch);
-    }
-    v.folded = c->server && !c->busy && fst_server_folded(c->server, k);
     return v;
 }
 
-const struct coordinator_counters *fst__coordinator_count(const struct coordinator *c)
+const uint64_t *fst__coordinator_refused(const struct coordinator *c)
 {
-    return &c->count;
+    return c->refused;
 }
 
 /* ---- beginning and end ----------------------------------------------------------------------------------- */

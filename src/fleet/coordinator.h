@@ -32,16 +32,11 @@ struct coordinator_spec {
 /* One site as it is known. */
 struct site_view {
     const char *id;
-    bool known, present, wanted, fetching, folded;
+    bool known, present, fetching;
     fst__site_state state;
     uint64_t round;
-    double heard; /* when, INFINITY: never */
-    uint32_t parts, parts_here;
-};
-
-struct coordinator_counters {
-    uint64_t refused[FST_REFUSALS]; /* messages, by reason */
-    uint64_t hellos, lost, fetched, discarded, bytes_in, bytes_out;
+    double heard;   /* when, INFINITY: never */
+    uint32_t parts; /* of what is fetched; 0: nothing */
 };
 
 typedef enum fst__want { WANT_NOTHING, WANT_AGGREGATE, WANT_EVALUATE, WANT_FINISH, WANT_FAIL } fst__want;
@@ -80,6 +75,7 @@ void fst__coordinator_end(struct coordinator *c);
 bool fst__coordinator_stop(struct coordinator *c, double now);
 
 struct site_view fst__coordinator_site(const struct coordinator *c, uint32_t client);
-const struct coordinator_counters *fst__coordinator_count(const struct coordinator *c);
+/* Messages that were refused, by reason: [FST_REFUSALS]. */
+const uint64_t *fst__coordinator_refused(const struct coordinator *c);
 
 #endif

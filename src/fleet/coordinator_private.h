@@ -70,7 +70,7 @@ struct coordinator {
     fst_blob_server *blobs;
     int fetches;
     uint64_t most;
-    struct coordinator_counters count;
+    uint64_t refused[FST_REFUSALS]; /* messages, by reason */
 };
 
 /* ---- coordinator_talk.c: to one site, once; who wants it heard says it again ---- */

@@ -26,8 +26,6 @@ fst_status fst__tell_site(struct coordinator *c, uint32_t k, const char *leaf, f
     if (!st)
         st = fst_transport_publish(c->spec.transport, fst_topic_down(topic, c->spec.ids[k], leaf), bytes.data,
                                    bytes.len, NULL);
-    if (!st)
-        c->count.bytes_out += bytes.len;
     fst_buf_release(&bytes);
     return st;
 }
@@ -243,10 +241,9 @@ static void on_hello(struct coordinator *c, uint32_t k, double now, const fst_fr
 {
     struct hello h;
     if (fst__read_hello(&h, f->body, f->body_len, NULL)) {
-        c->count.refused[FST_REFUSED_BODY]++;
+        c->refused[FST_REFUSED_BODY]++;
         return;
     }
-    c->count.hellos++;
     if (let_in(c, k, now, &h))
         take_in(c, k, now, &h);
     fst__hello_release(&h);
@@ -291,7 +288,7 @@ static void on_beat(struct coordinator *c, uint32_t k, double now, const fst_fra
     struct known *s = &c->site[k];
     struct beat b;
     if (fst__read_beat(&b, f->body, f->body_len, NULL)) {
-        c->count.refused[FST_REFUSED_BODY]++;
+        c->refused[FST_REFUSED_BODY]++;
         return;
     }
     if (!is_current(c, k, now, b.instance))
@@ -309,7 +306,7 @@ static void on_result(struct coordinator *c, uint32_t k, double now, const fst_f
     struct known *s = &c->site[k];
     struct result r;
     if (fst__read_result(&r, 0, f->body, f->body_len, NULL)) {
-        c->count.refused[FST_REFUSED_BODY]++;
+        c->refused[FST_REFUSED_BODY]++;
         return;
     }
     if (!is_current(c, k, now, r.instance))
@@ -318,7 +315,6 @@ static void on_result(struct coordinator *c, uint32_t k, double now, const fst_f
     s->round = r.round;
     if (!is_open(c, r.stage, r.round)) {
         if (c->server && !c->busy) {
-            c->count.discarded++;
             fst__note_receipt(c, k, r.stage, r.round, false, "its round is over");
         }
         return;
@@ -346,7 +342,7 @@ static void on_cannot(struct coordinator *c, uint32_t k, double now, const fst_f
     struct known *s = &c->site[k];
     struct cannot m;
     if (fst__read_cannot(&m, f->body, f->body_len, NULL)) {
-        c->count.refused[FST_REFUSED_BODY]++;
+        c->refused[FST_REFUSED_BODY]++;
         return;
     }
     if (!is_current(c, k, now, m.instance) || !is_open(c, m.stage, m.round))
@@ -364,7 +360,7 @@ static void on_figures(struct coordinator *c, uint32_t k, double now, const fst_
     struct known *s = &c->site[k];
     struct figures m;
     if (fst__read_figures(&m, f->body, f->body_len, NULL)) {
-        c->count.refused[FST_REFUSED_BODY]++;
+        c->refused[FST_REFUSED_BODY]++;
         return;
     }
     if (!is_current(c, k, now, m.instance) || f->epoch != c->spec.epoch || !c->measuring || s->measured ||
@@ -391,7 +387,7 @@ static void on_ctl(struct coordinator *c, uint32_t k, double now, const fst_fram
         return;
     }
     if (f->run != c->spec.run) {
-        c->count.refused[FST_REFUSED_RUN]++;
+        c->refused[FST_REFUSED_RUN]++;
         return;
     }
     if (!s->known || (!s->present && f->kind != FST_KIND_BYE)) {
@@ -411,7 +407,7 @@ static void on_ctl(struct coordinator *c, uint32_t k, double now, const fst_fram
     else if (f->kind == FST_KIND_BYE)
         on_bye(c, k);
     else
-        c->count.refused[FST_REFUSED_TOPIC]++;
+        c->refused[FST_REFUSED_TOPIC]++;
 }
 
 static void on_part(struct coordinator *c, uint32_t k, double now, const fst_frame *f)
@@ -429,7 +425,7 @@ static void on_get(struct coordinator *c, uint32_t k, double now, const fst_fram
     if (f->kind == FST_KIND_GET && fst_blob_get_read(&g, f->body, f->body_len))
         (void)fst_blob_server_ask(c->blobs, k, &g);
     else
-        c->count.refused[FST_REFUSED_BODY]++;
+        c->refused[FST_REFUSED_BODY]++;
 }
 
 static bool find_site(const struct coordinator *c, const char *id, uint32_t *k)
@@ -457,9 +453,8 @@ void fst__coordinator_message(struct coordinator *c, double now, const char *top
     const char *leaf;
     uint32_t k;
     fst_frame f = {.version = 0};
-    c->count.bytes_in += len;
     if (!fst_topic_split(topic, &up, site, &leaf) || !up || !find_site(c, site, &k)) {
-        c->count.refused[FST_REFUSED_TOPIC]++;
+        c->refused[FST_REFUSED_TOPIC]++;
         return;
     }
     if (!strcmp(leaf, "will")) { /* of the broker: no frame of the site's own */
@@ -470,7 +465,7 @@ void fst__coordinator_message(struct coordinator *c, double now, const char *top
     fst_frame_refusal no = too_many(&c->site[k], now) ? FST_REFUSED_RATE : fst_frame_decode(&f, data, len);
     if (!no && strcmp(f.sender, site))
         no = FST_REFUSED_TOPIC;
-    c->count.refused[no]++;
+    c->refused[no]++;
     if (no == FST_REFUSED_VERSION) {
         snprintf(why, sizeof why, "it speaks version %u of the protocol, the cloud version %u", (unsigned)f.version,
                  (unsigned)FST_FRAME_VERSION);
@@ -481,7 +476,7 @@ void fst__coordinator_message(struct coordinator *c, double now, const char *top
     if (!strcmp(leaf, "ctl"))
         on_ctl(c, k, now, &f);
     else if (f.run != c->spec.run)
-        c->count.refused[FST_REFUSED_RUN]++;
+        c->refused[FST_REFUSED_RUN]++;
     else if (!strcmp(leaf, "part"))
         on_part(c, k, now, &f);
     else if (!strcmp(leaf, "get"))

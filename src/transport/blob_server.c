@@ -56,11 +56,6 @@ static struct offer *find(const fst_blob_server *s, const char *digest)
     return NULL;
 }
 
-bool fst_blob_server_has(const fst_blob_server *s, const char *digest)
-{
-    return find(s, digest) != NULL;
-}
-
 fst_status fst_blob_server_add(fst_blob_server *s, const fst_blob_manifest *m, const void *coded, fst_error *err)
 {
     struct offer *o = find(s, m->digest);

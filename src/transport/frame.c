@@ -10,9 +10,9 @@
 static const char magic[4] = {'F', 'S', 'T', '1'};
 enum { KIND = 4, FLAGS = 5, VERSION = 6, RUN = 8, EPOCH = 16, SEQ = 24, LENGTH = 32, SENDER = 36, SENDER_BYTES = 32 };
 
-static const char *const kinds[FST_KINDS] = {"unknown", "hello", "beat",    "result",  "cannot",
-                                             "bye",     "get",   "part",    "windows", "welcome",
-                                             "refusal", "order", "receipt", "answers", "lead", "figures"};
+static const char *const kinds[FST_KINDS] = {"unknown", "hello",   "beat",    "result",  "cannot",  "bye",
+                                             "get",     "part",    "windows", "welcome", "refusal", "order",
+                                             "receipt", "answers", "lead",    "figures"};
 
 const char *fst_frame_kind_name(fst_frame_kind kind)
 {

@@ -17,7 +17,6 @@ enum { ID = 64, A_POLL = 64 };
 
 struct letter {
     double due;
-    uint64_t number;
     struct letter *next;
     size_t len;
     char topic[FST_TRANSPORT_TOPIC];
@@ -31,7 +30,7 @@ struct member {
     char id[ID];
     char (*filter)[FST_TRANSPORT_TOPIC];
     size_t filters;
-    struct letter *inbox; /* by due, then by number */
+    struct letter *inbox; /* by due, then as they were sent */
     size_t queued;
     bool linked, said_up, thrown, cut, woken, wants_room;
     char will_topic[FST_TRANSPORT_TOPIC];
@@ -45,7 +44,7 @@ struct fst_inproc {
     fst_inproc_options options;
     struct member *members;
     double now; /* simulated */
-    uint64_t number, dropped;
+    uint64_t number;
 };
 
 static double now_of(const fst_inproc *h)
@@ -59,12 +58,9 @@ static void put_letter(fst_inproc *h, struct member *m, const char *topic, const
 {
     size_t most = h->options.queue ? h->options.queue : (size_t)64 << 20;
     struct letter *l = m->queued + len <= most ? fst_alloc(sizeof *l + len) : NULL;
-    if (!l) {
-        h->dropped++;
+    if (!l)
         return;
-    }
     l->due = due;
-    l->number = h->number;
     l->len = len;
     snprintf(l->topic, sizeof l->topic, "%s", topic);
     if (len)
@@ -96,9 +92,7 @@ static void deliver(fst_inproc *h, const char *topic, const void *data, size_t l
         double lost = fst_rng_uniform(&r), twice = fst_rng_uniform(&r), due = now_of(h) + f->delay;
         for (int copies = twice < f->twice ? 2 : 1; copies > 0; copies--) {
             double late = fst_rng_uniform(&r), by = fst_rng_uniform(&r) * f->lateness;
-            if (lost < f->drop)
-                h->dropped++;
-            else
+            if (lost >= f->drop)
                 put_letter(h, m, topic, data, len, late < f->late ? due + by : due);
         }
     }
@@ -111,7 +105,6 @@ static void empty_inbox(struct member *m)
         struct letter *l = m->inbox;
         m->inbox = l->next;
         fst_free(l);
-        m->hub->dropped++;
     }
     m->queued = 0;
 }
@@ -377,32 +370,6 @@ void fst_inproc_advance(fst_inproc *h, double now)
     if (now > h->now)
         h->now = now;
     pthread_mutex_unlock(&h->lock);
-}
-
-double fst_inproc_next(fst_inproc *h)
-{
-    double at = INFINITY;
-    pthread_mutex_lock(&h->lock);
-    for (const struct member *m = h->members; m; m = m->next)
-        if (m->inbox && m->inbox->due < at)
-            at = m->inbox->due;
-    pthread_mutex_unlock(&h->lock);
-    return at;
-}
-
-void fst_inproc_set_faults(fst_inproc *h, const fst_inproc_faults *faults)
-{
-    pthread_mutex_lock(&h->lock);
-    h->options.faults = *faults;
-    pthread_mutex_unlock(&h->lock);
-}
-
-uint64_t fst_inproc_dropped(fst_inproc *h)
-{
-    pthread_mutex_lock(&h->lock);
-    uint64_t n = h->dropped;
-    pthread_mutex_unlock(&h->lock);
-    return n;
 }
 
 static void set_cut(fst_inproc *h, const char *id, bool cut)
