@@ -59,6 +59,9 @@ static void say_refusal(struct coordinator *c, uint32_t k, double now, const cha
         return;
     c->site[k].welcome_at = now + welcome_every;
     snprintf(m.reason, sizeof m.reason, "%s", reason);
+    for (char *p = m.reason; *p; p++) /* it may quote what the site said */
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = '?';
     snprintf(m.instance, sizeof m.instance, "%s", instance);
     fst_log(FST_LOG_WARN, "%s: refused: %s", c->spec.ids[k], m.reason);
     fst_status st = fst__write_refusal(&m, &body, NULL);

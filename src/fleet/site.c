@@ -408,9 +408,13 @@ static void on_welcome(struct site *s, double now, const fst_frame *f)
         return;
     }
     if (s->run && f->run != s->run)
-        return; /* it refuses such a hello; this is another's or an old one */
-    s->save = s->save || s->run != f->run;
-    s->run = f->run;
+        return;             /* it refuses such a hello; this is another's or an old one */
+    if (s->run != f->run) { /* epochs are of a run: those that were heard before are another one's */
+        s->run = f->run;
+        s->epoch = f->epoch;
+        s->ordered = 0;
+        s->save = true;
+    }
     s->welcome = true;
     if (s->state == SITE_JOIN)
         enter(s, SITE_IDLE, now);
@@ -524,19 +528,19 @@ static void on_get(struct site *s, const fst_frame *f)
 
 static fst_status on_frame(struct site *s, double now, const fst_frame *f, const char *leaf, fst_error *err)
 {
-    bool ctl = !strcmp(leaf, "ctl");
-    if (f->epoch < s->epoch && f->kind != FST_KIND_REFUSAL)
+    bool ctl = !strcmp(leaf, "ctl"), ours = s->run && f->run == s->run;
+    if (ours && f->epoch < s->epoch && f->kind != FST_KIND_REFUSAL)
         return FST_OK; /* of a coordinator that has been replaced */
-    if (f->epoch > s->epoch) {
+    if (ours && f->epoch > s->epoch) {
         s->epoch = f->epoch;
         s->ordered = 0;
-        s->save = s->run != 0;
+        s->save = true;
     }
     if (ctl && f->kind == FST_KIND_WELCOME)
         on_welcome(s, now, f);
     else if (ctl && f->kind == FST_KIND_REFUSAL)
         on_refusal(s, f);
-    else if (!s->run || f->run != s->run)
+    else if (!ours)
         return FST_OK;
     else if (ctl && f->kind == FST_KIND_ORDER && s->welcome)
         return on_order(s, now, f, err);
