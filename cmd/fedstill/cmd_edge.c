@@ -49,7 +49,7 @@ const struct command cmd_edge = {
     .name = "edge",
     .summary = "Take part in a fleet with a site's own samples",
     .description =
-        "Opens a task with the samples of one site and joins the fleet whose cloud runs that task (fedstill cloud). It "
+        "Opens a task, takes the share of one site, and joins the fleet whose cloud runs that task (fedstill cloud). It "
         "trains its rounds on its own samples, which never leave it; what the strategy sends is said in "
         "docs/strategies.md. "
         "It may be killed at any moment: started again, it goes on where it was.",

@@ -276,6 +276,8 @@ FST_API const fst_strategy_ops *fst_strategy_find(const char *name);
 FST_MUST FST_API fst_status fst_strategy_of(const fst_strategy_ops **out, const char *name, fst_error *err);
 /* The names of those with all flags in `with` and none in `without`: "fedmd, fd". Always terminated. Returns out. */
 FST_API const char *fst_strategy_names(unsigned with, unsigned without, char *out, size_t size);
+/* Whether its clients keep something from round to round: their model, or what the client half saves. */
+FST_API bool fst_strategy_keeps(const fst_strategy_ops *ops);
 /* Values in the order of the table: fallbacks, then settings. FST_E_CONFIG for an unknown name or a value outside its
  * limits. */
 FST_MUST FST_API fst_status fst_strategy_options(const fst_strategy_ops *ops, const fst_setting *settings, size_t n,

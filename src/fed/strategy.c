@@ -139,6 +139,11 @@ fst_status fst_strategy_check_cohort(const fst_strategy_ops *ops, const fst_sett
                     ops->name, fewest, cohort);
 }
 
+bool fst_strategy_keeps(const fst_strategy_ops *ops)
+{
+    return (ops->flags & FST_OWN_MODEL) || ops->client->save;
+}
+
 fst_status fst_strategy_check_drawn(const fst_strategy_ops *ops, const fst_setting *settings, size_t n, size_t drawn,
                                     size_t clients, fst_error *err)
 {

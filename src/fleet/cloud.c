@@ -37,7 +37,7 @@ struct cloud {
     pthread_cond_t wanted;
     fst_status failed; /* of the thread */
     fst_error why;
-    char said[256];
+    char said[FST__SAID];
     int64_t *counted;
     fst_fleet_view *shown;
     double shown_at;
@@ -64,9 +64,7 @@ static void on_link(void *ctx, bool up, const char *why)
     pthread_mutex_lock(&c->lock);
     fst__coordinator_link(c->coordinator, fst_clock_seconds(), up);
     pthread_mutex_unlock(&c->lock);
-    if (up ? c->said[0] != 0 : strcmp(why, c->said) != 0)
-        fst_log(up ? FST_LOG_INFO : FST_LOG_WARN, "%s%s%s", c->options->link.url, up ? ": connected" : ": ", why);
-    snprintf(c->said, sizeof c->said, "%s", up ? "" : why);
+    fst__tell_link(c->said, c->options->link.url, up, why);
 }
 
 static void show_sites(struct cloud *c, double now)
@@ -189,11 +187,6 @@ static fst_status drive(struct cloud *c, const char *stage, const fst_simulate_s
     }
 }
 
-static bool keeps(const fst_strategy_ops *ops)
-{
-    return (ops->flags & FST_OWN_MODEL) || ops->client->save;
-}
-
 /* fst_task_options.rounds */
 static fst_status rounds(void *ctx, const char *stage, const fst_simulate_spec *spec, fst_error *err)
 {
@@ -210,7 +203,8 @@ static fst_status rounds(void *ctx, const char *stage, const fst_simulate_spec *
         st = fst_fail(err, FST_E_CONFIG, "%s has %lu clients, the fleet %lu", stage, (unsigned long)spec->clients,
                       (unsigned long)c->clients);
     if (!st)
-        st = fst__books_counted(&c->books, stage, spec->first_round, keeps(spec->strategy->ops), c->counted, err);
+        st = fst__books_counted(&c->books, stage, spec->first_round, fst_strategy_keeps(spec->strategy->ops),
+                                c->counted, err);
     if (!st)
         st = fst_server_new(&server, &r, spec->strategy, spec->noun, err);
     if (st)

@@ -39,7 +39,7 @@ struct edge {
     struct training training;
     fst_status failed; /* of the machine, in a handler */
     fst_error why;
-    char said[256];
+    char said[FST__SAID];
     bool up;
     double silent_since, complain_at;
 };
@@ -129,9 +129,7 @@ static void on_link(void *ctx, bool up, const char *why)
     struct edge *e = ctx;
     e->up = up;
     fst__site_link(e->site, fst_clock_seconds(), up);
-    if (up ? e->said[0] != 0 : strcmp(why, e->said) != 0)
-        fst_log(up ? FST_LOG_INFO : FST_LOG_WARN, "%s%s%s", e->options->link.url, up ? ": connected" : ": ", why);
-    snprintf(e->said, sizeof e->said, "%s", up ? "" : why);
+    fst__tell_link(e->said, e->options->link.url, up, why);
 }
 
 static bool keeps(void *ctx, const char *stage)

@@ -113,6 +113,13 @@ void fst__numerics(const fst_task_options *o, char *out, size_t size)
 
 /* ---- link ---- */
 
+void fst__tell_link(char said[FST__SAID], const char *url, bool up, const char *why)
+{
+    if (up ? *said != 0 : strcmp(why, said) != 0)
+        fst_log(up ? FST_LOG_INFO : FST_LOG_WARN, "%s%s%s", url, up ? ": connected" : ": ", why);
+    snprintf(said, FST__SAID, "%s", up ? "" : why);
+}
+
 fst_status fst__link_open(fst_transport **out, const fst_fleet_link *link, const char *id, bool will,
                           const fst_transport_events *on, fst_error *err)
 {

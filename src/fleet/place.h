@@ -23,6 +23,9 @@ void fst__keep_memory(void);
 void fst__draw_name(char out[FST__INSTANCE]);
 /* "onednn, AVX2, f32, ..." */
 void fst__numerics(const fst_task_options *o, char *out, size_t size);
+/* Logs that the link came up or broke, once for each reason; said: room of the caller's, "" at first. */
+enum { FST__SAID = 256 };
+void fst__tell_link(char said[FST__SAID], const char *url, bool up, const char *why);
 /* A transport over the link, with the will fst/up/ID/will (will: false none). */
 fst_status fst__link_open(fst_transport **out, const fst_fleet_link *link, const char *id, bool will,
                           const fst_transport_events *on, fst_error *err);

@@ -13,7 +13,7 @@
 
 #include "fedstill/fed.h"
 #include "fedstill/fleet_run.h"
-#include "site.h"
+#include "no_store.h"
 
 enum { MOST = 2000 };
 
@@ -34,32 +34,6 @@ static void check(fst_status st, const fst_error *err)
         return;
     fprintf(stderr, "fleet_load: %s\n", err->message);
     exit(1);
-}
-
-/* ---- a store that keeps nothing: these processes are never killed ---- */
-
-static fst_status put(void *ctx, const char *name, const void *data, size_t len, fst_error *err)
-{
-    (void)ctx, (void)name, (void)data, (void)len, (void)err;
-    return FST_OK;
-}
-
-static fst_status get(void *ctx, const char *name, fst_buf *out, bool *found, fst_error *err)
-{
-    (void)ctx, (void)name, (void)out, (void)err;
-    *found = false;
-    return FST_OK;
-}
-
-static void drop(void *ctx, const char *name)
-{
-    (void)ctx, (void)name;
-}
-
-static bool keeps(void *ctx, const char *stage)
-{
-    (void)ctx, (void)stage;
-    return false;
 }
 
 /* ---- a site ---- */
@@ -91,8 +65,8 @@ static void start(struct one *s, const char *url, char *settings)
                                        .learn = s->identity.learn,
                                        .settings = settings},
                              .transport = s->transport,
-                             .store = {NULL, put, get, drop},
-                             .keeps = keeps,
+                             .store = no_store,
+                             .keeps = keeps_nothing,
                              .most = FST_BLOB_MAX,
                              .now = fst_clock_seconds()};
     memcpy(spec.hello.task, s->identity.task, sizeof spec.hello.task);

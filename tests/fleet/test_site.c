@@ -8,7 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "site.h"
+#include "no_store.h"
 
 struct world {
     fst_inproc *hub;
@@ -23,32 +23,6 @@ static void ok(fst_status s, const fst_error *e)
 {
     if (s)
         fail_msg("%s", e->message);
-}
-
-/* ---- a store that keeps nothing ---- */
-
-static fst_status put(void *ctx, const char *name, const void *data, size_t len, fst_error *err)
-{
-    (void)ctx, (void)name, (void)data, (void)len, (void)err;
-    return FST_OK;
-}
-
-static fst_status get(void *ctx, const char *name, fst_buf *out, bool *found, fst_error *err)
-{
-    (void)ctx, (void)name, (void)out, (void)err;
-    *found = false;
-    return FST_OK;
-}
-
-static void drop(void *ctx, const char *name)
-{
-    (void)ctx, (void)name;
-}
-
-static bool keeps(void *ctx, const char *stage)
-{
-    (void)ctx, (void)stage;
-    return false;
 }
 
 /* ---- both ends ---- */
@@ -93,8 +67,8 @@ static void open_world(struct world *w)
     struct site_spec spec = {.id = "edge-1",
                              .hello = {.role = "edge", .learn = 5},
                              .transport = w->transport,
-                             .store = {NULL, put, get, drop},
-                             .keeps = keeps,
+                             .store = no_store,
+                             .keeps = keeps_nothing,
                              .most = 1 << 20};
     memset(spec.hello.task, 'a', FST_DIGEST_HEX - 1);
     memset(spec.hello.data, 'b', FST_DIGEST_HEX - 1);

@@ -98,8 +98,6 @@ void fst__federate_labels_release(struct federation *f);
 /* ---- federate_save.c ---- */
 /* Writes everything that the stage needs to continue after f->round rounds. */
 fst_status fst__federate_save(struct federation *f, const char *path, fst_error *err);
-/* Whether clients keep something between rounds, which a checkpoint holds only of clients in this process. */
-bool fst__federate_keeps(const fst_strategy_ops *ops);
 /* Continues from where it was stopped, or from the end of a run of fewer rounds; starts anew without either. */
 fst_status fst__federate_resume(struct federation *f, fst_error *err);
 

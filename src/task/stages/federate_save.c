@@ -109,17 +109,12 @@ fst_status fst__federate_save(struct federation *f, const char *path, fst_error 
     return FST_OK;
 }
 
-bool fst__federate_keeps(const fst_strategy_ops *ops)
-{
-    return (ops->flags & FST_OWN_MODEL) || ops->client->save;
-}
-
 /* What clients in other processes keep is theirs, and what clients here keep is not theirs: neither goes on from the
  * other's rounds. */
 static fst_status check_place(const struct federation *f, const fst_checkpoint *k, fst_error *err)
 {
     uint64_t elsewhere = 0;
-    if (!fst__federate_keeps(f->ops) || fst_checkpoint_uint(k, "elsewhere", &elsewhere, NULL))
+    if (!fst_strategy_keeps(f->ops) || fst_checkpoint_uint(k, "elsewhere", &elsewhere, NULL))
         elsewhere = f->s->options->rounds != NULL;
     if (elsewhere == (f->s->options->rounds != NULL))
         return FST_OK;

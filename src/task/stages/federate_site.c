@@ -222,7 +222,7 @@ bool fst_task_site_keeps(const fst_task_site *s, const char *stage)
     for (size_t i = 0; i < s->session.steps; i++) {
         const struct stage *g = s->session.step[i].stage;
         if (!strcmp(g->name, stage) && !strcmp(g->kind->name, "federated_train"))
-            return fst__federate_keeps(
+            return fst_strategy_keeps(
                 fst_strategy_at((size_t)((const struct federated_section *)g->settings)->strategy));
     }
     return false;
