@@ -7,7 +7,8 @@
  * takes half of its bytes. kill: SIGKILL before the n-th operation. count: none FAULT_N       which one, from 1
  *   FAULT_ERRNO   the error (default ENOSPC)
  *   FAULT_LOG     a file that gets a line an operation, "N OPERATION PATH"
- *   FAULT_TEXT    with FAULT_MODE term: SIGTERM, two milliseconds after the first write that has this text in it
+ *   FAULT_TEXT    with FAULT_MODE term: SIGTERM, two milliseconds after the first write that has this text in it; with
+ * FAULT_MODE deny: that write fails
  *
  * It sees opening for writing and reading, write, fsync, close, rename, unlink, mkdir, ftruncate and link. It knows
  * paths by the names that files were opened with.
@@ -144,16 +145,22 @@ static void *terminate(void *unused)
     return unused;
 }
 
-/* Once: into what comes after the text, not into writing it. */
-static void look_for_text(const void *data, size_t len)
+/* True once, for the first write that has the text in it. */
+static bool has_text(const void *data, size_t len)
 {
-    pthread_t thread;
     pthread_mutex_lock(&lock);
-    bool found = text && mode && !strcmp(mode, "term") && memmem(data, len, text, strlen(text));
+    bool found = text && mode && memmem(data, len, text, strlen(text));
     if (found)
         text = NULL;
     pthread_mutex_unlock(&lock);
-    if (found && !pthread_create(&thread, NULL, terminate, NULL))
+    return found;
+}
+
+/* Into what comes after the text, not into writing it. */
+static void terminate_soon(void)
+{
+    pthread_t thread;
+    if (!pthread_create(&thread, NULL, terminate, NULL))
         pthread_detach(thread);
 }
 
@@ -161,9 +168,10 @@ ssize_t write(int fd, const void *data, size_t len)
 {
     NEXT(write);
     const char *name = name_of(fd);
-    if (name)
-        look_for_text(data, len);
-    if (!name || !struck("write", name))
+    bool found = name && has_text(data, len), denied = found && !strcmp(mode, "deny");
+    if (found && !strcmp(mode, "term"))
+        terminate_soon();
+    if (!name || !(struck("write", name) || denied))
         return next(fd, data, len);
     if (!strcmp(mode, "short"))
         return next(fd, data, len > 1 ? len / 2 : len);

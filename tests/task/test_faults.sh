@@ -89,6 +89,15 @@ all_faults() { # WHAT: tries every $every-th operation of a run that starts from
     done
     echo "$what: $total operations, every ${every}th, $modes"
 }
+# An event that cannot be written, whichever thread writes it, is missed aloud, and the run is as good.
+for event in resources epoch round; do
+    rm -rf "$output"
+    FAULT_TEXT="\"event\": \"$event\"" disturbed deny 0
+    last="the first event \"$event\" is denied"
+    same "$last: exit status" $? 0
+    same "$last: warnings" "$(grep -c 'events are no longer written' "$folder/err")" 1
+    same "$last: runs that ended" "$(grep -c '"event": "run"' "$output/events.jsonl")" 0 # nothing more was written
+done
 RANDOM=${FEDSTILL_FAULT_SEED:-1}
 all_faults "a new run"
 

@@ -138,10 +138,9 @@ void fst__books_touch(struct books *b)
 void fst__emit(struct books *b, const char *event, const fst_field *fields, size_t n)
 {
     fst_error e = {0};
-    if (b->events && !b->events_failed && fst_events_emit(b->events, event, fields, n, &e)) {
+    if (b->events && !b->events_failed && fst_events_emit(b->events, event, fields, n, &e) &&
+        !atomic_exchange(&b->events_failed, true))
         fst_log(FST_LOG_WARN, "events are no longer written: %s", e.message);
-        b->events_failed = true;
-    }
 }
 
 void fst__books_close(struct session *s, fst_status st, const fst_error *why)

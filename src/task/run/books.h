@@ -5,6 +5,8 @@
 #ifndef FST_TASK_BOOKS_H
 #define FST_TASK_BOOKS_H
 
+#include <stdatomic.h>
+
 #include "fedstill/store.h"
 
 struct books {
@@ -13,11 +15,11 @@ struct books {
     double touched;         /* when it was given a sign of life */
     int64_t run;            /* its number there */
     fst_events *events;
-    bool events_failed;           /* nothing more is written; a thread may still refer to them */
+    atomic_bool events_failed;    /* nothing more is written; a thread may still refer to them */
     struct fst__sampler *sampler; /* NULL: none */
 };
 
-/* Events never stop a run: a failure is logged once. */
+/* Events never stop a run: a failure is logged once, whichever thread's event it was. */
 void fst__emit(struct books *b, const char *event, const fst_field *fields, size_t n);
 /* A sign of life, now and then: what a run that is killed has worked is known up to the last one. */
 void fst__books_touch(struct books *b);

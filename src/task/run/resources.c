@@ -18,7 +18,7 @@ struct fst__sampler {
     pthread_mutex_t lock; /* guards stop */
     pthread_cond_t wake;
     bool stop;
-    fst_events *events;
+    struct books *books;
     double began;
 };
 
@@ -38,12 +38,12 @@ static double resident_bytes(void)
     return ok ? (double)resident * (double)sysconf(_SC_PAGESIZE) : NAN;
 }
 
-static fst_status write_sample(const struct fst__sampler *r)
+static void write_sample(const struct fst__sampler *r)
 {
     double resident = resident_bytes();
     fst_field f[] = {FST_DOUBLE("seconds", fst_clock_seconds() - r->began), FST_DOUBLE("cpu_seconds", cpu_seconds()),
                      FST_INT("rss_bytes", (int64_t)(isfinite(resident) ? resident : 0))};
-    return fst_events_emit(r->events, "resources", f, isfinite(resident) ? 3 : 2, NULL);
+    fst__emit(r->books, "resources", f, isfinite(resident) ? 3 : 2);
 }
 
 /* Waits until `seconds` have passed or somebody asks to stop. */
@@ -69,8 +69,10 @@ static void *sample(void *arg)
 {
     struct fst__sampler *r = arg;
     double pause = 1;
-    while (wait_for(r, pause) && !write_sample(r))
+    while (!r->books->events_failed && wait_for(r, pause)) {
+        write_sample(r);
         pause = fmax(1, (fst_clock_seconds() - r->began) / 200);
+    }
     return NULL;
 }
 
@@ -81,7 +83,7 @@ void fst__resources_begin(struct books *b)
     sigset_t all, before;
     if (!r) /* a run without samples is as good */
         return;
-    r->events = b->events;
+    r->books = b;
     r->began = fst_clock_seconds();
     pthread_mutex_init(&r->lock, NULL);
     pthread_condattr_init(&monotonic);
@@ -104,7 +106,7 @@ void fst__resources_begin(struct books *b)
 void fst__resources_sample(const struct books *b)
 {
     if (b->sampler)
-        (void)!write_sample(b->sampler);
+        write_sample(b->sampler);
 }
 
 void fst__resources_end(struct books *b)
