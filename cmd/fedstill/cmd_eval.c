@@ -70,7 +70,7 @@ static const char *const examples[] = {
     "fedstill eval output/edge_kd/model.safetensors data/mnist",
     "Accuracy, macro F1 and cross entropy on the test samples, and the recall of every class.",
     "fedstill eval model.safetensors data/mnist --confusion --limit 1000",
-    "The same on the first thousand, and which digit was taken for which.",
+    "The same on a thousand of them, and which digit was taken for which.",
     "fedstill eval tasks/mnist/output/edge_kd/model.safetensors --task tasks/mnist --split val",
     "On the samples that the task keeps for validation.",
     NULL,

@@ -90,6 +90,10 @@ FST_API bool fst_safetensors_meta_at(const fst_safetensors *f, size_t i, fst_pai
  * (N, 2C, ...), real parts first. */
 FST_MUST FST_API fst_status fst_safetensors_read(const fst_safetensors *f, size_t i, void *dst, size_t bytes,
                                                  fst_error *err);
+/* Copies rows first ... first + n - 1 of tensor i, which must have them, as fst_safetensors_read copies all; `bytes` is
+ * their exact size. */
+FST_MUST FST_API fst_status fst_safetensors_read_rows(const fst_safetensors *f, size_t i, size_t first, size_t n,
+                                                      void *dst, size_t bytes, fst_error *err);
 /* Tensor i where it lies in the bytes of fst_safetensors_open_memory, at any address; NULL for a file and for complex
  * tensors, which have to be copied. */
 FST_API const void *fst_safetensors_data(const fst_safetensors *f, size_t i);
@@ -116,18 +120,31 @@ typedef struct fst_array {
 } fst_array;
 FST_API void fst_array_release(fst_array *a);
 
+/* Some rows (the first dimension) of an array that must have `of` of them: `count` > 0 positions below that, rising. */
+typedef struct fst_rows {
+    const uint32_t *index;
+    size_t count, of;
+} fst_rows;
+
 #define FST_ARRAY_MAX_BYTES ((size_t)8 * 1024 * 1024 * 1024)
 
-/* Format versions 1 to 3; number types and bool; Fortran order and big-endian data are converted; complex64 and complex128
- * become two real planes, (N, L) to (N, 2, L) and (N, C, ...) to (N, 2C, ...), real parts first;
- * object arrays are refused. max_bytes limits the array, checked before it is allocated. */
+/* Format versions 1 to 3; number types and bool; Fortran order and big-endian data are converted; complex64 and
+ * complex128 become two real planes, (N, L) to (N, 2, L) and (N, C, ...) to (N, 2C, ...), real parts first; object
+ * arrays are refused. max_bytes limits the array, checked before it is allocated. */
 FST_MUST FST_API fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_error *err);
+/* The same with only these rows (NULL: all) kept, while the others pass by: memory is that of the rows and a block.
+ * FST_E_MISMATCH when the array has another number of rows; max_bytes limits what is kept. */
+FST_MUST FST_API fst_status fst_npy_read_rows(fst_array *out, const char *path, const fst_rows *rows, size_t max_bytes,
+                                              fst_error *err);
 FST_MUST FST_API fst_status fst_npy_parse(fst_array *out, const char *name, const void *data, size_t len,
                                           size_t max_bytes, fst_error *err);
 FST_MUST FST_API fst_status fst_npy_write(const char *path, const fst_tensor *t, fst_error *err);
 /* Reads member `member` ("images" finds "images.npy") of a zip archive, stored or deflated. */
 FST_MUST FST_API fst_status fst_npz_read(fst_array *out, const char *path, const char *member, size_t max_bytes,
                                          fst_error *err);
+/* As fst_npy_read_rows. A deflated member is inflated to its end, so that damage is found wherever it is. */
+FST_MUST FST_API fst_status fst_npz_read_rows(fst_array *out, const char *path, const char *member,
+                                              const fst_rows *rows, size_t max_bytes, fst_error *err);
 /* Reads a list of texts (NumPy's types S and U; the latter comes as UTF-8). Free *texts with fst_free once
  * (one block). max_bytes limits the array as it is stored. */
 FST_MUST FST_API fst_status fst_npz_read_texts(char ***texts, size_t *count, const char *path, const char *member,
@@ -201,8 +218,8 @@ FST_API void fst_pickle_free(fst_pickle *p);
  * pickle is read as above, with all that torch.load(weights_only=True) knows besides: PyTorch's tensors, parameters and
  * storages of bool, int and float. Nothing is run. An object of any other class (argparse.Namespace, a set, a
  * scheduler) is passed over; the names of functions that do something with a machine are refused (os.system). Names
- * are the dictionaries' keys joined by ".", in the file's order. The model is a dictionary of tensors of one of the usual
- * names (state_dict, model_state_dict, model, net, module, params and so on; those of averages such as ema last),
+ * are the dictionaries' keys joined by ".", in the file's order. The model is a dictionary of tensors of one of the
+ * usual names (state_dict, model_state_dict, model, net, module, params and so on; those of averages such as ema last),
  * also one in another, whatever stands beside it; without one, all tensors there are. Names are then
  * without those keys. A tensor in the model that is not dense, or of another element type, is refused by
  * name. Tensors that share memory are read as each for itself. Memory is limited by fst_budget of the file's size.

@@ -18,15 +18,39 @@ static const fst_source_vtable vtable = {"array", fst__held_get, fst__held_close
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
-static fst_status read_tensor(const struct fst__store *st, const char *name, bool samples, fst_array *out,
-                              fst_error *err)
+/* Rows of tensor i one by one, those of wider or narrower floats as F32. */
+static fst_status read_rows(const struct fst__store *st, size_t i, const fst_rows *rows, fst_dtype dtype, void *out,
+                            fst_error *err)
 {
+    fst_tensor t = fst_safetensors_at(st->file, i);
+    size_t each = (size_t)fst_shape_count(&t.shape) / rows->of;
+    size_t from = each * fst_dtype_size(t.dtype), to = each * fst_dtype_size(dtype);
+    unsigned char *raw = t.dtype != dtype ? fst_alloc(from) : NULL, *at = out;
+    fst_status s = t.dtype == dtype || raw ? FST_OK : fst_fail_memory(err, from);
+    for (size_t k = 0; !s && k < rows->count; k++, at += to) {
+        s = fst_safetensors_read_rows(st->file, i, rows->index[k], 1, raw ? raw : at, from, err);
+        if (!s && raw)
+            fst_f32_from((float *)(void *)at, t.dtype, raw, each);
+    }
+    fst_free(raw);
+    return s;
+}
+
+static fst_status read_tensor(const struct fst__store *st, const char *name, bool samples, const fst_rows *rows,
+                              fst_array *out, fst_error *err)
+{
+    char text[256];
     size_t i = 0;
     if (!fst_safetensors_find(st->file, name, &i))
         return fst_fail(err, FST_E_FORMAT, "%s: there is no tensor \"%s\"", st->path, name);
     fst_tensor t = fst_safetensors_at(st->file, i);
     bool convert = samples && (t.dtype == FST_F64 || t.dtype == FST_F16 || t.dtype == FST_BF16);
     fst_dtype dtype = convert ? FST_F32 : t.dtype;
+    if (rows && (t.shape.rank < 1 || (uint64_t)t.shape.dim[0] != rows->of))
+        return fst_fail(err, FST_E_MISMATCH, "%s: samples of shape %s do not fit %zu labels", st->path,
+                        fst_shape_text(&t.shape, text, sizeof text), rows->of);
+    if (rows)
+        t.shape.dim[0] = (int64_t)rows->count;
     size_t count = (size_t)fst_shape_count(&t.shape), bytes;
     /* count fits the file, but as floats it may not fit a size */
     if (__builtin_mul_overflow(count, fst_dtype_size(dtype), &bytes) || bytes > FST_SOURCE_MAX_BYTES)
@@ -35,8 +59,9 @@ static fst_status read_tensor(const struct fst__store *st, const char *name, boo
     void *data = fst_alloc(bytes);
     if (!data)
         return fst_fail_memory(err, bytes);
-    fst_status s = convert ? fst_safetensors_read_f32(st->file, i, data, count, err)
-                           : fst_safetensors_read(st->file, i, data, bytes, err);
+    fst_status s = rows      ? read_rows(st, i, rows, dtype, data, err)
+                   : convert ? fst_safetensors_read_f32(st->file, i, data, count, err)
+                             : fst_safetensors_read(st->file, i, data, bytes, err);
     if (s)
         fst_free(data);
     else
@@ -70,22 +95,23 @@ static fst_status widths_to_f32(fst_array *a, fst_error *err)
     return FST_OK;
 }
 
-static fst_status store_read(const struct fst__store *st, const char *name, bool samples, fst_array *out,
-                             fst_error *err)
+/* rows: which are kept; NULL: all. */
+static fst_status store_read(const struct fst__store *st, const char *name, bool samples, const fst_rows *rows,
+                             fst_array *out, fst_error *err)
 {
     fst_array a = {0};
     fst_status s;
     if (st->kind == FST__SAFETENSORS) {
-        s = read_tensor(st, name, samples, &a, err);
+        s = read_tensor(st, name, samples, rows, &a, err);
     } else if (st->kind == FST__NPZ) {
-        s = fst_npz_read(&a, st->path, name, FST_SOURCE_MAX_BYTES, err);
+        s = fst_npz_read_rows(&a, st->path, name, rows, FST_SOURCE_MAX_BYTES, err);
     } else {
         char file[FST__ARRAY_NAME + 8];
         snprintf(file, sizeof file, "%s.npy", name);
         char *path = fst_path_join(st->path, file);
         s = path ? fst__not_foreign(path, err) : fst_fail_memory(err, strlen(st->path));
         if (!s)
-            s = fst_npy_read(&a, path, FST_SOURCE_MAX_BYTES, err);
+            s = fst_npy_read_rows(&a, path, rows, FST_SOURCE_MAX_BYTES, err);
         fst_free(path);
     }
     if (!s && samples)
@@ -282,8 +308,8 @@ static fst_status settle_layout(const fst__held *h, const fst_array *x, fst_layo
     return turn(x->data, h->base.count, inner, channels, fst_dtype_size(x->dtype), err);
 }
 
-/* Takes over x->data. */
-static fst_status take_samples(fst__held *h, fst_array *x, size_t labels, fst_layout layout, fst_error *err)
+/* Takes over x->data, the samples that were picked. */
+static fst_status take_samples(fst__held *h, fst_array *x, const fst__picks *p, fst_layout layout, fst_error *err)
 {
     size_t bytes = 0;
     char text[256];
@@ -291,14 +317,14 @@ static fst_status take_samples(fst__held *h, fst_array *x, size_t labels, fst_la
     if (x->dtype != FST_U8 && x->dtype != FST_F32)
         return fst_fail(err, FST_E_FORMAT, "%s: samples are %s; U8 or floats are needed", h->base.name,
                         fst_dtype_name(x->dtype));
-    if (x->shape.rank < 1 || (uint64_t)x->shape.dim[0] != labels)
+    if (x->shape.rank < 1 || (uint64_t)x->shape.dim[0] != p->count)
         return fst_fail(err, FST_E_MISMATCH, "%s: samples of shape %s do not fit %zu labels", h->base.name,
-                        fst_shape_text(&x->shape, text, sizeof text), labels);
+                        fst_shape_text(&x->shape, text, sizeof text), p->count);
     for (int i = 1; i < x->shape.rank; i++)
         sample.dim[sample.rank++] = x->shape.dim[i];
     if (sample.rank == 0)
         sample = FST_SHAPE(1); /* a number a sample */
-    fst_status s = fst__held_describe(h, x->dtype, &sample, labels, &bytes, err);
+    fst_status s = fst__held_describe(h, x->dtype, &sample, p->count, &bytes, err);
     if (!s)
         s = settle_layout(h, x, layout, &sample, err);
     if (s)
@@ -307,7 +333,7 @@ static fst_status take_samples(fst__held *h, fst_array *x, size_t labels, fst_la
     h->own_data = x->data;
     h->data = h->own_data;
     x->data = NULL;
-    return x->dtype == FST_F32 ? fst__held_check_finite(h, err) : FST_OK;
+    return x->dtype == FST_F32 ? fst__held_check_finite(h, p, err) : FST_OK;
 }
 
 /* ---- what may stand beside ------------------------------------------------------------------ */
@@ -333,7 +359,7 @@ static fst_status read_beside(const struct fst__store *st, const char *x_name, c
         if (suffixed || !fst__store_has(st, name))
             return FST_OK;
     }
-    fst_status s = store_read(st, name, floats, &a, err);
+    fst_status s = store_read(st, name, floats, NULL, &a, err);
     if (!s && !a_list(&a, count))
         s = fst_fail(err, FST_E_MISMATCH, "%s: %s of shape %s does not fit %zu labels", st->path, name,
                      fst_shape_text(&a.shape, text, sizeof text), count);
@@ -467,34 +493,45 @@ static fst_status read_names(const struct fst__store *st, fst__held *h, int *cla
     return fst__check_names(st->path, names, count, err);
 }
 
+/* The samples that the limit leaves of `count`, whose labels are known. */
+static fst_status read_samples(const struct fst__store *st, const fst_source_spec *spec, const char *x_name,
+                               fst__held *h, size_t count, int classes, fst_error *err)
+{
+    fst_array x = {0};
+    fst__picks p = {0};
+    bool warn = !classes && !strcmp(spec->split, "train");
+    fst_status s = fst__held_choose(h, count, classes, warn, spec->limit, &p, err);
+    const fst_rows rows = {p.index, p.count, count};
+    if (!s)
+        s = store_read(st, x_name, true, p.index ? &rows : NULL, &x, err);
+    if (!s)
+        s = take_samples(h, &x, &p, layout_of(st, spec), err);
+    fst_array_release(&x);
+    fst_free(p.index);
+    return s;
+}
+
 static fst_status read_all(const struct fst__store *st, const fst_source_spec *spec, fst__held *h, fst_source **out,
                            fst_error *err)
 {
     char x_name[FST__ARRAY_NAME], y_name[FST__ARRAY_NAME];
-    fst_array x = {0}, y = {0};
+    fst_array y = {0};
     size_t count = 0;
     int classes = spec->classes;
-    fst_status s = FST_OK;
-    h->limit = spec->limit;
-    s = fst__store_names(st, spec, x_name, y_name, err);
+    fst_status s = fst__store_names(st, spec, x_name, y_name, err);
     if (!s)
         s = read_names(st, h, &classes, err);
     if (!s)
-        s = store_read(st, y_name, false, &y, err);
+        s = store_read(st, y_name, false, NULL, &y, err);
     if (!s)
         s = take_labels(h, &y, &count, &classes, err);
     fst_array_release(&y);
     if (!s)
         s = take_beside(st, h, x_name, spec->split, count, err);
     if (!s)
-        s = store_read(st, x_name, true, &x, err);
+        s = read_samples(st, spec, x_name, h, count, classes, err);
     if (!s)
-        s = take_samples(h, &x, count, layout_of(st, spec), err);
-    fst_array_release(&x);
-    if (!s)
-        s = fst__held_finish(h, h->own_labels, count, classes, out, err);
-    if (!s && !classes && !strcmp(spec->split, "train"))
-        fst__warn_empty_classes(&h->base, h->own_labels, count);
+        s = fst__held_finish(h, h->own_labels, h->base.count, h->base.classes, out, err);
     return s;
 }
 

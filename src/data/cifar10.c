@@ -1,6 +1,7 @@
 /*
  * CIFAR-10, the binary version: records of one label byte and 3072 bytes of a 32 x 32 image, channel
- * by channel. Where only the Python version (pickles) is there, cifar_python.c reads that.
+ * by channel. All labels are read first, then the images, with a limit only those that it leaves. Where only the Python
+ * version (pickles) is there, cifar_python.c reads that.
  */
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +10,7 @@
 
 static const fst_source_vtable vtable = {"cifar10", fst__held_get, fst__held_close};
 
-enum { PIXELS = 3 * 32 * 32, RECORD = 1 + PIXELS, CLASSES = 10, BATCHES = 5, RECORDS_A_BLOCK = 32 };
+enum { PIXELS = 3 * 32 * 32, RECORD = 1 + PIXELS, CLASSES = 10, BATCHES = 5 };
 enum { NAMES_MAX_BYTES = 65536 };
 #define UNPACKED "cifar-10-batches-bin" /* the folder that the archive unpacks into */
 
@@ -31,27 +32,8 @@ static fst_status records(const fst__reader *r, uint64_t *n, fst_error *err)
     return FST_OK;
 }
 
-/* Copies records of one file to samples `at` and following, until `end`. */
-static fst_status read_file(fst__held *h, fst__reader *r, unsigned char *block, size_t *at, size_t end, fst_error *err)
-{
-    uint64_t left = r->size / RECORD;
-    while (left && *at < end) {
-        size_t n = left < RECORDS_A_BLOCK ? (size_t)left : RECORDS_A_BLOCK;
-        n = n < end - *at ? n : end - *at;
-        fst_status s = fst__reader_exact(r, block, n * RECORD, "a block of records", err);
-        if (s)
-            return s;
-        for (size_t i = 0; i < n; i++) {
-            h->own_labels[*at] = block[i * RECORD];
-            memcpy(h->own_data + *at * PIXELS, block + i * RECORD + 1, PIXELS);
-            ++*at;
-        }
-        left -= n;
-    }
-    return FST_OK;
-}
-
-static fst_status read_files(fst__held *h, fst__reader *files, size_t n, fst_error *err)
+/* The labels of all files, one after the other; *count is how many there are. */
+static fst_status read_labels(fst__held *h, fst__reader *files, size_t n, size_t *count, fst_error *err)
 {
     uint64_t total = 0, one = 0;
     fst_status s = FST_OK;
@@ -59,18 +41,40 @@ static fst_status read_files(fst__held *h, fst__reader *files, size_t n, fst_err
         s = records(&files[i], &one, err);
         total += one;
     }
-    if (!s)
-        s = fst__held_reserve(h, FST_U8, &FST_SHAPE(3, 32, 32), total, err);
     if (s)
         return s;
-    size_t count = h->base.count, at = 0;
-    unsigned char *block = fst_alloc(RECORDS_A_BLOCK * RECORD);
-    h->own_labels = fst_alloc(count * sizeof *h->own_labels);
-    if (!block || !h->own_labels)
-        s = fst_fail_memory(err, count * sizeof *h->own_labels);
-    for (size_t i = 0; !s && i < n; i++)
-        s = read_file(h, &files[i], block, &at, count, err);
-    fst_free(block);
+    h->own_labels = fst_alloc(total * sizeof *h->own_labels);
+    if (!h->own_labels)
+        return fst_fail_memory(err, total * sizeof *h->own_labels);
+    size_t at = 0;
+    for (size_t i = 0; i < n; i++)
+        for (uint64_t left = files[i].size / RECORD; !s && left; left--) {
+            unsigned char label = 0;
+            s = fst__reader_exact(&files[i], &label, 1, "a label", err);
+            if (!s)
+                s = fst__reader_skip(&files[i], PIXELS, "an image", err);
+            h->own_labels[at++] = label;
+        }
+    *count = at;
+    return s;
+}
+
+/* The images of the picked records; the files are read from their beginning once more. */
+static fst_status read_images(fst__held *h, fst__reader *files, size_t n, const fst__picks *p, fst_error *err)
+{
+    size_t k = 0, first = 0; /* first: the number of the file's first record */
+    fst_status s = FST_OK;
+    for (size_t i = 0; !s && i < n; i++) {
+        size_t at = first, next = first + (size_t)(files[i].size / RECORD);
+        fst__reader_rewind(&files[i]);
+        for (; !s && k < p->count && fst__picked(p, k) < next; k++) {
+            s = fst__reader_skip(&files[i], (uint64_t)(fst__picked(p, k) - at) * RECORD + 1, "the records", err);
+            if (!s)
+                s = fst__reader_exact(&files[i], h->own_data + k * PIXELS, PIXELS, "an image", err);
+            at = fst__picked(p, k) + 1;
+        }
+        first = next;
+    }
     return s;
 }
 
@@ -78,11 +82,19 @@ fst_status fst__cifar10_read(fst_source **out, const char *name, fst__reader *fi
                              fst_error *err)
 {
     fst__held *h = NULL;
+    fst__picks p = {0};
+    size_t count = 0;
     fst_status s = fst__held_new(&h, &vtable, name, err);
     if (s)
         return s;
-    s = read_files(h, files, n, err);
-    h->limit = limit;
+    s = read_labels(h, files, n, &count, err);
+    if (!s)
+        s = fst__held_choose(h, count, CLASSES, false, limit, &p, err);
+    if (!s)
+        s = fst__held_reserve(h, FST_U8, &FST_SHAPE(3, 32, 32), p.count, err);
+    if (!s)
+        s = read_images(h, files, n, &p, err);
+    fst_free(p.index);
     if (!s)
         s = fst__held_finish(h, h->own_labels, h->base.count, CLASSES, out, err);
     if (s)

@@ -1,8 +1,8 @@
 /*
  * CIFAR-10 and CIFAR-100 as Python pickles, the form that torchvision downloads. A batch is a dictionary of `data`,
  * bytes (N, 3072), an image of 32 x 32 a row, channel by channel, and a list of labels. A pickle is a program: it is
- * read by the reader of fedstill/tensor.h, which runs none. Batches are read one after the other, so that only one is
- * in memory twice.
+ * read by the reader of fedstill/tensor.h, which runs none. A pickle can only be read whole: batches are read one after
+ * the other, first for their labels and then for the images that a limit leaves, so that one is in memory at a time.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -54,42 +54,40 @@ static fst_status check_batch(const char *name, const fst_pickle_value *data, co
     return FST_OK;
 }
 
-/* Room for n more samples. */
-static fst_status grow(fst__held *h, size_t n, fst_error *err)
+fst_status fst__cifar_python_labels(fst__held *h, const char *name, const fst_pickle *p, const char *key, int classes,
+                                    size_t *count, fst_error *err)
 {
-    size_t have = h->base.count, all = have + n;
-    if (all > FST_SOURCE_MAX_BYTES / PIXELS)
-        return fst_fail(err, FST_E_LIMIT, "%s: more than the %zu MB a source may hold", h->base.name,
-                        FST_SOURCE_MAX_BYTES >> 20);
-    unsigned char *data = fst_realloc(h->own_data, have * PIXELS, all * PIXELS);
-    h->own_data = data ? data : h->own_data;
-    int32_t *labels = fst_realloc(h->own_labels, have * sizeof *labels, all * sizeof *labels);
-    h->own_labels = labels ? labels : h->own_labels;
-    return data && labels ? FST_OK : fst_fail_memory(err, all * PIXELS);
-}
-
-fst_status fst__cifar_python_add(fst__held *h, const char *name, const fst_pickle *p, const char *key, int classes,
-                                 size_t limit, fst_error *err)
-{
-    const fst_pickle_value *root = fst_pickle_root(p), *data = fst_pickle_find(root, "data"),
-                           *labels = fst_pickle_find(root, key);
-    fst_status s = check_batch(name, data, labels, key, err);
+    const fst_pickle_value *root = fst_pickle_root(p), *labels = fst_pickle_find(root, key);
+    fst_status s = check_batch(name, fst_pickle_find(root, "data"), labels, key, err);
     if (s)
         return s;
-    size_t n = labels->list.count, have = h->base.count;
-    n = limit && n > limit - have ? limit - have : n;
-    s = n ? grow(h, n, err) : FST_OK;
-    for (size_t i = 0; !s && i < n; i++) {
+    size_t n = labels->list.count, have = *count;
+    int32_t *more = fst_realloc(h->own_labels, have * sizeof *more, (have + n) * sizeof *more);
+    if (!more)
+        return fst_fail_memory(err, (have + n) * sizeof *more);
+    h->own_labels = more;
+    for (size_t i = 0; i < n; i++) {
         const fst_pickle_value *v = labels->list.items[i];
         if (v->kind != FST_PICKLE_INT || v->integer < 0 || v->integer >= classes)
-            s = fst_fail(err, FST_E_FORMAT, "%s: label %zu is no whole number from 0 to %d", name, i, classes - 1);
-        else
-            h->own_labels[have + i] = (int32_t)v->integer;
+            return fst_fail(err, FST_E_FORMAT, "%s: label %zu is no whole number from 0 to %d", name, i, classes - 1);
+        more[have + i] = (int32_t)v->integer;
     }
-    if (s || !n)
+    *count = have + n;
+    return FST_OK;
+}
+
+fst_status fst__cifar_python_images(fst__held *h, const char *name, const fst_pickle *p, const char *key,
+                                    const fst__picks *picks, size_t *first, size_t *done, fst_error *err)
+{
+    const fst_pickle_value *root = fst_pickle_root(p), *data = fst_pickle_find(root, "data");
+    fst_status s = check_batch(name, data, fst_pickle_find(root, key), key, err);
+    if (s)
         return s;
-    memcpy(h->own_data + have * PIXELS, data->array->data, n * PIXELS);
-    h->base.count += n;
+    const unsigned char *images = data->array->data;
+    size_t next = *first + (size_t)data->array->shape.dim[0];
+    for (; *done < picks->count && fst__picked(picks, *done) < next; ++*done)
+        memcpy(h->own_data + *done * PIXELS, images + (fst__picked(picks, *done) - *first) * PIXELS, PIXELS);
+    *first = next;
     return FST_OK;
 }
 
@@ -136,39 +134,68 @@ static fst_status read_names(fst_source *s, const struct edition *e, const char 
 
 /* ---- all batches --------------------------------------------------------------------------------- */
 
-static fst_status read_batch(fst__held *h, const struct edition *e, const char *folder, const char *file,
-                             fst_error *err)
+static fst_status read_batch(fst_pickle **out, char **path, const char *folder, const char *file, fst_error *err)
+{
+    *path = fst_path_join(folder, file);
+    if (!*path)
+        return fst_fail_memory(err, strlen(folder));
+    fst_status s = fst__not_foreign(*path, err);
+    return s ? s : fst_pickle_read(out, *path, MAX_PICKLE_BYTES, err);
+}
+
+/* What is read of the batches: first the labels of all, then the picked images. */
+struct reading {
+    const struct edition *e;
+    const fst__picks *picks; /* NULL: labels */
+    size_t count, done;      /* samples that passed by, and images that were copied */
+};
+
+static fst_status take_batch(fst__held *h, struct reading *r, const char *folder, const char *file, fst_error *err)
 {
     fst_pickle *p = NULL;
-    char *path = fst_path_join(folder, file);
-    if (!path)
-        return fst_fail_memory(err, strlen(folder));
-    fst_status s = fst__not_foreign(path, err);
-    if (!s)
-        s = fst_pickle_read(&p, path, MAX_PICKLE_BYTES, err);
-    if (!s)
-        s = fst__cifar_python_add(h, path, p, e->labels, e->classes, 0, err);
+    char *path = NULL;
+    fst_status s = read_batch(&p, &path, folder, file, err);
+    if (!s && r->picks)
+        s = fst__cifar_python_images(h, path, p, r->e->labels, r->picks, &r->count, &r->done, err);
+    else if (!s)
+        s = fst__cifar_python_labels(h, path, p, r->e->labels, r->e->classes, &r->count, err);
     fst_pickle_free(p);
     fst_free(path);
     return s;
 }
 
 /* Where the first batches have enough for a limit, the others may be missing. */
+static fst_status take_batches(fst__held *h, struct reading *r, const char *folder, const fst_source_spec *spec,
+                               fst_error *err)
+{
+    const char *const *train = r->e->train;
+    fst_status s = FST_OK;
+    if (!strcmp(spec->split, "test"))
+        return take_batch(h, r, folder, r->e->test, err);
+    for (size_t i = 0; !s && train[i]; i++) {
+        if (spec->limit && r->count >= spec->limit && !fst__has(folder, train[i]))
+            break;
+        s = take_batch(h, r, folder, train[i], err);
+    }
+    return s;
+}
+
 static fst_status read_all(fst__held *h, const struct edition *e, const char *folder, const fst_source_spec *spec,
                            fst_error *err)
 {
-    size_t bytes = 0;
-    fst_status s = FST_OK;
-    if (!strcmp(spec->split, "test"))
-        s = read_batch(h, e, folder, e->test, err);
-    else
-        for (size_t i = 0; !s && e->train[i] && (!spec->limit || h->base.count < spec->limit || fst__has(folder, e->train[i]));
-             i++)
-            s = read_batch(h, e, folder, e->train[i], err);
+    struct reading labels = {.e = e}, images = {.e = e};
+    fst__picks picks = {0};
+    fst_status s = take_batches(h, &labels, folder, spec, err);
     if (!s)
-        s = fst__held_describe(h, FST_U8, &FST_SHAPE(3, 32, 32), h->base.count, &bytes, err);
-    h->data = h->own_data;
-    h->limit = spec->limit;
+        s = fst__held_choose(h, labels.count, e->classes, false, spec->limit, &picks, err);
+    if (!s)
+        s = fst__held_reserve(h, FST_U8, &FST_SHAPE(3, 32, 32), picks.count, err);
+    images.picks = &picks;
+    if (!s)
+        s = take_batches(h, &images, folder, spec, err);
+    if (!s && (images.count != labels.count || images.done != picks.count))
+        s = fst_fail(err, FST_E_IO, "%s: its batches changed while they were read", h->base.name);
+    fst_free(picks.index);
     return s;
 }
 

@@ -163,9 +163,9 @@ struct job {
     size_t *images; /* of each class */
     struct tally skipped;
     fst__held *held;
-    uint32_t *picks; /* with a limit: which images are read, of all in their order, rising; else NULL */
-    size_t seen;     /* images that reading came past */
-    size_t want;     /* samples to read */
+    fst__picks picks; /* which images are read, of all in their order */
+    size_t seen;      /* images that reading came past */
+    size_t want;      /* samples to read */
     size_t done;
 };
 
@@ -433,19 +433,16 @@ static fst_status count(struct job *j, fst_error *err)
 /* The labels are known before an image is decoded: with a limit only those that it leaves are. */
 static fst_status choose_images(struct job *j, fst_error *err)
 {
-    size_t all = j->want, limit = j->spec->limit, at = 0;
-    if (!limit || limit >= all)
-        return FST_OK;
+    size_t all = j->want, at = 0;
     int32_t *labels = fst_alloc(all * sizeof *labels);
-    j->picks = fst_alloc(limit * sizeof *j->picks);
-    fst_status s = labels && j->picks ? FST_OK : fst_fail_memory(err, all * sizeof *labels);
+    fst_status s = labels ? FST_OK : fst_fail_memory(err, all * sizeof *labels);
     for (size_t c = 0; !s && c < j->classes.n; c++)
         for (size_t i = 0; i < j->images[c]; i++)
             labels[at++] = (int32_t)c;
     if (!s)
-        s = fst_stratified_pick(labels, all, limit, j->picks, err);
+        s = fst__pick(&j->picks, j->images_at, labels, all, j->spec->limit, err);
     fst_free(labels);
-    j->want = limit;
+    j->want = j->picks.count;
     return s;
 }
 
@@ -489,7 +486,7 @@ static fst_status keep_folder(struct job *j, const char *folder, size_t class, f
     struct names files = {0};
     fst_status s = list(&files, folder, IMAGE, err);
     for (size_t i = 0; !s && i < files.n && j->done < j->want; i++) {
-        if (j->picks && j->picks[j->done] != j->seen++)
+        if (fst__picked(&j->picks, j->done) != j->seen++)
             continue;
         char *path = fst_path_join(folder, files.v[i]);
         s = path ? keep_image(j, path, (int)class, err) : fst_fail_memory(err, strlen(folder));
@@ -538,7 +535,7 @@ static fst_status open_folder(fst_source **out, const fst_source_spec *spec, fst
         fst__held_close(&j.held->base);
     names_release(&j.classes);
     fst_free(j.images);
-    fst_free(j.picks);
+    fst_free(j.picks.index);
     fst_free(j.root);
     fst_free(j.classes_at);
     fst_free(j.images_at);

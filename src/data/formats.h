@@ -51,9 +51,25 @@ uint64_t fst__reader_most(const fst__reader *r);
 FST_MUST fst_status fst__reader_exact(fst__reader *r, void *dst, size_t len, const char *what, fst_error *err);
 /* Passes over len bytes that nobody wants. */
 FST_MUST fst_status fst__reader_skip(fst__reader *r, uint64_t len, const char *what, fst_error *err);
+/* Back to the first byte, of what is not compressed. */
+void fst__reader_rewind(fst__reader *r);
 /* Fails when bytes follow. */
 FST_MUST fst_status fst__reader_finish(fst__reader *r, fst_error *err);
 void fst__reader_close(fst__reader *r);
+
+/* ---- what a limit leaves ------------------------------------------------------------------- */
+
+/* Which of the samples, in their order, are kept. */
+typedef struct fst__picks {
+    size_t count;
+    uint32_t *index; /* rising; NULL: the first `count`, which is all of them */
+} fst__picks;
+
+/* All of n samples, or those that fst_stratified_pick leaves for a limit > 0. Release with fst_free(out->index). */
+FST_MUST fst_status fst__pick(fst__picks *out, const char *name, const int32_t *labels, size_t n, size_t limit,
+                              fst_error *err);
+/* The place of the i-th pick. */
+size_t fst__picked(const fst__picks *p, size_t i);
 
 /* ---- sources in memory -------------------------------------------------------------------- */
 
@@ -64,7 +80,6 @@ typedef struct fst__held {
     int32_t *own_labels;
     float *own_snr;
     int64_t *own_group;
-    size_t limit; /* > 0: fst__held_finish keeps so many of the samples, of all classes; needs own_data */
 } fst__held;
 
 fst_status fst__held_get(const fst_source *s, size_t i, void *dst, fst_error *err);
@@ -76,9 +91,15 @@ FST_MUST fst_status fst__held_describe(fst__held *h, fst_dtype dtype, const fst_
 /* Describes and allocates own_data. */
 FST_MUST fst_status fst__held_reserve(fst__held *h, fst_dtype dtype, const fst_shape *shape, uint64_t count,
                                       fst_error *err);
+/* What a limit leaves of n samples whose labels (and SNR and groups, if they are known) h holds: checks the labels,
+ * sets classes (`wanted`, or as many as the labels show when that is 0), with `warn` tells of classes without samples,
+ * and moves what is known of the picked samples to the front. The caller then reads these samples and no others, so
+ * that a limit bounds memory too. */
+FST_MUST fst_status fst__held_choose(fst__held *h, size_t n, int wanted, bool warn, size_t limit, fst__picks *out,
+                                     fst_error *err);
 /* Checks `nlabels` labels (at least base.count; those after it only count for the number of classes), sets
- * classes (`wanted`, or as many as the labels show when that is 0), drops what is beyond h->limit, sets the digest,
- * and hands h out. On failure h is still the caller's. */
+ * classes (`wanted`, or as many as the labels show when that is 0), sets the digest, and hands h out. On failure h is
+ * still the caller's. */
 FST_MUST fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t nlabels, int wanted, fst_source **out,
                                      fst_error *err);
 /* A copy of n names in one block, as class_names is. */
@@ -91,8 +112,8 @@ enum { FST__MAX_NAME = 255 };
 const char *fst__name_fault(const char *text, size_t n);
 /* FST_E_FORMAT for the first of n names that cannot be one. */
 FST_MUST fst_status fst__check_names(const char *where, char *const *names, size_t n, fst_error *err);
-/* Fails for the first sample with an element that is no number. */
-FST_MUST fst_status fst__held_check_finite(const fst__held *h, fst_error *err);
+/* Fails for the first sample with an element that is no number, naming its place among all of which p were picked. */
+FST_MUST fst_status fst__held_check_finite(const fst__held *h, const fst__picks *p, fst_error *err);
 /* The digest of data.h, computed through get. */
 FST_MUST fst_status fst__source_digest(const fst_source *s, char hex[FST_DIGEST_HEX], fst_error *err);
 /* Logs a warning, the first time that this text is given in the process. */
@@ -130,9 +151,13 @@ FST_MUST fst_status fst__idx_read(fst_source **out, const char *name, fst__reade
 /* Reads n readers of CIFAR-10 records one after the other. */
 FST_MUST fst_status fst__cifar10_read(fst_source **out, const char *name, fst__reader *files, size_t n, size_t limit,
                                       fst_error *err);
-/* Adds the samples of a batch of CIFAR's Python version, its labels under `key`, to those that h holds, up to limit. */
-FST_MUST fst_status fst__cifar_python_add(fst__held *h, const char *name, const fst_pickle *p, const char *key,
-                                          int classes, size_t limit, fst_error *err);
+/* Adds the labels of a batch of CIFAR's Python version, under `key`, to the *count that h holds. */
+FST_MUST fst_status fst__cifar_python_labels(fst__held *h, const char *name, const fst_pickle *p, const char *key,
+                                             int classes, size_t *count, fst_error *err);
+/* Copies the picked images of the batch that begins with sample *first, which becomes that of the next one; *done
+ * counts what was copied. */
+FST_MUST fst_status fst__cifar_python_images(fst__held *h, const char *name, const fst_pickle *p, const char *key,
+                                             const fst__picks *picks, size_t *first, size_t *done, fst_error *err);
 bool fst__cifar10_python_probe(const char *path);
 FST_MUST fst_status fst__cifar10_python_open(fst_source **out, const fst_source_spec *spec, fst_error *err);
 /* A pickle that was read already. */

@@ -194,23 +194,16 @@ static fst_status header(fst__reader *r, fst_shape *shape, int low, int high, fs
 
 /* ---- labels ---------------------------------------------------------------------------------------------- */
 
-/* What the list of labels says beside the ones that are kept. */
-struct listing {
-    int first;         /* the label of class 0 */
-    bool seen[LABELS]; /* classes */
-    int classes;       /* wanted, or as many as there are */
-};
-
 /* Stores a block of labels. */
-static fst_status take_block(fst__held *h, struct listing *l, const unsigned char *block, size_t at, size_t n,
+static fst_status take_block(fst__held *h, const fst__idx_how *how, const unsigned char *block, size_t at, size_t n,
                              fst_error *err)
 {
     for (size_t i = 0; i < n; i++) {
-        int label = block[i] - l->first;
-        if (label < 0 || (l->classes && label >= l->classes))
+        int label = block[i] - how->first_label;
+        if (label < 0 || (how->classes && label >= how->classes))
             return fst_fail(err, FST_E_FORMAT, "%s: sample %zu has label %d, labels must be %d ... %d", h->base.name,
-                            at + i, block[i], l->first, l->first + (l->classes ? l->classes : LABELS) - 1);
-        l->seen[label] = true;
+                            at + i, block[i], how->first_label,
+                            how->first_label + (how->classes ? how->classes : LABELS) - 1);
         h->own_labels[at + i] = label;
     }
     return FST_OK;
@@ -230,8 +223,7 @@ static fst_status grow(fst__held *h, size_t *room, size_t need, fst_error *err)
     return FST_OK;
 }
 
-/* Reads n labels, which tell how many classes there are. */
-static fst_status read_labels(fst__held *h, fst__reader *r, struct listing *l, size_t n, fst_error *err)
+static fst_status read_labels(fst__held *h, fst__reader *r, const fst__idx_how *how, size_t n, fst_error *err)
 {
     unsigned char block[4096];
     size_t room = 0;
@@ -242,11 +234,8 @@ static fst_status read_labels(fst__held *h, fst__reader *r, struct listing *l, s
         if (!s)
             s = grow(h, &room, at + part, err);
         if (!s)
-            s = take_block(h, l, block, at, part, err);
+            s = take_block(h, how, block, at, part, err);
     }
-    for (int c = 0; c < LABELS && !s; c++)
-        if (l->seen[c] && c >= l->classes)
-            l->classes = c + 1;
     return s ? s : fst__reader_finish(r, err);
 }
 
@@ -263,56 +252,38 @@ static fst_shape sample_shape(const fst_shape *file)
     return s;
 }
 
-/* Which of n images a limit leaves, rising; their labels move to the front. NULL: all. */
-static fst_status pick(fst__held *h, size_t n, uint32_t **out, fst_error *err)
-{
-    *out = NULL;
-    if (!h->limit || h->limit >= n)
-        return FST_OK;
-    uint32_t *index = fst_alloc(h->limit * sizeof *index);
-    fst_status s = index ? fst_stratified_pick(h->own_labels, n, h->limit, index, err)
-                         : fst_fail_memory(err, h->limit * sizeof *index);
-    for (size_t i = 0; !s && i < h->limit; i++)
-        h->own_labels[i] = h->own_labels[index[i]];
-    if (s)
-        fst_free(index);
-    else
-        *out = index;
-    return s;
-}
-
-static fst_status read_picked(fst__held *h, fst__reader *r, const uint32_t *index, size_t bytes, fst_error *err)
+static fst_status read_picked(fst__held *h, fst__reader *r, const fst__picks *p, size_t bytes, fst_error *err)
 {
     fst_status s = FST_OK;
-    for (size_t i = 0, at = 0; !s && i < h->base.count; at = index[i++] + 1) {
-        s = fst__reader_skip(r, (uint64_t)(index[i] - at) * bytes, "the images", err);
+    for (size_t i = 0, at = 0; !s && i < p->count; at = p->index[i++] + 1) {
+        s = fst__reader_skip(r, (uint64_t)(p->index[i] - at) * bytes, "the images", err);
         if (!s)
             s = fst__reader_exact(r, h->own_data + i * bytes, bytes, "the images", err);
     }
     return s;
 }
 
-static fst_status read_images(fst__held *h, fst__reader *r, const fst_shape *shape, fst_error *err)
+static fst_status read_images(fst__held *h, fst__reader *r, const fst_shape *shape, const fst__idx_how *how,
+                              fst_error *err)
 {
-    size_t n = (size_t)shape->dim[0];
-    uint32_t *index = NULL;
+    fst__picks p = {0};
     uint64_t whole = 4 + 4 * (uint64_t)shape->rank + (uint64_t)fst_shape_count(shape);
     if (!r->compressed && fst__reader_most(r) != whole)
         return fst_fail(err, FST_E_FORMAT, "%s: %llu bytes, but its header asks for %llu", r->name,
                         (unsigned long long)r->size, (unsigned long long)whole);
     fst_shape sample = sample_shape(shape);
     size_t bytes = (size_t)fst_shape_count(&sample);
-    fst_status s = n > UINT32_MAX ? fst_fail(err, FST_E_LIMIT, "%s: more than %u images", r->name, UINT32_MAX)
-                                  : pick(h, n, &index, err);
+    fst_status s =
+        fst__held_choose(h, (size_t)shape->dim[0], how->classes, how->warn && !how->classes, how->limit, &p, err);
     if (!s)
-        s = fst__held_reserve(h, FST_U8, &sample, index ? h->limit : n, err);
-    if (!s && index)
-        s = read_picked(h, r, index, bytes, err);
+        s = fst__held_reserve(h, FST_U8, &sample, p.count, err);
+    if (!s && p.index)
+        s = read_picked(h, r, &p, bytes, err);
     else if (!s)
-        s = fst__reader_exact(r, h->own_data, n * bytes, "the images", err);
-    if (!s && !index)
+        s = fst__reader_exact(r, h->own_data, p.count * bytes, "the images", err);
+    if (!s && !p.index)
         s = fst__reader_finish(r, err);
-    fst_free(index);
+    fst_free(p.index);
     return s;
 }
 
@@ -337,7 +308,7 @@ static fst_status turn(fst__held *h, fst_error *err)
 /* ---- both ------------------------------------------------------------------------------------------------------- */
 
 static fst_status read_both(fst__held *h, fst__reader *images, fst__reader *labels, const fst__idx_how *how,
-                            struct listing *l, fst_error *err)
+                            fst_error *err)
 {
     fst_shape x, y;
     fst_status s = header(labels, &y, 1, 1, err);
@@ -348,39 +319,24 @@ static fst_status read_both(fst__held *h, fst__reader *images, fst__reader *labe
     if (x.dim[0] != y.dim[0])
         return fst_fail(err, FST_E_MISMATCH, "%s: holds %lld images, but there are %lld labels", images->name,
                         (long long)x.dim[0], (long long)y.dim[0]);
-    s = read_labels(h, labels, l, (size_t)x.dim[0], err);
+    s = read_labels(h, labels, how, (size_t)x.dim[0], err);
     if (!s)
-        s = read_images(h, images, &x, err);
+        s = read_images(h, images, &x, how, err);
     if (!s && how->transposed && x.rank == 3)
         s = turn(h, err);
     return s;
-}
-
-/* Classes that no label names, unless their number was asked for. */
-static void warn(const fst__held *h, const struct listing *l)
-{
-    int32_t seen[LABELS];
-    size_t n = 0;
-    for (int c = 0; c < l->classes && c < LABELS; c++)
-        if (l->seen[c])
-            seen[n++] = c;
-    fst__warn_empty_classes(&h->base, seen, n);
 }
 
 fst_status fst__idx_read(fst_source **out, const char *name, fst__reader *images, fst__reader *labels,
                          const fst__idx_how *how, fst_error *err)
 {
     fst__held *h = NULL;
-    struct listing l = {.first = how->first_label, .classes = how->classes};
     fst_status s = fst__held_new(&h, &vtable, name, err);
     if (s)
         return s;
-    h->limit = how->limit;
-    s = read_both(h, images, labels, how, &l, err);
+    s = read_both(h, images, labels, how, err);
     if (!s)
-        s = fst__held_finish(h, h->own_labels, h->base.count, l.classes, out, err);
-    if (!s && how->warn && !how->classes)
-        warn(h, &l);
+        s = fst__held_finish(h, h->own_labels, h->base.count, h->base.classes, out, err);
     if (s)
         fst__held_close(&h->base);
     return s;

@@ -1,8 +1,9 @@
 /*
  * RadioML's pickles as a source: {(label, snr): floats (N, 2, L)}, as RadioML 2016.10a and its kin have them, and the
  * split form {'train': (X, y), 'val': (X, y), 'test': (X, y)}. The pickle is read by fedstill/tensor.h's reader, which
- * runs nothing. Classes of the first form are numbered in the order of their names, whatever order the file has.
- * RadioML 2018's HDF5 is read in radioml_hdf5.c.
+ * runs nothing; it is in memory whole, whatever the limit, and only the samples that are kept are copied out of it.
+ * Classes of the first form are numbered in the order of their names, whatever order the file has. RadioML 2018's HDF5
+ * is read in radioml_hdf5.c.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -82,21 +83,12 @@ static fst_status same_length(const char *name, const char *what, const fst_tens
                     fst_shape_text(&x->shape, text, sizeof text), (long long)length);
 }
 
-/* Copies the first n windows of x to window `at` of h. */
-static void copy_signals(fst__held *h, size_t at, const fst_tensor *x, size_t n)
+/* Copies window `from` of x to window `at` of h. */
+static void copy_window(fst__held *h, size_t at, const fst_tensor *x, size_t from)
 {
     size_t each = (size_t)x->shape.dim[2] * 2;
     float *to = (float *)(void *)h->own_data + at * each;
-    if (x->dtype == FST_F32) {
-        if (n)
-            memcpy(to, x->data, n * each * sizeof *to);
-        return;
-    }
-    for (size_t i = 0; i < n * each; i++) {
-        double v;
-        memcpy(&v, (const unsigned char *)x->data + i * sizeof v, sizeof v);
-        to[i] = (float)v;
-    }
+    fst_f32_from(to, x->dtype, (const unsigned char *)x->data + from * each * fst_dtype_size(x->dtype), each);
 }
 
 /* ---- {(label, snr): floats} ----------------------------------------------------------------- */
@@ -170,24 +162,52 @@ static fst_status number_classes(const char *name, struct cell *cells, size_t n,
     return s;
 }
 
-static fst_status fill_cells(fst__held *h, const struct cell *cells, size_t n, fst_error *err)
+/* The labels and SNR of all windows, cell by cell. */
+static fst_status label_cells(fst__held *h, const struct cell *cells, size_t n, size_t total, fst_error *err)
 {
-    size_t count = h->base.count, at = 0;
-    h->own_labels = fst_alloc(count * sizeof *h->own_labels);
-    h->own_snr = fst_alloc(count * sizeof *h->own_snr);
+    size_t at = 0;
+    h->own_labels = fst_alloc(total * sizeof *h->own_labels);
+    h->own_snr = fst_alloc(total * sizeof *h->own_snr);
     if (!h->own_labels || !h->own_snr)
-        return fst_fail_memory(err, count * 8);
-    for (size_t i = 0; i < n && at < count; i++) {
-        size_t here = (size_t)cells[i].x->shape.dim[0];
-        here = here < count - at ? here : count - at;
-        copy_signals(h, at, cells[i].x, here);
-        for (size_t k = 0; k < here; k++) {
-            h->own_labels[at + k] = cells[i].class;
-            h->own_snr[at + k] = cells[i].snr;
+        return fst_fail_memory(err, total * 8);
+    for (size_t i = 0; i < n; i++)
+        for (int64_t k = 0; k < cells[i].x->shape.dim[0]; k++) {
+            h->own_labels[at] = cells[i].class;
+            h->own_snr[at++] = cells[i].snr;
         }
-        at += here;
-    }
     return FST_OK;
+}
+
+static void copy_cells(fst__held *h, const struct cell *cells, size_t n, const fst__picks *p)
+{
+    size_t k = 0, first = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t next = first + (size_t)cells[i].x->shape.dim[0];
+        for (; k < p->count && fst__picked(p, k) < next; k++)
+            copy_window(h, k, cells[i].x, fst__picked(p, k) - first);
+        first = next;
+    }
+}
+
+/* Of the numbered cells' windows those that the limit leaves. */
+static fst_status fill_cells(fst__held *h, const struct cell *cells, size_t n, int classes, size_t limit,
+                             fst_error *err)
+{
+    uint64_t total = 0;
+    fst__picks p = {0};
+    for (size_t i = 0; i < n; i++)
+        total += (uint64_t)cells[i].x->shape.dim[0];
+    fst_status s = label_cells(h, cells, n, (size_t)total, err);
+    if (!s)
+        s = fst__held_choose(h, (size_t)total, classes, false, limit, &p, err);
+    if (!s)
+        s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, cells[0].x->shape.dim[2]), p.count, err);
+    if (!s)
+        copy_cells(h, cells, n, &p);
+    if (!s)
+        s = fst__held_check_finite(h, &p, err);
+    fst_free(p.index);
+    return s;
 }
 
 static fst_status take_cells(fst__held *h, const fst_pickle_value *root, const fst_source_spec *spec, fst_source **out,
@@ -195,7 +215,6 @@ static fst_status take_cells(fst__held *h, const fst_pickle_value *root, const f
 {
     struct cell *cells = NULL;
     size_t n = 0;
-    uint64_t total = 0;
     int classes = 0;
     if (strcmp(spec->split, "train"))
         return fst_fail(err, FST_E_FORMAT,
@@ -204,20 +223,13 @@ static fst_status take_cells(fst__held *h, const fst_pickle_value *root, const f
     fst_status s = read_cells(h->base.name, root, &cells, &n, err);
     if (s)
         return s;
-    for (size_t i = 0; i < n; i++)
-        total += (uint64_t)cells[i].x->shape.dim[0];
     s = number_classes(h->base.name, cells, n, &h->base.class_names, &classes, err);
     if (!s && spec->classes && spec->classes != classes)
         s = fst_fail(err, FST_E_CONFIG, "%s: has %d labels, but %d classes were asked for", h->base.name, classes,
                      spec->classes);
     if (!s)
-        s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, cells[0].x->shape.dim[2]), total,
-                              err);
-    if (!s)
-        s = fill_cells(h, cells, n, err);
+        s = fill_cells(h, cells, n, classes, spec->limit, err);
     fst_free(cells);
-    if (!s)
-        s = fst__held_check_finite(h, err);
     return s ? s : fst__held_finish(h, h->own_labels, h->base.count, classes, out, err);
 }
 
@@ -292,19 +304,21 @@ static fst_status take_pair(fst__held *h, const fst_pickle_value *root, const fs
     if (length_of(y) != n)
         return fst_fail(err, FST_E_MISMATCH, "%s: '%s' has %zu samples and %zu labels", h->base.name, spec->split, n,
                         length_of(y));
-    fst_status s =
-        fst__held_reserve(h, FST_F32, &FST_SHAPE(2, x->array->shape.dim[2]), n, err);
-    if (s)
-        return s;
     h->own_labels = fst_alloc(n * sizeof *h->own_labels);
     if (!h->own_labels)
         return fst_fail_memory(err, n * sizeof *h->own_labels);
-    s = take_labels(h, y, spec->split, n, h->own_labels, err);
-    if (s)
-        return s;
-    copy_signals(h, 0, x->array, h->base.count);
-    s = fst__held_check_finite(h, err);
-    return s ? s : fst__held_finish(h, h->own_labels, n, spec->classes, out, err);
+    fst__picks p = {0};
+    fst_status s = take_labels(h, y, spec->split, n, h->own_labels, err);
+    if (!s)
+        s = fst__held_choose(h, n, spec->classes, false, spec->limit, &p, err);
+    if (!s)
+        s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, x->array->shape.dim[2]), p.count, err);
+    for (size_t i = 0; !s && i < p.count; i++)
+        copy_window(h, i, x->array, fst__picked(&p, i));
+    if (!s)
+        s = fst__held_check_finite(h, &p, err);
+    fst_free(p.index);
+    return s ? s : fst__held_finish(h, h->own_labels, h->base.count, h->base.classes, out, err);
 }
 
 /* ---- opening -------------------------------------------------------------------------------- */
@@ -323,7 +337,6 @@ fst_status fst__radioml_take(fst_source **out, const char *name, const fst_pickl
     fst_status s = fst__held_new(&h, &vtable, name, err);
     if (s)
         return s;
-    h->limit = spec->limit;
     bool split = fst_pickle_find(root, "train") || fst_pickle_find(root, "test");
     s = split ? take_pair(h, root, spec, out, err) : take_cells(h, root, spec, out, err);
     if (s)

@@ -153,33 +153,27 @@ static hsize_t rows_of_block(size_t row_bytes)
     return row_bytes < BLOCK_BYTES ? BLOCK_BYTES / row_bytes : 1;
 }
 
-/* The rows that are read: all, or those that a limit leaves, rising. */
-struct rows {
-    size_t count;
-    uint32_t *picks; /* NULL: the first `count` */
-};
-
-/* From the at-th of the rows on, how many at most `most` stand side by side, and which is the first of them. */
-static hsize_t run_of(const struct rows *r, size_t at, hsize_t most, hsize_t *first)
+/* From the at-th of the picked rows on, how many, at most `most`, stand side by side; *first is the first of them. */
+static hsize_t run_of(const fst__picks *p, size_t at, hsize_t most, hsize_t *first)
 {
     hsize_t n = 1;
-    *first = r->picks ? r->picks[at] : at;
-    if (!r->picks)
-        return r->count - at < most ? r->count - at : most;
-    while (n < most && at + n < r->count && r->picks[at + n] == *first + n)
+    *first = fst__picked(p, at);
+    if (!p->index)
+        return p->count - at < most ? p->count - at : most;
+    while (n < most && at + n < p->count && p->index[at + n] == *first + n)
         n++;
     return n;
 }
 
 /* (L, 2) becomes (2, L). */
-static fst_status take_x(fst__held *h, const struct set *x, const struct rows *r, fst_error *err)
+static fst_status take_x(fst__held *h, const struct set *x, const fst__picks *p, fst_error *err)
 {
     size_t length = (size_t)x->dim[1], row = 2 * length;
     hsize_t most = rows_of_block(row * sizeof(float)), n = 0, first = 0;
     float *block = fst_alloc((size_t)most * row * sizeof *block), *to = (float *)(void *)h->own_data;
     fst_status s = block ? FST_OK : fst_fail_memory(err, (size_t)most * row * sizeof *block);
-    for (size_t at = 0; !s && at < r->count; at += (size_t)n) {
-        n = run_of(r, at, most, &first);
+    for (size_t at = 0; !s && at < p->count; at += (size_t)n) {
+        n = run_of(p, at, most, &first);
         s = read_rows(h, x, first, n, H5T_NATIVE_FLOAT, block, err);
         for (size_t k = 0; !s && k < n; k++, to += row)
             for (size_t i = 0; i < length; i++) {
@@ -223,12 +217,12 @@ static fst_status take_y(const fst__held *h, const struct set *y, int32_t *label
     return s;
 }
 
-static fst_status take_z(fst__held *h, const struct set *z, const struct rows *r, fst_error *err)
+static fst_status take_z(fst__held *h, const struct set *z, const fst__picks *p, fst_error *err)
 {
     fst_status s = FST_OK;
     hsize_t n = 0, first = 0;
-    for (size_t at = 0; !s && at < r->count; at += (size_t)n) {
-        n = run_of(r, at, r->count, &first);
+    for (size_t at = 0; !s && at < p->count; at += (size_t)n) {
+        n = run_of(p, at, p->count, &first);
         s = read_rows(h, z, first, n, H5T_NATIVE_FLOAT, h->own_snr + at, err);
     }
     for (size_t i = 0; !s && i < h->base.count; i++)
@@ -254,35 +248,27 @@ static fst_status check_shapes(const fst__held *h, const struct set *set, fst_er
 }
 
 /* The labels of all rows are read first: with a limit only the rows that it leaves are. */
-static fst_status choose_rows(fst__held *h, const struct set *y, size_t limit, struct rows *r, fst_error *err)
+static fst_status choose_rows(fst__held *h, const struct set *y, size_t limit, fst__picks *out, fst_error *err)
 {
     size_t all = (size_t)y->dim[0];
     if (all > UINT32_MAX)
         return fst_fail(err, FST_E_LIMIT, "%s: %zu rows are more than can be counted", h->base.name, all);
-    r->count = (size_t)fst__limited(all, limit);
     h->own_labels = fst_alloc(all * sizeof *h->own_labels);
     fst_status s =
         h->own_labels ? take_y(h, y, h->own_labels, all, err) : fst_fail_memory(err, all * sizeof *h->own_labels);
-    if (s || r->count == all)
-        return s;
-    r->picks = fst_alloc(r->count * sizeof *r->picks);
-    s = r->picks ? fst_stratified_pick(h->own_labels, all, limit, r->picks, err)
-                 : fst_fail_memory(err, r->count * sizeof *r->picks);
-    for (size_t i = 0; !s && i < r->count; i++)
-        h->own_labels[i] = h->own_labels[r->picks[i]];
-    return s;
+    return s ? s : fst__held_choose(h, all, (int)y->dim[1], true, limit, out, err);
 }
 
-static fst_status take_rows(fst__held *h, const struct set *set, const struct rows *r, fst_error *err)
+static fst_status take_rows(fst__held *h, const struct set *set, const fst__picks *p, fst_error *err)
 {
-    fst_status s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, (int64_t)set[0].dim[1]), r->count, err);
-    if (!s && !(h->own_snr = fst_alloc(r->count * sizeof *h->own_snr)))
-        s = fst_fail_memory(err, r->count * sizeof *h->own_snr);
+    fst_status s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, (int64_t)set[0].dim[1]), p->count, err);
+    if (!s && !(h->own_snr = fst_alloc(p->count * sizeof *h->own_snr)))
+        s = fst_fail_memory(err, p->count * sizeof *h->own_snr);
     if (!s)
-        s = take_z(h, &set[2], r, err);
+        s = take_z(h, &set[2], p, err);
     if (!s)
-        s = take_x(h, &set[0], r, err);
-    return s ? s : fst__held_check_finite(h, err);
+        s = take_x(h, &set[0], p, err);
+    return s ? s : fst__held_check_finite(h, p, err);
 }
 
 static fst_status take_sets(fst__held *h, const struct set *set, const fst_source_spec *spec, fst_source **out,
@@ -295,18 +281,14 @@ static fst_status take_sets(fst__held *h, const struct set *set, const fst_sourc
     if (spec->classes && spec->classes != classes)
         return fst_fail(err, FST_E_CONFIG, "%s: Y has %d columns, but %d classes were asked for", h->base.name, classes,
                         spec->classes);
-    struct rows r = {0};
-    s = choose_rows(h, &set[1], spec->limit, &r, err);
+    fst__picks p = {0};
+    s = choose_rows(h, &set[1], spec->limit, &p, err);
     if (!s)
-        s = take_rows(h, set, &r, err);
-    fst_free(r.picks);
+        s = take_rows(h, set, &p, err);
+    fst_free(p.index);
     if (!s && classes == RADIOML_CLASSES)
         s = fst__names_copy(&h->base.class_names, (char *const *)(uintptr_t)modulations, RADIOML_CLASSES, err);
-    if (!s)
-        s = fst__held_finish(h, h->own_labels, h->base.count, classes, out, err);
-    if (!s)
-        fst__warn_empty_classes(&h->base, h->own_labels, h->base.count);
-    return s;
+    return s ? s : fst__held_finish(h, h->own_labels, h->base.count, classes, out, err);
 }
 
 /* ---- the file ----------------------------------------------------------------------------------- */

@@ -203,6 +203,11 @@ fst_status fst__reader_skip(fst__reader *r, uint64_t len, const char *what, fst_
     return s;
 }
 
+void fst__reader_rewind(fst__reader *r)
+{
+    r->at = 0;
+}
+
 fst_status fst__reader_finish(fst__reader *r, fst_error *err)
 {
     unsigned char extra;

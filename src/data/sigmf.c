@@ -32,7 +32,7 @@ static void job_release(struct fst__sigmf_job *j)
 {
     fst__sigmf_release_recordings(j);
     fst_free(j->index);
-    fst_free(j->picks);
+    fst_free(j->picks.index);
 }
 
 /* ---- labels --------------------------------------------------------------------------------- */
@@ -154,10 +154,12 @@ static fst_status check_overlap(const struct fst__sigmf_job *j, uint64_t total, 
     bool huge = __builtin_mul_overflow(fst__limited(total, j->limit), window, &wanted);
     if (!huge && (wanted <= ALWAYS_SAMPLES || wanted / MAX_OVERLAP <= samples))
         return FST_OK;
-    return fst_fail(err, FST_E_LIMIT,
-                    "%s: annotations overlap: %" PRIu64 " windows of %" PRIu64 " samples out of %" PRIu64
-                    " samples, each more than %d times on average; set limit to read fewer windows",
-                    j->name, fst__limited(total, j->limit), window, samples, MAX_OVERLAP);
+    return fst_fail(
+        err, FST_E_LIMIT,
+        "%s: annotations overlap: %" PRIu64 " windows of %" PRIu64 " samples out of %" PRIu64
+        " samples, each more than %d times on average; fewer windows are read with data.limit in a task file, "
+        "or by fedstill data import --limit",
+        j->name, fst__limited(total, j->limit), window, samples, MAX_OVERLAP);
 }
 
 /* The window's length, and how many there are. */
@@ -278,7 +280,7 @@ static fst_status take_note(struct fst__sigmf_job *j, const struct fst__recordin
     int64_t group = n->has_burst ? c->group_base + n->burst : c->group_next++;
     fst_status s = class_of(j, &r->meta, i, &class, err);
     for (uint64_t w = 0; !s && w < n->count / j->window && c->at < count; w++) {
-        if (j->picks && j->picks[c->at] != c->seen++)
+        if (fst__picked(&j->picks, c->at) != c->seen++)
             continue;
         s = read_samples(r, fd, n->start + w * j->window, j->window, raw, err);
         if (s)
@@ -319,13 +321,10 @@ static fst_status take_recording(struct fst__sigmf_job *j, const struct fst__rec
 static fst_status choose_windows(struct fst__sigmf_job *j, uint64_t total, fst_error *err)
 {
     size_t at = 0;
-    if (!j->limit || j->limit >= total)
-        return FST_OK;
     if (total > UINT32_MAX)
         return fst_fail(err, FST_E_LIMIT, "%s: %" PRIu64 " windows are more than can be counted", j->name, total);
     int32_t *labels = fst_alloc((size_t)total * sizeof *labels);
-    j->picks = fst_alloc(j->limit * sizeof *j->picks);
-    fst_status s = labels && j->picks ? FST_OK : fst_fail_memory(err, (size_t)total * sizeof *labels);
+    fst_status s = labels ? FST_OK : fst_fail_memory(err, (size_t)total * sizeof *labels);
     for (size_t r = 0; !s && r < j->count; r++)
         for (size_t i = 0; !s && i < j->all[r].meta.count; i++) {
             int32_t class = 0;
@@ -334,16 +333,16 @@ static fst_status choose_windows(struct fst__sigmf_job *j, uint64_t total, fst_e
                 labels[at++] = class;
         }
     if (!s)
-        s = fst_stratified_pick(labels, (size_t)total, j->limit, j->picks, err);
+        s = fst__pick(&j->picks, j->name, labels, (size_t)total, j->limit, err);
     fst_free(labels);
     return s;
 }
 
-static fst_status reserve(struct fst__sigmf_job *j, uint64_t total, fst_error *err)
+static fst_status reserve(struct fst__sigmf_job *j, fst_error *err)
 {
     fst_shape shape = FST_SHAPE(2, (int64_t)j->window);
     fst__held *h = j->held;
-    fst_status s = fst__held_reserve(h, FST_F32, &shape, j->picks ? j->limit : total, err);
+    fst_status s = fst__held_reserve(h, FST_F32, &shape, j->picks.count, err);
     if (s)
         return s;
     h->own_labels = fst_alloc(h->base.count * sizeof *h->own_labels);
@@ -372,7 +371,7 @@ static fst_status take_all(struct fst__sigmf_job *j, fst_source **out, fst_error
     if (!s)
         s = choose_windows(j, total, err);
     if (!s)
-        s = reserve(j, total, err);
+        s = reserve(j, err);
     if (!s && !(raw = fst_alloc(j->window * MAX_WIDTH)))
         s = fst_fail_memory(err, j->window * MAX_WIDTH);
     for (size_t r = 0; !s && r < j->count && c.at < j->held->base.count; r++)

@@ -115,7 +115,7 @@ struct fst__sigmf_job {
     size_t count, cap;
     struct fst__sigmf_named *index; /* the classes, sorted by name */
     size_t classes;
-    uint32_t *picks; /* which windows are read, rising; NULL: all */
+    fst__picks picks; /* which windows are read */
     fst__held *held;
 };
 

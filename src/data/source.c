@@ -321,14 +321,14 @@ fst_status fst_source_same_classes(const fst_source *a, const fst_source *b, fst
     return FST_OK;
 }
 
-fst_status fst__held_check_finite(const fst__held *h, fst_error *err)
+fst_status fst__held_check_finite(const fst__held *h, const fst__picks *p, fst_error *err)
 {
     const float *x = (const float *)(const void *)h->data;
     size_t a_sample = (size_t)fst_shape_count(&h->base.shape), n = a_sample * h->base.count;
     for (size_t i = 0; i < n; i++)
         if (!isfinite(x[i]))
             return fst_fail(err, FST_E_NUMERIC, "%s: sample %zu, element %zu is %f; finite numbers are needed",
-                            h->base.name, i / a_sample, i % a_sample, (double)x[i]);
+                            h->base.name, fst__picked(p, i / a_sample), i % a_sample, (double)x[i]);
     return FST_OK;
 }
 
@@ -347,32 +347,26 @@ static fst_status check_labels(const char *name, const int32_t *labels, size_t n
     return FST_OK;
 }
 
-/* Moves the samples that the limit leaves to the front, with all that is known of them. */
-static fst_status keep_limit(fst__held *h, fst_error *err)
+fst_status fst__held_choose(fst__held *h, size_t n, int wanted, bool warn, size_t limit, fst__picks *out,
+                            fst_error *err)
 {
-    size_t n = h->base.count, bytes = fst_source_sample_bytes(&h->base);
-    if (!h->limit || h->limit >= n)
-        return FST_OK;
-    uint32_t *index = fst_alloc(h->limit * sizeof *index);
-    fst_status s = index ? fst_stratified_pick(h->own_labels, n, h->limit, index, err)
-                         : fst_fail_memory(err, h->limit * sizeof *index);
-    for (size_t i = 0; !s && i < h->limit; i++) {
-        size_t k = index[i]; /* never less than i */
-        memmove(h->own_data + i * bytes, h->own_data + k * bytes, bytes);
+    fst__picks p = {0};
+    fst_status s = check_labels(h->base.name, h->own_labels, n, wanted, &h->base.classes, err);
+    if (!s)
+        s = fst__pick(&p, h->base.name, h->own_labels, n, limit, err);
+    if (s)
+        return s;
+    if (warn)
+        fst__warn_empty_classes(&h->base, h->own_labels, n);
+    for (size_t i = 0; p.index && i < p.count; i++) {
+        size_t k = p.index[i]; /* never less than i */
         h->own_labels[i] = h->own_labels[k];
         if (h->own_snr)
             h->own_snr[i] = h->own_snr[k];
         if (h->own_group)
             h->own_group[i] = h->own_group[k];
     }
-    fst_free(index);
-    if (s)
-        return s;
-    h->base.count = h->limit;
-    unsigned char *less = fst_realloc(h->own_data, n * bytes, h->limit * bytes);
-    if (less)
-        h->own_data = less;
-    h->data = h->own_data;
+    *out = p;
     return FST_OK;
 }
 
@@ -386,9 +380,7 @@ fst_status fst__held_finish(fst__held *h, const int32_t *labels, size_t nlabels,
     b->labels = labels;
     b->snr = h->own_snr;
     b->group = h->own_group;
-    s = keep_limit(h, err);
-    if (!s)
-        s = fst__source_digest(b, b->digest, err);
+    s = fst__source_digest(b, b->digest, err);
     if (!s)
         *out = b;
     return s;

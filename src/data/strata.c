@@ -104,3 +104,27 @@ fst_status fst_stratified_pick(const int32_t *labels, size_t n, size_t limit, ui
     fst_free(seen);
     return s;
 }
+
+fst_status fst__pick(fst__picks *out, const char *name, const int32_t *labels, size_t n, size_t limit, fst_error *err)
+{
+    fst__picks p = {.count = n};
+    fst_status s = FST_OK;
+    if (n > UINT32_MAX)
+        return fst_fail(err, FST_E_LIMIT, "%s: %zu samples are more than can be counted", name, n);
+    if (limit && limit < n) {
+        p.count = limit;
+        p.index = fst_alloc(limit * sizeof *p.index);
+        s = p.index ? fst_stratified_pick(labels, n, limit, p.index, err)
+                    : fst_fail_memory(err, limit * sizeof *p.index);
+    }
+    if (s)
+        fst_free(p.index);
+    else
+        *out = p;
+    return s;
+}
+
+size_t fst__picked(const fst__picks *p, size_t i)
+{
+    return p->index ? p->index[i] : i;
+}

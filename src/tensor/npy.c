@@ -1,29 +1,20 @@
 /*
  * NumPy's npy and npz. The header is a Python literal; only the one dictionary that NumPy writes is
  * understood, by a parser of its own that looks at nothing else. Pickles (object arrays) are refused.
- * Data goes from the file straight into the array; only Fortran order takes a second copy.
+ * Data goes from the file straight into the array, of all rows or of those that are wanted; only Fortran order takes a
+ * second copy.
  */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "archive.h"
+#include "npy_input.h"
 #include "npy_private.h"
 
 enum { MAX_HEADER = 65536, MAX_MEMBERS = 1 << 20, MAX_TEXTS = 1 << 20 };
-
-/* Where the bytes come from: exactly one of the three. */
-struct input {
-    const char *name;
-    uint64_t left; /* bytes that are still to come */
-    const unsigned char *memory;
-    zip_file_t *member;
-    int fd;
-};
 
 struct header {
     fst_dtype dtype;
@@ -41,34 +32,6 @@ void fst_array_release(fst_array *a)
     fst_free(a->name);
     fst_free(a->data);
     *a = (fst_array){0};
-}
-
-static fst_status input_read(struct input *in, void *dst, size_t len, const char *what, fst_error *err)
-{
-    unsigned char *p = dst;
-    if (len > in->left)
-        return fst_fail(err, FST_E_FORMAT, "%s: cut off: %s needs %zu bytes, %llu are there", in->name, what, len,
-                        (unsigned long long)in->left);
-    in->left -= len;
-    if (in->memory) {
-        memcpy(dst, in->memory, len);
-        in->memory += len;
-        return FST_OK;
-    }
-    while (len) {
-        int64_t n = in->member ? zip_fread(in->member, p, len) : read(in->fd, p, len);
-        if (n < 0 && !in->member && errno == EINTR)
-            continue;
-        if (n < 0 && in->member)
-            return fst_fail(err, FST_E_FORMAT, "%s: damaged: %s", in->name, zip_file_strerror(in->member));
-        if (n < 0)
-            return fst_fail_errno(err, "%s", in->name);
-        if (n == 0)
-            return fst_fail(err, FST_E_FORMAT, "%s: cut off while %s was read", in->name, what);
-        p += n;
-        len -= (size_t)n;
-    }
-    return FST_OK;
 }
 
 /* ---- the header's dictionary ---------------------------------------------------------------- */
@@ -241,10 +204,10 @@ static fst_status parse_dictionary(struct text *t, struct header *h, fst_error *
     return FST_OK;
 }
 
-static fst_status read_header(struct input *in, struct header *h, fst_error *err)
+static fst_status read_header(struct fst__input *in, struct header *h, fst_error *err)
 {
     unsigned char head[12];
-    fst_status s = input_read(in, head, 8, "the npy header", err);
+    fst_status s = fst__input_read(in, head, 8, "the npy header", err);
     if (s)
         return s;
     if (memcmp(head, "\x93NUMPY", 6))
@@ -253,7 +216,7 @@ static fst_status read_header(struct input *in, struct header *h, fst_error *err
         return fst_fail(err, FST_E_UNSUPPORTED, "%s: npy version %d.%d, versions 1.0 to 3.0 are read", in->name,
                         head[6], head[7]);
     size_t width = head[6] == 1 ? 2 : 4;
-    s = input_read(in, head + 8, width, "the npy header", err);
+    s = fst__input_read(in, head + 8, width, "the npy header", err);
     if (s)
         return s;
     uint32_t len = (uint32_t)head[8] | (uint32_t)head[9] << 8;
@@ -265,7 +228,7 @@ static fst_status read_header(struct input *in, struct header *h, fst_error *err
     char *text = fst_alloc(len + 1u);
     if (!text)
         return fst_fail_memory(err, len);
-    s = input_read(in, text, len, "the npy header", err);
+    s = fst__input_read(in, text, len, "the npy header", err);
     text[s ? 0 : len] = 0;
     if (!s && memchr(text, 0, len))
         s = fst_fail(err, FST_E_FORMAT, "%s: the npy header holds a NUL", in->name);
@@ -327,8 +290,9 @@ static fst_status to_c_order(unsigned char **data, const struct header *h, size_
     return FST_OK;
 }
 
-static fst_status data_size(const struct input *in, const struct header *h, size_t max_bytes, size_t *bytes,
-                            fst_error *err)
+/* The size of the data that will be kept: of all rows, or of those wanted, to which the shape then shrinks. */
+static fst_status data_size(const struct fst__input *in, struct header *h, const fst_rows *rows, size_t max_bytes,
+                            size_t *bytes, fst_error *err)
 {
     char text[256];
     int64_t count = fst_shape_count(&h->shape), want;
@@ -338,6 +302,13 @@ static fst_status data_size(const struct input *in, const struct header *h, size
     if ((uint64_t)want != in->left)
         return fst_fail(err, FST_E_FORMAT, "%s: %s of shape %s needs %lld bytes of data, %llu are there", in->name,
                         fst_dtype_name(h->dtype), text, (long long)want, (unsigned long long)in->left);
+    if (rows && (h->shape.rank < 1 || (uint64_t)h->shape.dim[0] != rows->of))
+        return fst_fail(err, FST_E_MISMATCH, "%s: an array of shape %s, where %zu rows are needed", in->name, text,
+                        rows->of);
+    if (rows) {
+        want = want / (int64_t)rows->of * (int64_t)rows->count;
+        h->shape.dim[0] = (int64_t)rows->count;
+    }
     if ((uint64_t)want > max_bytes)
         return fst_fail(err, FST_E_LIMIT, "%s: an array of %lld bytes, at most %zu are read here", in->name,
                         (long long)want, max_bytes);
@@ -345,8 +316,18 @@ static fst_status data_size(const struct input *in, const struct header *h, size
     return FST_OK;
 }
 
+/* In Fortran order a row's elements stand apart: every column is a list of all rows. */
+static fst_status read_data(struct fst__input *in, const struct header *h, const fst_rows *rows, unsigned char *data,
+                            size_t bytes, fst_error *err)
+{
+    if (!rows || !bytes)
+        return fst__input_read(in, data, bytes, "the data", err);
+    size_t row = bytes / rows->count, columns = h->fortran ? row / element_size(h) : 1;
+    return fst__input_rows(in, columns, row / columns, rows, data, err);
+}
+
 /* A list of texts becomes an array with a row of characters for each. */
-static fst_status texts_shape(const struct input *in, struct header *h, fst_error *err)
+static fst_status texts_shape(const struct fst__input *in, struct header *h, fst_error *err)
 {
     if (h->shape.rank != 1)
         return fst_fail(err, FST_E_FORMAT, "%s: texts in %d dimensions; a list is needed", in->name, h->shape.rank);
@@ -359,9 +340,9 @@ static fst_status texts_shape(const struct input *in, struct header *h, fst_erro
     return FST_OK;
 }
 
-/* Reads the whole array; `name` becomes its name. */
-static fst_status read_array(fst_array *out, struct input *in, const char *name, bool texts, size_t max_bytes,
-                             fst_error *err)
+/* Reads the array, or only `rows` of it; `name` becomes its name. */
+static fst_status read_array(fst_array *out, struct fst__input *in, const char *name, bool texts, const fst_rows *rows,
+                             size_t max_bytes, fst_error *err)
 {
     struct header h = {.texts = texts};
     size_t bytes = 0;
@@ -369,7 +350,7 @@ static fst_status read_array(fst_array *out, struct input *in, const char *name,
     if (!s && texts)
         s = texts_shape(in, &h, err);
     if (!s)
-        s = data_size(in, &h, max_bytes, &bytes, err);
+        s = data_size(in, &h, rows, max_bytes, &bytes, err);
     if (s)
         return s;
     size_t count = bytes / element_size(&h), inner = 0;
@@ -382,7 +363,7 @@ static fst_status read_array(fst_array *out, struct input *in, const char *name,
     if (!own_name || !data)
         s = fst_fail_memory(err, bytes);
     if (!s)
-        s = input_read(in, data, bytes, "the data", err);
+        s = read_data(in, &h, rows, data, bytes, err);
     if (!s && h.swap)
         fst__swap_bytes(data, bytes / fst_dtype_size(h.dtype), fst_dtype_size(h.dtype));
     if (!s)
@@ -402,13 +383,18 @@ fst_status fst_npy_parse(fst_array *out, const char *name, const void *data, siz
                          fst_error *err)
 {
     static const unsigned char nothing[1];
-    struct input in = {.name = name, .left = len, .memory = len ? data : nothing, .fd = -1};
-    return read_array(out, &in, "", false, max_bytes, err);
+    struct fst__input in = {.name = name, .left = len, .memory = len ? data : nothing, .fd = -1};
+    return read_array(out, &in, "", false, NULL, max_bytes, err);
 }
 
 fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_error *err)
 {
-    struct input in = {.name = path, .fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)};
+    return fst_npy_read_rows(out, path, NULL, max_bytes, err);
+}
+
+fst_status fst_npy_read_rows(fst_array *out, const char *path, const fst_rows *rows, size_t max_bytes, fst_error *err)
+{
+    struct fst__input in = {.name = path, .fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)};
     struct stat st;
     fst_status s;
     if (in.fd < 0)
@@ -419,7 +405,7 @@ fst_status fst_npy_read(fst_array *out, const char *path, size_t max_bytes, fst_
         s = fst_fail(err, FST_E_IO, "%s: not a file", path);
     } else {
         in.left = (uint64_t)st.st_size;
-        s = read_array(out, &in, "", false, max_bytes, err);
+        s = read_array(out, &in, "", false, rows, max_bytes, err);
     }
     close(in.fd);
     return s;
@@ -499,14 +485,14 @@ fst_status fst_npy_write(const char *path, const fst_tensor *t, fst_error *err)
 /* ---- npz ------------------------------------------------------------------------------------ */
 
 static fst_status read_member(fst_array *out, zip_t *z, zip_uint64_t index, const char *label, const char *member,
-                              bool texts, size_t max_bytes, fst_error *err)
+                              bool texts, const fst_rows *rows, size_t max_bytes, fst_error *err)
 {
     fst_array a = {0};
-    struct input in = {.name = label, .fd = -1};
+    struct fst__input in = {.name = label, .fd = -1};
     fst_status s = fst__archive_member(&in.member, z, index, label, &in.left, err);
     if (s)
         return s;
-    s = read_array(&a, &in, member, texts, max_bytes, err);
+    s = read_array(&a, &in, member, texts, rows, max_bytes, err);
     if (!s)
         s = fst__archive_end(in.member, label, err);
     zip_fclose(in.member);
@@ -518,7 +504,7 @@ static fst_status read_member(fst_array *out, zip_t *z, zip_uint64_t index, cons
 }
 
 static fst_status archive_read(fst_array *out, zip_t *z, const char *name, const char *member, bool texts,
-                               size_t max_bytes, fst_error *err)
+                               const fst_rows *rows, size_t max_bytes, fst_error *err)
 {
     fst_buf file = {0}, label = {0};
     fst_status s = fst_buf_printf(&file, err, "%s.npy", member);
@@ -527,7 +513,7 @@ static fst_status archive_read(fst_array *out, zip_t *z, const char *name, const
     if (!s) {
         zip_int64_t index = zip_name_locate(z, file.data, 0);
         s = index < 0 ? fst_fail(err, FST_E_FORMAT, "%s: there is no array \"%s\" in it", name, member)
-                      : read_member(out, z, (zip_uint64_t)index, label.data, member, texts, max_bytes, err);
+                      : read_member(out, z, (zip_uint64_t)index, label.data, member, texts, rows, max_bytes, err);
     }
     fst_buf_release(&file);
     fst_buf_release(&label);
@@ -536,23 +522,29 @@ static fst_status archive_read(fst_array *out, zip_t *z, const char *name, const
 
 fst_status fst_npz_read(fst_array *out, const char *path, const char *member, size_t max_bytes, fst_error *err)
 {
+    return fst_npz_read_rows(out, path, member, NULL, max_bytes, err);
+}
+
+fst_status fst_npz_read_rows(fst_array *out, const char *path, const char *member, const fst_rows *rows,
+                             size_t max_bytes, fst_error *err)
+{
     zip_t *z = NULL;
     fst_status s = fst__archive_open(&z, path, "npz (zip)", err);
     if (s)
         return s;
-    s = archive_read(out, z, path, member, false, max_bytes, err);
+    s = archive_read(out, z, path, member, false, rows, max_bytes, err);
     zip_discard(z);
     return s;
 }
 
 fst_status fst__npz_read_memory(fst_array *out, const char *name, const void *data, size_t len, const char *member,
-                                size_t max_bytes, fst_error *err)
+                                const fst_rows *rows, size_t max_bytes, fst_error *err)
 {
     zip_t *z = NULL;
     fst_status s = fst__archive_open_memory(&z, name, "npz (zip)", data, len, err);
     if (s)
         return s;
-    s = archive_read(out, z, name, member, false, max_bytes, err);
+    s = archive_read(out, z, name, member, false, rows, max_bytes, err);
     zip_discard(z);
     return s;
 }
@@ -683,7 +675,7 @@ static fst_status archive_texts(zip_t *z, const char *name, const char *member, 
                                 size_t max_bytes, fst_error *err)
 {
     fst_array a = {0};
-    fst_status s = archive_read(&a, z, name, member, true, max_bytes, err);
+    fst_status s = archive_read(&a, z, name, member, true, NULL, max_bytes, err);
     if (!s)
         s = texts_of(&a, name, texts, count, err);
     fst_array_release(&a);

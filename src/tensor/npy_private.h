@@ -4,9 +4,9 @@
 
 #include "fedstill/tensor.h"
 
-/* As fst_npz_read and fst_npz_list; data must outlive the call. */
+/* As fst_npz_read_rows and fst_npz_list; data must outlive the call. */
 FST_MUST fst_status fst__npz_read_memory(fst_array *out, const char *name, const void *data, size_t len,
-                                         const char *member, size_t max_bytes, fst_error *err);
+                                         const char *member, const fst_rows *rows, size_t max_bytes, fst_error *err);
 FST_MUST fst_status fst__npz_list_memory(const char *name, const void *data, size_t len, char ***names, size_t *count,
                                          fst_error *err);
 /* As fst_npz_read_texts. */

@@ -315,6 +315,21 @@ fst_status fst_safetensors_read(const fst_safetensors *f, size_t i, void *dst, s
     return s || !e->inner ? s : fst__split_complex(dst, bytes / 8, e->inner, 4, err);
 }
 
+fst_status fst_safetensors_read_rows(const fst_safetensors *f, size_t i, size_t first, size_t n, void *dst,
+                                     size_t bytes, fst_error *err)
+{
+    const struct entry *e = &f->entries[i];
+    uint64_t rows = e->shape.rank ? (uint64_t)e->shape.dim[0] : 0, row = rows ? (e->end - e->begin) / rows : 0;
+    if (n > rows || first > rows - n)
+        return fst_fail(err, FST_E_ARGUMENT, "%s: tensor \"%s\" has %llu rows, not %zu after the first %zu", f->name,
+                        e->name, (unsigned long long)rows, n, first);
+    if (bytes != n * row)
+        return fst_fail(err, FST_E_MISMATCH, "%s: %zu rows of tensor \"%s\" have %llu bytes, %zu are wanted", f->name,
+                        n, e->name, (unsigned long long)(n * row), bytes);
+    fst_status s = read_at(f, f->data_at + e->begin + first * row, dst, bytes, err);
+    return s || !e->inner ? s : fst__split_complex(dst, bytes / 8, e->inner, 4, err);
+}
+
 const void *fst_safetensors_data(const fst_safetensors *f, size_t i)
 {
     const struct entry *e = &f->entries[i];

@@ -40,6 +40,32 @@ as_safetensors() {
         printf "\\x$(printf %x $((n >> i & 255)))"
     done | cat - "$folder/header" >"$1"
 }
+# le NUMBER BYTES: little-endian
+le() {
+    local i
+    for ((i = 0; i < $2; i++)); do printf "\\x$(printf %x $(($1 >> 8 * i & 255)))"; done
+}
+# as_zip ARCHIVE FILE...: deflated members; gzip makes the stream and the checksum
+as_zip() {
+    local archive=$1 file entry at name
+    : >"$archive" && : >"$folder/directory"
+    shift
+    for file in "$@"; do
+        name=$(basename "$file")
+        gzip -1n <"$file" | tail -c +11 >"$folder/deflated"
+        entry() {
+            le 20 2 && le 0 2 && le 8 2 && le 0 4 && tail -c 8 "$folder/deflated" | head -c 4 &&
+                le $(($(stat -c %s "$folder/deflated") - 8)) 4 && le "$(stat -c %s "$file")" 4 && le ${#name} 2 && le 0 2
+        }
+        at=$(stat -c %s "$archive")
+        { printf 'PK\1\2' && le 20 2 && entry && le 0 10 && le "$at" 4 && printf %s "$name"; } >>"$folder/directory"
+        { printf 'PK\3\4' && entry && printf %s "$name" && head -c -8 "$folder/deflated"; } >>"$archive"
+    done
+    at=$(stat -c %s "$archive")
+    cat "$folder/directory" >>"$archive"
+    { printf 'PK\5\6' && le 0 4 && le $# 2 && le $# 2 && le "$(stat -c %s "$folder/directory")" 4 && le "$at" 4 && le 0 2; } \
+        >>"$archive"
+}
 # repeat BYTES COUNT
 repeat() {
     yes "$1" | tr -d '\n' | head -c $((${#1} * $2))
@@ -133,6 +159,40 @@ expect 0 data info "$folder/few.npz"
 row "0 0 9 50.00 % ##############################"
 # Without the limit they do not fit; the address sanitizer's bound is too wide to show it.
 [ -n "$asan" ] || bounded 16 1 data import "$folder/idx" --out "$folder/none.npz"
+
+# The same of arrays, in C and in Fortran order, of doubles, and of CIFAR's records: only the rows that a limit leaves are
+# kept. Files of holes, which take no room on the disk; 300,000 labels of two classes take 16 MB themselves.
+# as_npy FILE DESCR FORTRAN SHAPE BYTES
+as_npy() {
+    printf '\x93NUMPY\1\0v\0%-117s\n' "{'descr': '$2', 'fortran_order': $3, 'shape': ($4), }" >"$1"
+    truncate -s $((128 + $5)) "$1"
+}
+limited() { # ARGUMENT...: with a limit it fits, without it does not
+    bounded 24 0 data import "$@" --limit 18 --out "$folder/few.npz"
+    expect 0 data info "$folder/few.npz"
+    row "0 0 9 50.00 % ##############################"
+    [ -n "$asan" ] || bounded 24 1 data import "$@" --out "$folder/none.npz"
+    rm -f "$folder/few.npz"
+}
+mkdir "$folder/npy" "$folder/cifar" && rm -f "$folder/few.npz"
+{ printf '\x93NUMPY\1\0v\0%-117s\n' "{'descr': '|u1', 'fortran_order': False, 'shape': (300000,), }" &&
+    repeat '01' 150000 | tr 01 '\000\001'; } >"$folder/npy/y.npy"
+as_npy "$folder/npy/x.npy" '|u1' False '300000, 28, 28' 235200000
+limited "$folder/npy"
+as_zip "$folder/packed.npz" "$folder/npy/x.npy" "$folder/npy/y.npy"
+limited "$folder/packed.npz"
+as_npy "$folder/npy/x.npy" '<f8' True '300000, 100' 240000000
+limited "$folder/npy"
+printf '{"x":{"dtype":"F64","shape":[300000,200],"data_offsets":[0,480000000]},"y":{"dtype":"U8","shape":[300000],"data_offsets":[480000000,480300000]}}' |
+    as_safetensors "$folder/rows.safetensors"
+truncate -s $(($(stat -c %s "$folder/rows.safetensors") + 480000000)) "$folder/rows.safetensors"
+repeat '01' 150000 | tr 01 '\000\001' >>"$folder/rows.safetensors"
+limited "$folder/rows.safetensors"
+for i in 1 2 3 4 5; do
+    truncate -s $((20000 * 3073)) "$folder/cifar/data_batch_$i.bin"
+done
+bounded 24 0 data import "$folder/cifar" --limit 18 --out "$folder/few.npz"
+[ -n "$asan" ] || bounded 24 1 data import "$folder/cifar" --out "$folder/none.npz"
 
 # ---- task files and parameters: aliases, depth, objects
 {

@@ -357,7 +357,7 @@ static void members_are_read(void **state)
     assert_string_equal(a.name, "images");
     assert_memory_equal(a.data, "\1\2\3", 3);
     fst_array_release(&a);
-    assert_int_equal(fst__npz_read_memory(&a, "m", bytes, len, "labels", 3, &e), FST_OK);
+    assert_int_equal(fst__npz_read_memory(&a, "m", bytes, len, "labels", NULL, 3, &e), FST_OK);
     assert_memory_equal(a.data, "\4\5\6", 3);
     fst_array_release(&a);
     assert_int_equal(fst_npz_read(&a, path, "labels", 2, &e), FST_E_LIMIT);
@@ -386,17 +386,17 @@ static void damaged_archives_are_refused(void **state)
     fst_error e = {0};
     (void)state;
     for (size_t n = 0; n < len; n++)
-        assert_int_not_equal(fst__npz_read_memory(&a, "cut", bytes, n, "images", 100, &e), FST_OK);
+        assert_int_not_equal(fst__npz_read_memory(&a, "cut", bytes, n, "images", NULL, 100, &e), FST_OK);
     /* stored data that changed: the checksum tells */
     unsigned char *data = find(bytes, len, "\4\5\6", 3);
     data[0] ^= 1;
-    assert_int_equal(fst__npz_read_memory(&a, "rot", bytes, len, "labels", 100, &e), FST_E_FORMAT);
+    assert_int_equal(fst__npz_read_memory(&a, "rot", bytes, len, "labels", NULL, 100, &e), FST_E_FORMAT);
     assert_non_null(strstr(e.message, "damaged"));
     data[0] ^= 1;
     /* the directory promises 1 GB for the deflated member (entry: signature, ..., size at 24) */
     unsigned char *entry = find(bytes, len, "PK\1\2", 4);
     memcpy(entry + 24, "\0\0\0\x40", 4);
-    assert_int_equal(fst__npz_read_memory(&a, "lie", bytes, len, "images", SIZE_MAX, &e), FST_E_FORMAT);
+    assert_int_equal(fst__npz_read_memory(&a, "lie", bytes, len, "images", NULL, SIZE_MAX, &e), FST_E_FORMAT);
     assert_null(a.data);
     free(bytes);
 }
