@@ -175,6 +175,9 @@ FST_API size_t fst_graph_param_count(const fst_graph *g); /* floats in the param
 FST_API size_t fst_graph_buffers(const fst_graph *g);     /* float buffers (running statistics) */
 FST_API fst_param_info fst_graph_buffer(const fst_graph *g, size_t i);
 FST_API size_t fst_graph_buffer_count(const fst_graph *g);
+/* Of the norm that buffer i is a running statistic of: running = (1 - momentum) running + momentum batch. 0: it is
+ * none. */
+FST_API double fst_graph_buffer_momentum(const fst_graph *g, size_t i);
 FST_API size_t fst_graph_counters(const fst_graph *g); /* int64 counters */
 FST_API const char *fst_graph_counter(const fst_graph *g, size_t i);
 FST_API fst_shape fst_graph_input_shape(const fst_graph *g); /* of one sample; of the first input */

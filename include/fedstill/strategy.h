@@ -135,10 +135,23 @@ enum {
     FST_ALL_UPDATES = 8, /* the server holds all updates of a round: memory O(clients) */
     FST_AVERAGES = 16,   /* what is published is the clients' weighted mean and nothing else */
     FST_SAME_FEATURES =
-        32,               /* the clients' last layers read features of one width; env.graph is one of their networks */
-    FST_SENDS_STATE = 64, /* either way the model's state and no other large tensor: what a run will send is known */
-    FST_OWN_LOSS = 128    /* the clients' loss is the strategy's: plan.loss and plan.soft are not used */
+        32,                /* the clients' last layers read features of one width; env.graph is one of their networks */
+    FST_SENDS_STATE = 64,  /* either way the model's state and no other large tensor: what a run will send is known */
+    FST_OWN_LOSS = 128,    /* the clients' loss is the strategy's: plan.loss and plan.soft are not used */
+    FST_KEEPS_SHARED = 256 /* the server keeps what was shared in earlier rounds: nobody else may change the model */
 };
+
+/*
+ * What becomes of the shared model between a strategy's step and its publication, whatever the strategy is. `run`
+ * changes `global`; when it fails, model and strategy are put back to what they were before the round, and so is this,
+ * by `load`. `save` and `load` are as those of a strategy, whose bytes come first. fst_fuser_after makes one.
+ */
+typedef struct fst_after {
+    void *ctx;
+    fst_status (*run)(void *ctx, uint64_t round, fst_fed_state *global, const fst_work *work, fst_error *err);
+    fst_status (*save)(const void *ctx, fst_buf *out, fst_error *err);
+    fst_status (*load)(void *ctx, const void *data, size_t len, fst_error *err);
+} fst_after;
 
 /* What the server half may use; the caller's, and lives as long as the strategy. */
 typedef struct fst_server_env {
@@ -149,6 +162,7 @@ typedef struct fst_server_env {
     const fst_graph *graph;      /* its network, for strategies that train at the server; may be NULL otherwise */
     const fst_public *pub;       /* NULL: none */
     fst_trainer_options compute; /* how to train at the server */
+    const fst_after *after;      /* NULL: the strategy's step is published as it is. Not with FST_KEEPS_SHARED */
 } fst_server_env;
 
 /* What aggregating did. */

@@ -166,6 +166,8 @@ static fst_status check_env(const fst_strategy_ops *ops, const fst_server_env *e
         return fst_fail(err, FST_E_ARGUMENT, "strategy %s shares a model; none was given", ops->name);
     if ((ops->flags & FST_PUBLIC_DATA) && (!env->pub || !env->pub->count))
         return fst_fail(err, FST_E_CONFIG, "strategy %s needs public samples", ops->name);
+    if (env->after && (!(ops->flags & FST_SAME_MODEL) || (ops->flags & FST_KEEPS_SHARED)))
+        return fst_fail(err, FST_E_CONFIG, "strategy %s: nobody else may change the model that it shares", ops->name);
     if (ops->server->bytes < sizeof(fst_strategy))
         return fst_fail(err, FST_E_ARGUMENT, "strategy %s: an instance must start with fst_strategy", ops->name);
     return FST_OK;
@@ -264,12 +266,71 @@ fst_status fst_strategy_fold(fst_strategy *s, const fst_message *m, fst_error *e
     return FST_OK;
 }
 
+/* ---- what comes after a strategy's step ---- */
+
+/* Everything that a round changes, as it was before. */
+struct before {
+    fst_fed_state global;
+    fst_buf strategy, after;
+};
+
+static fst_status save_body(const fst_strategy *s, fst_buf *out, fst_error *err)
+{
+    return s->ops->server->save ? s->ops->server->save(s, out, err) : FST_OK;
+}
+
+static fst_status remember(const fst_strategy *s, struct before *b, fst_error *err)
+{
+    fst_fed_view v = fst_fed_state_view(s->env.global);
+    fst_status st = fst_fed_state_init(&b->global, v.size, err);
+    if (!st)
+        fst_fed_state_copy(&b->global, &v);
+    if (!st)
+        st = save_body(s, &b->strategy, err);
+    return st ? st : s->env.after->save(s->env.after->ctx, &b->after, err);
+}
+
+static fst_status put_back(fst_strategy *s, const struct before *b, fst_error *err)
+{
+    fst_fed_view v = fst_fed_state_view(&b->global);
+    fst_fed_state_copy(s->env.global, &v);
+    fst_status st = FST_OK;
+    if (s->ops->server->load)
+        st = s->ops->server->load(s, b->strategy.len ? b->strategy.data : "", b->strategy.len, err);
+    return st ? st : s->env.after->load(s->env.after->ctx, b->after.data, b->after.len, err);
+}
+
+static fst_status aggregate_and_after(fst_strategy *s, const fst_work *work, fst_aggregate_stats *done, fst_error *err)
+{
+    struct before b = {0};
+    double lane[FST__LANES] = {0};
+    fst_status st = remember(s, &b, err);
+    bool touched = !st;
+    if (!st)
+        st = s->ops->server->aggregate(s, work, done, err);
+    if (!st)
+        st = s->env.after->run(s->env.after->ctx, s->round, s->env.global, work, err);
+    if (!st) {
+        fst__add_squares(lane, s->env.global->params, b.global.params, b.global.size.params);
+        done->update_norm = sqrt(fst__sum_lanes(lane));
+    } else if (touched) {
+        fst_error why;
+        if (put_back(s, &b, &why))
+            fst_log(FST_LOG_ERROR, "%s", why.message);
+    }
+    fst_fed_state_release(&b.global);
+    fst_buf_release(&b.strategy);
+    fst_buf_release(&b.after);
+    return st;
+}
+
 fst_status fst_strategy_aggregate(fst_strategy *s, const fst_work *work, fst_aggregate_stats *stats, fst_error *err)
 {
     fst_aggregate_stats done = {s->updates, s->samples, 0};
     if (!s->open || s->updates == 0)
         return fst_fail(err, FST_E_ARGUMENT, "nothing was folded in this round: there is nothing to aggregate");
-    fst_status st = s->ops->server->aggregate(s, work, &done, err);
+    fst_status st =
+        s->env.after ? aggregate_and_after(s, work, &done, err) : s->ops->server->aggregate(s, work, &done, err);
     if (st)
         return fst_fail_in(err, st, "strategy %s", s->ops->name);
     s->open = false;
@@ -309,7 +370,12 @@ fst_status fst_strategy_save(const fst_strategy *s, fst_buf *out, fst_error *err
         return fst_fail(err, FST_E_ARGUMENT,
                         "round %llu is open with %llu updates folded: a strategy is saved between rounds",
                         (unsigned long long)s->round + 1, (unsigned long long)s->updates);
-    fst_status st = s->ops->server->save ? s->ops->server->save(s, &body, err) : FST_OK;
+    fst_status st = save_body(s, &body, err);
+    uint64_t own = body.len;
+    if (!st && s->env.after)
+        st = s->env.after->save(s->env.after->ctx, &body, err);
+    if (!st && s->env.after) /* last, so that the two come apart again */
+        st = fst_buf_append(&body, &own, sizeof own, err);
     if (!st) {
         struct envelope e = envelope_of(s, body.len ? body.data : "", body.len);
         size_t before = out->len;
@@ -320,6 +386,33 @@ fst_status fst_strategy_save(const fst_strategy *s, fst_buf *out, fst_error *err
             out->len = before;
     }
     fst_buf_release(&body);
+    return st;
+}
+
+static fst_status load_own(fst_strategy *s, const unsigned char *body, size_t len, fst_error *err)
+{
+    if (s->ops->server->load)
+        return s->ops->server->load(s, body, len, err);
+    return len ? fst_fail(err, FST_E_FORMAT, "%zu bytes too many: %s keeps no state", len, s->ops->name) : FST_OK;
+}
+
+static fst_status load_both(fst_strategy *s, const unsigned char *body, size_t len, fst_error *err)
+{
+    uint64_t own = 0;
+    size_t both = len < sizeof own ? 0 : len - sizeof own;
+    if (len >= sizeof own)
+        memcpy(&own, body + both, sizeof own);
+    if (len < sizeof own || own > both)
+        return fst_fail(err, FST_E_FORMAT, "the saved strategy does not hold what comes after its step");
+    fst_buf before = {0};
+    fst_status st = s->env.after->save(s->env.after->ctx, &before, err);
+    if (!st)
+        st = s->env.after->load(s->env.after->ctx, body + own, both - (size_t)own, err);
+    fst_error why;
+    if (!st && (st = load_own(s, body, (size_t)own, err)) != FST_OK &&
+        s->env.after->load(s->env.after->ctx, before.data, before.len, &why))
+        fst_log(FST_LOG_ERROR, "%s", why.message);
+    fst_buf_release(&before);
     return st;
 }
 
@@ -343,9 +436,5 @@ fst_status fst_strategy_load(fst_strategy *s, const void *data, size_t len, fst_
         return fst_fail(err, FST_E_MISMATCH, "saved for a model of another size");
     if (s->open && s->updates)
         return fst_fail(err, FST_E_ARGUMENT, "a strategy is loaded between rounds");
-    if (s->ops->server->load)
-        return s->ops->server->load(s, body, body_len, err);
-    if (body_len)
-        return fst_fail(err, FST_E_FORMAT, "%zu bytes too many: %s keeps no state", body_len, s->ops->name);
-    return FST_OK;
+    return s->env.after ? load_both(s, body, body_len, err) : load_own(s, body, body_len, err);
 }

@@ -459,6 +459,16 @@ fst_param_info fst_graph_buffer(const fst_graph *g, size_t i)
     return info(&g->buffers[i]);
 }
 
+double fst_graph_buffer_momentum(const fst_graph *g, size_t i)
+{
+    for (int k = 0; k < g->count; k++) {
+        const struct fst_node *n = &g->nodes[k];
+        if (fst__is_batch_norm(n->kind) && (int)i >= n->first_buffer && (int)i < n->first_buffer + n->buffers)
+            return n->u.norm.momentum;
+    }
+    return 0;
+}
+
 size_t fst_graph_buffer_count(const fst_graph *g)
 {
     return g->buffer_count;

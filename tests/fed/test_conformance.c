@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "fedstill/fed.h"
+#include "fedstill/fuse.h"
 
 static const struct test_case {
     const char *name;
@@ -53,8 +54,19 @@ static const struct test_case {
     {"feddf", {{"distil_steps", 30}, {"distil_learning_rate", 0.02}, {"public_samples", 9}}},
     {"fedgen", {{"generator_steps", 4}, {"generator_batch_size", 6}, {"generator_hidden", 5}}},
     {"cfd", {{"public_samples", 5}, {"up_bits", 3}, {"down_bits", 7}}},
+    /* with a fusion after their step */
+    {"fedavg", {{0}}},
+    {"fedadam", {{"server.learning_rate", 0.05}}},
+    {"scaffold", {{0}}},
+    {"feddf", {{"distil_steps", 3}, {"distil_batch_size", 5}, {"distil_patience", 0}}},
 };
 enum { CASES = sizeof cases / sizeof *cases };
+static const enum fusion {
+    UNFUSED,
+    FROM_AVERAGE,
+    FROM_PUBLIC
+} fusions[CASES] = {
+    [CASES - 4] = FROM_AVERAGE, [CASES - 3] = FROM_PUBLIC, [CASES - 2] = FROM_AVERAGE, [CASES - 1] = FROM_PUBLIC};
 enum {
     CLIENTS = 5,
     SAMPLES = 64,
@@ -77,7 +89,7 @@ static void ok(fst_status s, const fst_error *e)
 static float pixels[SAMPLES * ELEMENTS];
 static int32_t labels[SAMPLES];
 static fst_source *source;
-static fst_graph *network[NETWORKS];
+static fst_graph *network[NETWORKS], *teacher;
 static uint32_t position[SAMPLES]; /* of client k: [begin[k], begin[k + 1]); the public ones after the last */
 static const size_t begin[CLIENTS + 1] = {0, 12, 17, 30, 41, SAMPLES - PUBLIC};
 
@@ -94,6 +106,17 @@ static fst_graph *build(bool hidden)
     }
     x = fst_graph_linear(g, fst_graph_flatten(g, x), "fc", CLASSES, true);
     ok(fst_graph_finish(g, x, &err), &err);
+    return g;
+}
+
+static fst_graph *build_teacher(void)
+{
+    fst_graph *g = NULL;
+    fst_error err;
+    ok(fst_graph_new(&g, &err), &err);
+    fst_value x = fst_graph_flatten(g, fst_graph_input(g, &FST_SHAPE(1, SIDE, SIDE)));
+    x = fst_graph_relu(g, fst_graph_linear(g, x, "a", 20, true));
+    ok(fst_graph_finish(g, fst_graph_linear(g, x, "b", CLASSES, true), &err), &err);
     return g;
 }
 
@@ -123,6 +146,7 @@ static int set_up(void **state)
        &err);
     network[0] = build(true);
     network[1] = build(false);
+    teacher = build_teacher();
     return 0;
 }
 
@@ -132,6 +156,7 @@ static int tear_down(void **state)
     fst_source_close(source);
     for (int i = 0; i < NETWORKS; i++)
         fst_graph_free(network[i]);
+    fst_graph_free(teacher);
     return 0;
 }
 
@@ -144,6 +169,7 @@ struct world {
     fst_fed_state global, initial[CLIENTS];
     fst_public pub;
     fst_strategy *strategy;
+    fst_fuser *fuser;
     fst_virtual *clients; /* of the simulation */
     /* where each client is on its own */
     fst_source *site[CLIENTS];
@@ -206,6 +232,33 @@ static fst_status env_at(void *ctx, int worker, uint32_t client, fst_client_env 
     return FST_OK;
 }
 
+static void make_fuser(struct world *w, enum fusion kind, const fst_server_env *env)
+{
+    fst_fed_state large = {0};
+    fst_error err;
+    const fst_fuser_spec spec = {.fusion = {.rank = kind == FROM_PUBLIC ? 2 : 0,
+                                            .d_attention = 4,
+                                            .heads = 2,
+                                            .layers = 1,
+                                            .merge_dropout = 0.2,
+                                            .gate = 0.1,
+                                            .weight_decay = 1e-3,
+                                            .clip_norm = 50},
+                                 .target = "conv.weight",
+                                 .source = "b.weight",
+                                 .start_round = 1,
+                                 .every = 1,
+                                 .steps = 3,
+                                 .learning_rate = 0.01,
+                                 .rounds = ROUNDS,
+                                 .proxy = kind == FROM_PUBLIC,
+                                 .proxy_learning_rate = 0.1,
+                                 .proxy_batch_size = 5};
+    randomise(&large, teacher, 4);
+    ok(fst_fuser_new(&w->fuser, &spec, env, teacher, large.params, &err), &err);
+    fst_fed_state_release(&large);
+}
+
 static void open_world(struct world *w, const struct test_case *c, int workers)
 {
     fst_error err;
@@ -218,13 +271,17 @@ static void open_world(struct world *w, const struct test_case *c, int workers)
     for (uint32_t k = 0; k < CLIENTS; k++)
         randomise(&w->initial[k], network_of(w, k), 10 + k);
     ok(fst_public_init(&w->pub, source, position + begin[CLIENTS], PUBLIC, &(fst_transform){0}, &err), &err);
-    const fst_server_env env = {.seed = 77,
-                                .clients = CLIENTS,
-                                .classes = CLASSES,
-                                .global = &w->global,
-                                .graph = network[0],
-                                .pub = &w->pub,
-                                .compute = {.batch_size = 4, .threads = 1, .backend = "reference"}};
+    fst_server_env env = {.seed = 77,
+                          .clients = CLIENTS,
+                          .classes = CLASSES,
+                          .global = &w->global,
+                          .graph = network[0],
+                          .pub = &w->pub,
+                          .compute = {.batch_size = 4, .threads = 1, .backend = "reference"}};
+    if (fusions[c - cases]) {
+        make_fuser(w, fusions[c - cases], &env);
+        env.after = fst_fuser_after(w->fuser);
+    }
     ok(fst_strategy_new(&w->strategy, w->ops, c->set, w->settings, &env, &err), &err);
     const fst_virtual_spec vs = {.ops = w->ops,
                                  .settings = c->set,
@@ -239,6 +296,7 @@ static void open_world(struct world *w, const struct test_case *c, int workers)
 static void close_world(struct world *w)
 {
     fst_strategy_free(w->strategy);
+    fst_fuser_free(w->fuser);
     fst_virtual_free(w->clients);
     fst_fed_state_release(&w->global);
     fst_public_release(&w->pub);

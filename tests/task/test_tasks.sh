@@ -14,10 +14,11 @@ small=(--set stages.cloud_pretrain.model=logistic_regression --set stages.edge_k
 for task in "$tasks"/*/; do
     task=$(basename "$task")
     options=()
-    [[ $task != link11* ]] || options=("${few[@]}")
+    [[ $task != link11* && $task != mergenet-demo ]] || options=("${few[@]}")
     [[ $task != heterogeneous ]] || options=(--set clients.min_samples=2)
     expect 0 run "$tasks/$task" --dry-run "${options[@]}"
     stages="cloud_pretrain edge_kd federated_train cloud_infer"
+    [[ $task != mergenet-demo ]] || stages="teacher federated fused"
     [[ $task != heterogeneous ]] || stages="alone fedmd dsfl cfd fd"
     [[ $task != federated-kd ]] || stages="teacher labels student student_alone fine_tuned"
     for stage in $stages; do said out "$stage"; done

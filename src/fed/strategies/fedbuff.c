@@ -319,7 +319,7 @@ const fst_strategy_ops fst__fedbuff = {
     .summary = "asynchronous: clients train on from models of different age, and old updates count less",
     .leaks = "The server sees every client's weights, and how fast it is.",
     .options = options,
-    .flags = FST_SAME_MODEL | FST_SENDS_STATE,
+    .flags = FST_SAME_MODEL | FST_KEEPS_SHARED | FST_SENDS_STATE,
     .server = &server,
     .client = &fst__averaging_client,
 };

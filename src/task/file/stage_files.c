@@ -20,6 +20,13 @@ struct input_data {
     char *source, *parent_folder, *file_name, *signals_file, *data_path;
 };
 
+/* MergeNet by the names that it came with: of its server, and of the adapter's own file. */
+struct knowledge_fusion {
+    char *target, *source;
+    int64_t start_round, fusion_frequency, d_attention, h, num_layers, f, rank;
+    double lr;
+};
+
 /* All keys of all files; each file has a table of those that it may hold. */
 struct stage_file {
     bool there;
@@ -29,9 +36,14 @@ struct stage_file {
     char **edge_data_paths;
     size_t edge_count;
     int64_t num_classes, epochs, batch_size, num_edges, num_rounds, local_epochs, edge_id, max_files, num_batches;
+    int64_t min_fit_clients, milestones[FST_MAX_MILESTONES];
+    size_t milestone_count;
+    struct knowledge_fusion knowledge_fusion;
+    double momentum, gamma;
     double learning_rate, weight_decay, temperature, kd_alpha, confidence_threshold, simulate_bandwidth_mbps,
         sync_timeout;
-    bool has_temperature, has_threshold, has_bandwidth, has_edge_id, has_input, fingerprint, has_fingerprint;
+    bool has_temperature, has_threshold, has_bandwidth, has_edge_id, has_input, fingerprint, has_fingerprint,
+        has_fusion;
     struct input_data input_data;
 };
 
@@ -66,6 +78,34 @@ static const fst__field input_fields[] = {
 };
 static const fst__schema input_schema = FST__SCHEMA(struct input_data, input_fields);
 
+/* Its own matrices: a projection of MobileNetV2 and the classifier of ResNet-50. */
+#define KF struct knowledge_fusion
+static const fst__field fusion_fields[] = {
+    FST__F_STRING(KF, target, "features.16.conv.2.weight", "matrix of the edges' network that gets new values"),
+    FST__F_STRING(KF, source, "fc.weight", "matrix of cloud_pretrain's model that they come from"),
+    FST__F_INT(KF, start_round, 1, 1000000, "2", "the first round that is fused"),
+    FST__F_INT(KF, fusion_frequency, 1, 1000000, "1", "and then one in so many rounds"),
+    FST__F_INT(KF, f, 1, 1000000, "1", "the same, by its name in the adapter's file"),
+    FST__F_INT(KF, d_attention, 1, 65536, "64", "half the least width of an attention"),
+    FST__F_INT(KF, h, 1, 1024, "8", "heads"),
+    FST__F_INT(KF, num_layers, 1, 64, "2", "layers of the adapter"),
+    FST__F_INT(KF, rank, 0, 4096, "0", "of the low-rank form; 0: the full one"),
+    FST__F_ABOVE(KF, lr, 0, 1000, "0.001", "learning rate of the adapter"),
+};
+#undef KF
+
+static bool check_fusion(const void *object, fst__complaint *c)
+{
+    const struct knowledge_fusion *k = object;
+    if (k->f == 1 || k->fusion_frequency == 1 || k->f == k->fusion_frequency)
+        return true;
+    c->key = "f";
+    snprintf(c->text, sizeof c->text, "is %lld, fusion_frequency is %lld: both say how often is fused", (long long)k->f,
+             (long long)k->fusion_frequency);
+    return false;
+}
+static const fst__schema fusion_schema = FST__SCHEMA(struct knowledge_fusion, fusion_fields, .check = check_fusion);
+
 static const fst__field pretrain_fields[] = {
     COMMON, TRAINING("50"), FST__F_STRING(T, model_type, NULL, "the teacher, a network of the zoo", .required = true)};
 static const fst__field soft_fields[] = {
@@ -98,6 +138,12 @@ static const fst__field federate_fields[] = {
     FST__F_INT(T, batch_size, 1, 65536, "32", "samples a step"),
     FST__F_ABOVE(T, learning_rate, 0, 1000, "0.001", "step size"),
     FST__F_DOUBLE(T, weight_decay, 0, 10, "0", "L2"),
+    FST__F_DOUBLE(T, momentum, 0, 0.9999, "0", "of SGD; 0: Adam"),
+    FST__F_INTS(T, milestones, milestone_count, FST_MAX_MILESTONES, 1, 1000000, NULL,
+                "MultiStep: rounds after which the step size falls"),
+    FST__F_ABOVE(T, gamma, 0, 1, "0.1", "by which it falls then", .when = {FST__WITH_ANY("milestones")}),
+    FST__F_INT(T, min_fit_clients, 0, FST__MAX_EDGES, "0", "fewest updates of a round; 0: one"),
+    FST__F_OPTIONAL(T, knowledge_fusion, has_fusion, &fusion_schema, "MergeNet: the average is fused with the teacher"),
     FST__F_INT(T, edge_id, 0, FST__MAX_EDGES, NULL, "of a fleet", FST__PRESENT(T, has_edge_id), .unused = true),
     FST__F_STRING(T, sync_dir, NULL, "of a fleet", .unused = true),
     FST__F_DOUBLE(T, sync_timeout, 0, 1e9, "0", "of a fleet", .unused = true),
@@ -204,6 +250,11 @@ static fst_status check_networks(const char *folder, const struct stage_file *f,
             return disagree(folder, pairs[i][0], pairs[i][1], "the network",
                             "a stage goes on with the model that the other left", err);
     }
+    if (f[FEDERATE].has_fusion && !f[PRETRAIN].there)
+        return fst_fail(err, FST_E_CONFIG,
+                        "%s/input/federated_train.json: knowledge_fusion: there is no "
+                        "cloud_pretrain.json, whose model the average would be fused with",
+                        folder);
     if (f[DISTIL].there && !network(&f[DISTIL]))
         return fst_fail(err, FST_E_CONFIG, "%s/input/edge_kd.json: student_model_type: this key is required", folder);
     return FST_OK;
@@ -409,7 +460,11 @@ static fst_status put_key(fst_buf *out, const char *before, const char *text, fs
 
 static fst_status put_optimizer(fst_buf *out, const struct stage_file *f, fst_error *err)
 {
-    fst_status st = put_number(out, ", optimizer: {name: adam, learning_rate: ", f->learning_rate, err);
+    fst_status st = fst_buf_printf(out, err, ", optimizer: {name: %s", f->momentum > 0 ? "sgd" : "adam");
+    if (!st && f->momentum > 0)
+        st = put_number(out, ", momentum: ", f->momentum, err);
+    if (!st)
+        st = put_number(out, ", learning_rate: ", f->learning_rate, err);
     if (!st)
         st = put_number(out, ", weight_decay: ", f->weight_decay, err);
     return st ? st : fst_buf_append(out, "}", 1, err);
@@ -426,6 +481,30 @@ static fst_status put_training(fst_buf *out, enum input stage, const struct stag
     return st ? st : put_optimizer(out, f, err);
 }
 
+static fst_status put_milestones(fst_buf *out, const struct stage_file *f, fst_error *err)
+{
+    fst_status st = put_number(out, ", schedule: {name: multistep, gamma: ", f->gamma, err);
+    for (size_t i = 0; !st && i < f->milestone_count; i++)
+        st = fst_buf_printf(out, err, "%s%lld", i ? ", " : ", milestones: [", (long long)f->milestones[i]);
+    return st ? st : fst_buf_printf(out, err, "]}");
+}
+
+static fst_status put_fusion(fst_buf *out, const struct knowledge_fusion *k, fst_error *err)
+{
+    int64_t every = k->f > k->fusion_frequency ? k->f : k->fusion_frequency;
+    fst_status st = put_key(out, ", fusion: {teacher: cloud_pretrain, steps: 1, target: ", k->target, err);
+    if (!st)
+        st = put_key(out, ", source: ", k->source, err);
+    if (!st)
+        st = put_number(out, ", learning_rate: ", k->lr, err);
+    return st ? st
+              : fst_buf_printf(out, err,
+                               ", start_round: %lld, fusion_frequency: %lld, d_attention: %lld, heads: %lld, layers: "
+                               "%lld, rank: %lld}",
+                               (long long)k->start_round, (long long)every, (long long)k->d_attention, (long long)k->h,
+                               (long long)k->num_layers, (long long)k->rank);
+}
+
 static fst_status put_federated(fst_buf *out, const struct stage_file *f, enum input init, fst_error *err)
 {
     const struct stage_file *t = &f[FEDERATE];
@@ -440,6 +519,12 @@ static fst_status put_federated(fst_buf *out, const struct stage_file *f, enum i
         st = put_optimizer(out, t, err);
     if (!st && net)
         st = put_key(out, ", model: ", net, err);
+    if (!st && t->min_fit_clients)
+        st = fst_buf_printf(out, err, ", quorum: %lld", (long long)t->min_fit_clients);
+    if (!st && t->milestone_count)
+        st = put_milestones(out, t, err);
+    if (!st && t->has_fusion)
+        st = put_fusion(out, &t->knowledge_fusion, err);
     return st ? st : fst_buf_printf(out, err, "}\n");
 }
 

@@ -8,6 +8,7 @@
 #include "fedstill/nn.h"
 #include "fedstill/task.h"
 #include "distil_file.h"
+#include "fusion_file.h"
 #include "infer_file.h"
 #include "schema.h"
 #include "strategy_options.h"
@@ -151,10 +152,15 @@ struct edge_kd_section {
 
 /* Local training that also learns from soft labels. */
 struct local_kd_section {
-    char *soft_labels; /* a stage */
+    char *soft_labels;                        /* a stage */
     double temperature, ce_weight, kd_weight; /* temperature 0: that of the soft labels */
     int kd_loss;                              /* fst_kd_form */
     struct dkd_section dkd;
+};
+
+struct fusion_train_section {
+    struct training training; /* must come first */
+    struct local_fusion_section fusion;
 };
 
 struct federated_section {
@@ -167,6 +173,8 @@ struct federated_section {
     struct optimizer_section optimizer;
     bool has_distillation;
     struct local_kd_section distillation;
+    bool has_fusion;
+    struct federated_fusion_section fusion;
     bool has_schedule;
     struct schedule_section schedule; /* by round */
     char *init;                       /* a stage, "random" or a file */

@@ -68,6 +68,13 @@ fst_status fst__tell_work(const struct session *s, const struct step *own, const
     return st;
 }
 
+fst_status fst__tell_fusion(const fst_fusion_size *size, fst_buf *out, fst_error *err)
+{
+    char mem[32];
+    return fst_buf_printf(out, err, "  %-16s fusion at the server: adapter of %zu parameters, memory %s besides\n", "",
+                          size->parameters, bytes_text((double)size->bytes, mem));
+}
+
 fst_status fst__state_bytes(const struct session *s, const char *network, double *out, fst_error *err)
 {
     fst_graph *g = NULL;

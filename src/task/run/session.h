@@ -10,6 +10,7 @@
 #define FST_TASK_SESSION_H
 
 #include "books.h"
+#include "fedstill/fusion.h"
 #include "fedstill/models.h"
 #include "machine.h"
 #include "samples.h"
@@ -187,6 +188,7 @@ struct lesson { /* supervised training of one model */
     const struct curriculum_section *curriculum; /* the temperature is learnt; NULL: it is not */
     const struct iterated_section *iterated;     /* parts A and B, each `epochs` long; NULL: all samples */
     const struct online_section *online;         /* peers are its teachers (peers.h); NULL: none */
+    const struct local_fusion_section *fusion;   /* with a large model that trains along (local_fusion.h); NULL: none */
     bool features;                               /* it also learns from its teacher's feature maps (feature_maps.h) */
 };
 fst_status fst__train(struct session *s, const struct lesson *l, fst_model *model, double *seconds, fst_error *err);
@@ -222,13 +224,16 @@ struct work {
 };
 fst_status fst__tell_work(const struct session *s, const struct step *own, const struct work *w, fst_buf *out,
                           fst_error *err);
+/* What the adapter of a fusion is and takes. */
+fst_status fst__tell_fusion(const fst_fusion_size *size, fst_buf *out, fst_error *err);
 /* Bytes of a model of this network, as it travels. */
 fst_status fst__state_bytes(const struct session *s, const char *network, double *out, fst_error *err);
 
 /* ---- client_files.c ---- */
 #define FST__CLIENTS "clients.json"
 typedef fst_status (*fst_client_file_fn)(void *ctx, const char *name, const char *digest, fst_error *err);
-/* Calls fn for each model that clients.json in the folder names, which must have this digest; stops at the first failure. */
+/* Calls fn for each model that clients.json in the folder names, which must have this digest; stops at the first
+ * failure. */
 fst_status fst__client_files(const char *folder, const char *digest, fst_client_file_fn fn, void *ctx, fst_error *err);
 
 /* ---- keep.c ---- */

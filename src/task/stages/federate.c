@@ -120,6 +120,8 @@ static fst_status round_done(void *ctx, const fst_server *server, const fst_roun
     for (uint32_t i = 0; i < r->reported; i++)
         f->rounds_of[r->reported_client[i]]++;
     double validation = NAN;
+    if (f->fuser) /* what is measured is what may be kept */
+        fst_fuser_show(f->fuser, f->model->state.params, true);
     fst_status st = f->best.params ? choose_round(f, &validation, err) : FST_OK;
     if (!st && f->round % (uint64_t)f->section->evaluate_every == 0 && f->apart)
         st = fst__federate_score(f, "", &score, f->figures, err);
@@ -127,6 +129,10 @@ static fst_status round_done(void *ctx, const fst_server *server, const fst_roun
         st = fst__evaluate_test(f->s, f->model->graph, &f->model->state, &score, err);
     if (!st)
         tell_round(f, r, &score, validation);
+    if (!st && f->fuser && r->aggregated)
+        fst__federate_tell_fusion(f);
+    if (f->fuser)
+        fst_fuser_show(f->fuser, f->model->state.params, false);
     /* sites elsewhere are told of the next round only when this one is on disk */
     if (!st &&
         (k->steps || f->s->options->rounds || fst__save_due(&f->saves, k->seconds) || fst__session_stopped(f->s)))
@@ -252,15 +258,18 @@ static fst_status make_strategy(struct federation *f, fst_error *err)
         st = fst__federate_clients(f, settings, n, err);
     if (st)
         return st;
-    const fst_server_env env = {
-        .seed = (uint64_t)s->task->file.seed,
-        .clients = (uint32_t)f->partition.clients,
-        .classes = f->partition.classes,
-        .global = f->apart ? NULL : &f->global,
-        .graph = f->apart ? f->network[0].graph : f->model->graph,
-        .pub = public->learn ? &f->public : NULL,
-        .compute = fst__trainer_options(&s->machine, (size_t)f->section->batch_size, s->machine.threads)};
-    return fst_strategy_new(&f->strategy, f->ops, settings, n, &env, err);
+    fst_server_env env = {.seed = (uint64_t)s->task->file.seed,
+                          .clients = (uint32_t)f->partition.clients,
+                          .classes = f->partition.classes,
+                          .global = f->apart ? NULL : &f->global,
+                          .graph = f->apart ? f->network[0].graph : f->model->graph,
+                          .pub = public->learn ? &f->public : NULL,
+                          .compute =
+                              fst__trainer_options(&s->machine, (size_t)f->section->batch_size, s->machine.threads)};
+    if (f->section->has_fusion)
+        st = fst__federate_fuser(f, &env, err);
+    env.after = f->fuser ? fst_fuser_after(f->fuser) : NULL;
+    return st ? st : fst_strategy_new(&f->strategy, f->ops, settings, n, &env, err);
 }
 
 /* Room for each edge's last model and for the best global one. */
@@ -304,6 +313,7 @@ static void release(struct federation *f)
     fst_free(f->edge);
     fst_state_release(&f->best);
     fst_strategy_free(f->strategy);
+    fst_fuser_free(f->fuser);
     fst_partition_release(&f->partition);
     fst_free(f->samples);
     fst_free(f->rounds_of);
@@ -421,6 +431,8 @@ fst_status fst__federate(struct session *s, struct step *own, struct record *r, 
     if (!st) {
         if (f.best_round)
             fst_state_copy(&model.state, &f.best);
+        else if (f.fuser)
+            fst_fuser_show(f.fuser, model.state.params, true);
         r->best_round = (int64_t)f.best_round;
         r->seconds = f.seconds_before + fst_clock_seconds() - f.started;
         r->bytes_up = f.bytes_up;

@@ -4,6 +4,7 @@
 #define FST_TASK_FEDERATE_H
 
 #include "fedstill/fed.h"
+#include "fedstill/fuse.h"
 #include "session.h"
 
 /* The reference to the soft labels of local training. */
@@ -40,6 +41,7 @@ struct federation {
     uint32_t *rows;         /* by training sample: its row in them */
     const fst_strategy_ops *ops;
     fst_strategy *strategy;
+    fst_fuser *fuser; /* NULL: no fusion */
     fst_virtual *clients;
     char *checkpoint, *last;
     uint64_t round, bytes_up, bytes_down;
@@ -89,6 +91,15 @@ fst_status fst__federate_elsewhere(const struct step *own, fst_error *err);
 /* ---- federate_ensemble.c ---- */
 /* Tells how the clients' models, kept beside the shared one, answer together. */
 fst_status fst__federate_ensemble(struct federation *f, fst_error *err);
+
+/* ---- federate_fusion.c ---- */
+/* Makes f->fuser, for the server of env. */
+fst_status fst__federate_fuser(struct federation *f, const fst_server_env *env, fst_error *err);
+/* What the stage's fusion takes at the server; FST_E_CONFIG with the full key when it cannot be. */
+fst_status fst__federate_fusion_size(const struct session *s, const struct step *own, const char *network,
+                                     fst_fusion_size *out, fst_error *err);
+/* The event of the round that is over. */
+void fst__federate_tell_fusion(struct federation *f);
 
 /* ---- federate_labels.c ---- */
 /* The soft labels that the clients learn from, if any: fills labels, rows, and the plan's loss. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "federate.h"
+#include "fusion.h"
 
 /* One federated stage as the site sees it. */
 struct site_stage {
@@ -148,7 +149,7 @@ fst_status fst__federate_elsewhere(const struct step *own, fst_error *err)
             own->stage->name, ops->name);
     for (size_t i = 0; i < own->stage->read_count; i++) {
         const struct stage_read *r = &own->stage->reads[i];
-        if (strcmp(r->ref->key, "init"))
+        if (strcmp(r->ref->key, "init") && strcmp(r->ref->key, FST__FUSION_TEACHER)) /* the server reads those */
             return fst_fail(err, FST_E_CONFIG,
                             "%s: %s is read at the clients, and sites of a fleet are not sent what other stages leave "
                             "yet: fedstill run does this stage in one process",

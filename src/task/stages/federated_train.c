@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "federate.h"
+#include "fusion.h"
 #include "supervised.h"
 #include "training_file.h"
 
@@ -32,7 +33,7 @@ static const fst__schema distillation_schema =
     FST__SCHEMA(struct local_kd_section, distillation_fields, .shorthand = "soft_labels");
 
 /* The fields that every strategy has; after them comes room for those of the strategies' own options. */
-enum { OWN_FIELDS = 18 };
+enum { OWN_FIELDS = 19 };
 static fst__field fields[OWN_FIELDS + FST__OPTIONS] = {
     FST__F_STRING(struct federated_section, model, NULL,
                   "network; missing: that of the stage that it starts from, or else of edge_kd"),
@@ -56,6 +57,8 @@ static fst__field fields[OWN_FIELDS + FST__OPTIONS] = {
         struct federated_section, distillation, has_distillation, &distillation_schema,
         "the clients learn from labels and soft labels; not with fd, fd_plus, fedntd and fedgen, which bring a loss of "
         "their own"),
+    FST__F_OPTIONAL(struct federated_section, fusion, has_fusion, &fst__federated_fusion_schema,
+                    "MergeNet: after a round a matrix of the model is fused with one of a larger model at the server"),
     FST__F_OPTIONAL(struct federated_section, schedule, has_schedule, &fst__schedule_schema,
                     "learning rate of the clients by round: rounds stand for epochs; missing: constant"),
     FST__F_STRING(
@@ -95,6 +98,7 @@ static const struct stage_ref refs[] = {
      .missing = "needs a model, or the stage edge_kd to take it from",
      .wanted = wants_network},
     {.key = FST__LOCAL_LABELS, .what = FST__LEAVES_SOFT_LABELS},
+    {.key = FST__FUSION_TEACHER, .what = FST__LEAVES_MODEL, .file = true, .word = "random"},
 };
 
 static bool takes_logits(const struct stage *own)
@@ -124,7 +128,8 @@ static int64_t total(const struct stage *own)
 static bool extendable(const struct stage *own)
 {
     const struct federated_section *t = own->settings;
-    return !t->has_schedule || fst__total_free(&t->schedule);
+    bool falls = t->has_fusion && t->fusion.fusion.schedule == FST__FUSION_COSINE;
+    return !falls && (!t->has_schedule || fst__total_free(&t->schedule));
 }
 
 /* ---- what can be wrong --------------------------------------------------------------------------------- */
@@ -155,14 +160,36 @@ static bool public_complains(const struct stage_list *all, const struct stage *o
     char names[300];
     for (size_t i = 0; i < all->count; i++) {
         const struct federated_section *t = all->stage[i].settings;
-        if (all->stage[i].kind == own->kind && fst_strategy_at((size_t)t->strategy)->flags & FST_PUBLIC_DATA)
+        if (all->stage[i].kind == own->kind && (fst_strategy_at((size_t)t->strategy)->flags & FST_PUBLIC_DATA ||
+                                                (t->has_fusion && t->fusion.learns_from == FST__FUSION_PUBLIC)))
             return false;
     }
     c->key = "data.public";
     snprintf(c->text, sizeof c->text,
-             "has no effect but fewer samples to learn from: strategies with public samples: %s",
+             "has no effect but fewer samples to learn from: strategies with public samples: %s; or a fusion that "
+             "learns_from public",
              fst_strategy_names(FST_PUBLIC_DATA, 0, names, sizeof names));
     return true;
+}
+
+static bool fusion_complains(const struct task_file *f, const struct stage *own, fst__complaint *c)
+{
+    char names[400];
+    const struct federated_section *t = own->settings;
+    unsigned flags = fst_strategy_at((size_t)t->strategy)->flags;
+    if (!(flags & FST_SAME_MODEL) || flags & FST_KEEPS_SHARED)
+        return fst__complain(c, own, "fusion",
+                             "strategy %s: only a model that all share, and no round is behind on, can "
+                             "be fused: %s",
+                             fst__strategy_names[t->strategy],
+                             fst_strategy_names(FST_SAME_MODEL, FST_KEEPS_SHARED, names, sizeof names));
+    if (t->fusion.start_round > t->rounds)
+        return fst__complain(c, own, "fusion.start_round", "is %lld, there are %lld rounds",
+                             (long long)t->fusion.start_round, (long long)t->rounds);
+    return t->fusion.learns_from == FST__FUSION_PUBLIC && f->data.public == 0 &&
+           fst__complain(c, own, "fusion.learns_from",
+                         "public needs public samples: set data.public, for instance to "
+                         "0.1");
 }
 
 static bool complains(const struct task_file *f, const struct stage_list *all, const struct stage *own,
@@ -198,6 +225,8 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
     if (f->has_topology && (t->clients_per_round || t->fraction < 1))
         return fst__complain(c, own, t->clients_per_round ? "clients_per_round" : "fraction",
                              "with a topology all edges take part in every round: leave it out");
+    if (t->has_fusion && fusion_complains(f, own, c))
+        return true;
     if (t->select == SELECT_BEST && !f->has_topology)
         return fst__complain(c, own, "select", "best needs a topology, whose edges keep samples for it");
     if (t->select == SELECT_BEST && !f->data.own_validation && f->data.validation == 0)
@@ -314,9 +343,12 @@ static fst_status check(const struct session *s, const struct step *own, fst_err
 {
     const struct federated_section *t = own->stage->settings;
     fst_partition p = {0};
+    fst_fusion_size size;
     fst_status st = fst__check_network(s, own, network(own->stage), err);
     if (!st)
         st = fst__check_init(s, own, err);
+    if (!st && t->has_fusion)
+        st = fst__federate_fusion_size(s, own, network(own->stage), &size, err);
     if (!st)
         st = fst__clients(&s->data, s->task, &p, err);
     if (!st)
@@ -378,6 +410,8 @@ static fst_status inputs(const struct session *s, const struct step *own, fst_bu
         st = fst_buf_printf(text, err, "model=%s\n", network(own->stage));
     if (!st)
         st = fst__add_reads(s, own, "init", text, err);
+    if (!st)
+        st = fst__add_reads(s, own, FST__FUSION_TEACHER, text, err);
     return st ? st : fst__add_reads(s, own, FST__LOCAL_LABELS, text, err);
 }
 
@@ -408,7 +442,14 @@ static fst_status tell(const struct session *s, const struct step *own, fst_buf 
         w.bytes_up = w.bytes_down = cohort * (double)t->rounds * state;
     if (flags & FST_ALL_UPDATES)
         w.bytes_held = (cohort + 1) * state;
-    return st ? st : fst__tell_work(s, own, &w, out, err);
+    if (!st)
+        st = fst__tell_work(s, own, &w, out, err);
+    fst_fusion_size size;
+    if (!st && t->has_fusion)
+        st = fst__federate_fusion_size(s, own, network(own->stage), &size, err);
+    if (!st && t->has_fusion)
+        st = fst__tell_fusion(&size, out, err);
+    return st;
 }
 
 const struct stage_kind fst__federated_train = {

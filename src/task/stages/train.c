@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "feature_maps.h"
+#include "local_fusion.h"
 #include "peers.h"
 #include "session.h"
 
@@ -15,13 +16,14 @@ struct course {
     struct session *s;
     const struct lesson *lesson;
     fst_model *model;
-    struct features features; /* of a lesson that has them: then `state` is theirs */
-    fst_state *state;         /* what is trained: the model's, or one that begins with it */
-    fst_parts parts;          /* of a lesson that is iterated, */
-    int64_t round;            /* whose part the loader has, */
-    double round_best;        /* the best accuracy at the end of a round, */
-    int64_t stale;            /* and rounds since */
-    struct peers peers;       /* of a lesson with an online part */
+    struct features features;   /* of a lesson that has them: then `state` is theirs */
+    fst_state *state;           /* what is trained: the model's, or one that begins with it */
+    fst_parts parts;            /* of a lesson that is iterated, */
+    int64_t round;              /* whose part the loader has, */
+    double round_best;          /* the best accuracy at the end of a round, */
+    int64_t stale;              /* and rounds since */
+    struct peers peers;         /* of a lesson with an online part */
+    struct local_fusion fusion; /* of a lesson with a fusion */
     fst_trainer *trainer;
     fst_loader *loader;
     fst_optim optim;
@@ -76,7 +78,7 @@ fst_schedule fst__schedule(const struct schedule_section *t, int64_t total)
 
 /* ---- checkpoints ---------------------------------------------------------------------------------- */
 
-enum { MAX_TENSORS = 11 + FST__MAX_PEERS * FST__PEER_TENSORS };
+enum { MAX_TENSORS = 11 + FST__MAX_PEERS * FST__PEER_TENSORS + FST__LOCAL_FUSION_TENSORS };
 
 static size_t course_tensors(struct course *c, fst_tensor *t)
 {
@@ -104,6 +106,7 @@ static size_t course_tensors(struct course *c, fst_tensor *t)
         t[n++] = (fst_tensor){"best.buffers", FST_F32, FST_SHAPE(f), b->buffers};
         t[n++] = (fst_tensor){"best.counters", FST_I64, FST_SHAPE(k), b->counters};
     }
+    n += fst__local_fusion_tensors(&c->fusion, t + n);
     return n + fst__peers_tensors(&c->peers, t + n);
 }
 
@@ -259,6 +262,8 @@ static bool resume_from(struct course *c, const char *path)
         *c = before;
         fst_log(FST_LOG_WARN, "%s; starting anew", why.message);
     }
+    if (!st && c->lesson->fusion)
+        fst__local_fusion_resumed(&c->fusion, c->optim.steps);
     if (!st)
         fst__peers_resumed(&c->peers, c->optim.steps);
     c->saved_once = !st && path == c->checkpoint;
@@ -314,10 +319,14 @@ static fst_status one_step(struct course *c, const fst_batch *b, double rate, fs
                          .features = c->features.loss,
                          .feature_count = c->features.count};
     fst_status st = l->features ? fst__features_ask(&c->features, b->x, b->rows, err) : FST_OK;
+    if (!st && l->fusion)
+        st = fst__local_fusion_before(&c->fusion, c->state, c->optim.steps, err);
     if (!st && l->online)
         st = fst__peers_step(&c->peers, c->trainer, c->state, &c->optim, &in, &r, err);
     else if (!st)
         st = fst_trainer_step(c->trainer, c->state, &c->optim, &in, &r, err);
+    if (!st && l->fusion)
+        st = fst__local_fusion_after(&c->fusion, c->state, &in, c->epoch, l->training->epochs, err);
     if (st)
         return explain(c, st, err);
     if (l->curriculum)
@@ -399,6 +408,8 @@ static const char *loss_name(const struct lesson *l, char out[LOSS_NAME])
                  l->online->peer_count > 1 ? "s" : "");
     if (l->features)
         snprintf(out + strlen(out), LOSS_NAME - strlen(out), " + feature maps");
+    if (l->fusion)
+        snprintf(out + strlen(out), LOSS_NAME - strlen(out), ", fused");
     return out;
 }
 
@@ -543,6 +554,8 @@ static fst_status close_epoch(struct course *c, fst_error *err)
         c->peers.correct[i] = 0;
     }
     c->peers.rows = 0;
+    if (c->lesson->fusion)
+        fst__local_fusion_tell(&c->fusion, s, c->epoch + 1);
     c->epoch++;
     c->batch = c->rows = c->correct = 0;
     c->loss_sum = 0;
@@ -578,6 +591,8 @@ static fst_status prepare(struct course *c, fst_error *err)
     to.halves = c->lesson->online;
     if (!st && c->lesson->online)
         st = fst__peers_open(&c->peers, s, c->lesson->step, c->lesson->online, t, err);
+    if (!st && c->lesson->fusion)
+        st = fst__local_fusion_open(&c->fusion, s, c->lesson->step, c->lesson->fusion, c->model, t, err);
     if (!st && c->lesson->features) {
         st = fst__features_open(&c->features, s, c->lesson->step, c->model, (size_t)t->batch_size, err);
         c->state = &c->features.state;
@@ -655,6 +670,7 @@ fst_status fst__train(struct session *s, const struct lesson *l, fst_model *mode
     fst_curriculum_release(&c.curriculum);
     fst__features_release(&c.features);
     fst__peers_release(&c.peers);
+    fst__local_fusion_release(&c.fusion);
     fst_parts_release(&c.parts);
     fst_state_release(&c.best);
     fst_free(c.counts);
