@@ -5,8 +5,9 @@
  * window of parts and gets PARTs. So slow receivers are not flooded, and after a cut a fetch goes on where it was.
  * Parts may come twice, in any order, or not at all.
  *
- * Everything here is pure protocol: no network, no clock, no file, no thread; time is an argument, GETs are handed out
- * to be sent, bodies of GET and PART are handed in. Blobs are held in memory.
+ * Everything here is pure protocol: no network, no clock, no thread; time is an argument, GETs are handed out to be
+ * sent, bodies of GET and PART are handed in. Blobs are held in memory, but for large ones that are fetched: these are
+ * a file, where a process that was killed goes on when it is started again.
  */
 #ifndef FEDSTILL_BLOB_H
 #define FEDSTILL_BLOB_H
@@ -22,7 +23,8 @@ enum {
     FST_BLOB_GET = 40,      /* bytes of a GET's body */
     FST_BLOB_PART_HEAD = 48 /* bytes before the data in a PART's body */
 };
-#define FST_BLOB_MAX ((uint64_t)4 << 30) /* bytes of a blob, coded or not */
+#define FST_BLOB_MAX ((uint64_t)4 << 30)        /* bytes of a blob, coded or not */
+#define FST_BLOB_IN_MEMORY ((uint64_t)64 << 20) /* coded bytes that are fetched into memory; more go into a file */
 
 /* ---- manifests ---------------------------------------------------------------------------- */
 
@@ -50,6 +52,8 @@ FST_MUST FST_API fst_status fst_blob_manifest_read(fst_blob_manifest *out, const
  * coded. The outcome depends on the bytes and on libzstd alone. */
 FST_MUST FST_API fst_status fst_blob_encode(const void *raw, size_t len, fst_buf *coded, fst_blob_manifest *m,
                                             fst_error *err);
+/* The manifest of raw as it is, for who reads no other codec. */
+FST_MUST FST_API fst_status fst_blob_plain(const void *raw, size_t len, fst_blob_manifest *m, fst_error *err);
 /* Decodes coded bytes whose digest was checked (fst_blob_fetch does). raw_bytes above `most` is FST_E_LIMIT before
  * anything is allocated; another size inside is FST_E_FORMAT. Appends to an empty raw, which starts at 64 bytes. */
 FST_MUST FST_API fst_status fst_blob_decode(const fst_blob_manifest *m, const void *coded, uint64_t most, fst_buf *raw,
@@ -123,6 +127,11 @@ typedef struct fst_blob_fetch_spec {
     uint64_t most;   /* coded and raw bytes that are acceptable: FST_E_LIMIT before anything is allocated */
     uint32_t window; /* 0: FST_BLOB_WINDOW */
     double now;
+    /* Of a blob above in_memory (0: FST_BLOB_IN_MEMORY): the file that it becomes, and FILE.have beside it says which
+     * parts are there. What both hold of the same blob is not fetched again; of another one it is overwritten. Nobody
+     * else may have them open. NULL: in memory, whatever its size. */
+    const char *file;
+    uint64_t in_memory;
 } fst_blob_fetch_spec;
 
 typedef enum fst_blob_fetch_state {
@@ -139,8 +148,12 @@ typedef struct fst_blob_fetch_counters {
     uint64_t spoiled; /* all parts were here and the digest was wrong: everything was fetched again */
 } fst_blob_fetch_counters;
 
+/* FST_E_IO: the file cannot be made, or there is no space for the whole of it. */
 FST_MUST FST_API fst_status fst_blob_fetch_new(fst_blob_fetch **out, const fst_blob_fetch_spec *spec, fst_error *err);
+/* Its file stays, for another fetch of the same blob to go on. */
 FST_API void fst_blob_fetch_free(fst_blob_fetch *f);
+/* With its file: nobody wants the blob any longer. */
+FST_API void fst_blob_fetch_drop(fst_blob_fetch *f);
 /* The next GET to send, of at most `room` parts; false: none now. Also hashes up to 2 MiB of what has come. */
 FST_MUST FST_API bool fst_blob_fetch_ask(fst_blob_fetch *f, double now, uint32_t room, fst_blob_get *get);
 /* The GET was not sent. */

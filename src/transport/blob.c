@@ -81,14 +81,31 @@ static bool shrinks(const void *raw, size_t len)
     return !ZSTD_isError(got) && got <= n - n / 10;
 }
 
-fst_status fst_blob_encode(const void *raw, size_t len, fst_buf *coded, fst_blob_manifest *m, fst_error *err)
+static void fill(fst_blob_manifest *m, fst_blob_codec codec, const void *bytes, size_t n, size_t raw_bytes)
 {
-    const void *bytes = raw;
-    size_t n = len, at = coded->len;
     fst_sha256 sha;
+    m->codec = codec;
+    m->bytes = n;
+    m->raw_bytes = raw_bytes;
+    m->parts = parts_of(n);
+    fst_sha256_init(&sha);
+    fst_sha256_update(&sha, bytes, n);
+    fst_sha256_final(&sha, m->digest);
+}
+
+fst_status fst_blob_plain(const void *raw, size_t len, fst_blob_manifest *m, fst_error *err)
+{
     if (len < 1 || len > FST_BLOB_MAX)
         return fst_fail(err, FST_E_LIMIT, "a blob of %zu bytes", len);
-    m->codec = FST_BLOB_PLAIN;
+    fill(m, FST_BLOB_PLAIN, raw, len, len);
+    return FST_OK;
+}
+
+fst_status fst_blob_encode(const void *raw, size_t len, fst_buf *coded, fst_blob_manifest *m, fst_error *err)
+{
+    size_t at = coded->len;
+    if (len < 1 || len > FST_BLOB_MAX)
+        return fst_fail(err, FST_E_LIMIT, "a blob of %zu bytes", len);
     if (shrinks(raw, len)) {
         size_t bound = ZSTD_compressBound(len);
         void *room = fst_alloc(bound);
@@ -97,18 +114,11 @@ fst_status fst_blob_encode(const void *raw, size_t len, fst_buf *coded, fst_blob
                         : ZSTD_isError(got) ? fst_fail(err, FST_E_MEMORY, "zstd: %s", ZSTD_getErrorName(got))
                                             : fst_buf_append(coded, room, got, err);
         fst_free(room);
-        if (st)
-            return st;
-        m->codec = FST_BLOB_ZSTD;
-        bytes = coded->data + at;
-        n = got;
+        if (!st)
+            fill(m, FST_BLOB_ZSTD, coded->data + at, got, len);
+        return st;
     }
-    m->bytes = n;
-    m->raw_bytes = len;
-    m->parts = parts_of(n);
-    fst_sha256_init(&sha);
-    fst_sha256_update(&sha, bytes, n);
-    fst_sha256_final(&sha, m->digest);
+    fill(m, FST_BLOB_PLAIN, raw, len, len);
     return FST_OK;
 }
 

@@ -6,8 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "blob_room.h"
 #include "bytes.h"
-#include "fedstill/blob.h"
 
 enum { HASHED_AT_ONCE = 4 /* parts */ };
 static const double least_wait = 2, most_wait = 30, try_again = 0.05;
@@ -22,7 +22,8 @@ struct flight {
 
 struct fst_blob_fetch {
     fst_blob_fetch_spec spec;
-    unsigned char *bytes, *state; /* state: [parts] */
+    struct room room;
+    unsigned char *state; /* [parts] */
     struct flight flight[FST_BLOB_WINDOW_MAX];
     uint32_t flights, here, hashed, first_missing;
     uint64_t order;
@@ -32,6 +33,25 @@ struct fst_blob_fetch {
     fst_sha256 sha;
     fst_blob_fetch_counters count;
 };
+
+static fst_status open_room(fst_blob_fetch *f, fst_error *err)
+{
+    const fst_blob_manifest *m = &f->spec.manifest;
+    uint64_t most = f->spec.in_memory ? f->spec.in_memory : FST_BLOB_IN_MEMORY;
+    bool *here = fst_calloc(m->parts, sizeof *here);
+    f->state = fst_calloc(m->parts, 1);
+    f->room = (struct room){.fd = -1, .listed = -1};
+    fst_status st = here && f->state ? fst__room_open(&f->room, m, m->bytes > most ? f->spec.file : NULL, here, err)
+                                     : fst_fail_memory(err, m->parts);
+    f->spec.file = NULL; /* the caller's */
+    for (uint32_t i = 0; !st && i < m->parts; i++)
+        if (here[i]) {
+            f->state[i] = HERE;
+            f->here++;
+        }
+    fst_free(here);
+    return st;
+}
 
 fst_status fst_blob_fetch_new(fst_blob_fetch **out, const fst_blob_fetch_spec *spec, fst_error *err)
 {
@@ -49,25 +69,33 @@ fst_status fst_blob_fetch_new(fst_blob_fetch **out, const fst_blob_fetch_spec *s
     f->spec = *spec;
     if (!f->spec.window || f->spec.window > FST_BLOB_WINDOW_MAX)
         f->spec.window = f->spec.window ? FST_BLOB_WINDOW_MAX : FST_BLOB_WINDOW;
-    f->bytes = fst_alloc((size_t)m->bytes);
-    f->state = fst_calloc(m->parts, 1);
     f->came = f->progress = spec->now;
     fst_sha256_init(&f->sha);
-    if (!f->bytes || !f->state) {
+    fst_status st = open_room(f, err);
+    if (st)
         fst_blob_fetch_free(f);
-        return fst_fail_memory(err, (size_t)m->bytes);
-    }
-    *out = f;
-    return FST_OK;
+    else
+        *out = f;
+    return st;
+}
+
+static void end(fst_blob_fetch *f, bool remove)
+{
+    if (!f)
+        return;
+    fst__room_close(&f->room, remove);
+    fst_free(f->state);
+    fst_free(f);
 }
 
 void fst_blob_fetch_free(fst_blob_fetch *f)
 {
-    if (!f)
-        return;
-    fst_free(f->bytes);
-    fst_free(f->state);
-    fst_free(f);
+    end(f, false);
+}
+
+void fst_blob_fetch_drop(fst_blob_fetch *f)
+{
+    end(f, true);
 }
 
 /* ---- parts -------------------------------------------------------------------------------- */
@@ -92,6 +120,7 @@ static void end_flight(fst_blob_fetch *f, uint32_t i)
 
 static void all_missing(fst_blob_fetch *f)
 {
+    fst__room_forget(&f->room, f->spec.manifest.parts);
     memset(f->state, MISSING, f->spec.manifest.parts);
     f->flights = f->here = f->hashed = f->first_missing = 0;
     fst_sha256_init(&f->sha);
@@ -101,8 +130,11 @@ static void hash_on(fst_blob_fetch *f)
 {
     char digest[FST_DIGEST_HEX];
     const fst_blob_manifest *m = &f->spec.manifest;
-    for (int i = 0; i < HASHED_AT_ONCE && f->hashed < m->parts && f->state[f->hashed] == HERE; i++, f->hashed++)
-        fst_sha256_update(&f->sha, f->bytes + (size_t)f->hashed * FST_BLOB_PART, length_of(f, f->hashed));
+    for (int i = 0; i < HASHED_AT_ONCE && f->hashed < m->parts && f->state[f->hashed] == HERE; i++, f->hashed++) {
+        const void *part = fst__room_get(&f->room, f->hashed, length_of(f, f->hashed));
+        if (part)
+            fst_sha256_update(&f->sha, part, length_of(f, f->hashed)); /* else the digest will be wrong */
+    }
     if (f->hashed < m->parts || f->fetched)
         return;
     fst_sha256_final(&f->sha, digest);
@@ -205,7 +237,10 @@ bool fst_blob_fetch_part(fst_blob_fetch *f, double now, const void *body, size_t
             drop_overtaken(f, order);
             break;
         }
-    memcpy(f->bytes + (size_t)p.index * FST_BLOB_PART, p.data, p.len);
+    if (!fst__room_put(&f->room, p.index, p.data, p.len)) { /* asked for again, as if it had been lost */
+        miss(f, p.index);
+        return false;
+    }
     f->state[p.index] = HERE;
     f->here++;
     f->count.taken++;
@@ -262,6 +297,5 @@ fst_status fst_blob_fetch_finish(fst_blob_fetch *f, const void **coded, fst_erro
 {
     if (!f->fetched)
         return fst_fail(err, FST_E_ARGUMENT, "the blob is not here");
-    *coded = f->bytes;
-    return FST_OK;
+    return fst__room_view(&f->room, coded, err);
 }

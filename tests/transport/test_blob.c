@@ -2,12 +2,15 @@
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "fedstill/blob.h"
@@ -209,6 +212,167 @@ static void test_fetching(void **state)
     assert_true(spoiled > 0);
 }
 
+/* ---- in a file ---- */
+
+/* Lets a fetch take at most `most` parts; returns how many it asked for. */
+static unsigned pump(fst_blob_fetch *f, fst_blob_server *s, unsigned most)
+{
+    fst_buf body = {0};
+    uint32_t who;
+    unsigned asked = 0, taken = 0;
+    double now = 1;
+    for (int idle = 0; fst_blob_fetch_where(f) == FST_FETCH_GOING && taken < most && idle < 1000; idle++) {
+        fst_blob_get g;
+        while (fst_blob_fetch_ask(f, now, most - taken, &g)) {
+            asked += g.count;
+            fst_blob_server_ask(s, 0, &g);
+        }
+        while (taken < most && fst_blob_server_next(s, &who, &body))
+            taken += fst_blob_fetch_part(f, now, body.data, body.len);
+        now += 1;
+    }
+    fst_buf_release(&body);
+    return asked;
+}
+
+struct large { /* a blob that is fetched into a file */
+    size_t n;
+    unsigned char *bytes;
+    fst_blob_manifest m;
+    fst_blob_server *s;
+    char folder[32], path[48], list[56];
+    fst_blob_fetch_spec spec;
+};
+
+static void make_large(struct large *l)
+{
+    fst_error err = {0};
+    fst_buf coded = {0};
+    *l = (struct large){.n = 20 * (size_t)FST_BLOB_PART + 17, .folder = "/tmp/fedstill-blob-XXXXXX"};
+    assert_non_null(mkdtemp(l->folder));
+    snprintf(l->path, sizeof l->path, "%s/blob", l->folder);
+    snprintf(l->list, sizeof l->list, "%s.have", l->path);
+    l->bytes = some(l->n, false);
+    ok(fst_blob_encode(l->bytes, l->n, &coded, &l->m, &err), &err);
+    ok(fst_blob_server_new(&l->s, 0, &err), &err);
+    ok(fst_blob_server_add(l->s, &l->m, l->bytes, &err), &err);
+    l->spec = (fst_blob_fetch_spec){.manifest = l->m, .file = l->path, .in_memory = l->n - 1};
+    fst_buf_release(&coded);
+}
+
+static void end_large(struct large *l)
+{
+    assert_int_equal(rmdir(l->folder), 0); /* nothing is left in it */
+    fst_blob_server_free(l->s);
+    free(l->bytes);
+}
+
+static fst_blob_fetch *begin(const struct large *l)
+{
+    fst_error err = {0};
+    fst_blob_fetch *f = NULL;
+    ok(fst_blob_fetch_new(&f, &l->spec, &err), &err);
+    return f;
+}
+
+static void finish(const struct large *l, fst_blob_fetch *f)
+{
+    fst_error err = {0};
+    const void *got;
+    ok(fst_blob_fetch_finish(f, &got, &err), &err);
+    assert_memory_equal(got, l->bytes, l->n);
+    fst_blob_fetch_drop(f);
+}
+
+/* A receiver that is gone in the middle: the next one asks for what is missing, and for nothing else. */
+static void test_going_on(void **state)
+{
+    struct large l;
+    (void)state;
+    make_large(&l);
+    fst_blob_fetch *f = begin(&l);
+    (void)pump(f, l.s, 13);
+    assert_int_equal(fst_blob_fetch_here(f), 13);
+    fst_blob_fetch_free(f); /* as a kill leaves it */
+    f = begin(&l);
+    assert_int_equal(fst_blob_fetch_here(f), 13);
+    assert_int_equal(pump(f, l.s, 100), 21 - 13);
+    fst_blob_fetch_free(f); /* all is there, and not yet used */
+    f = begin(&l);
+    assert_int_equal(pump(f, l.s, 100), 0);
+    finish(&l, f);
+    /* what fits into memory is no file */
+    l.spec.in_memory = l.n;
+    f = begin(&l);
+    assert_int_equal(access(l.path, F_OK), -1);
+    (void)pump(f, l.s, 100);
+    finish(&l, f);
+    end_large(&l);
+}
+
+static void spoil(const char *path, long at)
+{
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, at, SEEK_SET), 0);
+    int c = fgetc(f);
+    assert_int_equal(fseek(f, at, SEEK_SET), 0);
+    assert_int_not_equal(fputc(c ^ 1, f), EOF); /* a '1' becomes '0', and the other way round */
+    assert_int_equal(fclose(f), 0);
+}
+
+/* After a power cut anything may stand in the two files. */
+static void test_spoiled_files(void **state)
+{
+    struct large l;
+    (void)state;
+    make_large(&l);
+    for (int what = 0; what < 5; what++) {
+        fst_blob_fetch *f = begin(&l);
+        (void)pump(f, l.s, 13);
+        fst_blob_fetch_free(f);
+        if (what == 0) /* a byte of a part that is said to be there */
+            spoil(l.path, 3 * (long)FST_BLOB_PART + 5);
+        else if (what == 1) /* a part that is said to be there, and is not */
+            spoil(l.list, FST_DIGEST_HEX + 19);
+        else if (what == 2) /* of another blob */
+            spoil(l.list, 7);
+        else if (what == 3)
+            assert_int_equal(truncate(l.path, 1000), 0);
+        else
+            assert_int_equal(truncate(l.list, 30), 0);
+        f = begin(&l);
+        assert_int_equal(fst_blob_fetch_here(f), what == 0 ? 13 : what == 1 ? 14 : 0);
+        (void)pump(f, l.s, 1000);
+        assert_int_equal(fst_blob_fetch_count(f)->spoiled, what < 2);
+        finish(&l, f);
+    }
+    end_large(&l);
+}
+
+/* There is no room for it: that is said before anything is fetched. */
+static void test_no_room(void **state)
+{
+    struct large l;
+    fst_error err = {0};
+    fst_blob_fetch *f = NULL;
+    struct rlimit old, little;
+    (void)state;
+    make_large(&l);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    little = old;
+    little.rlim_cur = 1 << 20;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &little), 0);
+    fst_status st = fst_blob_fetch_new(&f, &l.spec, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(st, FST_E_IO);
+    assert_non_null(strstr(err.message, "no space for 10 MB in /tmp/fedstill-blob-"));
+    unlink(l.path);
+    unlink(l.list);
+    end_large(&l);
+}
+
 /* The link was full: what was not asked for is asked for a little later, not at once. */
 static void test_unasked(void **state)
 {
@@ -280,8 +444,9 @@ static void test_serving(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_coding), cmocka_unit_test(test_manifest),
-                                       cmocka_unit_test(test_fetching), cmocka_unit_test(test_unasked),
-                                       cmocka_unit_test(test_serving)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_coding),        cmocka_unit_test(test_manifest),
+                                       cmocka_unit_test(test_fetching),      cmocka_unit_test(test_going_on),
+                                       cmocka_unit_test(test_spoiled_files), cmocka_unit_test(test_no_room),
+                                       cmocka_unit_test(test_unasked),       cmocka_unit_test(test_serving)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
