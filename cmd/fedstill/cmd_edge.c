@@ -48,11 +48,12 @@ static fst_status run(const struct options *o, fst_error *err)
 const struct command cmd_edge = {
     .name = "edge",
     .summary = "Take part in a fleet with a site's own samples",
-    .description =
-        "Opens a task, takes the share of one site, and joins the fleet whose cloud runs that task (fedstill cloud). It "
-        "trains its rounds on its own samples, which never leave it; what the strategy sends is said in "
-        "docs/strategies.md. "
-        "It may be killed at any moment: started again, it goes on where it was.",
+    .description = "Opens a task, takes the samples of one site (its own files alone, where data.edge_paths names "
+                   "them; otherwise its "
+                   "share of all), and joins the fleet whose cloud runs that task (fedstill cloud). It "
+                   "trains its rounds on its own samples, which never leave it; what the strategy sends is said in "
+                   "docs/strategies.md. "
+                   "It may be killed at any moment: started again, it goes on where it was.",
     .options = options,
     .operands = operands,
     .examples = examples,

@@ -67,14 +67,29 @@ typedef struct fst_observer {
     void (*end)(void *ctx, const char *note);
 } fst_observer;
 
-/* A client's own model on the test samples. */
+/* What a model is worth at a client: its own on the test samples, or one that it was given on its validation samples.
+ */
 typedef struct fst_client_figures {
-    bool has; /* false: it has no model yet, or is not there to be asked */
+    bool has; /* false: it has no model yet, no samples for it, or is not there to be asked */
     double accuracy, loss;
-    uint64_t samples;            /* that it was measured on */
+    uint64_t samples, right;     /* that it was measured on, and those of them that it knew */
     char arch[64];               /* "mnist_student" */
     char digest[FST_DIGEST_HEX]; /* of its file; "" when none was written */
 } fst_client_figures;
+
+/* What a site has, for the server to compare and to show. */
+typedef struct fst_task_identity {
+    char task[FST_DIGEST_HEX]; /* of what results depend on */
+    char data[FST_DIGEST_HEX]; /* of what the client has and which of it is for what, see fst_task_has_places */
+    uint32_t client;           /* from 0 */
+    uint64_t learn, validate;  /* its samples */
+    char missing[200];         /* classes that it has no samples of; "" when it has all */
+    /* Where sites have files of their own, what all must have alike: */
+    char samples[80];            /* "F32 (2, 1024), SNR, bursts" */
+    int classes;                 /* as far as its own samples show */
+    char names[FST_DIGEST_HEX];  /* of the names of the classes; "" when they have none */
+    char common[FST_DIGEST_HEX]; /* of the samples of data.path, "" where they are not needed */
+} fst_task_identity;
 
 typedef struct fst_task_options {
     const char *mode;    /* "full_train" (default), "pretrain", "knowledge_distillation", "federated_learning",
@@ -91,11 +106,22 @@ typedef struct fst_task_options {
     /* Plays the rounds of a federated stage with clients elsewhere, to the bits of fst_simulate, which does it here
      * when this is NULL. Called on the thread that runs the task. */
     fst_status (*rounds)(void *ctx, const char *stage, const struct fst_simulate_spec *spec, fst_error *err);
-    /* With it, for strategies that leave each client a model of its own: fills `each` of the stage's clients after so many
-     * rounds. fingerprint "": only measured; otherwise their files are written, where they are. */
+    /* With it, for strategies that leave each client a model of its own: fills `each` of the stage's clients after so
+     * many rounds. fingerprint "": only measured; otherwise their files are written, where they are. */
     fst_status (*measure)(void *ctx, const char *stage, uint64_t rounds, const char *fingerprint,
                           struct fst_client_figures *each, fst_error *err);
-    void *rounds_ctx; /* of both */
+    /* With `rounds`, of a task whose edges have files of their own: only the cloud's are opened, and this says what
+     * each of the edges has. want: samples, classes, names and common of the cloud, which they must fit. */
+    fst_status (*places)(void *ctx, const fst_task_identity *want, fst_task_identity *each, size_t count,
+                         fst_error *err);
+    /* After `places`: the number of classes and the digest of all their samples together (fst_task_site_learn_of). */
+    void (*whole)(void *ctx, int classes, const char *data);
+    /* With `rounds`: gives clients some bytes and takes what fst_task_site_measure makes of them. given: one for all,
+     * or one for each of the stage's clients, empty for those that are not asked. Fails when one of them does not
+     * answer. */
+    fst_status (*ask)(void *ctx, const char *stage, uint64_t rounds, const fst_buf *given, size_t count,
+                      fst_client_figures *each, fst_error *err);
+    void *rounds_ctx; /* of all of these */
 } fst_task_options;
 
 /* The output folder is locked; a second process is refused. */
@@ -104,15 +130,11 @@ FST_MUST FST_API fst_status fst_task_run(fst_task *t, const fst_task_options *o,
 
 typedef struct fst_task_site fst_task_site;
 
-/* What a site has, for the server to compare and to show. */
-typedef struct fst_task_identity {
-    char task[FST_DIGEST_HEX]; /* of what results depend on */
-    char data[FST_DIGEST_HEX]; /* of the client's samples and labels in their order, and of the test samples */
-    uint32_t client;           /* from 0 */
-    uint64_t learn, validate;  /* its samples */
-    char missing[200];         /* classes that it has no samples of; "" when it has all */
-} fst_task_identity;
-
+/* Whether the edges have files of their own (data.edge_paths). A site then opens its own files and no others, but for
+ * those of data.path where a strategy wants public or test samples at the sites, and the data digest is that of its
+ * files and of which sample is for what. Otherwise every site opens all and takes its share, and the data digest is of
+ * the share's samples and labels in their order, and of the test samples. */
+FST_API bool fst_task_has_places(const fst_task *t);
 /*
  * Opens the data and takes the share of `client` (from 0) in the task's federated stages. t and o must outlive it.
  * FST_E_CONFIG when there is no such client, or the task has no federated stage. Nothing is written but made signals,
@@ -122,10 +144,20 @@ FST_MUST FST_API fst_status fst_task_site_open(fst_task_site **out, fst_task *t,
                                                uint32_t client, fst_error *err);
 FST_API void fst_task_site_close(fst_task_site *s);
 FST_API const fst_task_identity *fst_task_site_identity(const fst_task_site *s);
-/* Measures the model in what the client keeps (as fst_task_site_work gave it) on the task's test samples. fingerprint: of
- * the stage at the cloud, then it also becomes a file in the output, STAGE/NOUN_K_model.safetensors; "": it does not. */
+/* What all sites' samples together are, as the server knows it: the number of classes (0: as this site's own), and the
+ * digest of all training samples ("": as this site's own), for the files that it writes. Before the first round. */
+FST_MUST FST_API fst_status fst_task_site_learn_of(fst_task_site *s, int classes, const char *data, fst_error *err);
+/* Measures the model in what the client keeps (as fst_task_site_work gave it) on the task's test samples. fingerprint:
+ * of the stage at the cloud, then it also becomes a file in the output, STAGE/NOUN_K_model.safetensors; "": it does
+ * not. */
 FST_MUST FST_API fst_status fst_task_site_measure(fst_task_site *s, const char *stage, const void *kept, size_t len,
                                                   const char *fingerprint, fst_client_figures *out, fst_error *err);
+/* What it makes of bytes that the server sent (fst_task_options.ask): of a model, a message "state" of a federated
+ * stage, what it is worth on the client's validation samples; of the teachers of a stage that labels at the clients,
+ * the soft labels of its samples, which it keeps in the output (figures: how many, and the digest of the file). Labels
+ * that are there already are not made again. given is aligned to 8 bytes. */
+FST_MUST FST_API fst_status fst_task_site_answer(fst_task_site *s, const char *stage, const void *given, size_t len,
+                                                 fst_client_figures *out, fst_error *err);
 /* The lines of fst_task_settings that must be the same at server and sites, all but where files lie; and their digest.
  */
 FST_MUST FST_API fst_status fst_task_site_settings(const fst_task *t, fst_buf *out, fst_error *err);

@@ -1,7 +1,8 @@
 /*
  * The cloud's books, see books.h:
  *
- *   {"task": HEX, "run": HEX16, "epoch": N, "stages": {NAME: {"round": N, "counted": [N ...], "before": [N ...]}}}
+ *   {"task": HEX, "run": HEX16, "epoch": N, "stages": {NAME: {"round": N, "counted": [N ...], "before": [N ...]}},
+ *    "places": [{"data": HEX, "learn": N, "validate": N, "classes": N, "missing": TEXT} ...]}
  *
  * A round's line is written before the task's checkpoint says that the round is done. If the process dies in between,
  * the round is played again, and what counted is what counted before it.
@@ -18,7 +19,8 @@
 static fst_status write_books(struct fleet_books *b, fst_error *err)
 {
     char *text = json_dumps(b->root, JSON_INDENT(1));
-    fst_status st = text ? b->store.put(b->store.ctx, FILE_NAME, text, strlen(text), err) : fst_fail_memory(err, 4096);
+    fst_status st =
+        text ? b->store.put(b->store.ctx, FILE_NAME, NULL, text, strlen(text), err) : fst_fail_memory(err, 4096);
     free(text);
     return st;
 }
@@ -65,6 +67,45 @@ fst_status fst__books_open_fleet(struct fleet_books *b, struct store store, cons
 void fst__books_close_fleet(struct fleet_books *b)
 {
     json_decref(b->root);
+}
+
+static bool read_place(const json_t *j, fst_task_identity *out)
+{
+    int64_t learn, validate, classes;
+    const char *data = json_string_value(json_object_get(j, "data"));
+    const char *missing = json_string_value(json_object_get(j, "missing"));
+    if (!data || strlen(data) != FST_DIGEST_HEX - 1 || !missing || strlen(missing) >= sizeof out->missing ||
+        !fst_json_is_whole(json_object_get(j, "learn"), &learn) || learn < 0 ||
+        !fst_json_is_whole(json_object_get(j, "validate"), &validate) || validate < 0 ||
+        !fst_json_is_whole(json_object_get(j, "classes"), &classes) || classes < 1 || classes > FST_MAX_CLASSES)
+        return false;
+    *out = (fst_task_identity){.learn = (uint64_t)learn, .validate = (uint64_t)validate, .classes = (int)classes};
+    memcpy(out->data, data, sizeof out->data);
+    memcpy(out->missing, missing, strlen(missing) + 1);
+    return true;
+}
+
+bool fst__books_places(const struct fleet_books *b, fst_task_identity *each)
+{
+    const json_t *list = json_object_get(b->root, "places");
+    bool good = json_array_size(list) == b->clients;
+    for (uint32_t k = 0; good && k < b->clients; k++) {
+        good = read_place(json_array_get(list, k), &each[k]);
+        each[k].client = k;
+    }
+    return good;
+}
+
+fst_status fst__books_note_places(struct fleet_books *b, const fst_task_identity *each, fst_error *err)
+{
+    json_t *list = json_array();
+    for (uint32_t k = 0; list && k < b->clients; k++)
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:i, s:s}", "data", each[k].data, "learn",
+                                              (json_int_t)each[k].learn, "validate", (json_int_t)each[k].validate,
+                                              "classes", each[k].classes, "missing", each[k].missing));
+    if (!list || json_object_set_new(b->root, "places", list))
+        return fst_fail_memory(err, 4096);
+    return write_books(b, err);
 }
 
 fst_status fst__books_counted(const struct fleet_books *b, const char *stage, uint64_t first, bool keeps,

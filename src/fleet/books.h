@@ -19,6 +19,10 @@ struct fleet_books {
 fst_status fst__books_open_fleet(struct fleet_books *b, struct store store, const char *task, uint32_t clients,
                                  bool fresh, fst_error *err);
 void fst__books_close_fleet(struct fleet_books *b);
+/* What the sites had when the run began, where their files are their own; false: nobody has noted it. each: [clients]
+ */
+bool fst__books_places(const struct fleet_books *b, fst_task_identity *each);
+fst_status fst__books_note_places(struct fleet_books *b, const fst_task_identity *each, fst_error *err);
 /*
  * For a stage of which `first` rounds are done: the last round whose result holds each client's update, -1: none.
  * Rounds of another run have none; FST_E_CONFIG when clients keep something from round to round, which is then missing.

@@ -18,7 +18,7 @@
 #include "coordinator.h"
 #include "fedstill/fed.h"
 
-static const double goodbye = 10, stop_look = 0.1;
+static const double goodbye = 10, stop_look = 0.1, patience = 30;
 
 struct cloud {
     const fst_fleet_options *options;
@@ -223,27 +223,132 @@ static fst_status rounds(void *ctx, const char *stage, const fst_simulate_spec *
     return st;
 }
 
+/* Until all that were asked have answered. `missing` becomes the first that did not, or is as many as there are. */
+static fst_status wait_for_figures(struct cloud *c, const char *stage, double seconds, fst_client_figures *each,
+                                   uint32_t *missing, fst_error *err)
+{
+    double now = fst_clock_seconds(), end = now + seconds, say = now + patience;
+    bool all = fst__coordinator_measured(c->coordinator, missing);
+    fst_transport_wake(c->transport);
+    while (!all && !c->failed && !stopped(c) && fst_clock_seconds() < end) {
+        wait_a_little(c);
+        all = fst__coordinator_measured(c->coordinator, missing);
+        if (!all && fst_clock_seconds() > say) {
+            say += patience;
+            fst_log(FST_LOG_INFO, "%s: waiting for the figures of %s", stage, c->ids[*missing]);
+        }
+    }
+    fst_status st = fst__coordinator_figures(c->coordinator, each, err);
+    if (!st && c->failed) {
+        *err = c->why;
+        st = c->failed;
+    }
+    if (!st && !all && stopped(c))
+        st = fst_fail(err, FST_E_CANCELLED, "%s: stopped; progress is saved", stage);
+    return st;
+}
+
+static double seconds_of(double limit)
+{
+    return limit > 0 ? limit : 600;
+}
+
+/* fst_task_options.ask: whoever is asked has to join first. */
+static fst_status ask(void *ctx, const char *stage, uint64_t done, const fst_buf *given, size_t count,
+                      fst_client_figures *each, fst_error *err)
+{
+    struct cloud *c = ctx;
+    const fst_fleet_limits *l = &c->options->limits;
+    uint32_t missing = c->clients;
+    pthread_mutex_lock(&c->lock);
+    fst_status st = fst__coordinator_give(c->coordinator, fst_clock_seconds(), stage, done, given, count, err);
+    if (!st)
+        st = wait_for_figures(c, stage, seconds_of(l->join_deadline) + seconds_of(l->deadline), each, &missing, err);
+    pthread_mutex_unlock(&c->lock);
+    if (!st && missing < c->clients)
+        st = fst_fail(err, FST_E_CONFIG, "%s: %s did not answer", stage, c->ids[missing]);
+    return st;
+}
+
+/* "edge-1, edge-3": who has not joined; returns how many. */
+static uint32_t list_missing(const struct cloud *c, char *out, size_t size)
+{
+    size_t at = 0;
+    uint32_t missing = 0;
+    fst_task_identity none;
+    *out = 0;
+    for (uint32_t k = 0; k < c->clients; k++) {
+        if (fst__coordinator_identity(c->coordinator, k, &none))
+            continue;
+        if (missing++ < 8 && at < size)
+            at += (size_t)snprintf(out + at, size - at, "%s%s", at ? ", " : "", c->ids[k]);
+    }
+    return missing;
+}
+
+static fst_status wait_for_all(struct cloud *c, fst_error *err)
+{
+    char list[400];
+    double now = fst_clock_seconds(), end = now + seconds_of(c->options->limits.join_deadline), say = now + patience;
+    uint32_t missing;
+    while ((missing = list_missing(c, list, sizeof list)) && !c->failed && !stopped(c) && fst_clock_seconds() < end) {
+        wait_a_little(c);
+        if (fst_clock_seconds() > say) {
+            say += patience;
+            fst_log(FST_LOG_INFO, "waiting for %s%s to join, which have the samples", list, missing > 8 ? " ..." : "");
+        }
+    }
+    if (c->failed) {
+        *err = c->why;
+        return c->failed;
+    }
+    if (missing && stopped(c))
+        return fst_fail(err, FST_E_CANCELLED, "stopped before all sites had joined");
+    return missing ? fst_fail(err, FST_E_CONFIG, "%s%s did not join, and their samples are theirs alone", list,
+                              missing > 8 ? " ..." : "")
+                   : FST_OK;
+}
+
+/* fst_task_options.places: what they said when the run began holds for all of it. */
+static fst_status places(void *ctx, const fst_task_identity *want, fst_task_identity *each, size_t count,
+                         fst_error *err)
+{
+    struct cloud *c = ctx;
+    fst_status st = FST_OK;
+    if (count != c->clients)
+        return fst_fail(err, FST_E_ARGUMENT, "%zu places for %lu sites", count, (unsigned long)c->clients);
+    pthread_mutex_lock(&c->lock);
+    fst__coordinator_expect(c->coordinator, fst_clock_seconds(), want);
+    bool known = fst__books_places(&c->books, each);
+    if (!known)
+        st = wait_for_all(c, err);
+    for (uint32_t k = 0; !st && !known && k < c->clients; k++)
+        (void)fst__coordinator_identity(c->coordinator, k, &each[k]);
+    pthread_mutex_unlock(&c->lock);
+    return st || known ? st : fst__books_note_places(&c->books, each, err);
+}
+
+/* fst_task_options.whole */
+static void whole(void *ctx, int classes, const char *data)
+{
+    struct cloud *c = ctx;
+    pthread_mutex_lock(&c->lock);
+    fst__coordinator_tell_all(c->coordinator, classes, data);
+    pthread_mutex_unlock(&c->lock);
+}
+
 /* fst_task_options.measure */
 static fst_status measure(void *ctx, const char *stage, uint64_t done, const char *fingerprint,
                           fst_client_figures *each, fst_error *err)
 {
     struct cloud *c = ctx;
-    const fst_fleet_limits *l = &c->options->limits;
-    double end = fst_clock_seconds() + (l->deadline > 0 ? l->deadline : 600);
-    uint32_t missing = 0;
-    bool all = false;
+    uint32_t missing = c->clients;
     pthread_mutex_lock(&c->lock);
     fst__coordinator_measure(c->coordinator, fst_clock_seconds(), stage, done, fingerprint);
-    fst_transport_wake(c->transport);
-    while (!all && !c->failed && !stopped(c) && fst_clock_seconds() < end) {
-        wait_a_little(c);
-        all = fst__coordinator_measured(c->coordinator, &missing);
-    }
-    fst_status st = fst__coordinator_figures(c->coordinator, each, err);
+    fst_status st = wait_for_figures(c, stage, seconds_of(c->options->limits.deadline), each, &missing, err);
     pthread_mutex_unlock(&c->lock);
-    if (!st && !all && stopped(c))
-        st = fst_fail(err, FST_E_CANCELLED, "%s: stopped; progress is saved", stage);
-    else if (!st && !all && *fingerprint) /* without its model the stage is not complete; the rounds are kept */
+    bool all = missing == c->clients;
+    if (!st && !all && *fingerprint) /* without its model the stage is not complete; the rounds are kept */
         st = fst_fail(err, FST_E_CONFIG, "%s: %s did not say what its model is worth", stage, c->ids[missing]);
     else if (!st && !all)
         fst_log(FST_LOG_WARN, "%s: %s did not say what its model is worth", stage, c->ids[missing]);
@@ -324,6 +429,8 @@ static fst_status connect_cloud(struct cloud *c, const char *task, fst_error *er
                                     .settings = c->settings.data,
                                     .numerics = c->numerics,
                                     .transport = c->transport,
+                                    .path = c->books.store.path,
+                                    .ctx = c->books.store.ctx,
                                     .now = fst_clock_seconds()};
     memcpy(spec.task, task, sizeof spec.task);
     if (!st)
@@ -391,6 +498,9 @@ fst_status fst_fleet_cloud(fst_task *t, const fst_fleet_options *o, fst_error *e
     fst_status st = prepare(&c, t, err);
     task.rounds = rounds;
     task.measure = measure;
+    task.ask = ask;
+    task.places = places;
+    task.whole = whole;
     task.rounds_ctx = &c;
     if (!st)
         st = fst_task_run(t, &task, err);

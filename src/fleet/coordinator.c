@@ -15,7 +15,8 @@ enum { FETCHES = 8, PARTS_IN_FLIGHT = 16, MOST_SPOILED = 3 /* frames are hashed:
 static const double order_every = 2, ask_every = 0.25, fetch_patience = 60, complain_every = 30;
 #define LEAST_ROOM ((uint64_t)64 << 20) /* bytes that an update may always have */
 
-static void end_fetch(struct coordinator *c, uint32_t k)
+/* drop: its file too; otherwise the same blob goes on there. */
+static void end_fetch(struct coordinator *c, uint32_t k, bool drop)
 {
     struct known *s = &c->site[k];
     char filter[FST_TOPIC];
@@ -24,19 +25,28 @@ static void end_fetch(struct coordinator *c, uint32_t k)
     s->part_topic = false;
     if (s->fetch)
         c->fetches--;
-    fst_blob_fetch_free(s->fetch);
+    if (drop)
+        fst_blob_fetch_drop(s->fetch);
+    else
+        fst_blob_fetch_free(s->fetch);
     s->fetch = NULL;
 }
 
 /* ---- the server's orders --------------------------------------------------------------------------------- */
 
+static void drop_down(struct coordinator *c, struct down *d)
+{
+    fst_blob_server_remove(c->blobs, d->manifest.digest);
+    if (d->plain.parts)
+        fst_blob_server_remove(c->blobs, d->plain.digest);
+    fst_buf_release(&d->raw);
+    fst_buf_release(&d->coded);
+}
+
 static void drop_downs(struct coordinator *c)
 {
-    for (size_t i = 0; i < c->down_count; i++) {
-        fst_blob_server_remove(c->blobs, c->downs[i].manifest.digest);
-        fst_buf_release(&c->downs[i].raw);
-        fst_buf_release(&c->downs[i].coded);
-    }
+    for (size_t i = 0; i < c->down_count; i++)
+        drop_down(c, &c->downs[i]);
     c->down_count = 0;
 }
 
@@ -221,7 +231,7 @@ static fst_status take_blob(struct coordinator *c, uint32_t k, double now, fst_e
         st = fst_fail(&why, FST_E_MISMATCH, "it counts %lld samples, the client has %lld", (long long)m.samples,
                       (long long)c->of->samples[k]);
     st = st ? refuse_update(c, k, now, why.message, err) : take_update(c, k, now, &m, err);
-    end_fetch(c, k);
+    end_fetch(c, k, true);
     fst_buf_release(&raw);
     return st;
 }
@@ -229,14 +239,23 @@ static fst_status take_blob(struct coordinator *c, uint32_t k, double now, fst_e
 static fst_status begin_fetch(struct coordinator *c, uint32_t k, double now, fst_error *err)
 {
     struct known *s = &c->site[k];
-    char filter[FST_TOPIC];
-    const fst_blob_fetch_spec spec = {.manifest = s->result.blob, .most = c->most, .now = now};
+    char filter[FST_TOPIC], name[FST_SITE_ID + 8];
+    fst_error why = {0};
+    snprintf(name, sizeof name, "from-%s", c->spec.ids[k]);
+    char *path = c->spec.path ? c->spec.path(c->spec.ctx, name) : NULL;
+    const fst_blob_fetch_spec spec = {
+        .manifest = s->result.blob, .most = c->most, .now = now, .file = path, .in_memory = c->spec.in_memory};
     fst_status st = fst_transport_subscribe(c->spec.transport, fst_topic_up(filter, c->spec.ids[k], "part"), err);
     s->part_topic = !st;
     if (!st)
-        st = fst_blob_fetch_new(&s->fetch, &spec, err);
+        st = fst_blob_fetch_new(&s->fetch, &spec, &why);
     c->fetches += !st;
-    return st;
+    fst_free(path);
+    if (st != FST_E_IO)
+        return st && why.status ? fst_fail(err, st, "%s", why.message) : st;
+    s->offered = false; /* the disk is full; it offers again */
+    fst_log(FST_LOG_WARN, "the update of %s cannot be fetched yet: %s", c->spec.ids[k], why.message);
+    return FST_OK;
 }
 
 static fst_status go_on_fetching(struct coordinator *c, uint32_t k, double now, uint32_t *in_flight, fst_error *err)
@@ -260,11 +279,11 @@ static fst_status go_on_fetching(struct coordinator *c, uint32_t k, double now, 
     if (fst_blob_fetch_where(s->fetch) != FST_FETCH_GOING)
         return take_blob(c, k, now, err);
     if (fst_blob_fetch_count(s->fetch)->spoiled >= MOST_SPOILED) {
-        end_fetch(c, k);
+        end_fetch(c, k, true);
         return refuse_update(c, k, now, "its parts do not make up the blob that it announced", err);
     }
     if (fst_blob_fetch_idle(s->fetch, now) > fetch_patience) { /* it offers again when it is back */
-        end_fetch(c, k);
+        end_fetch(c, k, false);
         s->offered = false;
     }
     return FST_OK;
@@ -313,7 +332,7 @@ static void end_stale_fetches(struct coordinator *c)
         const struct known *s = &c->site[k];
         if (s->fetch && (!s->wanted ||
                          (s->offered && !fst_blob_manifest_equal(&s->result.blob, fst_blob_fetch_manifest(s->fetch)))))
-            end_fetch(c, k);
+            end_fetch(c, k, true);
     }
 }
 
@@ -355,7 +374,7 @@ static void talk(struct coordinator *c, double now)
         s->receipt_due = false;
         if (!s->present)
             continue;
-        bool due = c->stopping || (c->measuring && !s->measured && c->counted[k] >= 0) ||
+        bool due = c->stopping || (c->measuring && s->asked && !s->measured) ||
                    (s->wanted && !s->answered && !s->offered && c->open);
         if (due && now >= s->say_at) {
             fst__say_order(c, k);
@@ -450,8 +469,45 @@ void fst__coordinator_done(struct coordinator *c, double now)
     c->complain_at = now + complain_every;
 }
 
-void fst__coordinator_measure(struct coordinator *c, double now, const char *stage, uint64_t rounds,
-                              const char *fingerprint)
+void fst__coordinator_expect(struct coordinator *c, double now, const fst_task_identity *want)
+{
+    c->expects = true;
+    c->expected = *want;
+    for (uint32_t k = 0; k < c->spec.clients; k++)
+        fst__check_samples(c, k, now);
+}
+
+bool fst__coordinator_identity(const struct coordinator *c, uint32_t k, fst_task_identity *out)
+{
+    const struct hello *h = &c->site[k].hello;
+    if (!c->site[k].known)
+        return false;
+    *out = (fst_task_identity){
+        .client = k, .learn = h->learn, .validate = h->validate, .classes = h->classes ? h->classes : 1};
+    memcpy(out->data, h->data, sizeof out->data);
+    memcpy(out->missing, h->missing, sizeof out->missing);
+    memcpy(out->samples, h->samples, sizeof out->samples);
+    memcpy(out->names, h->names, sizeof out->names);
+    return true;
+}
+
+void fst__coordinator_tell_all(struct coordinator *c, int classes, const char *data)
+{
+    c->classes = classes;
+    snprintf(c->data, sizeof c->data, "%s", data);
+}
+
+static void drop_gifts(struct coordinator *c)
+{
+    for (size_t i = 0; i < c->gift_count; i++)
+        drop_down(c, &c->gifts[i]);
+    fst_free(c->gifts);
+    c->gifts = NULL;
+    c->gift_count = 0;
+}
+
+static void ask_for_figures(struct coordinator *c, double now, const char *stage, uint64_t rounds,
+                            const char *fingerprint)
 {
     c->measure = (struct order){.kind = ORDER_MEASURE, .round = rounds};
     snprintf(c->measure.stage, sizeof c->measure.stage, "%s", stage);
@@ -463,13 +519,54 @@ void fst__coordinator_measure(struct coordinator *c, double now, const char *sta
     }
 }
 
+void fst__coordinator_measure(struct coordinator *c, double now, const char *stage, uint64_t rounds,
+                              const char *fingerprint)
+{
+    for (uint32_t k = 0; k < c->spec.clients; k++)
+        c->site[k].asked = c->counted[k] >= 0;
+    ask_for_figures(c, now, stage, rounds, fingerprint);
+}
+
+static fst_status make_gift(struct coordinator *c, const fst_buf *given, fst_error *err)
+{
+    struct down *g = &c->gifts[c->gift_count];
+    fst_status st = fst_buf_append(&g->raw, given->data, given->len, err);
+    if (!st)
+        st = fst_blob_encode(g->raw.data, g->raw.len, &g->coded, &g->manifest, err);
+    c->gift_count++;
+    return st ? st
+              : fst_blob_server_add(c->blobs, &g->manifest,
+                                    g->manifest.codec == FST_BLOB_PLAIN ? g->raw.data : g->coded.data, err);
+}
+
+fst_status fst__coordinator_give(struct coordinator *c, double now, const char *stage, uint64_t rounds,
+                                 const fst_buf *given, size_t count, fst_error *err)
+{
+    fst_status st = FST_OK;
+    c->gifts = fst_calloc(count + 1, sizeof *c->gifts);
+    if (!c->gifts)
+        return fst_fail_memory(err, count * sizeof *c->gifts);
+    for (uint32_t k = 0; k < c->spec.clients; k++) {
+        size_t i = count == 1 ? 0 : k;
+        c->site[k].asked = i < count && given[i].len > 0;
+        if (!st && c->site[k].asked && (!k || count > 1 || !c->gift_count))
+            st = make_gift(c, &given[i], err);
+        c->site[k].given = c->gift_count ? c->gift_count - 1 : 0;
+    }
+    if (st)
+        drop_gifts(c);
+    else
+        ask_for_figures(c, now, stage, rounds, "");
+    return st;
+}
+
 bool fst__coordinator_measured(const struct coordinator *c, uint32_t *missing)
 {
     *missing = 0;
     if (!c->measuring)
         return false;
     for (; *missing < c->spec.clients; ++*missing)
-        if (c->counted[*missing] >= 0 && !c->site[*missing].measured)
+        if (c->site[*missing].asked && !c->site[*missing].measured)
             return false;
     return true;
 }
@@ -478,12 +575,13 @@ fst_status fst__coordinator_figures(struct coordinator *c, fst_client_figures *e
 {
     fst_status st = FST_OK;
     c->measuring = false;
+    drop_gifts(c);
     for (uint32_t k = 0; k < c->spec.clients; k++) {
         if (!c->site[k].measured)
             continue;
         each[k] = c->site[k].figures.own;
         if (!st && c->site[k].figures.failed[0])
-            st = fst_fail(err, FST_E_CONFIG, "%s could not measure its model: %s", c->spec.ids[k],
+            st = fst_fail(err, FST_E_CONFIG, "%s could not do what %s asks: %s", c->spec.ids[k], c->measure.stage,
                           c->site[k].figures.failed);
     }
     return st;
@@ -562,9 +660,11 @@ void fst__coordinator_free(struct coordinator *c)
     if (!c)
         return;
     for (uint32_t k = 0; c->site && k < c->spec.clients; k++)
-        end_fetch(c, k);
-    if (c->blobs)
+        end_fetch(c, k, false);
+    if (c->blobs) {
         drop_downs(c);
+        drop_gifts(c);
+    }
     fst_blob_server_free(c->blobs);
     fst_free(c->downs);
     fst_free(c->site);

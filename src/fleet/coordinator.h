@@ -26,6 +26,11 @@ struct coordinator_spec {
     fst_transport *transport;
     double lost_after; /* seconds without a message; 0: 15 */
     double grace;      /* seconds that a site may take to start again; 0: 10 */
+    /* The file of that name, new memory, for updates of more than in_memory (0: FST_BLOB_IN_MEMORY); NULL: there are no
+     * files. */
+    char *(*path)(void *ctx, const char *name);
+    void *ctx;
+    uint64_t in_memory;
     double now;
 };
 
@@ -59,6 +64,18 @@ fst__want fst__coordinator_wants(const struct coordinator *c);
 double fst__coordinator_opened(const struct coordinator *c);
 /* WANT_AGGREGATE and WANT_EVALUATE were done (with fst_server_aggregate, fst_server_publish). */
 void fst__coordinator_done(struct coordinator *c, double now);
+/*
+ * Of sites that have files of their own: from now on they are held to `want` (samples, classes, names, common), as far
+ * as they say something of it. */
+void fst__coordinator_expect(struct coordinator *c, double now, const fst_task_identity *want);
+/* What a site said of itself when it joined; false: it has not yet. */
+bool fst__coordinator_identity(const struct coordinator *c, uint32_t client, fst_task_identity *out);
+/* What orders say of all sites' samples together, see struct order. */
+void fst__coordinator_tell_all(struct coordinator *c, int classes, const char *data);
+/* Gives all sites some bytes, or each its own (count: 1 or that of the clients; those whose are empty are not asked),
+ * and waits for their figures as after fst__coordinator_measure. Copies. */
+fst_status fst__coordinator_give(struct coordinator *c, double now, const char *stage, uint64_t rounds,
+                                 const fst_buf *given, size_t count, fst_error *err);
 /*
  * The clients' own models after so many rounds of the stage: asked of all that counted in one of them, until
  * fst__coordinator_measured says that all have answered. Figures of those that have not are left as they are.

@@ -7,7 +7,7 @@
 
 /* What is sent to sites of a round: one for all of them when it is the same. */
 struct down {
-    fst_blob_manifest manifest;
+    fst_blob_manifest manifest, plain; /* plain: for sites that read no other codec; parts 0: nobody has asked */
     fst_buf raw, coded;
 };
 
@@ -20,8 +20,7 @@ struct known {
     char instance[FST__INSTANCE];
     char seen[SEEN][FST__INSTANCE]; /* instances, in the order in which they came; the oldest are forgotten */
     int instances, swaps;           /* swaps: how often an older one took the place of a newer one */
-    uint64_t learn;                 /* samples, as it said */
-    char data[FST_DIGEST_HEX];      /* what they are known by */
+    struct hello hello;             /* as it said, without its settings */
     double heard, gone_at;          /* gone_at: INFINITY, or when its will came */
     fst__site_state state;
     char stage[FST__STAGE_NAME];
@@ -38,7 +37,9 @@ struct known {
     char reason[FST__REASON];
     fst_blob_fetch *fetch;
     bool part_topic;
+    bool asked;    /* it is to measure something */
     bool measured; /* it has answered the order to measure */
+    size_t given;  /* of c->gifts */
     struct figures figures;
     bool receipt_due;
     struct receipt receipt;
@@ -64,6 +65,13 @@ struct coordinator {
 
     bool measuring;
     struct order measure;
+    struct down *gifts; /* what sites are given to measure */
+    size_t gift_count;
+
+    bool expects; /* sites have files of their own, and must fit */
+    fst_task_identity expected;
+    int classes;
+    char data[FST_DIGEST_HEX];
 
     struct down *downs;
     size_t down_count, down_room;
@@ -80,6 +88,8 @@ void fst__say_order(struct coordinator *c, uint32_t k);
 void fst__say_receipt(struct coordinator *c, uint32_t k);
 /* Of a stage that has begun: a site with other samples than the stage counts for it is sent away. */
 void fst__check_samples(struct coordinator *c, uint32_t k, double now);
+/* The manifest of what a site is sent, in a codec that it reads. */
+const fst_blob_manifest *fst__manifest_for(struct coordinator *c, uint32_t k, struct down *d);
 /* Notes what is to be said to a site about its update. */
 void fst__note_receipt(struct coordinator *c, uint32_t k, const char *stage, uint64_t round, bool folded,
                        const char *why);

@@ -69,18 +69,32 @@ static void say_refusal(struct coordinator *c, uint32_t k, double now, const cha
     fst_buf_release(&body);
 }
 
+const fst_blob_manifest *fst__manifest_for(struct coordinator *c, uint32_t k, struct down *d)
+{
+    if (!c->site[k].hello.plain || d->manifest.codec == FST_BLOB_PLAIN)
+        return &d->manifest;
+    if (!d->plain.parts && (fst_blob_plain(d->raw.data, d->raw.len, &d->plain, NULL) ||
+                            fst_blob_server_add(c->blobs, &d->plain, d->raw.data, NULL)))
+        return &d->manifest; /* no memory: it says that it cannot, and is told again in the next round */
+    return &d->plain;
+}
+
 void fst__say_order(struct coordinator *c, uint32_t k)
 {
     fst_buf body = {0};
     struct order m = {.kind = ORDER_STOP};
     if (c->measuring && !c->stopping) {
         m = c->measure;
-        m.counted = c->counted[k];
+        m.counted = c->gift_count ? -1 : c->counted[k];
+        if (c->gift_count)
+            m.base = *fst__manifest_for(c, k, &c->gifts[c->site[k].given]);
     } else if (!c->stopping) {
         m = (struct order){.kind = ORDER_TRAIN, .round = c->open_round, .counted = c->counted[k]};
         memcpy(m.stage, c->stage, sizeof m.stage);
-        m.base = c->downs[c->site[k].down].manifest;
+        m.base = *fst__manifest_for(c, k, &c->downs[c->site[k].down]);
     }
+    m.classes = c->classes;
+    memcpy(m.data, c->data, sizeof m.data);
     fst_status st = fst__write_order(&m, &body, NULL);
     say(c, k, FST_KIND_ORDER, st, &body);
     fst_buf_release(&body);
@@ -122,14 +136,40 @@ static void first_difference(const char *ours, const char *theirs, char *out, si
     snprintf(out, size, "the tasks differ: one has more settings, from \"%.160s\" on", *ours ? ours : theirs);
 }
 
-/* Before a stage begins nobody knows what its clients should have. */
-static void judge_samples(const struct coordinator *c, uint32_t k, uint64_t learn, const char *data, char *why,
-                          size_t size)
+/* Sites with files of their own: what all must have alike. */
+static void judge_place(const fst_task_identity *want, const struct hello *h, char *why, size_t size)
 {
+    bool named = *want->names || *h->names;
+    if (strcmp(h->samples, want->samples))
+        snprintf(why, size, "its samples are %s, the cloud's are %s", *h->samples ? h->samples : "not described",
+                 want->samples);
+    else if ((*want->names && *h->names && strcmp(want->names, h->names)) || (named && h->classes > want->classes))
+        snprintf(why, size, "its samples have other classes (%d of them) than the cloud's (%d), or in another order",
+                 h->classes, want->classes);
+    else if (*h->common && strcmp(h->common, want->common))
+        snprintf(why, size, "its copy of what data.path has is not the cloud's (digest %.12s, there %.12s)", h->common,
+                 want->common);
+}
+
+/* Before a stage begins nobody knows what its clients should have. */
+static void judge_samples(const struct coordinator *c, uint32_t k, const struct hello *h, char *why, size_t size)
+{
+    uint64_t learn = h->learn;
+    const char *data = h->data;
     *why = 0;
+    if (c->expects)
+        judge_place(&c->expected, h, why, size);
+    if (*why)
+        return;
     if (c->of && c->of->samples && (uint64_t)c->of->samples[k] != learn)
         snprintf(why, size, "it has %llu samples, the cloud counts %lld for it", (unsigned long long)learn,
                  (long long)c->of->samples[k]);
+    else if (c->of && c->of->data && strcmp(c->of->data[k], data) && c->expects)
+        snprintf(
+            why, size,
+            "its samples are not those that this run began with (digest %.12s, then %.12s): bring them back, or begin "
+            "anew, with --fresh at the cloud",
+            data, c->of->data[k]);
     else if (c->of && c->of->data && strcmp(c->of->data[k], data))
         snprintf(why, size,
                  "its samples are not those that the cloud's data give it (digest %.12s, there %.12s): its data, or a "
@@ -144,9 +184,9 @@ static void judge(const struct coordinator *c, uint32_t k, const struct hello *h
     if (h->client != k)
         snprintf(why, size, "it says that it is client %lu, %s is client %lu", (unsigned long)h->client + 1,
                  c->spec.ids[k], (unsigned long)k + 1);
-    else if (strcmp(h->task, c->spec.task) != 0 && h->settings)
+    else if (*h->task && strcmp(h->task, c->spec.task) != 0 && h->settings)
         first_difference(c->spec.settings, h->settings, why, size);
-    else if (strcmp(h->task, c->spec.task) != 0)
+    else if (*h->task && strcmp(h->task, c->spec.task) != 0)
         snprintf(why, size, "the tasks differ: %.12s at the cloud, %.12s here", c->spec.task, h->task);
     else if (h->run && h->run != c->spec.run)
         snprintf(why, size,
@@ -154,7 +194,7 @@ static void judge(const struct coordinator *c, uint32_t k, const struct hello *h
                  "run, or remove this site's folder fleet/%s and start it again",
                  (unsigned long long)h->run, (unsigned long long)c->spec.run, c->spec.ids[k]);
     else
-        judge_samples(c, k, h->learn, h->data, why, size);
+        judge_samples(c, k, h, why, size);
 }
 
 /* Two processes of one id take each other's connection in turns: the one that was replaced is told to end, or no round
@@ -229,10 +269,12 @@ static void take_in(struct coordinator *c, uint32_t k, double now, const struct 
     } else if (!s->known || !s->present) {
         tell_joined(c, k, h);
     }
+    if (strcmp(s->instance, h->instance)) /* what the last process offered may be gone with it: the order goes out again */
+        s->offered = false;
     note_instance(s, h->instance);
     memcpy(s->instance, h->instance, sizeof s->instance);
-    memcpy(s->data, h->data, sizeof s->data);
-    s->learn = h->learn;
+    s->hello = *h;
+    s->hello.settings = NULL;
     s->known = s->present = true;
     s->heard = now;
     s->gone_at = INFINITY;
@@ -258,7 +300,7 @@ void fst__check_samples(struct coordinator *c, uint32_t k, double now)
     char why[FST__REASON];
     if (!s->known)
         return;
-    judge_samples(c, k, s->learn, s->data, why, sizeof why);
+    judge_samples(c, k, &s->hello, why, sizeof why);
     if (!*why)
         return;
     s->welcome_at = now; /* whatever was just said to it */

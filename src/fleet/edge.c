@@ -55,10 +55,14 @@ static fst_status play(struct edge *e, fst_error *err)
 {
     struct training *t = &e->training;
     fst_message down, up = fst_message_of("");
-    if (t->job.measure)
+    fst_status st = fst_task_site_learn_of(e->task, t->job.classes, t->job.data, err);
+    if (!st && t->job.measure && t->job.down)
+        return fst_task_site_answer(e->task, t->job.stage, t->job.down, t->job.down_len, &t->own, err);
+    if (!st && t->job.measure)
         return fst_task_site_measure(e->task, t->job.stage, t->job.kept, t->job.kept_len, t->job.fingerprint, &t->own,
                                      err);
-    fst_status st = fst_message_parse(&down, t->job.down, t->job.down_len, err);
+    if (!st)
+        st = fst_message_parse(&down, t->job.down, t->job.down_len, err);
     if (st)
         return st;
     down.client = up.client = fst_task_site_identity(e->task)->client;
@@ -110,8 +114,11 @@ static fst_status end_training(struct edge *e, fst_error *err)
         fst__site_measured(e->site, fst_clock_seconds(), &t->own, failed);
         return FST_OK;
     }
-    return fst__site_trained(e->site, fst_clock_seconds(), t->up.data, t->up.len, t->keep.data, t->keep.len, t->seconds,
-                             failed, err);
+    fst_status st = fst__site_trained(e->site, fst_clock_seconds(), t->up.data, t->up.len, t->keep.data, t->keep.len,
+                                      t->seconds, failed, err);
+    fst_buf_release(&t->up); /* the machine has its own, on its disk if it is large */
+    t->up = (fst_buf){0};
+    return st;
 }
 
 /* ---- the transport's handlers ---- */
@@ -225,6 +232,10 @@ static fst_status make_site(struct edge *e, fst_task *t, fst_error *err)
     memcpy(spec.hello.task, id->task, sizeof spec.hello.task);
     memcpy(spec.hello.data, id->data, sizeof spec.hello.data);
     snprintf(spec.hello.missing, sizeof spec.hello.missing, "%s", id->missing);
+    memcpy(spec.hello.samples, id->samples, sizeof spec.hello.samples);
+    memcpy(spec.hello.names, id->names, sizeof spec.hello.names);
+    memcpy(spec.hello.common, id->common, sizeof spec.hello.common);
+    spec.hello.classes = id->classes;
     fst__numerics(&e->options->task, spec.hello.numerics, sizeof spec.hello.numerics);
     fst__draw_name(spec.instance);
     fst_status st = fst_task_site_settings(t, &settings, err);

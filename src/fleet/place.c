@@ -7,6 +7,8 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fedstill/nn.h"
@@ -20,10 +22,19 @@ static char *path_of(const struct place *p, const char *name)
     return fst_path_join(p->folder, name);
 }
 
-static fst_status put(void *ctx, const char *name, const void *data, size_t len, fst_error *err)
+static fst_status put(void *ctx, const char *name, const fst_buf *head, const void *data, size_t len, fst_error *err)
 {
+    fst_atomic_file f = {0};
     char *path = path_of(ctx, name);
-    fst_status st = path ? fst_file_write(path, data, len, err) : fst_fail_memory(err, 256);
+    fst_status st = path ? fst_atomic_open(&f, path, err) : fst_fail_memory(err, 256);
+    if (!st && head)
+        st = fst_atomic_write(&f, head->data, head->len, err);
+    if (!st && len)
+        st = fst_atomic_write(&f, data, len, err);
+    if (!st)
+        st = fst_atomic_commit(&f, err);
+    else
+        fst_atomic_abort(&f);
     fst_free(path);
     return st;
 }
@@ -47,9 +58,40 @@ static void drop(void *ctx, const char *name)
     fst_free(path);
 }
 
+static char *path(void *ctx, const char *name)
+{
+    return path_of(ctx, name);
+}
+
+static fst_status view(void *ctx, const char *name, const void **data, size_t *len, fst_error *err)
+{
+    struct stat info;
+    int fd = -1;
+    char *path = path_of(ctx, name);
+    void *map = MAP_FAILED;
+    fst_status st = path ? fst_file_open(&fd, path, err) : fst_fail_memory(err, 256);
+    if (!st && (fstat(fd, &info) || info.st_size < 1 ||
+                (map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0)) == MAP_FAILED))
+        st = fst_fail_errno(err, "%s", path);
+    if (fd >= 0)
+        close(fd);
+    if (!st) {
+        *data = map;
+        *len = (size_t)info.st_size;
+    }
+    fst_free(path);
+    return st;
+}
+
+static void unview(void *ctx, const void *data, size_t len)
+{
+    (void)ctx;
+    munmap((void *)data, len);
+}
+
 struct store fst__place_store(struct place *p)
 {
-    return (struct store){p, put, get, drop};
+    return (struct store){p, put, get, drop, path, view, unview};
 }
 
 fst_status fst__place_open(struct place *p, const char *output, const char *name, fst_error *err)

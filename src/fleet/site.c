@@ -1,48 +1,15 @@
 /* The site's half of the protocol, see site.h.
  *
  * Data flow: ORDER -> `order` -> fetch of its base -> `down` -> job -> fst__site_trained -> files "next" (what the
- * client keeps if this round counts) and "outbox" (the update), in this order -> RESULT until a RECEIPT.
- *
- * Files: "site" {run, epoch}; "outbox" and "next" and "kept": a line of JSON {run, stage, round, ...}, then bytes. */
-#include "site.h"
+ * client keeps if this round counts) and "outbox" (the update), in this order -> RESULT until a RECEIPT. Files are
+ * site_files.c. */
+#include "site_private.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "lines.h"
-
 static const double beat_every = 5, offer_every = 5, hello_first = 0.5, hello_most = 30;
-
-struct site {
-    struct site_spec spec;
-    uint64_t run, epoch, seq;
-    uint64_t ordered; /* seq of the last order, in this epoch: an order that was overtaken is void */
-    bool up, welcome, ended;
-    char why[FST__REASON];
-    double hello_at, hello_wait, beat_at, say_at;
-    fst__site_state state;
-    struct order order;   /* of FETCH, TRAIN, OFFER and KEEP */
-    struct order waiting; /* that came while another one trains */
-    bool has_waiting;
-    fst_blob_fetch *fetch;
-    char fetched[FST_DIGEST_HEX]; /* of `down` */
-    fst_buf down;                 /* the message, decoded */
-    fst_buf kept, next;           /* files without their head */
-    struct line_of_file kept_of, next_of, outbox_of;
-    fst_buf outbox;             /* coded */
-    fst_blob_manifest manifest; /* of the outbox */
-    fst_blob_server *server;
-    double seconds;
-    char cannot[FST__REASON]; /* why it could not train; "" */
-    bool asked;               /* the job was handed out */
-    uint64_t measure_epoch;   /* whose order it is */
-    struct order measure;     /* to be done, under way, or answered */
-    bool to_measure, measuring, measured;
-    struct figures figures;
-    bool save; /* run or epoch changed */
-    char served[FST_DIGEST_HEX];
-};
 
 /* ---- saying --------------------------------------------------------------------------------------------- */
 
@@ -124,118 +91,6 @@ static void say_bye(struct site *s)
     fst_buf_release(&body);
 }
 
-/* ---- files ---------------------------------------------------------------------------------------------- */
-
-static fst_status put(struct site *s, const char *name, const struct line_of_file *head, const fst_buf *bytes,
-                      fst_error *err)
-{
-    fst_buf file = {0};
-    fst_status st = fst__line_write(head, &file, err);
-    if (!st && bytes->len)
-        st = fst_buf_append(&file, bytes->data, bytes->len, err);
-    if (!st)
-        st = s->spec.store.put(s->spec.store.ctx, name, file.data, file.len, err);
-    fst_buf_release(&file);
-    return st;
-}
-
-/* head.round < 0: there is none. */
-static fst_status get(struct site *s, const char *name, struct line_of_file *head, fst_buf *bytes, fst_error *err)
-{
-    fst_buf file = {0};
-    bool found = false;
-    size_t at = 0;
-    *head = FST__NO_LINE;
-    bytes->len = 0;
-    fst_status st = s->spec.store.get(s->spec.store.ctx, name, &file, &found, err);
-    if (!st && found) {
-        st = fst__line_read(head, file.data, file.len, &at, err);
-        if (!st)
-            st = fst_buf_append(bytes, file.data + at, file.len - at, err);
-        if (st)
-            st = fst_fail_in(err, st, "%s", name);
-    }
-    fst_buf_release(&file);
-    return st;
-}
-
-static fst_status save_run(struct site *s, fst_error *err)
-{
-    const struct line_of_file head = {.run = s->run, .epoch = s->epoch, .round = 0};
-    fst_buf none = {0};
-    s->save = false;
-    return put(s, "site", &head, &none, err);
-}
-
-static void serve_outbox(struct site *s)
-{
-    if (s->served[0])
-        fst_blob_server_remove(s->server, s->served);
-    s->served[0] = 0;
-    if (s->outbox_of.round >= 0 && !fst_blob_server_add(s->server, &s->manifest, s->outbox.data, NULL))
-        memcpy(s->served, s->manifest.digest, sizeof s->served);
-}
-
-/* Another run, or the end of one: what was kept for it is nobody's. */
-static void forget_run(struct site *s)
-{
-    const struct store *k = &s->spec.store;
-    k->drop(k->ctx, "outbox");
-    k->drop(k->ctx, "next");
-    k->drop(k->ctx, "kept");
-    k->drop(k->ctx, "site");
-    s->outbox_of = s->next_of = s->kept_of = FST__NO_LINE;
-    s->outbox.len = s->next.len = s->kept.len = 0;
-    s->run = 0;
-    serve_outbox(s);
-}
-
-/* ---- what the client keeps ------------------------------------------------------------------------------- */
-
-static bool is_of(const struct line_of_file *f, const char *stage, int64_t round)
-{
-    return f->round >= 0 && f->round == round && !strcmp(f->stage, stage);
-}
-
-/* Before a round: what was kept becomes what the server has counted. */
-static fst_status settle_kept(struct site *s, const struct order *o, fst_error *err)
-{
-    if (o->counted < 0) {
-        s->kept.len = 0;
-        s->kept_of = FST__NO_LINE;
-        return FST_OK;
-    }
-    if (is_of(&s->kept_of, o->stage, o->counted))
-        return FST_OK;
-    if (is_of(&s->next_of, o->stage, o->counted)) {
-        fst_status st = put(s, "kept", &s->next_of, &s->next, err);
-        fst_buf old = s->kept;
-        if (st)
-            return st;
-        s->kept = s->next;
-        s->kept_of = s->next_of;
-        s->next = old;
-        s->next_of = FST__NO_LINE;
-        return FST_OK;
-    }
-    s->kept.len = 0;
-    s->kept_of = FST__NO_LINE;
-    if (s->spec.keeps(s->spec.ctx, o->stage))
-        snprintf(
-            s->cannot, sizeof s->cannot,
-            "what this client kept of round %lld is gone (its folder was lost or exchanged), and the method needs it",
-            (long long)o->counted + 1);
-    return FST_OK;
-}
-
-/* To measure, both stay as they are: the round may not be saved yet, and be played again. */
-static const fst_buf *kept_after(const struct site *s, const struct order *o)
-{
-    return is_of(&s->kept_of, o->stage, o->counted)   ? &s->kept
-           : is_of(&s->next_of, o->stage, o->counted) ? &s->next
-                                                      : NULL;
-}
-
 /* ---- a round --------------------------------------------------------------------------------------------- */
 
 static void enter(struct site *s, fst__site_state state, double now)
@@ -244,10 +99,27 @@ static void enter(struct site *s, fst__site_state state, double now)
     s->beat_at = s->say_at = now;
 }
 
-static void end_fetch(struct site *s)
+static void end_fetch(fst_blob_fetch **f)
 {
-    fst_blob_fetch_free(s->fetch);
-    s->fetch = NULL;
+    fst_blob_fetch_free(*f);
+    *f = NULL;
+}
+
+/* A blob of the server's; name: of its file, if it is large. */
+static fst_status begin_fetch(struct site *s, fst_blob_fetch **f, const fst_blob_manifest *m, const char *name,
+                              double now, fst_error *err)
+{
+    char *path = s->spec.store.path ? s->spec.store.path(s->spec.store.ctx, name) : NULL;
+    const fst_blob_fetch_spec spec = {
+        .manifest = *m, .most = s->spec.most, .now = now, .file = path, .in_memory = fst__site_in_memory(s)};
+    fst_error why = {0};
+    fst_status st = fst_blob_fetch_new(f, &spec, &why);
+    fst_free(path);
+    if (!st || f != &s->fetch || st == FST_E_MEMORY)
+        return st ? fst_fail(err, st, "%s", why.message) : FST_OK;
+    snprintf(s->cannot, sizeof s->cannot, "%.500s", why.message); /* the disk is full, or it is too large */
+    enter(s, SITE_OFFER, now);
+    return FST_OK;
 }
 
 static fst_status begin_round(struct site *s, const struct order *o, double now, fst_error *err)
@@ -255,48 +127,60 @@ static fst_status begin_round(struct site *s, const struct order *o, double now,
     s->order = *o;
     s->cannot[0] = 0;
     s->asked = false;
-    end_fetch(s);
-    if (is_of(&s->outbox_of, o->stage, (int64_t)o->round)) { /* the server lost it, or we did the receipt */
+    end_fetch(&s->fetch);
+    if (fst__site_is_of(&s->outbox_of, o->stage, (int64_t)o->round)) { /* the server lost it, or we did the receipt */
         enter(s, SITE_OFFER, now);
         return FST_OK;
     }
-    fst_status st = settle_kept(s, o, err);
+    fst_status st = fst__site_settle_kept(s, o, err);
     if (st)
         return st;
     if (s->outbox_of.round >= 0) {
+        fst__site_hide_outbox(s);
         s->spec.store.drop(s->spec.store.ctx, "outbox");
         s->outbox_of = FST__NO_LINE;
-        serve_outbox(s);
     }
     if (s->cannot[0]) {
         enter(s, SITE_OFFER, now);
         return FST_OK;
     }
-    if (s->down.len && !strcmp(s->fetched, o->base.digest)) {
+    if (s->down.data && !strcmp(s->fetched, o->base.digest)) {
         enter(s, SITE_TRAIN, now);
         return FST_OK;
     }
-    const fst_blob_fetch_spec spec = {.manifest = o->base, .most = s->spec.most, .now = now};
-    s->down.len = 0;
+    fst__site_let_go(&s->down, true);
     s->fetched[0] = 0;
     enter(s, SITE_FETCH, now);
-    return fst_blob_fetch_new(&s->fetch, &spec, err);
+    return begin_fetch(s, &s->fetch, &o->base, "base", now, err);
+}
+
+/* What was fetched, decoded; the fetch is over. */
+static fst_status decode(const struct site *s, fst_blob_fetch **f, struct held *out, fst_error *err)
+{
+    const fst_blob_manifest *m = fst_blob_fetch_manifest(*f);
+    const void *coded = NULL;
+    fst_status st = fst_blob_fetch_finish(*f, &coded, err);
+    fst__site_let_go(out, false);
+    if (!st && m->codec == FST_BLOB_PLAIN) {
+        *out = (struct held){.fetch = *f, .data = coded, .len = (size_t)m->bytes};
+        *f = NULL;
+        return FST_OK;
+    }
+    if (!st)
+        st = fst_blob_decode(m, coded, s->spec.most, &out->raw, err);
+    if (!st) {
+        out->data = out->raw.data;
+        out->len = out->raw.len;
+    }
+    fst_blob_fetch_drop(*f);
+    *f = NULL;
+    return st;
 }
 
 static fst_status fetched(struct site *s, double now, fst_error *err)
 {
-    const void *coded = NULL;
     fst_error why = {0};
-    fst_status st = fst_blob_fetch_finish(s->fetch, &coded, &why);
-    s->down.len = 0;
-    if (!st && s->order.base.codec == FST_BLOB_PLAIN)
-        st = fst_buf_append(&s->down, coded, (size_t)s->order.base.bytes, &why);
-    else if (!st) {
-        fst_buf_release(&s->down);
-        s->down = (fst_buf){0};
-        st = fst_blob_decode(&s->order.base, coded, s->spec.most, &s->down, &why);
-    }
-    end_fetch(s);
+    fst_status st = decode(s, &s->fetch, &s->down, &why);
     if (st == FST_E_MEMORY)
         return fst_fail_in(err, st, "%s", why.message);
     if (st) { /* what the server sent is no blob of its manifest */
@@ -314,11 +198,15 @@ bool fst__site_job(struct site *s, struct site_job *out)
     if (s->to_measure && !s->asked) {
         s->to_measure = false;
         s->measuring = true;
-        const fst_buf *kept = kept_after(s, &s->measure);
+        const fst_buf *kept = fst__site_kept_after(s, &s->measure);
         *out = (struct site_job){.measure = true,
                                  .stage = s->measure.stage,
                                  .fingerprint = s->measure.fingerprint,
                                  .round = s->measure.round,
+                                 .classes = s->measure.classes,
+                                 .data = s->measure.data,
+                                 .down = s->measure.base.parts ? s->given.data : NULL,
+                                 .down_len = s->measure.base.parts ? s->given.len : 0,
                                  .kept = kept ? kept->data : NULL,
                                  .kept_len = kept ? kept->len : 0};
         return true;
@@ -330,38 +218,13 @@ bool fst__site_job(struct site *s, struct site_job *out)
     s->asked = true;
     *out = (struct site_job){.stage = s->order.stage,
                              .round = s->order.round,
+                             .classes = s->order.classes,
+                             .data = s->order.data,
                              .down = s->down.data,
                              .down_len = s->down.len,
                              .kept = s->kept.data,
                              .kept_len = s->kept.len};
     return true;
-}
-
-static fst_status keep_update(struct site *s, const void *up, size_t len, const void *keep, size_t keep_len,
-                              fst_error *err)
-{
-    struct line_of_file head = {
-        .run = s->run, .epoch = s->epoch, .round = (int64_t)s->order.round, .seconds = s->seconds};
-    memcpy(head.stage, s->order.stage, sizeof head.stage);
-    s->next.len = s->outbox.len = 0;
-    s->next_of = s->outbox_of = FST__NO_LINE;
-    fst_status st = keep_len ? fst_buf_append(&s->next, keep, keep_len, err) : FST_OK;
-    if (!st)
-        st = put(s, "next", &head, &s->next, err);
-    if (!st)
-        st = fst_blob_encode(up, len, &s->outbox, &s->manifest, err);
-    if (!st && s->manifest.codec == FST_BLOB_PLAIN)
-        st = fst_buf_append(&s->outbox, up, len, err);
-    if (st)
-        return st;
-    s->next_of = head;
-    head.manifest = s->manifest;
-    head.has_manifest = true;
-    st = put(s, "outbox", &head, &s->outbox, err);
-    if (st)
-        return st;
-    s->outbox_of = head;
-    return FST_OK;
 }
 
 fst_status fst__site_trained(struct site *s, double now, const void *up, size_t len, const void *keep, size_t keep_len,
@@ -379,11 +242,11 @@ fst_status fst__site_trained(struct site *s, double now, const void *up, size_t 
         return FST_OK;
     s->seconds = seconds;
     if (!failed)
-        st = keep_update(s, up, len, keep, keep_len, &why);
+        st = fst__site_keep_update(s, up, len, keep, keep_len, &why);
     if (failed || st)
         snprintf(s->cannot, sizeof s->cannot, "%.500s", failed ? failed : why.message);
     else
-        serve_outbox(s);
+        fst__site_serve_outbox(s);
     enter(s, SITE_OFFER, now);
     return FST_OK;
 }
@@ -439,6 +302,7 @@ static void say_figures(struct site *s)
 void fst__site_measured(struct site *s, double now, const fst_client_figures *own, const char *failed)
 {
     s->measuring = false;
+    fst__site_let_go(&s->given, true);
     if (s->measure_epoch != s->epoch) /* the round may be played again: the server asks anew */
         return;
     s->measured = true;
@@ -452,19 +316,22 @@ void fst__site_measured(struct site *s, double now, const fst_client_figures *ow
 }
 
 /* Measuring waits for training to end: the server asks again. */
-static void on_measure(struct site *s, const struct order *o)
+static fst_status on_measure(struct site *s, double now, const struct order *o, fst_error *err)
 {
     const struct order *m = &s->measure;
     bool same = m->round == o->round && m->counted == o->counted && !strcmp(m->stage, o->stage) &&
-                !strcmp(m->fingerprint, o->fingerprint); /* a round that is played again may count others */
+                !strcmp(m->fingerprint, o->fingerprint) && /* a round that is played again may count others */
+                m->base.parts == o->base.parts && !strcmp(m->base.digest, o->base.digest);
     if (same && s->measured)
         say_figures(s);
-    if (s->asked || s->to_measure || s->measuring || (same && s->measured))
-        return;
+    if (s->asked || s->to_measure || s->measuring || (same && (s->measured || s->giving)))
+        return FST_OK;
+    end_fetch(&s->giving);
     s->measure = *o;
     s->measure_epoch = s->epoch;
     s->measured = false;
-    s->to_measure = true;
+    s->to_measure = !o->base.parts;
+    return s->to_measure ? FST_OK : begin_fetch(s, &s->giving, &o->base, "given", now, err);
 }
 
 static fst_status on_order(struct site *s, double now, const fst_frame *f, fst_error *err)
@@ -475,14 +342,13 @@ static fst_status on_order(struct site *s, double now, const fst_frame *f, fst_e
     s->ordered = f->seq;
     if (o.kind == ORDER_STOP) {
         say_bye(s);
-        forget_run(s);
+        fst__site_forget_run(s);
         end(s, "");
         return FST_OK;
     }
-    if (o.kind == ORDER_MEASURE) {
-        on_measure(s, &o);
-        return FST_OK;
-    }
+    if (o.kind == ORDER_MEASURE)
+        return on_measure(s, now, &o, err);
+    end_fetch(&s->giving);             /* the round is played again: what was given is not asked for any more */
     if (s->measuring || s->to_measure) /* its round is over; the order comes again */
         return FST_OK;
     if (s->state == SITE_TRAIN && s->asked) {
@@ -548,8 +414,11 @@ static fst_status on_frame(struct site *s, double now, const fst_frame *f, const
         on_receipt(s, now, f);
     else if (!strcmp(leaf, "get") && f->kind == FST_KIND_GET)
         on_get(s, f);
-    else if (!strcmp(leaf, "part") && f->kind == FST_KIND_PART && s->fetch)
-        (void)fst_blob_fetch_part(s->fetch, now, f->body, f->body_len);
+    else if (!strcmp(leaf, "part") && f->kind == FST_KIND_PART) {
+        if (!s->fetch || !fst_blob_fetch_part(s->fetch, now, f->body, f->body_len))
+            if (s->giving)
+                (void)fst_blob_fetch_part(s->giving, now, f->body, f->body_len);
+    }
     return FST_OK;
 }
 
@@ -580,24 +449,36 @@ void fst__site_link(struct site *s, double now, bool up)
 
 /* ---- time ------------------------------------------------------------------------------------------------ */
 
-static fst_status go_on_fetching(struct site *s, double now, fst_error *err)
+/* Asks for parts; true once all are here. */
+static bool pull(struct site *s, double now, fst_blob_fetch *f)
 {
     fst_blob_get g;
     fst_buf body = {0};
-    fst_status st = FST_OK;
-    while (s->up && fst_blob_fetch_ask(s->fetch, now, FST_BLOB_WINDOW, &g)) {
+    while (s->up && fst_blob_fetch_ask(f, now, FST_BLOB_WINDOW, &g)) {
         unsigned char bytes[FST_BLOB_GET];
         fst_blob_get_write(&g, bytes);
         body.len = 0;
         if (fst_buf_append(&body, bytes, sizeof bytes, NULL) || publish(s, "get", FST_KIND_GET, &body, NULL)) {
-            fst_blob_fetch_unasked(s->fetch, &g);
+            fst_blob_fetch_unasked(f, &g);
             break;
         }
     }
-    if (fst_blob_fetch_where(s->fetch) != FST_FETCH_GOING)
-        st = fetched(s, now, err);
     fst_buf_release(&body);
-    return st;
+    return fst_blob_fetch_where(f) != FST_FETCH_GOING;
+}
+
+/* What is to be measured is here, or cannot be: that is an answer too. */
+static fst_status take_given(struct site *s, double now, fst_error *err)
+{
+    const fst_client_figures none = {.has = false};
+    fst_error why = {0};
+    fst_status st = decode(s, &s->giving, &s->given, &why);
+    if (st == FST_E_MEMORY)
+        return fst_fail_in(err, st, "%s", why.message);
+    s->to_measure = !st;
+    if (st)
+        fst__site_measured(s, now, &none, why.message);
+    return FST_OK;
 }
 
 static void serve(struct site *s)
@@ -614,9 +495,11 @@ static void serve(struct site *s)
 
 fst_status fst__site_tick(struct site *s, double now, fst_error *err)
 {
-    fst_status st = s->save ? save_run(s, err) : FST_OK;
-    if (!st && s->fetch)
-        st = go_on_fetching(s, now, err);
+    fst_status st = s->save ? fst__site_save_run(s, err) : FST_OK;
+    if (!st && s->fetch && pull(s, now, s->fetch))
+        st = fetched(s, now, err);
+    if (!st && s->giving && pull(s, now, s->giving))
+        st = take_given(s, now, err);
     if (st || s->ended || !s->up)
         return st;
     serve(s);
@@ -652,6 +535,8 @@ double fst__site_due(const struct site *s)
         at = fmin(at, s->say_at);
     if (s->fetch)
         at = fmin(at, fst_blob_fetch_due(s->fetch));
+    if (s->giving)
+        at = fmin(at, fst_blob_fetch_due(s->giving));
     return at;
 }
 
@@ -670,31 +555,6 @@ bool fst__site_ended(const struct site *s, const char **why)
 
 /* ---- beginning and end ----------------------------------------------------------------------------------- */
 
-static fst_status take_up(struct site *s, fst_error *err)
-{
-    struct line_of_file head;
-    fst_buf none = {0};
-    fst_status st = get(s, "site", &head, &none, err);
-    fst_buf_release(&none);
-    if (st || head.round < 0)
-        return st;
-    s->run = head.run;
-    s->epoch = head.epoch;
-    st = get(s, "kept", &s->kept_of, &s->kept, err);
-    if (!st)
-        st = get(s, "next", &s->next_of, &s->next, err);
-    if (!st)
-        st = get(s, "outbox", &s->outbox_of, &s->outbox, err);
-    if (!st && s->outbox_of.round >= 0 && (!s->outbox_of.has_manifest || s->outbox_of.manifest.bytes != s->outbox.len))
-        st = fst_fail(err, FST_E_FORMAT, "outbox: not as long as it says");
-    if (st || s->outbox_of.round < 0)
-        return st;
-    s->manifest = s->outbox_of.manifest;
-    s->seconds = s->outbox_of.seconds;
-    serve_outbox(s);
-    return FST_OK;
-}
-
 fst_status fst__site_new(struct site **out, const struct site_spec *spec, fst_error *err)
 {
     struct site *s = fst_calloc(1, sizeof *s);
@@ -709,7 +569,7 @@ fst_status fst__site_new(struct site **out, const struct site_spec *spec, fst_er
     for (int i = 0; !st && i < 3; i++)
         st = fst_transport_subscribe(spec->transport, fst_topic_down(filter, spec->id, leaves[i]), err);
     if (!st)
-        st = take_up(s, err);
+        st = fst__site_take_up(s, err);
     if (st)
         fst__site_free(s);
     else
@@ -721,9 +581,13 @@ void fst__site_free(struct site *s)
 {
     if (!s)
         return;
-    end_fetch(s);
+    end_fetch(&s->fetch);
+    end_fetch(&s->giving);
+    if (s->server)
+        fst__site_hide_outbox(s);
     fst_blob_server_free(s->server);
-    fst_buf_release(&s->down);
+    fst__site_let_go(&s->down, false);
+    fst__site_let_go(&s->given, true);
     fst_buf_release(&s->kept);
     fst_buf_release(&s->next);
     fst_buf_release(&s->outbox);

@@ -20,13 +20,20 @@
 #include "fedstill/transport.h"
 #include "wire.h"
 
-/* Small files that are written whole: `put` replaces and is durable when it returns. */
+/* Files that are written whole: `put` replaces (by `head`, which may be NULL, then data) and is durable when it
+ * returns.
+ */
 struct store {
     void *ctx;
-    fst_status (*put)(void *ctx, const char *name, const void *data, size_t len, fst_error *err);
+    fst_status (*put)(void *ctx, const char *name, const fst_buf *head, const void *data, size_t len, fst_error *err);
     /* Appends to out; *found says whether there is such a file. */
     fst_status (*get)(void *ctx, const char *name, fst_buf *out, bool *found, fst_error *err);
     void (*drop)(void *ctx, const char *name); /* one that is not there is ignored */
+    /* The file of that name, for bytes that are too many for memory; new memory. NULL: there are no such files. */
+    char *(*path)(void *ctx, const char *name);
+    /* A view of a large file instead of a copy, until `unview`; may be NULL. */
+    fst_status (*view)(void *ctx, const char *name, const void **data, size_t *len, fst_error *err);
+    void (*unview)(void *ctx, const void *data, size_t len);
 };
 
 struct site_spec {
@@ -37,7 +44,8 @@ struct site_spec {
     struct store store;
     bool (*keeps)(void *ctx, const char *stage); /* whether its clients keep something from round to round */
     void *ctx;
-    uint64_t most; /* bytes that a message of the server may have */
+    uint64_t most;      /* bytes that a message of the server may have */
+    uint64_t in_memory; /* larger blobs are files, where the store has such; 0: FST_BLOB_IN_MEMORY */
     double now;
 };
 
@@ -46,8 +54,10 @@ struct site_job {
     bool measure; /* the client's own model, instead of training */
     const char *stage;
     const char *fingerprint; /* to measure */
+    int classes;             /* and data: as the order says, see there */
+    const char *data;
     uint64_t round;
-    const void *down; /* the message that was sent, aligned to 8 bytes */
+    const void *down; /* the message that was sent, aligned to 8 bytes; to measure: what was given, or NULL */
     size_t down_len;
     const void *kept; /* as fst_client_work has it */
     size_t kept_len;

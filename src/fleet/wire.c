@@ -72,6 +72,14 @@ fst_status fst__write_hello(const struct hello *m, fst_buf *out, fst_error *err)
                           "client", (json_int_t)m->client + 1, "run", run, "task", m->task, "data", m->data, "learn",
                           (json_int_t)m->learn, "validate", (json_int_t)m->validate, "missing", people_text(m->missing),
                           "numerics", m->numerics);
+    if (j && *m->samples) {
+        json_object_set_new(j, "samples", json_string(m->samples));
+        json_object_set_new(j, "classes", json_integer(m->classes));
+        json_object_set_new(j, "names", json_string(m->names));
+        json_object_set_new(j, "common", json_string(m->common));
+    }
+    if (j && m->plain)
+        json_object_set_new(j, "codec", json_string("plain"));
     if (j && m->settings && strlen(m->settings) < FST_FRAME_CONTROL / 2)
         json_object_set_new(j, "settings", people_text(m->settings));
     return write_json(j, out, err);
@@ -117,18 +125,24 @@ fst_status fst__write_order(const struct order *m, fst_buf *out, fst_error *err)
         json_object_set_new(j, "round", json_integer((json_int_t)m->round));
         json_object_set_new(j, "counted", json_integer(m->counted));
         json_object_set_new(j, "fingerprint", json_string(m->fingerprint));
+        if (m->base.parts)
+            json_object_set_new(j, "base", manifest_json(&m->base));
     }
+    if (j && m->classes)
+        json_object_set_new(j, "classes", json_integer(m->classes));
+    if (j && *m->data)
+        json_object_set_new(j, "data", json_string(m->data));
     return write_json(j, out, err);
 }
 
 fst_status fst__write_figures(const struct figures *m, fst_buf *out, fst_error *err)
 {
     const fst_client_figures *f = &m->own;
-    return write_json(json_pack("{s:s, s:s, s:I, s:s, s:b, s:o, s:o, s:I, s:s, s:s, s:o}", "instance", m->instance,
+    return write_json(json_pack("{s:s, s:s, s:I, s:s, s:b, s:o, s:o, s:I, s:I, s:s, s:s, s:o}", "instance", m->instance,
                                 "stage", m->stage, "round", (json_int_t)m->round, "fingerprint", m->fingerprint, "has",
                                 f->has, "accuracy", number(f->accuracy), "loss", number(f->loss), "samples",
-                                (json_int_t)f->samples, "arch", f->arch, "digest", f->digest, "failed",
-                                people_text(m->failed)),
+                                (json_int_t)f->samples, "right", (json_int_t)f->right, "arch", f->arch, "digest",
+                                f->digest, "failed", people_text(m->failed)),
                       out, err);
 }
 
@@ -206,12 +220,13 @@ static fst_status get_hex(const json_t *j, const char *key, char *out, size_t si
     return st;
 }
 
-/* 64 digits, or "". */
+/* 64 digits, or "", which a key that is missing says too. */
 static fst_status get_digest(const json_t *j, const char *key, char out[FST_DIGEST_HEX], fst_error *err)
 {
-    const char *text = json_string_value(json_object_get(j, key));
+    const json_t *v = json_object_get(j, key);
+    const char *text = json_string_value(v);
     out[0] = 0;
-    return text && !*text ? FST_OK : get_hex(j, key, out, FST_DIGEST_HEX, err);
+    return !v || (text && !*text) ? FST_OK : get_hex(j, key, out, FST_DIGEST_HEX, err);
 }
 
 static fst_status get_choice(const json_t *j, const char *key, const char *const *names, int count, int *out,
@@ -240,6 +255,22 @@ static fst_status get_round(const json_t *j, char stage[FST__STAGE_NAME], uint64
     return st;
 }
 
+static fst_status places_of(const json_t *j, struct hello *m, fst_error *err)
+{
+    int64_t classes = 0;
+    if (!json_object_get(j, "samples"))
+        return FST_OK;
+    fst_status st = get_text(j, "samples", m->samples, sizeof m->samples, false, err);
+    if (!st)
+        st = get_whole(j, "classes", 1, FST_MAX_CLASSES, &classes, err);
+    if (!st)
+        st = get_digest(j, "names", m->names, err);
+    if (!st)
+        st = get_digest(j, "common", m->common, err);
+    m->classes = (int)classes;
+    return st;
+}
+
 static fst_status hello_of(const json_t *j, struct hello *m, fst_error *err)
 {
     int64_t client = 0, learn = 0, validate = 0;
@@ -256,7 +287,7 @@ static fst_status hello_of(const json_t *j, struct hello *m, fst_error *err)
     if (!st)
         st = get_hex(j, "run", run, sizeof run, err);
     if (!st)
-        st = get_hex(j, "task", m->task, sizeof m->task, err);
+        st = get_digest(j, "task", m->task, err);
     if (!st)
         st = get_hex(j, "data", m->data, sizeof m->data, err);
     if (!st)
@@ -273,6 +304,11 @@ static fst_status hello_of(const json_t *j, struct hello *m, fst_error *err)
     m->learn = (uint64_t)learn;
     m->validate = (uint64_t)validate;
     m->run = strtoull(run, NULL, 16);
+    const char *codec = json_string_value(json_object_get(j, "codec"));
+    m->plain = codec && !strcmp(codec, "plain");
+    st = places_of(j, m, err);
+    if (st)
+        return st;
     const char *settings = json_string_value(json_object_get(j, "settings"));
     if (settings && !(m->settings = fst_strdup(settings)))
         return fst_fail_memory(err, strlen(settings));
@@ -294,6 +330,7 @@ static fst_status beat_of(const json_t *j, struct beat *m, fst_error *err)
 static fst_status order_of(const json_t *j, uint64_t most, struct order *m, fst_error *err)
 {
     int kind = 0;
+    int64_t classes = 0;
     fst_status st = get_choice(j, "kind", order_kinds, ORDER_KINDS, &kind, err);
     m->kind = (fst__order_kind)kind;
     if (st || m->kind == ORDER_STOP)
@@ -303,8 +340,15 @@ static fst_status order_of(const json_t *j, uint64_t most, struct order *m, fst_
         st = get_whole(j, "counted", -1, most_rounds, &m->counted, err);
     if (!st && m->counted >= (int64_t)m->round)
         st = fst_fail(err, FST_E_FORMAT, "\"counted\" is not before \"round\"");
+    if (!st && json_object_get(j, "classes"))
+        st = get_whole(j, "classes", 1, FST_MAX_CLASSES, &classes, err);
+    m->classes = (int)classes;
+    if (!st)
+        st = get_digest(j, "data", m->data, err);
     if (!st && m->kind == ORDER_MEASURE)
-        return get_digest(j, "fingerprint", m->fingerprint, err);
+        st = get_digest(j, "fingerprint", m->fingerprint, err);
+    if (!st && m->kind == ORDER_MEASURE && !json_object_get(j, "base"))
+        return FST_OK;
     return st ? st : fst_blob_manifest_read(&m->base, json_object_get(j, "base"), most, err);
 }
 
@@ -316,7 +360,7 @@ static double get_number(const json_t *j, const char *key)
 
 static fst_status figures_of(const json_t *j, struct figures *m, fst_error *err)
 {
-    int64_t samples = 0;
+    int64_t samples = 0, right = 0;
     fst_status st = get_hex(j, "instance", m->instance, sizeof m->instance, err);
     if (!st)
         st = get_round(j, m->stage, &m->round, err);
@@ -326,6 +370,8 @@ static fst_status figures_of(const json_t *j, struct figures *m, fst_error *err)
         st = get_bool(j, "has", &m->own.has, err);
     if (!st)
         st = get_whole(j, "samples", 0, INT32_MAX, &samples, err);
+    if (!st && json_object_get(j, "right"))
+        st = get_whole(j, "right", 0, samples, &right, err);
     if (!st)
         st = get_text(j, "arch", m->own.arch, sizeof m->own.arch, false, err);
     if (!st)
@@ -335,6 +381,9 @@ static fst_status figures_of(const json_t *j, struct figures *m, fst_error *err)
     m->own.accuracy = get_number(j, "accuracy");
     m->own.loss = get_number(j, "loss");
     m->own.samples = (uint64_t)samples;
+    m->own.right = (uint64_t)right;
+    if (!st && (m->own.accuracy < 0 || m->own.accuracy > 1 || m->own.loss < 0))
+        st = fst_fail(err, FST_E_FORMAT, "\"accuracy\" is not from 0 to 1, or \"loss\" below 0");
     return st;
 }
 

@@ -38,6 +38,10 @@ struct hello {
     char task[FST_DIGEST_HEX], data[FST_DIGEST_HEX];
     uint64_t learn, validate;
     char missing[200], numerics[200];
+    /* where sites have files of their own, what they must have alike (fst_task_identity); "" and 0 otherwise */
+    char samples[80], names[FST_DIGEST_HEX], common[FST_DIGEST_HEX];
+    int classes;
+    bool plain; /* it reads no codec but plain */
     char *settings; /* "key=value" lines; new memory, or NULL */
 };
 void fst__hello_release(struct hello *h);
@@ -64,13 +68,16 @@ typedef enum fst__order_kind { ORDER_TRAIN, ORDER_MEASURE, ORDER_STOP, ORDER_KIN
 struct order {
     fst__order_kind kind;
     char stage[FST__STAGE_NAME];
-    uint64_t round;                   /* to measure: how many are done */
-    int64_t counted;                  /* the last round before it whose result holds this site's update; -1: none */
-    fst_blob_manifest base;           /* the message that the round starts from */
+    uint64_t round;         /* to measure: how many are done */
+    int64_t counted;        /* the last round before it whose result holds this site's update; -1: none */
+    fst_blob_manifest base; /* the message that the round starts from; to measure: what is given, parts 0: nothing */
     char fingerprint[FST_DIGEST_HEX]; /* to measure: of the stage, then the model is written too; "": it is not */
+    int classes;                      /* of all sites' samples together; 0: not said */
+    char data[FST_DIGEST_HEX];        /* digest of all training samples; "": not said */
 };
 
-/* What a client's own model is worth after so many rounds, in answer to an order to measure. */
+/* In answer to an order to measure: what the client's own model is worth after so many rounds, or what became of what
+ * it was given. */
 struct figures {
     char instance[FST__INSTANCE], stage[FST__STAGE_NAME], fingerprint[FST_DIGEST_HEX];
     uint64_t round;

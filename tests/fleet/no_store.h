@@ -4,9 +4,10 @@
 
 #include "site.h"
 
-static fst_status put_nowhere(void *ctx, const char *name, const void *data, size_t len, fst_error *err)
+static fst_status put_nowhere(void *ctx, const char *name, const fst_buf *head, const void *data, size_t len,
+                              fst_error *err)
 {
-    (void)ctx, (void)name, (void)data, (void)len, (void)err;
+    (void)ctx, (void)name, (void)head, (void)data, (void)len, (void)err;
     return FST_OK;
 }
 
@@ -22,7 +23,7 @@ static void drop_nothing(void *ctx, const char *name)
     (void)ctx, (void)name;
 }
 
-static const struct store no_store = {NULL, put_nowhere, get_nothing, drop_nothing};
+static const struct store no_store = {.put = put_nowhere, .get = get_nothing, .drop = drop_nothing};
 
 static bool keeps_nothing(void *ctx, const char *stage)
 {

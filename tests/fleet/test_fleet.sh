@@ -3,18 +3,11 @@
 # at random moments; and what is refused. Needs $FEDSTILL, $FEDSTILL_HELPER and mosquitto.
 #   FEDSTILL_KILLS      kill -9 of anything (default 12)
 #   FEDSTILL_KILL_SEED  of the moments (default 1)
-# shellcheck source=tests/task/common.sh
-. "$(dirname "$0")/../task/common.sh"
+# shellcheck source=tests/fleet/common.sh
+. "$(dirname "$0")/common.sh"
 kills=${FEDSTILL_KILLS:-12}
 RANDOM=${FEDSTILL_KILL_SEED:-1}
 sites=3
-declare -A pid=()
-clean_up() {
-    for p in "${pid[@]}"; do kill -9 "$p" 2>/dev/null; done
-    rm -rf "$folder"
-}
-command -v mosquitto >/dev/null || PATH=$PATH:/usr/sbin
-true_that "mosquitto is installed" command -v mosquitto >/dev/null || finish
 
 named_task 120 40
 write_task() { # ROUNDS EPOCHS STRATEGY
@@ -32,32 +25,12 @@ END
 models() { (cd "$1" && sha256sum cloud_pretrain/model.safetensors federated_train/*.safetensors); }
 
 # ---- processes
-port=$("$FEDSTILL_HELPER" port) || exit 1
-printf 'listener %d 127.0.0.1\nallow_anonymous true\nmax_packet_size 1050000\n' "$port" >"$folder/broker.conf"
-link=(--connect "mqtt://127.0.0.1:$port" --plain-text)
 start() { # broker | cloud | edge-K
     case $1 in
-    broker) mosquitto -c "$folder/broker.conf" >/dev/null 2>&1 & ;;
-    cloud) "$FEDSTILL" cloud "$task" "${link[@]}" --output "$folder/fleet" --no-reuse >"$folder/out.cloud" \
-        2>>"$folder/err.cloud" </dev/null & ;;
-    *) "$FEDSTILL" edge "$task" --id "$1" "${link[@]}" --output "$folder/$1" >"$folder/out.$1" 2>>"$folder/err.$1" \
-        </dev/null & ;;
+    broker) start_broker ;;
+    cloud) run_as cloud "$FEDSTILL" cloud "$task" "${link[@]}" --output "$folder/fleet" --no-reuse ;;
+    *) run_as "$1" "$FEDSTILL" edge "$task" --id "$1" "${link[@]}" --output "$folder/$1" ;;
     esac
-    pid[$1]=$!
-}
-# ended NAME STATUS: it ends within five minutes, with that status.
-ended() {
-    local status i
-    for ((i = 0; i < 3000; i++)); do
-        kill -0 "${pid[$1]}" 2>/dev/null || break
-        sleep 0.1
-    done
-    kill -9 "${pid[$1]}" 2>/dev/null && fail "$1 does not end"
-    wait "${pid[$1]}" 2>/dev/null
-    status=$?
-    checks=$((checks + 1))
-    [ $status -eq "$2" ] || { fail "$1: exit status $status, wanted $2" && tail -n 20 "$folder/err.$1"; }
-    unset "pid[$1]"
 }
 everybody() {
     start cloud
@@ -302,16 +275,19 @@ kill "${pid[hub]}"
 wait "${pid[hub]}" 2>/dev/null
 unset "pid[hub]"
 
-# ---- what a fleet cannot do yet it says before any work
+# ---- what a fleet cannot do it says before any work
 cat >"$task/task.yaml" <<END
 name: labels
 data: {source: array, path: data}
-topology: {edges: 2}
+clients: {count: 2}
 stages:
   cloud_pretrain: {model: fedgen_mnist, epochs: 1}
-  labels: {kind: cloud_kd, teacher: cloud_pretrain, at_clients: true}
+  labels: {kind: cloud_kd, teacher: cloud_pretrain}
   federated_train: {model: fedgen_mnist, init: random, rounds: 1, distillation: {soft_labels: labels}}
 END
 expect 2 cloud "$task" "${link[@]}" --output "$folder/labels" --no-reuse
-said err 'is read at the clients'
+said err 'set at_clients: true there'
+expect 2 cloud "$task" "${link[@]}" --output "$folder/labels" --no-reuse --set data.public=0.2 --set stages.labels=null \
+    --set 'stages.federated_train={strategy: fedmd, model: fedgen_mnist, init: cloud_pretrain, rounds: 1}'
+said err 'set init: random'
 finish

@@ -118,10 +118,12 @@ static struct file *find(struct disk *d, const char *name, bool make)
     return NULL;
 }
 
-static fst_status put(void *ctx, const char *name, const void *data, size_t len, fst_error *err)
+static fst_status put(void *ctx, const char *name, const fst_buf *head, const void *data, size_t len, fst_error *err)
 {
     struct file *f = find(ctx, name, true);
     f->bytes.len = 0;
+    if (head)
+        ok(fst_buf_append(&f->bytes, head->data, head->len, err), err);
     return fst_buf_append(&f->bytes, data, len, err);
 }
 
@@ -218,7 +220,7 @@ static void start_site(struct site_process *p)
     struct site_spec spec = {.id = IDS[p->client],
                              .hello = {.role = "edge", .client = p->client, .learn = (uint64_t)SAMPLES[p->client]},
                              .transport = p->transport,
-                             .store = {&p->disk, put, get, drop},
+                             .store = {.ctx = &p->disk, .put = put, .get = get, .drop = drop},
                              .keeps = keeps,
                              .most = 1 << 20,
                              .now = p->world->now};

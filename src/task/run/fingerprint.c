@@ -66,20 +66,20 @@ static fst_status add_shares(const struct samples *d, const struct step *step, f
         st = fst_buf_printf(text, err, "public=%s\n", digest);
     }
     for (size_t k = 0; !st && rounds && k < d->edges; k++) {
-        fst__share_digest(&d->edge[k], digest);
-        st = fst_buf_printf(text, err, "edge_%zu=%s\n", k + 1, digest);
+        if (!d->places)
+            fst__share_digest(&d->edge[k], digest);
+        st = fst_buf_printf(text, err, "edge_%zu=%s\n", k + 1, d->places ? d->place[k] : digest);
     }
     return st;
 }
 
 /* What a source knows of its samples besides values and labels, which its digest has: bursts decide who gets which
  * samples, SNR and names stand in tables and models. */
-static fst_status add_facts(const char *name, const fst_source *source, fst_buf *text, fst_error *err)
+bool fst__facts_digest(const fst_source *source, char out[FST_DIGEST_HEX])
 {
-    char digest[FST_DIGEST_HEX];
     fst_sha256 sha;
     if (!source->group && !source->snr && !source->class_names)
-        return FST_OK;
+        return false;
     fst_sha256_init(&sha);
     if (source->group)
         fst_sha256_update(&sha, source->group, source->count * sizeof *source->group);
@@ -90,15 +90,22 @@ static fst_status add_facts(const char *name, const fst_source *source, fst_buf 
         fst_sha256_update(&sha, "\n", 1);
         fst_sha256_update(&sha, source->class_names[c], strlen(source->class_names[c]));
     }
-    fst_sha256_final(&sha, digest);
-    return fst_buf_printf(text, err, "%s facts=%s\n", name, digest);
+    fst_sha256_final(&sha, out);
+    return true;
+}
+
+static fst_status add_facts(const char *name, const fst_source *source, fst_buf *text, fst_error *err)
+{
+    char digest[FST_DIGEST_HEX];
+    return fst__facts_digest(source, digest) ? fst_buf_printf(text, err, "%s facts=%s\n", name, digest) : FST_OK;
 }
 
 static fst_status add_data(const struct session *s, fst_buf *text, fst_error *err)
 {
     const fst__schema *table;
     const void *data;
-    fst_status st = add_facts("train", s->data.train, text, err);
+    /* where places have files of their own, the digest has the facts of each */
+    fst_status st = s->data.places ? FST_OK : add_facts("train", s->data.train, text, err);
     if (!st)
         st = add_facts("test", s->data.test, text, err);
     if (!st)

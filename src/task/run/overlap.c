@@ -90,6 +90,8 @@ static fst_status look_for_common(const struct samples *s, fst_hash128 *learn, f
     fst_status st = FST_OK;
     for (size_t k = 0; !st && k <= s->edges; k++) {
         const struct share *h = k ? &s->edge[k - 1] : &s->cloud;
+        if (k && s->elsewhere) /* only they can tell */
+            break;
         st = add_keys(learn, &nlearn, s->train, h->index, h->learn, err);
         if (!st)
             st = add_keys(validate, &nvalidate, s->train, h->index + h->learn, h->validate, err);

@@ -361,6 +361,7 @@ fst_status fst_task_run(fst_task *t, const fst_task_options *o, fst_error *err)
     if (!s)
         return fst_fail_memory(err, sizeof *s);
     fst_status st = fst__session_init(s, t, o, &own);
+    s->place = o->places && fst_task_has_places(t) ? FST__ONLY_CLOUD : FST__ALL_PLACES;
     if (!st)
         st = fst__choose_steps(s, &own);
     if (!st)

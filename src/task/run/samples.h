@@ -5,11 +5,15 @@
  * the cloud and, with a topology, to the edges; each share is a list of positions in `train`, first those to train on,
  * then those of validation. Nothing changes after that, so every thread may read it. Who the clients are without a
  * topology is clients.c.
+ *
+ * Where the edges have files of their own (data.edge_paths), a process of a fleet opens those of its place alone:
+ * shares of other edges have no list then (`index` is NULL), and at the cloud `elsewhere` says what they are.
  */
 #ifndef FST_TASK_SAMPLES_H
 #define FST_TASK_SAMPLES_H
 
 #include "fedstill/data.h"
+#include "fedstill/task.h"
 #include "task_file.h"
 
 /* Training samples of one place: first those to learn from, then those of validation. */
@@ -40,7 +44,14 @@ struct samples {
     struct share cloud;  /* of all training samples; with a topology the cloud's */
     size_t edges;        /* 0 without a topology */
     struct share edge[FST__MAX_EDGES];
+    bool places;                                /* the edges have files of their own; then */
+    char place[FST__MAX_EDGES][FST_DIGEST_HEX]; /* what each of them has, "" where that is not known here */
+    fst_task_identity own;                      /* at an edge of a fleet: what must be alike at all places */
+    fst_task_identity *elsewhere;               /* at the cloud of a fleet: [edges]; NULL: their samples are here */
 };
+
+/* Places whose samples a process opens. */
+enum { FST__ALL_PLACES = 0, FST__ONLY_CLOUD = -1 /* from 1: only that edge */ };
 
 /* ---- session_data.c ---- */
 void fst__samples_release(struct samples *d);

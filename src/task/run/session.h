@@ -20,7 +20,8 @@
 struct session {
     const fst_task *task;
     const fst_task_options *options;
-    bool dry; /* writes nothing */
+    bool dry;  /* writes nothing */
+    int place; /* whose samples are opened: FST__ALL_PLACES, FST__ONLY_CLOUD, or an edge from 1 */
     struct machine machine;
     struct samples data;
     struct books books;
@@ -113,6 +114,8 @@ fst_status fst__load_step_model(const struct session *s, const struct step *step
 bool fst__commit_of(const char *folder, char out[FST_DIGEST_HEX]);
 
 /* ---- fingerprint.c ---- */
+/* What a source knows of its samples besides values and labels; false: nothing. */
+bool fst__facts_digest(const fst_source *source, char out[FST_DIGEST_HEX]);
 /* Fills the step's fingerprint, resumes and inputs; the stages that it reads are done. */
 fst_status fst__fingerprint(struct session *s, struct step *step, fst_error *err);
 /* SHA-256 of a text. */

@@ -1,26 +1,13 @@
 /*
  * Who has which samples: a run's sources are opened, test samples set apart, and the training samples dealt to cloud
  * and edges, each with a validation part. What stands in one burst stays together. It reads no sample but through the
- * data layer, and knows nothing of stages.
+ * data layer, and knows nothing of stages. What a process opens of a task whose places have files of their own, and how
+ * they are known without them, is places.c.
  */
 #include <stdio.h>
 #include <string.h>
 
-#include "session.h"
-
-/* A piece of the training samples while they are put together. */
-struct piece {
-    const fst_source *source;
-    uint32_t *index; /* NULL: all */
-    size_t count;
-    size_t edge;     /* 0: the cloud, or the only place there is; else the edge from 1 */
-    bool validation; /* the source's own split */
-};
-
-struct pieces {
-    struct piece at[2 * FST__MAX_EDGES + 4];
-    size_t n;
-};
+#include "places.h"
 
 /* ---- sources ------------------------------------------------------------------------------------- */
 
@@ -292,9 +279,10 @@ static fst_status shares_of_pieces(struct session *s, const struct pieces *p, st
             at += p->at[i].count;
         }
     }
-    fst_status st = s->task->file.data.own_validation ? FST_OK : share_validation(s, cloud, 0, err);
-    for (size_t k = 0; !st && !s->task->file.data.own_validation && k < s->data.edges; k++)
-        st = share_validation(s, &s->data.edge[k], k + 1, err);
+    fst_status st = FST_OK;
+    for (size_t k = 0; !st && !s->task->file.data.own_validation && k <= s->data.edges; k++)
+        if (fst__place_is_here(s, k))
+            st = share_validation(s, k ? &s->data.edge[k - 1] : cloud, k, err);
     return st;
 }
 
@@ -327,7 +315,8 @@ static fst_status shares_dealt(struct session *s, struct share *cloud, fst_error
     return st;
 }
 
-/* A share of validation that rounds to nothing everywhere would be none at all, without a word. */
+/* A share of validation that rounds to nothing everywhere would be none at all, without a word. An edge by itself does
+ * not know what the others have. */
 static fst_status check_validation(const struct session *s, fst_error *err)
 {
     double share = s->task->file.data.validation;
@@ -336,7 +325,7 @@ static fst_status check_validation(const struct session *s, fst_error *err)
         learn += s->data.edge[k].learn;
         validate += s->data.edge[k].validate;
     }
-    if (share == 0 || validate)
+    if (share == 0 || validate || s->place > 0)
         return FST_OK;
     return fst_fail(err, FST_E_CONFIG, "data.validation: %g of %zu samples%s leaves none to validate on", share, learn,
                     s->data.train->group ? " in whole bursts" : "");
@@ -349,7 +338,7 @@ static fst_status share_public(struct session *s, struct share *h, fst_error *er
     struct share *public = &s->data.public;
     fst_tiers t = {0};
     size_t learn = 0;
-    if (share == 0)
+    if (share == 0 || !fst__place_is_here(s, 0))
         return FST_OK;
     fst_status st = deal_parts(s->data.train, h->index, h->learn, share, 0, deal_seed(s, "data.public", 0), &t, err);
     if (st)
@@ -383,6 +372,9 @@ static fst_status share_out(struct session *s, const struct pieces *p, fst_error
     s->data.cloud.index = all.index;
     s->data.cloud.learn = all.learn;
     s->data.cloud.validate = all.validate;
+    s->data.places = f->data.edge_path_count > 0;
+    if (!st && s->data.places)
+        st = fst__places(s, p, err);
     return st ? st : check_validation(s, err);
 }
 
@@ -410,6 +402,11 @@ int fst__missing_of(const fst_source *t, const uint32_t *index, size_t n, char *
 
 int fst__missing_classes(const struct samples *d, const struct share *h, char *out, size_t size)
 {
+    for (size_t k = 0; d->elsewhere && k < d->edges; k++)
+        if (h == &d->edge[k]) {
+            snprintf(out, size, "%s", d->elsewhere[k].missing);
+            return *out != 0;
+        }
     return fst__missing_of(d->train, h->index, h->learn, out, size);
 }
 
@@ -468,7 +465,7 @@ static fst_status check_splits(const struct session *s, const struct pieces *p, 
     char a[64], b[64];
     for (size_t i = 0; i < p->n; i++) {
         const struct piece *x = &p->at[i];
-        if (!strcmp(x->source->digest, s->data.test->digest))
+        if (s->data.test && !strcmp(x->source->digest, s->data.test->digest))
             return same_samples(use_of(x, a, sizeof a), "the test samples", x->source, s->data.test, err);
         for (size_t k = 0; k < i; k++) {
             const struct piece *y = &p->at[k];
@@ -505,13 +502,14 @@ static fst_status open_pieces(struct session *s, struct pieces *p, fst_error *er
         st = open_synth(s, &made, err);
         if (!st)
             add_piece(p, made, 0, false);
-    } else {
+    } else if (fst__place_is_here(s, 0)) {
         st = open_place(s, p, d->path, 0, err);
     }
-    if (!st)
+    if (!st && fst__place_is_here(s, 0))
         st = d->test > 0 ? carve_test(s, p, err) : open_path(s, d->path, "test", &s->data.test, err);
     for (size_t k = 0; !st && k < d->edge_path_count; k++)
-        st = open_place(s, p, d->edge_paths[k], k + 1, err);
+        if (fst__place_is_here(s, k + 1))
+            st = open_place(s, p, d->edge_paths[k], k + 1, err);
     if (!st)
         st = check_splits(s, p, err);
     return st ? st : join(s, p, err);
@@ -530,15 +528,19 @@ void fst__samples_release(struct samples *d)
     fst_free(d->made.labels);
     fst_free(d->made.snr);
     fst_free(d->made.burst);
+    fst_free(d->elsewhere);
 }
 
-fst_status fst__session_open_data(struct session *s, fst_error *err)
+/* Are the test samples of the kind of the training samples? */
+static fst_status check_test(const struct session *s, fst_error *err)
 {
     char a[64], b[64];
-    struct pieces p = {.n = 0};
-    fst_status st = open_pieces(s, &p, err);
-    if (!st && (!fst_shape_equal(&s->data.train->shape, &s->data.test->shape) ||
-                s->data.test->classes > s->data.train->classes))
+    fst_status st = FST_OK;
+    bool alone = s->place > 0; /* what the others have is not known */
+    if (!s->data.test)
+        return FST_OK;
+    if (!fst_shape_equal(&s->data.train->shape, &s->data.test->shape) ||
+        (!alone && s->data.test->classes > s->data.train->classes))
         st = fst_fail(err, FST_E_MISMATCH, "training samples are %s with %d classes, test samples %s with %d",
                       fst_shape_text(&s->data.train->shape, a, sizeof a), s->data.train->classes,
                       fst_shape_text(&s->data.test->shape, b, sizeof b), s->data.test->classes);
@@ -548,12 +550,22 @@ fst_status fst__session_open_data(struct session *s, fst_error *err)
                      "training samples are %s, test samples %s: U8 is scaled to 0 ... 1, floats are taken as they are; "
                      "save both in one type",
                      fst_dtype_name(s->data.train->dtype), fst_dtype_name(s->data.test->dtype));
-    if (!st)
-        st = fst_source_same_classes(s->data.train, s->data.test, err);
+    return st ? st : fst_source_same_classes(s->data.train, s->data.test, err);
+}
+
+fst_status fst__session_open_data(struct session *s, fst_error *err)
+{
+    struct pieces p = {.n = 0};
+    bool late = s->place == FST__ONLY_CLOUD; /* the others have to say first how many classes they have */
+    fst_status st = open_pieces(s, &p, err);
+    if (!st && !late)
+        st = check_test(s, err);
     if (!st)
         st = make_transform(s, err);
     if (!st)
         st = share_out(s, &p, err);
+    if (!st && late)
+        st = check_test(s, err);
     if (p.n) { /* only the first is ever a part */
         s->data.first.source = p.at[0].source;
         s->data.first.index = p.at[0].index;

@@ -53,10 +53,12 @@ struct record {
 
 struct step {
     const struct stage *stage;
-    bool chosen;  /* the options ask for it */
-    bool planned; /* it is chosen, or it may be up to date once what is chosen has run */
-    bool done;    /* `record` is of a step that is up to date */
-    bool told;    /* its figures belong into the registry */
+    bool chosen;                 /* the options ask for it */
+    bool planned;                /* it is chosen, or it may be up to date once what is chosen has run */
+    bool done;                   /* `record` is of a step that is up to date */
+    char taught[FST_DIGEST_HEX]; /* labels made at the clients of a fleet: the digest of the teachers that were sent to
+                                  * them; "": none yet */
+    bool told;                   /* its figures belong into the registry */
     char fingerprint[FST_DIGEST_HEX];
     char resumes[FST_DIGEST_HEX]; /* of checkpoints: the same whatever the number of epochs or rounds, where that many
                                    * more of them can follow (fst__extendable) */

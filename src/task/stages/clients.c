@@ -17,6 +17,28 @@ static int32_t *nobodies(size_t n)
     return owner;
 }
 
+/* Samples that are at other places: how many each client has, and positions that are no sample's here. */
+static fst_status of_elsewhere(const struct samples *s, fst_partition *out, fst_error *err)
+{
+    size_t n = 0, cells = s->edges * (size_t)s->train->classes;
+    for (size_t k = 0; k < s->edges; k++)
+        n += s->edge[k].learn;
+    fst_partition p = {.clients = (int)s->edges, .classes = s->train->classes, .samples = n};
+    p.index = fst_alloc((n + 1) * sizeof *p.index);
+    p.begin = fst_calloc(s->edges + 1, sizeof *p.begin);
+    p.counts = fst_calloc(cells, sizeof *p.counts);
+    if (!p.index || !p.begin || !p.counts) {
+        fst_partition_release(&p);
+        return fst_fail_memory(err, n * sizeof *p.index + cells * sizeof *p.counts);
+    }
+    memset(p.index, 0xff, (n + 1) * sizeof *p.index);
+    for (size_t k = 0; k < s->edges; k++)
+        p.begin[k + 1] = p.begin[k] + s->edge[k].learn;
+    memcpy(p.data_digest, s->train->digest, sizeof p.data_digest);
+    *out = p;
+    return FST_OK;
+}
+
 /* The edges' samples to learn from; the cloud's and those of validation are nobody's. */
 static fst_status of_edges(const struct samples *s, const fst_task *t, fst_partition *out, fst_error *err)
 {
@@ -177,7 +199,8 @@ static fst_status from_file(const struct samples *s, const fst_task *t, fst_part
 
 fst_status fst__clients(const struct samples *s, const fst_task *t, fst_partition *out, fst_error *err)
 {
-    fst_status st = s->edges                         ? of_edges(s, t, out, err)
+    fst_status st = s->elsewhere                     ? of_elsewhere(s, out, err)
+                    : s->edges                       ? of_edges(s, t, out, err)
                     : t->file.clients.partition_file ? from_file(s, t, out, err)
                                                      : dealt(s, t, out, err);
     return st ? fst_fail_in(err, st, "clients") : FST_OK;

@@ -143,26 +143,41 @@ static void teacher_digest(const struct session *s, const struct step *own, size
         (void)!fst__file_digest(s, fst__stage_file(own->stage, "teacher", i), out, NULL);
 }
 
+void fst__teachers_digest(const struct stage *own, const char (*digest)[FST_DIGEST_HEX], size_t n,
+                          char out[FST_DIGEST_HEX])
+{
+    const struct cloud_kd_section *k = own->settings;
+    const char *weights = fst_ensemble_name((fst_ensemble)k->teacher_weights);
+    fst_sha256 sha;
+    if (n == 1) {
+        memcpy(out, digest[0], FST_DIGEST_HEX);
+        return;
+    }
+    fst_sha256_init(&sha);
+    for (size_t i = 0; i < n; i++)
+        fst_sha256_update(&sha, digest[i], FST_DIGEST_HEX);
+    fst_sha256_update(&sha, weights, strlen(weights));
+    fst_sha256_final(&sha, out);
+}
+
 fst_soft_spec fst__soft_spec(const struct session *s, const struct step *own)
 {
     const struct cloud_kd_section *k = own->stage->settings;
+    char digest[FST_MAX_TEACHERS][FST_DIGEST_HEX];
     fst_soft_spec spec = {.content =
                               holds_logits(&s->task->stages, own->stage) ? FST_SOFT_LOGITS : FST_SOFT_PROBABILITIES,
                           .temperature = k->temperature,
                           .encoding = (fst_soft_encoding)k->encoding,
                           .top_k = (int)k->top_k};
     size_t teachers = fst__stage_reads(own->stage, "teacher");
-    fst_sha256 sha;
-    fst_sha256_init(&sha);
-    for (size_t i = 0; i < teachers; i++) {
-        teacher_digest(s, own, i, spec.teacher_digest);
-        fst_sha256_update(&sha, spec.teacher_digest, FST_DIGEST_HEX);
+    if (*own->taught) { /* at a site, which has no other word of them */
+        memcpy(spec.teacher_digest, own->taught, sizeof spec.teacher_digest);
+        return spec;
     }
-    if (teachers > 1) { /* of all of them, and how they are weighed */
-        const char *weights = fst_ensemble_name((fst_ensemble)k->teacher_weights);
-        fst_sha256_update(&sha, weights, strlen(weights));
-        fst_sha256_final(&sha, spec.teacher_digest);
-    }
+    for (size_t i = 0; i < teachers; i++)
+        teacher_digest(s, own, i, digest[i]);
+    if (teachers)
+        fst__teachers_digest(own->stage, (const char(*)[FST_DIGEST_HEX])digest, teachers, spec.teacher_digest);
     return spec;
 }
 
@@ -228,6 +243,8 @@ static fst_status inputs(const struct session *s, const struct step *own, fst_bu
         st = fst_buf_printf(text, err, "content=%s\n", fst_soft_content_name(fst__soft_spec(s, own).content));
     if (!st && at_clients(own->stage) && !s->data.edges)
         st = fst__add_clients(s, text, err);
+    if (!st && at_clients(own->stage) && s->options->rounds) /* their file is not here */
+        st = fst_buf_printf(text, err, "kept_at=sites\n");
     return st ? st : fst__add_reads(s, own, "teacher", text, err);
 }
 
@@ -276,32 +293,21 @@ static void progress(void *ctx, size_t done, size_t total)
 
 /* The teachers' networks, ready to answer. */
 struct teachers {
-    fst_model model[FST_MAX_TEACHERS];
     fst_soft_teacher ready[FST_MAX_TEACHERS];
     size_t count;
 };
 
-static void close_teachers(struct teachers *t)
-{
-    for (size_t i = 0; i < t->count; i++) {
-        fst_runner_free(t->ready[i].runner);
-        fst_model_release(&t->model[i]);
-    }
-}
-
-static fst_status open_teachers(const struct session *s, const struct step *own, struct teachers *t, fst_error *err)
+static fst_status open_teachers(const struct session *s, const struct step *own, const fst_model *model, size_t count,
+                                struct teachers *t, fst_error *err)
 {
     fst_trainer_options o = fst__trainer_options(&s->machine, EVAL_BATCH, s->machine.threads);
     fst_status st = FST_OK;
-    for (size_t i = 0; !st && i < fst__stage_reads(own->stage, "teacher"); i++) {
-        fst_model *m = &t->model[i];
-        fst_soft_teacher *ready = &t->ready[i];
-        st = fst__read_model(s, own, "teacher", i, m, NULL, err);
-        if (st)
-            break;
-        t->count++;
+    for (t->count = 0; !st && t->count < count; t->count += !st) {
+        const fst_model *m = &model[t->count];
+        fst_soft_teacher *ready = &t->ready[t->count];
         ready->state = &m->state;
-        ready->transform = fst__stage_file(own->stage, "teacher", i) ? fst_model_transform(m) : s->data.transform;
+        ready->transform =
+            fst__stage_file(own->stage, "teacher", t->count) ? fst_model_transform(m) : s->data.transform;
         st = fst_runner_new(&ready->runner, m->graph, &o, err);
         if (!st)
             fst_runner_hold(ready->runner, &m->state);
@@ -309,27 +315,32 @@ static fst_status open_teachers(const struct session *s, const struct step *own,
     return st;
 }
 
-static fst_status soften(struct session *s, const struct step *own, const struct teachers *t, const struct targets *of,
-                         fst_soft_labels *labels, fst_error *err)
+fst_status fst__soften(struct session *s, const struct step *own, const fst_model *teacher, size_t teachers,
+                       const uint32_t *index, size_t count, fst_soft_labels *labels, fst_error *err)
 {
     const struct cloud_kd_section *k = own->stage->settings;
     fst_soft_spec spec = fst__soft_spec(s, own);
+    struct teachers t = {.count = 0};
+    fst_status st = open_teachers(s, own, teacher, teachers, &t, err);
     fst_soft_make how = {.source = s->data.train,
-                         .subset = of->index,
-                         .subset_count = of->count,
-                         .transform = t->ready[0].transform,
-                         .teacher = t->ready[0].runner,
-                         .teacher_state = t->ready[0].state,
-                         .more = t->ready + 1,
-                         .more_count = t->count - 1,
+                         .subset = index,
+                         .subset_count = count,
+                         .transform = t.ready[0].transform,
+                         .teacher = t.ready[0].runner,
+                         .teacher_state = t.ready[0].state,
+                         .more = t.ready + 1,
+                         .more_count = t.count - 1,
                          .weights = (fst_ensemble)k->teacher_weights,
-                         .classes = t->model[0].classes,
+                         .classes = teacher[0].classes,
                          .progress = progress,
                          .ctx = s};
-    fst__watch_begin(s, own->stage->name, of->count, "samples");
+    fst__watch_begin(s, own->stage->name, count, "samples");
     fst__watch_update(s, 0, NULL);
-    fst_status st = fst_soft_labels_make(labels, &spec, &how, err);
+    if (!st)
+        st = fst_soft_labels_make(labels, &spec, &how, err);
     fst__watch_end(s, NULL);
+    for (size_t i = 0; i < t.count; i++)
+        fst_runner_free(t.ready[i].runner);
     return st;
 }
 
@@ -339,33 +350,46 @@ static uint64_t file_bytes(const char *path)
     return stat(path, &info) ? 0 : (uint64_t)info.st_size;
 }
 
+static fst_status read_teachers(const struct session *s, const struct step *own, fst_model *model, size_t *count,
+                                fst_error *err)
+{
+    fst_status st = FST_OK;
+    for (*count = 0; !st && *count < fst__stage_reads(own->stage, "teacher"); *count += !st)
+        st = fst__read_model(s, own, "teacher", *count, &model[*count], NULL, err);
+    return st;
+}
+
 static fst_status run(struct session *s, struct step *own, struct record *r, fst_error *err)
 {
-    struct teachers t = {.count = 0};
+    fst_model model[FST_MAX_TEACHERS];
+    size_t teachers = 0;
     fst_soft_labels labels = {0};
     struct targets of;
     double start = fst_clock_seconds();
+    if (s->options->rounds && at_clients(own->stage))
+        return fst__label_elsewhere(s, own, r, err);
     fst_status st = targets_of(s, own, &of, err);
     if (!st)
-        st = open_teachers(s, own, &t, err);
-    snprintf(r->artifact, sizeof r->artifact, "soft_labels.safetensors");
+        st = read_teachers(s, own, model, &teachers, err);
+    snprintf(r->artifact, sizeof r->artifact, FST__SOFT_LABELS);
     char *path = fst__step_path(s, own, r->artifact);
     if (!st)
-        st = path ? soften(s, own, &t, &of, &labels, err) : fst_fail_memory(err, 256);
+        st = path ? fst__soften(s, own, model, teachers, of.index, of.count, &labels, err) : fst_fail_memory(err, 256);
     if (!st)
         st = fst_soft_labels_write(&labels, path, r->digest, err);
     if (!st) {
         r->samples = (int64_t)labels.samples;
         r->accuracy = r->loss = NAN;
         r->bytes_down = s->data.edges || of.clients.clients ? 0 : file_bytes(path); /* what an edge fetches */
-        for (size_t i = 0; i < t.count; i++)
-            r->bytes_down += sent_to_clients(&of, t.model[i].graph);
+        for (size_t i = 0; i < teachers; i++)
+            r->bytes_down += sent_to_clients(&of, model[i].graph);
         r->seconds = fst_clock_seconds() - start;
     }
     fst_free(path);
     fst_partition_release(&of.clients);
     fst_soft_labels_release(&labels);
-    close_teachers(&t);
+    while (teachers > 0)
+        fst_model_release(&model[--teachers]);
     return st;
 }
 

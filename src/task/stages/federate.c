@@ -5,11 +5,9 @@
  * Data flow: task file -> partition, first model, strategy -> fst_simulate -> fst__federate_play on the workers,
  * round_done after every round -> checkpoint, events -> the models of the last (or best) round.
  */
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "federate.h"
 
@@ -73,32 +71,20 @@ static void tell_round(struct federation *f, const fst_round_report *r, const st
     fst__watch_update(f->s, r->round + 1, note);
 }
 
-/* The accuracy of a model on an edge's own validation samples; NaN when it has none. */
-static fst_status on_edge(struct federation *f, size_t k, const fst_state *state, struct score *out, fst_error *err)
-{
-    const struct share *h = &f->s->data.edge[k];
-    *out = FST__NO_SCORE;
-    if (!h->validate)
-        return FST_OK;
-    return fst__evaluate(f->s, f->model->graph, state, f->s->data.train, h->index + h->learn, h->validate, out, err);
-}
-
-/* Each edge measures the aggregated model on samples of its own and tells the share that it got right; the best round
- * is that with most right in all. */
+/* Each edge measures the aggregated model on samples of its own and tells how many it got right; the best round is that
+ * with most right in all. */
 static fst_status choose_round(struct federation *f, double *accuracy, fst_error *err)
 {
+    const fst_state *global = &f->model->state;
     double right = 0, samples = 0;
-    fst_status st = FST_OK;
-    for (size_t k = 0; !st && k < f->s->data.edges; k++) {
-        struct score v;
-        st = on_edge(f, k, &f->model->state, &v, err);
-        if (!st && v.samples) {
-            right += v.accuracy * (double)v.samples;
-            samples += (double)v.samples;
-        }
-    }
+    fst_status st = fst__federate_validate(f, &global, 1, f->worth, err);
     if (st)
         return st;
+    for (size_t k = 0; k < f->s->data.edges; k++)
+        if (f->worth[k].samples) {
+            right += f->worth[k].accuracy * (double)f->worth[k].samples;
+            samples += (double)f->worth[k].samples;
+        }
     *accuracy = right / samples;
     if (*accuracy > f->best_accuracy) {
         f->best_accuracy = *accuracy;
@@ -204,7 +190,9 @@ static fst_status make_digests(struct federation *f, fst_error *err)
     f->data = fst_calloc((size_t)f->partition.clients, sizeof *f->data);
     if (!f->data)
         return fst_fail_memory(err, (size_t)f->partition.clients * sizeof *f->data);
-    for (int k = 0; !st && k < f->partition.clients; k++)
+    for (int k = 0; f->s->data.elsewhere && k < f->partition.clients; k++)
+        memcpy(f->data[k], f->s->data.place[k], sizeof f->data[k]);
+    for (int k = 0; !st && !f->s->data.elsewhere && k < f->partition.clients; k++)
         st = fst__client_digest(&f->s->data, &f->partition, (uint32_t)k, f->data[k], err);
     return st;
 }
@@ -217,16 +205,20 @@ static fst_status make_partition(struct federation *f, fst_error *err)
     f->samples = fst_calloc((size_t)f->partition.clients, sizeof *f->samples);
     f->rounds_of = fst_calloc((size_t)f->partition.clients, sizeof *f->rounds_of);
     f->figures = fst_calloc((size_t)f->partition.clients, sizeof *f->figures);
-    if (!f->samples || !f->rounds_of || !f->figures)
+    f->worth = fst_calloc((size_t)f->partition.clients, sizeof *f->worth);
+    if (!f->samples || !f->rounds_of || !f->figures || !f->worth)
         return fst_fail_memory(err, (size_t)f->partition.clients * sizeof *f->samples);
     for (int k = 0; k < f->partition.clients; k++)
         f->samples[k] = (int64_t)(f->partition.begin[k + 1] - f->partition.begin[k]);
     return f->s->options->rounds ? make_digests(f, err) : FST_OK;
 }
 
-/* Beside the model and as late, so that a run that fails leaves the files of the last one that did not. */
+/* Beside the model and as late, so that a run that fails leaves the files of the last one that did not. Which of an
+ * edge's own files it learns from, only the edge knows. */
 static fst_status write_partition(const struct federation *f, struct record *r, fst_error *err)
 {
+    if (f->s->data.elsewhere)
+        return FST_OK;
     snprintf(r->extra, sizeof r->extra, "partition.safetensors");
     char *path = fst__step_path(f->s, f->own, r->extra);
     fst_status st =
@@ -318,6 +310,7 @@ static void release(struct federation *f)
     fst_free(f->samples);
     fst_free(f->rounds_of);
     fst_free(f->figures);
+    fst_free(f->worth);
     fst_free(f->data);
     fst_free(f->checkpoint);
     fst_free(f->last);
@@ -330,63 +323,6 @@ static void note_missing(const struct session *s)
     for (size_t k = 0; k < s->data.edges; k++)
         if (fst__missing_classes(&s->data, &s->data.edge[k], missing, sizeof missing))
             fst_log(FST_LOG_INFO, "edge %zu has no samples of %s", k + 1, missing);
-}
-
-static fst_status save_edge(struct federation *f, size_t k, struct record *r, struct score *test, struct score *own,
-                            fst_error *err)
-{
-    char name[64];
-    fst_model m = *f->model;
-    m.state = f->edge[k];
-    snprintf(name, sizeof name, FST__EDGE_MODEL, (int)k + 1);
-    fst_status st = fst__evaluate_test(f->s, m.graph, &m.state, test, err);
-    if (!st)
-        st = on_edge(f, k, &m.state, own, err);
-    return st ? st : fst__write_model(f->s, f->own, &m, r, name, test->accuracy, r->edge[k].digest, err);
-}
-
-/* An edge that never finished a round has no model; one of an earlier run must not stand for it. */
-static fst_status remove_edge(struct federation *f, size_t k, fst_error *err)
-{
-    char name[64];
-    snprintf(name, sizeof name, FST__EDGE_MODEL, (int)k + 1);
-    char *path = fst__step_path(f->s, f->own, name);
-    if (!path)
-        return fst_fail_memory(err, sizeof name);
-    fst_status st = unlink(path) && errno != ENOENT ? fst_fail_errno(err, "%s", path) : FST_OK;
-    fst_free(path);
-    return st;
-}
-
-/* The edges' last local models, beside the global one. */
-static fst_status save_edges(struct federation *f, struct record *r, fst_error *err)
-{
-    struct session *s = f->s;
-    fst_status st = FST_OK;
-    for (size_t k = 0; !st && k < s->data.edges; k++) {
-        struct edge_figures *e = &r->edge[k];
-        struct score test = FST__NO_SCORE, own = test, global = test;
-        e->rounds = f->rounds_of[k];
-        st = e->rounds ? save_edge(f, k, r, &test, &own, err) : remove_edge(f, k, err);
-        if (!st)
-            st = on_edge(f, k, &f->model->state, &global, err);
-        e->samples = (int64_t)s->data.edge[k].learn;
-        e->validation = (int64_t)s->data.edge[k].validate;
-        e->accuracy = test.accuracy;
-        e->own_accuracy = own.accuracy;
-        e->global_accuracy = global.accuracy;
-        fst__missing_classes(&s->data, &s->data.edge[k], e->missing, sizeof e->missing);
-        fst_field fields[] = {FST_INT("edge", (int64_t)k + 1),
-                              FST_INT("samples", e->samples),
-                              FST_DOUBLE("test_accuracy", e->accuracy),
-                              FST_DOUBLE("own_accuracy", e->own_accuracy),
-                              FST_INT("rounds", e->rounds),
-                              FST_STRING("missing_classes", e->missing)};
-        if (!st)
-            fst__emit(&s->books, "edge", fields, sizeof fields / sizeof *fields);
-    }
-    r->edges = st ? 0 : s->data.edges;
-    return st;
 }
 
 /* Clients' models beside the shared one; those of edges are saved already. */
@@ -440,7 +376,7 @@ fst_status fst__federate(struct session *s, struct step *own, struct record *r, 
         r->samples = learnt_from(&f);
         st = f.apart ? fst__federate_write_clients(&f, r, err) : fst__save_model(s, own, &model, r, err);
         if (!st && !f.apart)
-            st = save_edges(&f, r, err);
+            st = fst__federate_save_edges(&f, r, err);
         if (!st && !f.apart && f.ops->flags & FST_OWN_MODEL)
             st = save_ensemble(&f, r, err);
         if (!st)

@@ -26,9 +26,12 @@ struct federation {
     int64_t *samples;             /* by client */
     int64_t *rounds_of;           /* by client: rounds that its update entered */
     fst_client_figures *figures;  /* by client, room for those of a round */
-    char (*data)[FST_DIGEST_HEX]; /* by client, fst__client_digest; NULL when they are all in this process */
-    bool apart;                   /* each client has a model of its own, and there is no other */
-    fst_model *network;           /* apart: the different networks; their states are not used */
+    char (*data)[FST_DIGEST_HEX]; /* by client, what it must have; NULL when they are all in this process */
+    struct score *worth;          /* by edge: room for what a model is worth on its validation samples */
+    bool alone;                   /* at a site: only `client` is here */
+    uint32_t client;
+    bool apart;         /* each client has a model of its own, and there is no other */
+    fst_model *network; /* apart: the different networks; their states are not used */
     int networks;
     int *network_of;        /* apart: by client */
     fst_fed_state *initial; /* apart: [workers x networks], room for a new client's first model */
@@ -87,6 +90,14 @@ fst_status fst__client_digest(const struct samples *d, const fst_partition *p, u
                               char out[FST_DIGEST_HEX], fst_error *err);
 /* Whether the stage's clients may be processes of their own: FST_E_CONFIG says what they would need. */
 fst_status fst__federate_elsewhere(const struct step *own, fst_error *err);
+
+/* ---- federate_edges.c ---- */
+/* What models are worth on the edges' own validation samples, where these are: of[k], or of[0] for all; NULL, and edges
+ * without such samples: FST__NO_SCORE. score: [edges]. */
+fst_status fst__federate_validate(struct federation *f, const fst_state *const *of, size_t models, struct score *score,
+                                  fst_error *err);
+/* The edges' last local models, beside the global one. */
+fst_status fst__federate_save_edges(struct federation *f, struct record *r, fst_error *err);
 
 /* ---- federate_ensemble.c ---- */
 /* Tells how the clients' models, kept beside the shared one, answer together. */

@@ -3,7 +3,8 @@
  *
  * Data flow: the stage's file -> fst__fetch_labels, which checks that it is of the wanted teacher, temperature and data
  * -> `rows`, the row of every client's sample -> soft_batch on the workers, which writes the targets of a batch -> the
- * loss of src/fed/client.c. Nothing is computed with the teacher here, and nothing is sent.
+ * loss of src/fed/client.c. Nothing is computed with the teacher here. In a fleet the cloud sees to it that the sites
+ * have made theirs (cloud_kd_sites.c), and each site reads its own.
  */
 #include "federate.h"
 #include "supervised.h"
@@ -21,9 +22,18 @@ fst_status fst__federate_labels(struct federation *f, fst_error *err)
     struct session *s = f->s;
     const struct local_kd_section *d = &f->section->distillation;
     const struct step *from = fst__step_read(s, f->own, FST__LOCAL_LABELS, 0);
-    size_t bytes, count = f->partition.begin[f->partition.clients];
+    uint64_t sent;
+    size_t bytes, begin = f->alone ? f->partition.begin[f->client] : 0;
+    size_t count = f->partition.begin[f->alone ? f->client + 1 : (uint32_t)f->partition.clients] - begin;
     if (!from)
         return FST_OK;
+    if (s->options->rounds)
+        return fst__teach_clients(s, fst__step_of(s, from->stage), NULL, &sent, err);
+    if (f->alone) {
+        fst_status st = fst__recall_labels(s, fst__step_of(s, from->stage), err);
+        if (st)
+            return st;
+    }
     const fst_soft_spec want = fst__expected_labels(s, f->own, d->kd_loss, d->temperature, from);
     f->rows = fst_calloc(s->data.train->count, sizeof *f->rows);
     if (!f->rows)
@@ -37,7 +47,7 @@ fst_status fst__federate_labels(struct federation *f, fst_error *err)
                               .soft_logits = f->own->stage->kind->takes_logits(f->own->stage)};
     f->plan.soft = soft_batch;
     f->plan.soft_ctx = f;
-    return fst__fetch_labels(s, from, &want, f->partition.index, count, f->rows, &f->labels, &bytes, err);
+    return fst__fetch_labels(s, from, &want, f->partition.index + begin, count, f->rows, &f->labels, &bytes, err);
 }
 
 void fst__federate_labels_release(struct federation *f)

@@ -1,9 +1,9 @@
 /*
  * One client of a task's federated stages, as a process of its own at a site.
  *
- * Data flow: task and options -> session with the samples, nothing run -> the client's share. A message of the server
- * -> the stage's federation, which is made when it is first asked for -> fst_client_work, to the bits that a virtual
- * client of the same number computes in a simulation.
+ * Data flow: task and options -> session with the samples (its own files alone where it has such), nothing run -> the
+ * client's share. A message of the server -> the stage's federation, which is made when it is first asked for ->
+ * fst_client_work, to the bits that a virtual client of the same number computes in a simulation.
  */
 #include <math.h>
 #include <stdio.h>
@@ -11,6 +11,7 @@
 
 #include "federate.h"
 #include "fusion.h"
+#include "supervised.h"
 
 /* One federated stage as the site sees it. */
 struct site_stage {
@@ -78,6 +79,15 @@ fst_status fst__client_digest(const struct samples *d, const fst_partition *p, u
     return FST_OK;
 }
 
+static void describe_place(const struct samples *d, uint32_t client, fst_task_identity *id)
+{
+    memcpy(id->data, d->place[client], sizeof id->data);
+    memcpy(id->samples, d->own.samples, sizeof id->samples);
+    memcpy(id->names, d->own.names, sizeof id->names);
+    memcpy(id->common, d->own.common, sizeof id->common);
+    id->classes = d->own.classes;
+}
+
 static fst_status identify(fst_task_site *s, fst_error *err)
 {
     const struct samples *d = &s->session.data;
@@ -95,7 +105,10 @@ static fst_status identify(fst_task_site *s, fst_error *err)
         id->learn = n;
         id->validate = d->edges ? d->edge[s->client].validate : 0;
         fst__missing_of(d->train, p.index + at, n, id->missing, sizeof id->missing);
-        st = fst__client_digest(d, &p, s->client, id->data, err);
+        if (!d->places)
+            st = fst__client_digest(d, &p, s->client, id->data, err);
+        else
+            describe_place(d, s->client, id);
     }
     fst_partition_release(&p);
     return st ? st : fst_task_site_digest(s->session.task, id->task, err);
@@ -149,12 +162,25 @@ fst_status fst__federate_elsewhere(const struct step *own, fst_error *err)
             own->stage->name, ops->name);
     for (size_t i = 0; i < own->stage->read_count; i++) {
         const struct stage_read *r = &own->stage->reads[i];
-        if (strcmp(r->ref->key, "init") && strcmp(r->ref->key, FST__FUSION_TEACHER)) /* the server reads those */
+        if (strcmp(r->ref->key, "init") && strcmp(r->ref->key, FST__FUSION_TEACHER) && /* the server reads those */
+            strcmp(r->ref->key, FST__LOCAL_LABELS))                                    /* and labels are made there */
             return fst_fail(err, FST_E_CONFIG,
                             "%s: %s is read at the clients, and sites of a fleet are not sent what other stages leave "
-                            "yet: fedstill run does this stage in one process",
+                            "it: fedstill run does this stage in one process",
                             own->stage->name, r->ref->key);
     }
+    const struct stage *labels = fst__stage_read(own->stage, FST__LOCAL_LABELS, 0);
+    if (labels && !fst__at_clients(labels))
+        return fst_fail(
+            err, FST_E_CONFIG,
+            "%s: %s labels the samples at the cloud, and sites of a fleet are not sent labels: set at_clients: "
+            "true there",
+            own->stage->name, labels->name);
+    if (!(ops->flags & FST_SAME_MODEL) && fst__stage_reads(own->stage, "init"))
+        return fst_fail(err, FST_E_CONFIG,
+                        "%s: with %s the clients' own models would start from init, and sites of a fleet are not sent "
+                        "it: set init: random, or let fedstill run do this stage in one process",
+                        own->stage->name, ops->name);
     return FST_OK;
 }
 
@@ -163,7 +189,12 @@ static fst_status open_stage(fst_task_site *s, struct step *own, struct site_sta
     struct federation *f = &g->f;
     fst_setting settings[FST_STRATEGY_OPTIONS];
     const struct share *public = &s->session.data.public;
-    *f = (struct federation){.s = &s->session, .own = own, .section = own->stage->settings, .model = &g->model};
+    *f = (struct federation){.s = &s->session,
+                             .own = own,
+                             .section = own->stage->settings,
+                             .model = &g->model,
+                             .alone = true,
+                             .client = s->client};
     f->ops = fst_strategy_at((size_t)f->section->strategy);
     f->apart = !(f->ops->flags & FST_SAME_MODEL);
     size_t n = fst__strategy_settings(&f->section->options, f->ops, settings);
@@ -229,6 +260,69 @@ bool fst_task_site_keeps(const fst_task_site *s, const char *stage)
     return false;
 }
 
+/* ---- what it is given ------------------------------------------------------------------------------------ */
+
+fst_status fst_task_site_learn_of(fst_task_site *s, int classes, const char *data, fst_error *err)
+{
+    fst_source *train = s->session.data.train;
+    if (!s->session.data.places)
+        return FST_OK;
+    for (size_t i = 0; i < s->session.steps; i++)
+        if (s->stage[i].open)
+            return FST_OK;
+    if (classes &&
+        (classes < train->classes || classes > FST_MAX_CLASSES || (classes > train->classes && train->class_names)))
+        return fst_fail(err, FST_E_MISMATCH, "the cloud counts %d classes, this site's samples show %d", classes,
+                        train->classes);
+    train->classes = classes ? classes : train->classes;
+    if (*data)
+        snprintf(train->digest, sizeof train->digest, "%s", data);
+    return FST_OK;
+}
+
+/* A shared model on the client's validation samples. */
+static fst_status validate(fst_task_site *s, struct site_stage *g, const void *given, size_t len,
+                           fst_client_figures *out, fst_error *err)
+{
+    const struct samples *d = &s->session.data;
+    const struct share *h = d->edges ? &d->edge[s->client] : NULL;
+    struct score score = FST__NO_SCORE;
+    fst_message m;
+    fst_fed_view v;
+    if (!h || !h->validate)
+        return FST_OK;
+    fst_status st = fst_message_parse(&m, given, len, err);
+    if (!st)
+        st = fst_message_state(&m, fst_graph_fed_size(g->model.graph), &v, err);
+    if (st)
+        return st;
+    const fst_state state = {(float *)v.params, (float *)v.buffers, (int64_t *)v.counters,
+                             v.size.params,     v.size.buffers,     v.size.counters};
+    st = fst__evaluate(&s->session, g->model.graph, &state, d->train, h->index + h->learn, h->validate, &score, err);
+    out->has = !st;
+    out->accuracy = score.accuracy;
+    out->loss = score.loss;
+    out->samples = score.samples;
+    out->right = (uint64_t)llround(score.accuracy * (double)score.samples);
+    return st;
+}
+
+fst_status fst_task_site_answer(fst_task_site *s, const char *stage, const void *given, size_t len,
+                                fst_client_figures *out, fst_error *err)
+{
+    struct site_stage *g = NULL;
+    *out = (fst_client_figures){.accuracy = NAN, .loss = NAN};
+    for (size_t i = 0; i < s->session.steps; i++) {
+        struct step *own = &s->session.step[i];
+        if (!strcmp(own->stage->name, stage) && !strcmp(own->stage->kind->name, "cloud_kd"))
+            return fst__label_own(&s->session, own, s->client, given, len, out, err);
+    }
+    fst_status st = find_stage(s, stage, &g, err);
+    if (!st && g->f.apart)
+        st = fst_fail(err, FST_E_ARGUMENT, "the stage \"%s\" has no shared model to measure", stage);
+    return st ? st : validate(s, g, given, len, out, err);
+}
+
 /* ---- its own model -------------------------------------------------------------------------------------- */
 
 static fst_status write_own(fst_task_site *s, const struct site_stage *g, const fst_model *m, const char *fingerprint,
@@ -269,6 +363,7 @@ fst_status fst_task_site_measure(fst_task_site *s, const char *stage, const void
     out->accuracy = score.accuracy;
     out->loss = score.loss;
     out->samples = score.samples;
+    out->right = st ? 0 : (uint64_t)llround(score.accuracy * (double)score.samples);
     snprintf(out->arch, sizeof out->arch, "%s", m.arch);
     return st || !*fingerprint ? st : write_own(s, g, &m, fingerprint, out, err);
 }
@@ -282,6 +377,7 @@ fst_status fst_task_site_open(fst_task_site **out, fst_task *t, const fst_task_o
     if (!s)
         return fst_fail_memory(err, sizeof *s);
     s->client = client;
+    s->session.place = fst_task_has_places(t) ? (int)client + 1 : FST__ALL_PLACES;
     fst_status st = fst__session_init(&s->session, t, o, err);
     if (!st && !fst__has_kind(&t->file, "federated_train"))
         st = fst_fail(err, FST_E_CONFIG, "%s has no federated stage (of the kind federated_train)", t->path);

@@ -396,6 +396,19 @@ fst_status fst__add_clients(const struct session *s, fst_buf *text, fst_error *e
     return fst_buf_printf(text, err, "owners=%s\n", digest);
 }
 
+/* Labels that the clients make are what the teacher and the settings make of samples which the inputs have already; in
+ * a fleet there is no file of all of them. */
+static fst_status add_labels(const struct session *s, const struct step *own, fst_buf *text, fst_error *err)
+{
+    const struct step *from = fst__step_read(s, own, FST__LOCAL_LABELS, 0);
+    if (!from || !fst__at_clients(from->stage))
+        return fst__add_reads(s, own, FST__LOCAL_LABELS, text, err);
+    const fst_soft_spec l = fst__soft_spec(s, from);
+    return fst_buf_printf(text, err, "cloud_kd=%s at temperature %.17g, %s as %s, %d of a teacher with digest %s\n",
+                          "labels", l.temperature, fst_soft_content_name(l.content), fst_soft_encoding_name(l.encoding),
+                          l.encoding == FST_SOFT_TOP_K ? l.top_k : 0, l.teacher_digest);
+}
+
 static fst_status inputs(const struct session *s, const struct step *own, fst_buf *text, fst_error *err)
 {
     const struct federated_section *t = own->stage->settings;
@@ -412,7 +425,7 @@ static fst_status inputs(const struct session *s, const struct step *own, fst_bu
         st = fst__add_reads(s, own, "init", text, err);
     if (!st)
         st = fst__add_reads(s, own, FST__FUSION_TEACHER, text, err);
-    return st ? st : fst__add_reads(s, own, FST__LOCAL_LABELS, text, err);
+    return st ? st : add_labels(s, own, text, err);
 }
 
 /* ---- a dry run ------------------------------------------------------------------------------------------------ */

@@ -41,7 +41,27 @@ fst_status fst__fetch_labels(const struct session *s, const struct step *from, c
 /* ---- cloud_kd.c ---- */
 /* What the soft labels of a stage of the kind cloud_kd are. */
 fst_soft_spec fst__soft_spec(const struct session *s, const struct step *own);
+/* Makes them with these teachers' models, in their order, for `count` training samples. */
+fst_status fst__soften(struct session *s, const struct step *own, const fst_model *teacher, size_t teachers,
+                       const uint32_t *index, size_t count, fst_soft_labels *labels, fst_error *err);
+/* Of one teacher's digest, or of several and how they are weighed. */
+void fst__teachers_digest(const struct stage *own, const char (*digest)[FST_DIGEST_HEX], size_t n,
+                          char out[FST_DIGEST_HEX]);
 /* Bytes of their file, about. */
 double fst__soft_bytes(const struct session *s, const struct stage *own);
+
+/* ---- cloud_kd_sites.c: labels at the clients of a fleet ---- */
+#define FST__SOFT_LABELS "soft_labels.safetensors"
+/* At the cloud: sends the teachers to all clients, which make labels of their own samples and keep them, once in the
+ * life of this process. each: [clients], what came of it; may be NULL. *bytes: that were sent. */
+fst_status fst__teach_clients(struct session *s, struct step *own, fst_client_figures *each, uint64_t *bytes,
+                              fst_error *err);
+/* The stage's run at the cloud. */
+fst_status fst__label_elsewhere(struct session *s, struct step *own, struct record *r, fst_error *err);
+/* At a site: makes the labels of a client's samples with the teachers that were sent, unless they are there. */
+fst_status fst__label_own(struct session *s, struct step *own, uint32_t client, const void *given, size_t len,
+                          fst_client_figures *out, fst_error *err);
+/* At a site: that they were made, by this process or one before it. FST_E_CONFIG when they are gone. */
+fst_status fst__recall_labels(struct session *s, struct step *own, fst_error *err);
 
 #endif
