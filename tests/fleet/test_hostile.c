@@ -369,9 +369,146 @@ static void test_two_processes(void **state)
     close_world(&w);
 }
 
+/* ---- what is refused is counted, each for its reason ---- */
+
+static void publish(struct world *w, const char *topic, const fst_buf *bytes)
+{
+    fst_error err = {0};
+    ok(fst_transport_publish(w->site, topic, bytes->data, bytes->len, &err), &err);
+}
+
+/* A sound frame of the site, with a BEAT of no use in it. */
+static void beat(fst_buf *out, fst_frame_kind kind, const char *sender, uint64_t run, const char *body)
+{
+    fst_error err = {0};
+    const fst_frame f = {.kind = kind, .run = run, .epoch = 1, .seq = 1, .body = body, .body_len = strlen(body)};
+    fst_frame named = f;
+    snprintf(named.sender, sizeof named.sender, "%s", sender);
+    out->len = 0;
+    ok(fst_frame_encode(&named, out, &err), &err);
+}
+
+static void counts_one(struct world *w, fst_frame_refusal reason, const char *topic, const fst_buf *bytes)
+{
+    uint64_t before[FST_REFUSALS];
+    memcpy(before, fst__coordinator_refused(w->coordinator), sizeof before);
+    publish(w, topic, bytes);
+    turn(w, 0.5);
+    for (int r = FST_TAKEN + 1; r < FST_REFUSALS; r++)
+        assert_int_equal(fst__coordinator_refused(w->coordinator)[r] - before[r], r == (int)reason);
+}
+
+static void test_counts(void **state)
+{
+    static const char *const ctl = "fst/up/edge-1/ctl";
+    struct world w;
+    fst_error err = {0};
+    fst_buf b = {0};
+    (void)state;
+    open_world(&w);
+    turn(&w, 0.25);
+    say_hello(&w, one);
+    turn(&w, 1);
+    beat(&b, FST_KIND_BEAT, "edge-1", RUN, "{}");
+    counts_one(&w, FST_REFUSED_BODY, ctl, &b);
+    counts_one(&w, FST_REFUSED_TOPIC, "fst/up/edge-9/ctl", &b); /* nobody has that id */
+    beat(&b, FST_KIND_BEAT, "edge-2", RUN, "{}");
+    counts_one(&w, FST_REFUSED_TOPIC, ctl, &b); /* a sender that is not the topic's */
+    beat(&b, FST_KIND_BEAT, "edge-1", RUN + 1, "{}");
+    counts_one(&w, FST_REFUSED_RUN, ctl, &b);
+    beat(&b, FST_KIND_ORDER, "edge-1", RUN, "{}");
+    counts_one(&w, FST_REFUSED_TOPIC, ctl, &b); /* what only a cloud says */
+    beat(&b, FST_KIND_BEAT, "edge-1", RUN, "{}");
+    b.data[0] ^= 1;
+    counts_one(&w, FST_REFUSED_MAGIC, ctl, &b);
+    b.data[0] ^= 1;
+    b.data[69] ^= 1;
+    counts_one(&w, FST_REFUSED_HASH, ctl, &b);
+    b.data[69] ^= 1;
+    b.len--;
+    counts_one(&w, FST_REFUSED_LENGTH, ctl, &b);
+    b.len++;
+    b.data[6] = 9;
+    counts_one(&w, FST_REFUSED_VERSION, ctl, &b);
+    assert_true(w.has_refusal); /* and it is told which versions there are */
+    assert_non_null(strstr(w.refusal.reason, "version 9"));
+    /* a flood: a thousand a second are heard */
+    beat(&b, FST_KIND_BEAT, "edge-1", RUN, "{}");
+    turn(&w, 2);
+    uint64_t before = fst__coordinator_refused(w.coordinator)[FST_REFUSED_RATE];
+    for (int i = 0; i < 1500; i++)
+        publish(&w, ctl, &b);
+    for (int i = 0; i < 100; i++) /* a poll takes some of them */
+        ok(fst_transport_poll(w.cloud, 0, &err), &err);
+    assert_int_equal(fst__coordinator_refused(w.coordinator)[FST_REFUSED_RATE] - before, 500);
+    fst_buf_release(&b);
+    close_world(&w);
+}
+
+/* ---- what it says for people does not reach the log as it is ---- */
+
+struct heard {
+    unsigned lines, odd;
+    char all[8192];
+};
+
+static void hear(void *ctx, fst_log_level level, const char *message)
+{
+    struct heard *h = ctx;
+    size_t n = strlen(h->all);
+    (void)level;
+    h->lines++;
+    for (const char *p = message; *p; p++)
+        h->odd += (unsigned char)*p < ' ' || *p == 0x7f;
+    snprintf(h->all + n, sizeof h->all - n, "%s\n", message);
+}
+
+static void test_control_characters(void **state)
+{
+    struct world w;
+    fst_error err = {0};
+    fst_buf body = {0};
+    struct heard heard = {.lines = 0};
+    struct hello h = {
+        .id = "edge-1", .role = "edge", .learn = (uint64_t)SAMPLES[0], .settings = (char[]){"a\x1b[2Jb=1\n"}};
+    struct cannot c = {.stage = "federated", .reason = "no\r\x1b]0;title\x07 space"};
+    (void)state;
+    memset(h.task, 'f', FST_DIGEST_HEX - 1); /* another task: the refusal quotes its settings */
+    memset(h.data, 'b', FST_DIGEST_HEX - 1);
+    snprintf(h.instance, sizeof h.instance, "%s", one);
+    snprintf(h.missing, sizeof h.missing, "E-2D\x1b[31m\n");
+    snprintf(h.numerics, sizeof h.numerics, "onednn\x7f\t");
+    open_world(&w);
+    fst_log_set(hear, &heard);
+    ok(fst__write_hello(&h, &body, &err), &err);
+    turn(&w, 2);
+    say(&w, "ctl", FST_KIND_HELLO, &body);
+    turn(&w, 2);
+    assert_true(w.has_refusal);
+    assert_non_null(strstr(heard.all, "a?[2Jb=1"));
+    memset(h.task, 'a', FST_DIGEST_HEX - 1);
+    body.len = 0;
+    ok(fst__write_hello(&h, &body, &err), &err);
+    say(&w, "ctl", FST_KIND_HELLO, &body);
+    turn(&w, 2);
+    assert_non_null(strstr(heard.all, "edge-1 joined: 5 samples, none of E-2D?[31m?"));
+    snprintf(c.instance, sizeof c.instance, "%s", one);
+    body.len = 0;
+    ok(fst__write_cannot(&c, &body, &err), &err);
+    say(&w, "ctl", FST_KIND_CANNOT, &body);
+    turn(&w, 1);
+    assert_non_null(strstr(fst_server_lost(w.server, 0), "no??]0;title? space"));
+    fst_log_set(NULL, NULL);
+    assert_true(heard.lines >= 2);
+    assert_int_equal(heard.odd, 0);
+    fst_buf_release(&body);
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_counts),           cmocka_unit_test(test_control_characters),
         cmocka_unit_test(test_another_manifest), cmocka_unit_test(test_wrong_parts),
         cmocka_unit_test(test_huge_manifest),    cmocka_unit_test(test_end_while_fetching),
         cmocka_unit_test(test_other_samples),    cmocka_unit_test(test_two_processes)};
