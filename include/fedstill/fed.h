@@ -147,6 +147,10 @@ typedef struct fst_virtual_spec {
     void *ctx;
     /* Fills in what client has; called on its worker. */
     fst_status (*env)(void *ctx, int worker, uint32_t client, fst_client_env *out, fst_error *err);
+    /* What clients keep beyond `budget` bytes goes to files in this folder, which is made when it is needed. NULL: all
+     * stays in memory. No bit of a result depends on it. */
+    const char *folder;
+    uint64_t budget;
 } fst_virtual_spec;
 FST_MUST FST_API fst_status fst_virtual_new(fst_virtual **out, const fst_virtual_spec *spec, fst_error *err);
 FST_API void fst_virtual_free(fst_virtual *v);
@@ -155,10 +159,33 @@ FST_MUST FST_API fst_status fst_virtual_work(void *ctx, int worker, const fst_me
                                              fst_error *err);
 /* What clients kept in a round becomes theirs if their update entered the result, and is forgotten otherwise. */
 FST_API void fst_virtual_settle(void *ctx, const fst_round_report *report);
-/* What a client keeps at a round's boundary; len 0: nothing. The bytes are this object's. */
+/* What a client keeps at a round's boundary; len 0: nothing. The bytes are this object's; NULL with a length: they are
+ * in a file. */
 FST_API const void *fst_virtual_kept(const fst_virtual *v, uint32_t client, size_t *len);
+/* The same wherever it is: *kept is this object's, or lies in room. FST_E_IO, FST_E_FORMAT: its file is lost or was
+ * changed. */
+FST_MUST FST_API fst_status fst_virtual_read(const fst_virtual *v, uint32_t client, fst_buf *room, const void **kept,
+                                             size_t *len, fst_error *err);
 FST_MUST FST_API fst_status fst_virtual_restore(fst_virtual *v, uint32_t client, const void *kept, size_t len,
                                                 fst_error *err);
+/*
+ * Files of what clients keep, for checkpoints: such a file never changes, and one that the last checkpoint may name is
+ * there until fst_virtual_saved says that there is a newer one.
+ */
+typedef struct fst_virtual_file {
+    uint64_t stamp; /* 1 + the round that it was kept in; 0: what the client keeps is in no file */
+    uint64_t len;
+    fst_hash128 hash;
+} fst_virtual_file;
+FST_API fst_virtual_file fst_virtual_file_of(const fst_virtual *v, uint32_t client);
+/* The file is read and compared with the hash: FST_E_IO, FST_E_FORMAT. */
+FST_MUST FST_API fst_status fst_virtual_restore_file(fst_virtual *v, uint32_t client, const fst_virtual_file *in,
+                                                     fst_error *err);
+FST_API void fst_virtual_saved(fst_virtual *v);
+/* Removes the files in the folder that no client's state is in: those of rounds that were not saved. */
+FST_API void fst_virtual_sweep(const fst_virtual *v);
+/* Removes all such files of a folder, and the folder if nothing else is in it. */
+FST_API void fst_virtual_remove(const char *folder);
 
 /* ---- simulation --------------------------------------------------------------------------- */
 

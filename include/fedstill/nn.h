@@ -508,6 +508,8 @@ FST_MUST FST_API fst_status fst_trainer_forward(fst_trainer *t, fst_state *state
                                                 float *logits, fst_error *err);
 FST_MUST FST_API fst_status fst_trainer_finish(fst_trainer *t, fst_optim *optim, const fst_step_input *in,
                                                fst_step_result *out, fst_error *err);
+/* Between the halves: what tap `tap` of the graph holds, rows x its floats. */
+FST_MUST FST_API fst_status fst_trainer_tap(const fst_trainer *t, size_t tap, float *out, fst_error *err);
 FST_API int fst_trainer_threads(const fst_trainer *t);
 FST_API size_t fst_trainer_shard(const fst_trainer *t); /* rows of a shard */
 FST_API size_t fst_trainer_plans(const fst_trainer *t); /* plans of that many rows that it holds */

@@ -135,10 +135,12 @@ enum {
     FST_ALL_UPDATES = 8, /* the server holds all updates of a round: memory O(clients) */
     FST_AVERAGES = 16,   /* what is published is the clients' weighted mean and nothing else */
     FST_SAME_FEATURES =
-        32,                /* the clients' last layers read features of one width; env.graph is one of their networks */
-    FST_SENDS_STATE = 64,  /* either way the model's state and no other large tensor: what a run will send is known */
-    FST_OWN_LOSS = 128,    /* the clients' loss is the strategy's: plan.loss and plan.soft are not used */
-    FST_KEEPS_SHARED = 256 /* the server keeps what was shared in earlier rounds: nobody else may change the model */
+        32,               /* the clients' last layers read features of one width; env.graph is one of their networks */
+    FST_SENDS_STATE = 64, /* either way the model's state and no other large tensor: what a run will send is known */
+    FST_OWN_LOSS = 128,   /* the clients' loss is the strategy's: plan.loss and plan.soft are not used */
+    FST_KEEPS_SHARED = 256, /* what was shared in earlier rounds is kept: nobody else may change the model */
+    FST_MENTORS = 512       /* with FST_SAME_MODEL and FST_OWN_MODEL: env.graph and what a client keeps are a network of
+                             * its own, the mentor, beside the shared one, env.shared */
 };
 
 /*
@@ -242,6 +244,7 @@ typedef struct fst_client_env {
     uint32_t client;
     int classes;
     const fst_graph *graph;      /* the client's network; lives as long as its fst_client */
+    const fst_graph *shared;     /* FST_MENTORS: the network that all share; lives as long. NULL otherwise */
     const fst_fed_view *initial; /* the model of a client that has kept none; NULL: it starts from what is sent */
     const fst_source *source;    /* its own samples: `count` of them at `subset` (NULL: all) */
     const uint32_t *subset;
@@ -361,6 +364,9 @@ FST_API uint64_t fst_client_seed(const fst_client_half *c, const char *purpose);
 
 /* Before every step: makes what job->features point to. */
 typedef fst_status (*fst_local_before_fn)(void *ctx, const fst_batch *batch, fst_error *err);
+/* Takes a step on a batch itself; step: so many came before in this training. Fills loss_sum and correct. */
+typedef fst_status (*fst_local_step_fn)(void *ctx, const fst_batch *batch, uint64_t step, fst_step_result *out,
+                                        fst_error *err);
 
 /* Training of one network on some samples. */
 typedef struct fst_local_job {
@@ -388,6 +394,8 @@ typedef struct fst_local_job {
     size_t feature_count;
     fst_local_before_fn before; /* NULL: nothing */
     void *before_ctx;
+    fst_local_step_fn take; /* instead of a step of the graph by optim and loss, which nobody reads then; NULL: none */
+    void *take_ctx;
 } fst_local_job;
 
 typedef struct fst_local_result {

@@ -68,7 +68,7 @@ static fst_status kit_of(fst_client *c, const fst_graph *graph, struct kit **out
 }
 
 /* A client is one core's work: one shard of the whole batch. */
-static fst_trainer_options options_of(const fst_client_env *env, size_t batch)
+fst_trainer_options fst__client_compute(const fst_client_env *env, size_t batch)
 {
     fst_trainer_options o = env->plan.compute;
     o.batch_size = o.shard_size = batch;
@@ -80,7 +80,7 @@ static fst_status ready_to_train(struct kit *k, const fst_client_env *env, const
 {
     fst_status st = FST_OK;
     if (!k->trainer || k->batch != job->batch_size) {
-        fst_trainer_options o = options_of(env, job->batch_size);
+        fst_trainer_options o = fst__client_compute(env, job->batch_size);
         fst_trainer_free(k->trainer);
         k->trainer = NULL;
         st = fst_trainer_new(&k->trainer, k->graph, &o, err);
@@ -146,8 +146,11 @@ fst_local_job fst_client_job(fst_client_half *c)
                            .soft_ctx = p->soft_ctx};
 }
 
-static fst_status step(struct kit *k, const fst_local_job *job, const fst_batch *b, fst_step_result *r, fst_error *err)
+static fst_status step(struct kit *k, const fst_local_job *job, const fst_batch *b, uint64_t number, fst_step_result *r,
+                       fst_error *err)
 {
+    if (job->take)
+        return job->take(job->take_ctx, b, number, r, err);
     fst_state state = fst__nn_state(job->state);
     fst_step_input in = {.rows = b->rows,
                          .x = b->x,
@@ -160,7 +163,7 @@ static fst_status step(struct kit *k, const fst_local_job *job, const fst_batch 
                          .anchor = job->anchor,
                          .shift = job->shift,
                          .seed = job->seed,
-                         .step = k->optim.steps,
+                         .step = number,
                          .features = job->features,
                          .feature_count = job->feature_count};
     fst_status st = job->before ? job->before(job->before_ctx, b, err) : FST_OK;
@@ -174,35 +177,37 @@ static fst_status step(struct kit *k, const fst_local_job *job, const fst_batch 
 struct sums {
     double loss;
     size_t rows, correct;
+    uint64_t steps;
 };
 
-static bool enough(const struct kit *k, const fst_local_job *job, int64_t epoch)
+static bool enough(const struct sums *sum, const fst_local_job *job, int64_t epoch)
 {
-    return job->steps > 0 ? k->optim.steps >= (uint64_t)job->steps : epoch >= job->epochs;
+    return job->steps > 0 ? sum->steps >= (uint64_t)job->steps : epoch >= job->epochs;
 }
 
 static fst_status epoch(const fst_client_half *c, struct kit *k, const fst_local_job *job, fst_loader *loader,
                         int64_t e, struct sums *sum, fst_error *err)
 {
-    uint64_t before = k->optim.steps;
+    uint64_t before = sum->steps;
     fst_status st = fst_loader_start(loader, (uint64_t)e, 0, err);
-    for (fst_batch b = {.rows = 1}; !st && b.rows && !(job->steps > 0 && enough(k, job, e));) {
+    for (fst_batch b = {.rows = 1}; !st && b.rows && !(job->steps > 0 && enough(sum, job, e));) {
         fst_step_result r = {0};
         if (fst_work_stopped(c->env->work))
             st = fst_fail(err, FST_E_CANCELLED, "stopped");
         if (!st)
             st = fst_loader_next(loader, &b, err);
         if (!st && b.rows) {
-            st = step(k, job, &b, &r, err);
+            st = step(k, job, &b, sum->steps, &r, err);
             if (st)
-                st = fst_fail_in(err, st, "epoch %lld, step %llu", (long long)e + 1,
-                                 (unsigned long long)k->optim.steps + 1);
+                st =
+                    fst_fail_in(err, st, "epoch %lld, step %llu", (long long)e + 1, (unsigned long long)sum->steps + 1);
+            sum->steps += !st;
         }
         sum->loss += r.loss_sum;
         sum->correct += r.correct;
         sum->rows += st ? 0 : b.rows;
     }
-    if (!st && job->steps > 0 && k->optim.steps == before)
+    if (!st && job->steps > 0 && sum->steps == before)
         st = fst_fail(err, FST_E_CONFIG, "there is no batch of %zu samples to take a step on", job->batch_size);
     return st;
 }
@@ -221,19 +226,19 @@ fst_status fst_client_train(fst_client_half *c, const fst_local_job *job, fst_lo
                           .shuffle = true,
                           .drop_last = job->drop_last,
                           .seed = job->seed};
-    fst_status st = kit_of(c->lender, job->graph, &k, err);
-    if (!st)
+    fst_status st = job->take ? FST_OK : kit_of(c->lender, job->graph, &k, err);
+    if (!st && !job->take)
         st = ready_to_train(k, c->env, job, err);
     if (!st)
         st = fst_loader_new(&loader, &ls, err);
-    for (int64_t e = 0; !st && !enough(k, job, e); e++)
+    for (int64_t e = 0; !st && !enough(&sum, job, e); e++)
         st = epoch(c, k, job, loader, e, &sum, err);
     fst_loader_free(loader);
     if (st)
         return st;
     double rows = (double)sum.rows;
     *result = (fst_local_result){.rows = sum.rows,
-                                 .steps = k->optim.steps,
+                                 .steps = sum.steps,
                                  .loss = sum.loss / rows,
                                  .accuracy = job->without_labels ? NAN : (double)sum.correct / rows};
     return FST_OK;
@@ -245,7 +250,7 @@ enum { LOGITS_BATCH = 256 };
 
 static fst_status ready_to_infer(const fst_client_half *c, struct kit *k, fst_error *err)
 {
-    fst_trainer_options o = options_of(c->env, LOGITS_BATCH);
+    fst_trainer_options o = fst__client_compute(c->env, LOGITS_BATCH);
     o.shard_size = 0;
     return k->runner ? FST_OK : fst_runner_new(&k->runner, k->graph, &o, err);
 }

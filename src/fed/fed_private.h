@@ -21,6 +21,13 @@ double fst__sum_lanes(const double lane[FST__LANES]);
 /* A model's state as nn sees it, and back; views of the same memory. */
 fst_state fst__nn_state(const fst_fed_state *s);
 
+/* Floats that a network's last layer reads; 0: it does not end in a linear layer over features. */
+size_t fst__last_width(const fst_graph *g);
+
+/* ---- client.c ---- */
+/* How a client trains on batches of this size. */
+fst_trainer_options fst__client_compute(const fst_client_env *env, size_t batch);
+
 /* ---- strategies/average.c: the sample-weighted mean of whole states ---- */
 typedef struct fst__average {
     fst_accumulator params, buffers;
@@ -156,6 +163,6 @@ extern const fst_strategy_ops fst__scaffold, fst__fednova, fst__fedntd, fst__fed
 
 extern const fst_strategy_ops fst__fedavg, fst__fedprox, fst__fedavgm, fst__fedadagrad, fst__fedadam, fst__fedyogi,
     fst__fedmd, fst__fd, fst__dsfl, fst__cfd, fst__feddf, fst__fedgen, fst__fedproto, fst__fd_plus, fst__fedensemble,
-    fst__fedbuff;
+    fst__fedbuff, fst__fedkd, fst__local;
 
 #endif

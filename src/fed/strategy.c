@@ -38,6 +38,10 @@ static const fst_strategy_ops *const registry[] = {
     &fst__feddf,
     &fst__fedgen,
     &fst__fedproto,
+    /* of a shared model beside one of each client's own */
+    &fst__fedkd,
+    /* alone */
+    &fst__local,
 };
 enum { REGISTERED = sizeof registry / sizeof *registry };
 

@@ -1,15 +1,115 @@
 /* Virtual clients: a few fst_clients, one a worker, play as many clients as there are. What each keeps between rounds
- * stands here in memory, as the bytes that a process at a site would write to its disk. What a client kept in the open
- * round waits in `next` until it is known whether its update entered the result. */
+ * stands here, as the bytes that a process at a site would write to its disk: in memory as far as the budget goes, else
+ * in files, one for each client and round, so that memory does not grow with the clients. What a client kept in the
+ * open round waits in `next` until it is known whether its update entered the result.
+ *
+ * Which clients are in files depends on who was ready first, and nothing else does: a file is read, and compared with
+ * its hash, when its client plays. A file that the caller's last checkpoint may name stays until the next one is
+ * written. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fed_private.h"
 
+/* What a client keeps. */
+struct keepsake {
+    fst_buf bytes;       /* in memory; empty when it is in a file, or nothing */
+    fst_virtual_file in; /* stamp 0: it is not in a file */
+};
+
 struct fst_virtual {
     fst_virtual_spec spec;
-    fst_client **worker;  /* [workers] */
-    fst_buf *kept, *next; /* [clients] */
+    char *folder;
+    fst_client **worker;          /* [workers] */
+    fst_buf *room;                /* [workers]: for what is read from files */
+    struct keepsake *kept, *next; /* [clients] */
+    pthread_mutex_t lock;         /* guards what follows while clients play */
+    uint64_t held;                /* bytes in memory */
+    uint64_t saves;               /* checkpoints so far */
+    uint64_t *born;               /* [clients]: `saves` when the file in kept was written */
+    char **old;                   /* files to remove after the next checkpoint */
+    size_t olds, old_room;
+    bool warned;
 };
+
+/* ---- files ---- */
+
+static char *file_of(const fst_virtual *v, uint32_t client, uint64_t stamp)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%" PRIu32 ".%" PRIu64, client + 1, stamp);
+    return fst_path_join(v->folder, name);
+}
+
+static bool same_hash(fst_hash128 a, fst_hash128 b)
+{
+    return a.lo == b.lo && a.hi == b.hi;
+}
+
+static fst_status read_file(const fst_virtual *v, uint32_t client, const fst_virtual_file *in, fst_buf *room,
+                            fst_error *err)
+{
+    char *path = file_of(v, client, in->stamp);
+    fst_buf_release(room);
+    *room = (fst_buf){0};
+    fst_status st = path ? fst_file_read(path, (size_t)in->len, room, err) : fst_fail_memory(err, 64);
+    if (!st && (room->len != in->len || !same_hash(fst_hash(room->data, room->len, 0), in->hash)))
+        st = fst_fail(err, FST_E_FORMAT, "%s: was changed since it was written", path);
+    fst_free(path);
+    return st;
+}
+
+/* What is in memory goes to a file; where that fails it stays, which costs memory and nothing else. */
+static void spill(fst_virtual *v, uint32_t client, uint64_t stamp, struct keepsake *k)
+{
+    fst_error err = {0};
+    char *path = file_of(v, client, stamp);
+    fst_status st = fst_make_folders(v->folder, &err);
+    if (!st)
+        st = path ? fst_file_write(path, k->bytes.data, k->bytes.len, &err) : fst_fail_memory(&err, 64);
+    fst_free(path);
+    if (st) {
+        pthread_mutex_lock(&v->lock);
+        if (!v->warned)
+            fst_log(FST_LOG_WARN, "what clients keep stays in memory: %s", err.message);
+        v->warned = true;
+        v->held += k->bytes.len;
+        pthread_mutex_unlock(&v->lock);
+        return;
+    }
+    k->in = (fst_virtual_file){stamp, k->bytes.len, fst_hash(k->bytes.data, k->bytes.len, 0)};
+    fst_buf_release(&k->bytes);
+    k->bytes = (fst_buf){0};
+}
+
+/* Removes a file, at once or after the next checkpoint. Without memory for its name it stays, and is removed when the
+ * folder is swept. */
+static void drop_file(fst_virtual *v, uint32_t client, uint64_t stamp, bool now)
+{
+    char *path = file_of(v, client, stamp);
+    if (path && !now) {
+        if (v->olds == v->old_room) {
+            size_t n = v->old_room ? 2 * v->old_room : 64;
+            char **p = fst_realloc(v->old, v->old_room * sizeof *p, n * sizeof *p);
+            v->old = p ? p : v->old;
+            v->old_room = p ? n : v->old_room;
+        }
+        if (v->olds < v->old_room) {
+            v->old[v->olds++] = path;
+            path = NULL;
+        }
+    } else if (path) {
+        (void)unlink(path);
+    }
+    fst_free(path);
+}
+
+/* ---- making and freeing ---- */
 
 fst_status fst_virtual_new(fst_virtual **out, const fst_virtual_spec *spec, fst_error *err)
 {
@@ -17,11 +117,15 @@ fst_status fst_virtual_new(fst_virtual **out, const fst_virtual_spec *spec, fst_
     if (!v)
         return fst_fail_memory(err, sizeof *v);
     v->spec = *spec;
+    pthread_mutex_init(&v->lock, NULL);
+    v->folder = spec->folder ? fst_strdup(spec->folder) : NULL;
     v->worker = fst_calloc((size_t)spec->workers, sizeof(fst_client *));
+    v->room = fst_calloc((size_t)spec->workers, sizeof *v->room);
     v->kept = fst_calloc(spec->clients, sizeof *v->kept);
     v->next = fst_calloc(spec->clients, sizeof *v->next);
-    fst_status st =
-        v->worker && v->kept && v->next ? FST_OK : fst_fail_memory(err, 2 * spec->clients * sizeof *v->kept);
+    v->born = fst_calloc(spec->clients, sizeof *v->born);
+    bool ok = v->worker && v->room && v->kept && v->next && v->born && (v->folder || !spec->folder);
+    fst_status st = ok ? FST_OK : fst_fail_memory(err, 2 * spec->clients * sizeof *v->kept);
     for (int i = 0; !st && i < spec->workers; i++)
         st = fst_client_new(&v->worker[i], spec->ops, spec->settings, spec->nsettings, err);
     if (st)
@@ -37,27 +141,68 @@ void fst_virtual_free(fst_virtual *v)
         return;
     for (int i = 0; v->worker && i < v->spec.workers; i++)
         fst_client_free(v->worker[i]);
+    for (int i = 0; v->room && i < v->spec.workers; i++)
+        fst_buf_release(&v->room[i]);
     for (uint32_t c = 0; c < v->spec.clients; c++) {
         if (v->kept)
-            fst_buf_release(&v->kept[c]);
+            fst_buf_release(&v->kept[c].bytes);
         if (v->next)
-            fst_buf_release(&v->next[c]);
+            fst_buf_release(&v->next[c].bytes);
     }
+    for (size_t i = 0; i < v->olds; i++)
+        fst_free(v->old[i]);
+    fst_free(v->old);
+    fst_free(v->folder);
     fst_free(v->worker);
+    fst_free(v->room);
     fst_free(v->kept);
     fst_free(v->next);
+    fst_free(v->born);
+    pthread_mutex_destroy(&v->lock);
     fst_free(v);
+}
+
+/* ---- a round ---- */
+
+static void forget(fst_virtual *v, uint32_t client, struct keepsake *k, bool now)
+{
+    if (k->in.stamp)
+        drop_file(v, client, k->in.stamp, now);
+    pthread_mutex_lock(&v->lock);
+    v->held -= k->bytes.len < v->held ? k->bytes.len : v->held;
+    pthread_mutex_unlock(&v->lock);
+    fst_buf_release(&k->bytes);
+    *k = (struct keepsake){.bytes = {0}};
+}
+
+/* Room in memory for so much more? Takes it then. */
+static bool fits(fst_virtual *v, uint64_t more)
+{
+    pthread_mutex_lock(&v->lock);
+    bool so = !v->folder || v->held + more <= v->spec.budget;
+    v->held += so ? more : 0;
+    pthread_mutex_unlock(&v->lock);
+    return so;
 }
 
 fst_status fst_virtual_work(void *ctx, int worker, const fst_message *down, fst_message *up, fst_error *err)
 {
     fst_virtual *v = ctx;
     uint32_t c = down->client;
+    struct keepsake *next = &v->next[c];
     fst_client_env env = {.client = c};
+    fst_error why = {0};
+    const void *kept = NULL;
+    size_t len = 0;
     fst_status st = v->spec.env(v->spec.ctx, worker, c, &env, err);
-    v->next[c].len = 0;
-    if (!st)
-        st = fst_client_work(v->worker[worker], &env, v->kept[c].data, v->kept[c].len, down, up, &v->next[c], err);
+    forget(v, c, next, true); /* of the same round, when it is played again */
+    if (st)
+        return st;
+    if (fst_virtual_read(v, c, &v->room[worker], &kept, &len, &why)) /* without it every later round would differ */
+        return fst_fail(err, FST_E_CANCELLED, "what client %" PRIu32 " kept cannot be read: %s", c + 1, why.message);
+    st = fst_client_work(v->worker[worker], &env, kept, len, down, up, &next->bytes, err);
+    if (!st && next->bytes.len && !fits(v, next->bytes.len))
+        spill(v, c, down->round + 1, next);
     return st;
 }
 
@@ -66,20 +211,52 @@ void fst_virtual_settle(void *ctx, const fst_round_report *report)
     fst_virtual *v = ctx;
     for (uint32_t i = 0; i < report->selected; i++) {
         uint32_t c = report->by_client[i].client;
-        if (report->by_client[i].reported && v->next[c].len) {
-            fst_buf old = v->kept[c];
-            v->kept[c] = v->next[c];
-            v->next[c] = old;
+        struct keepsake *kept = &v->kept[c], *next = &v->next[c];
+        if (report->by_client[i].reported && (next->bytes.len || next->in.stamp)) {
+            forget(v, c, kept, v->born[c] == v->saves);
+            *kept = *next;
+            v->born[c] = v->saves;
+            *next = (struct keepsake){.bytes = {0}};
+        } else {
+            forget(v, c, next, true);
         }
-        fst_buf_release(&v->next[c]);
-        v->next[c] = (fst_buf){0};
     }
 }
 
+void fst_virtual_saved(fst_virtual *v)
+{
+    for (size_t i = 0; i < v->olds; i++) {
+        (void)unlink(v->old[i]);
+        fst_free(v->old[i]);
+    }
+    v->olds = 0;
+    v->saves++;
+}
+
+/* ---- what is kept ---- */
+
 const void *fst_virtual_kept(const fst_virtual *v, uint32_t client, size_t *len)
 {
-    *len = v->kept[client].len;
-    return v->kept[client].data;
+    const struct keepsake *k = &v->kept[client];
+    *len = k->in.stamp ? (size_t)k->in.len : k->bytes.len;
+    return k->bytes.data;
+}
+
+fst_status fst_virtual_read(const fst_virtual *v, uint32_t client, fst_buf *room, const void **kept, size_t *len,
+                            fst_error *err)
+{
+    const struct keepsake *k = &v->kept[client];
+    fst_status st = k->in.stamp ? read_file(v, client, &k->in, room, err) : FST_OK;
+    if (st)
+        return st;
+    *kept = k->in.stamp ? room->data : k->bytes.data;
+    *len = k->in.stamp ? room->len : k->bytes.len;
+    return FST_OK;
+}
+
+fst_virtual_file fst_virtual_file_of(const fst_virtual *v, uint32_t client)
+{
+    return v->kept[client].in;
 }
 
 fst_status fst_virtual_restore(fst_virtual *v, uint32_t client, const void *kept, size_t len, fst_error *err)
@@ -88,7 +265,58 @@ fst_status fst_virtual_restore(fst_virtual *v, uint32_t client, const void *kept
     fst_status st = len ? fst_buf_append(&b, kept, len, err) : FST_OK;
     if (st)
         return st;
-    fst_buf_release(&v->kept[client]);
-    v->kept[client] = b;
+    forget(v, client, &v->kept[client], false);
+    v->kept[client].bytes = b;
+    v->held += b.len;
     return FST_OK;
+}
+
+fst_status fst_virtual_restore_file(fst_virtual *v, uint32_t client, const fst_virtual_file *in, fst_error *err)
+{
+    if (!v->folder || !in->stamp || in->len > SIZE_MAX / 2)
+        return fst_fail(err, FST_E_ARGUMENT, "clients keep nothing in files here");
+    fst_status st = read_file(v, client, in, &v->room[0], err);
+    if (st)
+        return st;
+    forget(v, client, &v->kept[client], false);
+    v->kept[client].in = *in;
+    v->born[client] = v->saves - 1; /* a checkpoint names it */
+    return FST_OK;
+}
+
+/* ---- files that nobody names ---- */
+
+/* "3.17", client and stamp; what is called otherwise is not ours. */
+static bool named(const char *name, uint32_t *client, uint64_t *stamp)
+{
+    int used = 0;
+    return sscanf(name, "%" SCNu32 ".%" SCNu64 "%n", client, stamp, &used) == 2 && !name[used] && *client && *stamp;
+}
+
+/* v NULL: all of them. */
+static void sweep(const char *folder, const fst_virtual *v)
+{
+    DIR *d = opendir(folder);
+    for (struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d)) {
+        uint32_t client;
+        uint64_t stamp;
+        if (!named(e->d_name, &client, &stamp))
+            continue;
+        if (!v || client > v->spec.clients || v->kept[client - 1].in.stamp != stamp)
+            (void)unlinkat(dirfd(d), e->d_name, 0);
+    }
+    if (d)
+        closedir(d);
+}
+
+void fst_virtual_sweep(const fst_virtual *v)
+{
+    if (v->folder)
+        sweep(v->folder, v);
+}
+
+void fst_virtual_remove(const char *folder)
+{
+    sweep(folder, NULL);
+    (void)rmdir(folder);
 }

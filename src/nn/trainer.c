@@ -599,6 +599,18 @@ fst_status fst_trainer_forward(fst_trainer *t, fst_state *state, const fst_step_
     return s;
 }
 
+fst_status fst_trainer_tap(const fst_trainer *t, size_t tap, float *out, fst_error *err)
+{
+    if (t->half != FORWARD || tap >= fst_graph_taps(t->graph))
+        return fst_fail(err, FST_E_ARGUMENT, "taps are read between the halves of a step; there are %zu",
+                        fst_graph_taps(t->graph));
+    fst_tap p = fst_graph_tap(t->graph, tap);
+    for (size_t i = 0, first = 0; first < t->in->rows; i++, first += t->shard)
+        copy_rows(out + first * p.count, p.count, fst__plan_output(t->plans[i]) + p.at, t->width, (size_t)t->rows[i],
+                  p.count);
+    return FST_OK;
+}
+
 fst_status fst_trainer_finish(fst_trainer *t, fst_optim *optim, const fst_step_input *in, fst_step_result *out,
                               fst_error *err)
 {

@@ -372,6 +372,12 @@ static void rounds_facts(const struct fst__html *h, fst__page *p, const struct f
     fst__fact_number(p, "kept the model of round", fst__json_number(j, "best_round"), text);
     fst__fact_number(p, "clients that reported, of those asked", selected > 0 ? reported / selected : NAN,
                      fst_human_percent(reported / selected, text));
+    json_t *own = json_object_get(j, "own_validation");
+    double after = fst__json_number(own, "accuracy"), before = fst__json_number(own, "global_accuracy");
+    fst__fact_number(p, "clients' own models, on validation samples of their own", after,
+                     fst_human_percent(after, text));
+    fst__fact_number(p, "the model that all have or started from, on the same samples", before,
+                     fst_human_percent(before, text));
     fst__fact_number(p, "sent up", up, fst_human_bytes(up, text));
     fst__fact_number(p, "sent down", down, fst_human_bytes(down, text));
     fst__facts_end(p);

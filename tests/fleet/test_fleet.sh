@@ -194,7 +194,7 @@ same "fleet up: left in the temporary folder" "$(ls "$folder/tmp")" ""
 TMPDIR=$folder/tmp expect 2 fleet up "$task" --output "$folder/up" --no-reuse --set topology.edges=none
 
 # ---- every way to federate one model
-for strategy in fedavg fedprox fedavgm fedadam fednova fedntd fedbn median norm_clipping fedbuff fd_plus fedgen feddf; do
+for strategy in fedavg fedprox fedavgm fedadam fednova fedntd fedbn median norm_clipping fedbuff fd_plus fedgen feddf fedkd; do
     public=0 drawn=$sites
     [ $strategy != feddf ] || public=0.3
     [ $strategy != fedbuff ] || drawn=2

@@ -102,6 +102,45 @@ stop_at '"stage": "federated_train"' "$folder/server" --set clients.models='[fed
     --set stages.federated_train.strategy=feddf --set stages.federated_train.distil_steps=10000000 \
     --set stages.federated_train.distil_patience=0
 
+# ---- beyond the budget what clients keep is in files: the same models, killed at any moment
+filed=(--no-reuse --set checkpoint.client_memory=0 --set checkpoint.steps=1)
+models "$folder/fedmd" >"$folder/want"
+go fedmd "$folder/filed" "${filed[@]}"
+same "in files: models" "$(models "$folder/filed")" "$(cat "$folder/want")"
+same "in files: files" "$(find "$folder/filed/federated_train/clients" -name '*.3' | wc -l)" 4
+same "in files: nothing else" "$(find "$folder/filed/federated_train/clients" -type f | wc -l)" 4
+for n in 40 70 100 130; do
+    FAULT_PREFIX=$folder/killed FAULT_MODE=kill FAULT_N=$n ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=$FEDSTILL_SHIM \
+        "$FEDSTILL" run "$task" --threads 1 --output "$folder/killed" "${filed[@]}" >/dev/null 2>"$folder/err" </dev/null &
+    wait $! 2>/dev/null
+    same "killed at operation $n" $? 137
+    go fedmd "$folder/killed" "${filed[@]}"
+    same "killed at operation $n: models" "$(models "$folder/killed")" "$(cat "$folder/want")"
+    same "killed at operation $n: nothing else" "$(find "$folder/killed/federated_train/clients" -type f | wc -l)" 4
+    rm -r "$folder/killed"
+done
+go fedmd "$folder/filed-short" "${filed[@]}" --set stages.federated_train.rounds=1
+go fedmd "$folder/filed-short" "${filed[@]}"
+said err "at round 2"
+same "in files: one round, then two" "$(models "$folder/filed-short" | cut -c 1-64)" "$(cut -c 1-64 "$folder/want")"
+
+# ---- a mentor at each client, a shared mentee
+kd() { # OUTPUT OPTION...
+    local output=$1
+    shift
+    go fedkd "$output" --set data.public=0 --set clients.models='[2 mnist_student, 2 fedgen_mnist]' "$@"
+    models "$output"
+    sha256sum <"$output/federated_train/model.safetensors"
+}
+same "fedkd: workers" "$(kd "$folder/kd" --workers 1)" "$(kd "$folder/kd2" --workers 3 --no-reuse)"
+same "fedkd: models" "$(models "$folder/kd" | wc -l)" 4
+same "fedkd: mentors" "$(for k in 0 1 2 3; do "$helper" json "$folder/kd/federated_train/clients.json" "$k.arch"; done | tr '\n' ' ')" \
+    "mnist_student mnist_student fedgen_mnist fedgen_mnist "
+same "fedkd: in files" "$(kd "$folder/kd3" "${filed[@]}" --set stages.federated_train.rounds=1 >/dev/null && kd "$folder/kd3" "${filed[@]}")" \
+    "$(kd "$folder/kd" --workers 1)"
+expect 2 run "$task" --output "$folder/none" --set data.public=0 --set stages.federated_train.strategy=fedkd
+said err "set hidden_weight to 0"
+
 same "networks" "$(for k in 0 1 2 3; do "$helper" json "$folder/fd/federated_train/clients.json" "$k.arch"; done | tr '\n' ' ')" \
     "fedgen_mnist fedgen_mnist fedgen_mnist logistic_regression "
 expect 0 eval "$folder/fd/federated_train/client_4_model.safetensors" "$task/data"

@@ -19,12 +19,6 @@ static const fst_option options[] = {
     {0},
 };
 
-static size_t features_of(const fst_graph *g)
-{
-    fst_shape s = fst_graph_value_shape(g, fst_graph_last_features(g));
-    return s.rank ? (size_t)fst_shape_count(&s) : 0;
-}
-
 /* ---- the server's half ---- */
 
 struct fedproto {
@@ -41,7 +35,7 @@ struct fedproto {
 static fst_status fedproto_init(fst_strategy *s, fst_error *err)
 {
     struct fedproto *f = (struct fedproto *)s;
-    f->width = s->env.graph ? features_of(s->env.graph) : 0;
+    f->width = s->env.graph ? fst__last_width(s->env.graph) : 0;
     if (s->env.classes < 1 || !f->width)
         return fst_fail(err, FST_E_CONFIG, "strategy fedproto: a network that ends in a linear layer is needed");
     f->classes = (size_t)s->env.classes;
@@ -247,7 +241,7 @@ static fst_status tap(struct fedproto_client *c, const fst_graph **out, fst_erro
 static fst_status make_room(struct fedproto_client *c, fst_error *err)
 {
     const fst_client_env *e = c->base.env;
-    size_t n = (size_t)e->classes, d = features_of(e->graph), batch = e->plan.batch_size, samples = e->count;
+    size_t n = (size_t)e->classes, d = fst__last_width(e->graph), batch = e->plan.batch_size, samples = e->count;
     if (c->classes == n && c->width == d && c->batch == batch && c->samples >= samples)
         return FST_OK;
     free_arrays(c);

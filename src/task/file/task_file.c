@@ -131,6 +131,9 @@ static const fst__field clients_fields[] = {
         "networks of the clients, for strategies that let them differ: one a client, or fewer, which are then "
         "taken in turn; \"4 mnist_student\" stands for four; missing: all have the stage's",
         .aside = true),
+    FST__F_DOUBLE(struct clients_section, validation, 0, 0.9, "0",
+                  "share of each client's samples that no stage learns from; its own model is measured on them",
+                  .aside = true, .when = {FST__WITHOUT_ANY("partition_file")}),
     FST__F_STRING(struct clients_section, partition_file, NULL,
                   "who has which samples, as `fedstill data split --output` writes it; relative to the task's folder",
                   .aside = true),
@@ -144,6 +147,11 @@ static const fst__field checkpoint_fields[] = {
                   .aside = true),
     FST__F_INT(struct checkpoint_section, steps, 0, MANY, "0", "also after so many steps; 0: by time only",
                .aside = true),
+    FST__F_INT(
+        struct checkpoint_section, client_memory, 0, MANY, "256",
+        "megabytes that clients may keep in memory between rounds (their own models, control variates); the rest "
+        "goes to files",
+        .aside = true),
 };
 static const fst__schema checkpoint_schema = FST__SCHEMA(struct checkpoint_section, checkpoint_fields);
 

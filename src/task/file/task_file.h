@@ -56,6 +56,7 @@ struct clients_section {
     int64_t classes_per_client, min_samples;
     char **models; /* networks by client, "NAME" or "COUNT NAME"; none: all have the stage's */
     size_t model_count;
+    double validation;    /* share of each client's samples that nobody learns from */
     char *partition_file; /* says who has which samples, instead of all the others; NULL: none */
 };
 
@@ -184,6 +185,7 @@ struct federated_section {
 };
 
 struct checkpoint_section {
+    int64_t client_memory; /* megabytes */
     double seconds;
     int64_t steps;
 };

@@ -175,6 +175,33 @@ fst_status fst__keep_aside(const struct session *s, const struct step *step, cha
     return st;
 }
 
+static fst_status link_or_copy(const char *from, const char *to, fst_error *err)
+{
+    if (!link(from, to) || errno == EEXIST)
+        return FST_OK;
+    return copy_file(from, to, NULL, err); /* no links on this file system */
+}
+
+/* The files of what clients keep, which a state names. */
+static fst_status keep_clients(const struct session *s, const struct step *step, const char *moved, fst_error *err)
+{
+    char *from = fst_path_join(moved, FST__KEPT_BY_CLIENTS), *to = fst__step_path(s, step, FST__KEPT_BY_CLIENTS);
+    DIR *d = from ? opendir(from) : NULL;
+    fst_status st = !from || !to ? fst_fail_memory(err, 256) : d ? fst_make_folders(to, err) : FST_OK;
+    for (struct dirent *e = d ? readdir(d) : NULL; !st && e; e = readdir(d)) {
+        char *a = e->d_name[0] != '.' ? fst_path_join(from, e->d_name) : NULL,
+             *b = a ? fst_path_join(to, e->d_name) : NULL;
+        st = b ? link_or_copy(a, b, err) : FST_OK;
+        fst_free(a);
+        fst_free(b);
+    }
+    if (d)
+        closedir(d);
+    fst_free(from);
+    fst_free(to);
+    return st;
+}
+
 fst_status fst__keep_state(const struct session *s, const struct step *step, const char *moved, fst_error *err)
 {
     fst_checkpoint *k = NULL;
@@ -182,9 +209,11 @@ fst_status fst__keep_state(const struct session *s, const struct step *step, con
     char *from = fst_path_join(moved, FST__LAST), *to = fst__step_path(s, step, FST__LAST);
     if (!from || !to)
         st = fst_fail_memory(err, 256);
-    else if (fst__extendable(step) && fst_file_exists(from) && !fst_checkpoint_open(&k, from, step->resumes, NULL) &&
-             link(from, to))
-        st = copy_file(from, to, NULL, err); /* no links on this file system */
+    else if (fst__extendable(step) && fst_file_exists(from) && !fst_checkpoint_open(&k, from, step->resumes, NULL)) {
+        st = keep_clients(s, step, moved, err); /* first: the state names them */
+        if (!st)
+            st = link_or_copy(from, to, err);
+    }
     fst_checkpoint_free(k);
     fst_free(from);
     fst_free(to);

@@ -62,6 +62,13 @@ static bool parse_edges(json_t *list, struct record *r)
     return true;
 }
 
+static bool parse_own(json_t *j, struct own_figures *f)
+{
+    f->accuracy = number(json_object_get(j, "accuracy"));
+    f->global_accuracy = number(json_object_get(j, "global_accuracy"));
+    return !j || whole(j, "samples", &f->samples);
+}
+
 static bool parse_snr(json_t *list, struct record *r)
 {
     size_t i;
@@ -109,7 +116,8 @@ static bool parse_record(json_t *j, struct record *r)
         return false;
     n.bytes_up = (uint64_t)up;
     n.bytes_down = (uint64_t)down;
-    if (!parse_edges(json_object_get(j, "edges"), &n) || !parse_snr(json_object_get(j, "accuracy_by_snr"), &n))
+    if (!parse_own(json_object_get(j, "own_validation"), &n.own) || !parse_edges(json_object_get(j, "edges"), &n) ||
+        !parse_snr(json_object_get(j, "accuracy_by_snr"), &n))
         return false;
     *r = n;
     return true;
@@ -279,6 +287,12 @@ json_t *fst__edges_json(const struct record *r)
     return list;
 }
 
+json_t *fst__own_json(const struct own_figures *f)
+{
+    return json_pack("{s:I, s:o, s:o}", "samples", (json_int_t)f->samples, "accuracy", real_or_null(f->accuracy),
+                     "global_accuracy", real_or_null(f->global_accuracy));
+}
+
 json_t *fst__snr_json(const struct record *r)
 {
     json_t *list = json_array();
@@ -313,6 +327,8 @@ fst_status fst__record_write(const struct session *s, const struct step *step, c
         json_object_set_new(j, "best_round", json_integer(r->best_round));
     if (r->snr.count)
         json_object_set_new(j, "accuracy_by_snr", fst__snr_json(r));
+    if (r->own.samples)
+        json_object_set_new(j, "own_validation", fst__own_json(&r->own));
     if (r->edges)
         json_object_set_new(j, "edges", fst__edges_json(r));
     if (r->extra[0]) {

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fedstill/fed.h"
 #include "session.h"
 
 static const struct {
@@ -102,6 +103,15 @@ static void remove_file(const struct session *s, const struct step *step, const 
     fst_free(path);
 }
 
+/* What clients kept in files, when no checkpoint names it any more. */
+static void remove_kept(const struct session *s, const struct step *step)
+{
+    char *folder = fst__step_path(s, step, FST__KEPT_BY_CLIENTS);
+    if (folder)
+        fst_virtual_remove(folder);
+    fst_free(folder);
+}
+
 /* An empty folder, or one that holds begun work of the same inputs. */
 static fst_status make_folder(const struct session *s, const struct step *step, fst_error *err)
 {
@@ -131,6 +141,8 @@ static fst_status run_step(struct session *s, struct step *step, fst_error *err)
         st = fst__record_write(s, step, r, err);
     if (!st) {
         remove_file(s, step, FST__CHECKPOINT); /* the record has taken its place */
+        if (!fst__extendable(step))
+            remove_kept(s, step);
         step->record = *r;
         step->done = true;
         fst_field f[] = {FST_DOUBLE("accuracy", r->accuracy), FST_DOUBLE("loss", r->loss),
@@ -258,6 +270,7 @@ static void forget(const struct session *s)
         remove_file(s, &s->step[i], "stage.json");
         remove_file(s, &s->step[i], FST__CHECKPOINT);
         remove_file(s, &s->step[i], FST__LAST);
+        remove_kept(s, &s->step[i]);
     }
 }
 

@@ -62,6 +62,10 @@ int fst__missing_of(const fst_source *source, const uint32_t *index, size_t n, c
 /* A digest of which samples a share has and which of them it learns from. */
 void fst__share_digest(const struct share *h, char out[FST_DIGEST_HEX]);
 
+/* One place's samples in parts, validation and test by share; bursts stay whole. subset NULL: the first n. */
+fst_status fst__deal_parts(const fst_source *source, const uint32_t *subset, size_t n, double val, double test,
+                           uint64_t seed, fst_tiers *out, fst_error *err);
+
 /* ---- overlap.c ---- */
 /* Says what a user should know of the samples before a number is made of them: classes that are missing from training,
  * validation or test, places without validation, and samples that stand in two of these. */
@@ -71,6 +75,9 @@ fst_status fst__note_samples(const struct samples *d, const struct data_section 
 /* The clients of the rounds and their samples to learn from, positions in `train`. Samples of validation and, with a
  * topology, of the cloud belong to nobody. */
 fst_status fst__clients(const struct samples *d, const fst_task *t, fst_partition *out, fst_error *err);
+/* The same of the samples that each client keeps to measure its own model on: those of the edges, or clients.validation
+ * of what a client has. A client may have none. */
+fst_status fst__client_validation(const struct samples *d, const fst_task *t, fst_partition *out, fst_error *err);
 /* A digest of who has which samples. */
 void fst__clients_digest(const fst_partition *p, char out[FST_DIGEST_HEX]);
 

@@ -139,6 +139,8 @@ void fst__tell_causes(const struct session *s, const struct step *step);
 #define FST__LAST "last.checkpoint"
 #define FST__RECORD_FORMAT "fedstill-stage-1"
 #define FST__CHECKPOINT "checkpoint.safetensors"
+/* The folder of what clients keep in files between rounds; checkpoints name these files. */
+#define FST__KEPT_BY_CLIENTS "clients"
 /* Whether the step's record has this fingerprint and its files are there unchanged. */
 bool fst__record_current(const struct session *s, const struct step *step, struct record *out);
 /* The same of any folder that holds a step. */
@@ -148,6 +150,7 @@ bool fst__record_fingerprint(const char *folder, char out[FST_DIGEST_HEX]);
 /* Lists for stage.json and summary.json. */
 struct json_t *fst__edges_json(const struct record *r);
 struct json_t *fst__snr_json(const struct record *r);
+struct json_t *fst__own_json(const struct own_figures *f);
 /* All bytes of a file. wanted: the digest that they must have (FST_E_MISMATCH otherwise), NULL for any; digest: the one
  * they have (may be NULL). */
 fst_status fst__read_whole(const char *path, const char *wanted, fst_buf *out, char digest[FST_DIGEST_HEX],

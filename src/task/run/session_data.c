@@ -149,9 +149,8 @@ static uint64_t deal_seed(const struct session *s, const char *purpose, uint64_t
     return fst_rng_u64(&r);
 }
 
-/* One place's samples in parts: validation and test by share. subset NULL: all of the source. */
-static fst_status deal_parts(const fst_source *source, const uint32_t *subset, size_t n, double val, double test,
-                             uint64_t seed, fst_tiers *out, fst_error *err)
+fst_status fst__deal_parts(const fst_source *source, const uint32_t *subset, size_t n, double val, double test,
+                           uint64_t seed, fst_tiers *out, fst_error *err)
 {
     const fst_tiers_spec spec = {.cloud = 1, .alpha = 1, .val = val, .test = test, .seed = seed};
     fst_source view = *source; /* dealing looks at labels and attributes only */
@@ -219,7 +218,7 @@ static fst_status carve_test(struct session *s, struct pieces *p, fst_error *err
     struct piece *all = &p->at[0];
     fst_source_part test = {.source = all->source};
     fst_tiers t = {0};
-    fst_status st = deal_parts(all->source, NULL, all->count, 0, d->test, deal_seed(s, "data.test", 0), &t, err);
+    fst_status st = fst__deal_parts(all->source, NULL, all->count, 0, d->test, deal_seed(s, "data.test", 0), &t, err);
     if (st)
         return st;
     uint32_t *list = dealt_to(&t, NULL, 0, FST_PART_TEST, &test.count);
@@ -251,8 +250,8 @@ static fst_status share_validation(const struct session *s, struct share *h, uin
     fst_status st = FST_OK;
     if (validation > 0 && h->learn) {
         uint32_t *subset = h->index;
-        st =
-            deal_parts(s->data.train, subset, h->learn, validation, 0, deal_seed(s, "data.validation", place), &t, err);
+        st = fst__deal_parts(s->data.train, subset, h->learn, validation, 0, deal_seed(s, "data.validation", place), &t,
+                             err);
         if (!st)
             st = take_share(&t, subset, 0, h, err);
         fst_tiers_release(&t);
@@ -340,7 +339,8 @@ static fst_status share_public(struct session *s, struct share *h, fst_error *er
     size_t learn = 0;
     if (share == 0 || !fst__place_is_here(s, 0))
         return FST_OK;
-    fst_status st = deal_parts(s->data.train, h->index, h->learn, share, 0, deal_seed(s, "data.public", 0), &t, err);
+    fst_status st =
+        fst__deal_parts(s->data.train, h->index, h->learn, share, 0, deal_seed(s, "data.public", 0), &t, err);
     if (st)
         return st;
     public->index = dealt_to(&t, h->index, 0, FST_PART_VAL, &public->learn);

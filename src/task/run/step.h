@@ -33,6 +33,13 @@ struct edge_figures {
     char missing[200];             /* classes that it has no samples of: "E-2D_1, P-3C_2" */
 };
 
+/* Clients' own models on samples of their own, which nobody learns from; NaN and 0 where there are none. */
+struct own_figures {
+    int64_t samples;
+    double accuracy;        /* of a client's model; of several: weighted by these samples */
+    double global_accuracy; /* of the model that all have, or all started from, on the same samples */
+};
+
 /* What a finished step left: output/NAME/stage.json. */
 struct record {
     char fingerprint[FST_DIGEST_HEX];              /* of everything that the result depends on */
@@ -47,7 +54,8 @@ struct record {
     uint64_t bytes_up, bytes_down;
     int64_t best_round; /* of rounds: the round whose model was kept, from 1; 0: no choice was made */
     struct snr_table snr;
-    size_t edges; /* 0 without a topology */
+    struct own_figures own; /* of all clients together */
+    size_t edges;           /* 0 without a topology */
     struct edge_figures edge[FST__MAX_EDGES];
 };
 

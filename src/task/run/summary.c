@@ -35,6 +35,8 @@ static json_t *step_json(const struct session *s, const struct step *step)
         json_object_set_new(j, "best_round", json_integer(r->best_round));
     if (r->snr.count)
         json_object_set_new(j, "accuracy_by_snr", fst__snr_json(r));
+    if (r->own.samples)
+        json_object_set_new(j, "own_validation", fst__own_json(&r->own));
     if (r->edges)
         json_object_set_new(j, "edges", fst__edges_json(r));
     fst_free(path);

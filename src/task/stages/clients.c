@@ -39,16 +39,17 @@ static fst_status of_elsewhere(const struct samples *s, fst_partition *out, fst_
     return FST_OK;
 }
 
-/* The edges' samples to learn from; the cloud's and those of validation are nobody's. */
-static fst_status of_edges(const struct samples *s, const fst_task *t, fst_partition *out, fst_error *err)
+/* The edges' samples to learn from, or those of validation; the cloud's are nobody's. */
+static fst_status of_edges(const struct samples *s, const fst_task *t, bool validation, fst_partition *out,
+                           fst_error *err)
 {
     const struct task_file *f = &t->file;
     int32_t *owner = nobodies(s->train->count);
     if (!owner)
         return fst_fail_memory(err, s->train->count * sizeof *owner);
     for (size_t k = 0; k < s->edges; k++)
-        for (size_t i = 0; i < s->edge[k].learn; i++)
-            owner[s->edge[k].index[i]] = (int32_t)k;
+        for (size_t i = 0; i < (validation ? s->edge[k].validate : s->edge[k].learn); i++)
+            owner[s->edge[k].index[validation ? s->edge[k].learn + i : i]] = (int32_t)k;
     fst_status st = fst_partition_from_owners(out, s->train, owner, (int)s->edges, err);
     fst_free(owner);
     if (st)
@@ -197,13 +198,77 @@ static fst_status from_file(const struct samples *s, const fst_task *t, fst_part
 
 /* ---- all together ------------------------------------------------------------------------------------------ */
 
+/* One client's samples of one part, among `owner`. */
+static fst_status part_of(const struct samples *s, const fst_task *t, const fst_partition *all, int client,
+                          fst_part part, int32_t *owner, fst_error *err)
+{
+    const uint32_t *index = all->index + all->begin[client];
+    size_t n = all->begin[client + 1] - all->begin[client];
+    fst_tiers parts = {0};
+    fst_rng r;
+    fst_rng_init(&r, (uint64_t)t->file.seed, "clients.validation", (uint64_t)client);
+    fst_status st =
+        n ? fst__deal_parts(s->train, index, n, t->file.clients.validation, 0, fst_rng_u64(&r), &parts, err) : FST_OK;
+    for (size_t i = 0; !st && i < n; i++)
+        if (parts.part[i] == part)
+            owner[index[i]] = client;
+    fst_tiers_release(&parts);
+    return st;
+}
+
+/* *all becomes one part of itself, client by client. */
+static fst_status keep_part(const struct samples *s, const fst_task *t, fst_part part, fst_partition *all,
+                            fst_error *err)
+{
+    fst_partition only = {0};
+    int32_t *owner = nobodies(s->train->count);
+    fst_status st = owner ? FST_OK : fst_fail_memory(err, s->train->count * sizeof *owner);
+    for (int k = 0; !st && k < all->clients; k++)
+        st = part_of(s, t, all, k, part, owner, err);
+    if (!st)
+        st = fst_partition_from_owners(&only, s->train, owner, all->clients, err);
+    fst_free(owner);
+    if (st)
+        return st;
+    memcpy(only.method, all->method, sizeof only.method);
+    only.seed = all->seed;
+    fst_partition_release(all);
+    *all = only;
+    return FST_OK;
+}
+
+static fst_status of_clients(const struct samples *s, const fst_task *t, bool validation, fst_partition *out,
+                             fst_error *err)
+{
+    fst_partition all = {0};
+    fst_status st = t->file.clients.partition_file ? from_file(s, t, &all, err) : dealt(s, t, &all, err);
+    bool whole = !validation && (t->file.clients.partition_file || t->file.clients.validation == 0);
+    if (!st && !whole)
+        st = keep_part(s, t, validation ? FST_PART_VAL : FST_PART_TRAIN, &all, err);
+    if (st)
+        fst_partition_release(&all);
+    else
+        *out = all;
+    return st;
+}
+
+static fst_status clients(const struct samples *s, const fst_task *t, bool validation, fst_partition *out,
+                          fst_error *err)
+{
+    fst_status st = s->elsewhere ? of_elsewhere(s, out, err)
+                    : s->edges   ? of_edges(s, t, validation, out, err)
+                                 : of_clients(s, t, validation, out, err);
+    return st ? fst_fail_in(err, st, "clients") : FST_OK;
+}
+
 fst_status fst__clients(const struct samples *s, const fst_task *t, fst_partition *out, fst_error *err)
 {
-    fst_status st = s->elsewhere                     ? of_elsewhere(s, out, err)
-                    : s->edges                       ? of_edges(s, t, out, err)
-                    : t->file.clients.partition_file ? from_file(s, t, out, err)
-                                                     : dealt(s, t, out, err);
-    return st ? fst_fail_in(err, st, "clients") : FST_OK;
+    return clients(s, t, false, out, err);
+}
+
+fst_status fst__client_validation(const struct samples *s, const fst_task *t, fst_partition *out, fst_error *err)
+{
+    return clients(s, t, true, out, err);
 }
 
 void fst__clients_digest(const fst_partition *p, char out[FST_DIGEST_HEX])

@@ -267,7 +267,7 @@ static fst_status make_strategy(struct federation *f, fst_error *err)
 /* Room for each edge's last model and for the best global one. */
 static fst_status make_states(struct federation *f, fst_error *err)
 {
-    size_t n = f->apart ? 0 : f->s->data.edges;
+    size_t n = f->apart || f->mentors ? 0 : f->s->data.edges;
     fst_status st = f->section->select == 0 ? fst_state_init(&f->best, f->model->graph, err) : FST_OK;
     if (st || !n)
         return st;
@@ -283,18 +283,26 @@ static fst_status prepare(struct federation *f, fst_error *err)
 {
     f->ops = fst_strategy_at((size_t)f->section->strategy);
     f->apart = !(f->ops->flags & FST_SAME_MODEL);
+    f->mentors = f->ops->flags & FST_MENTORS;
     f->checkpoint = fst__step_path(f->s, f->own, FST__CHECKPOINT);
     f->last = fst__step_path(f->s, f->own, FST__LAST);
+    f->folder = fst__step_path(f->s, f->own, FST__KEPT_BY_CLIENTS);
     fst_status st = f->s->options->rounds ? fst__federate_elsewhere(f->own, err) : FST_OK;
     if (!st)
-        st = f->checkpoint && f->last ? make_partition(f, err) : fst_fail_memory(err, 256);
+        st = f->checkpoint && f->last && f->folder ? make_partition(f, err) : fst_fail_memory(err, 256);
     if (!st)
         st = first_model(f, err);
+    if (!st)
+        st = fst__federate_own_samples(f, err);
     if (!st)
         st = make_strategy(f, err);
     if (!st)
         st = make_states(f, err);
-    return st ? st : fst__federate_resume(f, err);
+    if (!st)
+        st = fst__federate_resume(f, err);
+    if (!st)
+        fst_virtual_sweep(f->clients);
+    return st;
 }
 
 static void release(struct federation *f)
@@ -307,6 +315,7 @@ static void release(struct federation *f)
     fst_strategy_free(f->strategy);
     fst_fuser_free(f->fuser);
     fst_partition_release(&f->partition);
+    fst_partition_release(&f->validation);
     fst_free(f->samples);
     fst_free(f->rounds_of);
     fst_free(f->figures);
@@ -314,6 +323,8 @@ static void release(struct federation *f)
     fst_free(f->data);
     fst_free(f->checkpoint);
     fst_free(f->last);
+    fst_free(f->folder);
+    fst_buf_release(&f->room);
 }
 
 /* Notes, not errors: a skewed split does that, and the rounds go on all the same. */
@@ -363,7 +374,7 @@ fst_status fst__federate(struct session *s, struct step *own, struct record *r, 
     if (!st)
         st = rounds(&f, err);
     if (!st && fst__extendable(own))
-        st = fst__federate_save(&f, f.last, err);
+        st = fst__federate_save_last(&f, err);
     if (!st) {
         if (f.best_round)
             fst_state_copy(&model.state, &f.best);
@@ -375,9 +386,11 @@ fst_status fst__federate(struct session *s, struct step *own, struct record *r, 
         r->bytes_down = f.bytes_down;
         r->samples = learnt_from(&f);
         st = f.apart ? fst__federate_write_clients(&f, r, err) : fst__save_model(s, own, &model, r, err);
-        if (!st && !f.apart)
+        if (!st && f.mentors)
+            st = fst__federate_write_clients(&f, r, err);
+        else if (!st && !f.apart)
             st = fst__federate_save_edges(&f, r, err);
-        if (!st && !f.apart && f.ops->flags & FST_OWN_MODEL)
+        if (!st && !f.apart && !f.mentors && f.ops->flags & FST_OWN_MODEL)
             st = save_ensemble(&f, r, err);
         if (!st)
             st = write_partition(&f, r, err);

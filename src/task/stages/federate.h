@@ -23,6 +23,7 @@ struct federation {
     fst_model *model;
     fst_fed_state global; /* the model's state */
     fst_partition partition;
+    fst_partition validation;     /* of the clients' own models; no clients: there is none */
     int64_t *samples;             /* by client */
     int64_t *rounds_of;           /* by client: rounds that its update entered */
     fst_client_figures *figures;  /* by client, room for those of a round */
@@ -31,10 +32,11 @@ struct federation {
     bool alone;                   /* at a site: only `client` is here */
     uint32_t client;
     bool apart;         /* each client has a model of its own, and there is no other */
-    fst_model *network; /* apart: the different networks; their states are not used */
+    bool mentors;       /* each client has a network of its own beside the shared one */
+    fst_model *network; /* own models: the different networks; their states are not used */
     int networks;
-    int *network_of;        /* apart: by client */
-    fst_fed_state *initial; /* apart: [workers x networks], room for a new client's first model */
+    int *network_of;        /* own models: by client */
+    fst_fed_state *initial; /* own models: [workers x networks], room for a new client's first model */
     fst_fed_view *first;    /* by worker: views of these */
     double **weight;        /* by worker: room, by class: what the client's classes count */
     fst_public public;      /* data.public; count 0: none */
@@ -46,7 +48,8 @@ struct federation {
     fst_strategy *strategy;
     fst_fuser *fuser; /* NULL: no fusion */
     fst_virtual *clients;
-    char *checkpoint, *last;
+    char *checkpoint, *last, *folder; /* folder: of what clients keep in files */
+    fst_buf room;                     /* for one client's */
     uint64_t round, bytes_up, bytes_down;
     fst_state best;       /* select: best, the global model of best_round */
     double best_accuracy; /* on the edges' validation samples; below 0: none yet */
@@ -76,9 +79,9 @@ fst_status fst__federate_score(struct federation *f, const char *fingerprint, st
                                fst_client_figures *each, fst_error *err);
 /* "client_3_model.safetensors" */
 void fst__client_file(const struct session *s, uint32_t client, char out[64]);
-/* The model that a client keeps, as a view; false when it has none yet, or *st became a failure. */
-bool fst__federate_model_of(const struct federation *f, uint32_t client, fst_state *out, fst_status *st,
-                            fst_error *err);
+/* The model that a client keeps, as a view, until the next call; false when it has none yet, or *st became a failure.
+ */
+bool fst__federate_model_of(struct federation *f, uint32_t client, fst_state *out, fst_status *st, fst_error *err);
 /* Writes every client's own model and clients.json, which becomes the record's artifact where there is no shared model.
  */
 fst_status fst__federate_write_clients(struct federation *f, struct record *r, fst_error *err);
@@ -112,6 +115,15 @@ fst_status fst__federate_fusion_size(const struct session *s, const struct step 
 /* The event of the round that is over. */
 void fst__federate_tell_fusion(struct federation *f);
 
+/* ---- federate_own.c ---- */
+/* Which samples clients keep for their own models. */
+fst_status fst__federate_own_samples(struct federation *f, fst_error *err);
+/* A client's own model on them. */
+fst_status fst__federate_own(struct federation *f, uint32_t client, const fst_model *model, struct own_figures *out,
+                             fst_error *err);
+/* Takes one client's figures into those of all. */
+void fst__federate_own_add(struct own_figures *sum, const struct own_figures *one);
+
 /* ---- federate_labels.c ---- */
 /* The soft labels that the clients learn from, if any: fills labels, rows, and the plan's loss. */
 fst_status fst__federate_labels(struct federation *f, fst_error *err);
@@ -120,6 +132,8 @@ void fst__federate_labels_release(struct federation *f);
 /* ---- federate_save.c ---- */
 /* Writes everything that the stage needs to continue after f->round rounds. */
 fst_status fst__federate_save(struct federation *f, const char *path, fst_error *err);
+/* The state at the end, from which more rounds can follow. */
+fst_status fst__federate_save_last(struct federation *f, fst_error *err);
 /* Continues from where it was stopped, or from the end of a run of fewer rounds; starts anew without either. */
 fst_status fst__federate_resume(struct federation *f, fst_error *err);
 

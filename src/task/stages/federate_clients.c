@@ -116,7 +116,7 @@ static const fst_fed_view *first_model_of(struct federation *f, int worker, uint
     fst_fed_state *room = &f->initial[worker * f->networks + i];
     fst_state nn = {room->params,      room->buffers,      room->counters,
                     room->size.params, room->size.buffers, room->size.counters};
-    if (fst__stage_reads(f->own->stage, "init"))
+    if (!f->mentors && fst__stage_reads(f->own->stage, "init"))
         fst_state_copy(&nn, &f->model->state); /* federated_train.c sees to it that all have that network */
     else
         fst_state_randomise(&nn, f->network[i].graph, fst__step_seed(f->s, f->own, "init", client + 1));
@@ -128,13 +128,15 @@ void fst__federate_env(struct federation *f, int worker, uint32_t client, bool k
 {
     struct session *s = f->s;
     int classes = f->partition.classes;
+    bool own = f->apart || f->mentors;
     const int64_t *counts = f->partition.counts + (size_t)client * (size_t)classes;
     *out = (fst_client_env){.seed = (uint64_t)s->task->file.seed,
                             .stream = "step.federated_train",
                             .client = client,
                             .classes = classes,
-                            .graph = f->apart ? f->network[f->network_of[client]].graph : f->model->graph,
-                            .initial = f->apart && !kept ? first_model_of(f, worker, client, &f->first[worker]) : NULL,
+                            .graph = own ? f->network[f->network_of[client]].graph : f->model->graph,
+                            .shared = f->mentors ? f->model->graph : NULL,
+                            .initial = own && !kept ? first_model_of(f, worker, client, &f->first[worker]) : NULL,
                             .pub = f->public.count ? &f->public : NULL,
                             .source = s->data.train,
                             .subset = f->partition.index + f->partition.begin[client],
@@ -196,7 +198,9 @@ fst_status fst__federate_clients(struct federation *f, const fst_setting *settin
                                    .clients = (uint32_t)f->partition.clients,
                                    .workers = s->machine.workers,
                                    .ctx = f,
-                                   .env = client_env};
+                                   .env = client_env,
+                                   .folder = f->folder,
+                                   .budget = (uint64_t)s->task->file.checkpoint.client_memory << 20};
     f->work = (fst_work){.ctx = s, .stopped = stopped};
     f->plan = plan_of(f);
     fst_status st = fst__federate_labels(f, err);
@@ -233,12 +237,13 @@ void fst__federate_clients_release(struct federation *f)
 
 /* ---- models of their own -------------------------------------------------------------------------------- */
 
-/* The model that a client keeps, as a view; false when it has none yet. */
-bool fst__federate_model_of(const struct federation *f, uint32_t client, fst_state *out, fst_status *st, fst_error *err)
+bool fst__federate_model_of(struct federation *f, uint32_t client, fst_state *out, fst_status *st, fst_error *err)
 {
     fst_fed_view v;
-    size_t len;
-    const void *kept = fst_virtual_kept(f->clients, client, &len);
+    const void *kept = NULL;
+    size_t len = 0;
+    if (!*st)
+        *st = fst_virtual_read(f->clients, client, &f->room, &kept, &len, err);
     if (*st || !len)
         return false;
     *st = fst_client_model(kept, len, fst_graph_fed_size(f->network[f->network_of[client]].graph), &v, err);
@@ -304,8 +309,8 @@ static json_t *number(double x)
 }
 
 /* The model's file, where the client is here; elsewhere it has written it itself. */
-static fst_status write_own(struct federation *f, uint32_t client, fst_client_figures *own, struct record *r,
-                            char file[64], fst_error *err)
+static fst_status write_own(struct federation *f, uint32_t client, fst_client_figures *own, struct own_figures *at_home,
+                            struct record *r, char file[64], fst_error *err)
 {
     fst_model m = f->network[f->network_of[client]];
     fst_status st = FST_OK;
@@ -313,6 +318,8 @@ static fst_status write_own(struct federation *f, uint32_t client, fst_client_fi
         return st;
     fst__client_file(f->s, client, file);
     st = fst__state_sound(&m.state, err);
+    if (!st)
+        st = fst__federate_own(f, client, &m, at_home, err);
     return st ? st : fst__write_model(f->s, f->own, &m, r, file, own->accuracy, own->digest, err);
 }
 
@@ -321,13 +328,18 @@ static fst_status write_one(struct federation *f, uint32_t client, fst_client_fi
 {
     const char *arch = f->network[f->network_of[client]].arch, *who = fst__federate_noun(f->s);
     char file[64] = "";
-    fst_status st = write_own(f, client, own, r, file, err);
+    struct own_figures at_home = {.accuracy = NAN, .global_accuracy = NAN};
+    fst_status st = write_own(f, client, own, &at_home, r, file, err);
     if (st)
         return fst_fail_in(err, st, "%s %lu", who, (unsigned long)client + 1);
-    json_array_append_new(list, json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:o, s:o}", who, (json_int_t)client + 1,
-                                          "arch", arch, "model", file, "digest", own->digest, "samples",
-                                          (json_int_t)f->samples[client], "rounds", (json_int_t)f->rounds_of[client],
-                                          "test_accuracy", number(own->accuracy), "test_loss", number(own->loss)));
+    fst__federate_own_add(&r->own, &at_home);
+    json_t *j = json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:o, s:o}", who, (json_int_t)client + 1, "arch", arch,
+                          "model", file, "digest", own->digest, "samples", (json_int_t)f->samples[client], "rounds",
+                          (json_int_t)f->rounds_of[client], "test_accuracy", number(own->accuracy), "test_loss",
+                          number(own->loss));
+    if (at_home.samples)
+        json_object_set_new(j, "own_validation", fst__own_json(&at_home));
+    json_array_append_new(list, j);
     fst_field fields[] = {FST_INT(who, (int64_t)client + 1),          FST_STRING("arch", arch),
                           FST_INT("samples", f->samples[client]),     FST_INT("rounds", f->rounds_of[client]),
                           FST_DOUBLE("test_accuracy", own->accuracy), FST_DOUBLE("test_loss", own->loss)};

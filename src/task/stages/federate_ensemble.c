@@ -7,7 +7,7 @@
 enum { BATCH = 256 };
 
 struct ensemble {
-    const struct federation *f;
+    struct federation *f;
     fst_runner *runner;
     fst_loader *loader;
     size_t classes;

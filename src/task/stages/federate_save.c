@@ -46,23 +46,32 @@ static void tensors(const struct federation *f, struct kept *k)
     }
 }
 
-/* What clients keep between rounds, a tensor each. */
-static fst_status put_clients(const struct federation *f, fst_checkpoint_writer *w, fst_error *err)
+enum { FILE_NUMBERS = 4 };
+
+/* What clients keep between rounds, a tensor each; of those whose state is in a file its stamp, length and hash. */
+static fst_status put_clients(const struct federation *f, fst_checkpoint_writer *w, uint64_t *files, fst_error *err)
 {
+    const fst_tensor list = {"client_files", FST_U64, FST_SHAPE(f->partition.clients, FILE_NUMBERS), files};
     fst_status st = FST_OK;
+    bool any = false;
     for (uint32_t c = 0; !st && c < (uint32_t)f->partition.clients; c++) {
         char name[40];
         size_t len;
         const void *kept = fst_virtual_kept(f->clients, c, &len);
         snprintf(name, sizeof name, "client_%lu", (unsigned long)c + 1);
         const fst_tensor t = {name, FST_U8, FST_SHAPE((int64_t)len), (void *)kept};
-        if (len)
+        const fst_virtual_file in = fst_virtual_file_of(f->clients, c);
+        if (kept && len)
             st = fst_checkpoint_add(w, &t, err);
+        memcpy(files + FILE_NUMBERS * c, (uint64_t[]){in.stamp, in.len, in.hash.lo, in.hash.hi},
+               FILE_NUMBERS * sizeof *files);
+        any |= in.stamp > 0;
     }
-    return st;
+    return st || !any ? st : fst_checkpoint_add(w, &list, err);
 }
 
-static fst_status put_state(struct federation *f, fst_checkpoint_writer *w, fst_buf *kept, fst_error *err)
+static fst_status put_state(struct federation *f, fst_checkpoint_writer *w, fst_buf *kept, uint64_t *files,
+                            fst_error *err)
 {
     struct kept k;
     tensors(f, &k);
@@ -72,7 +81,7 @@ static fst_status put_state(struct federation *f, fst_checkpoint_writer *w, fst_
     if (!st)
         st = fst_checkpoint_add_all(w, k.t, k.n, err);
     if (!st)
-        st = put_clients(f, w, err);
+        st = put_clients(f, w, files, err);
     if (!st)
         st = fst_checkpoint_put_double(w, "best_accuracy", f->best_accuracy, err);
     if (!st)
@@ -95,18 +104,34 @@ fst_status fst__federate_save(struct federation *f, const char *path, fst_error 
     double began = fst_clock_seconds();
     fst_checkpoint_writer *w = NULL;
     fst_buf kept = {0};
-    fst_status st = fst_checkpoint_writer_new(&w, f->own->resumes, err);
+    size_t numbers = FILE_NUMBERS * (size_t)f->partition.clients;
+    uint64_t *files = fst_calloc(numbers, sizeof *files);
+    fst_status st =
+        files ? fst_checkpoint_writer_new(&w, f->own->resumes, err) : fst_fail_memory(err, numbers * sizeof *files);
     if (!st)
-        st = put_state(f, w, &kept, err);
+        st = put_state(f, w, &kept, files, err);
     if (!st)
         st = fst_checkpoint_write(w, path, NULL, err);
     fst_checkpoint_writer_free(w);
     fst_buf_release(&kept);
+    fst_free(files);
     f->saves = fst__saved(began);
     if (st)
         return fst_fail_in(err, st, "%s: saving progress", f->own->stage->name);
     f->saved_round = f->round;
+    if (path == f->checkpoint)
+        fst_virtual_saved(f->clients);
     return FST_OK;
+}
+
+/* Until the record is written the checkpoint counts, so files may only go when it names the new ones. */
+fst_status fst__federate_save_last(struct federation *f, fst_error *err)
+{
+    bool files = false;
+    for (uint32_t c = 0; c < (uint32_t)f->partition.clients; c++)
+        files |= fst_virtual_file_of(f->clients, c).stamp > 0;
+    fst_status st = files ? fst__federate_save(f, f->checkpoint, err) : FST_OK;
+    return st ? st : fst__federate_save(f, f->last, err);
 }
 
 /* What clients in other processes keep is theirs, and what clients here keep is not theirs: neither goes on from the
@@ -124,6 +149,26 @@ static fst_status check_place(const struct federation *f, const fst_checkpoint *
         f->ops->name, elsewhere ? "the sites of a fleet" : "in one process (fedstill run)");
 }
 
+/* Those of clients' states that are in files. */
+static fst_status load_files(struct federation *f, const fst_tensor *t, fst_error *err)
+{
+    const unsigned char *at = t->data;
+    fst_status st = FST_OK;
+    if (t->dtype != FST_U64 || t->shape.rank != 2 || t->shape.dim[0] != f->partition.clients ||
+        t->shape.dim[1] != FILE_NUMBERS)
+        return fst_fail(err, FST_E_FORMAT, "the list of files is not one of %d clients", f->partition.clients);
+    for (uint32_t c = 0; !st && c < (uint32_t)f->partition.clients; c++, at += FILE_NUMBERS * sizeof(uint64_t)) {
+        uint64_t n[FILE_NUMBERS];
+        memcpy(n, at, sizeof n);
+        if (n[0])
+            st =
+                fst_virtual_restore_file(f->clients, c, &(fst_virtual_file){n[0], n[1], {.lo = n[2], .hi = n[3]}}, err);
+        if (st)
+            st = fst_fail_in(err, st, "what client %lu kept", (unsigned long)c + 1);
+    }
+    return st;
+}
+
 /* The strategy's part and the clients', each of which checks its bytes before it takes them. */
 static fst_status load_parts(struct federation *f, const fst_checkpoint *k, fst_error *err)
 {
@@ -138,6 +183,8 @@ static fst_status load_parts(struct federation *f, const fst_checkpoint *k, fst_
         else if (sscanf(t.name, "client_%lu%c", &client, &end) == 1 && client >= 1 &&
                  client <= (unsigned long)f->partition.clients)
             st = fst_virtual_restore(f->clients, (uint32_t)client - 1, t.data, len, err);
+        else if (!strcmp(t.name, "client_files"))
+            st = load_files(f, &t, err);
     }
     return st;
 }

@@ -154,7 +154,7 @@ fst_status fst__federate_elsewhere(const struct step *own, fst_error *err)
 {
     const struct federated_section *c = own->stage->settings;
     const fst_strategy_ops *ops = fst_strategy_at((size_t)c->strategy);
-    if (ops->flags & FST_SAME_MODEL && ops->flags & FST_OWN_MODEL)
+    if (ops->flags & FST_SAME_MODEL && ops->flags & FST_OWN_MODEL && !(ops->flags & FST_MENTORS))
         return fst_fail(
             err, FST_E_CONFIG,
             "%s: %s has the clients' models answer together, and in a fleet no place has them all: fedstill "
@@ -197,6 +197,7 @@ static fst_status open_stage(fst_task_site *s, struct step *own, struct site_sta
                              .client = s->client};
     f->ops = fst_strategy_at((size_t)f->section->strategy);
     f->apart = !(f->ops->flags & FST_SAME_MODEL);
+    f->mentors = f->ops->flags & FST_MENTORS;
     size_t n = fst__strategy_settings(&f->section->options, f->ops, settings);
     fst_status st = fst__federate_elsewhere(own, err);
     if (!st)
@@ -350,7 +351,7 @@ fst_status fst_task_site_measure(fst_task_site *s, const char *stage, const void
     struct score score = FST__NO_SCORE;
     *out = (fst_client_figures){.accuracy = NAN, .loss = NAN};
     fst_status st = find_stage(s, stage, &g, err);
-    if (st || !len || !g->f.apart)
+    if (st || !len || !(g->f.apart || g->f.mentors))
         return st;
     fst_model m = g->f.network[g->f.network_of[s->client]];
     st = fst_client_model(kept, len, fst_graph_fed_size(m.graph), &v, err);

@@ -55,8 +55,8 @@ static fst__field fields[OWN_FIELDS + FST__OPTIONS] = {
     FST__F_MAP(struct federated_section, optimizer, &fst__optimizer_schema, "of the clients; fresh in every round"),
     FST__F_OPTIONAL(
         struct federated_section, distillation, has_distillation, &distillation_schema,
-        "the clients learn from labels and soft labels; not with fd, fd_plus, fedntd and fedgen, which bring a loss of "
-        "their own"),
+        "the clients learn from labels and soft labels; not with fd, fd_plus, fedkd, fedntd and fedgen, which bring a "
+        "loss of their own"),
     FST__F_OPTIONAL(struct federated_section, fusion, has_fusion, &fst__federated_fusion_schema,
                     "MergeNet: after a round a matrix of the model is fused with one of a larger model at the server"),
     FST__F_OPTIONAL(struct federated_section, schedule, has_schedule, &fst__schedule_schema,
@@ -278,6 +278,25 @@ static fst_status check_features(const struct session *s, const struct step *own
     return st;
 }
 
+/* Can the strategy's clients train this network as the stage says? */
+static fst_status check_plan_of(const struct session *s, const struct step *own, const char *model, fst_error *err)
+{
+    const struct federated_section *t = own->stage->settings;
+    const fst_strategy_ops *ops = fst_strategy_at((size_t)t->strategy);
+    const fst_local_plan plan = {.epochs = t->local_epochs,
+                                 .steps = t->local_steps,
+                                 .batch_size = (size_t)t->batch_size,
+                                 .optim = fst__optim_spec(&t->optimizer, t->clip_norm)};
+    fst_setting settings[FST_STRATEGY_OPTIONS];
+    size_t n = fst__strategy_settings(&t->options, ops, settings);
+    fst_graph *g = NULL;
+    fst_status st = fst__model_graph(&s->data, model, &g, err);
+    if (!st)
+        st = fst_strategy_check_plan(ops, settings, n, g, &plan, err);
+    fst_graph_free(g);
+    return st ? fst_fail_in(err, st, "stages.%s", own->stage->name) : FST_OK;
+}
+
 /* Can the strategy do with these clients and data? */
 static fst_status check_strategy(const struct session *s, const struct step *own, size_t clients, fst_error *err)
 {
@@ -288,16 +307,18 @@ static fst_status check_strategy(const struct session *s, const struct step *own
     const char **model = fst_calloc(clients, sizeof *model);
     fst_status st =
         model ? fst__client_models(s, own, clients, model, err) : fst_fail_memory(err, clients * sizeof *model);
-    bool others = false, same = ops->flags & FST_SAME_MODEL;
+    bool others = false, same = ops->flags & FST_SAME_MODEL, mentors = ops->flags & FST_MENTORS;
     for (size_t k = 0; !st && k < clients; k++) {
         others |= strcmp(model[k], its) != 0;
         if (k == 0 || strcmp(model[k], model[k - 1]))
             st = fst__check_network(s, own, model[k], err);
+        if (!st && mentors && (k == 0 || strcmp(model[k], model[k - 1])))
+            st = check_plan_of(s, own, model[k], err);
     }
     if (!st && (ops->flags & FST_SAME_FEATURES))
         st = check_features(s, own, model, clients, err);
     fst_free(model);
-    if (!st && same && others)
+    if (!st && same && others && !mentors)
         return fst_fail(
             err, FST_E_CONFIG,
             "clients.models: not all clients have the network %s of stages.%s, whose strategy %s trains one "
@@ -316,26 +337,19 @@ static fst_status check_strategy(const struct session *s, const struct step *own
     return st;
 }
 
-/* Can the strategy's clients train as the stage says, and are they enough? */
+/* Are the strategy's clients enough, and can they train the shared network? */
 static fst_status check_plan(const struct session *s, const struct step *own, size_t clients, fst_error *err)
 {
     const struct federated_section *t = own->stage->settings;
     const fst_strategy_ops *ops = fst_strategy_at((size_t)t->strategy);
-    const fst_local_plan plan = {.epochs = t->local_epochs,
-                                 .steps = t->local_steps,
-                                 .batch_size = (size_t)t->batch_size,
-                                 .optim = fst__optim_spec(&t->optimizer, t->clip_norm)};
     fst_setting settings[FST_STRATEGY_OPTIONS];
     size_t n = fst__strategy_settings(&t->options, ops, settings);
-    fst_graph *g = NULL;
-    fst_status st = fst__model_graph(&s->data, network(own->stage), &g, err);
-    if (!st)
-        st = fst_strategy_check_plan(ops, settings, n, g, &plan, err);
-    if (!st)
-        st = fst_strategy_check_cohort(ops, settings, n, drawn_of(t, clients), err);
+    fst_status st = check_plan_of(s, own, network(own->stage), err);
+    if (st)
+        return st;
+    st = fst_strategy_check_cohort(ops, settings, n, drawn_of(t, clients), err);
     if (!st)
         st = fst_strategy_check_drawn(ops, settings, n, drawn_of(t, clients), clients, err);
-    fst_graph_free(g);
     return st ? fst_fail_in(err, st, "stages.%s", own->stage->name) : FST_OK;
 }
 
@@ -388,6 +402,8 @@ fst_status fst__add_clients(const struct session *s, fst_buf *text, fst_error *e
         st = fst_buf_append(text, "\n", 1, err);
     for (size_t i = 0; !st && i < c->model_count; i++)
         st = fst_buf_printf(text, err, "models=%s\n", c->models[i]);
+    if (!st && c->validation > 0) /* a line that was not there before the setting was */
+        st = fst_buf_printf(text, err, "validation=%.17g\n", c->validation);
     if (st || !(c->partition_file || (s->data.train->group && c->min_samples > 1)))
         return st;
     if (!fst__clients(&s->data, s->task, &p, NULL))
