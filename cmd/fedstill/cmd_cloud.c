@@ -20,6 +20,7 @@ static const struct option_spec options[] = {
      .high = 1e7,
      .fallback = "600",
      .help = "Seconds of a round; what is missing then is waited for three times more, and the run fails."},
+    HTTP_OPTIONS,
     SET_OPTION,
     THREADS_OPTION("Threads of central training and evaluation (default: the CPUs)."),
     BACKEND_OPTION,
@@ -58,6 +59,8 @@ static fst_status run(const struct options *o, fst_error *err)
     struct fleet_link link;
     fst_status s = fleet_link_of(&link, o, "cloud", err);
     f.link = link.link;
+    if (!s)
+        s = fleet_http_of(&f.http, o, link.loaded ? option_string(o, "credentials") : NULL, err);
     if (!s)
         s = task_load(&task, o, err);
     if (!s) {

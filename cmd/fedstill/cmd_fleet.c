@@ -62,11 +62,13 @@ static bool hub_is_up(const char *folder, int *port)
 }
 
 /* Tells the broker that runs from this folder. One that listens and cannot be told would go on with the old lists. */
-static fst_status tell_broker(fst_buf *out, const char *folder, const char *pid_file, fst_error *err)
+static fst_status tell_broker(fst_buf *out, const char *folder, const char *pid_file, bool *was_told, fst_error *err)
 {
     bool told = false;
     int port = 0;
     fst_status s = fst_fleet_reload(folder, pid_file, &told, err);
+    if (was_told)
+        *was_told = told;
     if (!s && !told && hub_is_up(folder, &port))
         return fst_fail(
             err, FST_E_IO,
@@ -268,7 +270,7 @@ static fst_status add_enrolled(fst_buf *out, const struct options *o, const fst_
     if (!s && c->role == FST_ROLE_DEVICE)
         s = add_field(out, err, "changed", "%s/%s.fleet: bring it to the edge, whose broker has to know the device",
                       folder, c->edge);
-    return s || c->role == FST_ROLE_DEVICE ? s : tell_broker(out, folder, option_string(o, "pid-file"), err);
+    return s || c->role == FST_ROLE_DEVICE ? s : tell_broker(out, folder, option_string(o, "pid-file"), NULL, err);
 }
 
 static fst_status run_enroll(const struct options *o, fst_error *err)
@@ -304,7 +306,13 @@ const struct command cmd_fleet_enroll = {
 
 /* ---- install ------------------------------------------------------------------------------- */
 
-static const struct option_spec install_options[] = {DIR_OPTION, {0}};
+static const struct option_spec install_options[] = {
+    DIR_OPTION,
+    {.name = "force",
+     .type = OPTION_FLAG,
+     .help = "Install a bundle that is older than the one that is installed, too."},
+    {0},
+};
 static const struct operand_spec install_operands[] = {{"FILE", 1, 1, "The site's bundle, ID.fleet."}, {0}};
 static const char *const install_examples[] = {
     "fedstill fleet install edge-1.fleet",
@@ -317,7 +325,7 @@ static fst_status run_install(const struct options *o, fst_error *err)
     const char *dir = option_string(o, "dir");
     fst_buf out = {0};
     bool told = false;
-    fst_status s = fst_fleet_install(operand(o, 0), dir, err);
+    fst_status s = fst_fleet_install(operand(o, 0), dir, option_flag(o, "force"), err);
     char *pid = s ? NULL : fst_path_join(dir, "broker.pid"), *conf = s ? NULL : fst_path_join(dir, "broker.conf");
     if (!s && !(pid && conf))
         s = fst_fail_memory(err, strlen(dir));
@@ -335,9 +343,9 @@ static fst_status run_install(const struct options *o, fst_error *err)
 const struct command cmd_fleet_install = {
     .name = "fleet install",
     .summary = "At a site: put what the hub made beside the key",
-    .description =
-        "Checks a bundle (key, authority, name, dates) and writes what programs want as files: certificates, "
-        "revocation list, systemd unit, and for an edge with devices the configuration of its own broker.",
+    .description = "Checks a bundle (key, authority, name, dates, and that it is no older one) and writes what "
+                   "programs want as files: certificates, "
+                   "revocation list, systemd unit, and for an edge with devices the configuration of its own broker.",
     .options = install_options,
     .operands = install_operands,
     .examples = install_examples,
@@ -360,14 +368,28 @@ static const char *const revoke_examples[] = {
     NULL,
 };
 
+/* The connection that the site has, which the lists alone make mute. */
+static fst_status end_connection(fst_buf *out, const struct options *o, fst_error *err)
+{
+    fst_status s = fst_fleet_kick(operand(o, 0), operand(o, 1), option_string(o, "pid-file"), err);
+    if (s == FST_E_UNSUPPORTED)
+        return add_field(out, err, "connection", "to its edge: it ends when the edge has its new bundle");
+    return s ? fst_fail_in(err, s, "%s is revoked and can say nothing any more, but its connection stays",
+                           operand(o, 1))
+             : add_field(out, err, "connection", "ended; the broker was seen to refuse its name's certificates");
+}
+
 static fst_status run_revoke(const struct options *o, fst_error *err)
 {
     fst_buf out = {0};
+    bool told = false;
     fst_status s = fst_fleet_revoke(operand(o, 0), operand(o, 1), err);
     if (!s)
         s = add_field(&out, err, "revoked", "%s", operand(o, 1));
     if (!s)
-        s = tell_broker(&out, operand(o, 0), option_string(o, "pid-file"), err);
+        s = tell_broker(&out, operand(o, 0), option_string(o, "pid-file"), &told, err);
+    if (!s && told)
+        s = end_connection(&out, o, err);
     if (!s)
         s = add_field(&out, err, "edges", "bring their ID.fleet to edges with devices: they hold the revocation list");
     return finish_output(&out, s);
@@ -377,7 +399,8 @@ const struct command cmd_fleet_revoke = {
     .name = "fleet revoke",
     .summary = "At the hub: shut a site out",
     .description = "Puts the site's certificates on the revocation list, takes its access lines away and tells the "
-                   "running broker: from then on the site can neither connect, nor send, nor receive.",
+                   "running broker: from then on the site can neither connect, nor send, nor receive. Then it ends the "
+                   "connection that the site has, and sees by trying that the broker refuses others.",
     .options = revoke_options,
     .operands = revoke_operands,
     .examples = revoke_examples,
@@ -393,7 +416,7 @@ static fst_status run_renew(const struct options *o, fst_error *err)
     if (!s)
         s = add_field(&out, err, "renewed", "hub and cloud, for 365 days");
     if (!s)
-        s = tell_broker(&out, operand(o, 0), option_string(o, "pid-file"), err);
+        s = tell_broker(&out, operand(o, 0), option_string(o, "pid-file"), NULL, err);
     return finish_output(&out, s);
 }
 

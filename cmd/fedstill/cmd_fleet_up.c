@@ -6,6 +6,7 @@
  * the cloud is this process. A child that is killed is started again, as a service would be.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,6 +23,7 @@
 #include "task_run.h"
 
 static const struct option_spec options[] = {
+    HTTP_OPTIONS,
     SET_OPTION,
     THREADS_OPTION("Threads of central training and evaluation (default: the CPUs)."),
     OUTPUT_OPTION("Folder for what the run leaves, instead of the task's own."),
@@ -41,9 +44,12 @@ static const struct operand_spec operands[] = {
 static const char *const examples[] = {
     "fedstill fleet up tasks/link11-demo",
     "A broker, a cloud and the task's edges as processes of their own, to the same models as fedstill run.",
+    "fedstill fleet up tasks/link11-demo --http 8080",
+    "The same, with a page at http://127.0.0.1:8080/ that shows it live.",
     NULL,
 };
 
+#define PREFIX "fedstill-fleet-"
 enum { ID = 33, MOST_SITES = 256, STARTS = 50 };
 
 struct child {
@@ -56,8 +62,9 @@ struct child {
 struct fleet {
     const struct options *o;
     char folder[256], conf[300], log[300];
-    int port;
+    int lock, port; /* lock: of the folder */
     fst_broker *broker;
+    fst_fleet_http http;
     uint32_t count;
     struct child *site;
     pthread_t watcher;
@@ -67,13 +74,68 @@ struct fleet {
 
 /* ---- who takes part ---- */
 
+static void remove_folder(const char *path)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        execlp("rm", "rm", "-rf", "--", path, (char *)NULL);
+        _exit(127);
+    }
+    if (child > 0)
+        waitpid(child, NULL, 0);
+}
+
+/* A folder that may go has a file `lock`, which its process holds. One whose process was killed is removed by the next:
+ * only ours, and only where that file is. */
+static void remove_stale(const char *where)
+{
+    char path[320], lock[340];
+    struct stat is;
+    DIR *d = opendir(where);
+    for (struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d)) {
+        int fd = -1;
+        if (strncmp(e->d_name, PREFIX, strlen(PREFIX)) || strlen(e->d_name) != strlen(PREFIX) + 6)
+            continue;
+        snprintf(path, sizeof path, "%.220s/%.64s", where, e->d_name);
+        snprintf(lock, sizeof lock, "%s/lock", path);
+        if (lstat(path, &is) || !S_ISDIR(is.st_mode) || is.st_uid != geteuid() || lstat(lock, &is) ||
+            fst_file_lock(&fd, lock, NULL))
+            continue;
+        remove_folder(path);
+        fst_file_unlock(fd);
+    }
+    if (d)
+        closedir(d);
+}
+
+/* Locked before it has its name: nobody may take it for one that was left. */
+static fst_status lock_folder(struct fleet *f, fst_error *err)
+{
+    char made[300], lock[300];
+    snprintf(made, sizeof made, "%s/lock.new", f->folder);
+    snprintf(lock, sizeof lock, "%s/lock", f->folder);
+    fst_status s = fst_file_lock(&f->lock, made, err);
+    return s || !rename(made, lock) ? s : fst_fail_errno(err, "%s", lock);
+}
+
+/* It stays: for --keep, or since it holds what went wrong. */
+static void keep_folder(const struct fleet *f)
+{
+    char lock[300];
+    snprintf(lock, sizeof lock, "%s/lock", f->folder);
+    unlink(lock);
+}
+
 static fst_status make_folder(struct fleet *f, fst_error *err)
 {
     const char *where = getenv("TMPDIR");
-    if (!where || where[0] != '/' || strlen(where) > sizeof f->folder - 32)
+    if (!where || where[0] != '/' || strlen(where) > sizeof f->folder - 40)
         where = "/tmp";
-    snprintf(f->folder, sizeof f->folder, "%s/fedstill-fleet-XXXXXX", where);
-    return mkdtemp(f->folder) ? FST_OK : fst_fail_errno(err, "%s", f->folder);
+    remove_stale(where);
+    snprintf(f->folder, sizeof f->folder, "%s/" PREFIX "XXXXXX", where);
+    if (!mkdtemp(f->folder))
+        return fst_fail_errno(err, "%s", f->folder);
+    return option_flag(f->o, "keep") ? FST_OK : lock_folder(f, err);
 }
 
 static fst_status set_up(struct fleet *f, const fst_task *task, fst_error *err)
@@ -221,17 +283,6 @@ static void stop_all(struct fleet *f)
     fst_broker_stop(f->broker);
 }
 
-static void remove_folder(const char *path)
-{
-    pid_t child = fork();
-    if (child == 0) {
-        execlp("rm", "rm", "-rf", "--", path, (char *)NULL);
-        _exit(127);
-    }
-    if (child > 0)
-        waitpid(child, NULL, 0);
-}
-
 /* ---- what is shown ---- */
 
 /* On a terminal the states of all in one line, when one changed. */
@@ -262,12 +313,14 @@ static fst_status run_cloud(struct fleet *f, fst_task *task, fst_error *err)
     fst_status s = fleet_link_load(&link, keys, "cloud", err);
     if (s)
         return s;
+    f->http.roster = keys;
     const fst_fleet_options fo = {.task = {.threads = (int)option_int(f->o, "threads"),
                                            .fresh = option_flag(f->o, "fresh"),
                                            .no_reuse = option_flag(f->o, "no-reuse"),
                                            .observer = task_observer(&quiet),
                                            .stop = &task_stop},
                                   .link = link.link,
+                                  .http = f->http,
                                   .sites = show,
                                   .ctx = f};
     signals_stop_by(&task_stop);
@@ -278,10 +331,12 @@ static fst_status run_cloud(struct fleet *f, fst_task *task, fst_error *err)
 
 static fst_status run(const struct options *o, fst_error *err)
 {
-    struct fleet f = {.o = o};
+    struct fleet f = {.o = o, .lock = -1};
     fst_task *task = NULL;
     atomic_init(&f.end, false);
-    fst_status s = task_load(&task, o, err);
+    fst_status s = fleet_http_of(&f.http, o, NULL, err);
+    if (!s)
+        s = task_load(&task, o, err);
     if (!s)
         s = set_up(&f, task, err);
     if (!s)
@@ -295,8 +350,11 @@ static fst_status run(const struct options *o, fst_error *err)
         s = task_say_how_to_go_on(err);
     if (f.folder[0] && !option_flag(o, "keep") && (!s || s == FST_E_CANCELLED))
         remove_folder(f.folder);
-    else if (f.folder[0])
+    else if (f.folder[0]) {
+        keep_folder(&f);
         fprintf(stderr, "fleet: files and logs are in %s\n", f.folder);
+    }
+    fst_file_unlock(f.lock);
     fst_free(f.site);
     fst_task_free(task);
     return s;

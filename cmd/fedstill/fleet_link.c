@@ -48,3 +48,10 @@ void fleet_link_release(struct fleet_link *l)
     if (l->loaded)
         fst_identity_release(&l->identity);
 }
+
+fst_status fleet_http_of(fst_fleet_http *out, const struct options *o, const char *roster, fst_error *err)
+{
+    *out = (fst_fleet_http){option_string(o, "http"), option_string(o, "http-token"), roster};
+    return out->token_file && !out->address ? fst_fail(err, FST_E_CONFIG, "--http-token has no effect without --http")
+                                            : FST_OK;
+}

@@ -23,6 +23,19 @@
         .help = "Allow mqtt://, without encryption and without knowing who is who: for tests on one machine." \
     }
 
+/* A web page about the cloud. */
+#define HTTP_OPTIONS                                                                                             \
+    {.name = "http",                                                                                             \
+     .argument = "[ADDRESS:]PORT",                                                                               \
+     .type = OPTION_STRING,                                                                                      \
+     .help = "Show the run on a web page, and /metrics for Prometheus; read-only. Without ADDRESS on 127.0.0.1 " \
+             "alone; elsewhere it needs --http-token, and a reverse proxy for TLS. Port 0: any; the log says."}, \
+    {                                                                                                            \
+        .name = "http-token", .argument = "FILE", .type = OPTION_STRING,                                         \
+        .help = "A file (mode 600) with one line: the token that whoever asks for data must send, as "           \
+                "Authorization: Bearer TOKEN. The page asks for it."                                             \
+    }
+
 struct fleet_link {
     fst_fleet_link link;
     fst_identity identity;
@@ -34,5 +47,7 @@ fst_status fleet_link_of(struct fleet_link *out, const struct options *o, const 
 /* The same of an installed identity. */
 fst_status fleet_link_load(struct fleet_link *out, const char *folder, const char *id, fst_error *err);
 void fleet_link_release(struct fleet_link *l);
+/* --http and --http-token; roster: the fleet's folder, or NULL. FST_E_CONFIG: a token without a page. */
+fst_status fleet_http_of(fst_fleet_http *out, const struct options *o, const char *roster, fst_error *err);
 
 #endif

@@ -75,6 +75,12 @@ FST_MUST FST_API fst_status fst_fleet_revoke(const char *folder, const char *id,
  * the file (NULL: FOLDER/hub.pid). *told is false, which is no error, when none is running. */
 FST_MUST FST_API fst_status fst_fleet_reload(const char *folder, const char *pid_file, bool *told, fst_error *err);
 
+/* After both: ends the connection that the site still has, by connecting once under its name with a certificate of a
+ * day, which is put on the list too; and sees by trying that the broker refuses both. The broker must be running
+ * on this host. FST_E_IO: it could not be done, and why; the site is shut out all the same, its connection mute.
+ * FST_E_UNSUPPORTED: a device, whose connection is to its edge. Takes a fraction of a second. */
+FST_MUST FST_API fst_status fst_fleet_kick(const char *folder, const char *id, const char *pid_file, fst_error *err);
+
 typedef struct fst_fleet_site {
     char id[FST_SITE_ID], edge[FST_SITE_ID], name[FST_SITE_NAME];
     fst_role role;
@@ -107,9 +113,10 @@ typedef struct fst_identity {
 } fst_identity;
 /* Checks ID.fleet against ID.key in the folder (key, authority, name, dates) and writes the files that libmosquitto and
  * mosquitto want: ca.pem, crl.pem, ID.pem, and for an edge ID-local.pem, broker.pem, broker.conf, broker.acl and units.
- * Nothing is written when something is wrong. An edge's broker that runs is to be told (SIGHUP).
- */
-FST_MUST FST_API fst_status fst_fleet_install(const char *bundle, const char *folder, fst_error *err);
+ * Nothing is written when something is wrong. An edge's broker that runs is to be told (SIGHUP). A bundle that is older
+ * than the one that is installed (an earlier enrolment or certificate, or an earlier revocation list, of the same
+ * authority) is FST_E_MISMATCH unless forced: it would bring back what was revoked or renewed. */
+FST_MUST FST_API fst_status fst_fleet_install(const char *bundle, const char *folder, bool force, fst_error *err);
 /* Reads what was installed. FST_E_CONFIG when there is no ID.fleet, in words that say how to get one; an expired
  * certificate is FST_E_CONFIG too. */
 FST_MUST FST_API fst_status fst_identity_load(fst_identity *out, const char *folder, const char *id, fst_error *err);

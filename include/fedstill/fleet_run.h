@@ -36,10 +36,17 @@ typedef struct fst_fleet_view {
     double heard; /* seconds ago; infinity: never */
 } fst_fleet_view;
 
+/* A web page about the cloud, see fedstill/dashboard.h; address NULL: none. */
+typedef struct fst_fleet_http {
+    const char *address, *token_file;
+    const char *roster; /* folder of a fleet (fedstill/fleet.h), for how long certificates last; NULL: not known */
+} fst_fleet_http;
+
 typedef struct fst_fleet_options {
     fst_task_options task; /* `rounds` is set by the cloud; `stop` ends cloud and sites in good order */
     fst_fleet_link link;
     fst_fleet_limits limits;
+    fst_fleet_http http; /* of the cloud */
     /* The cloud's sites, when one of them changed, about once a second at most; may be NULL. Called from another
      * thread. */
     void (*sites)(void *ctx, const fst_fleet_view *site, size_t count);

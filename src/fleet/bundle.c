@@ -341,7 +341,54 @@ static fst_status put_bundle(const struct fst__bundle *b, const char *folder, fs
     return s;
 }
 
-fst_status fst__install(const char *bundle, const char *folder, const char *known_as, fst_error *err)
+static int64_t begin_of(const char *certificate)
+{
+    X509 *x = fst__certificate_parse(certificate, strlen(certificate));
+    int64_t from = x ? fst__certificate_from(x) : 0;
+    X509_free(x);
+    return from;
+}
+
+/* "g12.edge-1" -> 12 */
+static long generation_of(const char *name)
+{
+    return strtol(name + 1, NULL, 10);
+}
+
+static const char *older(const struct fst__bundle *b, const struct fst__bundle *now)
+{
+    long is = generation_of(b->name), was = generation_of(now->name);
+    if (is < was)
+        return "enrolment";
+    if (is == was && begin_of(b->certificate) < begin_of(now->certificate))
+        return "certificate";
+    return fst__crl_number(b->revocation_list, strlen(b->revocation_list)) <
+                   fst__crl_number(now->revocation_list, strlen(now->revocation_list))
+               ? "revocation list"
+               : NULL;
+}
+
+/* An old bundle, by mistake or by somebody who kept it, would bring back what was revoked or renewed. What is there and
+ * cannot be read is replaced. */
+static fst_status check_newer(const struct fst__bundle *b, const char *bundle, const char *folder, fst_error *err)
+{
+    struct fst__bundle now = {0};
+    char *path = NULL;
+    const char *what = NULL;
+    fst_status s = fst__file_of(&path, folder, b->id, ".fleet", err);
+    if (!s && fst_file_exists(path) && !fst__bundle_read(&now, path, NULL) && !strcmp(now.authority, b->authority))
+        what = older(b, &now);
+    if (what)
+        s = fst_fail(err, FST_E_MISMATCH,
+                     "%s is older than what is installed (its %s): bring the newest %s.fleet from the hub, or install "
+                     "it with --force",
+                     bundle, what, b->id);
+    fst__bundle_release(&now);
+    fst_free(path);
+    return s;
+}
+
+fst_status fst__install(const char *bundle, const char *folder, const char *known_as, bool force, fst_error *err)
 {
     struct fst__bundle b = {0};
     EVP_PKEY *key = NULL;
@@ -357,6 +404,8 @@ fst_status fst__install(const char *bundle, const char *folder, const char *know
         s = fst__key_load(&key, path, err);
     if (!s && (s = check_all(&b, key, &until, err)))
         s = fst_fail_in(err, s, "%s", bundle);
+    if (!s && !force)
+        s = check_newer(&b, bundle, folder, err);
     if (!s)
         s = put_all(&b, folder, known_as, err);
     if (!s)
@@ -384,12 +433,12 @@ static fst_status absolute(char **out, const char *folder, fst_error *err)
     return s;
 }
 
-fst_status fst_fleet_install(const char *bundle, const char *folder, fst_error *err)
+fst_status fst_fleet_install(const char *bundle, const char *folder, bool force, fst_error *err)
 {
     char *real = NULL;
     fst_status s = absolute(&real, folder, err);
     if (!s)
-        s = fst__install(bundle, real, real, err);
+        s = fst__install(bundle, real, real, force, err);
     fst_free(real);
     return s;
 }
@@ -440,7 +489,7 @@ fst_status fst_identity_load(fst_identity *out, const char *folder, const char *
                      "the %s.fleet that is made there to this place",
                      path, id, id);
     if (!s)
-        s = fst__install(path, real, real, err);
+        s = fst__install(path, real, real, true, err); /* what is there */
     if (!s)
         s = fst__bundle_read(&b, path, err);
     if (!s && strcmp(b.id, id))

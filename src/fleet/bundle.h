@@ -24,6 +24,7 @@ FST_MUST fst_status fst__write_changed(const char *path, const fst_buf *text, fs
 /* "FOLDER/ID.SUFFIX"; new memory. */
 FST_MUST fst_status fst__file_of(char **out, const char *folder, const char *id, const char *suffix, fst_error *err);
 /* fst_fleet_install into a folder whose files call it `known_as`: one that is renamed afterwards. */
-FST_MUST fst_status fst__install(const char *bundle, const char *folder, const char *known_as, fst_error *err);
+FST_MUST fst_status fst__install(const char *bundle, const char *folder, const char *known_as, bool force,
+                                 fst_error *err);
 
 #endif

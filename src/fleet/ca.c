@@ -336,10 +336,12 @@ static bool revoke(X509_CRL *crl, const struct fst__revoked *r)
     return ok;
 }
 
-static bool set_crl_times(X509_CRL *crl)
+/* Of two lists OpenSSL believes the one with the later second: so a list is a second later for each one before it, too.
+ */
+static bool set_crl_times(X509_CRL *crl, int64_t number)
 {
-    int64_t now = fst_clock_unix_ms() / 1000;
-    ASN1_TIME *last = ASN1_TIME_set(NULL, (time_t)(now - FST__DAY));
+    int64_t now = fst_clock_unix_ms() / 1000, later = number < FST__DAY / 2 ? number : FST__DAY / 2;
+    ASN1_TIME *last = ASN1_TIME_set(NULL, (time_t)(now - FST__DAY + later));
     ASN1_TIME *next = ASN1_TIME_set(NULL, (time_t)(now + CRL_YEARS * 365 * FST__DAY));
     bool ok = last && next && X509_CRL_set1_lastUpdate(crl, last) == 1 && X509_CRL_set1_nextUpdate(crl, next) == 1;
     ASN1_TIME_free(last);
@@ -361,8 +363,8 @@ fst_status fst__ca_crl(const struct fst__ca *ca, const struct fst__revoked *list
     X509_CRL *crl = X509_CRL_new();
     BIO *bio = BIO_new(BIO_s_mem());
     bool ok = crl && bio && X509_CRL_set_version(crl, X509_CRL_VERSION_2) == 1 &&
-              X509_CRL_set_issuer_name(crl, X509_get_subject_name(ca->certificate)) == 1 && set_crl_times(crl) &&
-              set_crl_number(crl, number);
+              X509_CRL_set_issuer_name(crl, X509_get_subject_name(ca->certificate)) == 1 &&
+              set_crl_times(crl, number) && set_crl_number(crl, number);
     for (size_t i = 0; ok && i < n; i++)
         ok = revoke(crl, &list[i]);
     ok = ok && X509_CRL_sort(crl) == 1 && X509_CRL_sign(crl, ca->key, EVP_sha256()) > 0 &&
@@ -387,23 +389,34 @@ static int64_t seconds_of(const ASN1_TIME *t)
     return ok ? days * FST__DAY + seconds : 0;
 }
 
+int64_t fst__certificate_from(const X509 *x)
+{
+    return seconds_of(X509_get0_notBefore(x));
+}
+
 int64_t fst__certificate_until(const X509 *x)
 {
     return seconds_of(X509_get0_notAfter(x));
 }
 
-bool fst__crl_is_number(const char *pem, size_t len, int64_t number)
+int64_t fst__crl_number(const char *pem, size_t len)
 {
     BIO *bio = len < INT32_MAX ? BIO_new_mem_buf(pem, (int)len) : NULL;
     X509_CRL *crl = bio ? PEM_read_bio_X509_CRL(bio, NULL, no_password, NULL) : NULL;
     ASN1_INTEGER *n = crl ? X509_CRL_get_ext_d2i(crl, NID_crl_number, NULL, NULL) : NULL;
     int64_t got = -1;
-    bool same = n && ASN1_INTEGER_get_int64(&got, n) == 1 && got == number;
+    if (n && ASN1_INTEGER_get_int64(&got, n) != 1)
+        got = -1;
     ASN1_INTEGER_free(n);
     X509_CRL_free(crl);
     BIO_free(bio);
     ERR_clear_error();
-    return same;
+    return got;
+}
+
+bool fst__crl_is_number(const char *pem, size_t len, int64_t number)
+{
+    return fst__crl_number(pem, len) == number;
 }
 
 /* What is wrong with it, NULL when nothing is. */

@@ -17,6 +17,7 @@
 #include "books.h"
 #include "coordinator.h"
 #include "fedstill/fed.h"
+#include "watch.h"
 
 static const double goodbye = 10, stop_look = 0.1, patience = 30;
 
@@ -30,6 +31,8 @@ struct cloud {
     fst_buf settings;
     fst_transport *transport;
     struct coordinator *coordinator;
+    struct watch *watch;
+    fst_transport_counters traffic; /* as it was a moment ago, for others than the network thread */
     pthread_t thread;
     bool running;
     atomic_bool end; /* the thread is to end */
@@ -99,6 +102,7 @@ static void *talk(void *ctx)
         pthread_mutex_unlock(&c->lock);
         st = fst_transport_poll(c->transport, until, &err);
         pthread_mutex_lock(&c->lock);
+        c->traffic = *fst_transport_count(c->transport);
         if (!st)
             st = fst__coordinator_tick(c->coordinator, fst_clock_seconds(), &err);
         uint32_t missing;
@@ -441,6 +445,21 @@ static fst_status connect_cloud(struct cloud *c, const char *task, fst_error *er
     return st;
 }
 
+static fst_status open_page(struct cloud *c, const fst_task *t, fst_error *err)
+{
+    const struct watch_spec spec = {.http = &c->options->http,
+                                    .task = fst_task_name(t),
+                                    .output = fst_task_output(t),
+                                    .url = c->options->link.url,
+                                    .run = c->books.run,
+                                    .epoch = c->books.epoch,
+                                    .clients = c->clients,
+                                    .lock = &c->lock,
+                                    .coordinator = c->coordinator,
+                                    .traffic = &c->traffic};
+    return c->options->http.address ? fst__watch_open(&c->watch, &spec, err) : FST_OK;
+}
+
 static fst_status prepare(struct cloud *c, fst_task *t, fst_error *err)
 {
     char task[FST_DIGEST_HEX];
@@ -457,11 +476,14 @@ static fst_status prepare(struct cloud *c, fst_task *t, fst_error *err)
         st = fst__books_open_fleet(&c->books, fst__place_store(&c->place), task, c->clients, c->options->task.fresh,
                                    err);
     fst__numerics(&c->options->task, c->numerics, sizeof c->numerics);
-    return st ? st : connect_cloud(c, task, err);
+    if (!st)
+        st = connect_cloud(c, task, err);
+    return st ? st : open_page(c, t, err);
 }
 
 static void release(struct cloud *c)
 {
+    fst__watch_close(c->watch);
     atomic_store(&c->end, true);
     if (c->running) {
         fst_transport_wake(c->transport);

@@ -11,7 +11,12 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { FETCHES = 8, PARTS_IN_FLIGHT = 16, MOST_SPOILED = 3 /* frames are hashed: such parts were made */ };
+enum {
+    FETCHES = 8,
+    PARTS_IN_FLIGHT = 16,
+    LEAST_PARTS = 2, /* that a fetch may have on their way, whatever the others do */
+    MOST_SPOILED = 3 /* frames are hashed: such parts were made */
+};
 static const double order_every = 2, ask_every = 0.25, fetch_patience = 60, complain_every = 30;
 #define LEAST_ROOM ((uint64_t)64 << 20) /* bytes that an update may always have */
 
@@ -23,8 +28,10 @@ static void end_fetch(struct coordinator *c, uint32_t k, bool drop)
     if (s->part_topic)
         (void)!fst_transport_unsubscribe(c->spec.transport, fst_topic_up(filter, c->spec.ids[k], "part"), NULL);
     s->part_topic = false;
-    if (s->fetch)
+    if (s->fetch) {
         c->fetches--;
+        c->count.again += fst_blob_fetch_count(s->fetch)->again;
+    }
     if (drop)
         fst_blob_fetch_drop(s->fetch);
     else
@@ -48,20 +55,53 @@ static void drop_downs(struct coordinator *c)
     for (size_t i = 0; i < c->down_count; i++)
         drop_down(c, &c->downs[i]);
     c->down_count = 0;
+    for (uint32_t k = 0; k < c->spec.clients; k++)
+        c->site[k].has_down = false;
+}
+
+static bool same_number(double a, double b)
+{
+    return memcmp(&a, &b, sizeof a) == 0; /* NaN too */
+}
+
+/* Views of the same memory, which does not change while a round is open: then the packed bytes are the same. */
+static bool is_same_message(const fst_message *a, const fst_message *b)
+{
+    bool same = !strcmp(a->kind, b->kind) && a->round == b->round && a->base == b->base && a->samples == b->samples &&
+                same_number(a->loss, b->loss) && same_number(a->accuracy, b->accuracy) && a->count == b->count;
+    for (size_t i = 0; same && i < a->count; i++) {
+        const fst_message_tensor *x = &a->tensor[i], *y = &b->tensor[i];
+        same = x->data == y->data && x->dtype == y->dtype && !strcmp(x->name, y->name) &&
+               fst_shape_equal(&x->shape, &y->shape);
+    }
+    return same;
+}
+
+static void use_down(struct coordinator *c, uint32_t k, size_t i)
+{
+    c->site[k].down = i;
+    c->site[k].has_down = true;
 }
 
 /* The blob of what client k is sent, which is that of another client when they are the same. */
 static fst_status make_down(struct coordinator *c, uint32_t k, fst_error *err)
 {
-    fst_message m;
     struct down d = {.raw = {0}};
-    fst_status st = fst_server_message(c->server, k, &m, err);
-    m.client = 0; /* the site knows who it is */
+    if (c->site[k].has_down) /* it joined again: what it is sent in this round is what it was */
+        return FST_OK;
+    fst_status st = fst_server_message(c->server, k, &d.message, err);
+    d.message.client = 0; /* the site knows who it is */
+    for (size_t i = 0; !st && i < c->down_count; i++)
+        if (is_same_message(&c->downs[i].message, &d.message)) {
+            use_down(c, k, i);
+            return FST_OK;
+        }
     if (!st)
-        st = fst_message_pack(&m, &d.raw, err);
+        st = fst_message_pack(&d.message, &d.raw, err);
+    c->count.packed += !st;
     for (size_t i = 0; !st && i < c->down_count; i++)
         if (c->downs[i].raw.len == d.raw.len && !memcmp(c->downs[i].raw.data, d.raw.data, d.raw.len)) {
-            c->site[k].down = i;
+            use_down(c, k, i);
             fst_buf_release(&d.raw);
             return FST_OK;
         }
@@ -84,7 +124,7 @@ static fst_status make_down(struct coordinator *c, uint32_t k, fst_error *err)
     }
     if (d.manifest.raw_bytes > (c->most - LEAST_ROOM) / 2) /* never less: a fetch may be under way */
         c->most = 2 * d.manifest.raw_bytes + LEAST_ROOM;
-    c->site[k].down = c->down_count;
+    use_down(c, k, c->down_count);
     c->downs[c->down_count++] = d;
     return FST_OK;
 }
@@ -174,6 +214,7 @@ static fst_status refuse_update(struct coordinator *c, uint32_t k, double now, c
     fst_error reason = {.status = FST_E_FORMAT};
     snprintf(reason.message, sizeof reason.message, "%s", why);
     c->site[k].wanted = c->site[k].offered = false;
+    c->count.discarded[FST_WHY_NONE]++;
     fst__note_receipt(c, k, c->stage, c->open_round, false, why);
     const fst_fed_event ev = {.kind = FST_EVENT_REFUSED, .client = k, .round = c->open_round};
     return tell(c, now, ev, NULL, &reason, NULL, err);
@@ -187,6 +228,7 @@ static fst_status take_update(struct coordinator *c, uint32_t k, double now, con
     char stage[FST__STAGE_NAME];
     memcpy(stage, c->stage, sizeof stage);
     s->wanted = s->offered = false;
+    fst__count_update(c, s->result.seconds);
     fst_server_took(c->server, k, s->result.seconds);
     if (c->of->arrived)
         c->of->arrived(c->of->ctx, m);
@@ -196,6 +238,7 @@ static fst_status take_update(struct coordinator *c, uint32_t k, double now, con
         return st;
     const char *lost = fst_server_lost(c->server, k);
     bool folded = discarded == FST_WHY_NONE && fst_server_folded(c->server, k);
+    c->count.discarded[discarded] += !folded;
     fst__note_receipt(c, k, stage, round, folded,
                       folded      ? ""
                       : discarded ? fst_fed_why_text(discarded)
@@ -258,14 +301,24 @@ static fst_status begin_fetch(struct coordinator *c, uint32_t k, double now, fst
     return FST_OK;
 }
 
+/* How many parts more may be asked of it. All fetches share what is on its way, but none can keep the others from their
+ * least: slow sites hold what they were asked for as long as they like. */
+static uint32_t room_of(const struct coordinator *c, uint32_t k, uint32_t in_flight)
+{
+    uint32_t own = fst_blob_fetch_in_flight(c->site[k].fetch), share = PARTS_IN_FLIGHT / (uint32_t)c->fetches;
+    uint32_t most = share > LEAST_PARTS ? share : LEAST_PARTS;
+    uint32_t free_parts = in_flight < PARTS_IN_FLIGHT ? PARTS_IN_FLIGHT - in_flight : 0;
+    uint32_t least = own < LEAST_PARTS ? LEAST_PARTS - own : 0, rest = own < most ? most - own : 0;
+    return free_parts < least ? least : free_parts < rest ? free_parts : rest;
+}
+
 static fst_status go_on_fetching(struct coordinator *c, uint32_t k, double now, uint32_t *in_flight, fst_error *err)
 {
     struct known *s = &c->site[k];
     fst_blob_get g;
     fst_buf body = {0};
     (void)!fst_blob_fetch_ask(s->fetch, now, 0, &g); /* hashes what has come, also when nothing may be asked for */
-    while (c->up && *in_flight < PARTS_IN_FLIGHT &&
-           fst_blob_fetch_ask(s->fetch, now, PARTS_IN_FLIGHT - *in_flight, &g)) {
+    for (uint32_t room; c->up && (room = room_of(c, k, *in_flight)) && fst_blob_fetch_ask(s->fetch, now, room, &g);) {
         unsigned char bytes[FST_BLOB_GET];
         fst_blob_get_write(&g, bytes);
         body.len = 0;
@@ -299,8 +352,8 @@ static void look_for_lost(struct coordinator *c, uint32_t k, double now)
     if (now - s->heard < c->spec.lost_after && now - s->gone_at < c->spec.grace)
         return;
     s->present = false;
-    fst_log(FST_LOG_WARN, "%s is lost: %s", c->spec.ids[k],
-            isfinite(s->gone_at) ? "its connection broke and did not come back" : "nothing was heard of it");
+    fst__note(c, k, now, NOTE_LOST, FST_LOG_WARN, "is lost: %s",
+              isfinite(s->gone_at) ? "its connection broke and did not come back" : "nothing was heard of it");
 }
 
 static fst_status reconcile_site(struct coordinator *c, uint32_t k, double now, uint32_t *in_flight, fst_error *err)
@@ -420,6 +473,9 @@ fst_status fst__coordinator_tick(struct coordinator *c, double now, fst_error *e
         talk(c, now);
     }
     complain(c, now);
+    fst__tell_held(c, now);
+    if (c->server && !c->busy)
+        c->engine = fst_server_look(c->server);
     c->ask_at = now + ask_every;
     return st;
 }
@@ -434,6 +490,7 @@ double fst__coordinator_due(const struct coordinator *c)
 fst_status fst__coordinator_begin(struct coordinator *c, double now, const char *stage, const fst_simulate_spec *spec,
                                   fst_server *server, int64_t *counted, fst_error *err)
 {
+    c->engine = (fst_round_view){.round = spec->first_round};
     if (spec->clients != c->spec.clients)
         return fst_fail(err, FST_E_ARGUMENT, "%lu clients for a stage of %lu", (unsigned long)c->spec.clients,
                         (unsigned long)spec->clients);
@@ -606,26 +663,6 @@ bool fst__coordinator_stop(struct coordinator *c, double now)
     for (uint32_t k = 0; k < c->spec.clients; k++)
         all = all && !c->site[k].present;
     return all;
-}
-
-struct site_view fst__coordinator_site(const struct coordinator *c, uint32_t k)
-{
-    const struct known *s = &c->site[k];
-    struct site_view v = {.id = c->spec.ids[k],
-                          .known = s->known,
-                          .present = s->present,
-                          .fetching = s->fetch != NULL,
-                          .state = s->state,
-                          .round = s->round,
-                          .heard = s->heard};
-    if (s->fetch)
-        v.parts = fst_blob_fetch_manifest(s->fetch)->parts;
-    return v;
-}
-
-const uint64_t *fst__coordinator_refused(const struct coordinator *c)
-{
-    return c->refused;
 }
 
 /* ---- beginning and end ----------------------------------------------------------------------------------- */

@@ -34,17 +34,50 @@ struct coordinator_spec {
     double now;
 };
 
+typedef enum fst__want { WANT_NOTHING, WANT_AGGREGATE, WANT_EVALUATE, WANT_FINISH, WANT_FAIL } fst__want;
+
 /* One site as it is known. */
 struct site_view {
     const char *id;
     bool known, present, fetching;
     fst__site_state state;
     uint64_t round;
-    double heard;   /* when, INFINITY: never */
-    uint32_t parts; /* of what is fetched; 0: nothing */
+    double heard;        /* when, INFINITY: never */
+    uint32_t parts;      /* of what is fetched; 0: nothing */
+    uint32_t here;       /* ... that have come */
+    bool drawn, awaited; /* drawn for the round at hand, and its update is neither folded nor refused */
+    bool folded;         /* its last update was; else `why` it was not */
+    const char *why;     /* "" when none was discarded; the coordinator's */
+    uint64_t dropped;    /* messages above the limit a second */
 };
 
-typedef enum fst__want { WANT_NOTHING, WANT_AGGREGATE, WANT_EVALUATE, WANT_FINISH, WANT_FAIL } fst__want;
+/* Since this process began. Updates are those that were fetched whole and right, in the order of arrival. */
+enum { FST__UPDATE_BUCKETS = 12 };
+extern const double fst__update_bucket[FST__UPDATE_BUCKETS]; /* seconds, rising */
+struct coordinator_counters {
+    uint64_t again;  /* parts asked for again */
+    uint64_t packed; /* messages that were packed to be sent */
+    uint64_t updates, update_in[FST__UPDATE_BUCKETS + 1];
+    double update_seconds;             /* of training, all together */
+    uint64_t discarded[FST_WHY_COUNT]; /* updates, by reason; FST_WHY_NONE: refused for what they are */
+};
+
+/* Something that people want to know, for some minutes. */
+enum { FST__NOTES = 40 };
+struct coordinator_note {
+    double at;
+    char text[240];
+};
+
+/* The whole, for people. */
+struct coordinator_view {
+    bool up, in_stage, open, busy, measuring, stopping;
+    const char *stage;
+    fst__want want;
+    uint64_t rounds;       /* of the stage */
+    fst_round_view engine; /* as it was when the server was the coordinator's last */
+    double opened;
+};
 
 struct coordinator;
 fst_status fst__coordinator_new(struct coordinator **out, const struct coordinator_spec *spec, fst_error *err);
@@ -92,6 +125,10 @@ void fst__coordinator_end(struct coordinator *c);
 bool fst__coordinator_stop(struct coordinator *c, double now);
 
 struct site_view fst__coordinator_site(const struct coordinator *c, uint32_t client);
+struct coordinator_view fst__coordinator_look(const struct coordinator *c);
+const struct coordinator_counters *fst__coordinator_count(const struct coordinator *c);
+/* The newest notes, oldest first, as copies; returns how many. */
+size_t fst__coordinator_notes(const struct coordinator *c, struct coordinator_note out[FST__NOTES]);
 /* Messages that were refused, by reason: [FST_REFUSALS]. */
 const uint64_t *fst__coordinator_refused(const struct coordinator *c);
 

@@ -7,11 +7,19 @@
 
 /* What is sent to sites of a round: one for all of them when it is the same. */
 struct down {
+    fst_message message;               /* views that are alive as long as the round is open */
     fst_blob_manifest manifest, plain; /* plain: for sites that read no other codec; parts 0: nobody has asked */
     fst_buf raw, coded;
 };
 
 enum { SEEN = 6, SWAPS = 8 };
+
+/* Of what a site makes the log speak: each kind at most once in some seconds, and then with a number. */
+enum note_kind { NOTE_JOINED, NOTE_AGAIN, NOTE_NUMERICS, NOTE_LEFT, NOTE_LOST, NOTE_REFUSED, NOTE_FLOOD, NOTE_KINDS };
+struct quiet {
+    double until;
+    uint32_t held; /* lines since */
+};
 
 struct known {
     bool known; /* said hello to this process */
@@ -28,6 +36,7 @@ struct known {
 
     bool wanted;   /* drawn for the open round and not yet answered */
     bool answered; /* it has the order, as its beats say */
+    bool has_down;
     size_t down;   /* of c->downs */
     double say_at; /* the order again */
     double welcome_at;
@@ -45,6 +54,8 @@ struct known {
     struct receipt receipt;
     double second; /* for the rate */
     uint32_t in_second;
+    uint64_t dropped; /* by it */
+    struct quiet quiet[NOTE_KINDS];
 };
 
 struct coordinator {
@@ -79,6 +90,12 @@ struct coordinator {
     int fetches;
     uint64_t most;
     uint64_t refused[FST_REFUSALS]; /* messages, by reason */
+
+    struct coordinator_counters count;
+    fst_round_view engine;
+    struct coordinator_note note[FST__NOTES]; /* a ring */
+    size_t notes;                             /* ever */
+    bool held;                                /* some site's line is */
 };
 
 /* ---- coordinator_talk.c: to one site, once; who wants it heard says it again ---- */
@@ -93,5 +110,13 @@ const fst_blob_manifest *fst__manifest_for(struct coordinator *c, uint32_t k, st
 /* Notes what is to be said to a site about its update. */
 void fst__note_receipt(struct coordinator *c, uint32_t k, const char *stage, uint64_t round, bool folded,
                        const char *why);
+
+/* ---- coordinator_watch.c: what people see ---- */
+/* A line about a site, in the log and among the notes; the text follows its id. */
+void fst__note(struct coordinator *c, uint32_t k, double now, enum note_kind kind, fst_log_level level, const char *fmt,
+               ...) FST_PRINTF(6, 7);
+/* Says how many lines were held back, once their time is over. */
+void fst__tell_held(struct coordinator *c, double now);
+void fst__count_update(struct coordinator *c, double seconds);
 
 #endif

@@ -63,7 +63,7 @@ static void say_refusal(struct coordinator *c, uint32_t k, double now, const cha
         if ((unsigned char)*p < ' ' || *p == 0x7f)
             *p = '?';
     snprintf(m.instance, sizeof m.instance, "%s", instance);
-    fst_log(FST_LOG_WARN, "%s: refused: %s", c->spec.ids[k], m.reason);
+    fst__note(c, k, now, NOTE_REFUSED, FST_LOG_WARN, "is refused: %s", m.reason);
     fst_status st = fst__write_refusal(&m, &body, NULL);
     say(c, k, FST_KIND_REFUSAL, st, &body);
     fst_buf_release(&body);
@@ -250,26 +250,28 @@ static bool let_in(struct coordinator *c, uint32_t k, double now, const struct h
     return false;
 }
 
-static void tell_joined(const struct coordinator *c, uint32_t k, const struct hello *h)
+static void tell_joined(struct coordinator *c, uint32_t k, double now, const struct hello *h)
 {
-    fst_log(FST_LOG_INFO, "%s joined: %llu samples%s%s", c->spec.ids[k], (unsigned long long)h->learn,
-            h->missing[0] ? ", none of " : "", h->missing);
+    fst__note(c, k, now, NOTE_JOINED, FST_LOG_INFO, "joined: %llu samples%s%s", (unsigned long long)h->learn,
+              h->missing[0] ? ", none of " : "", h->missing);
     if (c->spec.numerics[0] && strcmp(c->spec.numerics, h->numerics))
-        fst_log(FST_LOG_INFO, "%s computes in another way (%s; here %s): bits may differ from one process's",
-                c->spec.ids[k], h->numerics, c->spec.numerics);
+        fst__note(c, k, now, NOTE_NUMERICS, FST_LOG_INFO,
+                  "computes in another way (%s; here %s): bits may differ from one process's", h->numerics,
+                  c->spec.numerics);
 }
 
 static void take_in(struct coordinator *c, uint32_t k, double now, const struct hello *h)
 {
     struct known *s = &c->site[k];
     if (s->known && s->present && strcmp(s->instance, h->instance)) {
-        fst_log(FST_LOG_INFO, "%s started again", c->spec.ids[k]);
+        fst__note(c, k, now, NOTE_AGAIN, FST_LOG_INFO, "started again");
         s->answered = false;
         s->say_at = now;
     } else if (!s->known || !s->present) {
-        tell_joined(c, k, h);
+        tell_joined(c, k, now, h);
     }
-    if (strcmp(s->instance, h->instance)) /* what the last process offered may be gone with it: the order goes out again */
+    if (strcmp(s->instance,
+               h->instance)) /* what the last process offered may be gone with it: the order goes out again */
         s->offered = false;
     note_instance(s, h->instance);
     memcpy(s->instance, h->instance, sizeof s->instance);
@@ -360,6 +362,7 @@ static void on_result(struct coordinator *c, uint32_t k, double now, const fst_f
     s->round = r.round;
     if (!is_open(c, r.stage, r.round)) {
         if (c->server && !c->busy) {
+            c->count.discarded[FST_WHY_LATE]++;
             fst__note_receipt(c, k, r.stage, r.round, false, "its round is over");
         }
         return;
@@ -416,12 +419,13 @@ static void on_figures(struct coordinator *c, uint32_t k, double now, const fst_
     s->figures = m;
 }
 
-static void on_bye(struct coordinator *c, uint32_t k)
+static void on_bye(struct coordinator *c, uint32_t k, double now)
 {
     struct known *s = &c->site[k];
+    bool was = s->present;
     s->present = false;
-    if (!c->stopping)
-        fst_log(FST_LOG_INFO, "%s left", c->spec.ids[k]);
+    if (was && !c->stopping)
+        fst__note(c, k, now, NOTE_LEFT, FST_LOG_INFO, "left");
 }
 
 static void on_ctl(struct coordinator *c, uint32_t k, double now, const fst_frame *f)
@@ -450,7 +454,7 @@ static void on_ctl(struct coordinator *c, uint32_t k, double now, const fst_fram
     else if (f->kind == FST_KIND_FIGURES)
         on_figures(c, k, now, f);
     else if (f->kind == FST_KIND_BYE)
-        on_bye(c, k);
+        on_bye(c, k, now);
     else
         c->refused[FST_REFUSED_TOPIC]++;
 }
@@ -482,13 +486,20 @@ static bool find_site(const struct coordinator *c, const char *id, uint32_t *k)
 }
 
 /* A site that floods is cut short; the others go on. */
-static bool too_many(struct known *s, double now)
+static bool too_many(struct coordinator *c, uint32_t k, double now)
 {
+    struct known *s = &c->site[k];
     if (now - s->second >= 1) {
         s->second = now;
         s->in_second = 0;
     }
-    return ++s->in_second > RATE;
+    if (++s->in_second <= RATE)
+        return false;
+    if (s->in_second == RATE + 1)
+        fst__note(c, k, now, NOTE_FLOOD, FST_LOG_WARN, "sends more than %d messages a second: the rest is dropped",
+                  (int)RATE);
+    s->dropped++;
+    return true;
 }
 
 void fst__coordinator_message(struct coordinator *c, double now, const char *topic, const void *data, size_t len)
@@ -507,7 +518,7 @@ void fst__coordinator_message(struct coordinator *c, double now, const char *top
             c->site[k].gone_at = now;
         return;
     }
-    fst_frame_refusal no = too_many(&c->site[k], now) ? FST_REFUSED_RATE : fst_frame_decode(&f, data, len);
+    fst_frame_refusal no = too_many(c, k, now) ? FST_REFUSED_RATE : fst_frame_decode(&f, data, len);
     if (!no && strcmp(f.sender, site))
         no = FST_REFUSED_TOPIC;
     c->refused[no]++;

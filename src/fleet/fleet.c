@@ -1,7 +1,7 @@
 /*
- * A fleet's folder at the hub: init, enroll, revoke, renew, list. Each call that changes something locks the folder,
- * reads the roster, decides, writes the roster, and then makes everything else from it (`refresh`). Killed in between,
- * the roster says what was decided and the next call makes the rest.
+ * A fleet's folder at the hub: init, enroll, renew, list; revoke.c has revoke. Each call that changes something locks
+ * the folder, reads the roster, decides, writes the roster, and then makes everything else from it (`refresh`). Killed
+ * in between, the roster says what was decided and the next call makes the rest.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -17,18 +17,11 @@
 
 #include "bundle.h"
 #include "ca_private.h"
+#include "hub.h"
 
-enum { DAYS = 365, MAX_PID_FILE = 64, ALL_HOSTS = FST_FLEET_HOSTS + 32 };
+enum { DAYS = 365, ALL_HOSTS = FST_FLEET_HOSTS + 32 };
 
-/* An open fleet. Files are written into `folder` and call it `known_as`, which differ while init makes it. */
-struct hub {
-    char *folder, *known_as;
-    int lock;
-    struct fst__roster roster;
-    struct fst__ca ca;
-};
-
-static void hub_release(struct hub *h)
+void fst__hub_release(struct hub *h)
 {
     fst__roster_release(&h->roster);
     fst__ca_release(&h->ca);
@@ -81,7 +74,7 @@ static fst_status hub_folder(struct hub *h, const char *folder, fst_error *err)
     return h->folder && h->known_as ? fst__path_check(h->folder, err) : fst_fail_memory(err, PATH_MAX);
 }
 
-static fst_status hub_open(struct hub *h, const char *folder, fst_error *err)
+fst_status fst__hub_open(struct hub *h, const char *folder, fst_error *err)
 {
     char *path = NULL;
     fst_status s = hub_folder(h, folder, err);
@@ -98,11 +91,11 @@ static fst_status hub_open(struct hub *h, const char *folder, fst_error *err)
         s = load_ca(h, err);
     fst_free(path);
     if (s)
-        hub_release(h);
+        fst__hub_release(h);
     return s;
 }
 
-static fst_status save_roster(const struct hub *h, fst_error *err)
+fst_status fst__hub_save(const struct hub *h, fst_error *err)
 {
     char *path = NULL;
     fst_status s = hub_path(&path, h, "fleet.json", err);
@@ -229,7 +222,7 @@ static fst_status refresh_hub(const struct hub *h, fst_error *err)
     return s;
 }
 
-static fst_status refresh(const struct hub *h, fst_error *err)
+fst_status fst__hub_refresh(const struct hub *h, fst_error *err)
 {
     fst_buf crl = {0};
     fst_status s = refresh_crl(h, &crl, err);
@@ -327,7 +320,7 @@ static fst_status issue_bundle(struct hub *h, struct fst__site *site, EVP_PKEY *
     char *path = NULL;
     fst_status s = issue_all(h, site, key, &b, err);
     if (!s)
-        s = save_roster(h, err);
+        s = fst__hub_save(h, err);
     if (!s)
         s = fst__file_of(&path, h->folder, site->id, ".fleet", err);
     if (!s)
@@ -396,7 +389,7 @@ static fst_status issue_own(struct hub *h, bool make, fst_error *err)
     if (!s)
         s = issue_hub(h, hub_key, err);
     if (!s)
-        s = save_roster(h, err);
+        s = fst__hub_save(h, err);
     if (!s && cloud)
         s = own_key(h, "cloud.key", make, &cloud_key, err);
     if (!s && cloud)
@@ -404,11 +397,11 @@ static fst_status issue_own(struct hub *h, bool make, fst_error *err)
     if (!s && cloud)
         s = issue_bundle(h, cloud, cloud_key, err);
     if (!s)
-        s = refresh(h, err);
+        s = fst__hub_refresh(h, err);
     if (!s && cloud)
         s = fst__file_of(&path, h->folder, "cloud", ".fleet", err);
     if (!s && cloud)
-        s = fst__install(path, h->folder, h->known_as, err);
+        s = fst__install(path, h->folder, h->known_as, true, err);
     fst_free(path);
     EVP_PKEY_free(hub_key);
     EVP_PKEY_free(cloud_key);
@@ -504,7 +497,7 @@ fst_status fst_fleet_init(const char *folder, const fst_fleet_setup *setup, fst_
     if (!s && mkdir(h.folder, 0700))
         s = fst_fail_errno(err, "cannot make folder %s", h.folder);
     if (s) {
-        hub_release(&h);
+        fst__hub_release(&h);
         return s;
     }
     s = make_ca(&h, err);
@@ -518,17 +511,17 @@ fst_status fst_fleet_init(const char *folder, const fst_fleet_setup *setup, fst_
         remove_folder(h.folder);
     else
         s = fst_sync_folder_of(h.known_as, err);
-    hub_release(&h);
+    fst__hub_release(&h);
     return s;
 }
 
 fst_status fst_fleet_renew(const char *folder, fst_error *err)
 {
     struct hub h = {0};
-    fst_status s = hub_open(&h, folder, err);
+    fst_status s = fst__hub_open(&h, folder, err);
     if (!s)
         s = issue_own(&h, false, err);
-    hub_release(&h);
+    fst__hub_release(&h);
     return s;
 }
 
@@ -588,7 +581,7 @@ static fst_status grant(struct hub *h, const fst_fleet_csr *c, EVP_PKEY *key, co
         site->port = port;
     if (!s)
         s = issue_bundle(h, site, key, err);
-    return s ? s : refresh(h, err);
+    return s ? s : fst__hub_refresh(h, err);
 }
 
 /* With a name of the hub in its certificate, an edge's broker could pass for the hub's. */
@@ -628,76 +621,14 @@ fst_status fst_fleet_enroll(const char *folder, const char *file, const fst_flee
     if (!s && (port < 0 || port > 65535 || port == 1883))
         s = fst_fail(err, FST_E_CONFIG, "%d is no port for a broker with TLS", port);
     if (!s)
-        s = hub_open(&h, folder, err);
+        s = fst__hub_open(&h, folder, err);
     if (!s && hosts)
         s = check_not_hub(&h.roster, hosts, err);
     if (!s)
         s = grant(&h, &c, key, hosts, port, err);
     EVP_PKEY_free(key);
     fst_buf_release(&text);
-    hub_release(&h);
-    return s;
-}
-
-/* ---- revoke -------------------------------------------------------------------------------- */
-
-fst_status fst_fleet_revoke(const char *folder, const char *id, fst_error *err)
-{
-    struct hub h = {0};
-    fst_status s = fst_site_id_check(id, err);
-    if (!s)
-        s = hub_open(&h, folder, err);
-    struct fst__site *site = s ? NULL : fst__roster_find(&h.roster, id);
-    if (!s && !site && !fst__roster_generation(&h.roster, id))
-        s = fst_fail(err, FST_E_CONFIG, "%s was never enrolled; `fedstill fleet status` lists all", id);
-    if (!s && site) {
-        site->revoked = true;
-        site->revoked_at = fst_clock_unix_ms() / 1000;
-        h.roster.crl++;
-        s = save_roster(&h, err);
-    }
-    if (!s)
-        s = refresh(&h, err);
-    hub_release(&h);
-    return s;
-}
-
-/* The process that a file names, when it is a mosquitto; 0 otherwise. */
-static pid_t mosquitto_of(const char *pid_file)
-{
-    char path[64], name[32] = "";
-    fst_buf text = {0};
-    long pid = 0;
-    if (!fst_file_exists(pid_file) || fst_file_read(pid_file, MAX_PID_FILE, &text, NULL))
-        return 0;
-    pid = strtol(text.data, NULL, 10);
-    fst_buf_release(&text);
-    snprintf(path, sizeof path, "/proc/%ld/comm", pid);
-    FILE *f = pid > 1 ? fopen(path, "re") : NULL;
-    if (!f)
-        return 0;
-    if (!fgets(name, sizeof name, f))
-        name[0] = 0;
-    fclose(f);
-    return !strcmp(name, "mosquitto\n") ? (pid_t)pid : 0;
-}
-
-fst_status fst_fleet_reload(const char *folder, const char *pid_file, bool *told, fst_error *err)
-{
-    char *path = pid_file ? fst_strdup(pid_file) : fst_path_join(folder, "hub.pid");
-    if (!path)
-        return fst_fail_memory(err, PATH_MAX);
-    pid_t pid = mosquitto_of(path);
-    fst_status s = FST_OK;
-    bool gone = pid == 0;
-    if (pid && kill(pid, SIGHUP)) {
-        gone = errno == ESRCH;
-        if (!gone)
-            s = fst_fail_errno(err, "cannot tell the running broker (process %d, %s)", (int)pid, path);
-    }
-    if (!s)
-        *told = !gone;
-    fst_free(path);
+    fst__hub_release(&h);
     return s;
 }
 
@@ -731,7 +662,7 @@ fst_status fst_fleet_list(fst_fleet_site **sites, size_t *count, const char *fol
         *sites = list;
         *count = h.roster.n;
     }
-    hub_release(&h);
+    fst__hub_release(&h);
     return s;
 }
 

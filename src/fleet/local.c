@@ -66,7 +66,7 @@ static fst_status install(struct local *l, const char *folder, const char *id, f
     if (!s && !l->site)
         s = fst_fail_memory(err, strlen(folder));
     if (!s)
-        s = fst_fleet_install(bundle, l->site, err);
+        s = fst_fleet_install(bundle, l->site, false, err);
     fst_free(bundle);
     return s;
 }

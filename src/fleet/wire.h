@@ -41,7 +41,7 @@ struct hello {
     /* where sites have files of their own, what they must have alike (fst_task_identity); "" and 0 otherwise */
     char samples[80], names[FST_DIGEST_HEX], common[FST_DIGEST_HEX];
     int classes;
-    bool plain; /* it reads no codec but plain */
+    bool plain;     /* it reads no codec but plain */
     char *settings; /* "key=value" lines; new memory, or NULL */
 };
 void fst__hello_release(struct hello *h);

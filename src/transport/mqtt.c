@@ -1,8 +1,10 @@
 /*
  * A client of an MQTT broker, over libmosquitto: the only file that names it.
  *
- * Data flow: poll -> one turn of libmosquitto's loop (connect, read, write, keepalive) -> its callbacks -> our
- * handlers. Everything happens on the thread that polls; names are resolved on one of their own, since that may block.
+ * Data flow: poll -> one turn of libmosquitto's loop (connect, read, write, keepalive) -> its callbacks, which note
+ * what happened -> once it has returned, our handlers. libmosquitto holds a lock during callbacks, and takes it in
+ * publish; handlers take locks of their own and publish with them held: called from callbacks, both orders would occur.
+ * Everything happens on the thread that polls; names are resolved on one of their own, since that may block.
  *
  * libmosquitto queues without bound while a link is silent, so bytes are counted from publish to its on_publish, which
  * for QoS 0 comes in the order of publishing. A port that refuses gives no error but a loop that spins: while the link
@@ -56,7 +58,14 @@ struct mqtt {
     double retry_at, wait, deadline;                      /* of RESTING; the next rest; of CONNECTING */
     size_t length[QUEUE];                                 /* of what was published and is not on its way: a ring */
     size_t head, queued, unsent;
+    fst_buf heard, spare; /* for handlers: what happened and they were not told yet; the memory of the one before */
     fst_rng rng;
+};
+
+/* What happened, with its text behind it: the topic or the reason with its NUL, then the message's bytes. */
+struct happened {
+    enum { LINK_UP, LINK_DOWN, ROOM, MESSAGE } what;
+    size_t text, len;
 };
 
 static pthread_once_t library = PTHREAD_ONCE_INIT;
@@ -68,11 +77,55 @@ static void start_library(void)
 
 /* ---- callbacks ---- */
 
+/* False: there is no memory for it. */
+static bool note(struct mqtt *t, struct happened h, const char *text, const void *data)
+{
+    size_t before = t->heard.len;
+    if (!fst_buf_append(&t->heard, &h, sizeof h, NULL) && (!h.text || !fst_buf_append(&t->heard, text, h.text, NULL)) &&
+        (!h.len || !fst_buf_append(&t->heard, data, h.len, NULL)))
+        return true;
+    t->heard.len = before;
+    return false;
+}
+
 static void tell_link(struct mqtt *t, bool up, const char *why)
 {
+    (void)note(t, (struct happened){.what = up ? LINK_UP : LINK_DOWN, .text = strlen(why) + 1}, why, NULL);
+}
+
+static void tell_room(struct mqtt *t)
+{
+    t->wants_room = !note(t, (struct happened){.what = ROOM}, NULL, NULL);
+}
+
+static void call_handler(struct mqtt *t, const struct happened *h, const char *text)
+{
+    const fst_transport_events *on = &t->base.on;
+    if (h->what == MESSAGE && on->message)
+        on->message(on->ctx, text, text + h->text, h->len);
+    else if (h->what == ROOM && on->room)
+        on->room(on->ctx);
+    else if ((h->what == LINK_UP || h->what == LINK_DOWN) && on->link)
+        on->link(on->ctx, h->what == LINK_UP, text);
+}
+
+/* Calls the handlers. What they make happen is for the next time. */
+static void deliver(struct mqtt *t)
+{
+    fst_buf now = t->heard;
+    struct happened h;
+    if (!now.len)
+        return;
     t->called = true;
-    if (t->base.on.link)
-        t->base.on.link(t->base.on.ctx, up, why);
+    t->heard = t->spare;
+    t->spare = (fst_buf){0};
+    for (size_t at = 0; at < now.len; at += h.text + h.len) {
+        memcpy(&h, now.data + at, sizeof h);
+        at += sizeof h;
+        call_handler(t, &h, now.data + at);
+    }
+    now.len = 0;
+    t->spare = now;
 }
 
 /* Why an attempt came to nothing. In TLS 1.3 a broker that refuses a certificate ends the connection after we think
@@ -118,9 +171,8 @@ static void on_connect(struct mosquitto *m, void *ctx, int rc, int flags, const 
     t->wait = first_wait;
     t->base.count.links++;
     tell_link(t, true, "");
-    if (t->wants_room && t->base.on.room)
-        t->base.on.room(t->base.on.ctx);
-    t->wants_room = false;
+    if (t->wants_room)
+        tell_room(t);
 }
 
 static void go_down(struct mqtt *t)
@@ -156,11 +208,10 @@ static void on_message(struct mosquitto *m, void *ctx, const struct mosquitto_me
     } else if (!fst_topic_valid(g->topic)) {
         t->base.count.refused_topic++;
     } else {
-        t->base.count.messages_in++;
-        t->base.count.bytes_in += (size_t)g->payloadlen;
-        t->called = true;
-        if (t->base.on.message)
-            t->base.on.message(t->base.on.ctx, g->topic, g->payload, (size_t)g->payloadlen);
+        const struct happened h = {MESSAGE, strlen(g->topic) + 1, (size_t)g->payloadlen};
+        bool noted = note(t, h, g->topic, g->payload); /* without memory it is lost, as any message may be */
+        t->base.count.messages_in += noted;
+        t->base.count.bytes_in += noted ? h.len : 0;
     }
 }
 
@@ -176,12 +227,8 @@ static void on_publish(struct mosquitto *m, void *ctx, int mid, int rc, const mo
     t->unsent -= t->length[t->head];
     t->head = (t->head + 1) % QUEUE;
     t->queued--;
-    if (t->wants_room && t->unsent < FST_TRANSPORT_UNSENT / 2) {
-        t->wants_room = false;
-        t->called = true;
-        if (t->base.on.room)
-            t->base.on.room(t->base.on.ctx);
-    }
+    if (t->wants_room && t->unsent < FST_TRANSPORT_UNSENT / 2)
+        tell_room(t);
 }
 
 /* ---- names ---- */
@@ -320,6 +367,7 @@ static void read_all(struct mqtt *t)
     int rc = MOSQ_ERR_SUCCESS;
     for (int i = 0; i < A_POLL && rc == MOSQ_ERR_SUCCESS && mosquitto_socket(t->m) >= 0; i++) {
         rc = mosquitto_loop_read(t->m, 1);
+        deliver(t);
         SSL *ssl = mosquitto_socket(t->m) >= 0 ? mosquitto_ssl_get(t->m) : NULL;
         t->pending = ssl && SSL_pending(ssl) > 0;
         if (!t->pending)
@@ -379,7 +427,7 @@ static int patience(const struct mqtt *t, double deadline)
         until = fmin(until, t->retry_at);
     if (t->state == CONNECTING)
         until = fmin(until, t->deadline + 0.001);
-    return t->pending || until <= now ? 0 : (int)ceil((until - now) * 1000);
+    return t->pending || t->heard.len || until <= now ? 0 : (int)ceil((until - now) * 1000);
 }
 
 static fst_status poll_mqtt(fst_transport *base, double deadline, fst_error *err)
@@ -399,6 +447,7 @@ static fst_status poll_mqtt(fst_transport *base, double deadline, fst_error *err
             t->woken = true;
         }
         turn(t, fd < 0 ? 0 : t->pending ? (short)(p[1].revents | POLLIN) : p[1].revents);
+        deliver(t);
     } while (!t->called && !t->woken && fst_clock_seconds() < deadline);
     return FST_OK;
 }
@@ -483,6 +532,8 @@ static void close_mqtt(fst_transport *base)
     if (t->wake >= 0)
         close(t->wake);
     fst_free(t->filter);
+    fst_buf_release(&t->heard);
+    fst_buf_release(&t->spare);
     fst_free(t);
 }
 

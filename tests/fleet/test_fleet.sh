@@ -268,6 +268,7 @@ said err "listens on port $hub could not be told"
 mv "$folder/hub.pid" "$folder/keys/hub.pid"
 expect 0 fleet revoke "$folder/keys" edge-1
 said out 'reads its lists again'
+said out 'connection     ended'
 expect 0 fleet status "$folder/keys"
 said out 'revoked'
 expect 1 fleet enroll "$folder/keys" "$folder/site/edge-1.csr" --yes

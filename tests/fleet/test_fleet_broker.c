@@ -382,7 +382,7 @@ static void revoked(void **state)
     assert_int_equal(unlink(key), 0);
     OK(fst_fleet_request(NULL, folder, "edge-3", FST_ROLE_EDGE, NULL, &err));
     OK(fst_fleet_enroll(hub_folder, csr, NULL, NULL, 0, &err));
-    OK(fst_fleet_install(bundle, folder, &err));
+    OK(fst_fleet_install(bundle, folder, false, &err));
     fst_identity_release(&edge3);
     load(&edge3, "edge-3", "edge-3");
     assert_string_equal(edge3.name, "g2.edge-3");
@@ -395,6 +395,39 @@ static void revoked(void **state)
         site_close(&again);
     }
     site_close(&boss);
+}
+
+/* The connection that a revoked site has is ended; others keep theirs, and it does not come back. */
+static void a_revoked_connection_is_ended(void **state)
+{
+    struct site boss, live, again;
+    bool told = false;
+    (void)state;
+    assert_true(site_join(&boss, &cloud, port));
+    assert_true(site_join(&live, &edge3, port));
+    assert_int_equal(fst_fleet_kick(hub_folder, "edge-3", NULL, &err), FST_E_CONFIG);
+    assert_non_null(strstr(err.message, "was not revoked"));
+    OK(fst_fleet_revoke(hub_folder, "edge-3", &err));
+    OK(fst_fleet_reload(hub_folder, NULL, &told, &err));
+    assert_true(told);
+    OK(fst_fleet_kick(hub_folder, "edge-3", NULL, &err));
+    for (double began = fst_clock_seconds(); !live.down && fst_clock_seconds() < began + SITE_SECONDS;) {
+        site_turn(&live);
+        site_turn(&boss);
+    }
+    assert_true(live.down && boss.up);
+    assert_false(site_join(&again, &edge3, port));
+    site_close(&again);
+    OK(fst_fleet_kick(hub_folder, "edge-3", NULL, &err)); /* nobody is there any more: no error */
+    site_close(&live);
+    site_subscribe(&boss, "fst/up/#");
+    assert_true(site_join(&again, &edge2, port)); /* of others nothing has changed */
+    site_publish(&again, "fst/up/edge-2/ctl");
+    assert_true(site_await(&boss, "fst/up/edge-2/ctl", &again));
+    site_close(&again);
+    site_close(&boss);
+    OK(fst_fleet_revoke(hub_folder, "device-1", &err));
+    assert_int_equal(fst_fleet_kick(hub_folder, "device-1", NULL, &err), FST_E_UNSUPPORTED);
 }
 
 /* An edge's own broker: devices reach their edge and nobody else; the bridge carries the edge's topics both ways. */
@@ -508,6 +541,7 @@ int main(void)
         cmocka_unit_test(devices_have_no_business_at_the_hub),
         cmocka_unit_test(edge_broker),
         cmocka_unit_test(revoked),
+        cmocka_unit_test(a_revoked_connection_is_ended),
         cmocka_unit_test(a_second_port_is_an_error),
         cmocka_unit_test(stops_and_starts_again),
     };

@@ -105,7 +105,7 @@ static void enroll(const char *id, fst_role role, const char *edge, const char *
     snprintf(bundle, sizeof bundle, "%s.fleet", id);
     OK(fst_fleet_request(NULL, site, id, role, edge, &err));
     OK(fst_fleet_enroll(hub, in(site, csr), NULL, hosts, 0, &err));
-    OK(fst_fleet_install(in(hub, bundle), site, &err));
+    OK(fst_fleet_install(in(hub, bundle), site, false, &err));
 }
 
 static void assert_mode(const char *folder, const char *name, mode_t mode)
@@ -345,7 +345,7 @@ static void one_id_has_one_key(void **state)
     OK(fst_fleet_request(NULL, other, "cloud", FST_ROLE_CLOUD, NULL, &err)); /* nor can the cloud be had so */
     assert_int_equal(fst_fleet_enroll(hub, in(other, "cloud.csr"), NULL, NULL, 0, &err), FST_E_MISMATCH);
     /* a bundle is of use only to its key */
-    assert_int_equal(fst_fleet_install(in(hub, "edge-1.fleet"), other, &err), FST_E_MISMATCH);
+    assert_int_equal(fst_fleet_install(in(hub, "edge-1.fleet"), other, false, &err), FST_E_MISMATCH);
     assert_int_equal(access(in(other, "edge-1.pem"), F_OK), -1);
 }
 
@@ -365,7 +365,7 @@ static void devices_are_of_an_edge(void **state)
     OK(fst_identity_load(&i, site, "camera", &err));
     assert_string_equal(i.url, "mqtts://edge.example:8883");
     fst_identity_release(&i);
-    OK(fst_fleet_install(in(hub, "edge-1.fleet"), site, &err));
+    OK(fst_fleet_install(in(hub, "edge-1.fleet"), site, false, &err));
     OK(fst_identity_load(&i, site, "edge-1", &err));
     assert_non_null(i.broker_conf);
     assert_string_equal(i.url, "mqtts://hub.example:8883");
@@ -377,7 +377,7 @@ static void devices_are_of_an_edge(void **state)
     assert_null(strstr(acl.data, "camera"));
     fst_buf_release(&acl);
     OK(fst_fleet_revoke(hub, "camera", &err));
-    OK(fst_fleet_install(in(hub, "edge-1.fleet"), site, &err));
+    OK(fst_fleet_install(in(hub, "edge-1.fleet"), site, false, &err));
     read_text(&acl, site, "broker.acl");
     assert_null(strstr(acl.data, "camera")); /* although it was the last one */
     fst_buf_release(&acl);
@@ -495,7 +495,44 @@ static void memory_may_end_anywhere(void **state)
         fst_free(sites);
     }
     assert_true(n > 20);
-    OK(fst_fleet_install(in(hub, "edge-1.fleet"), site, &err));
+    OK(fst_fleet_install(in(hub, "edge-1.fleet"), site, false, &err));
+}
+
+static void copy(const char *from, const char *to)
+{
+    fst_buf text = {0};
+    OK(fst_file_read(from, 1 << 20, &text, &err));
+    OK(fst_file_write(to, text.data, text.len, &err));
+    fst_buf_release(&text);
+}
+
+/* An old bundle would bring back what was revoked or renewed: not unless that is meant. */
+static void an_older_bundle_is_not_installed(void **state)
+{
+    char first[128], renewed[128];
+    fst_identity i = {0};
+    (void)state;
+    enroll("edge-1", FST_ROLE_EDGE, NULL, NULL);
+    snprintf(first, sizeof first, "%s", in(root, "first.fleet"));
+    copy(in(hub, "edge-1.fleet"), first);
+    OK(fst_fleet_install(first, site, false, &err)); /* the same again */
+    /* of before a revocation */
+    enroll("edge-2", FST_ROLE_EDGE, NULL, NULL);
+    OK(fst_fleet_revoke(hub, "edge-2", &err));
+    OK(fst_fleet_install(in(hub, "edge-1.fleet"), site, false, &err));
+    assert_int_equal(fst_fleet_install(first, site, false, &err), FST_E_MISMATCH);
+    assert_non_null(strstr(err.message, "revocation list"));
+    OK(fst_fleet_install(first, site, true, &err));
+    /* of an earlier certificate */
+    snprintf(renewed, sizeof renewed, "%s", in(root, "renewed.fleet"));
+    sleep(1); /* certificates count seconds */
+    OK(fst_fleet_enroll(hub, in(site, "edge-1.csr"), NULL, NULL, 0, &err));
+    copy(in(hub, "edge-1.fleet"), renewed);
+    OK(fst_fleet_install(renewed, site, false, &err));
+    assert_int_equal(fst_fleet_install(first, site, false, &err), FST_E_MISMATCH);
+    assert_non_null(strstr(err.message, "its certificate"));
+    OK(fst_identity_load(&i, site, "edge-1", &err)); /* what is there stays of use */
+    fst_identity_release(&i);
 }
 
 int main(void)
@@ -510,6 +547,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(renewal_keeps_name_and_key, set_up, tear_down),
         cmocka_unit_test_setup_teardown(one_id_has_one_key, set_up, tear_down),
         cmocka_unit_test_setup_teardown(devices_are_of_an_edge, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_older_bundle_is_not_installed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(stand_by, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_fleet_is_never_overwritten, set_up, tear_down),
         cmocka_unit_test_setup_teardown(one_process_at_a_time, set_up, tear_down),

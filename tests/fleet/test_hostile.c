@@ -14,22 +14,24 @@
 #include "coordinator.h"
 
 static const fst_fed_size SIZE = {24, 2, 1};
-static const int64_t SAMPLES[] = {5};
-static const char *const IDS[] = {"edge-1"};
-enum { RUN = 77 };
+enum { RUN = 77, MOST = 4 };
+static const int64_t SAMPLES[MOST] = {5, 5, 5, 5};
+static const char *const IDS[MOST] = {"edge-1", "edge-2", "edge-3", "edge-4"};
 
 struct world {
     fst_inproc *hub;
-    fst_transport *cloud, *site;
+    fst_transport *cloud, *sites[MOST];
+    uint32_t count, speaker; /* speaker: who says what is said */
     double now;
     fst_fed_state global;
     fst_strategy *strategy;
     fst_server *server;
     fst_simulate_spec spec;
-    int64_t counted[1];
+    int64_t counted[MOST];
     struct coordinator *coordinator;
     uint64_t seq;
     unsigned orders, gets;
+    uint32_t asked[MOST];   /* parts */
     struct receipt receipt; /* the last one */
     struct refusal refusal; /* the last one */
     bool has_receipt, has_refusal;
@@ -58,36 +60,39 @@ static void to_site(void *ctx, const char *topic, const void *data, size_t len)
 {
     struct world *w = ctx;
     fst_frame f;
-    (void)topic;
+    fst_blob_get g;
+    int k = topic[strlen("fst/dn/edge-")] - '1';
     assert_int_equal(fst_frame_decode(&f, data, len), FST_TAKEN);
     w->orders += f.kind == FST_KIND_ORDER;
     w->gets += f.kind == FST_KIND_GET;
+    if (f.kind == FST_KIND_GET && fst_blob_get_read(&g, f.body, f.body_len))
+        w->asked[k] += g.count;
     if (f.kind == FST_KIND_RECEIPT)
         w->has_receipt = !fst__read_receipt(&w->receipt, f.body, f.body_len, NULL);
     if (f.kind == FST_KIND_REFUSAL)
         w->has_refusal = !fst__read_refusal(&w->refusal, f.body, f.body_len, NULL);
 }
 
-static void open_world(struct world *w)
+static void open_world_of(struct world *w, uint32_t count)
 {
     fst_error err = {0};
     const fst_inproc_options options = {.simulated_time = true};
     const fst_strategy_ops *ops;
-    const fst_server_env env = {.seed = 1, .clients = 1, .classes = 2, .global = &w->global};
+    const fst_server_env env = {.seed = 1, .clients = count, .classes = 2, .global = &w->global};
     const fst_transport_events cloud = {.ctx = w, .message = to_cloud, .link = cloud_link};
     const fst_transport_events site = {.ctx = w, .message = to_site};
     fst_round_spec rounds;
-    *w = (struct world){.counted = {-1}};
+    *w = (struct world){.counted = {-1, -1, -1, -1}, .count = count};
     ok(fst_inproc_new(&w->hub, &options, &err), &err);
     ok(fst_fed_state_init(&w->global, SIZE, &err), &err);
     ok(fst_strategy_of(&ops, "fedavg", &err), &err);
     ok(fst_strategy_new(&w->strategy, ops, NULL, 0, &env, &err), &err);
     w->spec = (fst_simulate_spec){.seed = 4,
-                                  .clients = 1,
+                                  .clients = count,
                                   .samples = SAMPLES,
                                   .rounds = 1,
-                                  .cohort = 1,
-                                  .quorum = 1,
+                                  .cohort = count,
+                                  .quorum = count,
                                   .policy = FST_QUORUM_EXTEND,
                                   .max_extensions = 255,
                                   .workers = 1,
@@ -97,10 +102,14 @@ static void open_world(struct world *w)
     rounds.deadline = 600;
     ok(fst_server_new(&w->server, &rounds, w->strategy, "edge", &err), &err);
     ok(fst_inproc_open(&w->cloud, w->hub, "cloud", &cloud, NULL, &err), &err);
-    ok(fst_inproc_open(&w->site, w->hub, "edge-1", &site, NULL, &err), &err);
-    ok(fst_transport_subscribe(w->site, "fst/dn/edge-1/#", &err), &err);
+    for (uint32_t k = 0; k < count; k++) {
+        char filter[FST_TOPIC];
+        snprintf(filter, sizeof filter, "fst/dn/%s/#", IDS[k]);
+        ok(fst_inproc_open(&w->sites[k], w->hub, IDS[k], &site, NULL, &err), &err);
+        ok(fst_transport_subscribe(w->sites[k], filter, &err), &err);
+    }
     struct coordinator_spec spec = {.ids = IDS,
-                                    .clients = 1,
+                                    .clients = count,
                                     .run = RUN,
                                     .epoch = 1,
                                     .settings = "",
@@ -112,11 +121,17 @@ static void open_world(struct world *w)
     ok(fst__coordinator_begin(w->coordinator, 0, "federated", &w->spec, w->server, w->counted, &err), &err);
 }
 
+static void open_world(struct world *w)
+{
+    open_world_of(w, 1);
+}
+
 static void close_world(struct world *w)
 {
     fst__coordinator_free(w->coordinator);
     fst_transport_close(w->cloud);
-    fst_transport_close(w->site);
+    for (uint32_t k = 0; k < w->count; k++)
+        fst_transport_close(w->sites[k]);
     fst_server_free(w->server);
     fst_strategy_free(w->strategy);
     fst_fed_state_release(&w->global);
@@ -132,7 +147,8 @@ static void turn(struct world *w, double seconds)
         fst_inproc_advance(w->hub, w->now);
         ok(fst_transport_poll(w->cloud, 0, &err), &err);
         ok(fst__coordinator_tick(w->coordinator, w->now, &err), &err);
-        ok(fst_transport_poll(w->site, 0, &err), &err);
+        for (uint32_t k = 0; k < w->count; k++)
+            ok(fst_transport_poll(w->sites[k], 0, &err), &err);
     }
 }
 
@@ -141,15 +157,11 @@ static void say(struct world *w, const char *leaf, fst_frame_kind kind, const fs
     fst_error err = {0};
     char topic[FST_TOPIC];
     fst_buf bytes = {0};
-    const fst_frame f = {.kind = kind,
-                         .run = RUN,
-                         .epoch = 1,
-                         .seq = ++w->seq,
-                         .sender = "edge-1",
-                         .body = body->data,
-                         .body_len = body->len};
+    fst_frame f = {.kind = kind, .run = RUN, .epoch = 1, .seq = ++w->seq, .body = body->data, .body_len = body->len};
+    snprintf(f.sender, sizeof f.sender, "%s", IDS[w->speaker]);
     ok(fst_frame_encode(&f, &bytes, &err), &err);
-    ok(fst_transport_publish(w->site, fst_topic_up(topic, "edge-1", leaf), bytes.data, bytes.len, &err), &err);
+    ok(fst_transport_publish(w->sites[w->speaker], fst_topic_up(topic, f.sender, leaf), bytes.data, bytes.len, &err),
+       &err);
     fst_buf_release(&bytes);
 }
 
@@ -157,7 +169,8 @@ static void say_hello(struct world *w, const char *instance)
 {
     fst_error err = {0};
     fst_buf body = {0};
-    struct hello h = {.id = "edge-1", .role = "edge", .learn = (uint64_t)SAMPLES[0]};
+    struct hello h = {.role = "edge", .client = w->speaker, .learn = (uint64_t)SAMPLES[0]};
+    snprintf(h.id, sizeof h.id, "%s", IDS[w->speaker]);
     memset(h.task, 'a', FST_DIGEST_HEX - 1);
     memset(h.data, 'b', FST_DIGEST_HEX - 1);
     snprintf(h.instance, sizeof h.instance, "%s", instance);
@@ -374,7 +387,7 @@ static void test_two_processes(void **state)
 static void publish(struct world *w, const char *topic, const fst_buf *bytes)
 {
     fst_error err = {0};
-    ok(fst_transport_publish(w->site, topic, bytes->data, bytes->len, &err), &err);
+    ok(fst_transport_publish(w->sites[0], topic, bytes->data, bytes->len, &err), &err);
 }
 
 /* A sound frame of the site, with a BEAT of no use in it. */
@@ -505,12 +518,93 @@ static void test_control_characters(void **state)
     close_world(&w);
 }
 
+static struct {
+    int lines, flood, held, joined;
+} logged;
+
+static void count_line(void *ctx, fst_log_level level, const char *message)
+{
+    (void)ctx, (void)level;
+    logged.lines++;
+    logged.flood += strstr(message, "more than 1000 messages a second") != NULL;
+    logged.held += strstr(message, "times more") != NULL;
+    logged.joined += strstr(message, "joined: ") != NULL;
+}
+
+/* A site that comes and goes as fast as it can: what is said of it is said once in a while, what it is sent is
+ * packed once, and what is above the limit is dropped and counted. The round goes on with the others. */
+static void test_flood(void **state)
+{
+    enum { TURNS = 40, EACH = 300 }; /* 2 * 300 messages in a quarter of a second */
+    struct world w;
+    (void)state;
+    open_world_of(&w, 2);
+    memset(&logged, 0, sizeof logged);
+    fst_log_set(count_line, NULL);
+    for (w.speaker = 0; w.speaker < 2; w.speaker++) {
+        turn(&w, 0.25);
+        say_hello(&w, one);
+        turn(&w, 1);
+    }
+    assert_true(w.orders >= 2);
+    assert_int_equal(fst__coordinator_count(w.coordinator)->packed, 1); /* two sites, one message */
+    w.speaker = 0;
+    for (int i = 0; i < TURNS; i++) {
+        for (int k = 0; k < EACH; k++) {
+            say_bye(&w);
+            say_hello(&w, one);
+        }
+        for (int k = 0; k < 20; k++)
+            ok(fst_transport_poll(w.cloud, 0, NULL), NULL);
+        turn(&w, 0.25);
+    }
+    fst_log_set(NULL, NULL);
+    assert_int_equal(fst__coordinator_count(w.coordinator)->packed, 1);
+    uint64_t dropped = fst__coordinator_site(w.coordinator, 0).dropped;
+    assert_int_equal(fst__coordinator_refused(w.coordinator)[FST_REFUSED_RATE], dropped);
+    assert_true(dropped > (uint64_t)TURNS * EACH / 4);
+    assert_int_equal(fst__coordinator_site(w.coordinator, 1).dropped, 0);
+    assert_true(logged.flood >= 1 && logged.held >= 1 && logged.joined >= 2);
+    assert_true(logged.lines < 30); /* of some 10,000 that there would be */
+    assert_true(fst__coordinator_site(w.coordinator, 1).present);
+    close_world(&w);
+}
+
+/* Two sites that offer much and send nothing: those that come after them are asked for parts all the same. */
+static void test_slow_sites(void **state)
+{
+    struct world w;
+    fst_blob_manifest large = {
+        .bytes = 40 * (uint64_t)FST_BLOB_PART, .raw_bytes = 40 * (uint64_t)FST_BLOB_PART, .parts = 40};
+    (void)state;
+    open_world_of(&w, MOST);
+    for (w.speaker = 0; w.speaker < MOST; w.speaker++) {
+        turn(&w, 0.25);
+        say_hello(&w, one);
+    }
+    turn(&w, 1);
+    for (w.speaker = 0; w.speaker < MOST; w.speaker++) {
+        memset(large.digest, 'a' + (int)w.speaker, FST_DIGEST_HEX - 1);
+        offer(&w, one, &large);
+        turn(&w, 0.5);
+    }
+    assert_int_equal(w.asked[0] + w.asked[1], 16); /* all that may be on their way */
+    assert_int_equal(w.asked[2], 2);
+    assert_int_equal(w.asked[3], 2);
+    close_world(&w);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_counts),           cmocka_unit_test(test_control_characters),
-        cmocka_unit_test(test_another_manifest), cmocka_unit_test(test_wrong_parts),
-        cmocka_unit_test(test_huge_manifest),    cmocka_unit_test(test_end_while_fetching),
-        cmocka_unit_test(test_other_samples),    cmocka_unit_test(test_two_processes)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_counts),
+                                       cmocka_unit_test(test_control_characters),
+                                       cmocka_unit_test(test_another_manifest),
+                                       cmocka_unit_test(test_wrong_parts),
+                                       cmocka_unit_test(test_huge_manifest),
+                                       cmocka_unit_test(test_end_while_fetching),
+                                       cmocka_unit_test(test_other_samples),
+                                       cmocka_unit_test(test_two_processes),
+                                       cmocka_unit_test(test_flood),
+                                       cmocka_unit_test(test_slow_sites)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -128,6 +128,19 @@ static void test_others(void **state)
     assert_string_equal(f2.own.arch, f.own.arch);
     assert_string_equal(f2.own.digest, "");
     assert_string_equal(f2.fingerprint, f.fingerprint);
+    static const double none[] = {-0.01, 1.01, 1e300};
+    for (size_t i = 0; i < 3; i++) { /* no share of samples is so right */
+        f.own.accuracy = none[i];
+        b.len = 0;
+        ok(fst__write_figures(&f, &b, &err), &err);
+        assert_int_equal(fst__read_figures(&f2, b.data, b.len, &err), FST_E_FORMAT);
+        assert_non_null(strstr(err.message, "0 to 1"));
+    }
+    f.own.accuracy = NAN; /* not measured */
+    b.len = 0;
+    ok(fst__write_figures(&f, &b, &err), &err);
+    ok(fst__read_figures(&f2, b.data, b.len, &err), &err);
+    assert_true(isnan(f2.own.accuracy));
     struct order m = {.kind = ORDER_MEASURE, .stage = "s", .round = 3, .counted = 1}, m2;
     b.len = 0;
     ok(fst__write_order(&m, &b, &err), &err);

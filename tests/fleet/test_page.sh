@@ -1,0 +1,179 @@
+#!/bin/bash
+# A cloud's web page and metrics beside a fleet that plays rounds: what they say agrees with the run's events, every line
+# of the metrics is one that Prometheus reads, streams hold all events, and the token is asked for. And what a fleet on
+# one machine leaves when it is killed. Needs $FEDSTILL, $FEDSTILL_HELPER and mosquitto.
+#   FEDSTILL_BROWSER    also opens the page in headless Chromium (needs it)
+# shellcheck source=tests/task/common.sh
+. "$(dirname "$0")/../task/common.sh"
+sites=3
+declare -A pid=()
+clean_up() {
+    for p in "${pid[@]}"; do
+        kill -CONT "$p" 2>/dev/null
+        kill -9 "$p" 2>/dev/null
+    done
+    rm -rf "$folder"
+}
+command -v mosquitto >/dev/null || PATH=$PATH:/usr/sbin
+true_that "mosquitto is installed" command -v mosquitto >/dev/null || finish
+
+named_task 120 40
+cat >"$task/task.yaml" <<END
+name: page
+seed: 5
+data: {source: array, path: data, validation: 0.1}
+topology: {edges: $sites, cloud_share: 0.3, alpha: 1}
+stages:
+  cloud_pretrain:  {model: fedgen_mnist, epochs: 2, batch_size: 16}
+  federated_train: {model: fedgen_mnist, strategy: fedavg, init: cloud_pretrain, rounds: 100000, local_epochs: 1,
+                    batch_size: 8, optimizer: {name: sgd, learning_rate: 0.02}}
+END
+port=$("$FEDSTILL_HELPER" port) || exit 1
+printf 'listener %d 127.0.0.1\nallow_anonymous true\nmax_packet_size 1050000\n' "$port" >"$folder/broker.conf"
+link=(--connect "mqtt://127.0.0.1:$port" --plain-text)
+start_cloud() { # OPTION ...
+    "$FEDSTILL" cloud "$task" "${link[@]}" --output "$folder/fleet" --no-reuse --http 0 "$@" >/dev/null \
+        2>"$folder/err.cloud" </dev/null &
+    pid[cloud]=$!
+    for ((i = 0; i < 600; i++)); do
+        http=$(sed -n 's/.*page: http:[^ ]*:\([0-9]*\)\/ .*/\1/p' "$folder/err.cloud")
+        [ -z "$http" ] || return
+        sleep 0.05
+    done
+    fail "the cloud does not say where its page is"
+}
+# ask METHOD PATH [LINE-OF-THE-HEAD ...]: the whole answer, for at most $patience seconds
+ask() {
+    local first="$1 $2 HTTP/1.1"
+    shift 2
+    exec 9<>"/dev/tcp/127.0.0.1/$http" || return
+    printf '%s\r\n' "$first" "$@" "" >&9
+    timeout "${patience:-20}" cat <&9
+    exec 9>&-
+}
+here="Host: 127.0.0.1"
+body() { sed '1,/^\r$/d'; }
+get() { ask GET "$1" "$here" | body; }
+code() { ask "$@" | sed -n '1s/HTTP\/1.1 \([0-9]*\).*/\1/p'; }
+metric() { # SAMPLE: its value in $folder/metrics
+    grep -F "$1 " "$folder/metrics" | grep -v '^#' | sed 's/.* //'
+}
+rounds_there() { grep -c '"event": "round"' "$folder/fleet/events.jsonl" 2>/dev/null; }
+# sum EVENT KEY: over the events of that kind
+sum() {
+    grep "\"event\": \"$1\"" "$folder/fleet/events.jsonl" | sed -n "s/.*\"$2\": \([0-9]*\).*/\1/p" |
+        awk '{ s += $1 } END { printf "%.0f\n", s }'
+}
+
+mosquitto -c "$folder/broker.conf" >/dev/null 2>&1 &
+pid[broker]=$!
+start_cloud
+# ---- before anybody is there
+get /metrics >"$folder/metrics"
+same "sites that are not there" "$(metric 'fedstill_clients{state="absent"}')" $sites
+same "the page" "$(code GET / "$here")" 200
+same "another name that leads here" "$(code GET /state "Host: evil.example")" 403
+same "nothing can be changed" "$(code DELETE /state "$here")" 405
+
+# ---- rounds, until one site stands still and all wait for it
+patience=600 get /events >"$folder/stream" &
+pid[stream]=$!
+for ((k = 1; k <= sites; k++)); do
+    "$FEDSTILL" edge "$task" --id "edge-$k" "${link[@]}" --output "$folder/edge-$k" >/dev/null 2>&1 </dev/null &
+    pid[edge-$k]=$!
+done
+for ((i = 0; i < 1200 && $(rounds_there) < 5; i++)); do sleep 0.05; done
+true_that "five rounds were played" test "$(rounds_there)" -ge 5
+kill -STOP "${pid[edge-3]}"
+before=-1
+for ((i = 0; i < 100 && before != $(rounds_there); i++)); do
+    before=$(rounds_there)
+    sleep 0.5
+done
+get /metrics >"$folder/metrics"
+rounds=$(rounds_there)
+same "rounds that ended" "$(metric fedstill_rounds_total)" "$rounds"
+same "the open round" "$(metric fedstill_round)" $((rounds + 1))
+same "bytes up" "$(metric 'fedstill_bytes_total{dir="up",kind="update"}')" "$(sum round bytes_up)"
+same "bytes down" "$(metric 'fedstill_bytes_total{dir="down",kind="update"}')" "$(sum round bytes_down)"
+same "who reported" "$(metric 'fedstill_clients_total{result="reported"}')" "$(sum round reported)"
+true_that "updates: those of rounds that ended, and of the open one" \
+    test "$(metric fedstill_update_seconds_count)" -ge "$(sum round reported)" -a \
+    "$(metric fedstill_update_seconds_count)" -lt $(((rounds + 1) * sites))
+same "the last bucket has all" "$(metric 'fedstill_update_seconds_bucket{le="+Inf"}')" "$(metric fedstill_update_seconds_count)"
+same "accuracy" "$(metric 'fedstill_accuracy{model="federated_train"}' | awk '{ printf "%.6f", $1 }')" \
+    "$(grep '"event": "round"' "$folder/fleet/events.jsonl" | tail -1 |
+        sed 's/.*"test_accuracy": \([^,]*\).*/\1/' | awk '{ printf "%.6f", $1 }')"
+same "what is done" "$(metric 'fedstill_phase{phase="collect"}')" 1
+# a name, labels, a number; each family has its type once, before its samples
+same "lines that Prometheus does not read" "$(grep -vE \
+    '^(# (HELP [a-z_]+ .+|TYPE [a-z_]+ (counter|gauge|histogram))|[a-z_]+(\{[a-z]+="([^"\\]|\\.)*"(,[a-z]+="([^"\\]|\\.)*")*\})? (-?[0-9.]+(e[+-]?[0-9]+)?|NaN|[+-]Inf))$' \
+    "$folder/metrics")" ""
+same "families whose type is said twice" "$(sed -n 's/^# TYPE \([^ ]*\) .*/\1/p' "$folder/metrics" | sort | uniq -d)" ""
+same "samples without a type" "$(awk '/^# TYPE/ { t[$3] = 1; next } /^#/ { next }
+    { n = $1; sub(/\{.*/, "", n); b = n; sub(/_(bucket|sum|count)$/, "", b); if (!(n in t) && !(b in t)) print n }' "$folder/metrics")" ""
+get /state >"$folder/state"
+same "who is waited for" "$("$FEDSTILL_HELPER" json "$folder/state" sites.2.awaited)" true
+same "the site" "$("$FEDSTILL_HELPER" json "$folder/state" sites.2.id)" edge-3
+same "and who has reported" "$("$FEDSTILL_HELPER" json "$folder/state" sites.0.folded)" true
+
+# ---- streams: what was missed
+lines=$(grep -c . "$folder/fleet/events.jsonl")
+half=$(head -n $((lines / 2)) "$folder/fleet/events.jsonl" | wc -c)
+said_by_stream() { sed -n '/^event: state/{n;d}; s/^data: //p' "$1"; }
+patience=2 ask GET /events "$here" "Last-Event-ID: $half" | body >"$folder/rest"
+same "a stream goes on from an id" "$(said_by_stream "$folder/rest" | grep -v '"resources"')" \
+    "$(tail -n +$((lines / 2 + 1)) "$folder/fleet/events.jsonl" | grep -v '"resources"')"
+
+[ -z "${FEDSTILL_BROWSER:-}" ] || . "$(dirname "$0")/browser.sh"
+
+# ---- the end: a stream has every event, the last one too
+kill -TERM "${pid[cloud]}"
+wait "${pid[cloud]}" 2>/dev/null
+wait "${pid[stream]}" 2>/dev/null
+unset "pid[cloud]" "pid[stream]"
+same "a stream to the end has all events" "$(said_by_stream "$folder/stream")" "$(cat "$folder/fleet/events.jsonl")"
+true_that "state is in it too" grep -q '^event: state' "$folder/stream"
+
+# ---- a token
+expect 2 cloud "$task" "${link[@]}" --output "$folder/fleet" --http 0.0.0.0:0
+said err 'needs a token'
+expect 2 cloud "$task" "${link[@]}" --output "$folder/fleet" --http-token "$folder/token"
+said err 'no effect without --http'
+printf 'a-token-of-some-length\n' >"$folder/token"
+chmod 644 "$folder/token"
+expect 2 cloud "$task" "${link[@]}" --output "$folder/fleet" --http 0 --http-token "$folder/token"
+said err 'chmod 600'
+chmod 600 "$folder/token"
+start_cloud --http-token "$folder/token"
+for what in state metrics events; do
+    same "$what without the token" "$(code GET /$what "$here")" 401
+    same "$what with a part of it" "$(code GET /$what "$here" "Authorization: Bearer a-token-of-some-lengt")" 401
+done
+same "with the token" "$(code GET /state "$here" "Authorization: Bearer a-token-of-some-length")" 200
+for name in "${!pid[@]}"; do
+    kill -CONT "${pid[$name]}" 2>/dev/null
+    kill -9 "${pid[$name]}" 2>/dev/null
+    wait "${pid[$name]}" 2>/dev/null
+    unset "pid[$name]"
+done
+
+# ---- a fleet on one machine that was killed: the next one removes what it left, and nothing else
+mkdir "$folder/tmp" "$folder/tmp/fedstill-fleet-abcdef"
+echo mine >"$folder/tmp/fedstill-fleet-abcdef/file"
+TMPDIR=$folder/tmp "$FEDSTILL" fleet up "$task" --output "$folder/up" --no-reuse >/dev/null 2>"$folder/err.up" </dev/null &
+pid[up]=$!
+for ((i = 0; i < 600 && $(grep -c 'joined: ' "$folder/err.up") < sites; i++)); do sleep 0.05; done
+left=$(sed -n 's/.*files and logs in //p' "$folder/err.up")
+sed -i 's/100000/2/' "$task/task.yaml"
+TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/second" --no-reuse
+true_that "a fleet that lives keeps its folder" test -d "$left/hub"
+kill -9 "${pid[up]}"
+wait "${pid[up]}" 2>/dev/null
+unset "pid[up]"
+TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/second" --no-reuse --fresh --keep
+true_that "what a killed fleet left is removed" test ! -e "$left"
+true_that "what is none of ours stays" test -e "$folder/tmp/fedstill-fleet-abcdef/file"
+TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/second" --no-reuse --fresh
+same "what was to be kept is kept" "$(ls "$folder/tmp" | wc -l)" 2
+finish
