@@ -53,6 +53,7 @@ static const struct test_case {
     {"feddf", {{"distil_steps", 30}, {"distil_learning_rate", 0.02}, {"public_samples", 9}}},
     {"fedgen", {{"generator_steps", 4}, {"generator_batch_size", 6}, {"generator_hidden", 5}}},
     {"cfd", {{"public_samples", 5}, {"up_bits", 3}, {"down_bits", 7}}},
+    {"cfd", {{"server_epochs", 2}, {"public_samples", 9}}},
     {"local", {{0}}},
     {"fedkd", {{"hidden_weight", 0}, {"energy_start", 0.5}}},
     {"fedkd", {{"hidden_weight", 0.5}, {"energy_start", 0.9}, {"energy_end", 1}}},

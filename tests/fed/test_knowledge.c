@@ -31,6 +31,7 @@ static const struct run runs[] = {
     {"dsfl_none", "dsfl", {{"digest_epochs", 2}, {"sharpen", 2}}},
     {"cfd_1", "cfd", {{"digest_epochs", 2}}},
     {"cfd_3_5", "cfd", {{"digest_epochs", 2}, {"up_bits", 3}, {"down_bits", 5}}},
+    {"cfd_server", "cfd", {{"digest_epochs", 2}, {"server_epochs", 200}, {"down_bits", 3}}},
     {"feddf", "feddf", {{"distil_steps", 40}, {"distil_learning_rate", 0.01}, {"distil_patience", 0}}},
     {"fedproto_0", "fedproto", {{"proto_weight", 0}}},
     {"fedproto", "fedproto", {{"proto_weight", 0.7}}},

@@ -4,17 +4,18 @@
  *
  * Delta coding: a client's rows are packed against the rows that it was just sent, of the same samples. The paper packs
  * them against the client's own last ones, for which the server would have to keep those of every client. What goes
- * down is packed in full, as the server does not know which of the earlier ones a client has. The paper's server also
- * trains a model on the mean and sends that model's labels; here the mean itself is sent.
+ * down is packed in full, as the server does not know which of the earlier ones a client has. What is
+ * shared is the mean itself, or with server_epochs, as in the paper ("dual distillation"), what a model at the server
+ * says that learns the mean from round to round (student.c).
  *
- * Data flow: logits -> softmax -> levels -> "labels" up -> exact mean -> levels -> "labels" down in the next rounds,
- * with base = 1 + the round that they were made in. */
+ * Data flow: logits -> softmax -> levels -> "labels" up -> exact mean (-> model -> its answers) -> levels -> "labels"
+ * down in the next rounds, with base = 1 + the round that they were made in. */
 #include <math.h>
 #include <string.h>
 
-#include "fed_private.h"
+#include "student.h"
 
-enum { UP_BITS = FST__PUBLIC_OPTIONS, DOWN_BITS };
+enum { UP_BITS = FST__PUBLIC_OPTIONS, DOWN_BITS, SERVER_EPOCHS };
 static const fst_option options[] = {
     [FST__PUBLIC_SAMPLES] = FST__OPTION_PUBLIC_SAMPLES,
     [FST__DIGEST_EPOCHS] = FST__OPTION_DIGEST_EPOCHS,
@@ -22,6 +23,10 @@ static const fst_option options[] = {
                  .help = "of a probability that a client sends; 1: the most likely class alone"},
     [DOWN_BITS] = {"down_bits", FST_OPTION_WHOLE, .fallback = 1, .min = 1, .max = FST_CFD_MAX_BITS,
                    .help = "of a probability that clients are sent; 1: the most likely class alone"},
+    [SERVER_EPOCHS] = {"server_epochs", FST_OPTION_WHOLE, .max = 1e5,
+                       .help =
+                           "of a round, of a model at the server that learns the clients' mean, and whose answers are "
+                           "sent in its place, as in the paper; 0: there is none"},
     {0},
 };
 
@@ -72,6 +77,7 @@ struct cfd {
     uint8_t *packed;      /* those, as they are sent */
     size_t packed_len;
     uint64_t made; /* 1 + that round; 0: there is none */
+    struct fst__student student;
 };
 
 static int bits_of(const fst_strategy *s, int option)
@@ -98,13 +104,16 @@ static fst_status cfd_init(fst_strategy *s, fst_error *err)
     c->shared.value = fst_calloc(n, sizeof *c->value);
     c->packed = fst_calloc(fst_cfd_most_bytes(c->rows, s->env.classes, bits_of(s, DOWN_BITS)), 1);
     bool got = c->row && c->shared.row && c->known && c->level && c->value && c->shared.level && c->shared.value;
-    return st || (got && c->packed) ? st : fst_fail_memory(err, n * (2 * sizeof *c->value + 3 * sizeof *c->level));
+    if (!st && !(got && c->packed))
+        st = fst_fail_memory(err, n * (2 * sizeof *c->value + 3 * sizeof *c->level));
+    return st || !s->option[SERVER_EPOCHS] ? st : fst__student_init(&c->student, &s->env, "cfd.student", c->rows, err);
 }
 
 static void cfd_release(fst_strategy *s)
 {
     struct cfd *c = (struct cfd *)s;
     fst_accumulator_release(&c->sum);
+    fst__student_release(&c->student);
     fst_free(c->row);
     fst_free(c->shared.row);
     fst_free(c->known);
@@ -171,8 +180,10 @@ static fst_status cfd_aggregate(fst_strategy *s, const fst_work *work, fst_aggre
 {
     struct cfd *c = (struct cfd *)s;
     double lane[FST__LANES] = {0};
-    (void)work;
+    int64_t epochs = (int64_t)s->option[SERVER_EPOCHS];
     fst_status st = fst_accumulator_mean(&c->sum, c->value, err);
+    if (!st && epochs)
+        st = fst__student_round(&c->student, s->round, c->row, c->value, epochs, work, err);
     if (st)
         return st;
     fst_cfd_quantise(c->value, c->rows, s->env.classes, bits_of(s, DOWN_BITS), c->shared.level);
@@ -188,6 +199,8 @@ static fst_status cfd_save(const fst_strategy *s, fst_buf *out, fst_error *err)
 {
     const struct cfd *c = (const struct cfd *)s;
     fst_status st = fst_buf_append(out, &c->made, sizeof c->made, err);
+    if (!st && s->option[SERVER_EPOCHS])
+        st = fst__student_save(&c->student, out, err);
     return st || !c->made ? st : fst_buf_append(out, c->packed, c->packed_len, err);
 }
 
@@ -196,16 +209,20 @@ static fst_status cfd_load(fst_strategy *s, const void *data, size_t len, fst_er
     struct cfd *c = (struct cfd *)s;
     const uint8_t *p = data;
     uint64_t made;
-    if (len < sizeof made)
+    size_t model = s->option[SERVER_EPOCHS] ? (size_t)fst_fed_size_bytes(c->student.model.size) : 0;
+    if (len < sizeof made + model)
         return fst_fail(err, FST_E_FORMAT, "the saved labels have %zu bytes", len);
     memcpy(&made, p, sizeof made);
-    if (!made && len > sizeof made)
+    p += sizeof made + model;
+    len -= sizeof made + model;
+    if (!made && len)
         return fst_fail(err, FST_E_FORMAT, "there are labels of no round");
-    fst_status st = made ? fst_cfd_unpack(p + sizeof made, len - sizeof made, NULL, c->rows, s->env.classes,
-                                          bits_of(s, DOWN_BITS), c->level, err)
-                         : FST_OK;
+    fst_status st =
+        made ? fst_cfd_unpack(p, len, NULL, c->rows, s->env.classes, bits_of(s, DOWN_BITS), c->level, err) : FST_OK;
     if (st)
         return fst_fail_in(err, st, "the saved labels");
+    if (model && (st = fst__student_load(&c->student, p - model, err)))
+        return st;
     c->made = made;
     c->shared.rows = 0;
     if (made) {

@@ -13,8 +13,12 @@ fedstill and compares.
 import json
 import os
 import struct
+import sys
 
 import numpy as np
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../replay"))
+from replay import Stream  # the documented random streams, also without anything of fedstill
 
 FEATURES, HIDDEN, CLASSES, ROUNDS = 6, 8, 4, 4
 SIZES, PUBLIC = [9, 14, 20, 11], 16
@@ -111,6 +115,36 @@ def consensus(fit, say, share, transfer=0):
                 said.append(say(forward(k, w[k], d["public"])[0]))
             shared = share(np.mean(said, 0))
         return w
+    return run
+
+
+class Server:
+    """A model of the network of client 1 that learns what the clients say of the public samples, by Adam."""
+
+    def __init__(self, epochs):
+        seed, parts = Stream(1, "cfd.student", 0).u64(), []
+        for name, (fan_in, fan_out) in zip("ab", layers(1)):
+            for part, n in (("weight", fan_in * fan_out), ("bias", fan_out)):
+                r = Stream(seed, f"init.{name}.{part}", 0)
+                parts.append([(2 * r.uniform() - 1) / np.sqrt(fan_in) for _ in range(n)])
+        self.w, self.epochs = np.float32(np.concatenate(parts)).astype(float), epochs
+
+    def answer(self, x, q):
+        m, v = 0, 0
+        for t in range(self.epochs):
+            z, kept = forward(1, self.w, x)
+            g = backward(1, self.w, kept, cross_entropy(q)(z))
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            rate = 0.001 * (1 + np.cos(np.pi * t / self.epochs)) / 2
+            self.w = self.w - rate * m / (1 - 0.9 ** (t + 1)) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
+        return softmax(forward(1, self.w, x)[0])
+
+
+def cfd_server(epochs, up, down):
+    def run(d):
+        server = Server(epochs)
+        share = lambda p: quantise(server.answer(d["public"], p), down)
+        return consensus(cross_entropy, lambda z: quantise(softmax(z), up), share)(d)
     return run
 
 
@@ -222,6 +256,7 @@ RUNS = {
     "dsfl_none": consensus(cross_entropy, softmax, same),
     "cfd_1": consensus(cross_entropy, lambda z: quantise(softmax(z), 1), lambda p: quantise(p, 1)),
     "cfd_3_5": consensus(cross_entropy, lambda z: quantise(softmax(z), 3), lambda p: quantise(p, 5)),
+    "cfd_server": cfd_server(200, 1, 3),
     "fedavg": feddf(0, 0),
     "feddf": feddf(40, 0.01),
     "fd_plus": fd_plus(0.5),
