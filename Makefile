@@ -4,7 +4,7 @@
 #   make demo-mnist  build, find MNIST (or fetch it), run tasks/mnist from teacher to federation
 #   make check       optimised build and tests, then the same under address and undefined sanitizers
 #   make check-full  more: thread sanitizer, valgrind, fuzzing, many kills, a fault at every file operation,
-#                   thousands of random graphs, a hundred thousand histories of a fleet
+#                   thousands of random graphs, a hundred thousand histories of a fleet, all limits on memory
 #   make fixtures    golden cases over $FEDSTILL_FIXTURES (default: tests/fixtures)
 #   make bench       speed of every workload; WORKLOADS="mnist_teacher ..." picks some
 #   make install     program, library, headers, manual page; PREFIX (/usr/local), DESTDIR
@@ -63,6 +63,7 @@ check-full: check
 	FEDSTILL_KILLS=$(KILLS) scripts/run-tests $(BUILD) -R 'kill|fleet/test_fleet$$'
 	FEDSTILL_HISTORIES=$(HISTORIES) scripts/run-tests $(BUILD) -R histories
 	FEDSTILL_FAULTS=1 scripts/run-tests $(BUILD) -R test_faults
+	FEDSTILL_MEMORY_STEP=2000 scripts/run-tests $(BUILD) -R test_low_memory
 	FEDSTILL_GRAPHS=$(GRAPHS) scripts/run-tests $(BUILD) -R random_graphs
 
 fixtures: deps

@@ -5,12 +5,14 @@
 #include <fcntl.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "fedstill/task.h"
@@ -268,8 +270,17 @@ static void take_standard_descriptors(void)
                 _exit(EXIT_FAILED);
 }
 
+/* A heap for each thread maps 128 MB at once, which under a limit (ulimit -v) takes them from whoever needs some. */
+static void keep_to_one_heap(void)
+{
+    struct rlimit space;
+    if (!getrlimit(RLIMIT_AS, &space) && space.rlim_cur != RLIM_INFINITY)
+        mallopt(M_ARENA_MAX, 1);
+}
+
 int main(int argc, char **argv)
 {
+    keep_to_one_heap();
     take_standard_descriptors();
     keep_name(argv[0]);
     /* Characters only: numbers are read and written with a point everywhere. */

@@ -3,9 +3,15 @@
  * the other files here the ops; with onednn.h and onednn_compat.h they are all that knows oneDNN. Activations keep the
  * layout that the convolutions choose; parameters are plain and are brought into a primitive's layout just before it.
  */
+#define _GNU_SOURCE
+#include <execinfo.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <omp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "onednn.h"
 
@@ -31,6 +37,61 @@ static const char *describe(void)
         name = "avx2";
     snprintf(text, sizeof text, "oneDNN %d.%d.%d, %s", v->major, v->minor, v->patch, name);
     return text;
+}
+
+/* ---- room ------------------------------------------------------------------------------------- */
+
+/* More than oneDNN takes for any one primitive's code, and for what is around it. */
+#define ROOM ((uint64_t)16 << 20)
+
+/* The pages that the process has mapped, and those of its data. */
+static bool read_pages(uint64_t *mapped, uint64_t *data)
+{
+    char text[256] = "";
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    bool good = fd >= 0 && read(fd, text, sizeof text - 1) > 0 &&
+                sscanf(text, "%" SCNu64 " %*u %*u %*u %*u %" SCNu64, mapped, data) == 2;
+    if (fd >= 0)
+        close(fd);
+    return good;
+}
+
+static bool fits(const struct rlimit *limit, uint64_t pages)
+{
+    return limit->rlim_cur == RLIM_INFINITY || pages * (uint64_t)sysconf(_SC_PAGESIZE) + ROOM <= limit->rlim_cur;
+}
+
+static bool is_limited(struct rlimit *mapped, struct rlimit *data)
+{
+    *mapped = *data = (struct rlimit){RLIM_INFINITY, RLIM_INFINITY};
+    (void)getrlimit(RLIMIT_AS, mapped);
+    (void)getrlimit(RLIMIT_DATA, data);
+    return mapped->rlim_cur != RLIM_INFINITY || data->rlim_cur != RLIM_INFINITY;
+}
+
+/* oneDNN writes the code of its kernels to memory without looking whether it got any, and dies. Where a limit is set
+ * (ulimit -v, ulimit -d) it is asked for code only while there is room for it. Nothing is mapped to find that out:
+ * another thread may be at it. */
+static fst_status check_room(fst_error *err)
+{
+    struct rlimit mapped, data;
+    uint64_t all = 0, own = 0;
+    if (!is_limited(&mapped, &data) || !read_pages(&all, &own) || (fits(&mapped, all) && fits(&data, own)))
+        return FST_OK;
+    return fst_fail(
+        err, FST_E_MEMORY,
+        "out of memory: oneDNN's kernels need %d MB more than the limit on memory (ulimit -v, ulimit -d) leaves",
+        (int)(ROOM >> 20));
+}
+
+/* OpenMP ends its threads by pthread_exit, for which libc loads libgcc_s when it is first needed, and aborts where it
+ * cannot: it is loaded now, while there is room. */
+static fst_status load_unwinder(fst_error *err)
+{
+    struct rlimit mapped, data;
+    void *here;
+    fst_status s = check_room(err);
+    return s || !is_limited(&mapped, &data) || backtrace(&here, 1) > 0 ? s : fst_fail_memory(err, ROOM);
 }
 
 /* ---- context and layouts ---------------------------------------------------------------------- */
@@ -100,6 +161,9 @@ static fst_status open_context(struct fst_context **out, int threads, fst_precis
             "OpenMP gives %d threads at most (OMP_THREAD_LIMIT), %d are asked for: use --threads %d or raise "
             "the limit",
             omp_get_thread_limit(), threads, omp_get_thread_limit());
+    fst_status st = load_unwinder(err);
+    if (st)
+        return st;
     struct fst_context *c = fst_calloc(1, sizeof *c);
     if (!c)
         return fst_fail_memory(err, sizeof *c);
@@ -303,12 +367,20 @@ static fst_status run_primitive(struct fst_kernel *base, const struct fst_op_arg
             b->last = p;
         }
     }
+    if (!k->used) { /* products of matrices make their code when they first run */
+        fst_status st = check_room(err);
+        if (st)
+            return st;
+        k->used = true;
+    }
     dnnl_status_t s = dnnl_primitive_execute(k->primitive, k->context->stream, k->nargs, k->args);
     return s ? fdn_failed(s, base->name, err) : FST_OK;
 }
 
 struct kernel *fdn_new_kernel(struct fst_context *c, struct fst_op *op, const char *name, bool backward, fst_error *err)
 {
+    if (check_room(err))
+        return NULL;
     struct kernel *k = fst_calloc(1, sizeof *k);
     if (!k) {
         (void)fst_fail_memory(err, sizeof *k);

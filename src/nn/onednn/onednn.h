@@ -55,6 +55,7 @@ struct kernel {
     dnnl_exec_arg_t args[MAX_ARGS];
     struct binding bind[MAX_ARGS];
     int nargs;
+    bool used; /* the primitive ran once */
     const struct fst_node *node; /* of kernels that are loops of ours */
     fdn_span span;
     size_t work, grain;               /* of span: elements, and how many are worth a thread */
