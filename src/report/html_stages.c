@@ -370,6 +370,10 @@ static void rounds_facts(const struct fst__html *h, fst__page *p, const struct f
     fst__fact_number(p, "rounds", (double)s->points, text);
     snprintf(text, sizeof text, "%.0f", fst__json_number(j, "best_round"));
     fst__fact_number(p, "kept the model of round", fst__json_number(j, "best_round"), text);
+    json_t *fusion = json_object_get(j, "fusion");
+    fst__fact(p, "fused with a larger model; learnt from", fst__json_text(fusion, "learnt_from"));
+    snprintf(text, sizeof text, "%.3f", fst__json_number(fusion, "gate"));
+    fst__fact_number(p, "gate of the fusion", fst__json_number(fusion, "gate"), text);
     fst__fact_number(p, "clients that reported, of those asked", selected > 0 ? reported / selected : NAN,
                      fst_human_percent(reported / selected, text));
     json_t *own = json_object_get(j, "own_validation");

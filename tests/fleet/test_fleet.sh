@@ -214,6 +214,26 @@ END
         "$(sha256sum <"$folder/one/federated_train/model.safetensors")"
 done
 
+# ---- fused with a larger model at the cloud, which the sites never see
+cat >"$task/task.yaml" <<END
+name: fused
+seed: 9
+data: {source: array, path: data, public: 0.3}
+clients: {count: $sites}
+stages:
+  teacher: {kind: cloud_pretrain, model: mnist_student, epochs: 1, batch_size: 16}
+  average: {kind: federated_train, model: fedgen_mnist, init: random, rounds: 3, batch_size: 8,
+            fusion: {teacher: teacher, target: conv2.weight, source: fc1.weight, rank: 4, start_round: 1}}
+  public:  {kind: federated_train, model: fedgen_mnist, init: random, rounds: 2, batch_size: 8, strategy: fedadam,
+            fusion: {teacher: teacher, target: conv2.weight, source: fc1.weight, start_round: 1, learns_from: public}}
+END
+rm -rf "$folder/one" "$folder/up"
+expect 0 run "$task" --output "$folder/one" --no-reuse
+TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/up" --no-reuse
+for stage in average public; do
+    same "fused: $stage" "$(sha256sum <"$folder/up/$stage/model.safetensors")" "$(sha256sum <"$folder/one/$stage/model.safetensors")"
+done
+
 # ---- a different network at every client: their models stay with them, the same as in one process
 cat >"$task/task.yaml" <<END
 name: own

@@ -43,6 +43,8 @@ static const fst__field data_fields[] = {
     FST__F_ENUM(struct data_section, source, fst__data_sources, "auto", "format of what stands at path"),
     FST__F_STRING(struct data_section, path, NULL, "file or folder; relative to the task's folder", .aside = true,
                   .when = {FST__WITHOUT("source", "synth")}),
+    FST__F_STRING(struct data_section, obtain, NULL, "how the samples can be had, told when nothing stands at path",
+                  .aside = true, .when = {FST__WITHOUT("source", "synth")}),
     FST__F_STRING(struct data_section, x, NULL, "name of the samples (default x)",
                   .when = {FST__WITH("source", "auto", "array")}),
     FST__F_STRING(struct data_section, y, NULL, "name of the labels (default y)",

@@ -31,7 +31,7 @@ struct synth_section {
 
 struct data_section {
     int source; /* index in data_sources: 0 is "auto" */
-    char *path, *x, *y;
+    char *path, *obtain, *x, *y;
     int layout; /* fst_layout */
     int64_t classes, channels, height, width, window, limit, test_limit;
     double validation; /* share of the training samples */

@@ -116,6 +116,10 @@ static bool parse_record(json_t *j, struct record *r)
         return false;
     n.bytes_up = (uint64_t)up;
     n.bytes_down = (uint64_t)down;
+    json_t *fusion = json_object_get(j, "fusion");
+    if (fusion && !copy_text(n.fused_from, sizeof n.fused_from, json_object_get(fusion, "learnt_from")))
+        return false;
+    n.gate = number(json_object_get(fusion, "gate"));
     if (!parse_own(json_object_get(j, "own_validation"), &n.own) || !parse_edges(json_object_get(j, "edges"), &n) ||
         !parse_snr(json_object_get(j, "accuracy_by_snr"), &n))
         return false;
@@ -293,6 +297,11 @@ json_t *fst__own_json(const struct own_figures *f)
                      "global_accuracy", real_or_null(f->global_accuracy));
 }
 
+json_t *fst__fusion_json(const struct record *r)
+{
+    return json_pack("{s:s, s:o}", "learnt_from", r->fused_from, "gate", real_or_null(r->gate));
+}
+
 json_t *fst__snr_json(const struct record *r)
 {
     json_t *list = json_array();
@@ -325,6 +334,8 @@ fst_status fst__record_write(const struct session *s, const struct step *step, c
         json_object_set_new(j, "inputs", json_string(step->inputs));
     if (r->best_round)
         json_object_set_new(j, "best_round", json_integer(r->best_round));
+    if (r->fused_from[0])
+        json_object_set_new(j, "fusion", fst__fusion_json(r));
     if (r->snr.count)
         json_object_set_new(j, "accuracy_by_snr", fst__snr_json(r));
     if (r->own.samples)

@@ -151,6 +151,7 @@ bool fst__record_fingerprint(const char *folder, char out[FST_DIGEST_HEX]);
 struct json_t *fst__edges_json(const struct record *r);
 struct json_t *fst__snr_json(const struct record *r);
 struct json_t *fst__own_json(const struct own_figures *f);
+struct json_t *fst__fusion_json(const struct record *r);
 /* All bytes of a file. wanted: the digest that they must have (FST_E_MISMATCH otherwise), NULL for any; digest: the one
  * they have (may be NULL). */
 fst_status fst__read_whole(const char *path, const char *wanted, fst_buf *out, char digest[FST_DIGEST_HEX],
@@ -197,7 +198,7 @@ struct lesson { /* supervised training of one model */
     const struct local_fusion_section *fusion;   /* with a large model that trains along (local_fusion.h); NULL: none */
     bool features;                               /* it also learns from its teacher's feature maps (feature_maps.h) */
 };
-fst_status fst__train(struct session *s, const struct lesson *l, fst_model *model, double *seconds, fst_error *err);
+fst_status fst__train(struct session *s, const struct lesson *l, fst_model *model, struct record *r, fst_error *err);
 fst_schedule fst__schedule(const struct schedule_section *s, int64_t total);
 /* Does no rate of it depend on how many epochs there are in all? */
 bool fst__total_free(const struct schedule_section *s);

@@ -34,6 +34,8 @@ static fst_status open_split(struct session *s, const char *path, const char *sp
                             .image_width = (int)d->width,
                             .window = (size_t)d->window,
                             .limit = (size_t)(strcmp(split, "test") ? d->limit : d->test_limit)};
+    if (d->obtain && !fst_file_exists(path))
+        return fst_fail(err, FST_E_IO, "%s samples: %s: there is no such file or folder: %s", split, path, d->obtain);
     fst_status st = fst_source_open(out, &spec, err);
     if (st)
         return fst_fail_in(err, st, "%s samples", split);

@@ -33,6 +33,8 @@ static json_t *step_json(const struct session *s, const struct step *step)
     json_object_set_new(j, r->has_model ? "model" : "artifact", file);
     if (r->best_round)
         json_object_set_new(j, "best_round", json_integer(r->best_round));
+    if (r->fused_from[0])
+        json_object_set_new(j, "fusion", fst__fusion_json(r));
     if (r->snr.count)
         json_object_set_new(j, "accuracy_by_snr", fst__snr_json(r));
     if (r->own.samples)

@@ -380,6 +380,8 @@ fst_status fst__federate(struct session *s, struct step *own, struct record *r, 
             fst_state_copy(&model.state, &f.best);
         else if (f.fuser)
             fst_fuser_show(f.fuser, model.state.params, true);
+        if (f.fuser)
+            fst__federate_record_fusion(&f, r);
         r->best_round = (int64_t)f.best_round;
         r->seconds = f.seconds_before + fst_clock_seconds() - f.started;
         r->bytes_up = f.bytes_up;

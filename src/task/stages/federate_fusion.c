@@ -1,5 +1,6 @@
 /* MergeNet in a federated stage: the fuser from the stage's settings, and what is told of each round. */
 #include <math.h>
+#include <stdio.h>
 
 #include "federate.h"
 #include "fusion.h"
@@ -50,6 +51,19 @@ fst_status fst__federate_fusion_size(const struct session *s, const struct step 
     return st;
 }
 
+static const char *learnt_from(const struct federated_section *t)
+{
+    return t->fusion.fusion.learns == FST_FUSION_NOTHING ? "nothing"
+           : t->fusion.learns_from == FST__FUSION_PUBLIC ? "public samples"
+                                                         : "the next average";
+}
+
+void fst__federate_record_fusion(const struct federation *f, struct record *r)
+{
+    snprintf(r->fused_from, sizeof r->fused_from, "%s", learnt_from(f->section));
+    r->gate = fst_fuser_gate(f->fuser);
+}
+
 static double told(bool there, double x)
 {
     return there ? x : (double)NAN;
@@ -58,8 +72,7 @@ static double told(bool there, double x)
 void fst__federate_tell_fusion(struct federation *f)
 {
     const fst_fuser_report *r = fst_fuser_last(f->fuser);
-    bool public = f->section->fusion.learns_from == FST__FUSION_PUBLIC;
-    const char *from = !r->learnt ? "nothing" : public ? "public samples" : "the next average";
+    const char *from = r->learnt ? learnt_from(f->section) : "nothing";
     fst_field fields[] = {FST_INT("round", (int64_t)r->round + 1),
                           FST_BOOLEAN("fused", r->fused),
                           FST_STRING("learnt_from", from),

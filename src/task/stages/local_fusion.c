@@ -3,6 +3,7 @@
  * both models take their step, and the adapter learns from what the small model's step made of theta.
  */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "local_fusion.h"
@@ -119,10 +120,21 @@ fst_status fst__local_fusion_after(struct local_fusion *l, const fst_state *stud
     return st;
 }
 
+static const char *learnt_from(const struct local_fusion *l)
+{
+    return l->settings->fusion.learns == FST_FUSION_NOTHING ? "nothing" : "the step after each fusion";
+}
+
+void fst__local_fusion_record(const struct local_fusion *l, struct record *r)
+{
+    snprintf(r->fused_from, sizeof r->fused_from, "%s", learnt_from(l));
+    r->gate = fst_fusion_gate(l->fusion);
+}
+
 void fst__local_fusion_tell(struct local_fusion *l, struct session *s, int64_t epoch)
 {
     fst_field fields[] = {FST_INT("epoch", epoch),
-                          FST_STRING("learnt_from", "the step after each fusion"),
+                          FST_STRING("learnt_from", learnt_from(l)),
                           FST_INT("fusions", (int64_t)l->steps),
                           FST_DOUBLE("gate", fst_fusion_gate(l->fusion)),
                           FST_DOUBLE("loss", l->steps ? l->loss / (double)l->steps : (double)NAN),

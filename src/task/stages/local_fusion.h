@@ -37,6 +37,7 @@ fst_status fst__local_fusion_before(struct local_fusion *l, fst_state *student, 
  * rate. */
 fst_status fst__local_fusion_after(struct local_fusion *l, const fst_state *student, const fst_step_input *in,
                                    int64_t epoch, int64_t epochs, fst_error *err);
+void fst__local_fusion_record(const struct local_fusion *l, struct record *r);
 /* The event of an epoch. */
 void fst__local_fusion_tell(struct local_fusion *l, struct session *s, int64_t epoch);
 

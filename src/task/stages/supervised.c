@@ -18,7 +18,7 @@ fst_status fst__learn(struct session *s, const struct lesson *l, struct record *
     fst_status st = fst__new_model(&s->data, l->training->model, &m, err);
     if (st)
         return st;
-    st = fst__train(s, l, &m, &r->seconds, err);
+    st = fst__train(s, l, &m, r, err);
     if (!st)
         st = fst__save_model(s, l->step, &m, r, err);
     r->samples = (int64_t)s->data.cloud.learn;

@@ -655,14 +655,16 @@ static fst_status teach(struct course *c, fst_error *err)
     return st;
 }
 
-fst_status fst__train(struct session *s, const struct lesson *l, fst_model *model, double *seconds, fst_error *err)
+fst_status fst__train(struct session *s, const struct lesson *l, fst_model *model, struct record *r, fst_error *err)
 {
     struct course c = {.s = s, .lesson = l, .model = model, .best_accuracy = -1, .best_epoch = -1};
     fst_status st = prepare(&c, err);
     if (!st) {
         st = teach(&c, err);
         fst__watch_end(s, st ? "stopped" : NULL);
-        *seconds = c.seconds_before + fst_clock_seconds() - c.started;
+        r->seconds = c.seconds_before + fst_clock_seconds() - c.started;
+        if (l->fusion)
+            fst__local_fusion_record(&c.fusion, r);
     }
     fst_loader_free(c.loader);
     fst_trainer_free(c.trainer);
