@@ -4,7 +4,8 @@
 #   make demo-mnist  build, find MNIST (or fetch it), run tasks/mnist from teacher to federation
 #   make check       optimised build and tests, then the same under address and undefined sanitizers
 #   make check-full  more: thread sanitizer, valgrind, fuzzing, many kills, a fault at every file operation,
-#                   thousands of random graphs, a hundred thousand histories of a fleet, all limits on memory
+#                   thousands of random graphs, a hundred thousand histories of a fleet, all limits on memory,
+#                   slow links between namespaces (root)
 #   make fixtures    golden cases over $FEDSTILL_FIXTURES (default: tests/fixtures)
 #   make bench       speed of every workload; WORKLOADS="mnist_teacher ..." picks some
 #   make install     program, library, headers, manual page; PREFIX (/usr/local), DESTDIR
@@ -21,7 +22,7 @@ FUZZ_SECONDS ?= 60
 ENGINE ?= libfuzzer
 KILLS ?= 200
 GRAPHS ?= 4000
-HISTORIES ?= 34000
+HISTORIES ?= 11200
 WORKLOADS ?=
 FEDSTILL_FIXTURES ?= tests/fixtures
 # Tests run in folders of their own.
@@ -62,6 +63,7 @@ check-full: check
 	scripts/run-fuzz build-fuzz
 	FEDSTILL_KILLS=$(KILLS) scripts/run-tests $(BUILD) -R 'kill|fleet/test_fleet$$'
 	FEDSTILL_HISTORIES=$(HISTORIES) scripts/run-tests $(BUILD) -R histories
+	scripts/run-tests $(BUILD) -C full -R slow_links
 	FEDSTILL_FAULTS=1 scripts/run-tests $(BUILD) -R test_faults
 	FEDSTILL_MEMORY_STEP=2000 scripts/run-tests $(BUILD) -R test_low_memory
 	FEDSTILL_GRAPHS=$(GRAPHS) scripts/run-tests $(BUILD) -R random_graphs

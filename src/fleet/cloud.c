@@ -435,6 +435,7 @@ static fst_status connect_cloud(struct cloud *c, const char *task, fst_error *er
                                     .transport = c->transport,
                                     .path = c->books.store.path,
                                     .ctx = c->books.store.ctx,
+                                    .in_memory = fst__in_memory(),
                                     .now = fst_clock_seconds()};
     memcpy(spec.task, task, sizeof spec.task);
     if (!st)

@@ -226,6 +226,7 @@ static fst_status make_site(struct edge *e, fst_task *t, fst_error *err)
                              .keeps = keeps,
                              .ctx = e,
                              .most = FST_BLOB_MAX,
+                             .in_memory = fst__in_memory(),
                              .now = fst_clock_seconds()};
     snprintf(spec.hello.role, sizeof spec.hello.role, "edge");
     snprintf(spec.hello.program, sizeof spec.hello.program, "%s", FST_VERSION);

@@ -6,6 +6,7 @@
 #endif
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -117,6 +118,12 @@ void fst__place_close(struct place *p)
 }
 
 /* ---- memory ---- */
+
+uint64_t fst__in_memory(void)
+{
+    const char *text = getenv("FEDSTILL_BLOB_IN_MEMORY");
+    return text ? strtoull(text, NULL, 10) : 0;
+}
 
 void fst__keep_memory(void)
 {

@@ -16,6 +16,9 @@ void fst__place_close(struct place *p);
 /* ctx of its calls is the place, which must stay where it is. */
 struct store fst__place_store(struct place *p);
 
+/* Bytes of a blob that are kept in memory, larger ones being files: 0 for the usual limit, or what
+ * FEDSTILL_BLOB_IN_MEMORY says, for tests. */
+uint64_t fst__in_memory(void);
 /* For processes that take and give back many messages of 512 KiB: glibc would return that memory to the system and take
  * it anew for each. Once, early. */
 void fst__keep_memory(void);

@@ -121,7 +121,7 @@ while [ $done_kills -lt "$kills" ] && [ $runs -lt $((kills + 5)) ]; do
         wait "${pid[$one]}" 2>/dev/null
         done_kills=$((done_kills + 1))
         sleep "0.0$((RANDOM % 10))"
-        start $one
+        FEDSTILL_BLOB_IN_MEMORY=$((RANDOM % 2)) start $one # with 1 every message is a file, with 0 a large one
     done
     # a site that was let go before a killed cloud had finished is not needed again, and one that comes too late finds nobody
     ended cloud 0

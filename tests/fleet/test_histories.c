@@ -1,7 +1,8 @@
 /*
  * A whole federation in simulated time: one coordinator and its sites over a transport that loses, doubles, delays and
  * reorders, with processes killed and started again at any moment. Whatever happens, the run ends within bounded time
- * with the bits of a simulation in one process. The seeds are FEDSTILL_HISTORIES in number (default 300).
+ * with the bits of a simulation in one process. The seeds are FEDSTILL_HISTORIES in number (default 270) for each of
+ * the nine kinds of disturbance; 3 ms a history.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -186,6 +187,7 @@ struct world {
     unsigned trainings, kills, cuts;
     uint64_t held[CLIENTS];   /* rounds that hold an update of the client, as saved */
     bool measures, measuring; /* what each client keeps is asked for after each round */
+    bool gives;               /* instead, each is given something: the same, or in odd rounds something of its own */
     double healed_at[CLIENTS + 1];
 };
 
@@ -246,7 +248,11 @@ static void finish_measuring(struct site_process *p)
     fst_client_figures own = {.has = p->job.kept_len > 0};
     uint64_t times = 0;
     p->trained_at = INFINITY;
-    if (own.has)
+    if (p->job.down) { /* it says what it was given */
+        assert_int_equal(p->job.down_len, sizeof times);
+        memcpy(&times, p->job.down, sizeof times);
+        own.has = true;
+    } else if (own.has)
         memcpy(&times, p->job.kept, sizeof times);
     own.samples = times;
     fst__site_measured(p->site, p->world->now, &own, NULL);
@@ -396,6 +402,27 @@ static void save_cloud(struct world *w)
     memcpy(w->saved_counted, w->counted, sizeof w->counted);
 }
 
+static uint64_t given_to(uint64_t rounds, uint32_t client)
+{
+    return 1000 * rounds + (rounds % 2 ? client : 0);
+}
+
+/* Client 1 is left out where each has something of its own. */
+static void give(struct world *w, uint64_t rounds)
+{
+    fst_error err = {0};
+    fst_buf given[CLIENTS] = {{.len = 0}};
+    size_t count = rounds % 2 ? CLIENTS : 1;
+    for (uint32_t k = 0; k < count; k++) {
+        uint64_t value = given_to(rounds, k);
+        if (count == 1 || k != 1)
+            ok(fst_buf_append(&given[k], &value, sizeof value, &err), &err);
+    }
+    ok(fst__coordinator_give(w->coordinator, w->now, "federated", rounds, given, count, &err), &err);
+    for (uint32_t k = 0; k < CLIENTS; k++)
+        fst_buf_release(&given[k]);
+}
+
 /* True once the figures of the round that ended are here, and right. */
 static bool has_measured(struct world *w)
 {
@@ -405,14 +432,18 @@ static bool has_measured(struct world *w)
     uint32_t missing;
     if (!w->measures)
         return true;
-    if (!w->measuring)
+    if (!w->measuring && w->gives)
+        give(w, rounds);
+    else if (!w->measuring)
         fst__coordinator_measure(w->coordinator, w->now, "federated", rounds, "");
     w->measuring = true;
     if (!fst__coordinator_measured(w->coordinator, &missing))
         return false;
     w->measuring = false;
     ok(fst__coordinator_figures(w->coordinator, own, &err), &err);
-    for (uint32_t k = 0; k < CLIENTS; k++) {
+    for (uint32_t k = 0; k < CLIENTS && w->gives; k++)
+        assert_int_equal(own[k].samples, k == 1 && rounds % 2 ? 0 : given_to(rounds, k));
+    for (uint32_t k = 0; k < CLIENTS && !w->gives; k++) {
         assert_int_equal(own[k].samples, expected_of(w, k));
         assert_int_equal(own[k].has, expected_of(w, k) > 0);
     }
@@ -463,7 +494,7 @@ struct plan {
     double kill_site, kill_cloud; /* probabilities, a second */
     double back_in;               /* seconds that a killed process stays away, at most */
     double cut, cut_for;          /* probability a second that a link is cut; seconds, at most */
-    bool measures;
+    bool measures, gives;
     bool
         replaces; /* others may take the place of those that were drawn: the bits are not those of an undisturbed run */
     const char *method;
@@ -531,6 +562,7 @@ static void play(uint64_t seed, const struct plan *p, const fst_fed_state *want,
     w->method = p->method;
     w->cohort = p->cohort;
     w->measures = p->measures;
+    w->gives = p->gives;
     w->trains_for = 30;
     ok(fst_inproc_new(&w->hub, &options, &err), &err);
     ok(fst_fed_state_init(&w->global, SIZE, &err), &err);
@@ -577,7 +609,7 @@ static void play(uint64_t seed, const struct plan *p, const fst_fed_state *want,
 static unsigned histories(void)
 {
     const char *n = getenv("FEDSTILL_HISTORIES");
-    return n ? (unsigned)strtoul(n, NULL, 10) : 300;
+    return n ? (unsigned)strtoul(n, NULL, 10) : 270;
 }
 
 static void try_plan(struct plan p, unsigned count)
@@ -651,6 +683,9 @@ static void test_measuring(void **state)
     p.back_in = 8;
     p.cut_for = 40;
     try_plan(p, histories());
+    p.gives = true; /* to all, while processes are killed and links cut */
+    try_plan(p, histories());
+    p.gives = false;
     p.cohort = 2; /* what a client keeps is of the rounds that hold its update, whoever took whose place */
     p.replaces = true;
     try_plan(p, histories());

@@ -12,14 +12,19 @@
  *   task_helper json FILE [KEY.KEY...]          fails when FILE is no JSON; prints what stands at the keys
  *                                               (of a list: at the index)
  *   task_helper events FILE                     fails when a line is no event; prints how many there are
- *   task_helper port                            a port of this host that nobody listens on
- *   task_helper xml FILE                        fails when FILE is no well-formed XML, and says where
+ *   task_helper peak FILE COMMAND...            runs it, ends with its status, and writes its largest resident memory
+ * in KiB to FILE task_helper port                            a port of this host that nobody listens on task_helper xml
+ * FILE                        fails when FILE is no well-formed XML, and says where
  */
+#define _GNU_SOURCE
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "fedstill/fleet.h"
 #include "fedstill/store.h"
@@ -239,6 +244,26 @@ static int find_port(void)
     return 0;
 }
 
+static int run_for_peak(const char *file, char **command)
+{
+    fst_error e = {0};
+    fst_buf text = {0};
+    struct rusage used;
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        execv(command[0], command);
+        _exit(127);
+    }
+    if (child < 0 || wait4(child, &status, 0, &used) != child)
+        return 1;
+    fst_status st = fst_buf_printf(&text, &e, "%ld\n", used.ru_maxrss);
+    if (!st)
+        st = fst_file_write(file, text.data, text.len, &e);
+    fst_buf_release(&text);
+    return st ? failed(&e) : WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && !strcmp(argv[1], "port"))
@@ -255,6 +280,8 @@ int main(int argc, char **argv)
         return read_json(argv[2], argc == 4 ? argv[3] : NULL);
     if (!strcmp(verb, "events") && argc == 3)
         return read_events(argv[2]);
+    if (!strcmp(verb, "peak") && argc > 3)
+        return run_for_peak(argv[2], argv + 3);
     if (!strcmp(verb, "xml") && argc == 3)
         return check_xml(argv[2]);
     fprintf(stderr, "task_helper: wrong usage; see the head of tests/task/helper.c\n");
