@@ -5,7 +5,7 @@
 #   make check       optimised build and tests, then the same under address and undefined sanitizers
 #   make check-full  more: thread sanitizer, valgrind, fuzzing, many kills, a fault at every file operation,
 #                   thousands of random graphs, a hundred thousand histories of a fleet, all limits on memory,
-#                   slow links between namespaces (root)
+#                   slow links between namespaces (root), a fleet's page in a browser
 #   make fixtures    golden cases over $FEDSTILL_FIXTURES (default: tests/fixtures)
 #   make bench       speed of every workload; WORKLOADS="mnist_teacher ..." picks some
 #   make install     program, library, headers, manual page; PREFIX (/usr/local), DESTDIR
@@ -62,6 +62,7 @@ check-full: check
 	scripts/run-fuzz --replay build-fuzz
 	scripts/run-fuzz build-fuzz
 	FEDSTILL_KILLS=$(KILLS) scripts/run-tests $(BUILD) -R 'kill|fleet/test_fleet$$'
+	FEDSTILL_BROWSER=1 scripts/run-tests $(BUILD) -R 'fleet/test_page$$'
 	FEDSTILL_HISTORIES=$(HISTORIES) scripts/run-tests $(BUILD) -R histories
 	scripts/run-tests $(BUILD) -C full -R slow_links
 	FEDSTILL_FAULTS=1 scripts/run-tests $(BUILD) -R test_faults

@@ -157,6 +157,7 @@ static void want(struct coordinator *c, fst__want what)
 {
     c->want = what;
     c->busy = true;
+    c->engine = fst_server_look(c->server); /* the last time until it is done */
     if (what != WANT_AGGREGATE)
         close_round(c);
 }

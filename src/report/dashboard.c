@@ -205,6 +205,23 @@ static void end_stream(void *ctx)
     fst_free(s);
 }
 
+static void look_at_state(struct fst_dashboard *d, double now)
+{
+    fst_buf text = {0};
+    if (now - d->stated < state_every)
+        return;
+    d->stated = now;
+    catch_up(d);
+    if (!d->o.state(d->o.ctx, &text, NULL) &&
+        (text.len != d->state.len || memcmp(text.data, d->state.data, text.len))) {
+        fst_buf_release(&d->state);
+        d->state = text;
+        d->state_number++;
+        return;
+    }
+    fst_buf_release(&text);
+}
+
 static size_t count_streams(const struct fst_dashboard *d)
 {
     size_t n = 0;
@@ -222,7 +239,8 @@ static enum MHD_Result give_stream(struct fst_dashboard *d, struct MHD_Connectio
     struct stream *s = fst_calloc(1, sizeof *s);
     if (!s)
         return MHD_NO;
-    catch_up(d);
+    look_at_state(d, fst_clock_seconds());
+    (void)fst__lines_look(&d->lines);
     *s = (struct stream){.d = d, .connection = c, .said = fst_clock_seconds(), .next = d->streams};
     s->at = fst__lines_from(&d->lines, MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Last-Event-ID"));
     struct MHD_Response *r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, HEAD, read_stream, s, end_stream);
@@ -237,7 +255,7 @@ static enum MHD_Result give_stream(struct fst_dashboard *d, struct MHD_Connectio
 
 /* ---- who may ask -------------------------------------------------------------------------------- */
 
-static bool is_loopback_name(const char *host)
+bool fst__is_loopback_host(const char *host)
 {
     char name[64];
     size_t n = host && *host == '[' ? strcspn(host, "]") + 1 : host ? strcspn(host, ":") : 0;
@@ -290,7 +308,7 @@ static enum MHD_Result answer(void *ctx, struct MHD_Connection *c, const char *u
         return MHD_NO;
     if (!head && strcmp(method, "GET"))
         return give_text(c, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET: nothing is changed through this server\n");
-    if (!*d->token && !is_loopback_name(MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Host")))
+    if (!*d->token && !fst__is_loopback_host(MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Host")))
         return give_text(c, MHD_HTTP_FORBIDDEN, "Host must be localhost, 127.0.0.1 or [::1]\n");
     if (*d->token && !page && !has_token(d, c)) {
         note_denied(d);
@@ -342,23 +360,6 @@ static void cut_late(struct fst_dashboard *d, double now)
 }
 
 /* ---- the thread ----------------------------------------------------------------------------------- */
-
-static void look_at_state(struct fst_dashboard *d, double now)
-{
-    fst_buf text = {0};
-    if (now - d->stated < state_every)
-        return;
-    d->stated = now;
-    catch_up(d);
-    if (!d->o.state(d->o.ctx, &text, NULL) &&
-        (text.len != d->state.len || memcmp(text.data, d->state.data, text.len))) {
-        fst_buf_release(&d->state);
-        d->state = text;
-        d->state_number++;
-        return;
-    }
-    fst_buf_release(&text);
-}
 
 static void wake_streams(struct fst_dashboard *d, double now, bool all)
 {

@@ -36,6 +36,9 @@ struct fst__lines_at fst__lines_from(const struct fst__lines *l, const char *id)
 /* One event in the form of a stream. id 0: none. name NULL: none. */
 FST_MUST fst_status fst__stream_event(fst_buf *out, const char *name, uint64_t id, const char *data, size_t len);
 
+/* Whether a request's Host (may be NULL) is a loopback name, with or without a port. */
+bool fst__is_loopback_host(const char *host);
+
 extern const unsigned char fst__dashboard_page[];
 extern const size_t fst__dashboard_page_size;
 

@@ -35,7 +35,7 @@ start_cloud() { # OPTION ...
     "$FEDSTILL" cloud "$task" "${link[@]}" --output "$folder/fleet" --no-reuse --http 0 "$@" >/dev/null \
         2>"$folder/err.cloud" </dev/null &
     pid[cloud]=$!
-    for ((i = 0; i < 600; i++)); do
+    for ((i = 0; i < 6000; i++)); do
         http=$(sed -n 's/.*page: http:[^ ]*:\([0-9]*\)\/ .*/\1/p' "$folder/err.cloud")
         [ -z "$http" ] || return
         sleep 0.05
@@ -82,7 +82,7 @@ for ((k = 1; k <= sites; k++)); do
     "$FEDSTILL" edge "$task" --id "edge-$k" "${link[@]}" --output "$folder/edge-$k" >/dev/null 2>&1 </dev/null &
     pid[edge-$k]=$!
 done
-for ((i = 0; i < 1200 && $(rounds_there) < 5; i++)); do sleep 0.05; done
+for ((i = 0; i < 6000 && $(rounds_there) < 5; i++)); do sleep 0.05; done
 true_that "five rounds were played" test "$(rounds_there)" -ge 5
 kill -STOP "${pid[edge-3]}"
 before=-1
@@ -125,6 +125,7 @@ patience=2 ask GET /events "$here" "Last-Event-ID: $half" | body >"$folder/rest"
 same "a stream goes on from an id" "$(said_by_stream "$folder/rest" | grep -v '"resources"')" \
     "$(tail -n +$((lines / 2 + 1)) "$folder/fleet/events.jsonl" | grep -v '"resources"')"
 
+# shellcheck source=tests/fleet/browser.sh
 [ -z "${FEDSTILL_BROWSER:-}" ] || . "$(dirname "$0")/browser.sh"
 
 # ---- the end: a stream has every event, the last one too
@@ -163,7 +164,7 @@ mkdir "$folder/tmp" "$folder/tmp/fedstill-fleet-abcdef"
 echo mine >"$folder/tmp/fedstill-fleet-abcdef/file"
 TMPDIR=$folder/tmp "$FEDSTILL" fleet up "$task" --output "$folder/up" --no-reuse >/dev/null 2>"$folder/err.up" </dev/null &
 pid[up]=$!
-for ((i = 0; i < 600 && $(grep -c 'joined: ' "$folder/err.up") < sites; i++)); do sleep 0.05; done
+for ((i = 0; i < 6000 && $(grep -c 'joined: ' "$folder/err.up") < sites; i++)); do sleep 0.05; done
 left=$(sed -n 's/.*files and logs in //p' "$folder/err.up")
 sed -i 's/100000/2/' "$task/task.yaml"
 TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/second" --no-reuse

@@ -22,7 +22,7 @@ enum { SECONDS = 20 };
 static fst_error err;
 static char folder[] = "/tmp/fedstill-dashboard-XXXXXX", events[64], token_file[64];
 static int told; /* lines that the caller was given */
-static const char *state_text = "{\"round\":1}";
+static const char *_Atomic state_text = "{\"round\":1}";
 static const char token[] = "0123456789abcdef-a-token";
 
 #define OK(call)                                                               \
@@ -34,8 +34,9 @@ static const char token[] = "0123456789abcdef-a-token";
 
 static fst_status write_state(void *ctx, fst_buf *out, fst_error *e)
 {
+    const char *text = state_text;
     (void)ctx;
-    return fst_buf_append(out, state_text, strlen(state_text), e);
+    return fst_buf_append(out, text, strlen(text), e);
 }
 
 static fst_status write_metrics(void *ctx, fst_buf *out, fst_error *e)

@@ -19,7 +19,7 @@ typedef int32_t wide_i __attribute__((vector_size(WIDE * 4)));
 
 ALWAYS wide_i load(const void *p, int64_t i, bool half)
 {
-    wide_i v;
+    wide_i v = {0};
     if (!half) {
         memcpy(&v, (const float *)p + i, sizeof v);
         return v;
