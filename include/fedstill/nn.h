@@ -430,12 +430,9 @@ FST_API double fst_schedule_rate(const fst_schedule *s, double base, int64_t epo
  * Training steps on several threads. A batch is cut into shards of a size that depends on model and batch alone; each
  * shard runs on one thread at a time with single-threaded kernels and has gradients of its own, which are added in the
  * order of the shards: the bits do not depend on the number of threads. Batch norm takes its statistics over the whole
- * batch: the shards meet at each, and their sums are added in the same order. Gradients of very large models (above 8 M
- * parameters) are kept once only: such models have one shard and use the threads inside kernels, whose sums are the
- * same for one number of threads but may be rounded otherwise for another. With threads 1 everything is the same
- * everywhere.
+ * batch: the shards meet at each, and their sums are added in the same order. Networks of many parameters keep their
+ * gradients once: the shards meet in the backward pass, and add those of the layers that they have passed.
  */
-FST_API bool fst_graph_sharded(const fst_graph *g); /* false: the bits depend on the number of threads */
 /*
  * The first batch norm that sees one value a channel in a training batch of so many rows, by name; NULL when there is
  * none, as for more than one row. Such a batch has no variance (PyTorch refuses it): the norm's output is its bias

@@ -109,8 +109,6 @@ struct fst_backend {
     void (*close)(struct fst_context *c); /* with all its layouts, ops and kernels */
     /* Before a pass, on the thread that will run it. */
     void (*enter)(struct fst_context *c);
-    /* Runs jobs on the threads that its kernels use; NULL: it has none of its own. */
-    void (*parallel)(void *context, fst_job_fn fn, void *ctx, size_t jobs);
     /* The plain row-major layout of (batch, sample...). */
     fst_status (*plain)(struct fst_context *c, int64_t batch, const fst_shape *sample, const struct fst_layout **out,
                         fst_error *err);

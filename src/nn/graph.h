@@ -174,11 +174,6 @@ bool fst__graph_add_counter(fst_graph *g, struct fst_node *n);
 fst_value fst__graph_made(const fst_graph *g, const struct fst_node *n, bool ok);
 fst_value fst__graph_broken(fst_graph *g, fst_status s);
 
-/* Who runs jobs side by side: a pool, or a backend's own threads. */
-struct fst_crew {
-    void (*run)(void *ctx, fst_job_fn fn, void *job_ctx, size_t jobs); /* NULL: one after the other */
-    void *ctx;
-};
 /*
  * A pass in parts, between which the shards of a batch meet (struct fst_peers in backend.h): parts 0 ... forward-1,
  * then those of the backward pass. fst_plan_forward and fst_plan_backward run them one after the other.
@@ -188,6 +183,14 @@ struct fst_parts {
     int forward, all;
 };
 struct fst_parts fst__plan_parts(const fst_plan *p);
+struct fst_span { /* of the parameters */
+    size_t from, count;
+};
+/* A plan whose parts each write at most `window` gradients, or those of one op; 0: parts end where shards meet only. */
+fst_status fst__plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o, size_t window, fst_error *err);
+struct fst_span fst__plan_part_grads(const fst_plan *p, int part);
+/* Before a part of the backward pass: its gradients go to `to`, the first of its span at to[0]. */
+void fst__plan_divert(fst_plan *p, int part, float *to);
 /* Makes the plan one shard of several, whose plans are equal; NULL: it is alone again. peers must outlive the plan. */
 void fst__plan_join(fst_plan *p, const struct fst_peers *peers);
 unsigned char *fst__plan_shared(const fst_plan *p); /* its shared memory, for the peers */
@@ -195,9 +198,6 @@ unsigned char *fst__plan_shared(const fst_plan *p); /* its shared memory, for th
 void fst__plan_bind(fst_plan *p, const fst_state *state, float *grads, const float *x, const fst_draws *draws);
 fst_status fst__plan_run_part(fst_plan *p, int part, fst_error *err);
 const float *fst__plan_output(const fst_plan *p);
-/* The threads that a plan's kernels use: a pool beside them would fight them for the CPUs. */
-struct fst_crew fst__plan_crew(fst_plan *p);
-double fst__optim_step(fst_optim *o, float *params, const fst_optim_input *in, const struct fst_crew *crew);
 
 /* Hot loops are compiled for several instruction sets and chosen when the program starts. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(FST_NO_MULTIVERSION)

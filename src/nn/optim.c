@@ -178,10 +178,10 @@ static void norm_block(void *ctx, int worker, size_t block)
     s->squares[block - s->first_block] = sum_of_squares(g, count);
 }
 
-static void over_blocks(struct step *s, fst_job_fn fn, size_t blocks, const struct fst_crew *crew)
+static void over_blocks(struct step *s, fst_job_fn fn, size_t blocks, fst_pool *pool)
 {
-    if (crew->run && blocks > 4) {
-        crew->run(crew->ctx, fn, s, blocks);
+    if (pool && blocks > 4) {
+        fst_pool_run(pool, fn, s, blocks);
         return;
     }
     for (size_t b = 0; b < blocks; b++)
@@ -189,7 +189,7 @@ static void over_blocks(struct step *s, fst_job_fn fn, size_t blocks, const stru
 }
 
 /* The norm needs a double a block: so many on the stack at a time, added up in the order of the blocks. */
-static double gradient_norm(struct step *s, size_t blocks, const struct fst_crew *crew)
+static double gradient_norm(struct step *s, size_t blocks, fst_pool *pool)
 {
     enum { AT_ONCE = 1024 };
     double squares[AT_ONCE], total = 0;
@@ -197,7 +197,7 @@ static double gradient_norm(struct step *s, size_t blocks, const struct fst_crew
     for (size_t from = 0; from < blocks; from += AT_ONCE) {
         size_t n = blocks - from < AT_ONCE ? blocks - from : AT_ONCE;
         s->first_block = from;
-        over_blocks(s, norm_block, n, crew);
+        over_blocks(s, norm_block, n, pool);
         for (size_t b = 0; b < n; b++)
             total += squares[b];
     }
@@ -207,18 +207,7 @@ static double gradient_norm(struct step *s, size_t blocks, const struct fst_crew
     return sqrt(total);
 }
 
-static void run_pool(void *pool, fst_job_fn fn, void *ctx, size_t jobs)
-{
-    fst_pool_run(pool, fn, ctx, jobs);
-}
-
 double fst_optim_step(fst_optim *o, float *params, const fst_optim_input *in, fst_pool *pool)
-{
-    struct fst_crew crew = {.run = pool ? run_pool : NULL, .ctx = pool};
-    return fst__optim_step(o, params, in, &crew);
-}
-
-double fst__optim_step(fst_optim *o, float *params, const fst_optim_input *in, const struct fst_crew *crew)
 {
     const fst_optim_spec *p = &o->spec;
     double t = (double)(o->steps + 1), norm = -1;
@@ -234,10 +223,10 @@ double fst__optim_step(fst_optim *o, float *params, const fst_optim_input *in, c
     s.correct1 = (float)(1 / (1 - pow(p->beta1, t)));
     s.correct2 = (float)(1 / sqrt(1 - pow(p->beta2, t)));
     if (p->clip_norm > 0 || in->want_norm)
-        norm = gradient_norm(&s, blocks, crew);
+        norm = gradient_norm(&s, blocks, pool);
     if (p->clip_norm > 0 && norm + 1e-6 > p->clip_norm)
         s.scale = (float)(p->clip_norm / (norm + 1e-6));
-    over_blocks(&s, update_block, blocks, crew);
+    over_blocks(&s, update_block, blocks, pool);
     o->steps++;
     return norm;
 }

@@ -19,6 +19,7 @@ void fst_plan_free(fst_plan *p)
     fst_free(p->calls);
     fst_free(p->steps);
     fst_free(p->part_end);
+    fst_free(p->part_grads);
     fst_arena_release(&p->arena);
     fst_free(p);
 }
@@ -522,24 +523,61 @@ static fst_status take_memory(fst_plan *p, fst_error *err)
     return FST_OK;
 }
 
-/* A part ends after a kernel after which the shards meet, and with each pass. */
+/* The parameters whose gradients step i begins to write: those of a call, at its first step in the backward pass (an op
+ * whose shards meet in it has written them by then). */
+static struct fst_span grads_of_step(const fst_plan *p, int i)
+{
+    const struct call *c = &p->calls[p->steps[i].call];
+    bool first = i >= p->forward_steps && c->node && c->node->params && !c->again;
+    for (int k = p->forward_steps; first && k < i; k++)
+        first = p->steps[k].call != p->steps[i].call;
+    if (!first)
+        return (struct fst_span){0};
+    struct fst_span s = {.from = p->graph->params[c->node->first_param].offset};
+    fst_param_info last = fst_graph_param(p->graph, (size_t)(c->node->first_param + c->node->params - 1));
+    s.count = last.offset + last.count - s.from;
+    return s;
+}
+
+/* The backward pass comes to parameters in the reverse of their order: what a part writes is one span. */
+static struct fst_span joined(struct fst_span late, struct fst_span early)
+{
+    if (!early.count)
+        return late;
+    return (struct fst_span){early.from, late.count ? late.from + late.count - early.from : early.count};
+}
+
+static void end_part(fst_plan *p, int step, struct fst_span *grads)
+{
+    p->part_grads[p->parts.all] = *grads;
+    p->part_end[p->parts.all++] = step;
+    *grads = (struct fst_span){0};
+}
+
+/* A part ends after a kernel after which the shards meet, with each pass, and where its gradients fill the window. */
 static fst_status find_parts(fst_plan *p, fst_error *err)
 {
-    p->part_end = fst_calloc((size_t)p->nsteps + 2, sizeof *p->part_end);
-    if (!p->part_end)
-        return fst_fail_memory(err, (size_t)p->nsteps * sizeof *p->part_end);
-    int n = 0;
-    for (int i = 0; i <= p->nsteps; i++) {
-        if (i > 0 && p->steps[i - 1].kernel->meet && i != p->forward_steps && i != p->nsteps)
-            p->part_end[n++] = i;
-        if (i == p->forward_steps) {
-            p->part_end[n++] = i;
-            p->parts.forward = n;
-        }
+    size_t most = (size_t)p->nsteps + 2;
+    struct fst_span grads = {0};
+    p->part_end = fst_calloc(most, sizeof *p->part_end);
+    p->part_grads = fst_calloc(most, sizeof *p->part_grads);
+    if (!p->part_end || !p->part_grads)
+        return fst_fail_memory(err, most * sizeof *p->part_grads);
+    for (int i = 0; i < p->nsteps; i++) {
+        struct fst_span own = grads_of_step(p, i);
+        bool full = p->window && grads.count && joined(grads, own).count > p->window;
+        if ((i > 0 && i == p->forward_steps) || (i > 0 && p->steps[i - 1].kernel->meet) || full)
+            end_part(p, i, &grads);
+        if (i == p->forward_steps)
+            p->parts.forward = p->parts.all;
+        grads = joined(grads, own);
     }
-    if (p->options.training)
-        p->part_end[n++] = p->nsteps;
-    p->parts.all = n;
+    end_part(p, p->nsteps, &grads);
+    if (p->forward_steps < p->nsteps)
+        return FST_OK;
+    p->parts.forward = p->parts.all;
+    if (p->options.training) /* a backward pass of nothing */
+        end_part(p, p->nsteps, &grads);
     return FST_OK;
 }
 
@@ -590,6 +628,11 @@ static fst_status build(struct builder *b, fst_error *err)
 
 fst_status fst_plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o, fst_error *err)
 {
+    return fst__plan_new(out, g, o, 0, err);
+}
+
+fst_status fst__plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o, size_t window, fst_error *err)
+{
     if (!g->finished)
         return fst_fail(err, FST_E_ARGUMENT, "the graph is not finished");
     if (o->batch < 1 || o->batch > 1 << 20)
@@ -599,6 +642,7 @@ fst_status fst_plan_new(fst_plan **out, const fst_graph *g, const fst_plan_optio
         return fst_fail_memory(err, sizeof *p);
     p->graph = g;
     p->options = *o;
+    p->window = window;
     if (p->options.threads < 1)
         p->options.threads = 1;
     struct builder b = {.p = p};

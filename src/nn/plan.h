@@ -44,7 +44,9 @@ struct fst_plan {
     int ncalls;
     struct step *steps;
     int nsteps, forward_steps;
-    int *part_end; /* by part: after its last step */
+    int *part_end;               /* by part: after its last step */
+    struct fst_span *part_grads; /* by part: the parameters whose gradients it writes */
+    size_t window; /* 0: parts end at meetings only; else also before they write more gradients than that */
     struct fst_parts parts;
     int output, output_grad, input_grad[FST_GRAPH_INPUTS];
     size_t scratch_bytes; /* of the op that needs most: kernels run one after another and share it */

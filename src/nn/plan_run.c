@@ -141,14 +141,27 @@ fst_status fst__plan_run_part(fst_plan *p, int part, fst_error *err)
     return s;
 }
 
+struct fst_span fst__plan_part_grads(const fst_plan *p, int part)
+{
+    return p->part_grads[part];
+}
+
+void fst__plan_divert(fst_plan *p, int part, float *to)
+{
+    struct fst_span s = p->part_grads[part];
+    for (int i = p->part_end[part - 1]; i < p->part_end[part]; i++) {
+        struct call *c = &p->calls[p->steps[i].call];
+        for (int k = 0; c->node && k < c->node->params; k++) {
+            size_t offset = p->graph->params[c->node->first_param + k].offset;
+            if (offset >= s.from && offset < s.from + s.count)
+                c->args.grad_param[k] = to + (offset - s.from);
+        }
+    }
+}
+
 const float *fst__plan_output(const fst_plan *p)
 {
     return fst__region_at(p, p->output);
-}
-
-struct fst_crew fst__plan_crew(fst_plan *p)
-{
-    return (struct fst_crew){.run = p->backend->parallel, .ctx = p->context};
 }
 
 void fst_plan_renew(fst_plan *p)

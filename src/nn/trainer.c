@@ -12,7 +12,11 @@
 
 #include "trainer.h"
 
-enum { MIN_SHARD = 8, AUTO_SHARD = 32, MAX_SHARD_PARAMS = 8 << 20, FLOPS_A_PARAM = 800 };
+enum { MIN_SHARD = 8, AUTO_SHARD = 32, FLOPS_A_PARAM = 800, FLOPS_A_FORK = 16000000 };
+/* More parameters than that, and a gradient for each shard would cost more than adding them part by part; networks
+ * whose shards meet anyway do so earlier. A window is the gradients of one part, which the cores' caches should hold.
+ */
+enum { MANY_PARAMS = 8 << 20, MANY_WHERE_SHARDS_MEET = 1 << 20, WINDOW = 1 << 20 };
 
 static bool has_batch_norm(const fst_graph *g)
 {
@@ -32,18 +36,11 @@ const char *fst_graph_single_value_norm(const fst_graph *g, size_t rows)
     return NULL;
 }
 
-bool fst_graph_sharded(const fst_graph *g)
-{
-    return g->param_count <= MAX_SHARD_PARAMS;
-}
-
 /* Shards small enough that a shard's activations stay near the core, large enough that writing and adding up
  * gradients stays cheap beside the work; a small batch still gives work to four threads, one of a model with
  * many parameters for its work to two. Never dependent on the number of threads. Measured in docs/rationale.md. */
 static size_t shard_rule(const fst_graph *g, const fst_trainer_options *o)
 {
-    if (!fst_graph_sharded(g))
-        return o->batch_size;
     size_t quarter = (o->batch_size + 3) / 4;
     size_t shard = quarter < MIN_SHARD ? MIN_SHARD : quarter < AUTO_SHARD ? quarter : AUTO_SHARD;
     double worth = FLOPS_A_PARAM * (double)g->param_count / (3 * fst_graph_flops(g) + 1);
@@ -57,6 +54,16 @@ static size_t shard_rule(const fst_graph *g, const fst_trainer_options *o)
     /* equal shards: the last one would otherwise be mostly padding */
     size_t count = o->shard_size ? (o->batch_size + shard - 1) / shard : o->batch_size / shard;
     return (o->batch_size + count - 1) / count;
+}
+
+/* Threads inside kernels wake and meet at every one of them, which takes some tens of microseconds: a layer must have
+ * the work to pay for it. Measured in docs/rationale.md. */
+static bool worth_a_fork(const fst_graph *g, size_t rows)
+{
+    int layers = 0;
+    for (size_t i = 0; i < fst_graph_layers(g); i++)
+        layers += fst_graph_layer(g, i).flops > 0;
+    return fst_graph_flops(g) * (double)rows >= (double)FLOPS_A_FORK * layers;
 }
 
 void fst_trainer_free(fst_trainer *t)
@@ -129,7 +136,7 @@ static fst_status allocate(fst_trainer *t, fst_error *err)
     t->errors = fst_calloc(t->shards, sizeof *t->errors);
     if (!t->plans || !t->rest || !t->grads || !t->row_loss || !t->weight || !t->correct || !t->status || !t->errors)
         return fst_fail_memory(err, t->batch * sizeof *t->row_loss);
-    for (size_t i = 0; t->training && i < t->shards; i++) {
+    for (size_t i = 0; t->training && i < t->shards && !(t->windowed && i > 0); i++) {
         t->grads[i] = fst_calloc(t->graph->param_count + 1, sizeof(float));
         if (!t->grads[i])
             return fst_fail_memory(err, t->graph->param_count * sizeof(float));
@@ -141,6 +148,23 @@ static fst_status allocate(fst_trainer *t, fst_error *err)
     }
     fst_status s = allocate_more(t, err);
     return !s && t->meets ? allocate_peers(t, err) : s;
+}
+
+/* Room for the gradients of one part, whichever has most. */
+static fst_status allocate_windows(fst_trainer *t, fst_error *err)
+{
+    struct fst_parts parts = fst__plan_parts(t->plans[0]);
+    size_t most = 1;
+    for (int i = parts.forward; i < parts.all; i++) {
+        size_t count = fst__plan_part_grads(t->plans[0], i).count;
+        most = count > most ? count : most;
+    }
+    for (size_t i = 1; i < t->shards; i++) {
+        t->grads[i] = fst_calloc(most, sizeof(float));
+        if (!t->grads[i])
+            return fst_fail_memory(err, most * sizeof(float));
+    }
+    return FST_OK;
 }
 
 static fst_plan_options plan_options(const fst_trainer *t, size_t rows, bool training)
@@ -171,24 +195,29 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     t->check_finite = o->check_finite;
     t->training = training;
     t->meets = training && (o->halves || has_batch_norm(t->graph));
+    t->windowed = training && t->graph->param_count > (t->meets ? MANY_WHERE_SHARDS_MEET : MANY_PARAMS);
+    t->meets = t->meets || t->windowed;
     t->shard = training ? shard_rule(t->graph, o) : (o->shard_size ? o->shard_size : AUTO_SHARD);
     if (t->shard > t->batch)
         t->shard = t->batch;
     t->shards = (t->batch + t->shard - 1) / t->shard;
-    t->inside = training ? !fst_graph_sharded(t->graph) : t->shards == 1;
+    t->inside = !training && t->shards == 1 && worth_a_fork(t->graph, t->shard);
     fst_shape in = fst_graph_input_shape(t->graph), out = fst_graph_output_shape(t->graph);
     t->sample = (size_t)fst_shape_count(&in);
     t->classes = (int)fst_graph_head(t->graph);
     t->width = (size_t)fst_shape_count(&out);
     int workers = t->shards < (size_t)t->threads ? (int)t->shards : t->threads;
+    bool alone = t->shards == 1 && training; /* its optimiser has all threads */
     t->plans_count = t->meets ? (int)t->shards : workers;
     fst_status s = allocate(t, err);
     if (!s)
-        s = fst_pool_new(&t->pool, t->shards > 1 ? workers : t->threads, err);
+        s = fst_pool_new(&t->pool, alone ? t->threads : workers, err);
     for (int i = 0; !s && i < t->plans_count; i++) {
         fst_plan_options po = plan_options(t, t->shard, training);
-        s = fst_plan_new(&t->plans[i], t->graph, &po, err);
+        s = fst__plan_new(&t->plans[i], t->graph, &po, t->windowed ? WINDOW : 0, err);
     }
+    if (!s && t->windowed)
+        s = allocate_windows(t, err);
     if (!s && t->meets)
         introduce(t);
     return s;
@@ -243,35 +272,6 @@ static size_t best_class(const float *z, int n)
         if (z[j] > z[best])
             best = j;
     return (size_t)best;
-}
-
-struct finite_check {
-    const float *v;
-    size_t n;
-    _Atomic bool bad;
-};
-
-enum { FINITE_BLOCK = 1 << 16 };
-
-static void check_block(void *ctx, int worker, size_t block)
-{
-    struct finite_check *c = ctx;
-    size_t at = block * FINITE_BLOCK, left = c->n - at;
-    (void)worker;
-    if (!fst__all_finite(c->v + at, (left < FINITE_BLOCK ? left : FINITE_BLOCK) * sizeof(float), false))
-        c->bad = true;
-}
-
-/* A ReLU turns a NaN into 0, so the loss alone may not show it. On the plan's threads when they work inside kernels; a
- * shard's thread has its gradients to itself. */
-static bool gradients_finite(const fst_trainer *t, fst_plan *plan, const float *grads)
-{
-    struct finite_check c = {.v = grads, .n = t->graph->param_count};
-    struct fst_crew crew = fst__plan_crew(plan);
-    if (!t->inside || !crew.run)
-        return fst__all_finite(grads, c.n * sizeof(float), false);
-    crew.run(crew.ctx, check_block, &c, (c.n + FINITE_BLOCK - 1) / FINITE_BLOCK);
-    return !c.bad;
 }
 
 struct slice { /* of the step's batch: a shard's rows */
@@ -363,9 +363,10 @@ static void take_loss(fst_trainer *t, int place, const struct slice *s, const fl
         t->correct[s->shard] += best_class(logits + r * classes, t->classes) == (size_t)in->labels[s->first + r];
 }
 
-static fst_status check_gradients(const fst_trainer *t, fst_plan *plan, size_t shard, fst_error *err)
+/* A ReLU turns a NaN into 0, so the loss alone may not show it. */
+static fst_status check_gradients(const float *grads, size_t count, fst_error *err)
 {
-    if (gradients_finite(t, plan, t->grads[shard]))
+    if (fst__all_finite(grads, count * sizeof *grads, false))
         return FST_OK;
     return fst_fail(err, FST_E_NUMERIC, "the gradients of this step are not all finite numbers");
 }
@@ -384,7 +385,17 @@ static void shard_job(void *ctx, int worker, size_t shard)
         take_loss(t, worker, &s, logits);
         st = fst_plan_backward(plan, t->state, t->grads[shard], err);
     }
-    t->status[shard] = st ? st : check_gradients(t, plan, shard, err);
+    t->status[shard] = st ? st : check_gradients(t->grads[shard], t->graph->param_count, err);
+}
+
+/* A shard's pass through one part. The gradients of the first go to their place in the sum, those of the others into
+ * their windows, from where join_block adds them. */
+static fst_status run_part(fst_trainer *t, size_t shard, int part, fst_error *err)
+{
+    fst_plan *plan = t->plans[shard];
+    if (t->windowed && shard > 0 && part >= fst__plan_parts(plan).forward)
+        fst__plan_divert(plan, part, t->grads[shard]);
+    return fst__plan_run_part(plan, part, err);
 }
 
 /* One part of a step on a shard's own plan. The loss stands between the passes, so the last part of the forward pass
@@ -402,20 +413,20 @@ static void part_job(void *ctx, int worker, size_t shard)
     if (t->part == 0 && t->half != FINISH) {
         s = slice_of(t, shard, t->rest[shard]);
         fst_draws draws = draws_of(t, &s);
-        fst__plan_bind(plan, t->state, t->grads[shard], s.x, &draws);
+        fst__plan_bind(plan, t->state, t->windowed && shard > 0 ? NULL : t->grads[shard], s.x, &draws);
     }
     if (!turn || t->half != FINISH)
-        st = fst__plan_run_part(plan, t->part, err);
+        st = run_part(t, shard, t->part, err);
     if (!st && turn && t->half == FORWARD)
         copy_rows(t->answers + s.first * (size_t)t->classes, (size_t)t->classes, fst__plan_output(plan), t->width,
                   s.rows, (size_t)t->classes);
     if (!st && turn && t->half != FORWARD) {
         take_loss(t, (int)shard, &s, fst__plan_output(plan));
-        st = fst__plan_run_part(plan, parts.forward, err);
+        st = run_part(t, shard, parts.forward, err);
     }
     int last = turn && t->half != FORWARD ? parts.forward : t->part;
-    if (!st && last == parts.all - 1)
-        st = check_gradients(t, plan, shard, err);
+    if (!st && last == parts.all - 1 && !t->windowed)
+        st = check_gradients(t->grads[shard], t->graph->param_count, err);
     t->status[shard] = st;
 }
 
@@ -441,6 +452,40 @@ static void begin_parts(fst_trainer *t, size_t shards)
     }
 }
 
+struct join { /* of the gradients of one part, in the order of the shards */
+    fst_trainer *t;
+    struct fst_span span;
+    size_t shards;
+    _Atomic bool bad;
+};
+
+enum { JOIN_BLOCK = 1 << 14 };
+
+FST_HOT static void add_to(float *restrict sum, const float *restrict x, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        sum[i] += x[i];
+}
+
+static void join_block(void *ctx, int worker, size_t block)
+{
+    struct join *j = ctx;
+    size_t at = block * JOIN_BLOCK, left = j->span.count - at, count = left < JOIN_BLOCK ? left : JOIN_BLOCK;
+    float *sum = j->t->grads[0] + j->span.from + at;
+    (void)worker;
+    for (size_t i = 1; i < j->shards; i++)
+        add_to(sum, j->t->grads[i] + at, count);
+    if (check_gradients(sum, count, NULL))
+        j->bad = true;
+}
+
+static fst_status join_gradients(fst_trainer *t, size_t shards, int part, fst_error *err)
+{
+    struct join j = {.t = t, .span = fst__plan_part_grads(t->plans[0], part), .shards = shards};
+    fst_pool_run(t->pool, join_block, &j, (j.span.count + JOIN_BLOCK - 1) / JOIN_BLOCK);
+    return j.bad ? fst_fail(err, FST_E_NUMERIC, "the gradients of this step are not all finite numbers") : FST_OK;
+}
+
 static fst_status run_parts(fst_trainer *t, size_t shards, fst_error *err)
 {
     struct fst_parts parts = fst__plan_parts(t->plans[0]);
@@ -454,6 +499,8 @@ static fst_status run_parts(fst_trainer *t, size_t shards, fst_error *err)
         s = fst__trainer_failure(t, shards, err);
         if (t->part == turn && t->half != FORWARD)
             t->part++;
+        if (!s && t->windowed && t->part > turn)
+            s = join_gradients(t, shards, t->part, err);
     }
     return s;
 }
@@ -564,14 +611,12 @@ static fst_status take_step(fst_trainer *t, fst_state *state, fst_optim *optim, 
         return s;
     }
     fst_optim_input oi = {.grads = t->grads,
-                          .parts = shards,
+                          .parts = t->windowed ? 1 : shards,
                           .learning_rate = in->learning_rate,
                           .prox_mu = in->prox_mu,
                           .anchor = in->anchor,
                           .shift = in->shift};
-    struct fst_crew inside = fst__plan_crew(t->plans[0]);
-    r.grad_norm = t->inside && inside.run ? fst__optim_step(optim, state->params, &oi, &inside)
-                                          : fst_optim_step(optim, state->params, &oi, t->pool);
+    r.grad_norm = fst_optim_step(optim, state->params, &oi, t->pool);
     *out = r;
     return FST_OK;
 }

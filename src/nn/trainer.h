@@ -13,7 +13,7 @@ struct fst_trainer {
     int classes;
     size_t width;       /* of a row of the output: the classes, and of a tapped graph its taps */
     size_t sample;      /* floats */
-    float **grads;      /* by shard */
+    float **grads;      /* by shard; windowed: the sum's, and by further shard those of a part */
     float **rest;       /* by plan: input rows of a last, partly filled shard; the rest stays 0 */
     double *row_loss;   /* by row */
     double *row_more;   /* by row: a feature's part of the loss, the slope along the temperature */
@@ -30,8 +30,9 @@ struct fst_trainer {
     fst_precision precision;
     bool check_finite;
     bool training;           /* else a runner's */
-    bool inside;             /* one shard by rule: the threads work inside kernels */
-    bool meets;              /* batch norm: the shards of a step meet between its parts */
+    bool inside;             /* a runner of one shard: the threads work inside kernels */
+    bool windowed;           /* many parameters: the shards' gradients are added part by part */
+    bool meets;              /* windows, batch norm: the shards of a step meet between its parts */
     struct fst_peers *peers; /* meets: by shard, */
     int64_t *rows;           /* what they share */
     unsigned char **memory;

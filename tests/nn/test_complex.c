@@ -387,7 +387,6 @@ static void new_norms_start_at_root_two(void **state)
     assert_string_equal(fst_graph_param(g, 1).name, "norm.bias");
     assert_string_equal(fst_graph_buffer(g, 1).name, "norm.running_covar");
     assert_string_equal(fst_graph_counter(g, 0), "norm.num_batches_tracked");
-    assert_true(fst_graph_sharded(g));
     fst_state_release(&s);
     fst_graph_free(g);
 }

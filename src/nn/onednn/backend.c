@@ -194,15 +194,6 @@ static void enter(struct fst_context *c)
         omp_set_num_threads(c->threads);
 }
 
-static void parallel(void *context, fst_job_fn fn, void *ctx, size_t jobs)
-{
-    struct fst_context *c = context;
-    enter(c);
-#pragma omp parallel for schedule(static) num_threads(c->threads)
-    for (size_t i = 0; i < jobs; i++)
-        fn(ctx, omp_get_thread_num(), i);
-}
-
 static struct fst_layout *new_layout(struct fst_context *c, fst_error *err)
 {
     struct fst_layout *l = fst_calloc(1, sizeof *l);
@@ -500,7 +491,6 @@ const struct fst_backend fst__backend_onednn = {
     .open = open_context,
     .close = close_context,
     .enter = enter,
-    .parallel = parallel,
     .plain = fdn_plain,
     .equal = fdn_equal,
     .bytes = fdn_bytes,

@@ -21,17 +21,6 @@ fst_status fst__add_settings(const struct step *own, fst_buf *text, fst_error *e
     return st ? st : fst_buf_append(text, "\n", 1, err);
 }
 
-/* Models that are not cut into shards train with threads inside kernels, and their bits depend on how many. */
-fst_status fst__add_threads(const struct session *s, const char *network, fst_buf *text, fst_error *err)
-{
-    fst_graph *g = NULL;
-    fst_status st = fst__model_graph(&s->data, network, &g, err);
-    if (!st && !fst_graph_sharded(g))
-        st = fst_buf_printf(text, err, "threads=%d\n", s->machine.threads);
-    fst_graph_free(g);
-    return st;
-}
-
 fst_status fst__add_reads(const struct session *s, const struct step *own, const char *key, fst_buf *text,
                           fst_error *err)
 {

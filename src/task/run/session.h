@@ -122,8 +122,6 @@ fst_status fst__fingerprint(struct session *s, struct step *step, fst_error *err
 void fst__digest_text(const char *text, size_t len, char out[FST_DIGEST_HEX]);
 /* For kinds: the stage's settings, as canonical JSON. */
 fst_status fst__add_settings(const struct step *own, fst_buf *text, fst_error *err);
-/* "threads=2" where the bits of training the network depend on it. */
-fst_status fst__add_threads(const struct session *s, const char *network, fst_buf *text, fst_error *err);
 /* What the references of that key lead to: "KIND=DIGEST" for a stage, "KEY=DIGEST" for a file. */
 fst_status fst__add_reads(const struct session *s, const struct step *own, const char *key, fst_buf *text,
                           fst_error *err);

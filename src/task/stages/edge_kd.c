@@ -292,12 +292,9 @@ static fst_status check(const struct session *s, const struct step *own, fst_err
 
 static fst_status inputs(const struct session *s, const struct step *own, fst_buf *text, fst_error *err)
 {
-    const struct edge_kd_section *e = own->stage->settings;
     fst_status st = fst__add_settings(own, text, err);
     if (!st)
         st = fst__training_inputs(s, own, text, err);
-    for (size_t i = 0; !st && e->has_online && i < e->online.peer_count; i++)
-        st = fst__add_threads(s, e->online.peers[i], text, err);
     if (!st)
         st = fst__add_reads(s, own, "soft_labels", text, err);
     return st ? st : fst__add_reads(s, own, "teacher", text, err);

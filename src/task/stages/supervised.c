@@ -66,8 +66,7 @@ fst_status fst__training_check(const struct session *s, const struct step *own, 
 
 fst_status fst__training_inputs(const struct session *s, const struct step *own, fst_buf *text, fst_error *err)
 {
-    fst_status st = fst__add_threads(s, fst__training_network(own->stage), text, err);
-    return st ? st : fst__add_reads(s, own, "init", text, err);
+    return fst__add_reads(s, own, "init", text, err);
 }
 
 fst_status fst__training_tell(const struct session *s, const struct step *own, double bytes_down, fst_buf *out,
