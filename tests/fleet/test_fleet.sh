@@ -234,6 +234,29 @@ for stage in average public; do
     same "fused: $stage" "$(sha256sum <"$folder/up/$stage/model.safetensors")" "$(sha256sum <"$folder/one/$stage/model.safetensors")"
 done
 
+# ---- soft labels at clients who have their share of what all have
+cat >"$task/task.yaml" <<END
+name: labels
+seed: 9
+data: {source: array, path: data}
+clients: {count: $sites}
+stages:
+  teacher: {kind: cloud_pretrain, model: mnist_student, epochs: 1, batch_size: 16}
+  other:   {kind: cloud_pretrain, model: fedgen_mnist, epochs: 1, batch_size: 16}
+  labels:  {kind: cloud_kd, teacher: [teacher, other], at_clients: true, temperature: 2}
+  student: {kind: federated_train, model: fedgen_mnist, init: random, rounds: 2, batch_size: 8, distillation: labels,
+            optimizer: {name: sgd, learning_rate: 0.02}}
+END
+rm -rf "$folder/one" "$folder/up"
+expect 0 run "$task" --output "$folder/one" --no-reuse
+TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/up" --no-reuse
+same "soft labels of two teachers" "$(sha256sum <"$folder/up/student/model.safetensors")" "$(sha256sum <"$folder/one/student/model.safetensors")"
+# up to date, with other rounds for the student: the sites are new, and make their labels again
+TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/up" --no-reuse --set stages.student.rounds=3
+said err "labels: up to date"
+expect 0 run "$task" --output "$folder/one" --no-reuse --set stages.student.rounds=3
+same "soft labels made again" "$(sha256sum <"$folder/up/student/model.safetensors")" "$(sha256sum <"$folder/one/student/model.safetensors")"
+
 # ---- a different network at every client: their models stay with them, the same as in one process
 cat >"$task/task.yaml" <<END
 name: own
