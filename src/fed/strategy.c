@@ -367,29 +367,36 @@ static struct envelope envelope_of(const fst_strategy *s, const void *body, size
     return e;
 }
 
+/* What lasts, in place behind room for the envelope: an adapter may be large. */
+static fst_status save_in_place(const fst_strategy *s, fst_buf *out, fst_error *err)
+{
+    struct envelope e = {0};
+    size_t at = out->len, body = at + sizeof e;
+    fst_status st = fst_buf_append(out, &e, sizeof e, err);
+    if (!st)
+        st = save_body(s, out, err);
+    uint64_t own = out->len - body;
+    if (!st && s->env.after)
+        st = s->env.after->save(s->env.after->ctx, out, err);
+    if (!st && s->env.after) /* last, so that the two come apart again */
+        st = fst_buf_append(out, &own, sizeof own, err);
+    if (st)
+        return st;
+    e = envelope_of(s, out->data + body, out->len - body);
+    memcpy(out->data + at, &e, sizeof e);
+    return FST_OK;
+}
+
 fst_status fst_strategy_save(const fst_strategy *s, fst_buf *out, fst_error *err)
 {
-    fst_buf body = {0};
+    size_t before = out->len;
     if (s->open && s->updates)
         return fst_fail(err, FST_E_ARGUMENT,
                         "round %llu is open with %llu updates folded: a strategy is saved between rounds",
                         (unsigned long long)s->round + 1, (unsigned long long)s->updates);
-    fst_status st = save_body(s, &body, err);
-    uint64_t own = body.len;
-    if (!st && s->env.after)
-        st = s->env.after->save(s->env.after->ctx, &body, err);
-    if (!st && s->env.after) /* last, so that the two come apart again */
-        st = fst_buf_append(&body, &own, sizeof own, err);
-    if (!st) {
-        struct envelope e = envelope_of(s, body.len ? body.data : "", body.len);
-        size_t before = out->len;
-        st = fst_buf_append(out, &e, sizeof e, err);
-        if (!st)
-            st = fst_buf_append(out, body.len ? body.data : "", body.len, err);
-        if (st)
-            out->len = before;
-    }
-    fst_buf_release(&body);
+    fst_status st = save_in_place(s, out, err);
+    if (st)
+        out->len = before;
     return st;
 }
 
