@@ -163,6 +163,12 @@ FST_API void fst_philox(const uint32_t counter[4], const uint32_t key[2], uint32
 FST_API void fst_fft_twiddles(float *turns, size_t n);
 FST_API void fst_fft(const float *turns, size_t n, float *re, float *im);
 
+/* ---- eigenvectors ------------------------------------------------------------------------- */
+
+/* m: symmetric, n x n. Its diagonal becomes the eigenvalues, in no order, the rest about 0; row i of `vectors` (n x n)
+ * becomes the eigenvector of m[i][i], of length 1. Jacobi's method: some 10 n^3 operations. */
+FST_API void fst_eigenvectors(double *m, double *vectors, size_t n);
+
 /* ---- clock -------------------------------------------------------------------------------- */
 
 FST_API double fst_clock_seconds(void); /* monotonic */

@@ -6,7 +6,7 @@
 
 #include "low_rank.h"
 
-enum { MORE = 8, ITERATIONS = 12, SWEEPS = 30 };
+enum { MORE = 8, ITERATIONS = 12 };
 
 struct work {
     const float *w;
@@ -80,38 +80,6 @@ static void times_columns(struct work *o)
         }
 }
 
-/* Jacobi's method: turn's columns become the eigenvectors of gram, which becomes diagonal. */
-static void diagonalise(double *gram, double *turn, size_t k)
-{
-    memset(turn, 0, k * k * sizeof *turn);
-    for (size_t i = 0; i < k; i++)
-        turn[i * k + i] = 1;
-    for (int sweep = 0; sweep < SWEEPS; sweep++)
-        for (size_t a = 0; a + 1 < k; a++)
-            for (size_t b = a + 1; b < k; b++) {
-                double off = gram[a * k + b];
-                if (fabs(off) <= 1e-17 * sqrt(fabs(gram[a * k + a] * gram[b * k + b])))
-                    continue;
-                double ratio = (gram[b * k + b] - gram[a * k + a]) / (2 * off);
-                double t = (ratio < 0 ? -1 : 1) / (fabs(ratio) + sqrt(1 + ratio * ratio));
-                double cosine = 1 / sqrt(1 + t * t), sine = t * cosine;
-                for (size_t i = 0; i < k; i++) {
-                    double x = gram[i * k + a], y = gram[i * k + b];
-                    gram[i * k + a] = cosine * x - sine * y;
-                    gram[i * k + b] = sine * x + cosine * y;
-                    x = turn[i * k + a];
-                    y = turn[i * k + b];
-                    turn[i * k + a] = cosine * x - sine * y;
-                    turn[i * k + b] = sine * x + cosine * y;
-                }
-                for (size_t i = 0; i < k; i++) {
-                    double x = gram[a * k + i], y = gram[b * k + i];
-                    gram[a * k + i] = cosine * x - sine * y;
-                    gram[b * k + i] = sine * x + cosine * y;
-                }
-            }
-}
-
 /* Which eigenvalue comes next. */
 static size_t largest(const double *gram, size_t k, const double *before)
 {
@@ -130,14 +98,14 @@ static void give(const struct work *o, size_t e, double top, size_t rank, size_t
     for (size_t i = 0; i < o->rows; i++) {
         double u = 0;
         for (size_t c = 0; c < o->k; c++)
-            u += o->q[i * o->k + c] * o->turn[c * o->k + e];
+            u += o->q[i * o->k + c] * o->turn[e * o->k + c];
         left[i * rank + at] = (float)(u * s / sqrt(n));
         peak = fabs(u) > fabs(peak) ? u : peak;
     }
     for (size_t j = 0; j < o->columns; j++) {
         double v = 0;
         for (size_t c = 0; c < o->k; c++)
-            v += o->p[j * o->k + c] * o->turn[c * o->k + e];
+            v += o->p[j * o->k + c] * o->turn[e * o->k + c];
         right[at * o->columns + j] = s > 0 ? (float)((peak < 0 ? -v : v) / s * sqrt(n)) : 0;
     }
     for (size_t i = 0; peak < 0 && i < o->rows; i++)
@@ -162,7 +130,7 @@ static void factor(struct work *o, size_t rank, float *left, float *right)
     for (size_t a = 0; a < k; a++)
         for (size_t b = 0; b < k; b++)
             o->gram[a * k + b] = column_dot(o->p, o->columns, k, a, b);
-    diagonalise(o->gram, o->turn, k);
+    fst_eigenvectors(o->gram, o->turn, k);
     double *used = o->q + o->rows * k;
     memset(used, 0, k * sizeof *used);
     double top = 0;

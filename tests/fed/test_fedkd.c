@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "fedstill/fed.h"
-#include "lowrank.h"
+#include "packed_change.h"
 
 enum { CLIENTS = 3, FEATURES = 6, MENTEE = 12, CLASSES = 4, SAMPLES = 43, ROUNDS = 4, SETTINGS = 4 };
 static const int mentor_hidden[CLIENTS] = {9, 5, 9};
@@ -288,10 +288,10 @@ static size_t pack(size_t rows, size_t cols, const float *a, double energy, floa
     float *out = fst_calloc(rows * cols, sizeof *out);
     ok(fst__matrices_init(&m, g, &err), &err);
     assert_true(m.count <= 8);
-    size_t n = fst__lowrank_pack(&m, a, energy, rank, out);
-    ok(fst__lowrank_check(&m, rank, n, &err), &err);
-    assert_int_equal(fst__lowrank_check(&m, rank, n + 1, &err), FST_E_MISMATCH);
-    fst__lowrank_unpack(&m, rank, out, back);
+    size_t n = fst__change_pack(&m, a, energy, rank, out);
+    ok(fst__change_check(&m, rank, n, &err), &err);
+    assert_int_equal(fst__change_check(&m, rank, n + 1, &err), FST_E_MISMATCH);
+    fst__change_unpack(&m, rank, out, back);
     fst__matrices_release(&m);
     fst_free(out);
     fst_graph_free(g);

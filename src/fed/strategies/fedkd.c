@@ -1,8 +1,8 @@
 /* FedKD (Wu, Wu, Lyu, Huang, Xie, Communication-efficient federated learning via knowledge distillation, Nature
  * Communications 13, 2022). Each client has a large network of its own, the mentor, which it keeps with its optimiser's
  * moments, and a small one that all share, the mentee; the two learn from each other (mutual.c). What travels is the
- * mentee's change, its matrices cut down by a singular value decomposition (lowrank.c) to the fewest values that hold
- * more than a share T of the energy; T climbs from energy_start to energy_end over energy_rounds rounds:
+ * mentee's change, its matrices cut down by a singular value decomposition (packed_change.c) to the fewest values that
+ * hold more than a share T of the energy; T climbs from energy_start to energy_end over energy_rounds rounds:
  *
  *   client  y = x, trained; sends y - x, packed
  *   server  d = sum p_k (y_k - x), packed by the same rule; x += d unpacked; d goes down
@@ -16,7 +16,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "lowrank.h"
+#include "packed_change.h"
 #include "mutual.h"
 
 enum { HIDDEN_WEIGHT, ENERGY_START, ENERGY_END, ENERGY_ROUNDS };
@@ -71,12 +71,12 @@ static void packed_release(struct packed *p)
 /* factor, of change. */
 static void pack(struct packed *p, double energy)
 {
-    p->floats = fst__lowrank_pack(&p->matrices, p->change, energy, p->rank, p->factor);
+    p->floats = fst__change_pack(&p->matrices, p->change, energy, p->rank, p->factor);
 }
 
 static void unpack(struct packed *p)
 {
-    fst__lowrank_unpack(&p->matrices, p->rank, p->factor, p->change);
+    fst__change_unpack(&p->matrices, p->rank, p->factor, p->change);
 }
 
 static void step(float *x, const float *change, size_t n)
@@ -112,12 +112,12 @@ static fst_status receive(struct packed *p, const fst_message *m, fst_fed_view *
     if (!st)
         st = fst_message_get(m, "counters", FST_I64, FST_SHAPE((int64_t)rest->size.counters), &counters, err);
     if (!st)
-        st = fst__lowrank_check(&p->matrices, rank, (size_t)floats, err);
+        st = fst__change_check(&p->matrices, rank, (size_t)floats, err);
     if (!st)
         st = fst_accumulator_check(factor, (size_t)floats, err);
     if (st)
         return st;
-    fst__lowrank_unpack(&p->matrices, rank, factor, p->change);
+    fst__change_unpack(&p->matrices, rank, factor, p->change);
     rest->params = p->change;
     rest->buffers = buffers;
     rest->counters = counters;
@@ -228,7 +228,7 @@ static fst_status check_saved(const struct fedkd *f, const struct packed *p, con
     for (uint32_t i = 0; i < f->base.base.env.clients; i++)
         if (in[i] > 1)
             return fst_fail(err, FST_E_FORMAT, "client %lu is in the last step %u times", (unsigned long)i + 1, in[i]);
-    if (fst__lowrank_check(&p->matrices, p->rank, p->floats, err) || fst_accumulator_check(p->factor, p->floats, err))
+    if (fst__change_check(&p->matrices, p->rank, p->floats, err) || fst_accumulator_check(p->factor, p->floats, err))
         return fst_fail_in(err, FST_E_FORMAT, "the saved step");
     return FST_OK;
 }

@@ -1,6 +1,6 @@
-/* lowrank.h - changes of a network's weights in fewer floats: each matrix as the product of two thin ones. */
-#ifndef FST_FED_LOWRANK_H
-#define FST_FED_LOWRANK_H
+/* packed_change.h - changes of a network's weights in fewer floats: each matrix as the product of two thin ones. */
+#ifndef FST_FED_PACKED_CHANGE_H
+#define FST_FED_PACKED_CHANGE_H
 
 #include "fed_private.h"
 
@@ -29,11 +29,11 @@ void fst__matrices_release(struct fst__matrices *m);
  * U^T A, k x cols, whose product is the best approximation of that rank. -1: the matrix as it is, where that is not
  * longer. Returns the floats in `out`, at most params. Not for several threads at once.
  */
-size_t fst__lowrank_pack(struct fst__matrices *m, const float *change, double energy, int32_t *rank, float *out);
+size_t fst__change_pack(struct fst__matrices *m, const float *change, double energy, int32_t *rank, float *out);
 /* Whether so many floats with these ranks are a packed change: FST_E_MISMATCH. */
-FST_MUST fst_status fst__lowrank_check(const struct fst__matrices *m, const int32_t *rank, size_t floats,
-                                       fst_error *err);
+FST_MUST fst_status fst__change_check(const struct fst__matrices *m, const int32_t *rank, size_t floats,
+                                      fst_error *err);
 /* change: params floats. What was packed must have been checked. */
-void fst__lowrank_unpack(const struct fst__matrices *m, const int32_t *rank, const float *packed, float *change);
+void fst__change_unpack(const struct fst__matrices *m, const int32_t *rank, const float *packed, float *change);
 
 #endif

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "lowrank.h"
+#include "packed_change.h"
 
 /* ---- which matrices there are ---- */
 
@@ -94,51 +94,6 @@ static void make_gram(const struct fst__matrix *a, const float *x, double *gram)
         }
 }
 
-/* Makes element (p, q) of the symmetric matrix 0; rows of `vector` are turned along. */
-static void rotate(double *g, double *vector, size_t n, size_t p, size_t q)
-{
-    double slope = (g[q * n + q] - g[p * n + p]) / (2 * g[p * n + q]);
-    double t = (slope < 0 ? -1 : 1) / (fabs(slope) + sqrt(slope * slope + 1));
-    double c = 1 / sqrt(t * t + 1), s = t * c;
-    for (size_t k = 0; k < n; k++) {
-        double a = g[k * n + p], b = g[k * n + q];
-        g[k * n + p] = c * a - s * b;
-        g[k * n + q] = s * a + c * b;
-    }
-    for (size_t k = 0; k < n; k++) {
-        double a = g[p * n + k], b = g[q * n + k];
-        g[p * n + k] = c * a - s * b;
-        g[q * n + k] = s * a + c * b;
-        a = vector[p * n + k];
-        b = vector[q * n + k];
-        vector[p * n + k] = c * a - s * b;
-        vector[q * n + k] = s * a + c * b;
-    }
-    g[p * n + q] = g[q * n + p] = 0;
-}
-
-/* Rows of `vector` become the eigenvectors, the diagonal the eigenvalues. */
-static void diagonalise(double *g, double *vector, size_t n)
-{
-    enum { SWEEPS = 40 };
-    double trace = 0;
-    memset(vector, 0, n * n * sizeof *vector);
-    for (size_t i = 0; i < n; i++) {
-        vector[i * n + i] = 1;
-        trace += g[i * n + i];
-    }
-    bool turned = true;
-    for (int sweep = 0; turned && sweep < SWEEPS; sweep++) {
-        turned = false;
-        for (size_t p = 0; p < n; p++)
-            for (size_t q = p + 1; q < n; q++)
-                if (fabs(g[p * n + q]) > 1e-15 * trace / (double)n) {
-                    rotate(g, vector, n, p, q);
-                    turned = true;
-                }
-    }
-}
-
 /* Positions of the eigenvalues in falling order. Returns how many hold the energy. */
 static size_t choose(struct fst__matrices *m, size_t n, double energy)
 {
@@ -183,7 +138,7 @@ static void put_factors(const struct fst__matrices *m, const struct fst__matrix 
     }
 }
 
-size_t fst__lowrank_pack(struct fst__matrices *m, const float *change, double energy, int32_t *rank, float *out)
+size_t fst__change_pack(struct fst__matrices *m, const float *change, double energy, int32_t *rank, float *out)
 {
     size_t at = 0;
     for (size_t i = 0; i < m->count; i++) {
@@ -192,7 +147,7 @@ size_t fst__lowrank_pack(struct fst__matrices *m, const float *change, double en
         size_t n = shorter(a), k = n;
         if (n > 1) {
             make_gram(a, x, m->gram);
-            diagonalise(m->gram, m->vector, n);
+            fst_eigenvectors(m->gram, m->vector, n);
             k = choose(m, n, energy);
         }
         bool whole = k * (a->rows + a->cols) >= a->rows * a->cols;
@@ -206,7 +161,7 @@ size_t fst__lowrank_pack(struct fst__matrices *m, const float *change, double en
     return at;
 }
 
-fst_status fst__lowrank_check(const struct fst__matrices *m, const int32_t *rank, size_t floats, fst_error *err)
+fst_status fst__change_check(const struct fst__matrices *m, const int32_t *rank, size_t floats, fst_error *err)
 {
     size_t want = 0;
     for (size_t i = 0; i < m->count; i++) {
@@ -222,7 +177,7 @@ fst_status fst__lowrank_check(const struct fst__matrices *m, const int32_t *rank
     return fst_fail(err, FST_E_MISMATCH, "is packed in %zu floats, its ranks need %zu", floats, want);
 }
 
-void fst__lowrank_unpack(const struct fst__matrices *m, const int32_t *rank, const float *packed, float *change)
+void fst__change_unpack(const struct fst__matrices *m, const int32_t *rank, const float *packed, float *change)
 {
     for (size_t i = 0; i < m->count; i++) {
         const struct fst__matrix *a = &m->matrix[i];
