@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+enum { WARN_DAYS = 30 };
+
 static fst_status plain_text(const struct options *o, const char *url, fst_error *err)
 {
     if (!option_flag(o, "plain-text"))
@@ -15,12 +17,23 @@ static fst_status plain_text(const struct options *o, const char *url, fst_error
     return FST_OK;
 }
 
+/* In time: an expired certificate ends everything. */
+static void warn_of_end(const fst_identity *i)
+{
+    int64_t days = (i->until - fst_clock_unix_ms() / 1000) / 86400;
+    if (days < WARN_DAYS)
+        fst_log(FST_LOG_WARN, "the certificate of %s ends in %lld days: %s", i->name, (long long)days,
+                i->role == FST_ROLE_CLOUD ? "fedstill fleet renew"
+                                          : "have its request enrolled again, and install that");
+}
+
 fst_status fleet_link_load(struct fleet_link *out, const char *folder, const char *id, fst_error *err)
 {
     fst_status s = fst_identity_load(&out->identity, folder, id, err);
     if (s)
         return s;
     out->loaded = true;
+    warn_of_end(&out->identity);
     out->link = (fst_fleet_link){.url = out->identity.url,
                                  .name = out->identity.name,
                                  .ca = out->identity.ca,

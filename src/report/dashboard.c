@@ -7,6 +7,7 @@
  * which is cut when its time is over. libmicrohttpd aborts the process when it is stopped while a connection is
  * suspended: so at the end all streams are resumed and told to finish first.
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -81,23 +82,50 @@ struct fst_dashboard {
 
 /* ---- answers ---------------------------------------------------------------------------------- */
 
+/* What the page may do, everywhere: run its own script and style, known by their digests, and ask this server. Made
+ * once.
+ */
+static char policy[512];
+static pthread_once_t policy_made = PTHREAD_ONCE_INIT;
+
+/* 'sha256-...' of what stands between two marks of the page. */
+static void digest_between(const char *from, const char *to, char out[64])
+{
+    unsigned char digest[crypto_hash_sha256_BYTES];
+    char text[sodium_base64_ENCODED_LEN(sizeof digest, sodium_base64_VARIANT_ORIGINAL)];
+    const char *page = (const char *)fst__dashboard_page, *end = page + fst__dashboard_page_size;
+    const char *begin = memmem(page, fst__dashboard_page_size, from, strlen(from));
+    begin = begin ? begin + strlen(from) : end;
+    const char *stop = memmem(begin, (size_t)(end - begin), to, strlen(to));
+    crypto_hash_sha256(digest, (const unsigned char *)begin, stop ? (size_t)(stop - begin) : 0);
+    sodium_bin2base64(text, sizeof text, digest, sizeof digest, sodium_base64_VARIANT_ORIGINAL);
+    snprintf(out, 64, "'sha256-%.48s'", text);
+}
+
+static void make_policy(void)
+{
+    char style[64], script[64];
+    digest_between("<style>", "</style>", style);
+    digest_between("<script>", "</script>", script);
+    snprintf(policy, sizeof policy,
+             "default-src 'none'; style-src %s; script-src %s; connect-src 'self'; img-src data:; base-uri 'none'; "
+             "form-action 'none'; frame-ancestors 'none'",
+             style, script);
+}
+
 static enum MHD_Result give(struct MHD_Connection *c, unsigned code, struct MHD_Response *r, const char *type)
 {
     static const char *const head[][2] = {
-        {"Cache-Control", "no-store"},
-        {"Connection", "close"},
-        {"X-Content-Type-Options", "nosniff"},
-        {"X-Frame-Options", "DENY"},
-        {"Referrer-Policy", "no-referrer"},
-        {"Cross-Origin-Resource-Policy", "same-origin"},
-        {"Content-Security-Policy",
-         "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-         "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}};
+        {"Cache-Control", "no-store"},         {"Connection", "close"},
+        {"X-Content-Type-Options", "nosniff"}, {"X-Frame-Options", "DENY"},
+        {"Referrer-Policy", "no-referrer"},    {"Cross-Origin-Resource-Policy", "same-origin"}};
     if (!r)
         return MHD_NO;
     enum MHD_Result ok = MHD_add_response_header(r, "Content-Type", type);
     for (size_t i = 0; ok == MHD_YES && i < sizeof head / sizeof *head; i++)
         ok = MHD_add_response_header(r, head[i][0], head[i][1]);
+    if (ok == MHD_YES)
+        ok = MHD_add_response_header(r, "Content-Security-Policy", policy);
     if (ok == MHD_YES && code == MHD_HTTP_UNAUTHORIZED)
         ok = MHD_add_response_header(r, "WWW-Authenticate", "Bearer realm=\"fedstill\"");
     if (ok == MHD_YES && code == MHD_HTTP_METHOD_NOT_ALLOWED)
@@ -520,6 +548,7 @@ static fst_status start(struct fst_dashboard *d, fst_error *err)
 {
     bool v6 = strchr(d->url, '[') != NULL;
     MHD_set_panic_func(panic, NULL);
+    pthread_once(&policy_made, make_policy);
     d->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | (v6 ? MHD_USE_IPv6 : 0), 0,
                               NULL, NULL, answer, d, MHD_OPTION_EXTERNAL_LOGGER, say, NULL, MHD_OPTION_LISTEN_SOCKET,
                               d->listener, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,

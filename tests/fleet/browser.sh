@@ -9,7 +9,7 @@ for width in 390 1280; do
             --window-size=$width,2000 --blink-settings=preferredColorScheme=$scheme --virtual-time-budget=6000 --dump-dom \
             "http://127.0.0.1:$http/" >"$folder/dom" 2>"$folder/err.browser"
         same "$width pixels: sites in the page" "$(grep -o '<th scope="row">edge-[0-9]*' "$folder/dom" | wc -l)" $sites
-        true_that "$width pixels: who has reported" grep -q ">reported<" "$folder/dom"
+        true_that "$width pixels: who is awaited, or has reported" grep -qE ">(awaited|reported)<" "$folder/dom"
         true_that "$width pixels: curves" grep -q '<path class="line" d="M[0-9]' "$folder/dom"
         true_that "$width pixels: rounds" grep -q 'everybody asked reported' "$folder/dom"
         true_that "$width pixels: nothing is wrong" grep -q '<p class="warn" id="warn" role="status" hidden="">' "$folder/dom"

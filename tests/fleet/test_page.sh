@@ -36,7 +36,7 @@ start_cloud() { # OPTION ...
         2>"$folder/err.cloud" </dev/null &
     pid[cloud]=$!
     for ((i = 0; i < 6000; i++)); do
-        http=$(sed -n 's/.*page: http:[^ ]*:\([0-9]*\)\/ .*/\1/p' "$folder/err.cloud")
+        http=$(sed -n 's/.*page: http:[^ ]*:\([0-9]*\)\/ .*/\1/p' "$folder/err.cloud" 2>/dev/null)
         [ -z "$http" ] || return
         sleep 0.05
     done
@@ -58,7 +58,8 @@ code() { ask "$@" | sed -n '1s/HTTP\/1.1 \([0-9]*\).*/\1/p'; }
 metric() { # SAMPLE: its value in $folder/metrics
     grep -F "$1 " "$folder/metrics" | grep -v '^#' | sed 's/.* //'
 }
-rounds_there() { grep -c '"event": "round"' "$folder/fleet/events.jsonl" 2>/dev/null; }
+lines_of() { cat "$2" 2>/dev/null | grep -c "$1"; } # 0 for a file that is not there yet
+rounds_there() { lines_of '"event": "round"' "$folder/fleet/events.jsonl"; }
 # sum EVENT KEY: over the events of that kind
 sum() {
     grep "\"event\": \"$1\"" "$folder/fleet/events.jsonl" | sed -n "s/.*\"$2\": \([0-9]*\).*/\1/p" |
@@ -75,7 +76,7 @@ same "the page" "$(code GET / "$here")" 200
 same "another name that leads here" "$(code GET /state "Host: evil.example")" 403
 same "nothing can be changed" "$(code DELETE /state "$here")" 405
 
-# ---- rounds, until one site stands still and all wait for it
+# ---- rounds, until the broker stands still: nobody is lost for that, and nothing more happens
 patience=600 get /events >"$folder/stream" &
 pid[stream]=$!
 for ((k = 1; k <= sites; k++)); do
@@ -84,7 +85,7 @@ for ((k = 1; k <= sites; k++)); do
 done
 for ((i = 0; i < 6000 && $(rounds_there) < 5; i++)); do sleep 0.05; done
 true_that "five rounds were played" test "$(rounds_there)" -ge 5
-kill -STOP "${pid[edge-3]}"
+kill -STOP "${pid[broker]}"
 before=-1
 for ((i = 0; i < 100 && before != $(rounds_there); i++)); do
     before=$(rounds_there)
@@ -113,9 +114,11 @@ same "families whose type is said twice" "$(sed -n 's/^# TYPE \([^ ]*\) .*/\1/p'
 same "samples without a type" "$(awk '/^# TYPE/ { t[$3] = 1; next } /^#/ { next }
     { n = $1; sub(/\{.*/, "", n); b = n; sub(/_(bucket|sum|count)$/, "", b); if (!(n in t) && !(b in t)) print n }' "$folder/metrics")" ""
 get /state >"$folder/state"
-same "who is waited for" "$("$FEDSTILL_HELPER" json "$folder/state" sites.2.awaited)" true
-same "the site" "$("$FEDSTILL_HELPER" json "$folder/state" sites.2.id)" edge-3
-same "and who has reported" "$("$FEDSTILL_HELPER" json "$folder/state" sites.0.folded)" true
+same "the sites" "$("$FEDSTILL_HELPER" json "$folder/state" sites.2.id)" edge-3
+pending=$("$FEDSTILL_HELPER" json "$folder/state" cohort.pending)
+same "who has reported and who has not" $((pending + $("$FEDSTILL_HELPER" json "$folder/state" cohort.folded))) $sites
+same "who is waited for" "$(grep -o '"awaited":true' "$folder/state" | wc -l)" "$pending"
+same "all are drawn" "$(grep -o '"drawn":true' "$folder/state" | wc -l)" $sites
 
 # ---- streams: what was missed
 lines=$(grep -c . "$folder/fleet/events.jsonl")
@@ -164,7 +167,7 @@ mkdir "$folder/tmp" "$folder/tmp/fedstill-fleet-abcdef"
 echo mine >"$folder/tmp/fedstill-fleet-abcdef/file"
 TMPDIR=$folder/tmp "$FEDSTILL" fleet up "$task" --output "$folder/up" --no-reuse >/dev/null 2>"$folder/err.up" </dev/null &
 pid[up]=$!
-for ((i = 0; i < 6000 && $(grep -c 'joined: ' "$folder/err.up") < sites; i++)); do sleep 0.05; done
+for ((i = 0; i < 6000 && $(lines_of 'joined: ' "$folder/err.up") < sites; i++)); do sleep 0.05; done
 left=$(sed -n 's/.*files and logs in //p' "$folder/err.up")
 sed -i 's/100000/2/' "$task/task.yaml"
 TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/second" --no-reuse

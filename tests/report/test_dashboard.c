@@ -207,7 +207,8 @@ static void the_page_asks_nobody_else(void **state)
     char *page = ask(d, "GET /", "Host: localhost\r\n");
     (void)state;
     assert_int_equal(code_of(page), 200);
-    assert_non_null(strstr(page, "Content-Security-Policy: default-src 'none';"));
+    assert_non_null(strstr(page, "Content-Security-Policy: default-src 'none'; style-src 'sha256-"));
+    assert_null(strstr(page, "unsafe-inline"));
     assert_non_null(strstr(page, "X-Content-Type-Options: nosniff"));
     assert_non_null(strstr(page, "</html>"));
     for (const char *p = strstr(page, "://"); p; p = strstr(p + 1, "://"))
