@@ -415,6 +415,9 @@ static void on_figures(struct coordinator *c, uint32_t k, double now, const fst_
         m.round != c->measure.round || strcmp(m.stage, c->measure.stage) ||
         strcmp(m.fingerprint, c->measure.fingerprint))
         return;
+    /* two questions after one round differ in what was given alone */
+    if (strcmp(m.given, c->gift_count ? fst__manifest_for(c, k, &c->gifts[s->given])->digest : ""))
+        return;
     s->measured = true;
     s->figures = m;
 }

@@ -311,6 +311,8 @@ void fst__site_measured(struct site *s, double now, const fst_client_figures *ow
     memcpy(s->figures.instance, s->spec.instance, sizeof s->figures.instance);
     memcpy(s->figures.stage, s->measure.stage, sizeof s->figures.stage);
     memcpy(s->figures.fingerprint, s->measure.fingerprint, sizeof s->figures.fingerprint);
+    if (s->measure.base.parts)
+        memcpy(s->figures.given, s->measure.base.digest, sizeof s->figures.given);
     snprintf(s->figures.failed, sizeof s->figures.failed, "%s", failed ? failed : "");
     say_figures(s);
 }

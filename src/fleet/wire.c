@@ -138,11 +138,12 @@ fst_status fst__write_order(const struct order *m, fst_buf *out, fst_error *err)
 fst_status fst__write_figures(const struct figures *m, fst_buf *out, fst_error *err)
 {
     const fst_client_figures *f = &m->own;
-    return write_json(json_pack("{s:s, s:s, s:I, s:s, s:b, s:o, s:o, s:I, s:I, s:s, s:s, s:o}", "instance", m->instance,
-                                "stage", m->stage, "round", (json_int_t)m->round, "fingerprint", m->fingerprint, "has",
-                                f->has, "accuracy", number(f->accuracy), "loss", number(f->loss), "samples",
-                                (json_int_t)f->samples, "right", (json_int_t)f->right, "arch", f->arch, "digest",
-                                f->digest, "failed", people_text(m->failed)),
+    return write_json(json_pack("{s:s, s:s, s:I, s:s, s:s, s:b, s:o, s:o, s:I, s:I, s:s, s:s, s:o}", "instance",
+                                m->instance, "stage", m->stage, "round", (json_int_t)m->round, "fingerprint",
+                                m->fingerprint, "given", m->given, "has", f->has, "accuracy", number(f->accuracy),
+                                "loss", number(f->loss), "samples", (json_int_t)f->samples, "right",
+                                (json_int_t)f->right, "arch", f->arch, "digest", f->digest, "failed",
+                                people_text(m->failed)),
                       out, err);
 }
 
@@ -366,6 +367,8 @@ static fst_status figures_of(const json_t *j, struct figures *m, fst_error *err)
         st = get_round(j, m->stage, &m->round, err);
     if (!st)
         st = get_digest(j, "fingerprint", m->fingerprint, err);
+    if (!st)
+        st = get_digest(j, "given", m->given, err);
     if (!st)
         st = get_bool(j, "has", &m->own.has, err);
     if (!st)

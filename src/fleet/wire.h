@@ -81,6 +81,7 @@ struct order {
 struct figures {
     char instance[FST__INSTANCE], stage[FST__STAGE_NAME], fingerprint[FST_DIGEST_HEX];
     uint64_t round;
+    char given[FST_DIGEST_HEX]; /* of the blob that came with the order; "": there was none */
     fst_client_figures own;
     char failed[FST__REASON]; /* "": it did not */
 };

@@ -235,7 +235,8 @@ class Site:
             self.over = 0
         elif order["kind"] == "measure":
             self.send("ctl", FIGURES, {"instance": self.instance, "stage": order["stage"], "round": order["round"],
-                                       "fingerprint": order["fingerprint"], "has": False, "accuracy": None,
+                                       "fingerprint": order["fingerprint"], "given": order.get("base", {}).get("blob", ""),
+                                       "has": False, "accuracy": None,
                                        "loss": None, "samples": 0, "right": 0, "arch": "", "digest": "", "failed": ""})
         elif self.order and (order["stage"], order["round"]) == (self.order["stage"], self.order["round"]):
             if self.state == "keep":

@@ -141,8 +141,28 @@ for k in 1 2 3; do
         "$(sha256sum <"$folder/edge-$k/labels/soft_labels.safetensors" | cut -d ' ' -f 1)"
 done
 true_that "soft labels are at the cloud" test ! -e "$folder/fleet/labels/soft_labels.safetensors"
+# the report of such a run says what the cloud knows
+expect 0 report "$folder/fleet" --out "$folder/report.html"
+# killed while the student learns: a site has its labels on its disk, the cloud sees to it that all have
+rm -rf "$folder/fleet" "$folder"/edge-* "$folder"/err.* "$folder/one"
+more=(--set stages.student.rounds=6 --set stages.student.local_epochs=40)
+expect 0 run "$folder/all" --output "$folder/one" --no-reuse "${more[@]}"
+for name in cloud edge-1 edge-2 edge-3; do start $name "${more[@]}"; done
+awaited "$folder/err.edge-1" "student: round 2"
+for name in edge-1 cloud edge-3; do
+    kill -9 "${pid[$name]}"
+    wait "${pid[$name]}" 2>/dev/null
+    start $name "${more[@]}"
+done
+ended cloud 0
+for name in edge-1 edge-2 edge-3; do
+    kill "${pid[$name]}" 2>/dev/null
+    wait "${pid[$name]}" 2>/dev/null
+    unset "pid[$name]"
+done
+same "killed with soft labels: models" "$(models "$folder/fleet")" "$(models "$folder/one")"
 # one process does not take a list for labels
-expect 0 run "$folder/all" --output "$folder/fleet" --no-reuse
+expect 0 run "$folder/all" --output "$folder/fleet" --no-reuse "${more[@]}"
 true_that "labels of one process" test -s "$folder/fleet/labels/soft_labels.safetensors"
 
 # ---- what a site takes of memory: its own share, and not what others have (seen: 28 MB; the cloud's samples alone are 27)

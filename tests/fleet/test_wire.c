@@ -149,6 +149,56 @@ static void test_others(void **state)
     fst_buf_release(&b);
 }
 
+/* What is there only where sites have files of their own, or are given something. */
+static void test_places(void **state)
+{
+    struct hello h = {.id = "edge-1",
+                      .role = "edge",
+                      .instance = "0123456789abcdef",
+                      .samples = "F32 (2, 1024), SNR",
+                      .classes = 7,
+                      .plain = true},
+                 h2;
+    struct order m = {.kind = ORDER_MEASURE, .stage = "s", .round = 2, .counted = -1, .base = manifest(), .classes = 7},
+                 m2;
+    struct figures f = {.instance = "0123456789abcdef", .stage = "s", .own = {.samples = 9, .right = 9}}, f2;
+    fst_buf b = {0};
+    fst_error err;
+    (void)state;
+    memset(h.data, 'b', 64); /* it has no task: "" */
+    memset(h.names, 'e', 64);
+    ok(fst__write_hello(&h, &b, &err), &err);
+    ok(fst__read_hello(&h2, b.data, b.len, &err), &err);
+    assert_string_equal(h2.samples, h.samples);
+    assert_string_equal(h2.names, h.names);
+    assert_string_equal(h2.common, "");
+    assert_string_equal(h2.task, "");
+    assert_true(h2.classes == 7 && h2.plain);
+    fst__hello_release(&h2);
+    h.classes = FST_MAX_CLASSES + 1;
+    b.len = 0;
+    ok(fst__write_hello(&h, &b, &err), &err);
+    assert_int_equal(fst__read_hello(&h2, b.data, b.len, &err), FST_E_FORMAT);
+    memset(m.data, 'd', 64);
+    b.len = 0;
+    ok(fst__write_order(&m, &b, &err), &err);
+    ok(fst__read_order(&m2, 0, b.data, b.len, &err), &err);
+    assert_true(m2.kind == ORDER_MEASURE && m2.classes == 7 && fst_blob_manifest_equal(&m2.base, &m.base));
+    assert_string_equal(m2.data, m.data);
+    assert_int_equal(fst__read_order(&m2, 10, b.data, b.len, &err), FST_E_LIMIT);
+    memset(f.given, 'c', 64);
+    b.len = 0;
+    ok(fst__write_figures(&f, &b, &err), &err);
+    ok(fst__read_figures(&f2, b.data, b.len, &err), &err);
+    assert_true(f2.own.samples == 9 && f2.own.right == 9);
+    assert_string_equal(f2.given, f.given);
+    f.own.right = 10; /* of nine */
+    b.len = 0;
+    ok(fst__write_figures(&f, &b, &err), &err);
+    assert_int_equal(fst__read_figures(&f2, b.data, b.len, &err), FST_E_FORMAT);
+    fst_buf_release(&b);
+}
+
 /* Wrong values, one at a time, in a message that is right without them. */
 static void test_refused(void **state)
 {
@@ -189,6 +239,7 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_hello), cmocka_unit_test(test_order),
-                                       cmocka_unit_test(test_others), cmocka_unit_test(test_refused)};
+                                       cmocka_unit_test(test_others), cmocka_unit_test(test_places),
+                                       cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
