@@ -110,6 +110,10 @@ typedef struct fst_cascade_input {
     size_t devices;             /* 0 means 1 */
     fst_confidence_kind kind;
     double temperature, threshold;
+    /* What was answered, where a fleet has done it: the class, and whether the cloud gave it (both or neither). NULL:
+     * as logits and threshold say. */
+    const int32_t *answered;
+    const uint8_t *by_cloud;
     fst_seconds_fn seconds; /* NULL: the curve has no times */
     void *ctx;
 } fst_cascade_input;
@@ -324,6 +328,38 @@ FST_MUST FST_API fst_status fst_infer_logits(const fst_model *model, const fst_m
 FST_MUST FST_API fst_status fst_measure(fst_measured *out, const fst_model *model, const fst_measure_spec *spec,
                                         fst_error *err);
 
+/* ---- answering windows as they come ------------------------------------------------------------ */
+
+/* One tier of a cascade that streams: a model, and from where on it is believed. */
+typedef struct fst_tier_spec {
+    fst_dtype dtype; /* of windows: FST_U8 (0 ... 255, scaled to 0 ... 1) or FST_F32 */
+    fst_shape shape; /* of a window, channels first */
+    size_t batch;    /* rows that are computed at a time, > 0: answers have the bits of fst_infer_logits with this batch
+                        size */
+    int threads;     /* 0: all CPUs */
+    const char *backend;
+    fst_precision precision;
+    fst_confidence_kind kind;
+    double temperature, threshold; /* below the threshold an answer is not sure */
+} fst_tier_spec;
+typedef struct fst_tier fst_tier;
+/* The model must outlive it. FST_E_MISMATCH: the model cannot judge such windows. One thread at a time may use a tier.
+ */
+FST_MUST FST_API fst_status fst_tier_new(fst_tier **out, const fst_model *m, const fst_tier_spec *spec, fst_error *err);
+FST_API void fst_tier_free(fst_tier *t); /* takes NULL */
+FST_API const fst_tier_spec *fst_tier_look(const fst_tier *t);
+FST_API const fst_model *fst_tier_model(const fst_tier *t);
+/* Logits of n raw windows (1 ... batch), each aligned to its elements: n x classes. */
+FST_MUST FST_API fst_status fst_tier_logits(fst_tier *t, const void *const *windows, size_t n, float *logits,
+                                            fst_error *err);
+typedef struct fst_tier_answer {
+    int32_t answer; /* -1: the logits are not finite, nobody can say */
+    double confidence;
+    bool sure;
+} fst_tier_answer;
+/* What one row of logits says. */
+FST_API void fst_tier_judge(const fst_tier *t, const float *logits, fst_tier_answer *out);
+
 /* ---- report -------------------------------------------------------------------------------------- */
 
 /* Both ways of both routes, of one run; docs/formats.md. */
@@ -335,6 +371,18 @@ typedef struct fst_cascade_times {
 /* What a report is about. Of an edge alone the cascade is one that asks nobody (threshold 0); of the cloud alone one
  * that asks for everything (any threshold above all confidences), with the cloud's logits for the edge's. */
 typedef enum fst_report_route { FST_REPORT_CASCADE, FST_REPORT_EDGE_ONLY, FST_REPORT_CLOUD_ONLY } fst_report_route;
+
+/* How a fleet answered the devices' windows, by the devices' own clocks: no two hosts' clocks are compared. Of each
+ * window total = transfer + queue + compute. */
+typedef struct fst_cascade_fleet {
+    size_t windows, devices;
+    size_t unsure; /* answered by an edge that did not reach the cloud */
+    size_t differ; /* whose class or tier is another than the cloud's own copy of the sample gives */
+    uint64_t asked_again;
+    double seconds;             /* of the device that took longest, from its first window sent to its last answer */
+    double mean, p50, p95, p99; /* of a window, from sent to answered */
+    double transfer, queue, compute; /* means of its parts */
+} fst_cascade_fleet;
 
 typedef struct fst_cascade_report {
     fst_report_route route;
@@ -351,6 +399,7 @@ typedef struct fst_cascade_report {
     size_t runs;
     const fst_measured *edge_measured, *cloud_measured; /* edge_runs, cloud_runs entries; latency of the first */
     size_t edge_runs, cloud_runs;
+    const fst_cascade_fleet *fleet; /* NULL: no device was asked */
 } fst_cascade_report;
 /* Appends the JSON of format "fedstill-cascade-1". */
 FST_MUST FST_API fst_status fst_cascade_report_json(const fst_cascade_report *r, fst_buf *out, fst_error *err);

@@ -22,12 +22,17 @@ static fst_status check(const fst_cascade_input *in, fst_error *err)
     if (isnan(in->threshold) || !(in->temperature > 0))
         return fst_fail(err, FST_E_ARGUMENT, "a cascade with threshold %g at temperature %g", in->threshold,
                         in->temperature);
+    if (!in->answered != !in->by_cloud)
+        return fst_fail(err, FST_E_ARGUMENT, "answers of a fleet without their tiers");
     if (in->snr && !(in->snr_bin > 0))
         return fst_fail(err, FST_E_ARGUMENT, "bins of %g dB; their width must be above 0", in->snr_bin);
     for (size_t i = 0; i < in->samples; i++) {
         if (in->labels && (in->labels[i] < 0 || in->labels[i] >= in->classes))
             return fst_fail(err, FST_E_ARGUMENT, "sample %zu: label %d is not one of %d classes", i, (int)in->labels[i],
                             in->classes);
+        if (in->answered && (in->answered[i] < 0 || in->answered[i] >= in->classes))
+            return fst_fail(err, FST_E_ARGUMENT, "sample %zu: answer %d is not one of %d classes", i,
+                            (int)in->answered[i], in->classes);
         if (in->device && in->device[i] >= devices)
             return fst_fail(err, FST_E_ARGUMENT, "sample %zu is of device %u, and there are %zu", i, in->device[i],
                             devices);
@@ -110,7 +115,7 @@ static void confuse(fst_cascade *c, int32_t label, int32_t edge, int32_t cloud, 
 static fst_status count_sample(fst_cascade *c, const fst_cascade_input *in, size_t i, struct sample *s, fst_error *err)
 {
     int32_t cloud = -1, edge = c->edge_answer[i];
-    s->offloaded = c->confidence[i] < in->threshold;
+    s->offloaded = in->by_cloud ? in->by_cloud[i] != 0 : c->confidence[i] < in->threshold;
     s->known = known(in, i);
     if (s->offloaded && !s->known)
         return fst_fail(err, FST_E_ARGUMENT, "sample %zu (confidence %g) goes to the cloud, whose logits are not there",
@@ -118,11 +123,11 @@ static fst_status count_sample(fst_cascade *c, const fst_cascade_input *in, size
     if (s->known)
         fst_predict(in->cloud + i * (size_t)in->classes, 1, in->classes, &cloud);
     c->offloaded[i] = s->offloaded;
-    c->answer[i] = s->offloaded ? cloud : edge;
+    c->answer[i] = in->answered ? in->answered[i] : s->offloaded ? cloud : edge;
     s->labelled = in->labels != NULL;
     s->edge_right = s->labelled && edge == in->labels[i];
     s->cloud_right = s->labelled && s->known && cloud == in->labels[i];
-    s->right = s->offloaded ? s->cloud_right : s->edge_right;
+    s->right = s->labelled && c->answer[i] == in->labels[i];
     c->agree += s->known && edge == cloud;
     c->agree_offloaded += s->offloaded && edge == cloud;
     c->corrected += s->offloaded && s->cloud_right && !s->edge_right;

@@ -354,6 +354,26 @@ static json_t *measured(const fst_measured *m, size_t runs)
     return j;
 }
 
+static json_t *fleet(const fst_cascade_fleet *f)
+{
+    json_t *j = json_object(), *ms = json_object();
+    set(ms, "mean", number(f->mean * 1e3));
+    set(ms, "p50", number(f->p50 * 1e3));
+    set(ms, "p95", number(f->p95 * 1e3));
+    set(ms, "p99", number(f->p99 * 1e3));
+    set(ms, "transfer", number(f->transfer * 1e3));
+    set(ms, "queue", number(f->queue * 1e3));
+    set(ms, "compute", number(f->compute * 1e3));
+    set(j, "devices", whole(f->devices));
+    set(j, "windows", whole(f->windows));
+    set(j, "unsure", whole(f->unsure));
+    set(j, "differ", whole(f->differ));
+    set(j, "asked_again", whole((size_t)f->asked_again));
+    set(j, "seconds", number(f->seconds));
+    set(j, "latency_ms", ms);
+    return j;
+}
+
 /* ---- the whole ----------------------------------------------------------------------------------------------- */
 
 static json_t *model(const char *name, const char *digest, const fst_measured *m, size_t runs)
@@ -398,6 +418,8 @@ fst_status fst_cascade_report_json(const fst_cascade_report *r, fst_buf *out, fs
     set(j, "confidence", confidence(r));
     set(j, "accuracy", accuracy(r));
     set(j, "time", times(r));
+    if (r->fleet)
+        set(j, "fleet", fleet(r->fleet));
     set(j, "curve", curve(r));
     char *s = j ? json_dumps(j, JSON_INDENT(2) | JSON_PRESERVE_ORDER) : NULL;
     fst_status st = s ? fst_buf_append(out, s, strlen(s), err) : fst_fail_memory(err, 1 << 16);
