@@ -108,6 +108,8 @@ FST_API size_t fst_budget(uint64_t file_bytes);
  * `file_bytes`. It only counts, and says nothing about whether the text is sound. `name` is used in the message. */
 FST_MUST FST_API fst_status fst_json_fits(const char *name, const char *text, size_t len, uint64_t file_bytes,
                                           fst_error *err);
+/* A text without the byte order mark of UTF-8 that some editors put before it; *len is what is left. */
+FST_API const char *fst_text_without_mark(const char *text, size_t *len);
 
 /* The message for a failed allocation. */
 FST_API fst_status fst_fail_memory(fst_error *err, size_t bytes);

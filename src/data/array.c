@@ -294,6 +294,11 @@ static fst_status settle_layout(const fst__held *h, const fst_array *x, fst_layo
                         "%s: samples of shape %s look like channels last, channels first are needed: layout nhwc turns "
                         "them, layout nchw takes them as they are",
                         h->base.name, fst_shape_text(sample, text, sizeof text));
+    if (layout == FST_LAYOUT_NHWC && rank == 2 && few(sample->dim[0]) && !few(sample->dim[1]))
+        return fst_fail(err, FST_E_CONFIG,
+                        "%s: samples of shape %s are channels first already (complex ones have I and Q as channels): "
+                        "leave layout out",
+                        h->base.name, fst_shape_text(sample, text, sizeof text));
     if (layout == FST_LAYOUT_NHWC && !last && !grey)
         return fst_fail(err, FST_E_CONFIG, "%s: layout nhwc is for samples (height, width, channels), not %s",
                         h->base.name, fst_shape_text(sample, text, sizeof text));
@@ -499,7 +504,7 @@ static fst_status read_samples(const struct fst__store *st, const fst_source_spe
 {
     fst_array x = {0};
     fst__picks p = {0};
-    bool warn = !classes && !strcmp(spec->split, "train");
+    bool warn = !spec->classes && !h->base.class_names && !strcmp(spec->split, "train");
     fst_status s = fst__held_choose(h, count, classes, warn, spec->limit, &p, err);
     const fst_rows rows = {p.index, p.count, count};
     if (!s)

@@ -63,7 +63,7 @@ static fst_status locate_npy(struct fst__store *st, const char *path, fst_error 
     if (!st->path)
         return fst_fail_memory(err, folder);
     if (folder)
-        st->path[folder] = 0;
+        st->path[folder > 1 ? folder - 1 : 1] = 0; /* without the slash, unless it is all */
     return FST_OK;
 }
 

@@ -365,6 +365,24 @@ static fst_status each_folder(struct job *j, folder_fn fn, fst_error *err)
 
 /* ---- counting -------------------------------------------------------------------------------------------- */
 
+/* CLASS/train and CLASS/test are folders of the class like any others: who means splits by them would train on test. */
+static void warn_inside(const struct job *j, const char *class)
+{
+    struct names inner = {0};
+    bool has[SPLITS] = {false};
+    char *path = fst_path_join(j->images_at, class);
+    if (path && list(&inner, path, FOLDER, NULL) == FST_OK)
+        for (size_t i = 0; i < inner.n; i++)
+            for (int k = 0; k < SPLITS; k++)
+                has[k] = has[k] || is_split(inner.v[i], (enum split)k);
+    if (has[TRAIN] && (has[TEST] || has[VAL]))
+        fst__warn_once("%s: the folders train and test (or val) of class %s are read as one: splits are folders train "
+                       "and test with the class folders in them",
+                       j->images_at, class);
+    names_release(&inner);
+    fst_free(path);
+}
+
 static fst_status count_folder(struct job *j, const char *folder, size_t class, fst_error *err)
 {
     struct names images = {0}, others = {0};
@@ -426,6 +444,8 @@ static fst_status count(struct job *j, fst_error *err)
         s = count_loose(j, err);
     if (!s)
         s = check_counts(j, err);
+    for (size_t c = 0; !s && c < j->classes.n; c++)
+        warn_inside(j, j->classes.v[c]);
     j->want = j->done;
     return s;
 }

@@ -65,7 +65,8 @@ typedef struct fst__picks {
     uint32_t *index; /* rising; NULL: the first `count`, which is all of them */
 } fst__picks;
 
-/* All of n samples, or those that fst_stratified_pick leaves for a limit > 0. Release with fst_free(out->index). */
+/* All of n samples, or those that fst_stratified_pick leaves for a limit > 0; warns when these are fewer than the
+ * classes. Labels are 0 ... FST_MAX_CLASSES-1. Release with fst_free(out->index). */
 FST_MUST fst_status fst__pick(fst__picks *out, const char *name, const int32_t *labels, size_t n, size_t limit,
                               fst_error *err);
 /* The place of the i-th pick. */

@@ -59,13 +59,13 @@ void fst__warn_empty_classes(const fst_source *s, const int32_t *labels, size_t 
         if (missing++ < 8)
             at += (size_t)snprintf(list + at, sizeof list - at, "%s%d", at ? ", " : "", c);
     }
-    if (missing == 1 && !seen[0])
+    if (missing == 1 && !seen[0] && !s->class_names)
         fst__warn_once("%s: labels begin at 1, so class 0 has no samples and a model gets an output that nothing "
                        "trains: subtract 1 from all labels",
                        s->name);
     else if (missing)
-        fst__warn_once("%s: %d of %d classes have no samples: %s%s; classes are numbered from 0 without gaps", s->name,
-                       missing, s->classes, list, missing > 8 ? ", ..." : "");
+        fst__warn_once("%s: %d of %d classes have no samples: %s%s%s", s->name, missing, s->classes, list,
+                       missing > 8 ? ", ..." : "", s->class_names ? "" : "; classes are numbered from 0 without gaps");
     fst_free(seen);
 }
 

@@ -199,7 +199,7 @@ static fst_status fill_cells(fst__held *h, const struct cell *cells, size_t n, i
         total += (uint64_t)cells[i].x->shape.dim[0];
     fst_status s = label_cells(h, cells, n, (size_t)total, err);
     if (!s)
-        s = fst__held_choose(h, (size_t)total, classes, false, limit, &p, err);
+        s = fst__held_choose(h, (size_t)total, classes, true, limit, &p, err);
     if (!s)
         s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, cells[0].x->shape.dim[2]), p.count, err);
     if (!s)
@@ -310,7 +310,8 @@ static fst_status take_pair(fst__held *h, const fst_pickle_value *root, const fs
     fst__picks p = {0};
     fst_status s = take_labels(h, y, spec->split, n, h->own_labels, err);
     if (!s)
-        s = fst__held_choose(h, n, spec->classes, false, spec->limit, &p, err);
+        s = fst__held_choose(h, n, spec->classes, !spec->classes && !strcmp(spec->split, "train"), spec->limit, &p,
+                             err);
     if (!s)
         s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, x->array->shape.dim[2]), p.count, err);
     for (size_t i = 0; !s && i < p.count; i++)

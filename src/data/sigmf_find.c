@@ -2,6 +2,7 @@
  * Finding SigMF recordings: of a metadata file, of a folder, of an archive. Each is checked as soon as it is found: its
  * metadata are parsed, its data file is there and holds what the annotations name. Nothing is read of the samples.
  */
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -72,12 +73,13 @@ bool fst__sigmf_probe(const char *path)
     return yes;
 }
 
-/* "a.sigmf-meta" of "a.sigmf-data" and the other way round. */
+/* "a.sigmf-meta" of "a.sigmf-data" and the other way round, and "A.SIGMF-META" of "A.SIGMF-DATA". */
 char *fst__sigmf_sibling(const char *path, const char *ending)
 {
-    char *other = fst_strdup(path);
-    if (other)
-        memcpy(other + strlen(other) - strlen(ending), ending, strlen(ending));
+    size_t n = strlen(ending);
+    char *other = fst_strdup(path), *at = other ? other + strlen(other) - n : NULL;
+    for (size_t i = 0; at && i < n; i++)
+        at[i] = (char)(at[i] >= 'A' && at[i] <= 'Z' ? toupper(ending[i]) : ending[i]);
     return other;
 }
 

@@ -207,6 +207,7 @@ static fst_status parse_captures(fst__sigmf *m, json_t *root, fst_error *err)
 static fst_status parse(fst__sigmf *m, const char *text, size_t len, fst_error *err)
 {
     json_error_t je;
+    text = fst_text_without_mark(text, &len);
     fst_status s = fst_json_fits(m->name, text, len, len, err);
     if (s)
         return s;

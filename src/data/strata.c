@@ -105,6 +105,21 @@ fst_status fst_stratified_pick(const int32_t *labels, size_t n, size_t limit, ui
     return s;
 }
 
+/* Says when a limit of fewer samples than classes leaves some without. */
+static void warn_few(const char *name, const int32_t *labels, size_t n, size_t limit)
+{
+    size_t classes = 0;
+    bool *seen = fst_calloc(FST_MAX_CLASSES, sizeof *seen);
+    for (size_t i = 0; seen && i < n; i++) {
+        classes += !seen[labels[i]];
+        seen[labels[i]] = true;
+    }
+    if (limit < classes)
+        fst__warn_once("%s: a limit of %zu leaves %zu of its %zu classes without samples", name, limit, classes - limit,
+                       classes);
+    fst_free(seen);
+}
+
 fst_status fst__pick(fst__picks *out, const char *name, const int32_t *labels, size_t n, size_t limit, fst_error *err)
 {
     fst__picks p = {.count = n};
@@ -117,11 +132,14 @@ fst_status fst__pick(fst__picks *out, const char *name, const int32_t *labels, s
         s = p.index ? fst_stratified_pick(labels, n, limit, p.index, err)
                     : fst_fail_memory(err, limit * sizeof *p.index);
     }
-    if (s)
+    if (s) {
         fst_free(p.index);
-    else
-        *out = p;
-    return s;
+        return s;
+    }
+    if (p.index)
+        warn_few(name, labels, n, limit);
+    *out = p;
+    return FST_OK;
 }
 
 size_t fst__picked(const fst__picks *p, size_t i)

@@ -158,11 +158,12 @@ static bool has_tensors(struct fst__pth_job *j, const fst_pickle_value *v, int d
     return false;
 }
 
-/* The one entry of a list or tuple that has tensors; NULL when it is none, or not the only one. */
+/* The one entry of a dictionary, list or tuple that has tensors; NULL when it is none, or not the only one. */
 static const fst_pickle_value *only_dictionary(struct fst__pth_job *j, const fst_pickle_value *v)
 {
     const fst_pickle_value *found = NULL;
-    for (size_t i = 0; i < v->list.count; i++) {
+    size_t step = v->kind == FST_PICKLE_DICT ? 2 : 1;
+    for (size_t i = step - 1; i < v->list.count; i += step) {
         if (v->list.items[i]->kind == FST__PICKLE_TENSOR || (found && has_tensors(j, v->list.items[i], 0)))
             return NULL;
         if (!found && has_tensors(j, v->list.items[i], 0))
@@ -171,7 +172,8 @@ static const fst_pickle_value *only_dictionary(struct fst__pth_job *j, const fst
     return found;
 }
 
-/* The dictionary that holds the model: of the usual names below v, or v. */
+/* The dictionary that holds the model: of the usual names below v, also where v holds nothing but another dictionary
+ * with tensors that has one; or v. */
 static const fst_pickle_value *model_of(struct fst__pth_job *j, const fst_pickle_value *v, int depth)
 {
     for (size_t i = 0; i < USUAL && depth < MODEL_DEPTH; i++) {
@@ -179,7 +181,9 @@ static const fst_pickle_value *model_of(struct fst__pth_job *j, const fst_pickle
         if (inner && has_tensors(j, inner, 0))
             return model_of(j, inner, depth + 1);
     }
-    return v;
+    const fst_pickle_value *only = v->kind == FST_PICKLE_DICT && depth < MODEL_DEPTH ? only_dictionary(j, v) : NULL;
+    const fst_pickle_value *model = only ? model_of(j, only, depth + 1) : NULL;
+    return model != only ? model : v;
 }
 
 /* What stands where the weights should be, if it is an object: v itself, an entry of a usual name, or any module. */

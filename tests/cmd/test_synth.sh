@@ -68,6 +68,9 @@ check "a burst's last frame" synth link11 -o last.npz -n 2000 --params p.json
 echo '{"burst": {"window": 256}}' >p.json
 check "parameters" synth link11 -o p.safetensors -n 8 --params p.json
 check "shorter windows" [ "$(stat -c %s p.safetensors)" -lt 20000 ]
+printf '\xef\xbb\xbf%s' "$(cat p.json)" >marked.json # as editors on Windows begin a text
+check "a byte order mark" synth link11 -o m.safetensors -n 8 --params marked.json
+check "a byte order mark changes nothing" cmp p.safetensors m.safetensors
 echo '{"burst": {"windows": 256}}' >p.json
 refused 2 'p.json: link11 has no parameter "burst.windows"' link11 -o q.npz --params p.json
 

@@ -132,6 +132,8 @@ def main():
         put("arrays%d" % protocol, pickle.dumps(arrays, protocol))
         put("radioml%d" % protocol, pickle.dumps(dict(CELLS), protocol), corpus="radioml" if protocol in (0, 2, 5) else "")
     put("splits", pickle.dumps(splits, 4), corpus="radioml")
+    put("from_one", pickle.dumps({"train": (block(0, 3), [1, 2, 1])}, 4), corpus="radioml")
+    put("empty_cell", pickle.dumps({("a", 0): block(0, 0), ("b", 0): block(0, 2)}, 4), corpus="radioml")
     put("python2", Python2().cells(CELLS), "radioml")
     # protocol 0 of Python 2: texts in quotes with escapes
     put("python2_0", b"(dp1\nS'a\\x00\\n\\'\\\\\\377'\np2\nI5\nsS\"it's\"\np3\nL12345678901L\nsVgr\\u00fc\\u4e2d\np4\nF-0.25\nsI01\nI00\ns.")

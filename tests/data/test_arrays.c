@@ -432,6 +432,20 @@ static void channels_come_first(void **state)
     check_layout(&FST_SHAPE(2, 6, 5), FST_LAYOUT_NHWC, &FST_SHAPE(1, 6, 5)); /* grey: nothing to turn */
 }
 
+/* (N, 2, L) is channels first, as complex arrays become: turning it would make an image of two rows. */
+static void what_is_channels_first_is_not_turned(void **state)
+{
+    static float parts[2 * 2 * 7];
+    fst_source *s = NULL;
+    fst_tensor x = {"x", FST_F32, FST_SHAPE(2, 2, 7), parts}, y = {"y", FST_U8, FST_SHAPE(2), (unsigned char[2]){0, 1}};
+    (void)state;
+    put_tensors("first.safetensors", (fst_tensor[]){x, y}, 2);
+    assert_fails(
+        fst_source_open(&s, &(fst_source_spec){.path = in_work("first.safetensors"), .layout = FST_LAYOUT_NHWC}, err),
+        FST_E_CONFIG, "(2, 7) are channels first already");
+    assert_null(s);
+}
+
 /* A folder of npy files under the names that people give them needs no setting. */
 static void folders_of_npy_are_recognised(void **state)
 {
@@ -601,6 +615,7 @@ int main(void)
         cmocka_unit_test(training_samples_never_test),
         cmocka_unit_test(a_named_file_is_its_own_split),
         cmocka_unit_test(channels_come_first),
+        cmocka_unit_test(what_is_channels_first_is_not_turned),
         cmocka_unit_test(own_files_keep_their_shape),
         cmocka_unit_test(classes_without_samples_are_named),
         cmocka_unit_test(foreign_files_are_named),

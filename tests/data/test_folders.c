@@ -66,6 +66,21 @@ static void folders_in_classes_belong_to_them(void **state)
     assert_string_equal(said, "");
 }
 
+/* As ImageFolder reads them; but who lays out a class so means splits. */
+static void splits_in_classes_are_told(void **state)
+{
+    (void)state;
+    put("inside/cat/train/0.png", 1);
+    put("inside/cat/test/0.png", 2);
+    put("inside/dog/train/0.png", 3);
+    check("inside", NULL, "2:0 1:0 3:1", "cat dog");
+    check_said("the folders train and test (or val) of class cat are read as one");
+    put("only/cat/train/0.png", 1);
+    put("only/dog/0.png", 2);
+    check("only", NULL, "1:0 2:1", "cat dog");
+    assert_string_equal(said, "");
+}
+
 static void litter_is_no_class(void **state)
 {
     static const char *const litter[] = {"__MACOSX/cat/._0.png", "@eaDir/0.png",   ".hidden/0.png",
@@ -195,6 +210,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(folders_in_classes_belong_to_them),
+        cmocka_unit_test(splits_in_classes_are_told),
         cmocka_unit_test(litter_is_no_class),
         cmocka_unit_test(skipped_files_are_counted),
         cmocka_unit_test(empty_classes_are_refused),

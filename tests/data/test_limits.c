@@ -358,14 +358,95 @@ static void classes_are_those_of_all(void **state)
     fst_source_close(s);
 }
 
+static int warned;
+static char warning[512];
+
+static void listen(void *ctx, fst_log_level level, const char *text)
+{
+    (void)ctx;
+    warned += level == FST_LOG_WARN;
+    snprintf(warning, sizeof warning, "%s", text);
+}
+
+/* A limit below the number of classes cannot keep one of each, and says so, in every format that has labels. */
+static void limits_below_the_classes_are_told(void **state)
+{
+    static unsigned char x[6 * 4], records[3 * CIFAR_RECORD];
+    int64_t y[6] = {0, 0, 1, 2, 3, 4};
+    (void)state;
+    put_npy("five/x.npy", "|u1", false, "6, 4", x, sizeof x);
+    put_npy("five/y.npy", "<i8", false, "6,", y, sizeof y);
+    for (unsigned char i = 0; i < 3; i++)
+        records[i * CIFAR_RECORD] = i;
+    put_file("three/data_batch_1.bin", records, sizeof records);
+    fst_log_set(listen, NULL);
+    warned = 0;
+    assert_ok(open_limited("five", 5, err));
+    assert_ok(open_limited("three", 3, err));
+    assert_int_equal(warned, 0);
+    assert_ok(open_limited("five", 3, err));
+    assert_int_equal(warned, 1);
+    assert_non_null(strstr(warning, "a limit of 3 leaves 2 of its 5 classes without samples"));
+    assert_ok(open_limited("three", 2, err));
+    assert_int_equal(warned, 2);
+    fst_log_set(NULL, NULL);
+}
+
+/* One-hot rows say how many classes there are, and not that each has samples: labels from 1, made one-hot. */
+static void columns_of_zeros_are_told(void **state)
+{
+    static unsigned char x[4 * 4], y[4 * 3] = {0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1};
+    fst_source *s = NULL;
+    (void)state;
+    put_npy("hot/x.npy", "|u1", false, "4, 4", x, sizeof x);
+    put_npy("hot/y.npy", "|u1", false, "4, 3", y, sizeof y);
+    fst_log_set(listen, NULL);
+    warned = 0;
+    assert_ok(fst_source_open(&s, &(fst_source_spec){.path = in_work("hot")}, err));
+    fst_log_set(NULL, NULL);
+    assert_int_equal(warned, 1);
+    assert_non_null(strstr(warning, "labels begin at 1"));
+    assert_int_equal(s->classes, 3);
+    fst_source_close(s);
+}
+
+/* RadioML's pickles too: labels from 1 in the split form, a cell without samples in the other. */
+static void pickles_without_some_class_are_told(void **state)
+{
+    static const char *const names[] = {"from_one", "empty_cell"};
+    static const char *const says[] = {"labels begin at 1", "1 of 2 classes have no samples: 0"};
+    const char *source = getenv("FEDSTILL_SOURCE");
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        char path[1024];
+        fst_source *s = NULL;
+        snprintf(path, sizeof path, "%s/tests/data/pickles/%s.pkl", source ? source : ".", names[i]);
+        fst_log_set(listen, NULL);
+        warned = 0;
+        assert_ok(fst_source_open(&s, &(fst_source_spec){.path = path}, err));
+        fst_log_set(NULL, NULL);
+        assert_int_equal(warned, 1);
+        assert_non_null(strstr(warning, says[i]));
+        fst_source_close(s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(npy_and_npz_of_all_kinds),  cmocka_unit_test(rows_larger_than_a_block),
-        cmocka_unit_test(safetensors_of_all_kinds),  cmocka_unit_test(complex_safetensors),
-        cmocka_unit_test(cifar_of_both_kinds),       cmocka_unit_test(pickles_of_signals),
-        cmocka_unit_test(other_numbers_of_rows),     cmocka_unit_test(numbers_that_are_none),
-        cmocka_unit_test(damage_after_the_last_row), cmocka_unit_test(classes_are_those_of_all),
+        cmocka_unit_test(npy_and_npz_of_all_kinds),
+        cmocka_unit_test(rows_larger_than_a_block),
+        cmocka_unit_test(safetensors_of_all_kinds),
+        cmocka_unit_test(complex_safetensors),
+        cmocka_unit_test(cifar_of_both_kinds),
+        cmocka_unit_test(pickles_of_signals),
+        cmocka_unit_test(other_numbers_of_rows),
+        cmocka_unit_test(numbers_that_are_none),
+        cmocka_unit_test(damage_after_the_last_row),
+        cmocka_unit_test(classes_are_those_of_all),
+        cmocka_unit_test(limits_below_the_classes_are_told),
+        cmocka_unit_test(columns_of_zeros_are_told),
+        cmocka_unit_test(pickles_without_some_class_are_told),
     };
     return cmocka_run_group_tests(tests, make_work_folder, remove_work_folder);
 }

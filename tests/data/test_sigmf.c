@@ -161,6 +161,22 @@ static void annotations_are_cut_into_windows(void **state)
     assert_null(s);
 }
 
+/* Windows' editors begin a text with a byte order mark, and some file systems know capitals only. */
+static void marks_and_capitals(void **state)
+{
+    static const char *const paths[] = {"WIN/A.SIGMF-META", "WIN/A.SIGMF-DATA", "WIN"};
+    (void)state;
+    put_counting("WIN/A.SIGMF-DATA", 20);
+    put_text("WIN/A.SIGMF-META", "\xEF\xBB\xBF" GLOBAL("cu8", "") NOTES(NOTE(5, 4, "a", "") "," NOTE(9, 4, "b", "")));
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        fst_source *s = NULL;
+        assert_ok(open_sigmf(&s, paths[i], 0, err));
+        assert_int_equal(s->count, 2);
+        assert_int_equal(first_sample(s, 1), 9);
+        fst_source_close(s);
+    }
+}
+
 static void a_folder_is_one_source(void **state)
 {
     static const int starts[] = {1, 2, 3, 4};
@@ -645,6 +661,7 @@ int main(void)
         cmocka_unit_test(archives_are_read),
         cmocka_unit_test(small_files_do_not_take_much_memory),
         cmocka_unit_test(annotations_are_cut_into_windows),
+        cmocka_unit_test(marks_and_capitals),
         cmocka_unit_test(a_folder_is_one_source),
         cmocka_unit_test(classes_may_have_an_order),
         cmocka_unit_test(offsets_are_absolute),

@@ -119,6 +119,8 @@ def containers():
     other = {"fc.weight": torch.full((2, 2), 9.0), "fc.bias": torch.full((2,), 9.0)}
     save("best_acc", {"epoch": 3, "best_acc1": torch.tensor(61.5), "state_dict": WEIGHTS, "optimizer": {"m": torch.ones(2)}})
     save("inner", {"model": {"epoch": 1, "state_dict": WEIGHTS}, "ema": other})
+    save("deep", {"epoch": 1, "run": {"best": {"state_dict": WEIGHTS, "optimizer": {"state": other}}, "lr": 0.1}})
+    save("two_deep", {"generator": {"state_dict": WEIGHTS}, "critic": {"state_dict": other}})
     save("averaged", {"ema": WEIGHTS, "optimizer": {"m": torch.ones(2)}})
     save("with_ema", {"model": other, "ema": WEIGHTS, "step": torch.tensor(7)})
     save("params", {"params": WEIGHTS})

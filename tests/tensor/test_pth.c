@@ -110,6 +110,7 @@ static void the_model_is_found_wherever_it_stands(void **state)
     } files[] = {
         {"best_acc", NULL, "", 0},   {"best_acc", "state_dict.", "state_dict.", 0},
         {"inner", NULL, "", 0},      {"inner", "fc", "", 0},
+        {"deep", NULL, "", 0},       {"two_deep", "generator.state_dict.", "generator.state_dict.", 0},
         {"averaged", NULL, "", 0},   {"with_ema", "ema.", "ema.", 0},
         {"params", NULL, "", 0},     {"pair", NULL, "", 0},
         {"counter", NULL, "", 0},    {"plain_objects", NULL, "", 0},

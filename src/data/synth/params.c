@@ -239,6 +239,7 @@ fst_status fst_synth_params_parse(fst_synth_params *p, fst_synth_kind kind, cons
     fst_status s = FST_OK;
     if (len > MAX_FILE)
         return fst_fail(err, FST_E_LIMIT, "%s: %zu bytes, parameters have at most %d", name, len, MAX_FILE);
+    text = fst_text_without_mark(text, &len);
     s = fst_json_fits(name, text, len, len, err);
     if (s)
         return s;
