@@ -32,6 +32,7 @@ port=$("$FEDSTILL_HELPER" port) || exit 1
 printf 'listener %d 127.0.0.1\nallow_anonymous true\nmax_packet_size 1050000\n' "$port" >"$folder/broker.conf"
 link=(--connect "mqtt://127.0.0.1:$port" --plain-text)
 start_cloud() { # OPTION ...
+    rm -f "$folder/err.cloud"
     "$FEDSTILL" cloud "$task" "${link[@]}" --output "$folder/fleet" --no-reuse --http 0 "$@" >/dev/null \
         2>"$folder/err.cloud" </dev/null &
     pid[cloud]=$!
