@@ -110,6 +110,7 @@ extern const struct command cmd_data_synth;
 extern const struct command cmd_data_import;
 extern const struct command cmd_cloud;
 extern const struct command cmd_edge;
+extern const struct command cmd_device;
 extern const struct command cmd_fleet_up;
 extern const struct command cmd_fleet_init;
 extern const struct command cmd_fleet_request;

@@ -5,6 +5,10 @@
 #include "task_run.h"
 
 static const struct option_spec options[] = {
+    FLEET_MODE_OPTION,
+    {.name = "no-devices",
+     .type = OPTION_FLAG,
+     .help = "Run the stage cloud_infer in this process, with the task's samples, and not with devices."},
     LINK_OPTIONS,
     {.name = "join-deadline",
      .argument = "S",
@@ -49,12 +53,14 @@ static fst_status run(const struct options *o, fst_error *err)
     bool quiet = option_flag(o, "quiet");
     fst_task *task = NULL;
     fst_fleet_options f = {
-        .task = {.threads = (int)option_int(o, "threads"),
+        .task = {.mode = option_string(o, "mode"),
+                 .threads = (int)option_int(o, "threads"),
                  .backend = option_string(o, "backend"),
                  .fresh = option_flag(o, "fresh"),
                  .no_reuse = option_flag(o, "no-reuse"),
                  .observer = task_observer(&quiet),
                  .stop = &task_stop},
+        .no_devices = option_flag(o, "no-devices"),
         .limits = {.join_deadline = option_double(o, "join-deadline"), .deadline = option_double(o, "deadline")}};
     struct fleet_link link;
     fst_status s = fleet_link_of(&link, o, "cloud", err);
@@ -86,7 +92,8 @@ const struct command cmd_cloud = {
         "the "
         "models are those of fedstill run, bit for bit.\n\nThis process, the sites and the broker may be killed at any "
         "moment and started again: the run goes on. A site that was heard of nothing for 15 seconds is lost until it "
-        "is back.",
+        "is back.\n\nWith --mode full_pipeline the windows of the stage cloud_infer come from devices (fedstill "
+        "device).",
     .options = options,
     .operands = operands,
     .examples = examples,

@@ -5,6 +5,10 @@
 static const struct option_spec options[] = {
     {.name = "id", .letter = 'i', .argument = "ID", .type = OPTION_STRING, .help = "Who this is: edge-1, edge-2 ..."},
     LINK_OPTIONS,
+    {.name = "local",
+     .argument = "URL",
+     .type = OPTION_STRING,
+     .help = "The broker of its devices, where it is not what ID.fleet says (in plain text: that of --connect)."},
     SET_OPTION,
     BACKEND_OPTION,
     OUTPUT_OPTION("Folder for this site's files, instead of the task's own."),
@@ -33,6 +37,8 @@ static fst_status run(const struct options *o, fst_error *err)
     fst_status s = fleet_link_of(&link, o, id, err);
     f.link = link.link;
     if (!s)
+        s = fleet_link_local(&link, o, &f.local, err);
+    if (!s)
         s = task_load(&task, o, err);
     if (!s) {
         signals_stop_by(&task_stop);
@@ -48,12 +54,15 @@ static fst_status run(const struct options *o, fst_error *err)
 const struct command cmd_edge = {
     .name = "edge",
     .summary = "Take part in a fleet with a site's own samples",
-    .description = "Opens a task, takes the samples of one site (its own files alone, where data.edge_paths names "
-                   "them; otherwise its "
-                   "share of all), and joins the fleet whose cloud runs that task (fedstill cloud). It "
-                   "trains its rounds on its own samples, which never leave it; what the strategy sends is said in "
-                   "docs/strategies.md. "
-                   "It may be killed at any moment: started again, it goes on where it was.",
+    .description =
+        "Opens a task, takes the samples of one site (its own files alone, where data.edge_paths names "
+        "them; otherwise its "
+        "share of all), and joins the fleet whose cloud runs that task (fedstill cloud). It "
+        "trains its rounds on its own samples, which never leave it; what the strategy sends is said in "
+        "docs/strategies.md. "
+        "It may be killed at any moment: started again, it goes on where it was.\n\nIn the stage cloud_infer it "
+        "classifies what its devices (fedstill device) send it, over a broker of its own, and asks the cloud "
+        "about what it is not sure of.",
     .options = options,
     .operands = operands,
     .examples = examples,

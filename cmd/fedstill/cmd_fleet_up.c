@@ -19,10 +19,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fedstill/cascade_run.h"
 #include "fleet_link.h"
 #include "task_run.h"
 
 static const struct option_spec options[] = {
+    FLEET_MODE_OPTION,
     HTTP_OPTIONS,
     SET_OPTION,
     THREADS_OPTION("Threads of central training and evaluation (default: the CPUs)."),
@@ -46,26 +48,36 @@ static const char *const examples[] = {
     "A broker, a cloud and the task's edges as processes of their own, to the same models as fedstill run.",
     "fedstill fleet up tasks/link11-demo --http 8080",
     "The same, with a page at http://127.0.0.1:8080/ that shows it live.",
+    "fedstill fleet up tasks/link11-demo --mode full_pipeline",
+    "Then devices too, each a process, whose signals edges and cloud classify.",
     NULL,
 };
 
 #define PREFIX "fedstill-fleet-"
 enum { ID = 33, MOST_SITES = 256, STARTS = 50 };
 
-struct child {
+struct child { /* an edge, or a device behind all edges */
     char id[ID];
-    pid_t pid; /* 0: ended, or not started */
+    const char *command; /* "edge", "device" */
+    pid_t pid;           /* 0: ended, or not started */
     int starts;
     const char *state; /* as it was shown last */
 };
 
+struct broker { /* the hub's, then those of edges with devices */
+    fst_broker *b;
+    char conf[340], log[340];
+    int port;
+};
+
 struct fleet {
     const struct options *o;
-    char folder[256], conf[300], log[300];
-    int lock, port; /* lock: of the folder */
-    fst_broker *broker;
+    char folder[256];
+    int lock; /* of the folder */
+    struct broker *broker;
+    uint32_t brokers;
     fst_fleet_http http;
-    uint32_t count;
+    uint32_t edges, count; /* of sites: edges, and all with the devices */
     struct child *site;
     pthread_t watcher;
     bool watching;
@@ -138,33 +150,85 @@ static fst_status make_folder(struct fleet *f, fst_error *err)
     return option_flag(f->o, "keep") ? FST_OK : lock_folder(f, err);
 }
 
-static fst_status set_up(struct fleet *f, const fst_task *task, fst_error *err)
+/* How many devices each edge has; nobody's when the mode does not ask them. */
+static fst_status count_devices(const struct fleet *f, const fst_task *task, int *of_edge, uint32_t *all,
+                                fst_error *err)
 {
-    const char *noun;
-    fst_status s = fst_task_clients(task, &f->count, &noun, err);
-    if (!s && f->count > MOST_SITES)
-        s = fst_fail(err, FST_E_CONFIG,
-                     "a process for each of %lu clients is too much for one machine; up to %d are started",
-                     (unsigned long)f->count, (int)MOST_SITES);
-    if (!s)
-        s = make_folder(f, err);
-    if (s)
-        return s;
-    snprintf(f->conf, sizeof f->conf, "%s/hub/hub.conf", f->folder);
-    snprintf(f->log, sizeof f->log, "%s/broker.log", f->folder);
+    const char *mode = option_string(f->o, "mode");
+    uint32_t *edge_of = NULL;
+    *all = 0;
+    if (strcmp(mode, "full_pipeline") && strcmp(mode, "device_to_edge_to_cloud"))
+        return FST_OK;
+    fst_status s = fst_task_devices(task, all, &edge_of, err);
+    for (uint32_t d = 0; !s && d < *all; d++)
+        of_edge[edge_of[d]]++;
+    fst_free(edge_of);
+    return s;
+}
+
+static fst_status add_broker(struct fleet *f, const char *conf, const char *log, fst_error *err)
+{
+    struct broker *b = &f->broker[f->brokers++];
+    snprintf(b->conf, sizeof b->conf, "%s/%s", f->folder, conf);
+    snprintf(b->log, sizeof b->log, "%s/%s", f->folder, log);
+    return fst_broker_port(&b->port, b->conf, err);
+}
+
+static fst_status list_brokers(struct fleet *f, const int *devices, fst_error *err)
+{
+    char conf[64], log[64];
+    f->broker = fst_calloc(f->edges + 1, sizeof *f->broker);
+    fst_status s = f->broker ? add_broker(f, "hub/hub.conf", "broker.log", err) : fst_fail_memory(err, 256);
+    for (uint32_t k = 0; !s && k < f->edges; k++) {
+        snprintf(conf, sizeof conf, "%.32s/broker.conf", f->site[k].id);
+        snprintf(log, sizeof log, "%.32s/broker.log", f->site[k].id);
+        if (devices[k])
+            s = add_broker(f, conf, log, err);
+    }
+    return s;
+}
+
+static fst_status name_sites(struct fleet *f, const char *noun, uint32_t devices, fst_error *err)
+{
+    f->count = f->edges + devices;
     f->site = fst_calloc(f->count, sizeof *f->site);
     if (!f->site)
         return fst_fail_memory(err, f->count * sizeof *f->site);
-    for (uint32_t k = 0; k < f->count; k++)
-        snprintf(f->site[k].id, sizeof f->site[k].id, "%.16s-%lu", noun, (unsigned long)k + 1);
-    const fst_local_fleet what = {.edges = (int)f->count, .noun = noun};
-    s = fst_fleet_local(f->folder, &what, err);
-    return s ? s : fst_broker_port(&f->port, f->conf, err);
+    for (uint32_t k = 0; k < f->count; k++) {
+        bool edge = k < f->edges;
+        f->site[k].command = edge ? "edge" : "device";
+        snprintf(f->site[k].id, sizeof f->site[k].id, "%.16s-%lu", edge ? noun : "device",
+                 (unsigned long)(edge ? k : k - f->edges) + 1);
+    }
+    return FST_OK;
+}
+
+static fst_status set_up(struct fleet *f, const fst_task *task, fst_error *err)
+{
+    const char *noun;
+    uint32_t devices = 0;
+    int of_edge[MOST_SITES] = {0};
+    fst_status s = fst_task_clients(task, &f->edges, &noun, err);
+    if (!s && f->edges <= MOST_SITES)
+        s = count_devices(f, task, of_edge, &devices, err);
+    if (!s && f->edges + devices > MOST_SITES)
+        s = fst_fail(
+            err, FST_E_CONFIG,
+            "a process for each of %lu clients and %lu devices is too much for one machine; up to %d are started",
+            (unsigned long)f->edges, (unsigned long)devices, (int)MOST_SITES);
+    if (!s)
+        s = make_folder(f, err);
+    if (!s)
+        s = name_sites(f, noun, devices, err);
+    const fst_local_fleet what = {.edges = (int)f->edges, .devices = of_edge, .noun = noun};
+    if (!s)
+        s = fst_fleet_local(f->folder, &what, err);
+    return s ? s : list_brokers(f, of_edge, err);
 }
 
 /* ---- processes ---- */
 
-/* fedstill edge TASK --id ID ... in the child; does not come back. */
+/* fedstill edge TASK --id ID ... or fedstill device in the child; does not come back. */
 static void become_site(const struct fleet *f, const struct child *c, pid_t parent)
 {
     size_t sets = 0, n = 0;
@@ -183,7 +247,7 @@ static void become_site(const struct fleet *f, const struct child *c, pid_t pare
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     argv[n++] = "fedstill";
-    argv[n++] = "edge";
+    argv[n++] = c->command;
     argv[n++] = operand(f->o, 0);
     argv[n++] = "--id";
     argv[n++] = c->id;
@@ -214,6 +278,18 @@ static fst_status start_site(struct fleet *f, struct child *c, fst_error *err)
     return FST_OK;
 }
 
+static void keep_broker(struct broker *b)
+{
+    fst_error err;
+    if (b->b && fst_broker_alive(b->b))
+        return;
+    fprintf(stderr, "broker: killed; started again\n");
+    fst_broker_stop(b->b);
+    b->b = NULL;
+    if (fst_broker_start(&b->b, b->conf, b->log, b->port, &err))
+        fprintf(stderr, "broker: %s\n", err.message);
+}
+
 /* On a thread: who is killed starts again. */
 static void *watch(void *ctx)
 {
@@ -221,13 +297,8 @@ static void *watch(void *ctx)
     fst_error err;
     while (!atomic_load(&f->end)) {
         nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
-        if (!f->broker || !fst_broker_alive(f->broker)) {
-            fprintf(stderr, "broker: killed; started again\n");
-            fst_broker_stop(f->broker);
-            f->broker = NULL;
-            if (fst_broker_start(&f->broker, f->conf, f->log, f->port, &err))
-                fprintf(stderr, "broker: %s\n", err.message);
-        }
+        for (uint32_t k = 0; k < f->brokers; k++)
+            keep_broker(&f->broker[k]);
         for (uint32_t k = 0; k < f->count; k++) {
             struct child *c = &f->site[k];
             int status;
@@ -248,15 +319,18 @@ static void *watch(void *ctx)
 
 static fst_status start_all(struct fleet *f, fst_error *err)
 {
-    fst_status s = fst_broker_start(&f->broker, f->conf, f->log, f->port, err);
+    fst_status s = FST_OK;
+    for (uint32_t k = 0; !s && k < f->brokers; k++)
+        s = fst_broker_start(&f->broker[k].b, f->broker[k].conf, f->broker[k].log, f->broker[k].port, err);
     for (uint32_t k = 0; !s && k < f->count; k++)
         s = start_site(f, &f->site[k], err);
     if (!s && pthread_create(&f->watcher, NULL, watch, f))
         s = fst_fail(err, FST_E_MEMORY, "no thread to watch the processes");
     f->watching = !s;
     if (!s)
-        fprintf(stderr, "fleet: a broker on 127.0.0.1:%d, %s to %s, and the cloud; files and logs in %s\n", f->port,
-                f->site[0].id, f->site[f->count - 1].id, f->folder);
+        fprintf(stderr, "fleet: a broker on 127.0.0.1:%d, %s to %s, %lu devices, and the cloud; files and logs in %s\n",
+                f->broker[0].port, f->site[0].id, f->site[f->edges - 1].id, (unsigned long)(f->count - f->edges),
+                f->folder);
     return s;
 }
 
@@ -280,7 +354,8 @@ static void stop_all(struct fleet *f)
             waitpid(f->site[k].pid, NULL, 0);
         }
     }
-    fst_broker_stop(f->broker);
+    for (uint32_t k = 0; k < f->brokers && f->broker; k++)
+        fst_broker_stop(f->broker[k].b);
 }
 
 /* ---- what is shown ---- */
@@ -314,7 +389,8 @@ static fst_status run_cloud(struct fleet *f, fst_task *task, fst_error *err)
     if (s)
         return s;
     f->http.roster = keys;
-    const fst_fleet_options fo = {.task = {.threads = (int)option_int(f->o, "threads"),
+    const fst_fleet_options fo = {.task = {.mode = option_string(f->o, "mode"),
+                                           .threads = (int)option_int(f->o, "threads"),
                                            .fresh = option_flag(f->o, "fresh"),
                                            .no_reuse = option_flag(f->o, "no-reuse"),
                                            .observer = task_observer(&quiet),
@@ -356,6 +432,7 @@ static fst_status run(const struct options *o, fst_error *err)
     }
     fst_file_unlock(f.lock);
     fst_free(f.site);
+    fst_free(f.broker);
     fst_task_free(task);
     return s;
 }

@@ -4,6 +4,8 @@
 #include <string.h>
 
 enum { WARN_DAYS = 30 };
+const char *const fleet_modes[] = {"full_train", "federated_learning", "full_pipeline", "device_to_edge_to_cloud",
+                                   NULL};
 
 static fst_status plain_text(const struct options *o, const char *url, fst_error *err)
 {
@@ -54,6 +56,30 @@ fst_status fleet_link_of(struct fleet_link *out, const struct options *o, const 
     if (!s && url)
         out->link.url = url;
     return s;
+}
+
+fst_status fleet_link_local(const struct fleet_link *l, const struct options *o, fst_fleet_link *out, fst_error *err)
+{
+    const char *url = option_string(o, "local");
+    *out = (fst_fleet_link){.url = url};
+    if (!l->loaded) {
+        out->url = url ? url : l->link.url;
+        return strncmp(out->url, "mqtt://", 7)
+                   ? fst_fail(err, FST_E_CONFIG, "--local %s needs --credentials, as --connect does", out->url)
+                   : FST_OK;
+    }
+    if (url && !strncmp(url, "mqtt://", 7))
+        return plain_text(o, url, err);
+    if (!l->identity.local_certificate) /* no device of it is enrolled */
+        return url ? fst_fail(err, FST_E_CONFIG, "--local %s: no device of %s is enrolled, so that it has no broker",
+                              url, l->identity.id)
+                   : FST_OK;
+    *out = (fst_fleet_link){.url = url ? url : l->identity.local_url,
+                            .name = l->identity.local_name,
+                            .ca = l->identity.ca,
+                            .cert = l->identity.local_certificate,
+                            .key = l->identity.key};
+    return FST_OK;
 }
 
 void fleet_link_release(struct fleet_link *l)

@@ -35,6 +35,14 @@
         .help = "A file (mode 600) with one line: the token that whoever asks for data must send, as "           \
                 "Authorization: Bearer TOKEN. The page asks for it."                                             \
     }
+/* The modes that a cloud may run. */
+extern const char *const fleet_modes[];
+#define FLEET_MODE_OPTION                                                                                   \
+    {                                                                                                       \
+        .name = "mode", .letter = 'm', .argument = "MODE", .type = OPTION_STRING, .fallback = "full_train", \
+        .choices = fleet_modes,                                                                             \
+        .help = "Which of the task's stages to run; full_pipeline: also those that devices take part in."   \
+    }
 
 struct fleet_link {
     fst_fleet_link link;
@@ -44,6 +52,9 @@ struct fleet_link {
 
 /* FST_E_CONFIG says what is missing. To be released in any case. */
 fst_status fleet_link_of(struct fleet_link *out, const struct options *o, const char *id, fst_error *err);
+/* An edge's link to its devices: --local, or what its ID.fleet says, or in plain text the same broker. url NULL: none.
+ */
+fst_status fleet_link_local(const struct fleet_link *l, const struct options *o, fst_fleet_link *out, fst_error *err);
 /* The same of an installed identity. */
 fst_status fleet_link_load(struct fleet_link *out, const char *folder, const char *id, fst_error *err);
 void fleet_link_release(struct fleet_link *l);

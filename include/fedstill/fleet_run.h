@@ -45,6 +45,8 @@ typedef struct fst_fleet_http {
 typedef struct fst_fleet_options {
     fst_task_options task; /* `rounds` is set by the cloud; `stop` ends cloud and sites in good order */
     fst_fleet_link link;
+    fst_fleet_link local; /* an edge's: where its devices are; url NULL: it has none */
+    bool no_devices;      /* a cloud's: the cascade's stages run in its process, whatever devices there are */
     fst_fleet_limits limits;
     fst_fleet_http http; /* of the cloud */
     /* The cloud's sites, when one of them changed, about once a second at most; may be NULL. Called from another
@@ -59,6 +61,9 @@ FST_MUST FST_API fst_status fst_fleet_cloud(fst_task *t, const fst_fleet_options
 /* A site of that name, "edge-2": takes part until the cloud lets it go. Its files are in the task's output, fleet/ID. A
  * refusal by the cloud is FST_E_CONFIG with the reason. */
 FST_MUST FST_API fst_status fst_fleet_site_run(fst_task *t, const char *id, const fst_fleet_options *o, fst_error *err);
+/* A device of that name, "device-3": its windows are classified by its edge and the cloud, in the task's stage
+ * cloud_infer; until its edge lets it go. It keeps no file. A refusal by the edge is FST_E_CONFIG with the reason. */
+FST_MUST FST_API fst_status fst_fleet_device(fst_task *t, const char *id, const fst_fleet_options *o, fst_error *err);
 
 FST_END_DECLS
 

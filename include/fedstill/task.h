@@ -21,6 +21,7 @@ FST_BEGIN_DECLS
 typedef struct fst_task fst_task;
 struct fst_message;       /* fedstill/strategy.h */
 struct fst_simulate_spec; /* fedstill/fed.h */
+struct fst_tier;          /* fedstill/infer.h */
 
 /* path: a folder with task.yaml (or with input/STAGE.json, docs/formats.md), or a file. sets: "key.path=value"
  * overrides. FST_E_CONFIG for what is wrong in it, with file, line, key and accepted values. */
@@ -121,6 +122,10 @@ typedef struct fst_task_options {
      * answer. */
     fst_status (*ask)(void *ctx, const char *stage, uint64_t rounds, const fst_buf *given, size_t count,
                       fst_client_figures *each, fst_error *err);
+    /* With it and a topology, the windows of stage cloud_infer come from devices of a fleet (fedstill/cascade_run.h):
+     * the stage is a round of `rounds`, and until this is called again with NULL, what edges are not sure of is
+     * answered by the tier, which others may use meanwhile. */
+    fst_status (*teacher)(void *ctx, struct fst_tier *tier, fst_error *err);
     void *rounds_ctx; /* of all of these */
 } fst_task_options;
 
@@ -147,6 +152,9 @@ FST_API const fst_task_identity *fst_task_site_identity(const fst_task_site *s);
 /* What all sites' samples together are, as the server knows it: the number of classes (0: as this site's own), and the
  * digest of all training samples ("": as this site's own), for the files that it writes. Before the first round. */
 FST_MUST FST_API fst_status fst_task_site_learn_of(fst_task_site *s, int classes, const char *data, fst_error *err);
+/* Gives back the memory of the samples until they are wanted again, by work or measuring: a site that only answers its
+ * devices needs none. */
+FST_API void fst_task_site_rest(fst_task_site *s);
 /* Measures the model in what the client keeps (as fst_task_site_work gave it) on the task's test samples. fingerprint:
  * of the stage at the cloud, then it also becomes a file in the output, STAGE/NOUN_K_model.safetensors; "": it does
  * not. */

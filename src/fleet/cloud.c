@@ -17,6 +17,7 @@
 #include "books.h"
 #include "coordinator.h"
 #include "fedstill/fed.h"
+#include "serve.h"
 #include "watch.h"
 
 static const double goodbye = 10, stop_look = 0.1, patience = 30;
@@ -33,6 +34,8 @@ struct cloud {
     struct coordinator *coordinator;
     struct watch *watch;
     fst_transport_counters traffic; /* as it was a moment ago, for others than the network thread */
+    struct teacher *teacher; /* of edges' windows, while a stage of the cascade runs */
+    bool hears_windows;      /* it was subscribed to them */
     pthread_t thread;
     bool running;
     atomic_bool end; /* the thread is to end */
@@ -56,8 +59,14 @@ static bool stopped(const struct cloud *c)
 static void on_message(void *ctx, const char *topic, const void *data, size_t len)
 {
     struct cloud *c = ctx;
+    const char *leaf = strrchr(topic, '/');
     pthread_mutex_lock(&c->lock);
-    fst__coordinator_message(c->coordinator, fst_clock_seconds(), topic, data, len);
+    if (leaf && !strcmp(leaf, "/ask")) {
+        if (c->teacher)
+            fst__teacher_message(c->teacher, topic, data, len);
+    } else {
+        fst__coordinator_message(c->coordinator, fst_clock_seconds(), topic, data, len);
+    }
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -90,6 +99,19 @@ static void show_sites(struct cloud *c, double now)
     c->options->sites(c->options->ctx, c->shown, c->clients);
 }
 
+/* Windows of edges, while there is somebody to answer them. */
+static fst_status teach(struct cloud *c, fst_error *err)
+{
+    char filter[FST_TOPIC];
+    fst_status st = FST_OK;
+    if (c->teacher && !c->hears_windows)
+        st = fst_transport_subscribe(c->transport, fst_topic_up(filter, "+", "ask"), err);
+    c->hears_windows = c->hears_windows || (c->teacher && !st);
+    if (!st && c->teacher)
+        fst__teacher_talk(c->teacher);
+    return st;
+}
+
 static void *talk(void *ctx)
 {
     struct cloud *c = ctx;
@@ -103,6 +125,8 @@ static void *talk(void *ctx)
         st = fst_transport_poll(c->transport, until, &err);
         pthread_mutex_lock(&c->lock);
         c->traffic = *fst_transport_count(c->transport);
+        if (!st)
+            st = teach(c, &err);
         if (!st)
             st = fst__coordinator_tick(c->coordinator, fst_clock_seconds(), &err);
         uint32_t missing;
@@ -359,6 +383,24 @@ static fst_status measure(void *ctx, const char *stage, uint64_t done, const cha
     return st;
 }
 
+/* fst_task_options.teacher */
+static fst_status set_teacher(void *ctx, fst_tier *tier, fst_error *err)
+{
+    struct cloud *c = ctx;
+    struct teacher *t = NULL;
+    fst_status st = tier ? fst__teacher_new(&t, tier, (const char *const *)c->ids, c->clients, c->books.run,
+                                            c->books.epoch, c->transport, err)
+                         : FST_OK;
+    if (st)
+        return st;
+    pthread_mutex_lock(&c->lock);
+    struct teacher *old = c->teacher;
+    c->teacher = t;
+    pthread_mutex_unlock(&c->lock);
+    fst__teacher_free(old);
+    return FST_OK;
+}
+
 /* Sites are let go, and those that do not say goodbye are named. */
 static void let_go(struct cloud *c)
 {
@@ -524,6 +566,7 @@ fst_status fst_fleet_cloud(fst_task *t, const fst_fleet_options *o, fst_error *e
     task.ask = ask;
     task.places = places;
     task.whole = whole;
+    task.teacher = o->no_devices ? NULL : set_teacher;
     task.rounds_ctx = &c;
     if (!st)
         st = fst_task_run(t, &task, err);

@@ -116,33 +116,14 @@ fst_status fst__conf_hub(fst_buf *out, const struct fst__roster *r, const char *
     return s ? s : listener(out, folder, r->port, r->bind, "hub.pem", "hub.key", err);
 }
 
+/* No bridge: the edge's own process is between its devices and the hub, so that windows leave the site only when it
+ * sends them. */
 fst_status fst__conf_edge(fst_buf *out, const struct fst__edge_broker *b, const char *folder, fst_error *err)
 {
     char key[FST_SITE_ID + 8];
     snprintf(key, sizeof key, "%s.key", b->id);
     fst_status s = head(out, folder, "broker.acl", "broker.pid", err);
-    if (!s)
-        s = listener(out, folder, b->port, b->bind, "broker.pem", key, err);
-    return s ? s
-             : fst_buf_printf(out, err,
-                              "connection hub\n"
-                              "address %s\n"
-                              "remote_clientid %s\n"
-                              "bridge_cafile %s/ca.pem\n"
-                              "bridge_certfile %s/%s.pem\n"
-                              "bridge_keyfile %s/%s\n"
-                              "bridge_tls_version tlsv1.3\n"
-                              "bridge_insecure false\n"
-                              "bridge_protocol_version mqttv50\n"
-                              "bridge_outgoing_retain false\n"
-                              "try_private false\n"
-                              "notifications false\n"
-                              "cleansession true\n"
-                              "keepalive_interval 5\n"
-                              "restart_timeout 1 8\n"
-                              "topic # out 0 fst/up/ fst/up/%s/\n"
-                              "topic # in 0 fst/dn/ fst/dn/%s/\n",
-                              b->hub, b->name, folder, folder, b->id, folder, key, b->id, b->id);
+    return s ? s : listener(out, folder, b->port, b->bind, "broker.pem", key, err);
 }
 
 /* ---- access lists ------------------------------------------------------------------------- */

@@ -15,7 +15,7 @@ FST_MUST fst_status fst__address(const char *hosts, int port, char out[FST_FLEET
 FST_MUST fst_status fst__conf_hub(fst_buf *out, const struct fst__roster *r, const char *folder, fst_error *err);
 FST_MUST fst_status fst__conf_hub_acl(fst_buf *out, const struct fst__roster *r, fst_error *err);
 
-/* An edge's own broker, bridged to the hub. */
+/* An edge's own broker: its devices and the edge itself, and no way to the hub. */
 struct fst__edge_broker {
     char id[FST_SITE_ID], name[FST_SITE_NAME], local_name[FST_SITE_NAME];
     char hub[FST_FLEET_URL]; /* HOST:PORT */

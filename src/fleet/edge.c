@@ -14,6 +14,7 @@
 
 #include "fedstill/fed.h"
 #include "place.h"
+#include "serve.h"
 
 static const double first_complaint = 30;
 
@@ -21,6 +22,7 @@ struct training {
     pthread_t thread;
     bool running;
     atomic_bool done;
+    atomic_bool used; /* what was sent is not needed any more, though the job goes on */
     struct site_job job;
     fst_buf up, keep;
     fst_client_figures own;
@@ -32,7 +34,10 @@ struct training {
 struct edge {
     const fst_fleet_options *options;
     const char *id;
+    const fst_task *of;
     fst_task_site *task;
+    struct serve *serve; /* its devices, from the first order of such a stage on; NULL: none */
+    uint64_t passed;     /* messages to the cloud's teacher */
     struct place place;
     fst_transport *transport;
     struct site *site;
@@ -51,6 +56,34 @@ static bool stopped(const struct edge *e)
 
 /* ---- training, on its thread ---- */
 
+/* A round in which its devices are answered. Nothing of it needs the samples. */
+static fst_status answer_devices(struct edge *e, const fst_message *down, fst_error *err)
+{
+    struct training *t = &e->training;
+    fst_cascade_answers none = {.windows = 0};
+    fst_message up = fst_message_of("");
+    up.client = fst_task_site_identity(e->task)->client;
+    up.round = down->round;
+    up.samples = 1;
+    fst_buf_release(&t->up);
+    fst_buf_release(&t->keep);
+    fst_task_site_rest(e->task);
+    fst__return_memory();
+    fst_status st = e->serve ? fst__serve_load(e->serve, down, t->job.down, t->job.down_len, err)
+                             : fst_cascade_answers_init(&none, 0, 0, err);
+    if (!st && e->serve) {
+        atomic_store(&t->used, true);
+        fst_transport_wake(e->transport);
+        st = fst__serve_wait(e->serve, e->options->task.stop, &up, err);
+    }
+    if (!st && !e->serve)
+        st = fst_cascade_answers_write(&none, &up, err);
+    if (!st)
+        st = fst_message_pack(&up, &t->up, err);
+    fst_cascade_answers_release(&none);
+    return st;
+}
+
 static fst_status play(struct edge *e, fst_error *err)
 {
     struct training *t = &e->training;
@@ -65,6 +98,8 @@ static fst_status play(struct edge *e, fst_error *err)
         st = fst_message_parse(&down, t->job.down, t->job.down_len, err);
     if (st)
         return st;
+    if (!strcmp(down.kind, FST_CASCADE_BUNDLE))
+        return answer_devices(e, &down, err);
     down.client = up.client = fst_task_site_identity(e->task)->client;
     st = fst_task_site_work(e->task, t->job.stage, t->job.kept, t->job.kept_len, &down, &up, &t->keep, err);
     return st ? st : fst_message_pack(&up, &t->up, err);
@@ -121,13 +156,78 @@ static fst_status end_training(struct edge *e, fst_error *err)
     return st;
 }
 
+/* ---- its devices ---- */
+
+/* The first order of a stage in which it answers them. */
+static fst_status begin_serving(struct edge *e, fst_error *err)
+{
+    char stage[FST__STAGE_NAME], filter[FST_TOPIC];
+    uint64_t round;
+    uint32_t all = 0, mine = 0, *edge_of = NULL;
+    if (e->serve || fst__site_state_of(e->site, stage, &round) < SITE_FETCH || !fst_task_is_cascade(e->of, stage))
+        return FST_OK;
+    const struct serve_spec spec = {.id = e->id,
+                                    .edge = fst_task_site_identity(e->task)->client,
+                                    .task = e->of,
+                                    .local = &e->options->local,
+                                    .hub = e->transport};
+    fst_status st = fst_task_devices(e->of, &all, &edge_of, err);
+    for (uint32_t d = 0; !st && d < all; d++)
+        mine += edge_of[d] == spec.edge;
+    fst_free(edge_of);
+    if (st || !mine)
+        return st;
+    st = fst_transport_subscribe(e->transport, fst_topic_down(filter, e->id, "answer"), err);
+    if (!st)
+        st = fst__serve_start(&e->serve, &spec, err);
+    if (!st)
+        fst__serve_link(e->serve, e->up);
+    return st;
+}
+
+/* What its devices' answers need of the cloud. */
+static void pass_on(struct edge *e)
+{
+    char topic[FST_TOPIC];
+    fst_buf body = {0}, bytes = {0};
+    while (e->up && e->serve && fst__serve_pass_on(e->serve, &body)) {
+        fst_frame f = {.kind = FST_KIND_WINDOWS,
+                       .run = fst__site_run(e->site),
+                       .seq = ++e->passed,
+                       .body = body.data,
+                       .body_len = body.len};
+        snprintf(f.sender, sizeof f.sender, "%s", e->id);
+        bytes.len = 0;
+        fst_status st = fst_frame_encode(&f, &bytes, NULL);
+        if (!st) /* what does not get through is asked again */
+            (void)!fst_transport_publish(e->transport, fst_topic_up(topic, e->id, "ask"), bytes.data, bytes.len, NULL);
+    }
+    fst_buf_release(&body);
+    fst_buf_release(&bytes);
+}
+
+/* Whether it was an answer of the cloud for one of its devices. */
+static bool is_answer(struct edge *e, const char *topic, const void *data, size_t len)
+{
+    bool up;
+    char site[FST_SITE_ID];
+    const char *leaf;
+    fst_frame f;
+    if (!fst_topic_split(topic, &up, site, &leaf) || up || strcmp(leaf, "answer"))
+        return false;
+    if (e->serve && !fst_frame_decode(&f, data, len) && f.kind == FST_KIND_ANSWERS && !strcmp(f.sender, FST__CLOUD) &&
+        f.run == fst__site_run(e->site))
+        fst__serve_heard(e->serve, f.body, f.body_len);
+    return true;
+}
+
 /* ---- the transport's handlers ---- */
 
 static void on_message(void *ctx, const char *topic, const void *data, size_t len)
 {
     struct edge *e = ctx;
     e->silent_since = fst_clock_seconds();
-    if (!e->failed)
+    if (!is_answer(e, topic, data, len) && !e->failed)
         e->failed = fst__site_message(e->site, fst_clock_seconds(), topic, data, len, &e->why);
 }
 
@@ -135,6 +235,8 @@ static void on_link(void *ctx, bool up, const char *why)
 {
     struct edge *e = ctx;
     e->up = up;
+    if (e->serve)
+        fst__serve_link(e->serve, up);
     fst__site_link(e->site, fst_clock_seconds(), up);
     fst__tell_link(e->said, e->options->link.url, up, why);
 }
@@ -173,6 +275,13 @@ static fst_status turn(struct edge *e, fst_error *err)
         st = end_training(e, err);
     if (!st)
         st = fst__site_tick(e->site, fst_clock_seconds(), err);
+    if (!st)
+        st = begin_serving(e, err);
+    if (atomic_exchange(&e->training.used, false)) {
+        fst__site_used(e->site);
+        fst__return_memory();
+    }
+    pass_on(e);
     complain(e);
     return st ? st : begin_training(e, err);
 }
@@ -258,9 +367,10 @@ static fst_status make_site(struct edge *e, fst_task *t, fst_error *err)
 
 fst_status fst_fleet_site_run(fst_task *t, const char *id, const fst_fleet_options *o, fst_error *err)
 {
-    struct edge e = {.options = o, .id = id, .place = {.lock = -1}};
+    struct edge e = {.options = o, .id = id, .of = t, .place = {.lock = -1}};
     uint32_t client = 0;
     atomic_init(&e.training.done, false);
+    atomic_init(&e.training.used, false);
     fst__keep_memory();
     fst_status st = client_of(t, id, &client, err);
     if (!st)
@@ -269,10 +379,12 @@ fst_status fst_fleet_site_run(fst_task *t, const char *id, const fst_fleet_optio
         st = fst_task_site_open(&e.task, t, &o->task, client, err);
     if (!st)
         st = make_site(&e, t, err);
+    fst__serve_cancel(e.serve);
     if (e.training.running) {
         pthread_join(e.training.thread, NULL); /* a stop ends it after the batch at hand */
         e.training.running = false;
     }
+    fst__serve_stop(e.serve, !st);
     fst__site_free(e.site);
     fst_transport_close(e.transport);
     fst_task_site_close(e.task);

@@ -135,6 +135,13 @@ void fst__keep_memory(void)
 #endif
 }
 
+void fst__return_memory(void)
+{
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}
+
 /* ---- names ---- */
 
 void fst__draw_name(char out[FST__INSTANCE])

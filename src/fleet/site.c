@@ -139,6 +139,8 @@ static fst_status begin_round(struct site *s, const struct order *o, double now,
         fst__site_hide_outbox(s);
         s->spec.store.drop(s->spec.store.ctx, "outbox");
         s->outbox_of = FST__NO_LINE;
+        fst_buf_release(&s->outbox);
+        s->outbox = (fst_buf){.len = 0};
     }
     if (s->cannot[0]) {
         enter(s, SITE_OFFER, now);
@@ -547,6 +549,17 @@ fst__site_state fst__site_state_of(const struct site *s, char stage[FST__STAGE_N
     memcpy(stage, s->order.stage, FST__STAGE_NAME);
     *round = s->order.round;
     return s->welcome ? s->state : SITE_JOIN;
+}
+
+void fst__site_used(struct site *s)
+{
+    fst__site_let_go(&s->down, true);
+    s->fetched[0] = 0;
+}
+
+uint64_t fst__site_run(const struct site *s)
+{
+    return s->run;
 }
 
 bool fst__site_ended(const struct site *s, const char **why)

@@ -84,6 +84,10 @@ fst_status fst__site_trained(struct site *s, double now, const void *up, size_t 
 /* What came of measuring; failed: why it did not, or NULL. */
 void fst__site_measured(struct site *s, double now, const fst_client_figures *own, const char *failed);
 fst__site_state fst__site_state_of(const struct site *s, char stage[FST__STAGE_NAME], uint64_t *round);
+/* The job needs its `down` no more, although it goes on: its memory is given back. */
+void fst__site_used(struct site *s);
+/* The run that it takes part in; 0: none. */
+uint64_t fst__site_run(const struct site *s);
 /* The server let it go; or refused it, with the reason (then *why is not empty). */
 bool fst__site_ended(const struct site *s, const char **why);
 

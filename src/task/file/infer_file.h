@@ -16,13 +16,14 @@ struct threshold_section { /* at most one of them; none: FST__THRESHOLD */
 #define FST__THRESHOLD 0.7
 
 struct edge_infer_section {
-    char *model;    /* a stage or a file; NULL: federated_train where the task has it, else edge_kd */
+    char *model;           /* a stage or a file; NULL: federated_train where the task has it, else edge_kd */
     char *devices, *cloud; /* stages; NULL: device_load, cloud_infer */
-    int confidence; /* fst_confidence_kind */
+    int confidence;        /* fst_confidence_kind */
     struct threshold_section threshold;
     bool calibrate;
     int64_t batch_size, threads, runs, repeats;
     double snr_bin;
+    double ask_timeout; /* seconds; 0: never */
 };
 
 struct cloud_infer_section { /* also cloud_direct_infer, which has all but compare */

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cascade.h"
+#include "cascade_fleet.h"
 
 enum { SINGLES = 200 };
 
@@ -114,8 +114,7 @@ fst_status fst__check_devices(const struct session *s, const struct step *own, f
 }
 
 /* A device keeps the first of its own, in their order. */
-static fst_status deal(const struct session *s, const struct step *own, struct batches *b, size_t devices,
-                       fst_error *err)
+fst_status fst__deal(const struct session *s, const struct step *own, struct batches *b, size_t devices, fst_error *err)
 {
     const struct device_load_section *d = own->stage->settings;
     size_t n = s->data.test->count, most = d->num_batches ? (size_t)(d->num_batches * d->batch_size) : n;
@@ -145,7 +144,7 @@ fst_status fst__deal_devices(struct session *s, struct step *own, struct record 
     struct batches b = {0};
     fst_status st = fst__tiers(&s->task->file, &t, err);
     if (!st)
-        st = deal(s, own, &b, (size_t)t.devices, err);
+        st = fst__deal(s, own, &b, (size_t)t.devices, err);
     if (!st)
         st = fst__batches_write(s, own, &b, r, err);
     r->samples = (int64_t)b.count;
@@ -173,6 +172,7 @@ struct works {
     fst_cascade cascade;
     fst_cascade_times times[FST__MAX_RUNS];
     size_t time_count;
+    struct fleet_answers fleet; /* all NULL: nobody was asked */
 };
 
 static void works_release(struct works *w)
@@ -185,6 +185,7 @@ static void works_release(struct works *w)
     fst_free(w->known);
     fst__clock_release(&w->clock);
     fst_cascade_release(&w->cascade);
+    fst__fleet_release(&w->fleet);
     fst_free(w);
 }
 
@@ -225,7 +226,9 @@ static fst_cascade_input input_of(const struct works *w, const float *edge, cons
                                .devices = w->clock.network.devices,
                                .kind = w->edge.kind,
                                .temperature = w->edge.temperature,
-                               .threshold = threshold};
+                               .threshold = threshold,
+                               .answered = w->fleet.all.answer,
+                               .by_cloud = w->fleet.by_cloud};
 }
 
 /* The times of every run, measured figures of both tiers paired run by run. */
@@ -262,7 +265,8 @@ static fst_cascade_report report_of(const struct works *w, fst_report_route rout
                                 .edge_measured = w->edge.runs,
                                 .edge_runs = w->edge.run_count,
                                 .cloud_measured = w->cloud_runs,
-                                .cloud_runs = w->cloud_run_count};
+                                .cloud_runs = w->cloud_run_count,
+                                .fleet = w->fleet.by_cloud ? &w->fleet.figures : NULL};
 }
 
 static double share(size_t part, size_t n)
@@ -554,7 +558,7 @@ static fst_status sent(struct works *w, fst_error *err)
         st = fst_confidence(w->edge.kind, w->edge.logits, w->b.count, w->s->data.train->classes, w->edge.temperature,
                             confidence, err);
     for (size_t i = 0; !st && i < w->b.count; i++)
-        w->known[i] = confidence[i] < w->edge.choice.value;
+        w->known[i] = confidence[i] < w->edge.choice.value || (w->fleet.by_cloud && w->fleet.by_cloud[i]);
     fst_free(confidence);
     return st;
 }
@@ -611,6 +615,8 @@ static fst_status cloud_work(struct works *w, struct record *r, double start, fs
         st = fst__tier_model(s, w->step, "model", &w->cloud_model, err);
     if (!st)
         st = fst__clock_init(s, w->step, &w->b, NULL, &w->clock, err);
+    if (!st && s->options->teacher && s->task->file.has_topology)
+        st = fst__fleet_ask(s, w->step, &w->b, &w->edge, &w->cloud_model, &w->fleet, err);
     if (!st && !c->compare)
         st = sent(w, err);
     if (!st)
@@ -619,6 +625,8 @@ static fst_status cloud_work(struct works *w, struct record *r, double start, fs
         st = measure_cloud(w, &how, err);
     if (!st)
         st = evaluate_cascade(w, c, err);
+    if (!st && w->fleet.by_cloud)
+        fst__fleet_compare(&w->fleet, &w->cascade, w->edge.choice.value, w->cloud_logits, w->known);
     if (!st)
         st = take_times(w, w->cloud_run_count, how.batch, err);
     return st ? st : final_files(w, FST_REPORT_CASCADE, r, start, err);

@@ -61,6 +61,9 @@ fst_status fst__deal_devices(struct session *s, struct step *own, struct record 
 fst_status fst__infer_edge(struct session *s, struct step *own, struct record *r, fst_error *err);
 fst_status fst__infer_cloud(struct session *s, struct step *own, struct record *r, fst_error *err);
 fst_status fst__infer_direct(struct session *s, struct step *own, struct record *r, fst_error *err);
+/* The shares of a device_load step; labels are not filled in. */
+fst_status fst__deal(const struct session *s, const struct step *own, struct batches *b, size_t devices,
+                     fst_error *err);
 /* Is there something to read for every device? */
 fst_status fst__check_devices(const struct session *s, const struct step *own, fst_error *err);
 

@@ -75,6 +75,10 @@ static const fst__field edge_infer_fields[] = {
         "stage that says what the cloud computes with, for targets of accuracy and time; missing: cloud_infer",
         .aside = true),
     FST__F_INT(struct edge_infer_section, threads, 0, 1024, "1", "of an edge; 0: as given by --threads"),
+    FST__F_DOUBLE(struct edge_infer_section, ask_timeout, 0, 1e6, "2",
+                  "in a fleet: seconds without a word from the cloud after which an edge answers itself what it is not "
+                  "sure of; 0: it waits",
+                  .aside = true),
     MEASURE_FIELDS(struct edge_infer_section),
 };
 static const fst__schema edge_infer_schema = FST__SCHEMA(struct edge_infer_section, edge_infer_fields);

@@ -26,6 +26,9 @@ struct fst_task_site {
     uint32_t client;
     fst_task_identity identity;
     struct site_stage *stage; /* [session.steps] */
+    bool resting;             /* the samples are not open */
+    int classes;              /* as the server knows it, see fst_task_site_learn_of; 0: it did not say */
+    char whole[FST_DIGEST_HEX];
 };
 
 /* ---- who it is ------------------------------------------------------------------------------------------ */
@@ -150,6 +153,32 @@ static void close_stage(struct site_stage *g)
     *g = (struct site_stage){.open = false};
 }
 
+/* What all sites' samples together are; a site has only its own. */
+static void take_in_whole(fst_task_site *s)
+{
+    fst_source *train = s->session.data.train;
+    if (s->resting || !s->session.data.places)
+        return;
+    train->classes = s->classes ? s->classes : train->classes;
+    if (*s->whole)
+        snprintf(train->digest, sizeof train->digest, "%s", s->whole);
+}
+
+static void release_samples(fst_task_site *s)
+{
+    fst__samples_release(&s->session.data);
+    s->session.data = (struct samples){.nowned = 0};
+}
+
+void fst_task_site_rest(fst_task_site *s)
+{
+    for (size_t i = 0; i < s->session.steps; i++)
+        close_stage(&s->stage[i]);
+    fst__forget_runner(&s->session);
+    release_samples(s);
+    s->resting = true;
+}
+
 fst_status fst__federate_elsewhere(const struct step *own, fst_error *err)
 {
     const struct federated_section *c = own->stage->settings;
@@ -214,8 +243,24 @@ static fst_status open_stage(fst_task_site *s, struct step *own, struct site_sta
     return st ? st : fst_client_new(&g->client, f->ops, settings, n, err);
 }
 
+/* The samples are read again, to the same shares. */
+static fst_status wake(fst_task_site *s, fst_error *err)
+{
+    if (!s->resting)
+        return FST_OK;
+    fst_status st = fst__session_open_data(&s->session, err);
+    s->resting = st != FST_OK;
+    if (st)
+        release_samples(s);
+    take_in_whole(s);
+    return st;
+}
+
 static fst_status find_stage(fst_task_site *s, const char *name, struct site_stage **out, fst_error *err)
 {
+    fst_status woken = wake(s, err);
+    if (woken)
+        return woken;
     for (size_t i = 0; i < s->session.steps; i++) {
         struct step *own = &s->session.step[i];
         if (strcmp(own->stage->name, name) || strcmp(own->stage->kind->name, "federated_train"))
@@ -265,19 +310,17 @@ bool fst_task_site_keeps(const fst_task_site *s, const char *stage)
 
 fst_status fst_task_site_learn_of(fst_task_site *s, int classes, const char *data, fst_error *err)
 {
-    fst_source *train = s->session.data.train;
-    if (!s->session.data.places)
-        return FST_OK;
+    const fst_source *train = s->session.data.train;
     for (size_t i = 0; i < s->session.steps; i++)
         if (s->stage[i].open)
             return FST_OK;
-    if (classes &&
+    if (!s->resting && s->session.data.places && classes &&
         (classes < train->classes || classes > FST_MAX_CLASSES || (classes > train->classes && train->class_names)))
         return fst_fail(err, FST_E_MISMATCH, "the cloud counts %d classes, this site's samples show %d", classes,
                         train->classes);
-    train->classes = classes ? classes : train->classes;
-    if (*data)
-        snprintf(train->digest, sizeof train->digest, "%s", data);
+    s->classes = classes;
+    snprintf(s->whole, sizeof s->whole, "%s", data);
+    take_in_whole(s);
     return FST_OK;
 }
 
@@ -313,12 +356,15 @@ fst_status fst_task_site_answer(fst_task_site *s, const char *stage, const void 
 {
     struct site_stage *g = NULL;
     *out = (fst_client_figures){.accuracy = NAN, .loss = NAN};
+    fst_status st = wake(s, err);
+    if (st)
+        return st;
     for (size_t i = 0; i < s->session.steps; i++) {
         struct step *own = &s->session.step[i];
         if (!strcmp(own->stage->name, stage) && !strcmp(own->stage->kind->name, "cloud_kd"))
             return fst__label_own(&s->session, own, s->client, given, len, out, err);
     }
-    fst_status st = find_stage(s, stage, &g, err);
+    st = find_stage(s, stage, &g, err);
     if (!st && g->f.apart)
         st = fst_fail(err, FST_E_ARGUMENT, "the stage \"%s\" has no shared model to measure", stage);
     return st ? st : validate(s, g, given, len, out, err);
