@@ -75,6 +75,8 @@ fst_status fst__store_open(struct fst__store *st, const fst_source_spec *spec, f
         s = locate_in_folder(st, spec, err);
     else if (fst__ends_with(path, ".npy"))
         s = locate_npy(st, path, err);
+    else if (!fst_file_exists(path))
+        return fst_fail(err, FST_E_IO, "%s: there is no such file or folder", path);
     else if (!fst__ends_with(path, ".npz") && !fst__ends_with(path, ".safetensors"))
         return fst_fail(err, FST_E_FORMAT, "%s: arrays are read from .safetensors, .npz or .npy", path);
     else if (!(st->path = fst_strdup(path)))

@@ -173,7 +173,8 @@ static fst_status header(fst__reader *r, fst_shape *shape, int low, int high, fs
         return fst_fail(err, FST_E_UNSUPPORTED, "%s: its elements are %s (type %d), only unsigned bytes (8) are read",
                         r->name, type_name(b[2]), b[2]);
     if (b[3] < low || b[3] > high)
-        return fst_fail(err, FST_E_FORMAT, "%s: %d dimensions, %d to %d are expected", r->name, b[3], low, high);
+        return fst_fail(err, FST_E_FORMAT, "%s: %d dimensions, where %s has %d%s", r->name, b[3],
+                        low == high ? "a list of labels" : "a list of images", low, low == high ? "" : " to 4");
     shape->rank = b[3];
     for (int i = 0; i < shape->rank; i++) {
         s = fst__reader_exact(r, b, 4, "the IDX header", err);

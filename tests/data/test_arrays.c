@@ -153,6 +153,7 @@ static void splits_and_names(void **state)
     s = NULL;
     assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("own.safetensors"), .x = "signal"}, err),
                  FST_E_FORMAT, "\"y_train\" or \"y\"");
+    put_file("own.hdf5", "x", 1);
     assert_fails(open_array(&s, "own.hdf5", NULL, err), FST_E_FORMAT, ".safetensors, .npz or .npy");
 }
 
@@ -381,6 +382,7 @@ static void a_named_file_is_its_own_split(void **state)
     assert_fails(open_named(&s, "pair/a_test.npy", NULL, NULL, "train", err), FST_E_FORMAT,
                  "its name says test samples");
     assert_fails(open_named(&s, "pair/none.npy", NULL, NULL, "train", err), FST_E_IO, "no such file");
+    assert_fails(open_named(&s, "nowhere", NULL, NULL, "train", err), FST_E_IO, "no such file or folder");
     assert_null(s);
 }
 
