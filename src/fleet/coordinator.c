@@ -17,7 +17,7 @@ enum {
     LEAST_PARTS = 2, /* that a fetch may have on their way, whatever the others do */
     MOST_SPOILED = 3 /* frames are hashed: such parts were made */
 };
-static const double order_every = 2, ask_every = 0.25, fetch_patience = 60, complain_every = 30;
+static const double order_every = 2, ask_every = 0.25, fetch_patience = 60, slot_patience = 10, complain_every = 30;
 #define LEAST_ROOM ((uint64_t)64 << 20) /* bytes that an update may always have */
 
 /* drop: its file too; otherwise the same blob goes on there. */
@@ -357,6 +357,23 @@ static void look_for_lost(struct coordinator *c, uint32_t k, double now)
               isfinite(s->gone_at) ? "its connection broke and did not come back" : "nothing was heard of it");
 }
 
+/* Another site waits to be fetched from: the fetch that got nothing for longest, and for long, ends. Its site offers
+ * again. */
+static void make_room(struct coordinator *c, double now)
+{
+    double idle = slot_patience;
+    uint32_t slowest = c->spec.clients;
+    for (uint32_t k = 0; k < c->spec.clients; k++)
+        if (c->site[k].fetch && fst_blob_fetch_idle(c->site[k].fetch, now) > idle) {
+            idle = fst_blob_fetch_idle(c->site[k].fetch, now);
+            slowest = k;
+        }
+    if (slowest == c->spec.clients)
+        return;
+    end_fetch(c, slowest, false);
+    c->site[slowest].offered = false;
+}
+
 static fst_status reconcile_site(struct coordinator *c, uint32_t k, double now, uint32_t *in_flight, fst_error *err)
 {
     struct known *s = &c->site[k];
@@ -371,6 +388,8 @@ static fst_status reconcile_site(struct coordinator *c, uint32_t k, double now, 
         s->cannot = false;
         st = refuse_update(c, k, now, s->reason, err);
     }
+    if (!st && !c->busy && s->wanted && s->offered && !s->fetch && c->fetches == FETCHES)
+        make_room(c, now);
     if (!st && !c->busy && s->wanted && s->offered && !s->fetch && c->fetches < FETCHES)
         st = begin_fetch(c, k, now, err);
     if (!st && !c->busy && s->fetch)

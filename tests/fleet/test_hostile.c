@@ -14,9 +14,10 @@
 #include "coordinator.h"
 
 static const fst_fed_size SIZE = {24, 2, 1};
-enum { RUN = 77, MOST = 4 };
-static const int64_t SAMPLES[MOST] = {5, 5, 5, 5};
-static const char *const IDS[MOST] = {"edge-1", "edge-2", "edge-3", "edge-4"};
+enum { RUN = 77, MOST = 9, FETCHES = 8 };
+static const int64_t SAMPLES[MOST] = {5, 5, 5, 5, 5, 5, 5, 5, 5};
+static const char *const IDS[MOST] = {"edge-1", "edge-2", "edge-3", "edge-4", "edge-5",
+                                      "edge-6", "edge-7", "edge-8", "edge-9"};
 
 struct world {
     fst_inproc *hub;
@@ -82,7 +83,7 @@ static void open_world_of(struct world *w, uint32_t count)
     const fst_transport_events cloud = {.ctx = w, .message = to_cloud, .link = cloud_link};
     const fst_transport_events site = {.ctx = w, .message = to_site};
     fst_round_spec rounds;
-    *w = (struct world){.counted = {-1, -1, -1, -1}, .count = count};
+    *w = (struct world){.counted = {-1, -1, -1, -1, -1, -1, -1, -1, -1}, .count = count};
     ok(fst_inproc_new(&w->hub, &options, &err), &err);
     ok(fst_fed_state_init(&w->global, SIZE, &err), &err);
     ok(fst_strategy_of(&ops, "fedavg", &err), &err);
@@ -570,27 +571,52 @@ static void test_flood(void **state)
     close_world(&w);
 }
 
+/* Sites that offer large blobs, one after the other. */
+static void all_offer(struct world *w)
+{
+    fst_blob_manifest large = {
+        .bytes = 40 * (uint64_t)FST_BLOB_PART, .raw_bytes = 40 * (uint64_t)FST_BLOB_PART, .parts = 40};
+    for (w->speaker = 0; w->speaker < w->count; w->speaker++) {
+        turn(w, 0.25);
+        say_hello(w, one);
+    }
+    turn(w, 1);
+    for (w->speaker = 0; w->speaker < w->count; w->speaker++) {
+        memset(large.digest, 'a' + (int)w->speaker % 6, FST_DIGEST_HEX - 1);
+        large.digest[0] = (char)('0' + w->speaker);
+        offer(w, one, &large);
+        turn(w, 0.5);
+    }
+}
+
 /* Two sites that offer much and send nothing: those that come after them are asked for parts all the same. */
 static void test_slow_sites(void **state)
 {
     struct world w;
-    fst_blob_manifest large = {
-        .bytes = 40 * (uint64_t)FST_BLOB_PART, .raw_bytes = 40 * (uint64_t)FST_BLOB_PART, .parts = 40};
     (void)state;
-    open_world_of(&w, MOST);
-    for (w.speaker = 0; w.speaker < MOST; w.speaker++) {
-        turn(&w, 0.25);
-        say_hello(&w, one);
-    }
-    turn(&w, 1);
-    for (w.speaker = 0; w.speaker < MOST; w.speaker++) {
-        memset(large.digest, 'a' + (int)w.speaker, FST_DIGEST_HEX - 1);
-        offer(&w, one, &large);
-        turn(&w, 0.5);
-    }
+    open_world_of(&w, 4);
+    all_offer(&w);
     assert_int_equal(w.asked[0] + w.asked[1], 16); /* all that may be on their way */
     assert_int_equal(w.asked[2], 2);
     assert_int_equal(w.asked[3], 2);
+    close_world(&w);
+}
+
+/* As many as are fetched from at a time, and none sends: the next one gets the place of one of them. */
+static void test_slow_fetches(void **state)
+{
+    struct world w;
+    uint32_t fetching = 0;
+    (void)state;
+    open_world_of(&w, FETCHES + 1);
+    all_offer(&w);
+    assert_int_equal(w.asked[FETCHES], 0);
+    turn(&w, 8);
+    assert_true(w.asked[FETCHES] >= 2);
+    for (uint32_t k = 0; k <= FETCHES; k++)
+        fetching += fst__coordinator_site(w.coordinator, k).fetching;
+    assert_int_equal(fetching, FETCHES);
+    assert_false(fst__coordinator_site(w.coordinator, 0).fetching); /* it was silent for longest */
     close_world(&w);
 }
 
@@ -605,6 +631,7 @@ int main(void)
                                        cmocka_unit_test(test_other_samples),
                                        cmocka_unit_test(test_two_processes),
                                        cmocka_unit_test(test_flood),
-                                       cmocka_unit_test(test_slow_sites)};
+                                       cmocka_unit_test(test_slow_sites),
+                                       cmocka_unit_test(test_slow_fetches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
