@@ -42,7 +42,8 @@ FST_MUST FST_API fst_status fst_task_dump(const fst_task *t, fst_buf *out, fst_e
 FST_MUST FST_API fst_status fst_task_reference(fst_buf *out, fst_error *err);
 
 /* The samples of a task, opened and dealt as its stages do it; writes nothing. folder: what the task file's relative
- * paths start from; output: the run's folder; NULL: the task's own. t must outlive it. */
+ * paths start from; output: the run's folder; NULL: the task's own. t must outlive it. Where edges have files of their own
+ * and these are not all here, as at a fleet's cloud, only the cloud's are opened, and the edges have no samples. */
 typedef struct fst_task_data fst_task_data;
 FST_MUST FST_API fst_status fst_task_data_open(fst_task_data **out, const fst_task *t, const char *folder,
                                                const char *output, fst_error *err);

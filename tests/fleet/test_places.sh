@@ -110,6 +110,11 @@ same "killed: models" "$(models "$folder/fleet")" "$(models "$folder/one")"
 unset FEDSTILL_BLOB_IN_MEMORY
 same "messages that were left lying" "$(find "$folder/fleet" "$folder"/edge-* -name 'from-*' -o -name base -o -name given)" ""
 
+# ---- who does not come is named
+rm -rf "$folder/fleet"
+expect 2 cloud "$folder/cloud" "${link[@]}" --output "$folder/fleet" --no-reuse --join-deadline 1
+said err 'edge-1, edge-2, edge-3 did not join, and their samples are theirs alone'
+
 # ---- a site that does not fit is refused, and the right one taken
 cp "$folder/2/at_2/train.safetensors" "$folder/right"
 rm -rf "$folder/fleet" "$folder"/edge-* "$folder"/err.*
@@ -141,8 +146,11 @@ for k in 1 2 3; do
         "$(sha256sum <"$folder/edge-$k/labels/soft_labels.safetensors" | cut -d ' ' -f 1)"
 done
 true_that "soft labels are at the cloud" test ! -e "$folder/fleet/labels/soft_labels.safetensors"
-# the report of such a run says what the cloud knows
-expect 0 report "$folder/fleet" --out "$folder/report.html"
+# what can be looked at where the cloud is, without the sites' files
+expect 0 report "$folder/fleet" --out "$folder/report.html" --evaluate
+expect 0 eval "$folder/fleet/student/model.safetensors" --task "$folder/cloud" --split test --json
+said out '"samples": 40,'
+expect 2 eval "$folder/fleet/student/model.safetensors" --task "$folder/cloud" --split train --place edge-1
 # killed while the student learns: a site has its labels on its disk, the cloud sees to it that all have
 rm -rf "$folder/fleet" "$folder"/edge-* "$folder"/err.* "$folder/one"
 more=(--set stages.student.rounds=6 --set stages.student.local_epochs=40)

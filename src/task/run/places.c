@@ -125,6 +125,10 @@ static fst_status hear_others(struct session *s, const struct pieces *p, fst_err
     s->data.elsewhere = fst_calloc(n, sizeof *s->data.elsewhere);
     if (!s->data.elsewhere)
         return fst_fail_memory(err, n * sizeof *s->data.elsewhere);
+    if (!s->options->places) { /* nobody is there to be asked: who only looks does without */
+        fst_log(FST_LOG_INFO, "the edges' own samples are not here: only the cloud's are looked at");
+        return FST_OK;
+    }
     fst_status st = s->options->places(s->options->rounds_ctx, &want, s->data.elsewhere, n, err);
     for (size_t k = 0; !st && k < n; k++) {
         const fst_task_identity *e = &s->data.elsewhere[k];
