@@ -212,7 +212,8 @@ void fst_virtual_settle(void *ctx, const fst_round_report *report)
     for (uint32_t i = 0; i < report->selected; i++) {
         uint32_t c = report->by_client[i].client;
         struct keepsake *kept = &v->kept[c], *next = &v->next[c];
-        if (report->by_client[i].reported && (next->bytes.len || next->in.stamp)) {
+        bool counts = report->aggregated && report->by_client[i].reported;
+        if (counts && (next->bytes.len || next->in.stamp)) {
             forget(v, c, kept, v->born[c] == v->saves);
             *kept = *next;
             v->born[c] = v->saves;

@@ -41,7 +41,9 @@ struct world {
     fst_strategy *strategy;
     fst_fed_state global;
     uint64_t up[ROUNDS][CLIENTS], down[ROUNDS][CLIENTS];
-    uint32_t lost; /* client that answers nothing in round 1 */
+    uint32_t lost;   /* client that answers nothing in round 1 */
+    uint32_t quorum; /* a round of fewer is skipped */
+    uint32_t reported[ROUNDS];
 };
 
 static void ok(fst_status s, const fst_error *e)
@@ -133,6 +135,7 @@ static void settle(void *ctx, const fst_round_report *r)
 {
     struct world *w = ctx;
     fst_virtual_settle(w->clients, r);
+    w->reported[r->round] = r->reported;
     for (uint32_t i = 0; i < r->selected; i++) {
         w->up[r->round][r->by_client[i].client] = r->by_client[i].bytes_up;
         w->down[r->round][r->by_client[i].client] = r->by_client[i].bytes_down;
@@ -169,6 +172,8 @@ static void play(struct world *w, const struct run *r, uint32_t lost)
     const fst_simulate_spec spec = {.seed = 1,
                                     .clients = CLIENTS,
                                     .rounds = ROUNDS,
+                                    .quorum = w->quorum,
+                                    .policy = FST_QUORUM_SKIP,
                                     .workers = 1,
                                     .strategy = w->strategy,
                                     .ctx = w,
@@ -263,6 +268,41 @@ static void test_who_missed_a_step(void **state)
     assert_int_equal(w->down[2][1], whole);
     assert_true(w->down[2][0] < whole);
     assert_true(w->down[3][1] < whole);
+    stop(w);
+}
+
+/* The shared model as a client was sent it last, among what it keeps: behind two numbers. */
+static void kept_x(const struct world *w, uint32_t client, float *x)
+{
+    fst_message m;
+    fst_error err;
+    size_t len, n = fst_graph_param_count(w->mentee);
+    const void *kept = fst_virtual_kept(w->clients, client, &len);
+    ok(fst_message_parse(&m, kept, len, &err), &err);
+    const fst_message_tensor *t = fst_message_find(&m, "strategy");
+    assert_non_null(t);
+    memcpy(x, (const char *)t->data + 2 * sizeof(uint64_t), n * sizeof *x);
+}
+
+/* A round that is skipped changes nothing, at the clients neither: those that took part in it go on from the step
+ * before it, and end with the model that the one that was lost is sent whole. */
+static void test_skipped_round(void **state)
+{
+    struct world *w = *state;
+    const size_t n = fst_graph_param_count(w->mentee);
+    float first[200], other[200];
+    w->quorum = CLIENTS;
+    play(w, &runs[1], 1);
+    w->quorum = 0;
+    assert_int_equal(w->reported[1], CLIENTS - 1);
+    assert_int_equal(w->reported[2], CLIENTS);
+    assert_int_equal(w->reported[3], CLIENTS);
+    assert_int_equal(w->down[2][0], w->down[1][0]); /* the same step again */
+    kept_x(w, 0, first);
+    for (uint32_t k = 1; k < CLIENTS; k++) {
+        kept_x(w, k, other);
+        assert_memory_equal(first, other, n * sizeof *first);
+    }
     stop(w);
 }
 
@@ -398,8 +438,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_numpy),     cmocka_unit_test(test_runs_differ),
         cmocka_unit_test(test_who_missed_a_step), cmocka_unit_test(test_low_rank_against_numpy),
-        cmocka_unit_test(test_cut_in_pieces),     cmocka_unit_test(test_nothing_changed),
-        cmocka_unit_test(test_refused),           cmocka_unit_test(test_no_features),
+        cmocka_unit_test(test_skipped_round),     cmocka_unit_test(test_cut_in_pieces),
+        cmocka_unit_test(test_nothing_changed),   cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_no_features),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
