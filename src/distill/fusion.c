@@ -36,7 +36,8 @@ struct fst_fusion {
     float *theta;           /* the target's count: what is learnt from */
     float *delta;           /* the same: theta - A for a gate of 1 */
     double *back;           /* code: the gradient by y */
-    bool sourced;
+    float *seen;            /* with a rank: the A whose factors a and left are */
+    bool sourced, has_seen;
 };
 
 /* ---- sizes -------------------------------------------------------------------------------------------- */
@@ -130,7 +131,7 @@ static fst_plan_options plan_options(const fst_fusion_spec *o, bool learns)
 static size_t float_count(const fst_fusion_spec *o, const struct side *t, const struct side *s, const fst_graph *g)
 {
     size_t values = fst_graph_param_count(g) + 1, codes = t->tokens * t->width + s->tokens * s->width;
-    return 4 * values + fst_graph_buffer_count(g) + codes + (size_t)o->rank * (t->rows + s->rows) + 2 * t->count;
+    return 4 * values + fst_graph_buffer_count(g) + codes + (size_t)o->rank * (t->rows + s->rows) + 3 * t->count;
 }
 
 fst_status fst_fusion_measure(const fst_fusion_spec *spec, const fst_param_info *target, const fst_param_info *source,
@@ -209,7 +210,8 @@ static fst_status make_arrays(struct fst_fusion *f, fst_error *err)
     f->theta = fst_calloc(f->target.count, sizeof *f->theta);
     f->delta = fst_calloc(f->target.count, sizeof *f->delta);
     f->back = fst_calloc(f->target.code, sizeof *f->back);
-    if (f->values && f->grads && f->a && f->b && f->left && f->b_left && f->theta && f->delta && f->back)
+    f->seen = fst_calloc(rank ? f->target.count : 1, sizeof *f->seen);
+    if (f->seen && f->values && f->grads && f->a && f->b && f->left && f->b_left && f->theta && f->delta && f->back)
         return FST_OK;
     return fst_fail_memory(err, (2 * params + f->target.count) * sizeof *f->values);
 }
@@ -322,6 +324,7 @@ void fst_fusion_free(fst_fusion *f)
     fst_free(f->theta);
     fst_free(f->delta);
     fst_free(f->back);
+    fst_free(f->seen);
     fst_free(f);
 }
 
@@ -342,6 +345,21 @@ static fst_status encode(const struct fst_fusion *f, const struct side *s, const
         return fst__low_rank(m, s->rows, s->columns, (size_t)f->spec.rank, left, code, err);
     memcpy(code, m, s->count * sizeof *code);
     return FST_OK;
+}
+
+/* Many steps are of one A. */
+static fst_status encode_target(struct fst_fusion *f, const float *a, fst_error *err)
+{
+    size_t bytes = f->target.count * sizeof *a;
+    if (f->has_seen && !memcmp(a, f->seen, bytes))
+        return FST_OK;
+    f->has_seen = false;
+    fst_status st = encode(f, &f->target, a, f->a, f->left, err);
+    if (!st && f->spec.rank) {
+        memcpy(f->seen, a, bytes);
+        f->has_seen = true;
+    }
+    return st;
 }
 
 struct spread {
@@ -409,7 +427,7 @@ fst_status fst_fusion_fuse(fst_fusion *f, const float *a, float *theta, fst_erro
     double scale;
     if (!f->sourced)
         return fst_fail(err, FST_E_ARGUMENT, "a fusion has no source yet");
-    fst_status st = encode(f, &f->target, a, f->a, f->left, err);
+    fst_status st = encode_target(f, a, err);
     fst_plan_renew(f->fuse);
     if (!st)
         st = pass(f, f->fuse, &x, err);
@@ -494,7 +512,7 @@ static fst_status gradients(struct fst_fusion *f, const float *a, const float *a
     const float *x;
     struct spread of_x;
     double scale;
-    fst_status st = encode(f, &f->target, a, f->a, f->left, err);
+    fst_status st = encode_target(f, a, err);
     fst_plan_renew(f->fuse);
     if (!st)
         st = pass(f, all ? f->learn : f->fuse, &x, err);
