@@ -34,8 +34,9 @@ struct cloud {
     struct coordinator *coordinator;
     struct watch *watch;
     fst_transport_counters traffic; /* as it was a moment ago, for others than the network thread */
-    struct teacher *teacher; /* of edges' windows, while a stage of the cascade runs */
-    bool hears_windows;      /* it was subscribed to them */
+    struct taught taught, before;   /* the same of windows; before: by teachers that are gone */
+    struct teacher *teacher;        /* of edges' windows, while a stage of the cascade runs */
+    bool hears_windows;             /* it was subscribed to them */
     pthread_t thread;
     bool running;
     atomic_bool end; /* the thread is to end */
@@ -125,6 +126,9 @@ static void *talk(void *ctx)
         st = fst_transport_poll(c->transport, until, &err);
         pthread_mutex_lock(&c->lock);
         c->traffic = *fst_transport_count(c->transport);
+        c->taught = c->before;
+        if (c->teacher)
+            fst__teacher_count(c->teacher, &c->taught);
         if (!st)
             st = teach(c, &err);
         if (!st)
@@ -396,6 +400,9 @@ static fst_status set_teacher(void *ctx, fst_tier *tier, fst_error *err)
     pthread_mutex_lock(&c->lock);
     struct teacher *old = c->teacher;
     c->teacher = t;
+    if (old)
+        fst__teacher_count(old, &c->before);
+    c->before.waiting = 0;
     pthread_mutex_unlock(&c->lock);
     fst__teacher_free(old);
     return FST_OK;
@@ -499,7 +506,8 @@ static fst_status open_page(struct cloud *c, const fst_task *t, fst_error *err)
                                     .clients = c->clients,
                                     .lock = &c->lock,
                                     .coordinator = c->coordinator,
-                                    .traffic = &c->traffic};
+                                    .traffic = &c->traffic,
+                                    .taught = &c->taught};
     return c->options->http.address ? fst__watch_open(&c->watch, &spec, err) : FST_OK;
 }
 

@@ -45,6 +45,15 @@ struct teacher;
 fst_status fst__teacher_new(struct teacher **out, fst_tier *tier, const char *const *ids, uint32_t edges, uint64_t run,
                             uint64_t epoch, fst_transport *transport, fst_error *err);
 void fst__teacher_free(struct teacher *t);
+/* What it answered, added to *to, and how many wait. Any thread. */
+enum { FST__LATENCY_BUCKETS = 9 };
+extern const double fst__latency_bucket[FST__LATENCY_BUCKETS]; /* seconds, rising */
+struct taught {
+    uint64_t answered, in[FST__LATENCY_BUCKETS + 1]; /* by the seconds from arrival to answer */
+    double seconds;                                  /* of all */
+    uint32_t waiting;
+};
+void fst__teacher_count(struct teacher *t, struct taught *to);
 /* A message on fst/up/ID/ask. */
 void fst__teacher_message(struct teacher *t, const char *topic, const void *data, size_t len);
 /* Publishes what is to be said; for the thread of the transport. */

@@ -30,7 +30,7 @@ struct teacher {
     struct asked **batch;
     float *logits;
     fst_buf body;
-    uint64_t answered;
+    struct taught count;
 };
 
 static uint32_t microseconds(double seconds)
@@ -69,6 +69,30 @@ static size_t take_batch(struct teacher *t)
     return end ? 0 : n ? n : SIZE_MAX;
 }
 
+const double fst__latency_bucket[FST__LATENCY_BUCKETS] = {0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10};
+
+/* Of one window: from its arrival here to its answer. */
+static void count(struct taught *c, double seconds)
+{
+    size_t i = 0;
+    while (i < FST__LATENCY_BUCKETS && seconds > fst__latency_bucket[i])
+        i++;
+    c->in[i]++;
+    c->answered++;
+    c->seconds += seconds;
+}
+
+void fst__teacher_count(struct teacher *t, struct taught *to)
+{
+    pthread_mutex_lock(&t->lock);
+    for (size_t i = 0; i <= FST__LATENCY_BUCKETS; i++)
+        to->in[i] += t->count.in[i];
+    to->answered += t->count.answered;
+    to->seconds += t->count.seconds;
+    to->waiting = (uint32_t)fst__answerer_waiting(t->answers);
+    pthread_mutex_unlock(&t->lock);
+}
+
 static void *teach(void *ctx)
 {
     struct teacher *t = ctx;
@@ -93,9 +117,9 @@ static void *teach(void *ctx)
                     .answer = FST__NO_CLASS, .first = FST__NO_CLASS, .tier = TIER_CLOUD, .marks = MARK_REFUSED};
             else
                 judge(t, t->batch[i], t->logits + i * classes, seconds);
+            count(&t->count, t->batch[i]->taken - t->batch[i]->came + seconds);
             fst__answerer_answer(t->answers, t->batch[i]);
         }
-        t->answered += n;
         pthread_mutex_unlock(&t->lock);
         fst_transport_wake(t->transport);
     }
@@ -142,7 +166,7 @@ void fst__teacher_free(struct teacher *t)
     pthread_mutex_unlock(&t->lock);
     if (t->running) {
         pthread_join(t->thread, NULL);
-        fst_log(FST_LOG_INFO, "cloud: %llu windows answered", (unsigned long long)t->answered);
+        fst_log(FST_LOG_INFO, "cloud: %llu windows answered", (unsigned long long)t->count.answered);
     }
     fst__answerer_free(t->answers);
     fst_free(t->batch);

@@ -23,6 +23,7 @@ struct seen {
     char stage[FST__STAGE_NAME];
     struct coordinator_counters count;
     fst_transport_counters traffic;
+    struct taught taught;
     uint64_t refused[FST_REFUSALS];
     struct coordinator_note note[FST__NOTES];
     size_t notes;
@@ -51,6 +52,7 @@ static void look(struct watch *w)
     snprintf(s->stage, sizeof s->stage, "%s", s->view.stage);
     s->count = *fst__coordinator_count(c);
     s->traffic = *w->spec.traffic;
+    s->taught = *w->spec.taught;
     memcpy(s->refused, fst__coordinator_refused(c), sizeof s->refused);
     s->notes = fst__coordinator_notes(c, s->note);
     for (uint32_t k = 0; k < w->spec.clients; k++) {
@@ -213,6 +215,7 @@ static fst_status write_state(void *ctx, fst_buf *out, fst_error *err)
                                   json_pack("{s:I, s:I, s:I, s:I}", "up", (json_int_t)w->tally.bytes_up, "down",
                                             (json_int_t)w->tally.bytes_down, "wire_in", (json_int_t)s->traffic.bytes_in,
                                             "wire_out", (json_int_t)s->traffic.bytes_out));
+    ok = ok && !json_object_set_new(j, "windows", json_integer((json_int_t)s->taught.answered));
     char *text = ok ? json_dumps(j, JSON_COMPACT) : NULL;
     fst_status st = text ? fst_buf_append(out, text, strlen(text), err) : fst_fail_memory(err, 4096);
     free(text);
@@ -309,6 +312,33 @@ static fst_status write_updates(const struct watch *w, fst_buf *out, fst_error *
     return st ? st : fst_metric(out, "fedstill_clients_total", "result", "lost", (double)w->tally.lost, err);
 }
 
+static fst_status write_windows(const struct watch *w, fst_buf *out, fst_error *err)
+{
+    static const char name[] = "fedstill_latency_seconds_bucket";
+    const struct taught *t = &w->seen.taught;
+    uint64_t below = 0;
+    char bound[32];
+    fst_status st = fst_metric_head(out, "fedstill_windows_total", "counter",
+                                    "Windows of edges that were answered here since this cloud began.", err);
+    if (!st)
+        st = fst_metric(out, "fedstill_windows_total", "tier", "cloud", (double)t->answered, err);
+    if (!st)
+        st = one(out, "fedstill_windows_waiting", "gauge", "Windows that wait here.", t->waiting, err);
+    if (!st)
+        st = fst_metric_head(out, "fedstill_latency_seconds", "histogram",
+                             "From a window's arrival here to its answer.", err);
+    for (size_t i = 0; !st && i < FST__LATENCY_BUCKETS; i++) {
+        below += t->in[i];
+        snprintf(bound, sizeof bound, "%g", fst__latency_bucket[i]);
+        st = fst_metric(out, name, "le", bound, (double)below, err);
+    }
+    if (!st)
+        st = fst_metric(out, name, "le", "+Inf", (double)t->answered, err);
+    if (!st)
+        st = fst_metric(out, "fedstill_latency_seconds_sum", NULL, NULL, t->seconds, err);
+    return st ? st : fst_metric(out, "fedstill_latency_seconds_count", NULL, NULL, (double)t->answered, err);
+}
+
 static fst_status write_bytes(const struct watch *w, fst_buf *out, fst_error *err)
 {
     const char *name = "fedstill_bytes_total";
@@ -371,7 +401,7 @@ static fst_status write_models(const struct watch *w, fst_buf *out, fst_error *e
 static fst_status write_metrics(void *ctx, fst_buf *out, fst_error *err)
 {
     fst_status (*const parts[])(const struct watch *, fst_buf *, fst_error *) = {
-        write_run, write_sites, write_updates, write_bytes, write_refusals, write_models};
+        write_run, write_sites, write_updates, write_windows, write_bytes, write_refusals, write_models};
     struct watch *w = ctx;
     fst_status s = FST_OK;
     look(w);

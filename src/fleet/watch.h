@@ -4,6 +4,7 @@
 
 #include "coordinator.h"
 #include "fedstill/fleet_run.h"
+#include "serve.h"
 
 /* All are the caller's, and live longer. */
 struct watch_spec {
@@ -11,9 +12,10 @@ struct watch_spec {
     const char *task, *output, *url; /* url: of the broker */
     uint64_t run, epoch;
     uint32_t clients;
-    pthread_mutex_t *lock; /* held while the next two are read */
+    pthread_mutex_t *lock; /* held while the next three are read */
     const struct coordinator *coordinator;
     const fst_transport_counters *traffic;
+    const struct taught *taught;
 };
 
 struct watch;

@@ -441,6 +441,8 @@ static void *serve(void *ctx)
         look(d);
     }
     d->ending = true;
+    d->stated = -INFINITY;
+    look_at_state(d, fst_clock_seconds());
     (void)fst__lines_look(&d->lines); /* streams end with what was said last */
     for (double until = fst_clock_seconds() + goodbye; d->streams; turn(d, 20)) {
         wake_streams(d, 0, true);

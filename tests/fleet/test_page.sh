@@ -36,9 +36,13 @@ start_cloud() { # OPTION ...
     "$FEDSTILL" cloud "$task" "${link[@]}" --output "$folder/fleet" --no-reuse --http 0 "$@" >/dev/null \
         2>"$folder/err.cloud" </dev/null &
     pid[cloud]=$!
+    await_page
+}
+await_page() { # $http: its port, while the process lives
     for ((i = 0; i < 6000; i++)); do
         http=$(sed -n 's/.*page: http:[^ ]*:\([0-9]*\)\/ .*/\1/p' "$folder/err.cloud" 2>/dev/null)
         [ -z "$http" ] || return
+        kill -0 $! 2>/dev/null || break
         sleep 0.05
     done
     fail "the cloud does not say where its page is"
@@ -181,4 +185,31 @@ true_that "what a killed fleet left is removed" test ! -e "$left"
 true_that "what is none of ours stays" test -e "$folder/tmp/fedstill-fleet-abcdef/file"
 TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/second" --no-reuse --fresh
 same "what was to be kept is kept" "$(ls "$folder/tmp" | wc -l)" 2
+
+# ---- the cascade: how many windows the cloud answered, to the last one
+cat >"$task/task.yaml" <<END
+name: cascade
+seed: 5
+data: {source: array, path: data, validation: 0.2}
+topology: {edges: 2, devices: 2, cloud_share: 0.4, alpha: 1}
+stages:
+  cloud_pretrain:  {model: fedgen_mnist, epochs: 1, batch_size: 16}
+  federated_train: {model: fedgen_mnist, strategy: fedavg, init: random, rounds: 1, local_epochs: 1, batch_size: 8,
+                    optimizer: {name: sgd, learning_rate: 0.02}}
+  device_load: {batch_size: 2}
+  edge_infer: {batch_size: 16, threshold: {target_offload: 0.4}, ask_timeout: 0, runs: 1, repeats: 1}
+  cloud_infer: {batch_size: 32, runs: 1, repeats: 1}
+END
+rm -f "$folder/err.cloud"
+TMPDIR=$folder/tmp "$FEDSTILL" fleet up "$task" --output "$folder/third" --no-reuse --mode full_pipeline --http 0 >/dev/null \
+    2>"$folder/err.cloud" </dev/null &
+pid[up]=$!
+await_page
+patience=600 get /events >"$folder/stream"
+wait "${pid[up]}"
+same "the cascade's fleet" $? 0
+unset "pid[up]"
+same "windows that the cloud answered" "$(grep -o '"windows":[0-9]*' "$folder/stream" | tail -1 | sed 's/.*://')" \
+    "$(sed -n 's/.*cloud: \([0-9]*\) windows answered.*/\1/p' "$folder/err.cloud")"
+true_that "there were some" grep -q '"windows":[1-9]' "$folder/stream"
 finish
