@@ -68,6 +68,7 @@ check-full: check
 	FEDSTILL_FAULTS=1 scripts/run-tests $(BUILD) -R test_faults
 	FEDSTILL_MEMORY_STEP=2000 scripts/run-tests $(BUILD) -R test_low_memory
 	FEDSTILL_GRAPHS=$(GRAPHS) scripts/run-tests $(BUILD) -R random_graphs
+	scripts/check-debian13
 
 fixtures: deps
 	scripts/build $(BUILD) --target run_fixtures

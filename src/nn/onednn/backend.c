@@ -8,11 +8,13 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <omp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "cpu_caches.h"
 #include "onednn.h"
 
 fst_status fdn_failed(dnnl_status_t s, const char *what, fst_error *err)
@@ -23,13 +25,47 @@ fst_status fdn_failed(dnnl_status_t s, const char *what, fst_error *err)
                     s == dnnl_unimplemented ? " (unimplemented)" : "");
 }
 
+/* ---- the processor ------------------------------------------------------------------------------ */
+
+static enum fdn_processor processor;
+static bool usable;
+static pthread_once_t looked = PTHREAD_ONCE_INIT;
+
+/* Before any other call of oneDNN, whose choice of kernels is final from then on. */
+static void look_at_processor(void)
+{
+    processor = DNNL_VERSION_MAJOR >= 3 ? fdn_processor_check(fdn_cpuid) : FDN_PROCESSOR_GOOD;
+    usable = processor != FDN_PROCESSOR_UNUSABLE;
+    if (processor == FDN_PROCESSOR_NO_AVX2)
+        usable = !dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx) || dnnl_get_effective_cpu_isa() <= dnnl_cpu_isa_avx;
+}
+
+static bool start(void)
+{
+    pthread_once(&looked, look_at_processor);
+    return usable;
+}
+
+static fst_status fail_unusable(fst_error *err)
+{
+    const dnnl_version_t *v = dnnl_version();
+    return fst_fail(err, FST_E_UNSUPPORTED,
+                    "oneDNN %d.%d would divide by zero: the processor's cpuid does not tell the sizes of its caches "
+                    "(in a virtual machine that is a setting of its host); --backend reference works, slowly",
+                    v->major, v->minor);
+}
+
 static const char *describe(void)
 {
     static char text[96]; /* always the same bytes, so that a race would be harmless */
     const dnnl_version_t *v = dnnl_version();
-    dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+    dnnl_cpu_isa_t isa = start() ? dnnl_get_effective_cpu_isa() : dnnl_cpu_isa_sse41;
     const char *name = "x64";
-    if ((isa & dnnl_cpu_isa_avx512_core_amx) == dnnl_cpu_isa_avx512_core_amx)
+    if (!usable)
+        name = "not usable: the processor tells no sizes of caches";
+    else if (processor == FDN_PROCESSOR_NO_AVX2)
+        name = "no AVX2, as the processor tells no sizes of caches";
+    else if ((isa & dnnl_cpu_isa_avx512_core_amx) == dnnl_cpu_isa_avx512_core_amx)
         name = "avx512_core_amx";
     else if ((isa & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core)
         name = "avx512_core";
@@ -149,11 +185,13 @@ static dnnl_status_t make_attribute(dnnl_primitive_attr_t *out, dnnl_status_t (*
 static bool supports(fst_precision p)
 {
     return p == FST_PRECISION_F32 ||
-           (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+           (start() && (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16);
 }
 
 static fst_status open_context(struct fst_context **out, int threads, fst_precision precision, fst_error *err)
 {
+    if (!start())
+        return fail_unusable(err);
     omp_set_dynamic(0); /* a kernel waits at its barriers for as many threads as it was made for */
     if (threads > omp_get_thread_limit())
         return fst_fail(
