@@ -252,8 +252,12 @@ static bool keeps(void *ctx, const char *stage)
 static void complain(struct edge *e)
 {
     double now = fst_clock_seconds(), silent = now - e->silent_since;
-    if (silent < first_complaint || e->training.running)
-        e->complain_at = now + fmax(first_complaint - silent, 0);
+    if (e->training.running) {
+        e->complain_at = now + first_complaint;
+        return;
+    }
+    if (silent < first_complaint)
+        e->complain_at = now + first_complaint - silent;
     if (now < e->complain_at || silent < first_complaint)
         return;
     e->complain_at = now + silent;

@@ -60,6 +60,18 @@ same "fleet up: unsure" "$(fleet "$folder/up" unsure)" 0
 true_that "fleet up: the cloud was asked" grep -Eq 'cloud: [1-9][0-9]* windows answered' "$folder/err"
 same "fleet up: left in the temporary folder" "$(ls "$folder/tmp")" ""
 
+# ---- edges with files of their own, and more devices than go around
+mkdir -p "$task/e1" "$task/e2"
+"$FEDSTILL_HELPER" named "$task/e1/train.safetensors" 60 a,b,c 1 11
+"$FEDSTILL_HELPER" named "$task/e2/train.safetensors" 60 a,b,c 1 12
+own=(--set data.edge_paths=[e1,e2] --set topology.devices=3)
+sed -i 's/, cloud_share: 0.4, alpha: 1//' "$task/task.yaml"
+expect 0 run "$task" "${own[@]}" --output "$folder/own-one" --no-reuse --mode full_pipeline
+TMPDIR=$folder/tmp expect 0 fleet up "$task" "${own[@]}" --output "$folder/own-up" --no-reuse --mode full_pipeline
+same "edges with files of their own: decisions" "$(sha256sum <"$folder/own-up/cloud_infer/predictions.safetensors")" \
+    "$(sha256sum <"$folder/own-one/cloud_infer/predictions.safetensors")"
+write_task 0 0
+
 # ---- processes by hand, one broker in plain text
 port=$("$FEDSTILL_HELPER" port) || exit 1
 printf 'listener %d 127.0.0.1\nallow_anonymous true\nmax_packet_size 1050000\n' "$port" >"$folder/broker.conf"
