@@ -57,6 +57,7 @@ same "fleet up: figures" "$(figures "$folder/up")" "$(cat "$folder/want.figures"
 same "fleet up: windows" "$(fleet "$folder/up" windows)" 60
 same "fleet up: differ" "$(fleet "$folder/up" differ)" 0
 same "fleet up: unsure" "$(fleet "$folder/up" unsure)" 0
+true_that "fleet up: progress counts windows" grep -q '60 windows of devices' "$folder/err"
 true_that "fleet up: the cloud was asked" grep -Eq 'cloud: [1-9][0-9]* windows answered' "$folder/err"
 same "fleet up: left in the temporary folder" "$(ls "$folder/tmp")" ""
 

@@ -296,6 +296,8 @@ static fst_status ask(struct elsewhere *e, const struct batches *b, const struct
         fst__watch_begin(s, e->own->stage->name, b->count, "windows of devices");
         fst__watch_update(s, 0, NULL);
         st = play(e, err);
+        if (!st)
+            fst__watch_update(s, b->count, NULL);
         fst__watch_end(s, st ? "stopped" : NULL);
     }
     if (tier)
