@@ -29,7 +29,7 @@ fst_status fst__path_check(const char *path, fst_error *err)
 fst_status fst__address(const char *hosts, int port, char out[FST_FLEET_URL], fst_error *err)
 {
     char host[FST__HOST];
-    const char *at = *hosts ? hosts : "localhost";
+    const char *at = *hosts ? hosts : "127.0.0.1"; /* not localhost: small hosts do not know that name */
     fst_status s = fst__host_next(&at, host, err);
     if (!s)
         snprintf(out, FST_FLEET_URL, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, port);

@@ -8,7 +8,7 @@
 /* Paths go into configurations a line each: no control characters. FST_E_CONFIG. */
 FST_MUST fst_status fst__path_check(const char *path, fst_error *err);
 
-/* "mqtts://hub:8883" and "hub:8883" of the first of the hosts ("" stands for localhost). */
+/* "mqtts://hub:8883" and "hub:8883" of the first of the hosts ("" stands for 127.0.0.1). */
 FST_MUST fst_status fst__url(const char *hosts, int port, char out[FST_FLEET_URL], fst_error *err);
 FST_MUST fst_status fst__address(const char *hosts, int port, char out[FST_FLEET_URL], fst_error *err);
 

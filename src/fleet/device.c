@@ -318,6 +318,8 @@ static void complain(struct gadget *g, double now)
 static double due(const struct gadget *g, double now)
 {
     double at = fmin(now + 0.25, fst__asker_due(g->asker, INFINITY));
+    if (!g->up)
+        return now + 0.25;
     if (g->info->interval > 0 && isfinite(g->began) && g->added < g->info->windows)
         at = fmin(at, g->began + (double)(g->added / g->info->batch) * g->info->interval);
     return g->welcome ? at : fmin(at, g->hello_at);

@@ -103,6 +103,20 @@ ended() { # NAME STATUS: it ends within five minutes, with that status
     [ $status -eq "$2" ] || { fail "$1: exit status $status, wanted $2" && tail -n 20 "$folder/err.$1"; }
     unset "pid[$1]"
 }
+# Waiting for a broker takes no work.
+ticks() { awk '{sub(/.*\) /, ""); print $12 + $13}' "/proc/$1/stat"; }
+start device-1
+for ((i = 0; i < 600; i++)); do
+    grep -q 'Connection refused' "$folder/err.device-1" && break
+    sleep 0.1
+done
+before=$(ticks "${pid[device-1]}")
+sleep 2
+worked=$(($(ticks "${pid[device-1]}") - before))
+true_that "a device waits for its broker without spinning ($worked ticks)" test "$worked" -lt 10
+kill "${pid[device-1]}"
+ended device-1 1
+
 names=(cloud)
 for ((k = 1; k <= edges; k++)); do names+=("edge-$k"); done
 for ((k = 1; k <= devices; k++)); do names+=("device-$k"); done
