@@ -145,10 +145,10 @@ for name in cloud edge-1 edge-2 device-2 device-3 device-4; do start "$name"; do
 seen edge-1 'answering 2 devices'
 head -c 64 /dev/zero >"$folder/window"
 : >"$folder/classes"
-mosquitto_sub -p "$port" -t fst/a/device-1/class -C 2 -W 60 >"$folder/classes" &
+mosquitto_sub -h 127.0.0.1 -p "$port" -t fst/a/device-1/class -C 2 -W 60 >"$folder/classes" &
 pid[sub]=$!
 for ((i = 0; i < 60 && $(wc -l <"$folder/classes") < 2; i++)); do
-    mosquitto_pub -p "$port" -t fst/q/edge-1/device-1/raw -f "$folder/window"
+    mosquitto_pub -h 127.0.0.1 -p "$port" -t fst/q/edge-1/device-1/raw -f "$folder/window"
     sleep 0.3
 done
 ended sub 0
