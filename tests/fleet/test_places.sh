@@ -101,14 +101,20 @@ for name in edge-2 cloud edge-1 edge-3; do
     sleep 0.3
 done
 ended cloud 0
+# A site that came too late to be let go is stopped here, and keeps what it would go on with.
+let_go=("$folder/fleet")
 for name in edge-1 edge-2 edge-3; do
+    for ((i = 0; i < 150; i++)); do
+        kill -0 "${pid[$name]}" 2>/dev/null || break
+        sleep 0.1
+    done
     kill "${pid[$name]}" 2>/dev/null
-    wait "${pid[$name]}" 2>/dev/null
+    wait "${pid[$name]}" 2>/dev/null && let_go+=("$folder/$name")
     unset "pid[$name]"
 done
 same "killed: models" "$(models "$folder/fleet")" "$(models "$folder/one")"
 unset FEDSTILL_BLOB_IN_MEMORY
-same "messages that were left lying" "$(find "$folder/fleet" "$folder"/edge-* -name 'from-*' -o -name base -o -name given)" ""
+same "messages that were left lying" "$(find "${let_go[@]}" -name 'from-*' -o -name base -o -name given)" ""
 
 # ---- who does not come is named
 rm -rf "$folder/fleet"
