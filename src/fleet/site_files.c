@@ -105,11 +105,11 @@ void fst__site_forget_run(struct site *s)
 {
     fst__site_hide_outbox(s);
     fst__site_let_go(&s->down, true);
+    /* base, given: what a process before this one began to fetch, too */
+    static const char *const files[] = {"outbox", "next", "kept", "site", "base", "base.have", "given", "given.have"};
     const struct store *k = &s->spec.store;
-    k->drop(k->ctx, "outbox");
-    k->drop(k->ctx, "next");
-    k->drop(k->ctx, "kept");
-    k->drop(k->ctx, "site");
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        k->drop(k->ctx, files[i]);
     s->outbox_of = s->next_of = s->kept_of = FST__NO_LINE;
     s->outbox.len = s->next.len = s->kept.len = 0;
     s->run = 0;
