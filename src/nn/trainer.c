@@ -1,10 +1,10 @@
 /*
  * Training steps and inference over shards. A shard is a slice of the batch with kernels, memory and gradients of its
  * own, and nothing depends on which worker ran which shard. Networks without batch norm have a plan a worker: it runs
- * whole shards, with no barrier inside a step but the one before the optimiser. Networks with batch norm have a plan a
- * shard: all shards run a part of the step, meet, and run the next, since each norm needs sums over the whole batch
- * (struct fst_peers). Rows after the end of a batch stand as zeros with zero gradients; batch norm does not count
- * them.
+ * whole shards, with no barrier inside a step but the one before the optimiser. Networks with batch norm, and those of
+ * many parameters, have a plan a shard: all shards run a part of the step, meet, and run the next, since each norm
+ * needs sums over the whole batch (struct fst_peers), and gradients that are kept once are added part by part. Rows
+ * after the end of a batch stand as zeros with zero gradients; batch norm does not count them.
  */
 #include <math.h>
 #include <stdlib.h>
