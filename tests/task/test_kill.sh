@@ -128,8 +128,11 @@ while [ $hit -lt "$kills" ] || [ $training -lt $quota ] || [ $rounds -lt $quota 
 done
 # the last cycle, from wherever it was killed
 output=$task/cycle-$cycle
-expect 0 runs --json
-[ $cycle_began -eq 0 ] || said out '"status": "interrupted"'
+if [ $cycle_began -eq 1 ]; then
+    expect 0 runs "$output" --json
+    # killed between the run's last word and the end of its process: then all of it must be there
+    if grep -q '"status": "done"' "$folder/out"; then check_finished "$output"; else said out '"status": "interrupted"'; fi
+fi
 expect 0 run "$task" --no-reuse --set output="cycle-$cycle"
 check_finished "$output"
 expect 0 runs "$output"
