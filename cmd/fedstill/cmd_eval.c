@@ -194,6 +194,25 @@ static fst_status open_task(struct eval *e, fst_error *err)
     return s ? s : fst_model_check_source(&e->model, operand(e->o, 0), e->source, err);
 }
 
+/* Data without samples for testing may have others: which, and what a task keeps apart, is worth knowing. */
+static fst_status open_split(struct eval *e, const fst_source_spec *spec, fst_error *err)
+{
+    fst_status s = fst_source_open(&e->source, spec, err);
+    if (!s || option_given(e->o, "split"))
+        return s;
+    fst_source_spec train = *spec;
+    fst_source *source = NULL;
+    fst_error first = *err, ignored = {0};
+    train.split = "train";
+    if (!fst_source_open(&source, &train, &ignored))
+        s = fst_fail(err, s,
+                     "%s. --split train measures on the samples that models learn from; --task TASK on those that a "
+                     "task keeps apart for testing",
+                     first.message);
+    fst_source_close(source);
+    return s;
+}
+
 static fst_status open_data(struct eval *e, fst_error *err)
 {
     if (option_given(e->o, "task") == (operand_count(e->o) > 1))
@@ -211,7 +230,7 @@ static fst_status open_data(struct eval *e, fst_error *err)
                             .image_channels = image ? (int)in->dim[0] : 0,
                             .window = in->rank == 2 && in->dim[0] == 2 ? (size_t)in->dim[1] : 0,
                             .limit = (size_t)option_int(e->o, "limit")};
-    fst_status s = fst_source_open(&e->source, &spec, err);
+    fst_status s = open_split(e, &spec, err);
     return s ? s : fst_model_check_source(&e->model, operand(e->o, 0), e->source, err);
 }
 

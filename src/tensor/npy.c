@@ -134,6 +134,11 @@ static fst_status parse_type(struct text *t, struct header *h, fst_error *err)
             h->swap = wide && type[0] == '>';
             return FST_OK;
         }
+    if (type[1] == 'S' || type[1] == 'U')
+        return fst_fail(err, FST_E_UNSUPPORTED,
+                        "%s: texts ('%s'), and numbers are needed; of labels NumPy makes both: classes, y = "
+                        "numpy.unique(labels, return_inverse=True), to be saved as \"classes\" and as labels",
+                        t->name, type);
     return fst_fail(err, FST_E_UNSUPPORTED,
                     "%s: elements of type '%s' are not read; use bool, int, uint or float of 1 to 8 bytes, or complex "
                     "of 8 or 16",

@@ -145,5 +145,25 @@ expect 1 data info arrays/x.safetensors --layout nhwc --split test
 expect 2 eval arrays/x.safetensors arrays/x.safetensors --layout chw
 said err "nchw"
 
+# ---- data without samples for testing: eval says what else there is to measure on
+
+task 'path: ../arrays/x.safetensors, test: 0.25, layout: nchw'
+expect 0 run task --quiet
+expect 1 eval task/output/cloud_pretrain/model.safetensors arrays/x.safetensors
+said err "--split train measures on the samples that models learn from"
+expect 0 eval task/output/cloud_pretrain/model.safetensors arrays/x.safetensors --split train
+expect 1 eval task/output/cloud_pretrain/model.safetensors arrays/none.safetensors
+unsaid err "--split train"
+
+# ---- the scale that a network would see
+
+expect 0 run task --dry-run
+unsaid err "data.normalise"
+for scale in 'mean: 0, std: 0.001' 'mean: -300, std: 1'; do
+    task "path: ../arrays/x.safetensors, test: 0.25, layout: nchw, normalise: {$scale}"
+    expect 0 run task --dry-run
+    said err "data.normalise: with these mean and std the samples' values are around"
+done
+
 echo "$checks checks, $failed failed"
 [ $failed -eq 0 ]

@@ -247,6 +247,7 @@ static void test_wrong_types(void **state)
     assert_refused("name: x\nedge_kd: student", NULL, FST_E_CONFIG, "t.yaml:2:10: edge_kd: \"student\" is not a map");
     assert_refused("name: {a: 1}", NULL, FST_E_CONFIG, "t.yaml:1:7: name: a map is not a text");
     assert_refused("name:\n", NULL, FST_E_CONFIG, "t.yaml:1:6: name: the value is missing; expected a text");
+    assert_refused("name: ''", NULL, FST_E_CONFIG, "t.yaml:1:7: name: the value is missing; expected a text");
     assert_refused("[1]", NULL, FST_E_CONFIG, "t.yaml:1:1: a list is not a map");
     assert_refused("name: x\npartition: dirichelt", NULL, FST_E_CONFIG,
                    "t.yaml:2:12: partition: \"dirichelt\" is not one of iid, dirichlet; did you mean \"dirichlet\"?");

@@ -209,6 +209,8 @@ static void bad_headers_are_refused(void **state)
         {"{'descr': '', 'fortran_order': False, 'shape': (1,), }", 4, FST_E_FORMAT, "a type such as"},
         {"{'descr': '<f4, 'fortran_order': False, 'shape': (1,), }", 4, FST_E_UNSUPPORTED, "are not read"},
         {"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", 8, FST_E_UNSUPPORTED, "pickle"},
+        {"{'descr': '<U3', 'fortran_order': False, 'shape': (1,), }", 12, FST_E_UNSUPPORTED, "numpy.unique(labels,"},
+        {"{'descr': '|S4', 'fortran_order': False, 'shape': (1,), }", 4, FST_E_UNSUPPORTED, "texts ('|S4')"},
         {"{'descr': '<c32', 'fortran_order': False, 'shape': (1,), }", 32, FST_E_UNSUPPORTED, "'<c32' are not read"},
         {"{'descr': '|c8', 'fortran_order': False, 'shape': (1,), }", 8, FST_E_FORMAT, "byte order"},
         {"{'descr': '<c8', 'fortran_order': False, 'shape': (2,), }", 8, FST_E_FORMAT, "needs 16 bytes of data, 8 are"},

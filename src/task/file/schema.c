@@ -163,7 +163,7 @@ static void complain_value(struct reader *r, const fst__field *f, const fst__nod
         complain(r, n, false, p, "a %s is not %s", n->kind == FST__LIST ? "list" : "map", accepts);
         return;
     }
-    if (!n->quoted && !*n->text) {
+    if (!*n->text && (!n->quoted || (f->type == FST__TYPE_STRING && f->required))) {
         complain(r, n, false, p, "the value is missing; expected %s", accepts);
         return;
     }
@@ -281,7 +281,7 @@ static fst_status read_scalar(struct reader *r, const fst__field *f, const fst__
 {
     bool fine = n->kind == FST__SCALAR && (n->quoted || *n->text);
     if (fine && f->type == FST__TYPE_STRING) {
-        if (!fst__node_is_null(n)) {
+        if (!fst__node_is_null(n) && (*n->text || !f->required)) {
             char *copy = fst_strdup(n->text);
             if (!copy)
                 return fst_fail_memory(err, strlen(n->text) + 1);

@@ -111,6 +111,8 @@ fst_status fst__check_stages(const struct session *s, fst_error *err)
     fst_status st = check_format(s, err);
     if (!st)
         st = check_transform(s, err);
+    if (!st)
+        st = fst__check_scale(s, err);
     for (size_t i = 0; !st && i < s->steps; i++) {
         const struct step *step = &s->step[i];
         if (step->chosen && step->stage->kind->check)

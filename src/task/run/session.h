@@ -215,6 +215,8 @@ fst_status fst__check_client_batches(const struct session *s, const struct step 
  * for. unit: "epochs" or "rounds". */
 fst_status fst__check_schedule(const struct step *own, const struct schedule_section *s,
                                const struct optimizer_section *o, int64_t total, const char *unit, fst_error *err);
+/* check_scale.c: warns of samples whose values are far from those that networks learn from. */
+fst_status fst__check_scale(const struct session *s, fst_error *err);
 
 /* ---- dry_run.c: for kinds, what the work is ---- */
 struct work {
