@@ -110,6 +110,10 @@ static const struct option_spec export_options[] = {
      .fallback = "f32",
      .choices = dtypes,
      .help = "Type of weights and running statistics."},
+    {.name = "onnx",
+     .type = OPTION_FLAG,
+     .help = "Write the whole network as ONNX (opset 17), for inference elsewhere; so does a FILE that ends in .onnx."},
+    {.name = "fold", .type = OPTION_FLAG, .help = "With --onnx: put batch norms into the convolutions before them."},
     {.name = "json", .type = OPTION_FLAG, .help = "Write a JSON object."},
     {0},
 };
@@ -117,6 +121,8 @@ static const struct operand_spec export_operands[] = {{"MODEL", 1, 1, "A model f
 static const char *const export_examples[] = {
     "fedstill model export output/edge_kd/model.safetensors --out student.safetensors --dtype f16",
     "Halves a student for load_state_dict in Python.",
+    "fedstill model export output/edge_kd/model.safetensors --out student.onnx --fold",
+    "A student for ONNX Runtime.",
     NULL,
 };
 
@@ -126,19 +132,23 @@ static fst_status need(const struct options *o, const char *name, fst_error *err
     return option_given(o, name) ? FST_OK : fst_fail(err, FST_E_CONFIG, "--%s is needed", name);
 }
 
+static bool ends_in(const char *path, const char *end)
+{
+    size_t n = strlen(path), k = strlen(end);
+    return n >= k && !strcasecmp(path + n - k, end);
+}
+
 /* Safetensors is what is written: a name that promises another format would mislead whoever gets the file. */
 static fst_status check_out(const char *path, fst_error *err)
 {
     static const char *const others[] = {".onnx", ".pth",   ".pt",      ".th",  ".ckpt",   ".h5",
                                          ".hdf5", ".keras", ".npz",     ".npy", ".tflite", ".pb",
                                          ".gguf", ".pkl",   ".mlmodel", ".tar", ".zip"};
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
-        size_t n = strlen(path), k = strlen(others[i]);
-        if (n >= k && !strcasecmp(path + n - k, others[i]))
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (ends_in(path, others[i]))
             return fst_fail(err, FST_E_CONFIG,
-                            "--out %s: models are written as safetensors only, not as %s: name it %.*s.safetensors",
-                            path, others[i], (int)(n - k), path);
-    }
+                            "--out %s: models are written as safetensors, not as %s: name it %.*s.safetensors", path,
+                            others[i], (int)(strlen(path) - strlen(others[i])), path);
     return FST_OK;
 }
 
@@ -406,8 +416,31 @@ static fst_pair *provenance(const fst_safetensors *f, size_t *count)
     return list;
 }
 
+static bool wants_onnx(const struct options *o)
+{
+    return option_flag(o, "onnx") || (option_given(o, "out") && ends_in(option_string(o, "out"), ".onnx"));
+}
+
+/* Options that only one of the two formats has. */
+static fst_status check_export(const struct options *o, fst_error *err)
+{
+    fst_status s = need(o, "out", err);
+    if (s)
+        return s;
+    if (!wants_onnx(o))
+        return option_flag(o, "fold") ? fst_fail(err, FST_E_CONFIG, "--fold needs --onnx: a state_dict keeps its norms")
+                                      : check_out(option_string(o, "out"), err);
+    if (option_given(o, "names") || option_given(o, "dtype"))
+        return fst_fail(err, FST_E_CONFIG, "--%s is of safetensors; ONNX is written as f32, with the layers' names",
+                        option_given(o, "names") ? "names" : "dtype");
+    if (!ends_in(option_string(o, "out"), ".onnx"))
+        return fst_fail(err, FST_E_CONFIG, "--out %s: with --onnx, name it FILE.onnx", option_string(o, "out"));
+    return FST_OK;
+}
+
 static fst_status write_export(const fst_model *m, const struct options *o, char digest[FST_DIGEST_HEX], fst_error *err)
 {
+    fst_onnx_options onnx = {.fold = option_flag(o, "fold")};
     bool ours = !strcmp(option_string(o, "names"), "ours");
     fst_safetensors *f = NULL;
     size_t n = 0;
@@ -415,7 +448,9 @@ static fst_status write_export(const fst_model *m, const struct options *o, char
     fst_pair *more = s ? NULL : provenance(f, &n);
     if (!s && !more)
         s = fst_fail_memory(err, sizeof *more);
-    if (!s)
+    if (!s && wants_onnx(o))
+        s = fst_model_export_onnx(m, option_string(o, "out"), &onnx, more, n, digest, err);
+    else if (!s)
         s = fst_model_export(m, option_string(o, "out"), ours ? FST_NAMES_OURS : FST_NAMES_TORCHVISION, chosen_dtype(o),
                              more, ours ? n : 0, digest, err);
     fst_free(more);
@@ -428,9 +463,7 @@ static fst_status run_export(const struct options *o, fst_error *err)
     char digest[FST_DIGEST_HEX];
     fst_model m = {0};
     fst_buf out = {0};
-    fst_status s = need(o, "out", err);
-    if (!s)
-        s = check_out(option_string(o, "out"), err);
+    fst_status s = check_export(o, err);
     if (!s)
         s = load_model(&m, operand(o, 0), err);
     if (!s)
@@ -438,13 +471,14 @@ static fst_status run_export(const struct options *o, fst_error *err)
     size_t tensors = s ? 0 : fst_graph_params(m.graph) + fst_graph_buffers(m.graph) + fst_graph_counters(m.graph);
     if (!s && option_flag(o, "json"))
         s = add_json(&out,
-                     json_pack("{s:o, s:s, s:s, s:s, s:I, s:s}", "written", text_json(option_string(o, "out")), "arch",
-                               m.arch, "names", option_string(o, "names"), "dtype", option_string(o, "dtype"),
-                               "tensors", (json_int_t)tensors, "sha256", digest),
+                     json_pack("{s:o, s:s, s:s, s:s, s:s, s:I, s:s}", "written", text_json(option_string(o, "out")),
+                               "arch", m.arch, "format", wants_onnx(o) ? "onnx" : "safetensors", "names",
+                               option_string(o, "names"), "dtype", option_string(o, "dtype"), "tensors",
+                               (json_int_t)tensors, "sha256", digest),
                      true, err);
     else if (!s)
-        s = add_field(&out, err, "written", "%s: %s, %zu tensors, SHA-256 %s", option_string(o, "out"), m.arch, tensors,
-                      digest);
+        s = add_field(&out, err, "written", "%s: %s%s, %zu tensors, SHA-256 %s", option_string(o, "out"), m.arch,
+                      wants_onnx(o) ? " as ONNX" : "", tensors, digest);
     fst_model_release(&m);
     return finish_output(&out, s);
 }
@@ -481,9 +515,12 @@ const struct command cmd_model_export = {
         "Writes the weights of a model file as safetensors, for load_state_dict(load_file(FILE)) of the same "
         "network in PyTorch, or as a model file of another type. Its metadata keep the network's options, "
         "normalisation "
-        "and class names, which `fedstill model import` takes from them. Other formats such as ONNX are not "
-        "written. Values are rounded to the nearest; one "
-        "that f16 cannot hold is an error.",
+        "and class names, which `fedstill model import` takes from them. Values are rounded to the nearest; one "
+        "that f16 cannot hold is an error.\n\n"
+        "A FILE that ends in .onnx is the whole network for ONNX Runtime and the like, with the same weights: "
+        "opset 17, input \"input\" (batch, ...) of normalised samples, output \"logits\"; normalisation and class "
+        "names "
+        "are in metadata_props.",
     .options = export_options,
     .operands = export_operands,
     .examples = export_examples,

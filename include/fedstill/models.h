@@ -67,8 +67,8 @@ FST_MUST FST_API fst_status fst_mergenet_graph(fst_graph **out, const fst_mergen
  *
  * safetensors with PyTorch's state_dict names. __metadata__ (all strings): format "fedstill-model-1", arch,
  * classes, input "1,28,28", options ("stem=cifar hidden=500"), normalise_mean and normalise_std "0.1307" (by comma),
- * features "fingerprint" where the network sees that, class_names (a JSON list), stage, and whatever else the writer adds as
- * provenance.
+ * features "fingerprint" where the network sees that, class_names (a JSON list), stage, and whatever else the writer
+ * adds as provenance.
  */
 #define FST_MODEL_FORMAT "fedstill-model-1"
 enum { FST_MODEL_CHANNELS = 64 };
@@ -188,6 +188,23 @@ typedef enum fst_names {
 FST_MUST FST_API fst_status fst_model_export(const fst_model *m, const char *path, fst_names names, fst_dtype dtype,
                                              const fst_pair *more, size_t nmore, char digest[FST_DIGEST_HEX],
                                              fst_error *err);
+
+/* Whether this build reads and writes ONNX files (libprotobuf-c was there). */
+FST_API bool fst_onnx_is_built(void);
+typedef struct fst_onnx_options {
+    bool fold; /* batch norms go into the convolutions before them: weights change, answers do so by rounding alone */
+} fst_onnx_options;
+/*
+ * Writes the model as ONNX, opset 17, for inference: input "input" (batch, ...), normalised samples, f32; output
+ * "logits" (batch, classes). Nodes have the layers' names, initialisers those of the tensors, weights are the same
+ * bits. Layers of complex values become operators on real and imaginary parts; their norms are written as the affine
+ * map that they are in inference. metadata_props are those of a model file with format "onnx" and "fedstill" beside it,
+ * and `more`. FST_E_UNSUPPORTED for a build without ONNX, or a layer (by name) that has no counterpart; FST_E_LIMIT
+ * above 2 GiB. Writes atomically; o and digest may be NULL.
+ */
+FST_MUST FST_API fst_status fst_model_export_onnx(const fst_model *m, const char *path, const fst_onnx_options *o,
+                                                  const fst_pair *more, size_t nmore, char digest[FST_DIGEST_HEX],
+                                                  fst_error *err);
 
 FST_END_DECLS
 

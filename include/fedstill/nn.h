@@ -195,6 +195,28 @@ FST_API size_t fst_graph_layers(const fst_graph *g);
 FST_API fst_layer_info fst_graph_layer(const fst_graph *g, size_t i);
 FST_API double fst_graph_flops(const fst_graph *g);
 
+/* All that the graph says of one value and the op that makes it, for who writes a graph down in another form or
+ * compares it with one. What an op does not have is 0. */
+enum { FST_MAX_NODE_INPUTS = 4 };
+typedef struct fst_node_info {
+    const char *op, *name; /* as in fst_layer_info */
+    fst_value input[FST_MAX_NODE_INPUTS];
+    int inputs; /* 0: an input of the graph */
+    fst_shape out;
+    bool complex;                                      /* the value; its shape is that of one part */
+    size_t first_param, params, first_buffer, buffers; /* of fst_graph_param, fst_graph_buffer */
+    int counter;                                       /* of fst_graph_counter; -1: none */
+    int64_t kernel[2], stride[2], padding[2];          /* convolutions and pooling: height, width */
+    int64_t groups;                                    /* conv2d, groupnorm */
+    bool bias;                                         /* convolutions, linear layers */
+    bool count_padding;                                /* avgpool2d */
+    double eps, momentum;                              /* norms */
+    fst_time_freq_attention attention;
+} fst_node_info;
+/* v: a value of g. Values are numbered from 0 in the order of the layers, and read only values before them. */
+FST_API fst_node_info fst_graph_node(const fst_graph *g, fst_value v);
+FST_API fst_value fst_graph_output(const fst_graph *g); /* of a finished graph */
+
 /* ---- state: what a model has learnt -------------------------------------------------------- */
 
 typedef struct fst_state {
@@ -209,6 +231,15 @@ FST_API void fst_state_release(fst_state *s);
  * buffers), one stream (seed, "init." NAME, 0) a tensor. */
 FST_API void fst_state_randomise(fst_state *s, const fst_graph *g, uint64_t seed);
 FST_API void fst_state_copy(fst_state *dst, const fst_state *src); /* same graph */
+
+/* What a batchnorm2d or complex_batchnorm does to a channel in inference: bias + a (x - mean); of complex values
+ * a is the 2x2 matrix (rr, ri, ir, ii), with real part first in mean and bias. Of real ones only a[0], mean[0], bias[0]
+ * count. */
+typedef struct fst_norm_affine {
+    double a[4], mean[2], bias[2];
+} fst_norm_affine;
+/* channel: below the first dimension of v's shape; v: the value of such a norm. */
+FST_API fst_norm_affine fst_graph_norm_affine(const fst_graph *g, const fst_state *s, fst_value v, int64_t channel);
 
 /* ---- backends and plans -------------------------------------------------------------------- */
 

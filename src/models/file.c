@@ -123,48 +123,64 @@ static fst_status names_json(const fst_model *m, char **out, fst_error *err)
     return s;
 }
 
-enum { OWN_PAIRS = 12, LINE = FST_MODEL_CHANNELS * 16 };
+fst_status fst__model_meta(struct fst__model_meta *out, const fst_model *m, const char *format, fst_error *err)
+{
+    struct fst__model_meta *t = out;
+    fst_pair *meta = t->pairs;
+    size_t n = 0, at = 0;
+    const fst_shape *in = &m->config.input;
+    t->input[0] = 0;
+    for (int i = 0; i < in->rank; i++)
+        at += (size_t)snprintf(t->input + at, sizeof t->input - at, i ? ",%lld" : "%lld", (long long)in->dim[i]);
+    snprintf(t->classes, sizeof t->classes, "%d", m->classes);
+    fst__options_text(&m->config, t->options);
+    snprintf(t->dropout, sizeof t->dropout, "%.17g,%.17g", m->config.dropout1, m->config.dropout2);
+    put_floats(t->mean, sizeof t->mean, m->mean, m->channels);
+    put_floats(t->std, sizeof t->std, m->std, m->channels);
+    fst_status s = names_json(m, &t->names, err);
+    if (s)
+        return s;
+    meta[n++] = (fst_pair){"format", format};
+    if (strcmp(format, FST_MODEL_FORMAT))
+        meta[n++] = (fst_pair){FST__MODEL_KEY, FST_MODEL_FORMAT};
+    meta[n++] = (fst_pair){"arch", m->arch};
+    meta[n++] = (fst_pair){"classes", t->classes};
+    meta[n++] = (fst_pair){"input", t->input};
+    meta[n++] = (fst_pair){"dropout", t->dropout};
+    meta[n++] = (fst_pair){"options", t->options};
+    meta[n++] = (fst_pair){"normalise_mean", t->mean};
+    meta[n++] = (fst_pair){"normalise_std", t->std};
+    if (m->fingerprint)
+        meta[n++] = (fst_pair){"features", "fingerprint"};
+    meta[n++] = (fst_pair){"class_names", t->names};
+    t->count = n;
+    return FST_OK;
+}
+
+void fst__model_meta_release(struct fst__model_meta *t)
+{
+    free(t->names);
+    t->names = NULL;
+}
 
 fst_status fst__model_write(const fst_model *m, const char *path, const char *format, const fst_tensor *tensors,
                             size_t ntensors, const fst_pair *more, size_t nmore, char digest[FST_DIGEST_HEX],
                             fst_error *err)
 {
-    char classes[16], input[128] = "", mean[LINE], std[LINE], dropout[64], options[FST_OPTIONS_TEXT];
-    size_t n = 0, at = 0;
-    const fst_shape *in = &m->config.input;
-    for (int i = 0; i < in->rank; i++)
-        at += (size_t)snprintf(input + at, sizeof input - at, i ? ",%lld" : "%lld", (long long)in->dim[i]);
-    snprintf(classes, sizeof classes, "%d", m->classes);
-    fst__options_text(&m->config, options);
-    snprintf(dropout, sizeof dropout, "%.17g,%.17g", m->config.dropout1, m->config.dropout2);
-    put_floats(mean, sizeof mean, m->mean, m->channels);
-    put_floats(std, sizeof std, m->std, m->channels);
-    char *names = NULL;
-    fst_status s = names_json(m, &names, err);
+    struct fst__model_meta t;
+    fst_status s = fst__model_meta(&t, m, format, err);
     if (s)
         return s;
-    fst_pair *meta = fst_calloc(OWN_PAIRS + nmore, sizeof *meta);
-    if (!meta) {
-        s = fst_fail_memory(err, (OWN_PAIRS + nmore) * sizeof *meta);
-    } else {
-        meta[n++] = (fst_pair){"format", format};
-        if (strcmp(format, FST_MODEL_FORMAT))
-            meta[n++] = (fst_pair){FST__MODEL_KEY, FST_MODEL_FORMAT};
-        meta[n++] = (fst_pair){"arch", m->arch};
-        meta[n++] = (fst_pair){"classes", classes};
-        meta[n++] = (fst_pair){"input", input};
-        meta[n++] = (fst_pair){"dropout", dropout};
-        meta[n++] = (fst_pair){"options", options};
-        meta[n++] = (fst_pair){"normalise_mean", mean};
-        meta[n++] = (fst_pair){"normalise_std", std};
-        if (m->fingerprint)
-            meta[n++] = (fst_pair){"features", "fingerprint"};
-        meta[n++] = (fst_pair){"class_names", names};
+    fst_pair *meta = fst_calloc(t.count + nmore, sizeof *meta);
+    if (meta) {
+        memcpy(meta, t.pairs, t.count * sizeof *meta);
         for (size_t i = 0; i < nmore; i++)
-            meta[n++] = more[i];
-        s = fst_safetensors_write(path, meta, n, tensors, ntensors, digest, err);
+            meta[t.count + i] = more[i];
+        s = fst_safetensors_write(path, meta, t.count + nmore, tensors, ntensors, digest, err);
+    } else {
+        s = fst_fail_memory(err, (t.count + nmore) * sizeof *meta);
     }
-    free(names);
+    fst__model_meta_release(&t);
     fst_free(meta);
     return s;
 }

@@ -147,14 +147,32 @@ said err "its metadata say that it is a resnet8, not a resnet20"
 absent "$folder/none"
 
 # ---- export, and back
-for name in x.onnx x.PTH x.h5 x.npz; do
+for name in x.PTH x.h5 x.npz; do
     expect 2 model export "$out" --out "$folder/$name"
-    said err "models are written as safetensors only"
+    said err "models are written as safetensors, not as"
     said err "name it $folder/x.safetensors"
     absent "$folder/$name"
 done
 expect 2 model import "$in" --as resnet8 --prefix state_dict. --out "$folder/x.pt"
-said err "models are written as safetensors only"
+said err "models are written as safetensors, not as"
+# ONNX, by the name or by the option; its bytes are looked at in models/test_onnx_*.c
+expect 2 model export "$out" --onnx --out "$folder/x.safetensors"
+said err "name it FILE.onnx"
+expect 2 model export "$out" --fold --out "$folder/x.safetensors"
+said err "--fold needs --onnx"
+expect 2 model export "$out" --dtype f16 --out "$folder/x.onnx"
+said err "--dtype is of safetensors"
+expect 2 model export "$out" --names ours --out "$folder/x.ONNX"
+said err "--names is of safetensors"
+absent "$folder/x.onnx"
+expect 0 model export "$out" --out "$folder/x.onnx" --json
+said out "\"sha256\": \"$(sha256sum "$folder/x.onnx" | cut -d' ' -f1)\""
+expect 0 model export "$out" --onnx --fold --out "$folder/folded.onnx"
+said out "resnet8"
+for word in class_names normalise_mean imported_digest BatchNormalization; do
+    grep -qa $word "$folder/x.onnx" || fail "x.onnx has no $word"
+done
+grep -qa BatchNormalization "$folder/folded.onnx" && fail "folded.onnx has batch norms"
 # options, normalisation and class names come back, unless others are given
 expect 0 model export "$out" --dtype f16 --out "$folder/kept.safetensors"
 expect 0 model import "$folder/kept.safetensors" --as resnet8 --out "$folder/again.safetensors"

@@ -1,0 +1,44 @@
+/* The door to onnx/: in builds without it, files of ONNX are refused by name. */
+#include <string.h>
+
+#include "onnx.h"
+#include "zoo.h"
+
+bool fst_onnx_is_built(void)
+{
+#ifdef FST_WITH_ONNX
+    return true;
+#else
+    return false;
+#endif
+}
+
+#ifndef FST_WITH_ONNX
+fst_status fst__onnx_export(const fst_model *m, const char *path, bool fold, const fst_pair *pairs, size_t npairs,
+                            char digest[FST_DIGEST_HEX], fst_error *err)
+{
+    (void)m, (void)fold, (void)pairs, (void)npairs, (void)digest;
+    return fst_fail(err, FST_E_UNSUPPORTED, "%s: this build writes no ONNX; it needs libprotobuf-c", path);
+}
+#endif
+
+fst_status fst_model_export_onnx(const fst_model *m, const char *path, const fst_onnx_options *o, const fst_pair *more,
+                                 size_t nmore, char digest[FST_DIGEST_HEX], fst_error *err)
+{
+    struct fst__model_meta t;
+    fst_status s = fst__model_meta(&t, m, "onnx", err);
+    if (s)
+        return s;
+    fst_pair *pairs = fst_calloc(t.count + nmore, sizeof *pairs);
+    if (pairs) {
+        memcpy(pairs, t.pairs, t.count * sizeof *pairs);
+        for (size_t i = 0; i < nmore; i++)
+            pairs[t.count + i] = more[i];
+        s = fst__onnx_export(m, path, o && o->fold, pairs, t.count + nmore, digest, err);
+    } else {
+        s = fst_fail_memory(err, (t.count + nmore) * sizeof *pairs);
+    }
+    fst_free(pairs);
+    fst__model_meta_release(&t);
+    return s;
+}
