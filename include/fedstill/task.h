@@ -42,8 +42,8 @@ FST_MUST FST_API fst_status fst_task_dump(const fst_task *t, fst_buf *out, fst_e
 FST_MUST FST_API fst_status fst_task_reference(fst_buf *out, fst_error *err);
 
 /* The samples of a task, opened and dealt as its stages do it; writes nothing. folder: what the task file's relative
- * paths start from; output: the run's folder; NULL: the task's own. t must outlive it. Where edges have files of their own
- * and these are not all here, as at a fleet's cloud, only the cloud's are opened, and the edges have no samples. */
+ * paths start from; output: the run's folder; NULL: the task's own. t must outlive it. Where edges have files of their
+ * own and these are not all here, as at a fleet's cloud, only the cloud's are opened, and the edges have no samples. */
 typedef struct fst_task_data fst_task_data;
 FST_MUST FST_API fst_status fst_task_data_open(fst_task_data **out, const fst_task *t, const char *folder,
                                                const char *output, fst_error *err);
@@ -77,6 +77,10 @@ typedef struct fst_client_figures {
     uint64_t samples, right;     /* that it was measured on, and those of them that it knew */
     char arch[64];               /* "mnist_student" */
     char digest[FST_DIGEST_HEX]; /* of its file; "" when none was written */
+    /* Of its own model, with the file: on samples of the client that nobody learns from, and the model that all have,
+     * or all started from, on the same; NaN where there is none. own_samples 0: the client has no such samples. */
+    uint64_t own_samples;
+    double own_accuracy, own_global_accuracy;
 } fst_client_figures;
 
 /* What a site has, for the server to compare and to show. */
@@ -162,7 +166,8 @@ FST_API void fst_task_site_rest(fst_task_site *s);
 FST_MUST FST_API fst_status fst_task_site_measure(fst_task_site *s, const char *stage, const void *kept, size_t len,
                                                   const char *fingerprint, fst_client_figures *out, fst_error *err);
 /* What it makes of bytes that the server sent (fst_task_options.ask): of a model, a message "state" of a federated
- * stage, what it is worth on the client's validation samples; of the teachers of a stage that labels at the clients,
+ * stage, what it is worth on the client's validation samples, or, where each client has a model of its own, the first
+ * one, which it keeps in the output; of the teachers of a stage that labels at the clients,
  * the soft labels of its samples, which it keeps in the output (figures: how many, and the digest of the file). Labels
  * that are there already are not made again. given is aligned to 8 bytes. */
 FST_MUST FST_API fst_status fst_task_site_answer(fst_task_site *s, const char *stage, const void *given, size_t len,

@@ -138,13 +138,16 @@ fst_status fst__write_order(const struct order *m, fst_buf *out, fst_error *err)
 fst_status fst__write_figures(const struct figures *m, fst_buf *out, fst_error *err)
 {
     const fst_client_figures *f = &m->own;
-    return write_json(json_pack("{s:s, s:s, s:I, s:s, s:s, s:b, s:o, s:o, s:I, s:I, s:s, s:s, s:o}", "instance",
-                                m->instance, "stage", m->stage, "round", (json_int_t)m->round, "fingerprint",
-                                m->fingerprint, "given", m->given, "has", f->has, "accuracy", number(f->accuracy),
-                                "loss", number(f->loss), "samples", (json_int_t)f->samples, "right",
-                                (json_int_t)f->right, "arch", f->arch, "digest", f->digest, "failed",
-                                people_text(m->failed)),
-                      out, err);
+    json_t *j = json_pack("{s:s, s:s, s:I, s:s, s:s, s:b, s:o, s:o, s:I, s:I, s:s, s:s, s:o}", "instance", m->instance,
+                          "stage", m->stage, "round", (json_int_t)m->round, "fingerprint", m->fingerprint, "given",
+                          m->given, "has", f->has, "accuracy", number(f->accuracy), "loss", number(f->loss), "samples",
+                          (json_int_t)f->samples, "right", (json_int_t)f->right, "arch", f->arch, "digest", f->digest,
+                          "failed", people_text(m->failed));
+    if (j && f->own_samples)
+        json_object_set_new(j, "own_validation",
+                            json_pack("{s:I, s:o, s:o}", "samples", (json_int_t)f->own_samples, "accuracy",
+                                      number(f->own_accuracy), "global_accuracy", number(f->own_global_accuracy)));
+    return write_json(j, out, err);
 }
 
 fst_status fst__write_result(const struct result *m, fst_buf *out, fst_error *err)
@@ -359,6 +362,24 @@ static double get_number(const json_t *j, const char *key)
     return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
+/* NaN passes: it was not measured. */
+static bool no_share(double x)
+{
+    return x < 0 || x > 1;
+}
+
+static fst_status own_validation_of(const json_t *j, fst_client_figures *f, fst_error *err)
+{
+    int64_t samples = 0;
+    fst_status st = get_whole(j, "samples", 0, INT32_MAX, &samples, err);
+    f->own_samples = (uint64_t)samples;
+    f->own_accuracy = get_number(j, "accuracy");
+    f->own_global_accuracy = get_number(j, "global_accuracy");
+    if (!st && (no_share(f->own_accuracy) || no_share(f->own_global_accuracy)))
+        st = fst_fail(err, FST_E_FORMAT, "an accuracy of \"own_validation\" is not from 0 to 1");
+    return st;
+}
+
 static fst_status figures_of(const json_t *j, struct figures *m, fst_error *err)
 {
     int64_t samples = 0, right = 0;
@@ -385,9 +406,10 @@ static fst_status figures_of(const json_t *j, struct figures *m, fst_error *err)
     m->own.loss = get_number(j, "loss");
     m->own.samples = (uint64_t)samples;
     m->own.right = (uint64_t)right;
-    if (!st && (m->own.accuracy < 0 || m->own.accuracy > 1 || m->own.loss < 0))
+    if (!st && (no_share(m->own.accuracy) || m->own.loss < 0))
         st = fst_fail(err, FST_E_FORMAT, "\"accuracy\" is not from 0 to 1, or \"loss\" below 0");
-    return st;
+    const json_t *own = json_object_get(j, "own_validation");
+    return st || !own ? st : own_validation_of(own, &m->own, err);
 }
 
 static fst_status result_of(const json_t *j, uint64_t most, struct result *m, fst_error *err)

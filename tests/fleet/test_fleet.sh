@@ -291,6 +291,37 @@ done
 same "rounds' figures" "$(grep '"event": "round"' "$folder/own/events.jsonl" | sed 's/.*"test_accuracy": \([^,]*\).*/\1/')" \
     "$(grep '"event": "round"' "$folder/one/events.jsonl" | sed 's/.*"test_accuracy": \([^,]*\).*/\1/')"
 
+# ---- own models that start from a published one, on samples that each client keeps apart: as in one process
+cat >"$task/task.yaml" <<END
+name: fine
+seed: 7
+data: {source: array, path: data}
+clients: {count: $sites, validation: 0.25}
+stages:
+  first: {kind: federated_train, model: fedgen_mnist, init: random, rounds: 1, batch_size: 8}
+  local: {kind: federated_train, strategy: local, init: first, rounds: 2, batch_size: 8}
+  fd:    {kind: federated_train, strategy: fd, init: first, rounds: 2, batch_size: 8, clients_per_round: 2}
+  fedkd: {kind: federated_train, strategy: fedkd, init: first, rounds: 1, batch_size: 8}
+END
+own_validation() { # OUTPUT STAGE
+    for k in 0 1 2; do
+        for key in samples accuracy global_accuracy; do
+            "$FEDSTILL_HELPER" json "$1/$2/clients.json" "$k.own_validation.$key"
+        done
+    done
+    for key in samples accuracy global_accuracy; do
+        "$FEDSTILL_HELPER" json "$1/$2/stage.json" "own_validation.$key"
+    done
+}
+rm -rf "$folder/one"
+expect 0 run "$task" --output "$folder/one" --no-reuse
+TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/fine" --no-reuse
+for stage in local fd fedkd; do
+    same "$stage from a published model" "$(own "$folder/fine" $stage)" "$(own "$folder/one" $stage)"
+    same "$stage: samples of their own" "$(own_validation "$folder/fine" $stage)" "$(own_validation "$folder/one" $stage)"
+done
+true_that "the model that they start from was sent" [ "$("$FEDSTILL_HELPER" json "$folder/fine/local/stage.json" bytes_down)" -gt 0 ]
+
 # ---- keys by the commands; a broker that cannot be told of a revocation is no success
 hub=$("$FEDSTILL_HELPER" port)
 expect 0 fleet init "$folder/keys" --host 127.0.0.1 --port "$hub"
@@ -331,7 +362,4 @@ stages:
 END
 expect 2 cloud "$task" "${link[@]}" --output "$folder/labels" --no-reuse
 said err 'set at_clients: true there'
-expect 2 cloud "$task" "${link[@]}" --output "$folder/labels" --no-reuse --set data.public=0.2 --set stages.labels=null \
-    --set 'stages.federated_train={strategy: fedmd, model: fedgen_mnist, init: cloud_pretrain, rounds: 1}'
-said err 'set init: random'
 finish

@@ -137,6 +137,20 @@ static void test_others(void **state)
         assert_non_null(strstr(err.message, "0 to 1"));
     }
     f.own.accuracy = NAN; /* not measured */
+    assert_int_equal(f2.own.own_samples, 0);
+    f.own.own_samples = 7;
+    f.own.own_accuracy = 3.0 / 7;
+    f.own.own_global_accuracy = NAN; /* started from none */
+    b.len = 0;
+    ok(fst__write_figures(&f, &b, &err), &err);
+    ok(fst__read_figures(&f2, b.data, b.len, &err), &err);
+    assert_true(f2.own.own_samples == 7 && f2.own.own_accuracy == 3.0 / 7 && isnan(f2.own.own_global_accuracy));
+    f.own.own_global_accuracy = 1.5;
+    b.len = 0;
+    ok(fst__write_figures(&f, &b, &err), &err);
+    assert_int_equal(fst__read_figures(&f2, b.data, b.len, &err), FST_E_FORMAT);
+    assert_non_null(strstr(err.message, "own_validation"));
+    f.own.own_samples = 0;
     b.len = 0;
     ok(fst__write_figures(&f, &b, &err), &err);
     ok(fst__read_figures(&f2, b.data, b.len, &err), &err);

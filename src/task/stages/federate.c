@@ -301,6 +301,8 @@ static fst_status prepare(struct federation *f, fst_error *err)
     if (!st)
         st = fst__federate_resume(f, err);
     if (!st)
+        st = fst__federate_give_first(f, err);
+    if (!st)
         fst_virtual_sweep(f->clients);
     return st;
 }

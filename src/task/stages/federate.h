@@ -33,6 +33,7 @@ struct federation {
     uint32_t client;
     bool apart;         /* each client has a model of its own, and there is no other */
     bool mentors;       /* each client has a network of its own beside the shared one */
+    bool given;         /* at a site, own models: the model that they start from is in `model` */
     fst_model *network; /* own models: the different networks; their states are not used */
     int networks;
     int *network_of;        /* own models: by client */
@@ -93,6 +94,19 @@ fst_status fst__client_digest(const struct samples *d, const fst_partition *p, u
                               char out[FST_DIGEST_HEX], fst_error *err);
 /* Whether the stage's clients may be processes of their own: FST_E_CONFIG says what they would need. */
 fst_status fst__federate_elsewhere(const struct step *own, fst_error *err);
+
+/* ---- federate_first.c ---- */
+/* Whether the clients' own models start from one that `init` names. */
+bool fst__federate_wants_first(const struct federation *f);
+/* A model as the bytes that clients elsewhere are given. */
+fst_status fst__federate_pack(const struct federation *f, const fst_state *state, fst_buf *out, fst_error *err);
+/* At the cloud of a fleet: sends it to all sites, where they need it. After fst__federate_resume. */
+fst_status fst__federate_give_first(struct federation *f, fst_error *err);
+/* At a site: keeps what was sent; finds what an earlier process kept; FST_E_CONFIG when a new client needs one that
+ * is not there. */
+fst_status fst__federate_take_first(struct federation *f, const void *given, size_t len, fst_error *err);
+void fst__federate_recall_first(struct federation *f);
+fst_status fst__federate_has_first(const struct federation *f, fst_error *err);
 
 /* ---- federate_edges.c ---- */
 /* What models are worth on the edges' own validation samples, where these are: of[k], or of[0] for all; NULL, and edges

@@ -314,6 +314,8 @@ static fst_status write_own(struct federation *f, uint32_t client, fst_client_fi
 {
     fst_model m = f->network[f->network_of[client]];
     fst_status st = FST_OK;
+    if (f->s->options->measure)
+        *at_home = (struct own_figures){(int64_t)own->own_samples, own->own_accuracy, own->own_global_accuracy};
     if (!own->has || f->s->options->measure || !fst__federate_model_of(f, client, &m.state, &st, err))
         return st;
     fst__client_file(f->s, client, file);
@@ -365,6 +367,27 @@ static fst_status write_list(struct federation *f, const json_t *list, struct re
     return st;
 }
 
+/* What the shared model is worth on the samples on which clients elsewhere have measured their own. */
+static fst_status ask_of_shared(struct federation *f, fst_client_figures *each, fst_error *err)
+{
+    const fst_task_options *o = f->s->options;
+    fst_client_figures *shared = f->figures;
+    bool any = false;
+    fst_buf given = {0};
+    for (int k = 0; k < f->partition.clients; k++)
+        any |= each[k].own_samples > 0;
+    if (!o->measure || !f->mentors || !any)
+        return FST_OK;
+    fst_status st = fst__federate_pack(f, &f->model->state, &given, err);
+    if (!st)
+        st = o->ask(o->rounds_ctx, f->own->stage->name, f->round, &given, 1, shared, err);
+    for (int k = 0; !st && k < f->partition.clients; k++)
+        if (shared[k].has && shared[k].samples == each[k].own_samples)
+            each[k].own_global_accuracy = (double)shared[k].right / (double)shared[k].samples;
+    fst_buf_release(&given);
+    return st;
+}
+
 fst_status fst__federate_write_clients(struct federation *f, struct record *r, fst_error *err)
 {
     size_t n = (size_t)f->partition.clients;
@@ -374,6 +397,8 @@ fst_status fst__federate_write_clients(struct federation *f, struct record *r, f
     fst_status st = each && list ? FST_OK : fst_fail_memory(err, n * sizeof *each);
     if (!st)
         st = fst__federate_score(f, r->fingerprint, &mean, each, err);
+    if (!st)
+        st = ask_of_shared(f, each, err);
     for (size_t k = 0; !st && k < n; k++)
         st = write_one(f, (uint32_t)k, &each[k], r, list, err);
     if (!st)

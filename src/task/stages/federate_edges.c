@@ -20,15 +20,6 @@ static fst_status validate_here(struct federation *f, size_t k, const fst_state 
     return fst__evaluate(f->s, f->model->graph, state, f->s->data.train, h->index + h->learn, h->validate, out, err);
 }
 
-static fst_status pack_state(const struct federation *f, const fst_state *state, fst_buf *out, fst_error *err)
-{
-    fst_message m = fst_message_of("state");
-    const fst_fed_view v = {state->params, state->buffers, state->counters, fst_graph_fed_size(f->model->graph)};
-    m.round = f->round;
-    fst_status st = fst_message_add_state(&m, &v, err);
-    return st ? st : fst_message_pack(&m, out, err);
-}
-
 /* given: room, one buffer a model. */
 static fst_status ask_edges(struct federation *f, const fst_state *const *of, size_t models, fst_buf *given,
                             struct score *score, fst_error *err)
@@ -39,7 +30,7 @@ static fst_status ask_edges(struct federation *f, const fst_state *const *of, si
     fst_status st = FST_OK;
     for (size_t k = 0; !st && k < models; k++)
         if (of[k] && (models == 1 || d->edge[k].validate))
-            st = pack_state(f, of[k], &given[k], err);
+            st = fst__federate_pack(f, of[k], &given[k], err);
     for (size_t k = 0; k < d->edges; k++)
         each[k] = (fst_client_figures){.has = false};
     if (!st)

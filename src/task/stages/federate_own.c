@@ -2,7 +2,7 @@
  * Clients' own models on samples of their own, which no stage learns from: the edges' validation samples, or
  * clients.validation of what a client has. Beside each stands the model that all have: the one that is published, or,
  * where nothing is shared, the one that all started from (init), so that a stage without exchange is a fine-tuning
- * with its accuracy before and after.
+ * with its accuracy before and after. In a fleet each site measures its own; a shared model it is given.
  */
 #include <math.h>
 
@@ -34,7 +34,7 @@ fst_status fst__federate_own(struct federation *f, uint32_t client, const fst_mo
         return FST_OK;
     const uint32_t *index = p->index + p->begin[client];
     size_t n = p->begin[client + 1] - p->begin[client];
-    bool shared = !f->apart || fst__stage_reads(f->own->stage, "init");
+    bool shared = f->alone ? f->given : !f->apart || fst__stage_reads(f->own->stage, "init");
     fst_status st = on_own(f, index, n, model->graph, &model->state, &out->accuracy, err);
     if (!st && shared)
         st = on_own(f, index, n, f->model->graph, &f->model->state, &out->global_accuracy, err);

@@ -148,6 +148,7 @@ static void close_stage(struct site_stage *g)
     fst_client_free(g->client);
     fst__federate_clients_release(&g->f);
     fst_partition_release(&g->f.partition);
+    fst_partition_release(&g->f.validation);
     if (g->has_model)
         fst_model_release(&g->model);
     *g = (struct site_stage){.open = false};
@@ -205,11 +206,6 @@ fst_status fst__federate_elsewhere(const struct step *own, fst_error *err)
             "%s: %s labels the samples at the cloud, and sites of a fleet are not sent labels: set at_clients: "
             "true there",
             own->stage->name, labels->name);
-    if (!(ops->flags & FST_SAME_MODEL) && fst__stage_reads(own->stage, "init"))
-        return fst_fail(err, FST_E_CONFIG,
-                        "%s: with %s the clients' own models would start from init, and sites of a fleet are not sent "
-                        "it: set init: random, or let fedstill run do this stage in one process",
-                        own->stage->name, ops->name);
     return FST_OK;
 }
 
@@ -240,7 +236,13 @@ static fst_status open_stage(fst_task_site *s, struct step *own, struct site_sta
                              &s->session.data.transform, err);
     if (!st)
         st = fst__federate_clients(f, settings, n, err);
-    return st ? st : fst_client_new(&g->client, f->ops, settings, n, err);
+    if (!st)
+        st = fst_client_new(&g->client, f->ops, settings, n, err);
+    if (!st)
+        st = fst__federate_own_samples(f, err);
+    if (!st)
+        fst__federate_recall_first(f);
+    return st;
 }
 
 /* The samples are read again, to the same shares. */
@@ -282,6 +284,8 @@ fst_status fst_task_site_work(fst_task_site *s, const char *stage, const void *k
     struct site_stage *g = NULL;
     fst_client_env env;
     fst_status st = find_stage(s, stage, &g, err);
+    if (!st && !len)
+        st = fst__federate_has_first(&g->f, err);
     if (st)
         return st;
     fst__federate_env(&g->f, 0, s->client, len > 0, &env);
@@ -330,10 +334,17 @@ static fst_status validate(fst_task_site *s, struct site_stage *g, const void *g
 {
     const struct samples *d = &s->session.data;
     const struct share *h = d->edges ? &d->edge[s->client] : NULL;
+    const fst_partition *own = &g->f.validation;
+    const uint32_t *index = h && h->validate ? h->index + h->learn : NULL;
+    size_t n = h ? h->validate : 0;
     struct score score = FST__NO_SCORE;
     fst_message m;
     fst_fed_view v;
-    if (!h || !h->validate)
+    if (!h && own->clients) {
+        index = own->index + own->begin[s->client];
+        n = own->begin[s->client + 1] - own->begin[s->client];
+    }
+    if (!n)
         return FST_OK;
     fst_status st = fst_message_parse(&m, given, len, err);
     if (!st)
@@ -342,7 +353,7 @@ static fst_status validate(fst_task_site *s, struct site_stage *g, const void *g
         return st;
     const fst_state state = {(float *)v.params, (float *)v.buffers, (int64_t *)v.counters,
                              v.size.params,     v.size.buffers,     v.size.counters};
-    st = fst__evaluate(&s->session, g->model.graph, &state, d->train, h->index + h->learn, h->validate, &score, err);
+    st = fst__evaluate(&s->session, g->model.graph, &state, d->train, index, n, &score, err);
     out->has = !st;
     out->accuracy = score.accuracy;
     out->loss = score.loss;
@@ -365,6 +376,8 @@ fst_status fst_task_site_answer(fst_task_site *s, const char *stage, const void 
             return fst__label_own(&s->session, own, s->client, given, len, out, err);
     }
     st = find_stage(s, stage, &g, err);
+    if (!st && fst__federate_wants_first(&g->f))
+        return fst__federate_take_first(&g->f, given, len, err);
     if (!st && g->f.apart)
         st = fst_fail(err, FST_E_ARGUMENT, "the stage \"%s\" has no shared model to measure", stage);
     return st ? st : validate(s, g, given, len, out, err);
@@ -412,7 +425,14 @@ fst_status fst_task_site_measure(fst_task_site *s, const char *stage, const void
     out->samples = score.samples;
     out->right = st ? 0 : (uint64_t)llround(score.accuracy * (double)score.samples);
     snprintf(out->arch, sizeof out->arch, "%s", m.arch);
-    return st || !*fingerprint ? st : write_own(s, g, &m, fingerprint, out, err);
+    if (st || !*fingerprint)
+        return st;
+    struct own_figures own;
+    st = fst__federate_own(&g->f, s->client, &m, &own, err);
+    out->own_samples = (uint64_t)own.samples;
+    out->own_accuracy = own.accuracy;
+    out->own_global_accuracy = own.global_accuracy;
+    return st ? st : write_own(s, g, &m, fingerprint, out, err);
 }
 
 /* ---- opening -------------------------------------------------------------------------------------------- */
