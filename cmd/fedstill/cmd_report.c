@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "cmd_report.h"
-#include "fedstill/store.h"
+#include "find_run.h"
 
 enum { MAX_SETTINGS = 1 << 20 };
 
@@ -45,171 +45,16 @@ static const char *const examples[] = {
     NULL,
 };
 
-/* A run of the registry; strings of `run` are copies. */
-struct found {
-    fst_run run;
-    char *text[6];
-    bool known;
-};
-
-static bool keep_run(void *ctx, const fst_run *r)
-{
-    struct found *f = ctx;
-    const char *texts[6] = {r->task, r->task_path, r->output, r->stage, r->message, r->host};
-    bool ok = true;
-    for (int i = 0; i < 6; i++)
-        ok = (f->text[i] = fst_strdup(texts[i])) && ok;
-    f->run = *r;
-    f->run.task = f->text[0];
-    f->run.task_path = f->text[1];
-    f->run.output = f->text[2];
-    f->run.stage = f->text[3];
-    f->run.message = f->text[4];
-    f->run.host = f->text[5];
-    f->run.settings = "";
-    f->known = ok;
-    return false;
-}
-
 struct job {
-    char *output; /* the run's folder */
-    char *folder; /* what the task's relative paths start from; NULL: not known */
-    fst_task *task;
+    struct found_run at;
     fst_buf settings;
     const char *settings_note;
-    char why[1200]; /* the note, when the task's file cannot be read */
-    struct found found;
 };
 
 static void job_release(struct job *j)
 {
-    fst_free(j->output);
-    fst_free(j->folder);
-    fst_task_free(j->task);
+    found_run_release(&j->at);
     fst_buf_release(&j->settings);
-    for (int i = 0; i < 6; i++)
-        fst_free(j->found.text[i]);
-}
-
-/* ---- which run? -------------------------------------------------------------------------------------------- */
-
-static bool holds(const char *folder, const char *name)
-{
-    char *path = fst_path_join(folder, name);
-    bool there = path && fst_file_exists(path);
-    fst_free(path);
-    return there;
-}
-
-static fst_status folder_of(char **out, const char *path, fst_error *err)
-{
-    const char *slash = strrchr(path, '/');
-    char *folder = fst_strdup(slash ? path : ".");
-    if (!folder)
-        return fst_fail_memory(err, strlen(path));
-    if (slash)
-        folder[slash == path ? 1 : slash - path] = 0;
-    *out = folder;
-    return FST_OK;
-}
-
-/* Looks into the registry, where there is one. */
-static fst_status look_up(struct found *f, const char *name, fst_error *err)
-{
-    char *path = NULL;
-    fst_registry *registry = NULL;
-    fst_status s = fst_registry_path(&path, err);
-    if (!s && !fst_file_exists(path))
-        s = fst_fail(err, FST_E_CONFIG,
-                     "\"%s\" is no folder of a task or of its output, and there is no run registry %s yet", name, path);
-    if (!s)
-        s = fst_registry_open(&registry, path, err);
-    if (!s)
-        s = fst_registry_find(registry, name, keep_run, f, err);
-    if (!s && !f->known)
-        s = fst_fail_memory(err, sizeof *f);
-    fst_registry_free(registry);
-    fst_free(path);
-    return s;
-}
-
-static fst_status copy(char **out, const char *text, fst_error *err)
-{
-    *out = fst_strdup(text);
-    return *out ? FST_OK : fst_fail_memory(err, strlen(text));
-}
-
-/* The file of a task, or its folder; a run's number and a task's name are no files. */
-static bool is_task(const char *name)
-{
-    size_t n = strlen(name);
-    return holds(name, "task.yaml") || (n > 5 && !strcmp(name + n - 5, ".yaml") && fst_file_exists(name));
-}
-
-static bool is_output(const char *folder)
-{
-    return holds(folder, "summary.json") || holds(folder, "events.jsonl");
-}
-
-/* A task's file that cannot be read is no reason to say nothing of its run, if that is where it usually is. */
-static fst_status from_task(struct job *j, const char *name, fst_error *err)
-{
-    fst_error e = {0};
-    bool folder = holds(name, "task.yaml");
-    fst_status s = folder ? copy(&j->folder, name, err) : folder_of(&j->folder, name, err);
-    if (s)
-        return s;
-    s = fst_task_load(&j->task, name, NULL, 0, &e);
-    if (!s)
-        return copy(&j->output, fst_task_output(j->task), err);
-    if (!(j->output = fst_path_join(j->folder, "output")))
-        return fst_fail_memory(err, strlen(j->folder));
-    if (!is_output(j->output))
-        return fst_fail(err, s, "%s", e.message);
-    snprintf(j->why, sizeof j->why, "The task's file cannot be read: %s", e.message);
-    j->settings_note = j->why;
-    return FST_OK;
-}
-
-static bool keep_id(void *ctx, const fst_run *run)
-{
-    *(int64_t *)ctx = run->id;
-    return false;
-}
-
-/* An output folder shows the run that was at work there last. The page of another one would have that one's figures. */
-static fst_status check_current(const struct job *j, fst_error *err)
-{
-    fst_registry *registry = NULL;
-    int64_t last = j->found.run.id;
-    if (!fst_registry_open_existing(&registry, NULL))
-        (void)!fst_registry_find(registry, j->output, keep_id, &last, NULL);
-    fst_registry_free(registry);
-    if (last == j->found.run.id)
-        return FST_OK;
-    return fst_fail(
-        err, FST_E_CONFIG,
-        "%s shows run %lld now, not run %lld: run the task again with the settings of run %lld, which computes "
-        "nothing that is kept (fedstill runs %lld)",
-        j->output, (long long)last, (long long)j->found.run.id, (long long)j->found.run.id, (long long)j->found.run.id);
-}
-
-static fst_status find_run(struct job *j, const char *name, fst_error *err)
-{
-    fst_status s;
-    if (is_output(name)) {
-        s = copy(&j->output, name, err);
-    } else if (is_task(name)) {
-        s = from_task(j, name, err);
-    } else {
-        s = look_up(&j->found, name, err);
-        if (!s)
-            s = copy(&j->output, j->found.run.output, err);
-        return s ? s : check_current(j, err);
-    }
-    if (!s && look_up(&j->found, j->output, NULL) == FST_E_MEMORY)
-        s = fst_fail_memory(err, sizeof j->found);
-    return s;
 }
 
 /* ---- its settings --------------------------------------------------------------------------------------------- */
@@ -218,36 +63,38 @@ static fst_status find_run(struct job *j, const char *name, fst_error *err)
  * given, which may have been another folder's. */
 static fst_status find_folder(struct job *j, fst_error *err)
 {
-    if (j->folder)
+    if (j->at.folder)
         return FST_OK;
-    char *above = fst_path_join(j->output, "..");
+    char *above = fst_path_join(j->at.output, "..");
     if (!above)
-        return fst_fail_memory(err, strlen(j->output));
-    j->folder = above;
-    if (holds(above, "task.yaml") || !j->found.known || !fst_file_exists(j->found.run.task_path))
+        return fst_fail_memory(err, strlen(j->at.output));
+    j->at.folder = above;
+    if (holds_file(above, "task.yaml") || !j->at.known || !fst_file_exists(j->at.run.task_path))
         return FST_OK;
     fst_free(above);
-    j->folder = NULL;
-    return folder_of(&j->folder, j->found.run.task_path, err);
+    j->at.folder = NULL;
+    return folder_of(&j->at.folder, j->at.run.task_path, err);
 }
 
 /* output/task.yaml is what the last run was asked to do. */
 static fst_status read_settings(struct job *j, fst_error *err)
 {
     fst_task *kept = NULL;
-    char *path = fst_path_join(j->output, "task.yaml");
-    fst_status s = path ? find_folder(j, err) : fst_fail_memory(err, strlen(j->output));
+    if (j->at.why[0])
+        j->settings_note = j->at.why;
+    char *path = fst_path_join(j->at.output, "task.yaml");
+    fst_status s = path ? find_folder(j, err) : fst_fail_memory(err, strlen(j->at.output));
     if (!s && !fst_task_load_kept(&kept, path, NULL) && !fst_file_read(path, MAX_SETTINGS, &j->settings, NULL)) {
-        fst_task_free(j->task);
-        j->task = kept;
+        fst_task_free(j->at.task);
+        j->at.task = kept;
         kept = NULL;
         j->settings_note = "As the last run of this task took them: all defaults filled in, and what --set changed.";
-    } else if (!s && !j->task) {
-        (void)!fst_task_load(&j->task, j->folder, NULL, 0, NULL);
+    } else if (!s && !j->at.task) {
+        (void)!fst_task_load(&j->at.task, j->at.folder, NULL, 0, NULL);
     }
     fst_task_free(kept);
-    if (!s && j->task && !j->settings.data) {
-        s = fst_task_dump(j->task, &j->settings, err);
+    if (!s && j->at.task && !j->settings.data) {
+        s = fst_task_dump(j->at.task, &j->settings, err);
         j->settings_note =
             "As the task's file says now, all defaults filled in; what --set changed in the run is not known.";
     }
@@ -286,25 +133,25 @@ static fst_status make(const struct options *o, struct job *j, fst_error *err)
 {
     fst_buf page = {0};
     struct report_data d = {0};
-    fst_html_report r = {.output = j->output, .settings_note = j->settings_note};
+    fst_html_report r = {.output = j->at.output, .settings_note = j->settings_note};
     fst_status s = FST_OK;
-    if (j->task && !option_flag(o, "no-data"))
-        s = report_data_open(&d, j->task, j->folder, j->output, err);
-    if (!s && option_flag(o, "evaluate") && !j->task)
+    if (j->at.task && !option_flag(o, "no-data"))
+        s = report_data_open(&d, j->at.task, j->at.folder, j->at.output, err);
+    if (!s && option_flag(o, "evaluate") && !j->at.task)
         s = fst_fail(err, FST_E_CONFIG, "--evaluate needs the task's file, to find the data; %s says nothing of it",
-                     j->output);
+                     j->at.output);
     if (!s && option_flag(o, "evaluate"))
-        s = report_data_try(&d, j->output, (int)option_int(o, "threads"), err);
+        s = report_data_try(&d, j->at.output, (int)option_int(o, "threads"), err);
     report_data_fill(&d, &r);
     r.settings = j->settings.data;
-    r.run = j->found.known ? &j->found.run : NULL;
+    r.run = j->at.known ? &j->at.run : NULL;
     const char *csv = option_string(o, "csv");
     if (!s && csv)
         s = fst_make_folders(csv, err);
     if (!s)
         s = fst_report_html_csv(&r, &page, csv ? write_table_file : NULL, (void *)csv, err);
     if (!s)
-        s = write_page(o, j->output, &page, err);
+        s = write_page(o, j->at.output, &page, err);
     fst_buf_release(&page);
     report_data_release(&d);
     return s;
@@ -315,10 +162,10 @@ static fst_status run(const struct options *o, fst_error *err)
     struct job j = {0};
     if (option_flag(o, "evaluate") && option_flag(o, "no-data"))
         return fst_fail(err, FST_E_CONFIG, "--evaluate and --no-data exclude each other");
-    fst_status s = find_run(&j, operand(o, 0), err);
-    if (!s && !is_output(j.output))
+    fst_status s = find_run(&j.at, operand(o, 0), err);
+    if (!s && !is_output(j.at.output))
         s = fst_fail(err, FST_E_CONFIG, "%s holds no summary.json and no events.jsonl: nothing has run there yet",
-                     j.output);
+                     j.at.output);
     if (!s)
         s = read_settings(&j, err);
     if (!s)

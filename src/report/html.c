@@ -119,31 +119,6 @@ static const char *task_name(const struct fst__html *h)
     return name ? name : h->r->run ? h->r->run->task : "a run";
 }
 
-static void head(const struct fst__html *h, fst__page *p)
-{
-    fst__put(
-        p,
-        "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n"
-        "<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
-        "<meta name=\"color-scheme\" content=\"light dark\"/>\n<meta name=\"generator\" content=\"fedstill " FST_VERSION
-        "\"/>\n<link rel=\"icon\" href=\"data:,\"/>\n<title>");
-    fst__say(p, task_name(h));
-    fst__put(p, ": fedstill report</title>\n<style>\n");
-    fst__put(p, fst__html_style);
-    fst__put(p, "</style>\n</head>\n<body>\n");
-}
-
-static void contents(const fst__page *body, fst__page *p)
-{
-    fst__put(p, "<nav aria-label=\"Sections\"><ul>");
-    for (size_t i = 0; i < body->sections; i++) {
-        fst__putf(p, "<li><a href=\"#%s\">", body->section[i].id);
-        fst__say(p, body->section[i].title);
-        fst__put(p, "</a></li>");
-    }
-    fst__put(p, "</ul></nav>\n");
-}
-
 static void banner(const struct fst__html *h, fst__page *p)
 {
     char a[FST_HUMAN], b[FST_HUMAN];
@@ -202,15 +177,12 @@ fst_status fst__html_write(struct fst__html *h, fst_buf *out, fst_error *err)
         st = b.status;
     }
     if (!st) {
-        head(h, &p);
+        fst__page_head(&p, task_name(h), ": fedstill report");
         banner(h, &p);
-        contents(&b, &p);
+        fst__page_contents(&b, &p);
         fst__put(&p, "<main>\n");
         fst__put(&p, inner.data ? inner.data : "");
-        fst__put(&p, "</main>\n<footer><p>Written by fedstill " FST_VERSION
-                     ". This page needs no network; charts and tables are part of it.</p></footer>\n<script>\n");
-        fst__put(&p, fst__html_script);
-        fst__put(&p, "</script>\n</body>\n</html>\n");
+        fst__page_foot(&p);
         st = p.status;
     }
     for (size_t i = 0; h->table && !st && i < b.csv_count; i++)

@@ -97,6 +97,7 @@ enum { FST__MODEL_TITLE = 96 };
  * that are there or were answered. NaN where there are no samples. */
 struct fst__scores {
     double samples, accuracy, balanced, macro_f1;
+    double top5; /* not of a confusion matrix */
 };
 struct fst__scores fst__scores_of(size_t n, const int64_t *matrix);
 /* Of one class; NaN when it has no samples. */
@@ -133,7 +134,5 @@ void fst__html_cascade(const struct fst__html *h, fst__page *p); /* html_cascade
 void fst__html_data(const struct fst__html *h, fst__page *p);    /* html_data.c */
 void fst__html_settings(const struct fst__html *h, fst__page *p);
 void fst__html_provenance(const struct fst__html *h, fst__page *p);
-
-extern const char fst__html_style[], fst__html_script[]; /* html_style.c */
 
 #endif

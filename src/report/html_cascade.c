@@ -97,7 +97,8 @@ static void sweep(fst__page *p, json_t *j)
     double *x = curve_column(p, curve, n, "offload_ratio"), *y = curve_column(p, curve, n, "accuracy"),
            *s = curve_column(p, curve, n, "seconds");
     if (x && y && s) {
-        const fst__series accuracy = {"edge and cloud together", x, y, n}, time = {"edge and cloud together", x, s, n};
+        const fst__series accuracy = {"edge and cloud together", x, y, n, NULL, NULL},
+                          time = {"edge and cloud together", x, s, n, NULL, NULL};
         fst__chart c = {.title = "Accuracy against what is sent to the cloud",
                         .x_title = "sent to the cloud",
                         .series = &accuracy,

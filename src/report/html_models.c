@@ -16,7 +16,7 @@ static const char *const roles[] = {"edge", "cloud"};
 
 struct fst__scores fst__scores_of(size_t n, const int64_t *v)
 {
-    struct fst__scores s = {0, NAN, NAN, NAN};
+    struct fst__scores s = {0, NAN, NAN, NAN, NAN};
     double right = 0, recalls = 0, f1 = 0;
     size_t true_classes = 0, classes = 0;
     for (size_t i = 0; v && i < n; i++) {
@@ -137,7 +137,7 @@ const char *fst__tried_role(const struct fst__html *h, const fst_tried_model *t)
 
 static struct fst__scores step_scores(const struct fst__html *h, const char *step)
 {
-    struct fst__scores s = {0, NAN, NAN, NAN};
+    struct fst__scores s = {0, NAN, NAN, NAN, NAN};
     json_t *j = fst__stage_json(h, step);
     for (size_t i = 0; i < h->r->model_count && h->r->classes > 0; i++)
         if (!strcmp(h->r->models[i].step, step))
@@ -153,17 +153,34 @@ static struct fst__scores step_scores(const struct fst__html *h, const char *ste
         s.balanced = fst__json_number(j, "balanced_accuracy");
     if (isfinite(fst__json_number(j, "macro_f1")))
         s.macro_f1 = fst__json_number(j, "macro_f1");
+    s.top5 = fst__json_number(j, "top5_accuracy");
     if (isfinite(fst__json_number(j, "accuracy")))
         s.accuracy = fst__json_number(j, "accuracy");
     return s;
 }
 
-static void model_row(fst__page *p, const char *name, const struct fst__scores *s, double loss, double parameters)
+/* Was the share among the five likeliest classes measured? Not with five classes or fewer. */
+static bool has_top5(const struct fst__html *h)
+{
+    const char *step;
+    json_t *j;
+    json_object_foreach(json_object_get(h->piece[PIECE_SUMMARY].json, "stages"), step, j)
+    {
+        if (isfinite(fst__json_number(j, "top5_accuracy")))
+            return true;
+    }
+    return false;
+}
+
+static void model_row(const struct fst__html *h, fst__page *p, const char *name, const struct fst__scores *s,
+                      double loss, double parameters)
 {
     char text[FST_HUMAN];
     fst__row_begin(p);
     fst__cell_head(p, name);
     fst__cell_percent(p, s->accuracy);
+    if (has_top5(h))
+        fst__cell_percent(p, s->top5);
     fst__cell_percent(p, s->balanced);
     fst__cell_percent(p, s->macro_f1);
     fst__cell_plain(p, loss);
@@ -210,7 +227,7 @@ static void cascade_rows(const struct fst__html *h, fst__page *p)
         int64_t *m = fst__role_step(h, roles[i]) ? NULL : role_matrix(h, roles[i], &n);
         const struct fst__scores s = fst__scores_of(n, m);
         if (m)
-            model_row(p, roles[i], &s, NAN, NAN);
+            model_row(h, p, roles[i], &s, NAN, NAN);
         fst_free(m);
     }
     size_t n = 0;
@@ -220,13 +237,15 @@ static void cascade_rows(const struct fst__html *h, fst__page *p)
     if (!isfinite(s.accuracy))
         s.accuracy = fst__json_number(json_object_get(h->piece[PIECE_CLOUD].json, "accuracy"), "accuracy");
     if (isfinite(s.accuracy))
-        model_row(p, "edge and cloud together", &s, NAN, NAN);
+        model_row(h, p, "edge and cloud together", &s, NAN, NAN);
 }
 
 void fst__html_models(const struct fst__html *h, fst__page *p)
 {
     static const char *const columns[] = {"model",       "#accuracy", "#balanced accuracy", "#macro-F1", "#loss",
-                                          "#parameters", NULL};
+                                          "#parameters", NULL},
+                             *const with_top5[] = {"model",     "#accuracy", "#top-5",      "#balanced accuracy",
+                                                   "#macro-F1", "#loss",     "#parameters", NULL};
     json_t *stages = json_object_get(h->piece[PIECE_SUMMARY].json, "stages"), *j;
     const char *step;
     size_t shown = 0;
@@ -234,7 +253,7 @@ void fst__html_models(const struct fst__html *h, fst__page *p)
     if (!shown && !h->piece[PIECE_CLOUD].json)
         return;
     fst__section(p, "models", "Models");
-    fst__table_begin(p, "models", "On the test samples; loss: cross entropy", columns);
+    fst__table_begin(p, "models", "On the test samples; loss: cross entropy", has_top5(h) ? with_top5 : columns);
     shown = 0;
     json_object_foreach(stages, step, j)
     {
@@ -242,7 +261,7 @@ void fst__html_models(const struct fst__html *h, fst__page *p)
         if (!json_object_get(j, "model") || shown_before(h, step) || shown++ >= FST__SHOWN_STAGES)
             continue;
         const struct fst__scores s = step_scores(h, step);
-        model_row(p, row_title(h, step, title), &s, fst__json_number(j, "loss"), fst__json_number(j, "parameters"));
+        model_row(h, p, row_title(h, step, title), &s, fst__json_number(j, "loss"), fst__json_number(j, "parameters"));
     }
     cascade_rows(h, p);
     fst__table_end(p);

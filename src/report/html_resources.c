@@ -25,7 +25,8 @@ static void charts(const struct fst__history *h, fst__page *p)
         cpu[i] = cores(h, i);
         rss[i] = h->resource[i].rss / 1e6;
     }
-    const fst__series busy = {"cores busy", x, cpu, h->resources}, memory = {"resident memory", x, rss, h->resources};
+    const fst__series busy = {"cores busy", x, cpu, h->resources, NULL, NULL},
+                      memory = {"resident memory", x, rss, h->resources, NULL, NULL};
     fst__chart c = {.title = "CPU: cores busy since the sample before",
                     .x_title = "seconds worked",
                     .series = &busy,

@@ -175,7 +175,7 @@ static void chart_of(fst__page *p, const struct fst__stage_history *s, const cha
         for (size_t k = 0; k < s->points; k++)
             any = any || isfinite(y[i][k]);
         if (any)
-            series[used++] = (fst__series){curve[i].name, x, y[i], s->points};
+            series[used++] = (fst__series){curve[i].name, x, y[i], s->points, NULL, NULL};
     }
     const fst__chart c = {.title = title,
                           .x_title = s->rounds ? "round" : "epoch",

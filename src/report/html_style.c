@@ -73,6 +73,7 @@ const char fst__html_style[] =
     ".chart text.name{fill:var(--fg);font-size:15px}\n"
     ".grid path{stroke:var(--rule);stroke-width:1;fill:none}\n"
     ".line{stroke:currentColor;stroke-width:2.25;fill:none;stroke-linejoin:round}\n"
+    ".band{fill:currentColor;fill-opacity:.13;stroke:none}\n"
     ".chart circle,.bar{fill:currentColor}\n"
     ".chart circle.over{fill:transparent}\n"
     ".chart g:hover circle.over{fill:currentColor;fill-opacity:.3}\n"

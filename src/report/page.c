@@ -58,6 +58,42 @@ void fst__say_in(fst__page *p, const char *element, const char *text)
     fst__putf(p, "</%s>\n", element);
 }
 
+/* ---- the frame ----------------------------------------------------------------------------------- */
+
+void fst__page_head(fst__page *p, const char *title, const char *kind)
+{
+    fst__put(
+        p,
+        "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n"
+        "<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
+        "<meta name=\"color-scheme\" content=\"light dark\"/>\n<meta name=\"generator\" content=\"fedstill " FST_VERSION
+        "\"/>\n<link rel=\"icon\" href=\"data:,\"/>\n<title>");
+    fst__say(p, title);
+    fst__say(p, kind);
+    fst__put(p, "</title>\n<style>\n");
+    fst__put(p, fst__html_style);
+    fst__put(p, "</style>\n</head>\n<body>\n");
+}
+
+void fst__page_contents(const fst__page *body, fst__page *p)
+{
+    fst__put(p, "<nav aria-label=\"Sections\"><ul>");
+    for (size_t i = 0; i < body->sections; i++) {
+        fst__putf(p, "<li><a href=\"#%s\">", body->section[i].id);
+        fst__say(p, body->section[i].title);
+        fst__put(p, "</a></li>");
+    }
+    fst__put(p, "</ul></nav>\n");
+}
+
+void fst__page_foot(fst__page *p)
+{
+    fst__put(p, "</main>\n<footer><p>Written by fedstill " FST_VERSION
+                ". This page needs no network; charts and tables are part of it.</p></footer>\n<script>\n");
+    fst__put(p, fst__html_script);
+    fst__put(p, "</script>\n</body>\n</html>\n");
+}
+
 /* ---- sections ----------------------------------------------------------------------------------- */
 
 void fst__section_end(fst__page *p)

@@ -40,6 +40,13 @@ void fst__say(fst__page *p, const char *text);
 /* <p class="kind">text</p> */
 void fst__say_in(fst__page *p, const char *element, const char *text);
 
+/* Everything up to the body, the list of the sections that `body` has, and from the end of <main> to the end of the
+ * page. kind is put behind the title. */
+void fst__page_head(fst__page *p, const char *title, const char *kind);
+void fst__page_contents(const fst__page *body, fst__page *p);
+void fst__page_foot(fst__page *p);
+extern const char fst__html_style[], fst__html_script[]; /* html_style.c */
+
 /* Ends the section before it. id and title are kept, not copied. */
 void fst__section(fst__page *p, const char *id, const char *title);
 void fst__section_end(fst__page *p);
@@ -89,6 +96,7 @@ typedef struct fst__series {
     const char *name;
     const double *x, *y; /* points whose x or y is not finite break the line */
     size_t n;
+    const double *low, *high; /* a band around the line, where both are finite; NULL: none */
 } fst__series;
 typedef struct fst__chart {
     const char *title, *x_title, *y_title;

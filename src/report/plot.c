@@ -21,6 +21,11 @@ static bool is_drawable(double v)
     return fabs(v) < 1e100;
 }
 
+static bool has_band(const fst__series *s, size_t i)
+{
+    return s->low && is_drawable(s->low[i]) && is_drawable(s->high[i]);
+}
+
 static struct range span_of(const fst__chart *c, bool y)
 {
     struct range r = {INFINITY, -INFINITY, 1};
@@ -29,8 +34,8 @@ static struct range span_of(const fst__chart *c, bool y)
             double v = y ? c->series[s].y[i] : c->series[s].x[i];
             if (!is_drawable(v) || !is_drawable(y ? c->series[s].x[i] : c->series[s].y[i]))
                 continue;
-            r.from = fmin(r.from, v);
-            r.to = fmax(r.to, v);
+            r.from = fmin(r.from, y && has_band(&c->series[s], i) ? c->series[s].low[i] : v);
+            r.to = fmax(r.to, y && has_band(&c->series[s], i) ? c->series[s].high[i] : v);
         }
     return r;
 }
@@ -106,7 +111,10 @@ static void say_point(fst__page *p, const fst__chart *c, const fst__series *s, s
     fst__say(p, s->name);
     fst__putf(p, ", ");
     fst__say(p, c->x_title);
-    fst__putf(p, " %s: %s</title>", value_text(s->x[i], c->x_percent, a), value_text(s->y[i], c->percent, b));
+    fst__putf(p, " %s: %s", value_text(s->x[i], c->x_percent, a), value_text(s->y[i], c->percent, b));
+    if (has_band(s, i))
+        fst__putf(p, " (%s to %s)", value_text(s->low[i], c->percent, a), value_text(s->high[i], c->percent, b));
+    fst__put(p, "</title>");
 }
 
 static bool drawn(const fst__series *s, size_t i)
@@ -114,12 +122,28 @@ static bool drawn(const fst__series *s, size_t i)
     return is_drawable(s->x[i]) && is_drawable(s->y[i]);
 }
 
+/* Out along the upper edge and back along the lower one. */
+static void draw_band(fst__page *p, const fst__series *s, const struct range *x, const struct range *y)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->n; i++)
+        if (drawn(s, i) && has_band(s, i))
+            fst__putf(p, "%s%.1f %.1f", n++ ? "L" : "<path class=\"band\" d=\"M", place_x(x, s->x[i]),
+                      place_y(y, s->high[i]));
+    for (size_t i = s->n; i-- > 0;)
+        if (drawn(s, i) && has_band(s, i))
+            fst__putf(p, "L%.1f %.1f", place_x(x, s->x[i]), place_y(y, s->low[i]));
+    fst__put(p, n ? "Z\"/>" : "");
+}
+
 static void draw_series(fst__page *p, const fst__chart *c, size_t k, const struct range *x, const struct range *y)
 {
     const fst__series *s = &c->series[k];
     size_t step = s->n / MOST_POINTS + 1;
     bool pen = false;
-    fst__putf(p, "<g class=\"s%zu\"><path class=\"line\" d=\"", k % COLOURS);
+    fst__putf(p, "<g class=\"s%zu\">", k % COLOURS);
+    draw_band(p, s, x, y);
+    fst__put(p, "<path class=\"line\" d=\"");
     for (size_t i = 0; i < s->n; i += i + step < s->n || i + 1 == s->n ? step : s->n - 1 - i) {
         if (drawn(s, i))
             fst__putf(p, "%s%.1f %.1f", pen ? "L" : "M", place_x(x, s->x[i]), place_y(y, s->y[i]));

@@ -84,4 +84,27 @@ for key in macro_f1 balanced_accuracy; do
 done
 expect 0 eval "$task/constant/federated_train/model.safetensors" "$folder/data"
 said out "macro F1"
+
+# ---- top-5, against the logits of the cascade's edge; not said of five classes or fewer
+cat >"$task/task.yaml" <<END
+name: top
+seed: 2
+data: {source: idx, path: $folder/data, normalise: {mean: 0.1, std: 0.3}}
+stages:
+  edge_kd: {model: fedgen_mnist, epochs: 1, batch_size: 60, kd_weight: 0, ce_weight: 1, optimizer: {name: sgd, learning_rate: 0.01}}
+  device_load: {batch_size: 16}
+  edge_infer: {threshold: 0.5, calibrate: false, runs: 1, repeats: 1}
+END
+expect 0 run "$task" --no-reuse --set output=top
+expect 0 run "$task" --no-reuse --mode device_to_edge --set output=top
+read -r top1 top5 < <(python3 "$(dirname "$0")/top5.py" "$task/top/edge_infer/predictions.safetensors" "$folder/data/t10k-labels-idx1-ubyte")
+true_that "top-5 says nothing here: $top1, $top5" awk "BEGIN { exit !($top1 < $top5 && $top5 < 1) }"
+same "top-1" "$(printf %.10f "$(figure top/edge_kd accuracy)")" "$(printf %.10f "$top1")"
+same "top-5" "$(printf %.10f "$(figure top/edge_kd top5_accuracy)")" "$(printf %.10f "$top5")"
+same "top-5 of the summary" "$("$FEDSTILL_HELPER" json "$task/top/summary.json" stages.edge_kd.top5_accuracy)" "$(figure top/edge_kd top5_accuracy)"
+same "classes" "$("$FEDSTILL_HELPER" json "$task/top/summary.json" data.classes)" 10
+named_task 30 12
+printf 'name: few\nseed: 2\ndata: {source: array, path: data}\nstages:\n  cloud_pretrain: {model: logistic_regression, epochs: 1}\n' >"$task/task.yaml"
+expect 0 run "$task" --no-reuse --set output=few
+true_that "top-5 of three classes" test "$(grep -c top5 "$task/few/summary.json" "$task/few/cloud_pretrain/stage.json" | cut -d: -f2 | tr '\n' ' ')" = "0 0 "
 finish

@@ -81,12 +81,13 @@ void fst__books_stage(struct session *s, const struct step *step, const char *st
     const fst_observer *o = &s->options->observer;
     fst_error e = {0};
     char text[128];
-    fst_field f[] = {FST_STRING("state", state)};
+    /* "resumes" says which rounds of the file belong together: those of a run that had fewer of them too */
+    fst_field f[] = {FST_STRING("state", state), FST_STRING("resumes", step->resumes)};
     if (strcmp(state,
                "up to date")) /* before the stage's name changes: what was used so far belongs to the one before */
         fst__resources_sample(&s->books);
     fst_events_stage(s->books.events, step->stage->name);
-    fst__emit(&s->books, "stage", f, 1);
+    fst__emit(&s->books, "stage", f, strcmp(state, "runs") ? 1 : 2);
     if (o->stage)
         o->stage(o->ctx, step->stage->name, with_accuracy(step, state, text, sizeof text));
     if (usable(&s->books))
@@ -104,6 +105,7 @@ static fst_status write_figures(struct session *s, const struct step *step, fst_
                    {"loss", r->loss, true, false},
                    {"macro_f1", r->macro_f1, true, true},
                    {"balanced_accuracy", r->balanced, true, true},
+                   {"top5_accuracy", r->top5, true, true},
                    {"parameters", (double)r->parameters, true, false},
                    {"seconds", r->seconds, false, false},
                    {"bytes_up", (double)r->bytes_up, false, false},

@@ -11,7 +11,7 @@
 #include "fedstill/infer.h"
 #include "session.h"
 
-enum { EVAL_BATCH = 512 };
+enum { EVAL_BATCH = 512, FST__TOP = 5 };
 
 static fst_status runner_for(struct session *s, const fst_graph *graph, fst_error *err)
 {
@@ -34,7 +34,7 @@ struct tally {
     int classes;
     float *logits, *grad;
     double *rows, loss;
-    size_t correct, samples;
+    size_t correct, among_five, samples;
     int64_t *of_class; /* classes each: samples, answers, right answers */
 };
 
@@ -98,6 +98,15 @@ static void count_snr(struct snr_table *t, float snr, bool correct)
         }
 }
 
+/* Is the class among the `most` largest? Of equal ones the first comes first, as for the answer. */
+static bool is_among(const float *z, int classes, int label, int most)
+{
+    int before = 0;
+    for (int j = 0; j < classes; j++)
+        before += z[j] > z[label] || (z[j] == z[label] && j < label);
+    return before < most;
+}
+
 static fst_status count_batch(struct session *s, struct tally *t, const fst_batch *b, fst_error *err)
 {
     fst_loss ce = FST_LOSS_CROSS_ENTROPY;
@@ -113,6 +122,7 @@ static fst_status count_batch(struct session *s, struct tally *t, const fst_batc
         for (int j = 1; j < t->classes; j++)
             best = z[j] > z[best] ? j : best;
         t->correct += best == b->labels[i];
+        t->among_five += is_among(z, t->classes, b->labels[i], FST__TOP);
         t->of_class[b->labels[i]]++;
         t->of_class[t->classes + best]++;
         t->of_class[2 * t->classes + best] += best == b->labels[i];
@@ -172,7 +182,8 @@ static fst_status evaluate(struct session *s, const fst_graph *graph, const fst_
         size_t n = (size_t)t.classes;
         *out = (struct score){.accuracy = (double)t.correct / (double)t.samples,
                               .loss = t.loss / (double)t.samples,
-                              .samples = t.samples};
+                              .samples = t.samples,
+                              .top5 = n > FST__TOP ? (double)t.among_five / (double)t.samples : NAN};
         fst_macro_scores(t.of_class, t.of_class + n, t.of_class + 2 * n, n, &out->macro_f1, &out->balanced);
     }
     fst_free(t.of_class);

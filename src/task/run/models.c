@@ -109,6 +109,7 @@ fst_status fst__save_model(struct session *s, const struct step *step, const fst
     r->loss = score.loss;
     r->macro_f1 = score.macro_f1;
     r->balanced = score.balanced;
+    r->top5 = score.top5;
     r->parameters = (int64_t)m->state.param_count;
     return fst__write_model(s, step, m, r, r->artifact, score.accuracy, r->digest, err);
 }

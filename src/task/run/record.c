@@ -109,6 +109,7 @@ static bool parse_record(json_t *j, struct record *r)
     n.loss = number(json_object_get(j, "loss"));
     n.macro_f1 = number(json_object_get(j, "macro_f1"));
     n.balanced = number(json_object_get(j, "balanced_accuracy"));
+    n.top5 = number(json_object_get(j, "top5_accuracy"));
     n.seconds = number(json_object_get(j, "seconds"));
     int64_t up, down;
     if (!whole(j, "parameters", &n.parameters) || !whole(j, "samples", &n.samples) || !whole(j, "bytes_up", &up) ||
@@ -328,6 +329,8 @@ fst_status fst__record_write(const struct session *s, const struct step *step, c
     if (r->has_model) {
         json_object_set_new(j, "macro_f1", real_or_null(r->macro_f1));
         json_object_set_new(j, "balanced_accuracy", real_or_null(r->balanced));
+        if (isfinite(r->top5))
+            json_object_set_new(j, "top5_accuracy", json_real(r->top5));
     }
     json_object_set_new(j, "seconds", real_or_null(r->seconds));
     if (step->inputs)

@@ -74,8 +74,9 @@ struct score {
     double accuracy, loss; /* NaN when there was nothing to measure on */
     size_t samples;
     double macro_f1, balanced; /* fst_macro_scores */
+    double top5;               /* share whose class is among the five likeliest; NaN: there are no more than five */
 };
-#define FST__NO_SCORE ((struct score){NAN, NAN, 0, NAN, NAN})
+#define FST__NO_SCORE ((struct score){NAN, NAN, 0, NAN, NAN, NAN})
 /* Mean cross entropy and accuracy of a model over a source (subset NULL: all). */
 fst_status fst__evaluate(struct session *s, const fst_graph *graph, const fst_state *state, const fst_source *source,
                          const uint32_t *subset, size_t count, struct score *out, fst_error *err);

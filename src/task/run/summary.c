@@ -24,6 +24,8 @@ static json_t *step_json(const struct session *s, const struct step *step)
     if (r->has_model) {
         json_object_set_new(j, "macro_f1", real_or_null(r->macro_f1));
         json_object_set_new(j, "balanced_accuracy", real_or_null(r->balanced));
+        if (isfinite(r->top5))
+            json_object_set_new(j, "top5_accuracy", json_real(r->top5));
     }
     json_object_set_new(j, "parameters", r->has_model ? json_integer(r->parameters) : json_null());
     json_object_set_new(j, "samples", json_integer(r->samples));
@@ -96,11 +98,11 @@ fst_status fst__summary_write(const struct session *s, fst_error *err)
         if (s->step[i].done)
             json_object_set_new(stages, s->step[i].stage->name, step_json(s, &s->step[i]));
     json_t *j =
-        json_pack("{s:s, s:s, s:I, s:s, s:s, s:{s:s, s:s, s:I, s:I}, s:o}", "format", "fedstill-summary-1", "task",
+        json_pack("{s:s, s:s, s:I, s:s, s:s, s:{s:s, s:s, s:I, s:I, s:I}, s:o}", "format", "fedstill-summary-1", "task",
                   s->task->file.name, "seed", (json_int_t)s->task->file.seed, "version", FST_VERSION, "backend",
                   fst_backend_describe(s->machine.backend), "data", "train_digest", s->data.train->digest,
                   "test_digest", s->data.test->digest, "train_samples", (json_int_t)s->data.cloud.learn, "test_samples",
-                  (json_int_t)s->data.test->count, "stages", stages);
+                  (json_int_t)s->data.test->count, "classes", (json_int_t)s->data.train->classes, "stages", stages);
     json_t *cascade = cascade_json(s);
     if (j && json_object_size(cascade))
         json_object_set(j, "cascade", cascade);
