@@ -54,29 +54,18 @@ static void orthogonalise(double *q, size_t rows, size_t k)
     }
 }
 
-/* p = W^T q */
-static void times_rows(struct work *o)
+/* p = W^T q, or q = W p. */
+static void multiply(struct work *o, bool transposed)
 {
-    memset(o->p, 0, o->columns * o->k * sizeof *o->p);
+    double *out = transposed ? o->p : o->q;
+    memset(out, 0, (transposed ? o->columns : o->rows) * o->k * sizeof *out);
     for (size_t i = 0; i < o->rows; i++)
         for (size_t j = 0; j < o->columns; j++) {
-            double w = (double)o->w[i * o->columns + j], *restrict p = o->p + j * o->k;
-            const double *restrict q = o->q + i * o->k;
+            double w = (double)o->w[i * o->columns + j], *p = o->p + j * o->k, *q = o->q + i * o->k;
+            double *restrict to = transposed ? p : q;
+            const double *restrict from = transposed ? q : p;
             for (size_t c = 0; c < o->k; c++)
-                p[c] += w * q[c];
-        }
-}
-
-/* q = W p */
-static void times_columns(struct work *o)
-{
-    memset(o->q, 0, o->rows * o->k * sizeof *o->q);
-    for (size_t i = 0; i < o->rows; i++)
-        for (size_t j = 0; j < o->columns; j++) {
-            double w = (double)o->w[i * o->columns + j], *restrict q = o->q + i * o->k;
-            const double *restrict p = o->p + j * o->k;
-            for (size_t c = 0; c < o->k; c++)
-                q[c] += w * p[c];
+                to[c] += w * from[c];
         }
 }
 
@@ -121,12 +110,12 @@ static void factor(struct work *o, size_t rank, float *left, float *right)
         o->q[i] = fst_rng_normal(&r);
     for (int i = 0; i < ITERATIONS; i++) {
         orthogonalise(o->q, o->rows, k);
-        times_rows(o);
+        multiply(o, true);
         orthogonalise(o->p, o->columns, k);
-        times_columns(o);
+        multiply(o, false);
     }
     orthogonalise(o->q, o->rows, k);
-    times_rows(o);
+    multiply(o, true);
     for (size_t a = 0; a < k; a++)
         for (size_t b = 0; b < k; b++)
             o->gram[a * k + b] = column_dot(o->p, o->columns, k, a, b);

@@ -2,18 +2,10 @@
 #ifndef FST_FED_STUDENT_H
 #define FST_FED_STUDENT_H
 
-#include "fed_private.h"
+#include "distiller.h"
 
 struct fst__student {
-    const fst_server_env *env;
-    size_t rows, classes, batch;
-    uint32_t *index, *row_at; /* rows: positions in the source; by position: which row */
-    float *soft;              /* batch x classes */
-    fst_loader *learning, *all;
-    fst_trainer *trainer;
-    fst_runner *runner;
-    fst_optim optim;
-    bool has_optim;
+    struct fst__distiller by;
     fst_fed_state model, before; /* before: the round, for when it fails */
 };
 

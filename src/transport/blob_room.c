@@ -21,36 +21,29 @@ static uint64_t at(uint32_t index)
     return (uint64_t)index * FST_BLOB_PART;
 }
 
-static bool write_at(int fd, const void *data, size_t len, uint64_t where)
+/* All of it, into `to` or out of `from`, or false. */
+static bool move(int fd, char *to, const char *from, size_t len, uint64_t where)
 {
-    const char *p = data;
-    while (len > 0) {
-        ssize_t n = pwrite(fd, p, len, (off_t)where);
+    for (size_t at = 0; at < len;) {
+        off_t next = (off_t)(where + at);
+        ssize_t n = to ? pread(fd, to + at, len - at, next) : pwrite(fd, from + at, len - at, next);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
             return false;
-        p += n;
-        where += (uint64_t)n;
-        len -= (size_t)n;
+        at += (size_t)n;
     }
     return true;
 }
 
+static bool write_at(int fd, const void *data, size_t len, uint64_t where)
+{
+    return move(fd, NULL, data, len, where);
+}
+
 static bool read_at(int fd, void *data, size_t len, uint64_t where)
 {
-    char *p = data;
-    while (len > 0) {
-        ssize_t n = pread(fd, p, len, (off_t)where);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        p += n;
-        where += (uint64_t)n;
-        len -= (size_t)n;
-    }
-    return true;
+    return move(fd, data, NULL, len, where);
 }
 
 /* What an earlier process left of this blob. */

@@ -10,10 +10,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "fed_private.h"
+#include "distiller.h"
 
 enum { PUBLIC_SAMPLES, STEPS, BATCH, RATE, PATIENCE };
-enum { INFER_BATCH = 256, CHECK_EVERY = 25 };
+enum { CHECK_EVERY = 25 };
 static const fst_option options[] = {
     [PUBLIC_SAMPLES] = FST__OPTION_PUBLIC_SAMPLES,
     [STEPS] = {"distil_steps", FST_OPTION_WHOLE, .fallback = 1000, .min = 1, .max = 1e7,
@@ -31,19 +31,12 @@ static const fst_option options[] = {
 
 struct feddf {
     struct fst__averaging base;
-    size_t rows, apart, classes, batch;
-    fst_accumulator sum;                   /* rows x classes: of logits */
-    float *logits;                         /* rows x classes */
-    float *target;                         /* rows x classes: probabilities */
-    float *soft;                           /* batch x classes */
-    double *log_p;                         /* classes */
-    uint32_t *row;                         /* of the drawn public samples; room for all */
-    uint32_t *index;                       /* rows: their positions in the source, those kept apart first */
-    uint32_t *row_at;                      /* by position in the source: which of the drawn */
-    fst_loader *all, *learning, *checking; /* over all of index, over those that are learnt, over those kept apart */
-    fst_runner *runner;
-    fst_trainer *trainer;
-    fst_optim optim;
+    struct fst__distiller by;
+    fst_accumulator sum; /* rows x classes: of logits */
+    float *logits;       /* rows x classes */
+    float *target;       /* rows x classes: probabilities */
+    double *log_p;       /* classes */
+    uint32_t *row;       /* of the drawn public samples, those kept apart first; room for all */
     fst_fed_state student, best;
 };
 
@@ -57,99 +50,48 @@ static struct feddf *of(fst_strategy *s)
 static fst_status make_arrays(struct feddf *f, fst_error *err)
 {
     const fst_strategy *s = &f->base.base;
-    size_t n = f->rows * f->classes, all = s->env.pub->count;
+    size_t n = f->by.spec.rows * f->by.classes, all = s->env.pub->count;
     fst_status st = fst_accumulator_init(&f->sum, n, err);
     f->logits = fst_calloc(n, sizeof *f->logits);
     f->target = fst_calloc(n, sizeof *f->target);
-    f->soft = fst_calloc(f->batch * f->classes, sizeof *f->soft);
-    f->log_p = fst_calloc(f->classes, sizeof *f->log_p);
+    f->log_p = fst_calloc(f->by.classes, sizeof *f->log_p);
     f->row = fst_calloc(all, sizeof *f->row);
-    f->index = fst_calloc(f->rows, sizeof *f->index);
-    f->row_at = fst_calloc(s->env.pub->source->count, sizeof *f->row_at);
-    if (!st && !(f->logits && f->target && f->soft && f->log_p && f->row && f->index && f->row_at))
+    if (!st && !(f->logits && f->target && f->log_p && f->row))
         st = fst_fail_memory(err, 2 * n * sizeof *f->logits);
     if (!st)
         st = fst_fed_state_init(&f->student, s->env.global->size, err);
     return st ? st : fst_fed_state_init(&f->best, s->env.global->size, err);
 }
 
-/* They look at `index` when they are started, so what a round draws goes there. */
-static fst_status make_loaders(struct feddf *f, fst_error *err)
-{
-    const fst_server_env *e = &f->base.base.env;
-    fst_rng seed;
-    fst_rng_init(&seed, e->seed, "feddf.batches", 0);
-    fst_loader_spec all = {.source = e->pub->source,
-                           .subset = f->index,
-                           .subset_count = f->rows,
-                           .batch_size = INFER_BATCH,
-                           .transform = e->pub->transform};
-    fst_loader_spec checking = all, learning = all;
-    checking.subset_count = f->apart;
-    learning.subset += f->apart;
-    learning.subset_count -= f->apart;
-    learning.batch_size = f->batch;
-    learning.shuffle = true;
-    learning.seed = fst_rng_u64(&seed);
-    fst_status st = fst_loader_new(&f->all, &all, err);
-    if (!st)
-        st = fst_loader_new(&f->learning, &learning, err);
-    return st || !f->apart ? st : fst_loader_new(&f->checking, &checking, err);
-}
-
-static fst_status make_networks(struct feddf *f, fst_error *err)
-{
-    const fst_strategy *s = &f->base.base;
-    fst_trainer_options train = s->env.compute, infer = train;
-    const fst_optim_spec adam = {.kind = FST_OPTIM_ADAM, .learning_rate = s->option[RATE]};
-    train.batch_size = f->batch;
-    infer.batch_size = INFER_BATCH;
-    train.shard_size = infer.shard_size = 0;
-    fst_status st = fst_trainer_new(&f->trainer, s->env.graph, &train, err);
-    if (!st)
-        st = fst_runner_new(&f->runner, s->env.graph, &infer, err);
-    return st ? st : fst_optim_init(&f->optim, &adam, s->env.global->size.params, err);
-}
-
 static fst_status feddf_init(fst_strategy *s, fst_error *err)
 {
     struct feddf *f = of(s);
     size_t want = (size_t)s->option[PUBLIC_SAMPLES], all = s->env.pub->count;
-    if (!s->env.graph || s->env.classes < 1)
-        return fst_fail(err, FST_E_ARGUMENT, "strategy feddf trains at the server, which has no network or no classes");
-    f->rows = want && want < all ? want : all;
-    f->classes = (size_t)s->env.classes;
-    if (s->option[PATIENCE] > 0 && f->rows > 1)
-        f->apart = f->rows < 20 ? 1 : f->rows / 10;
-    f->batch = (size_t)s->option[BATCH];
-    if (f->batch > f->rows - f->apart)
-        f->batch = f->rows - f->apart;
+    fst_rng order;
+    fst_rng_init(&order, s->env.seed, "feddf.batches", 0);
+    struct fst__distiller_spec spec = {.rows = want && want < all ? want : all,
+                                       .batch = (size_t)s->option[BATCH],
+                                       .rate = s->option[RATE],
+                                       .form = FST_KD_KL,
+                                       .seed = fst_rng_u64(&order)};
+    if (s->option[PATIENCE] > 0 && spec.rows > 1)
+        spec.apart = spec.rows < 20 ? 1 : spec.rows / 10;
     fst_status st = fst__averaging_init(s, err);
     if (!st)
-        st = make_arrays(f, err);
-    if (!st)
-        st = make_loaders(f, err);
-    return st ? st : make_networks(f, err);
+        st = fst__distiller_init(&f->by, &s->env, &spec, err);
+    return st ? st : make_arrays(f, err);
 }
 
 static void feddf_release(fst_strategy *s)
 {
     struct feddf *f = of(s);
     fst__averaging_release(s);
+    fst__distiller_release(&f->by);
     fst_accumulator_release(&f->sum);
     fst_free(f->logits);
     fst_free(f->target);
-    fst_free(f->soft);
     fst_free(f->log_p);
     fst_free(f->row);
-    fst_free(f->index);
-    fst_free(f->row_at);
-    fst_loader_free(f->all);
-    fst_loader_free(f->learning);
-    fst_loader_free(f->checking);
-    fst_runner_free(f->runner);
-    fst_trainer_free(f->trainer);
-    fst_optim_release(&f->optim);
     fst_fed_state_release(&f->student);
     fst_fed_state_release(&f->best);
 }
@@ -159,31 +101,13 @@ static void feddf_release(fst_strategy *s)
 static void feddf_begin(fst_strategy *s, uint64_t round)
 {
     struct feddf *f = of(s);
-    const fst_public *pub = s->env.pub;
     fst_rng rng;
     fst__averaging_begin(s, round);
     fst_accumulator_clear(&f->sum);
-    (void)fst_public_draw(pub, s->env.seed, round, f->rows, f->row);
+    (void)fst_public_draw(s->env.pub, s->env.seed, round, f->by.spec.rows, f->row);
     fst_rng_init(&rng, s->env.seed, "feddf.apart", round);
-    fst_rng_shuffle_u32(&rng, f->row, f->rows);
-    for (size_t i = 0; i < f->rows; i++) {
-        f->index[i] = pub->index[f->row[i]];
-        f->row_at[f->index[i]] = (uint32_t)i;
-    }
-}
-
-/* The logits of a loader's samples, in their order. */
-static fst_status infer(struct feddf *f, fst_loader *loader, const fst_fed_state *model, fst_error *err)
-{
-    fst_state nn = fst__nn_state(model);
-    size_t at = 0;
-    fst_status st = fst_loader_start(loader, 0, 0, err);
-    for (fst_batch b = {.rows = 1}; !st && b.rows; at += st ? 0 : b.rows) {
-        st = fst_loader_next(loader, &b, err);
-        if (!st && b.rows)
-            st = fst_runner_logits(f->runner, &nn, b.x, b.rows, f->logits + at * f->classes, err);
-    }
-    return st;
+    fst_rng_shuffle_u32(&rng, f->row, f->by.spec.rows);
+    fst__distiller_draw(&f->by, f->row);
 }
 
 static fst_status feddf_fold(fst_strategy *s, const fst_message *m, fst_error *err)
@@ -194,7 +118,7 @@ static fst_status feddf_fold(fst_strategy *s, const fst_message *m, fst_error *e
     if (st)
         return st;
     fst_fed_state_copy(&f->student, &v);
-    st = infer(f, f->all, &f->student, err);
+    st = fst__distiller_logits(&f->by, false, &f->student, f->logits, err);
     if (!st)
         st = fst_accumulator_check(f->logits, f->sum.count, err);
     if (st)
@@ -206,45 +130,17 @@ static fst_status feddf_fold(fst_strategy *s, const fst_message *m, fst_error *e
 /* Mean KL(target || student) over the samples kept apart. */
 static fst_status check(struct feddf *f, double *loss, fst_error *err)
 {
-    fst_status st = infer(f, f->checking, &f->student, err);
+    size_t classes = f->by.classes, apart = f->by.spec.apart;
+    fst_status st = fst__distiller_logits(&f->by, true, &f->student, f->logits, err);
     *loss = 0;
-    for (size_t i = 0; !st && i < f->apart * f->classes; i++) {
+    for (size_t i = 0; !st && i < apart * classes; i++) {
         double q = (double)f->target[i];
-        if (i % f->classes == 0)
-            fst_log_softmax(f->logits + i, (int)f->classes, 1, f->log_p);
+        if (i % classes == 0)
+            fst_log_softmax(f->logits + i, (int)classes, 1, f->log_p);
         if (q > 0)
-            *loss += q * (log(q) - f->log_p[i % f->classes]) / (double)f->apart;
+            *loss += q * (log(q) - f->log_p[i % classes]) / (double)apart;
     }
     return st;
-}
-
-static fst_status next_batch(struct feddf *f, uint64_t *epoch, fst_batch *b, fst_error *err)
-{
-    fst_status st = fst_loader_next(f->learning, b, err);
-    if (!st && !b->rows) {
-        st = fst_loader_start(f->learning, ++*epoch, 0, err);
-        if (!st)
-            st = fst_loader_next(f->learning, b, err);
-    }
-    for (size_t i = 0; !st && i < b->rows; i++)
-        memcpy(f->soft + i * f->classes, f->target + f->row_at[b->index[i]] * f->classes, f->classes * sizeof *f->soft);
-    return st;
-}
-
-static fst_status step(struct feddf *f, uint64_t number, const fst_batch *b, fst_error *err)
-{
-    const fst_strategy *s = &f->base.base;
-    const fst_schedule cosine = {.kind = FST_SCHEDULE_COSINE, .total = (int64_t)s->option[STEPS]};
-    fst_state nn = fst__nn_state(&f->student);
-    fst_step_result r;
-    const fst_step_input in = {.rows = b->rows,
-                               .x = b->x,
-                               .soft = f->soft,
-                               .loss = {.kd_weight = 1, .temperature = 1, .kd_form = FST_KD_KL},
-                               .learning_rate = fst_schedule_rate(&cosine, s->option[RATE], (int64_t)number),
-                               .seed = s->env.seed ^ s->round,
-                               .step = number};
-    return fst_trainer_step(f->trainer, &nn, &f->optim, &in, &r, err);
 }
 
 /* The student learns from the targets; with samples kept apart the best one is in `best` afterwards. */
@@ -252,16 +148,11 @@ static fst_status distil(struct feddf *f, const fst_work *work, fst_error *err)
 {
     const fst_strategy *s = &f->base.base;
     uint64_t steps = (uint64_t)s->option[STEPS], patience = (uint64_t)s->option[PATIENCE], best_at = 0;
-    uint64_t epoch = s->round << 32;
     double best = INFINITY;
-    fst_optim_reset(&f->optim);
-    fst_status st = fst_loader_start(f->learning, epoch, 0, err);
+    fst_status st = fst__distiller_begin(&f->by, s->round, steps, err);
     for (uint64_t i = 0; !st && i <= steps; i++) {
-        fst_batch b;
         double loss;
-        if (fst_work_stopped(work))
-            return fst_fail(err, FST_E_CANCELLED, "stopped");
-        if (f->apart && (i % CHECK_EVERY == 0 || i == steps)) {
+        if (f->by.spec.apart && (i % CHECK_EVERY == 0 || i == steps)) {
             st = check(f, &loss, err);
             if (!st && loss < best) {
                 fst_fed_view v = fst_fed_state_view(&f->student);
@@ -272,13 +163,8 @@ static fst_status distil(struct feddf *f, const fst_work *work, fst_error *err)
             if (i - best_at >= patience)
                 break;
         }
-        if (st || i == steps)
-            break;
-        st = next_batch(f, &epoch, &b, err);
-        if (!st)
-            st = step(f, i, &b, err);
-        if (!st && work && work->progress)
-            work->progress(work->ctx, i + 1, steps);
+        if (!st && i < steps)
+            st = fst__distiller_step(&f->by, &f->student, f->target, work, err);
     }
     return st ? fst_fail_in(err, st, "distilling") : FST_OK;
 }
@@ -294,11 +180,11 @@ static fst_status feddf_aggregate(fst_strategy *s, const fst_work *work, fst_agg
         st = fst_accumulator_mean(&f->sum, f->logits, err);
     if (st)
         return st;
-    fst_softmax(f->logits, f->rows, (int)f->classes, 1, f->target);
+    fst_softmax(f->logits, f->by.spec.rows, (int)f->by.classes, 1, f->target);
     st = distil(f, work, err);
     if (st)
         return st;
-    fst_fed_view done = fst_fed_state_view(f->apart ? &f->best : &f->student);
+    fst_fed_view done = fst_fed_state_view(f->by.spec.apart ? &f->best : &f->student);
     fst__add_squares(lane, done.params, before.params, done.size.params);
     stats->update_norm = sqrt(fst__sum_lanes(lane));
     fst_fed_state_copy(s->env.global, &done);
