@@ -11,10 +11,10 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "fedstill/fed.h"
+#include "computed.h"
 #include "packed_change.h"
 
-enum { CLIENTS = 3, FEATURES = 6, MENTEE = 12, CLASSES = 4, SAMPLES = 43, ROUNDS = 4, SETTINGS = 4 };
+enum { CLIENTS = 3, FEATURES = 6, MENTEE = 12, CLASSES = 4, ROUNDS = 4, SETTINGS = 4 };
 static const int mentor_hidden[CLIENTS] = {9, 5, 9};
 #define TOLERANCE 1e-5
 
@@ -30,12 +30,8 @@ static const struct run runs[] = {
 enum { RUNS = sizeof runs / sizeof *runs };
 
 struct world {
-    fst_buf bytes;
-    fst_safetensors *file;
-    fst_source *source;
+    struct computed from;
     fst_graph *mentee, *mentor[CLIENTS];
-    uint32_t index[CLIENTS][SAMPLES];
-    size_t count[CLIENTS];
     fst_fed_view first[CLIENTS];
     fst_virtual *clients;
     fst_strategy *strategy;
@@ -45,20 +41,6 @@ struct world {
     uint32_t quorum; /* a round of fewer is skipped */
     uint32_t reported[ROUNDS];
 };
-
-static void ok(fst_status s, const fst_error *e)
-{
-    if (s)
-        fail_msg("%s", e->message);
-}
-
-static const void *expected(const struct world *w, const char *name)
-{
-    size_t i = 0;
-    if (!fst_safetensors_find(w->file, name, &i))
-        fail_msg("fedkd.safetensors has no %s: run tests/fed/fedkd/fedkd.py", name);
-    return fst_safetensors_data(w->file, i);
-}
 
 static fst_graph *network(int hidden)
 {
@@ -74,23 +56,13 @@ static fst_graph *network(int hidden)
 static int set_up(void **state)
 {
     static struct world w;
-    char path[4096], name[32];
-    fst_error err;
-    const char *root = getenv("FEDSTILL_SOURCE");
-    snprintf(path, sizeof path, "%s/tests/fed/fedkd/fedkd.safetensors", root ? root : "../..");
-    ok(fst_file_read(path, 1 << 20, &w.bytes, &err), &err);
-    ok(fst_safetensors_open_memory(&w.file, path, w.bytes.data, w.bytes.len, &err), &err);
-    const int32_t *owner = expected(&w, "owner");
-    ok(fst_source_from_memory(&w.source, "fedkd", FST_F32, &FST_SHAPE(FEATURES), SAMPLES, expected(&w, "x"),
-                              expected(&w, "y"), CLASSES, &err),
-       &err);
-    for (uint32_t i = 0; i < SAMPLES; i++)
-        w.index[owner[i]][w.count[owner[i]]++] = i;
+    char name[32];
+    open_computed(&w.from, "fedkd", FEATURES, CLASSES);
     w.mentee = network(MENTEE);
     for (int k = 0; k < CLIENTS; k++) {
         snprintf(name, sizeof name, "mentor.%d", k);
         w.mentor[k] = network(mentor_hidden[k]);
-        w.first[k] = (fst_fed_view){.params = expected(&w, name), .size = fst_graph_fed_size(w.mentor[k])};
+        w.first[k] = (fst_fed_view){.params = computed(&w.from, name), .size = fst_graph_fed_size(w.mentor[k])};
     }
     *state = &w;
     return 0;
@@ -99,9 +71,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct world *w = *state;
-    fst_source_close(w->source);
-    fst_safetensors_free(w->file);
-    fst_buf_release(&w->bytes);
+    close_computed(&w->from);
     fst_graph_free(w->mentee);
     for (int k = 0; k < CLIENTS; k++)
         fst_graph_free(w->mentor[k]);
@@ -121,9 +91,9 @@ static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_
                             .graph = w->mentor[client],
                             .shared = w->mentee,
                             .initial = &w->first[client],
-                            .source = w->source,
-                            .subset = w->index[client],
-                            .count = w->count[client],
+                            .source = w->from.source,
+                            .subset = w->from.index[client],
+                            .count = w->from.count[client],
                             .plan = {.epochs = 3,
                                      .batch_size = 32, /* all of them */
                                      .compute = {.backend = "reference"},
@@ -153,7 +123,7 @@ static fst_status work(void *ctx, int worker, const fst_message *down, fst_messa
 static void play(struct world *w, const struct run *r, uint32_t lost)
 {
     const fst_strategy_ops *ops = fst_strategy_find("fedkd");
-    const fst_fed_view first = {.params = expected(w, "mentee"), .size = fst_graph_fed_size(w->mentee)};
+    const fst_fed_view first = {.params = computed(&w->from, "mentee"), .size = fst_graph_fed_size(w->mentee)};
     fst_error err;
     w->lost = lost;
     ok(fst_fed_state_init(&w->global, first.size, &err), &err);
@@ -211,7 +181,7 @@ static void check_mentors(const struct world *w, const char *run)
         const void *kept = fst_virtual_kept(w->clients, k, &len);
         snprintf(name, sizeof name, "%s.mentor.%u", run, (unsigned)k);
         ok(fst_client_model(kept, len, w->first[k].size, &v, &err), &err);
-        assert_true(off_by(expected(w, name), v.params, v.size.params) < TOLERANCE);
+        assert_true(off_by(computed(&w->from, name), v.params, v.size.params) < TOLERANCE);
     }
 }
 
@@ -223,12 +193,12 @@ static void test_against_numpy(void **state)
         char name[64];
         play(w, &runs[i], CLIENTS);
         snprintf(name, sizeof name, "%s.mentee", runs[i].name);
-        double off = off_by(expected(w, name), w->global.params, w->global.size.params);
+        double off = off_by(computed(&w->from, name), w->global.params, w->global.size.params);
         print_message("%-10s off by %.1e of its length\n", runs[i].name, off);
         assert_true(off < TOLERANCE);
         check_mentors(w, runs[i].name);
         snprintf(name, sizeof name, "%s.floats", runs[i].name);
-        const double *floats = expected(w, name);
+        const double *floats = computed(&w->from, name);
         for (size_t r = 0; r < ROUNDS; r++)
             for (size_t k = 0; k < CLIENTS; k++) {
                 size_t up = ranks + 4 * (size_t)floats[r * (CLIENTS + 1) + k];
@@ -252,8 +222,8 @@ static void test_runs_differ(void **state)
             snprintf(a, sizeof a, "%s.mentee", runs[i].name);
             snprintf(b, sizeof b, "%s.mentee", runs[j].name);
             for (size_t e = 0; e < n; e++)
-                other[e] = (float)((const double *)expected(w, b))[e];
-            assert_true(off_by(expected(w, a), other, n) > 100 * TOLERANCE);
+                other[e] = (float)((const double *)computed(&w->from, b))[e];
+            assert_true(off_by(computed(&w->from, a), other, n) > 100 * TOLERANCE);
         }
 }
 
@@ -348,12 +318,12 @@ static void test_low_rank_against_numpy(void **state)
             char name[64];
             float back[200];
             snprintf(name, sizeof name, "matrix.%d", i);
-            const float *a = expected(w, name);
+            const float *a = computed(&w->from, name);
             size_t n = pack(side[i][0], side[i][1], a, energy[e], back);
             snprintf(name, sizeof name, "size.%d.%d", i, e);
-            assert_int_equal(n, (size_t) * (const double *)expected(w, name));
+            assert_int_equal(n, (size_t) * (const double *)computed(&w->from, name));
             snprintf(name, sizeof name, "approximation.%d.%d", i, e);
-            assert_true(off_by(expected(w, name), back, side[i][0] * side[i][1]) < 1e-6);
+            assert_true(off_by(computed(&w->from, name), back, side[i][0] * side[i][1]) < 1e-6);
         }
 }
 

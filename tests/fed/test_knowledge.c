@@ -11,9 +11,9 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "fedstill/fed.h"
+#include "computed.h"
 
-enum { CLIENTS = 4, FEATURES = 6, HIDDEN = 8, CLASSES = 4, PUBLIC = 16, SAMPLES = 70, ROUNDS = 4, SETTINGS = 4 };
+enum { CLIENTS = 4, FEATURES = 6, HIDDEN = 8, CLASSES = 4, PUBLIC = 16, ROUNDS = 4, SETTINGS = 4 };
 #define TOLERANCE 1e-5
 
 struct run {
@@ -40,12 +40,8 @@ enum { RUNS = sizeof runs / sizeof *runs };
 
 /* What the script wrote, and the two networks. */
 struct world {
-    fst_buf bytes;
-    fst_safetensors *file;
-    fst_source *source;
+    struct computed from;
     fst_graph *network[2];
-    uint32_t index[CLIENTS + 1][SAMPLES];
-    size_t count[CLIENTS + 1];
     fst_public pub;
     fst_fed_view first[CLIENTS];
     fst_virtual *clients;
@@ -58,23 +54,14 @@ struct world {
     uint64_t done, stop_at; /* steps of the server in its last round; 0: it is not stopped */
 };
 
-static void ok(fst_status s, const fst_error *e)
-{
-    if (s)
-        fail_msg("%s", e->message);
-}
-
 static const void *expected(const struct world *w, const char *name, size_t k)
 {
     char full[80];
-    size_t i = 0;
     if (k < CLIENTS)
         snprintf(full, sizeof full, "%s.%zu", name, k);
     else
         snprintf(full, sizeof full, "%s", name);
-    if (!fst_safetensors_find(w->file, full, &i))
-        fail_msg("knowledge.safetensors has no %s: run tests/fed/knowledge/knowledge.py", full);
-    return fst_safetensors_data(w->file, i);
+    return computed(&w->from, full);
 }
 
 static fst_graph *network(bool hidden)
@@ -92,20 +79,10 @@ static fst_graph *network(bool hidden)
 static int set_up(void **state)
 {
     static struct world w;
-    char path[4096];
     fst_error err;
-    const char *root = getenv("FEDSTILL_SOURCE");
-    snprintf(path, sizeof path, "%s/tests/fed/knowledge/knowledge.safetensors", root ? root : "../..");
-    ok(fst_file_read(path, 1 << 20, &w.bytes, &err), &err);
-    ok(fst_safetensors_open_memory(&w.file, path, w.bytes.data, w.bytes.len, &err), &err);
-    const int32_t *owner = expected(&w, "owner", CLIENTS);
-    ok(fst_source_from_memory(&w.source, "knowledge", FST_F32, &FST_SHAPE(FEATURES), SAMPLES,
-                              expected(&w, "x", CLIENTS), expected(&w, "y", CLIENTS), CLASSES, &err),
-       &err);
-    for (uint32_t i = 0; i < SAMPLES; i++)
-        w.index[owner[i]][w.count[owner[i]]++] = i;
-    assert_int_equal(w.count[CLIENTS], PUBLIC);
-    ok(fst_public_init(&w.pub, w.source, w.index[CLIENTS], PUBLIC, &(fst_transform){0}, &err), &err);
+    open_computed(&w.from, "knowledge", FEATURES, CLASSES);
+    assert_int_equal(w.from.count[CLIENTS], PUBLIC);
+    ok(fst_public_init(&w.pub, w.from.source, w.from.index[CLIENTS], PUBLIC, &(fst_transform){0}, &err), &err);
     for (size_t k = 0; k < CLIENTS; k++) {
         if (k < 2)
             w.network[k] = network(k == 1);
@@ -120,9 +97,7 @@ static int tear_down(void **state)
 {
     struct world *w = *state;
     fst_public_release(&w->pub);
-    fst_source_close(w->source);
-    fst_safetensors_free(w->file);
-    fst_buf_release(&w->bytes);
+    close_computed(&w->from);
     fst_graph_free(w->network[0]);
     fst_graph_free(w->network[1]);
     return 0;
@@ -138,23 +113,15 @@ static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_
                             .classes = CLASSES,
                             .graph = w->network[w->alike ? 1 : client % 2],
                             .initial = &w->first[w->alike ? 1 : client],
-                            .source = w->source,
-                            .subset = w->index[client],
-                            .count = w->count[client],
+                            .source = w->from.source,
+                            .subset = w->from.index[client],
+                            .count = w->from.count[client],
                             .pub = &w->pub,
                             .plan = {.epochs = 3,
                                      .batch_size = 32, /* all of them */
                                      .compute = {.backend = "reference"},
                                      .optim = {.learning_rate = 0.2, .momentum = 0.5}}};
     return FST_OK;
-}
-
-static size_t settings_of(const struct run *r)
-{
-    size_t n = 0;
-    while (n < SETTINGS && r->setting[n].name)
-        n++;
-    return n;
 }
 
 static void settle(void *ctx, const fst_round_report *report)
@@ -188,12 +155,12 @@ static void open_strategy(struct world *w, const struct run *r)
                                 .compute = {.threads = 1, .backend = "reference"}};
     const fst_virtual_spec vs = {.ops = ops,
                                  .settings = r->setting,
-                                 .nsettings = settings_of(r),
+                                 .nsettings = settings_in(r->setting, SETTINGS),
                                  .clients = CLIENTS,
                                  .workers = 1,
                                  .ctx = w,
                                  .env = client_env};
-    ok(fst_strategy_new(&w->strategy, ops, r->setting, settings_of(r), &env, &err), &err);
+    ok(fst_strategy_new(&w->strategy, ops, r->setting, settings_in(r->setting, SETTINGS), &env, &err), &err);
     ok(fst_virtual_new(&w->clients, &vs, &err), &err);
 }
 
@@ -360,8 +327,8 @@ static void test_feddf_keeps_apart(void **state)
         size_t count = 0;
         for (size_t i = 0; i < PUBLIC; i++)
             if (i != without)
-                rest[count++] = w->index[CLIENTS][i];
-        ok(fst_public_init(&w->pub, w->source, rest, count, &(fst_transform){0}, &err), &err);
+                rest[count++] = w->from.index[CLIENTS][i];
+        ok(fst_public_init(&w->pub, w->from.source, rest, count, &(fst_transform){0}, &err), &err);
         play(w, &all);
         bool its = distance(want, w->global.params, NULL, n) < TOLERANCE * sqrt(length);
         assert_false(its && without == PUBLIC);
@@ -406,7 +373,7 @@ static void client_after(struct world *w, const struct run *r, const fst_buf *ke
     const fst_strategy_ops *ops = fst_strategy_find(r->strategy);
     w->alike = ops->flags & FST_SAME_FEATURES;
     ok(client_env(w, 0, 0, &env, &err), &err);
-    ok(fst_client_new(&c, ops, r->setting, settings_of(r), &err), &err);
+    ok(fst_client_new(&c, ops, r->setting, settings_in(r->setting, SETTINGS), &err), &err);
     ok(fst_client_work(c, &env, kept ? kept->data : NULL, kept ? kept->len : 0, down, &up, &keep, &err), &err);
     ok(fst_client_model(keep.data, keep.len, fst_graph_fed_size(env.graph), &v, &err), &err);
     for (size_t i = 0; i < v.size.params; i++)

@@ -10,9 +10,9 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "fedstill/fed.h"
+#include "computed.h"
 
-enum { CLIENTS = 5, FEATURES = 6, HIDDEN = 8, CLASSES = 4, SEED = 7, SAMPLES = 120, SETTINGS = 10 };
+enum { CLIENTS = 5, FEATURES = 6, HIDDEN = 8, CLASSES = 4, SEED = 7, SETTINGS = 10 };
 #define TOLERANCE 1e-5
 
 struct run {
@@ -112,30 +112,12 @@ enum { RUNS = sizeof runs / sizeof *runs, ROUNDS = 6 };
 
 /* What the script wrote, and the network. */
 struct world {
-    fst_buf bytes;
-    fst_safetensors *file;
-    fst_source *source;
+    struct computed from;
     fst_graph *graph, *networks[2];
-    uint32_t index[CLIENTS][SAMPLES];
-    size_t count[CLIENTS];
     const struct run *run;
     fst_virtual *clients;
     int64_t steps[CLIENTS], most_steps; /* of each client in all rounds, and of those of the last round the most */
 };
-
-static void ok(fst_status s, const fst_error *e)
-{
-    if (s)
-        fail_msg("%s", e->message);
-}
-
-static const void *expected(const struct world *w, const char *name)
-{
-    size_t i = 0;
-    if (!fst_safetensors_find(w->file, name, &i))
-        fail_msg("replay.safetensors has no %s: run tests/fed/replay/replay.py", name);
-    return fst_safetensors_data(w->file, i);
-}
 
 static fst_graph *network(bool norms)
 {
@@ -156,18 +138,7 @@ static fst_graph *network(bool norms)
 static int set_up(void **state)
 {
     static struct world w;
-    char path[4096];
-    fst_error err;
-    const char *root = getenv("FEDSTILL_SOURCE");
-    snprintf(path, sizeof path, "%s/tests/fed/replay/replay.safetensors", root ? root : "../..");
-    ok(fst_file_read(path, 1 << 20, &w.bytes, &err), &err);
-    ok(fst_safetensors_open_memory(&w.file, path, w.bytes.data, w.bytes.len, &err), &err);
-    const int32_t *owner = expected(&w, "owner");
-    ok(fst_source_from_memory(&w.source, "replay", FST_F32, &FST_SHAPE(FEATURES), SAMPLES, expected(&w, "x"),
-                              expected(&w, "y"), CLASSES, &err),
-       &err);
-    for (uint32_t i = 0; i < SAMPLES; i++)
-        w.index[owner[i]][w.count[owner[i]]++] = i;
+    open_computed(&w.from, "replay", FEATURES, CLASSES);
     for (int i = 0; i < 2; i++)
         w.networks[i] = network(i);
     *state = &w;
@@ -177,9 +148,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct world *w = *state;
-    fst_source_close(w->source);
-    fst_safetensors_free(w->file);
-    fst_buf_release(&w->bytes);
+    close_computed(&w->from);
     for (int i = 0; i < 2; i++)
         fst_graph_free(w->networks[i]);
     return 0;
@@ -195,9 +164,9 @@ static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_
                             .client = client,
                             .classes = CLASSES,
                             .graph = w->graph,
-                            .source = w->source,
-                            .subset = w->index[client],
-                            .count = w->count[client],
+                            .source = w->from.source,
+                            .subset = w->from.index[client],
+                            .count = w->from.count[client],
                             .plan = {.epochs = 2 + r->more_epochs * client,
                                      .steps = r->steps,
                                      .batch_size = r->norms ? 7 : 8,
@@ -206,14 +175,6 @@ static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_
                                                .weight_decay = r->decay,
                                                .nesterov = r->nesterov}}};
     return FST_OK;
-}
-
-static size_t settings_of(const struct run *r)
-{
-    size_t n = 0;
-    while (n < SETTINGS && r->setting[n].name)
-        n++;
-    return n;
 }
 
 static fst_status work(void *ctx, int worker, const fst_message *down, fst_message *up, fst_error *err)
@@ -232,7 +193,7 @@ static void settle(void *ctx, const fst_round_report *report)
     w->most_steps = 0;
     for (uint32_t i = 0; i < report->reported; i++) {
         int64_t *its = &w->steps[report->reported_client[i]];
-        *its += 2 * (int64_t)((w->count[report->reported_client[i]] + 6) / 7);
+        *its += 2 * (int64_t)((w->from.count[report->reported_client[i]] + 6) / 7);
         w->most_steps = *its > w->most_steps ? *its : w->most_steps;
     }
 }
@@ -240,7 +201,7 @@ static void settle(void *ctx, const fst_round_report *report)
 /* The script's first weights; a norm layer's are 1 and 0, its running statistics 0 and 1. */
 static void start(const struct world *w, fst_fed_state *s)
 {
-    const float *first = expected(w, "first");
+    const float *first = computed(&w->from, "first");
     for (size_t i = 0; i < fst_graph_params(w->graph); i++) {
         fst_param_info p = fst_graph_param(w->graph, i);
         bool norm = !strncmp(p.name, "norm.", 5);
@@ -260,12 +221,12 @@ static void play(struct world *w, int workers, fst_fed_state *global)
     fst_error err;
     int64_t samples[CLIENTS];
     for (int c = 0; c < CLIENTS; c++)
-        samples[c] = (int64_t)w->count[c];
+        samples[c] = (int64_t)w->from.count[c];
     ok(fst_strategy_of(&ops, r->strategy, &err), &err);
     const fst_server_env env = {.clients = CLIENTS, .classes = CLASSES, .global = global, .graph = w->graph};
     const fst_virtual_spec vs = {.ops = ops,
                                  .settings = r->setting,
-                                 .nsettings = settings_of(r),
+                                 .nsettings = settings_in(r->setting, SETTINGS),
                                  .clients = CLIENTS,
                                  .workers = workers,
                                  .ctx = w,
@@ -273,7 +234,7 @@ static void play(struct world *w, int workers, fst_fed_state *global)
     ok(fst_fed_state_init(global, fst_graph_fed_size(w->graph), &err), &err);
     memset(w->steps, 0, sizeof w->steps);
     start(w, global);
-    ok(fst_strategy_new(&s, ops, r->setting, settings_of(r), &env, &err), &err);
+    ok(fst_strategy_new(&s, ops, r->setting, settings_in(r->setting, SETTINGS), &env, &err), &err);
     ok(fst_virtual_new(&w->clients, &vs, &err), &err);
     fst_simulate_spec spec = {.seed = SEED,
                               .clients = CLIENTS,
@@ -301,7 +262,7 @@ static void test_replayed(void **state)
         play(w, 3, &again);
         assert_memory_equal(global.params, again.params, 4 * global.size.params);
         assert_memory_equal(global.buffers, again.buffers, 4 * global.size.buffers);
-        const double *want = expected(w, runs[i].name);
+        const double *want = computed(&w->from, runs[i].name);
         double off = 0, length = 0;
         size_t params = global.size.params, all = params + global.size.buffers;
         for (size_t k = 0; k < all; k++) {
@@ -322,8 +283,8 @@ static void test_bulyan(void **state)
 {
     enum { N = 11, COUNT = 40 };
     struct world *w = *state;
-    const float *updates = expected(w, "updates");
-    const double *want = expected(w, "bulyan_2");
+    const float *updates = computed(&w->from, "updates");
+    const double *want = computed(&w->from, "bulyan_2");
     float got[2][COUNT];
     fst_fed_view v[N];
     fst_error err;
@@ -346,7 +307,7 @@ static void test_runs_differ(void **state)
         const char *plain = runs[i].norms ? "fedavg_norms" : "fedavg";
         if (!strcmp(plain, runs[i].name))
             continue;
-        const double *a = expected(w, plain), *b = expected(w, runs[i].name);
+        const double *a = computed(&w->from, plain), *b = computed(&w->from, runs[i].name);
         double off = 0;
         for (size_t k = 0; k < fst_graph_param_count(w->networks[runs[i].norms]); k++)
             off += pow(a[k] - b[k], 2);

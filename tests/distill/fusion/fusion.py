@@ -7,11 +7,13 @@ writes fusion.safetensors beside itself: for every case of CASES the matrices, t
 spectral norms, what is fused, the loss and the gradient of one learning step (by central differences: nothing here knows
 how to go back), and the parameters after it. It needs numpy.
 """
-import json
 import os
-import struct
+import sys
 
 import numpy as np
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+from tensor_file import write
 
 r = np.random.default_rng(11)
 HEADS, D, LAYERS = 2, 4, 2
@@ -161,18 +163,6 @@ class Case:
             keep = 1 - RATE * DECAY if w.ndim > 1 else 1
             after[name] = w * keep - RATE * d / (np.abs(d) + 1e-8)
         return self.loss(self.p, uv, self.gate), norm, grad, after
-
-
-def write(path, tensors):
-    kinds = {"float32": "F32", "float64": "F64"}
-    header, at = {}, 0
-    for name, a in tensors.items():
-        header[name] = {"dtype": kinds[str(a.dtype)], "shape": list(a.shape), "data_offsets": [at, at + a.nbytes]}
-        at += a.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text + b"".join(a.tobytes() for a in tensors.values()))
 
 
 def main():

@@ -11,11 +11,13 @@ weights after the last round) and "RUN.mentor.K"; "RUN.floats" holds, by round a
 and, by round, of what went down as a change. For each matrix of MATRICES "matrix.I", and for each energy "size.I.E" (floats) and
 "approximation.I.E". tests/fed/test_fedkd.c compares.
 """
-import json
 import os
-import struct
+import sys
 
 import numpy as np
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+from tensor_file import write
 
 FEATURES, MENTEE, CLASSES, ROUNDS = 6, 12, 4, 4
 MENTORS = [9, 5, 9]  # hidden units of each client's mentor
@@ -146,18 +148,6 @@ def data():
     matrices = [(r.normal(size=(a, a)) @ np.diag(0.8 ** np.arange(a)) @ r.normal(size=(a, b))).astype(np.float32)
                 for a, b in MATRICES]
     return x, y.astype(np.int32), owner.astype(np.int32), first, matrices
-
-
-def write(path, tensors):
-    kinds = {"float32": "F32", "float64": "F64", "int32": "I32"}
-    header, at = {}, 0
-    for name, a in tensors.items():
-        header[name] = {"dtype": kinds[str(a.dtype)], "shape": list(a.shape), "data_offsets": [at, at + a.nbytes]}
-        at += a.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text + b"".join(a.tobytes() for a in tensors.values()))
 
 
 def main():

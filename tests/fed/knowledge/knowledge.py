@@ -10,14 +10,14 @@ writes tests/fed/knowledge/knowledge.safetensors: the samples, who has which, ev
 run of RUNS, "RUN.K", the weights of client K after the last round, or "RUN.0", those that all share. tests/fed/test_knowledge.c repeats the runs with
 fedstill and compares.
 """
-import json
 import os
-import struct
 import sys
 
 import numpy as np
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../replay"))
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(here, "../.."), os.path.join(here, "../replay")]
+from tensor_file import write
 from replay import Stream  # the documented random streams, also without anything of fedstill
 
 FEATURES, HIDDEN, CLASSES, ROUNDS = 6, 8, 4, 4
@@ -281,18 +281,6 @@ def data():
     return x, y.astype(np.int32), owner.astype(np.int32), first
 
 
-def write(path, tensors):
-    kinds = {"float32": "F32", "float64": "F64", "int32": "I32"}
-    header, at = {}, 0
-    for name, a in tensors.items():
-        header[name] = {"dtype": kinds[str(a.dtype)], "shape": list(a.shape), "data_offsets": [at, at + a.nbytes]}
-        at += a.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text + b"".join(a.tobytes() for a in tensors.values()))
-
-
 def main():
     x, y, owner, first = data()
     d = {"x": [x[owner == k].astype(float) for k in range(CLIENTS)], "y": [y[owner == k] for k in range(CLIENTS)],
@@ -304,7 +292,7 @@ def main():
             out[f"{name}.{k}"] = w
     out.update({"x": x, "y": y, "owner": owner})
     out.update({f"first.{k}": w for k, w in enumerate(first)})
-    write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "knowledge.safetensors"), out)
+    write(os.path.join(here, "knowledge.safetensors"), out)
 
 
 if __name__ == "__main__":

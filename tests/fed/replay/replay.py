@@ -10,11 +10,13 @@ the strategies of the papers, and the random streams that decide who takes part 
 writes tests/fed/replay/replay.safetensors: the samples, who has which, the first weights, and for every run of RUNS the
 weights after its last round. tests/fed/test_replay.c repeats the runs with fedstill and compares.
 """
-import json
 import os
-import struct
+import sys
 
 import numpy as np
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+from tensor_file import write
 
 MASK = (1 << 64) - 1
 FEATURES, HIDDEN, CLASSES = 6, 8, 4
@@ -540,20 +542,6 @@ class Data:
         self.x32 = (centre[self.y] + 0.8 * r.normal(size=(n, FEATURES))).astype(np.float32)
         self.first32 = (0.4 * r.normal(size=COUNT)).astype(np.float32)
         self.x, self.first = self.x32.astype(float), self.first32.astype(float)
-
-
-def write(path, tensors):
-    header, at = {}, 0
-    types = {"float32": "F32", "float64": "F64", "int32": "I32"}
-    for name, t in tensors.items():
-        header[name] = {"dtype": types[str(t.dtype)], "shape": list(t.shape), "data_offsets": [at, at + t.nbytes]}
-        at += t.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text)
-        for t in tensors.values():
-            f.write(t.tobytes())
 
 
 def main():
