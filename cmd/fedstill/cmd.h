@@ -95,6 +95,7 @@ struct command {
 extern const struct command cmd_bench;
 extern const struct command cmd_init;
 extern const struct command cmd_run;
+extern const struct command cmd_sweep;
 extern const struct command cmd_runs;
 extern const struct command cmd_report;
 extern const struct command cmd_compare;
@@ -130,6 +131,10 @@ void progress_begin(const char *label, uint64_t total, const char *unit);
 void progress_update(uint64_t done, const char *note); /* note may be NULL */
 void progress_end(const char *note);                   /* leaves one final line */
 void progress_set_quiet(bool quiet);
+/* A line of the caller's own in a bar's place: redrawn on a terminal, nothing elsewhere. NULL: it goes. */
+void progress_show(const char *line);
+/* A line that stays, on a terminal above the bar. Not with --quiet. Goes through fst_text_clean. */
+void progress_say(const char *line);
 /* A fst_log_fn: warnings and errors go to stderr (also with --quiet) without tearing the bar, FST_LOG_INFO
  * only without --quiet, FST_LOG_DEBUG never. main installs it. Safe from any thread. */
 void progress_log(void *ctx, fst_log_level level, const char *message);

@@ -1,6 +1,7 @@
 /* fedstill run: a task's stages in this process. */
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -64,6 +65,16 @@ static const struct option_spec options[] = {
      .type = OPTION_FLAG,
      .help = "Run the stages anew, whatever is there; what stands in their place is overwritten."},
     NO_REUSE_OPTION,
+    {.name = "beside",
+     .argument = "DIR",
+     .type = OPTION_STRING,
+     .help = "A folder of outputs, such as runs/ of a sweep: finished stages are taken from there first, also with "
+             "--no-reuse."},
+    {.name = "until",
+     .argument = "STAGE=N",
+     .type = OPTION_STRING,
+     .help = "Stop when STAGE has done N epochs or rounds, or is done, with its progress saved; without this the same "
+             "command goes on to the same models."},
     {.name = "dry-run",
      .letter = 'n',
      .type = OPTION_FLAG,
@@ -156,17 +167,44 @@ static fst_status run_task(fst_task *task, const struct options *o, const fst_ta
                         "federated_edge (fedstill cloud, fedstill edge)");
     if (!edge && option_given(o, "client-id"))
         return fst_fail(err, FST_E_CONFIG, "--client-id has no effect without --mode federated_edge");
+    if ((server || edge) && (to->until || to->beside))
+        return fst_fail(err, FST_E_CONFIG, "--until and --beside have no effect with --mode %s", mode);
     if (server)
         return run_server(task, o, to, err);
     if (edge)
         return run_edge(task, o, to, err);
     fst_status s = fst_task_run(task, to, err);
+    if (s == FST_E_CANCELLED && to->paused && *to->paused) {
+        if (!option_flag(o, "quiet"))
+            fprintf(stderr, "%s; without --until the run goes on\n", err->message);
+        return FST_OK;
+    }
     return s ? s : task_print_result(task, option_flag(o, "json"), err);
+}
+
+/* "STAGE=N" of --until; *stage is new memory. */
+static fst_status until_of(const struct options *o, char **stage, fst_task_options *to, fst_error *err)
+{
+    const char *text = option_string(o, "until"), *equals = text ? strrchr(text, '=') : NULL;
+    char *end = NULL;
+    if (!text)
+        return FST_OK;
+    long long n = equals && equals[1] >= '0' && equals[1] <= '9' ? strtoll(equals + 1, &end, 10) : 0;
+    if (n < 1 || n > 1000000000 || *end || equals == text)
+        return fst_fail(err, FST_E_CONFIG, "--until %s: expected STAGE=N, for instance federated_train=5", text);
+    *stage = fst_strdup(text);
+    if (!*stage)
+        return fst_fail_memory(err, strlen(text));
+    (*stage)[equals - text] = 0;
+    to->until = *stage;
+    to->until_count = n;
+    return FST_OK;
 }
 
 static fst_status run(const struct options *o, fst_error *err)
 {
-    bool quiet = option_flag(o, "quiet");
+    bool quiet = option_flag(o, "quiet"), paused = false;
+    char *until = NULL;
     fst_task *task = NULL;
     fst_task_options to = {.mode = option_given(o, "mode") ? option_string(o, "mode") : NULL,
                            .stage = option_string(o, "stage"),
@@ -175,11 +213,15 @@ static fst_status run(const struct options *o, fst_error *err)
                            .backend = option_string(o, "backend"),
                            .fresh = option_flag(o, "fresh"),
                            .no_reuse = option_flag(o, "no-reuse"),
+                           .beside = option_string(o, "beside"),
+                           .paused = &paused,
                            .observer = task_observer(&quiet),
                            .stop = &task_stop};
     if (option_given(o, "mode") && option_given(o, "stage"))
         return fst_fail(err, FST_E_CONFIG, "--mode and --stage say different things: give one of them");
-    fst_status s = task_load(&task, o, err);
+    fst_status s = until_of(o, &until, &to, err);
+    if (!s)
+        s = task_load(&task, o, err);
     if (!s && option_flag(o, "dry-run")) {
         s = dry_run(task, &to, err);
     } else if (!s) {
@@ -189,6 +231,7 @@ static fst_status run(const struct options *o, fst_error *err)
             s = task_say_how_to_go_on(err);
     }
     fst_task_free(task);
+    fst_free(until);
     return s;
 }
 

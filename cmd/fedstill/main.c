@@ -22,6 +22,7 @@
 static const struct command *const commands[] = {
     &cmd_init,
     &cmd_run,
+    &cmd_sweep,
     &cmd_runs,
     &cmd_report,
     &cmd_compare,

@@ -19,7 +19,7 @@ enum { BAR = 10, LINE = 512 };
 static struct {
     pthread_mutex_t lock; /* guards all of it: warnings come from any thread */
     bool quiet, active, terminal, updated, drawn;
-    char label[96], unit[32], note[160];
+    char label[96], unit[32], note[160], own[LINE]; /* own: of progress_show */
     uint64_t total, done, base;
     double started, shown;
 } p = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -145,6 +145,15 @@ static void erase(void)
     p.drawn = false;
 }
 
+static void show_own(void)
+{
+    char line[LINE];
+    snprintf(line, sizeof line, "%s", p.own);
+    fit(line, terminal_width() - 1);
+    fprintf(stderr, "\r%s\033[K", line);
+    p.drawn = true;
+}
+
 static void set_note(const char *note)
 {
     snprintf(p.note, sizeof p.note, "%s", note ? note : "");
@@ -220,6 +229,34 @@ void progress_end(const char *note)
     pthread_mutex_unlock(&p.lock);
 }
 
+void progress_show(const char *text)
+{
+    pthread_mutex_lock(&p.lock);
+    snprintf(p.own, sizeof p.own, "%s", text ? text : "");
+    fst_text_clean(p.own, false);
+    p.terminal = is_terminal();
+    erase();
+    if (text && !p.quiet && p.terminal)
+        show_own();
+    fflush(stderr);
+    pthread_mutex_unlock(&p.lock);
+}
+
+void progress_say(const char *line)
+{
+    pthread_mutex_lock(&p.lock);
+    if (!p.quiet) {
+        bool redraw = p.drawn && p.own[0];
+        erase();
+        put_plain(stderr, line);
+        fputc('\n', stderr);
+        if (redraw)
+            show_own();
+        fflush(stderr);
+    }
+    pthread_mutex_unlock(&p.lock);
+}
+
 void put_plain(FILE *to, const char *text)
 {
     while (*text) { /* character by character, so that it needs no memory */
@@ -252,6 +289,8 @@ void progress_log(void *ctx, fst_log_level level, const char *message)
         fputc('\n', stderr);
         if (redraw && p.active)
             show(fst_clock_seconds());
+        else if (redraw && p.own[0])
+            show_own();
     }
     pthread_mutex_unlock(&p.lock);
 }

@@ -8,7 +8,7 @@
  *   FAULT_ERRNO   the error (default ENOSPC)
  *   FAULT_LOG     a file that gets a line an operation, "N OPERATION PATH"
  *   FAULT_TEXT    with FAULT_MODE term: SIGTERM, two milliseconds after the first write that has this text in it; with
- * FAULT_MODE deny: that write fails
+ * FAULT_MODE deny: that write fails; with FAULT_MODE die: SIGKILL instead of that write
  *
  * It sees opening for writing and reading, write, fsync, close, rename, unlink, mkdir, ftruncate and link. It knows
  * paths by the names that files were opened with.
@@ -171,6 +171,8 @@ ssize_t write(int fd, const void *data, size_t len)
     bool found = name && has_text(data, len), denied = found && !strcmp(mode, "deny");
     if (found && !strcmp(mode, "term"))
         terminate_soon();
+    if (found && !strcmp(mode, "die"))
+        raise(SIGKILL);
     if (!name || !(struck("write", name) || denied))
         return next(fd, data, len);
     if (!strcmp(mode, "short"))

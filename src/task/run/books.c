@@ -87,7 +87,7 @@ void fst__books_stage(struct session *s, const struct step *step, const char *st
                "up to date")) /* before the stage's name changes: what was used so far belongs to the one before */
         fst__resources_sample(&s->books);
     fst_events_stage(s->books.events, step->stage->name);
-    fst__emit(&s->books, "stage", f, strcmp(state, "runs") ? 1 : 2);
+    fst__emit(&s->books, "stage", f, strcmp(state, "done") && step->resumes[0] ? 2 : 1);
     if (o->stage)
         o->stage(o->ctx, step->stage->name, with_accuracy(step, state, text, sizeof text));
     if (usable(&s->books))

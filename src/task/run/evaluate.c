@@ -210,6 +210,37 @@ fst_status fst__evaluate_test(struct session *s, const fst_graph *graph, const f
     return fst__evaluate_by_snr(s, graph, state, out, NULL, err);
 }
 
+fst_status fst__evaluate_validation(struct session *s, const struct stage *own, const fst_graph *graph,
+                                    const fst_state *state, struct score *out, fst_error *err)
+{
+    const struct samples *d = &s->data;
+    bool at_edges = d->edges && fst__at_clients(own);
+    double right = 0, loss = 0;
+    size_t samples = 0;
+    fst_status st = FST_OK;
+    for (size_t k = 0; !st && k < (at_edges ? d->edges : 1); k++) {
+        const struct share *h = at_edges ? &d->edge[k] : &d->cloud;
+        struct score one;
+        if (!h->validate || !h->index)
+            continue;
+        st = fst__evaluate(s, graph, state, d->train, h->index + h->learn, h->validate, &one, err);
+        if (!st) {
+            right += one.accuracy * (double)one.samples;
+            loss += one.loss * (double)one.samples;
+            samples += one.samples;
+        }
+    }
+    if (st)
+        return st;
+    *out = FST__NO_SCORE;
+    if (samples) {
+        out->accuracy = right / (double)samples;
+        out->loss = loss / (double)samples;
+        out->samples = samples;
+    }
+    return FST_OK;
+}
+
 void fst__forget_runner(struct session *s)
 {
     fst_runner_free(s->runner);

@@ -175,7 +175,7 @@ fst_status fst__keep_aside(const struct session *s, const struct step *step, cha
     return st;
 }
 
-static fst_status link_or_copy(const char *from, const char *to, fst_error *err)
+fst_status fst__link_or_copy(const char *from, const char *to, fst_error *err)
 {
     if (!link(from, to) || errno == EEXIST)
         return FST_OK;
@@ -191,7 +191,7 @@ static fst_status keep_clients(const struct session *s, const struct step *step,
     for (struct dirent *e = d ? readdir(d) : NULL; !st && e; e = readdir(d)) {
         char *a = e->d_name[0] != '.' ? fst_path_join(from, e->d_name) : NULL,
              *b = a ? fst_path_join(to, e->d_name) : NULL;
-        st = b ? link_or_copy(a, b, err) : FST_OK;
+        st = b ? fst__link_or_copy(a, b, err) : FST_OK;
         fst_free(a);
         fst_free(b);
     }
@@ -212,7 +212,7 @@ fst_status fst__keep_state(const struct session *s, const struct step *step, con
     else if (fst__extendable(step) && fst_file_exists(from) && !fst_checkpoint_open(&k, from, step->resumes, NULL)) {
         st = keep_clients(s, step, moved, err); /* first: the state names them */
         if (!st)
-            st = link_or_copy(from, to, err);
+            st = fst__link_or_copy(from, to, err);
     }
     fst_checkpoint_free(k);
     fst_free(from);
@@ -314,31 +314,49 @@ static fst_status copy_step(const struct session *s, const struct step *step, co
     return st;
 }
 
-/* The folder of a finished step with this fingerprint in another output; new memory, NULL: none. The registry only says
- * where to look. */
+/* The folder of a finished step with this fingerprint in an output or in what it keeps; new memory, NULL: none. */
+static char *find_in(const char *output, const struct step *step, const char *fingerprint, struct record *r)
+{
+    bool finished;
+    char *folder = fst_path_join(output, step->stage->name);
+    if (folder && fst__record_current_in(folder, fingerprint, r))
+        return folder;
+    fst_free(folder);
+    folder = find_kept(output, step, fingerprint, NULL, r, &finished);
+    if (finished)
+        return folder;
+    fst_free(folder);
+    return NULL;
+}
+
+/* The same in the outputs that stand in one folder (fst_task_options.beside). */
+static char *find_beside(const struct session *s, const struct step *step, const char *fingerprint, struct record *r)
+{
+    const char *beside = s->options->beside;
+    DIR *d = beside ? opendir(beside) : NULL;
+    char *found = NULL;
+    for (struct dirent *e = d ? readdir(d) : NULL; e && !found; e = readdir(d)) {
+        char *output = e->d_name[0] != '.' ? fst_path_join(beside, e->d_name) : NULL;
+        found = output ? find_in(output, step, fingerprint, r) : NULL;
+        fst_free(output);
+    }
+    if (d)
+        closedir(d);
+    return found;
+}
+
+/* The same in another output of this user. The registry only says where to look. */
 static char *find_elsewhere(const struct session *s, const struct step *step, const char *fingerprint, struct record *r)
 {
     struct outputs o = {.count = 0};
     char *found = NULL, *resolved = realpath(s->task->output, NULL);
     fst_registry *registry = NULL;
-    bool finished = false;
     o.own = resolved;
     if (!fst_registry_open_existing(&registry, NULL))
         (void)!fst_registry_list(registry, 0, note_output, &o, NULL);
     for (size_t i = 0; i < o.count; i++) {
-        char *folder = found ? NULL : fst_path_join(o.path[i], step->stage->name);
-        if (folder && fst__record_current_in(folder, fingerprint, r)) {
-            found = folder;
-            folder = NULL;
-        }
-        fst_free(folder);
-        if (!found) {
-            found = find_kept(o.path[i], step, fingerprint, NULL, r, &finished);
-            if (!finished) {
-                fst_free(found);
-                found = NULL;
-            }
-        }
+        if (!found)
+            found = find_in(o.path[i], step, fingerprint, r);
         fst_free(o.path[i]);
     }
     fst_registry_free(registry);
@@ -349,9 +367,12 @@ static char *find_elsewhere(const struct session *s, const struct step *step, co
 /* ---- both --------------------------------------------------------------------------------------------- */
 
 /* A step of the cascade is soon done again and holds times that were measured; only what was trained is taken. */
-static bool may_be_taken(const struct session *s, const struct step *step)
+static char *find_other(const struct session *s, const struct step *step, struct record *r)
 {
-    return step->stage->kind->trained && !s->options->no_reuse;
+    char *found = step->stage->kind->trained ? find_beside(s, step, step->fingerprint, r) : NULL;
+    if (!found && step->stage->kind->trained && !s->options->no_reuse)
+        found = find_elsewhere(s, step, step->fingerprint, r);
+    return found;
 }
 
 fst_status fst__keep_find(struct session *s, struct step *step, char state[FST__STATE], fst_error *err)
@@ -363,8 +384,8 @@ fst_status fst__keep_find(struct session *s, struct step *step, char state[FST__
     if (kept && !s->dry)
         st = bring_back(s, step, kept, err);
     snprintf(state, FST__STATE, "kept from an earlier run");
-    if (!finished && !st && may_be_taken(s, step)) {
-        char *other = find_elsewhere(s, step, step->fingerprint, &r);
+    if (!finished && !st) {
+        char *other = find_other(s, step, &r);
         if (other && !s->dry)
             st = copy_step(s, step, other, &r, err);
         finished = other && !st;

@@ -95,8 +95,10 @@ fst_status fst__write_model(struct session *s, const struct step *step, const fs
 fst_status fst__save_model(struct session *s, const struct step *step, const fst_model *m, struct record *r,
                            fst_error *err)
 {
-    struct score score;
+    struct score score, validation = FST__NO_SCORE;
     fst_status st = fst__state_sound(&m->state, err);
+    if (!st)
+        st = fst__evaluate_validation(s, step->stage, m->graph, &m->state, &validation, err);
     if (!st)
         st = fst__evaluate_by_snr(s, m->graph, &m->state, &score, &r->snr, err);
     if (!st && !isfinite(score.loss))
@@ -110,6 +112,7 @@ fst_status fst__save_model(struct session *s, const struct step *step, const fst
     r->macro_f1 = score.macro_f1;
     r->balanced = score.balanced;
     r->top5 = score.top5;
+    r->validation = validation.accuracy;
     r->parameters = (int64_t)m->state.param_count;
     return fst__write_model(s, step, m, r, r->artifact, score.accuracy, r->digest, err);
 }

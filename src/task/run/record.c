@@ -110,6 +110,7 @@ static bool parse_record(json_t *j, struct record *r)
     n.macro_f1 = number(json_object_get(j, "macro_f1"));
     n.balanced = number(json_object_get(j, "balanced_accuracy"));
     n.top5 = number(json_object_get(j, "top5_accuracy"));
+    n.validation = number(json_object_get(j, "validation_accuracy"));
     n.seconds = number(json_object_get(j, "seconds"));
     int64_t up, down;
     if (!whole(j, "parameters", &n.parameters) || !whole(j, "samples", &n.samples) || !whole(j, "bytes_up", &up) ||
@@ -332,6 +333,8 @@ fst_status fst__record_write(const struct session *s, const struct step *step, c
         if (isfinite(r->top5))
             json_object_set_new(j, "top5_accuracy", json_real(r->top5));
     }
+    if (r->has_model && isfinite(r->validation))
+        json_object_set_new(j, "validation_accuracy", json_real(r->validation));
     json_object_set_new(j, "seconds", real_or_null(r->seconds));
     if (step->inputs)
         json_object_set_new(j, "inputs", json_string(step->inputs));

@@ -4,6 +4,7 @@
  * is there a record of it (here, in output/kept, in another output), else the kind's own run, its record, the summary.
  * Registry and events are told of each (books.c).
  */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -72,6 +73,22 @@ static fst_status find_mode(const char *mode, size_t *out, fst_error *err)
     return unknown_mode(mode, err);
 }
 
+static fst_status check_until(const struct session *s, fst_error *err)
+{
+    const fst_task_options *o = s->options;
+    const struct stage *stage = o->until ? fst__stage_named(&s->task->stages, o->until) : NULL;
+    if (!o->until)
+        return FST_OK;
+    if (!stage || stage->of)
+        return unknown_stage(s->task, o->until, err);
+    if (!stage->kind->counts)
+        return fst_fail(err, FST_E_CONFIG, "a run cannot stop in %s, which has no epochs or rounds", o->until);
+    if (!s->step[stage->at].chosen)
+        return fst_fail(err, FST_E_CONFIG, "a run cannot stop in %s, which is not one of the stages that are run",
+                        o->until);
+    return FST_OK;
+}
+
 fst_status fst__choose_steps(struct session *s, fst_error *err)
 {
     const fst_task *t = s->task;
@@ -88,7 +105,7 @@ fst_status fst__choose_steps(struct session *s, fst_error *err)
         any = any || s->step[i].chosen;
     }
     if (any)
-        return FST_OK;
+        return check_until(s, err);
     return o->stage ? unknown_stage(t, o->stage, err)
                     : fst_fail(err, FST_E_CONFIG, "%s has none of the stages of mode %s", t->path, mode);
 }
@@ -135,6 +152,7 @@ static fst_status run_step(struct session *s, struct step *step, fst_error *err)
     if (st || !r)
         return st ? st : fst_fail_memory(err, sizeof *r);
     memcpy(r->fingerprint, step->fingerprint, sizeof r->fingerprint);
+    r->validation = NAN;
     fst__books_stage(s, step, "runs");
     st = step->stage->kind->run(s, step, r, err);
     if (!st)
@@ -196,6 +214,7 @@ static fst_status one_step(struct session *s, struct step *step, bool wanted, fs
     if (!st && step->done && wanted && !s->dry) {
         fst__books_stage(s, step, state);
         fst__books_figures(s, step);
+        drop_spent_checkpoint(s, step); /* begun here, finished elsewhere */
     }
     if (st || step->done || !wanted)
         return st;
@@ -274,6 +293,23 @@ static void forget(const struct session *s)
     }
 }
 
+/* Is this the stage that the run is to end with, and are there others to do? */
+static bool ends_here(const struct session *s, const struct step *step)
+{
+    const char *until = s->options->until;
+    bool more = false;
+    for (size_t i = 0; i < s->steps; i++)
+        more = more || (s->step[i].chosen && !s->step[i].done);
+    return until && step->done && more && !strcmp(step->stage->name, until);
+}
+
+static fst_status end_here(const struct session *s, const struct step *step, fst_error *err)
+{
+    if (s->options->paused)
+        *s->options->paused = true;
+    return fst_fail(err, FST_E_CANCELLED, "stopped after %s, as was asked for", step->stage->name);
+}
+
 static fst_status run_steps(struct session *s, fst_error *err)
 {
     fst_status st = fst__check_stages(s, err);
@@ -289,6 +325,8 @@ static fst_status run_steps(struct session *s, fst_error *err)
             st = check_needs(s, step, false, err);
         if (!st)
             st = one_step(s, step, step->chosen, err);
+        if (!st && ends_here(s, step))
+            st = end_here(s, step, err);
     }
     /* again: steps after the last that ran may be up to date and belong into it */
     return st ? st : fst__summary_write(s, err);

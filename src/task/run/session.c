@@ -61,6 +61,23 @@ bool fst__session_stopped(const struct session *s)
     return s->options->stop && atomic_load(s->options->stop);
 }
 
+bool fst__pauses(const struct session *s, const struct step *step, int64_t done)
+{
+    const fst_task_options *o = s->options;
+    return o->until && !strcmp(o->until, step->stage->name) && done >= o->until_count &&
+           done < step->stage->kind->total(step->stage);
+}
+
+fst_status fst__pause(const struct session *s, const struct step *step, int64_t done, fst_error *err)
+{
+    if (!fst__pauses(s, step, done))
+        return FST_OK;
+    if (s->options->paused)
+        *s->options->paused = true;
+    return fst_fail(err, FST_E_CANCELLED, "%s: stopped after %s %lld, as was asked for; progress is saved",
+                    step->stage->name, step->stage->kind->counts, (long long)done);
+}
+
 /* ---- steps --------------------------------------------------------------------------------------- */
 
 struct step *fst__step_of(const struct session *s, const struct stage *stage)

@@ -37,6 +37,11 @@ struct session {
 fst_status fst__session_init(struct session *s, const fst_task *t, const fst_task_options *o, fst_error *err);
 void fst__session_close(struct session *s);
 bool fst__session_stopped(const struct session *s);
+/* Is a stage to be left for now when so many of its epochs or rounds are done (options.until)? One that has no more to
+ * do is not: it ends. */
+bool fst__pauses(const struct session *s, const struct step *step, int64_t done);
+/* FST_E_CANCELLED with words when it is; the caller has saved its progress. */
+fst_status fst__pause(const struct session *s, const struct step *step, int64_t done, fst_error *err);
 /* ---- session_data.c ---- */
 /* Opens and checks the data, shares out test samples, validation and the places of a topology. */
 fst_status fst__session_open_data(struct session *s, fst_error *err);
@@ -85,6 +90,11 @@ fst_status fst__evaluate_by_snr(struct session *s, const fst_graph *graph, const
                                 struct snr_table *table, fst_error *err);
 fst_status fst__evaluate_test(struct session *s, const fst_graph *graph, const fst_state *state, struct score *out,
                               fst_error *err);
+/* The same over the validation samples of those who learn in the stage: the edges' of a topology's rounds, else those
+ * of data.validation or the source's split val. Accuracy and loss are over all of them together; FST__NO_SCORE when
+ * there are none, or they are elsewhere. */
+fst_status fst__evaluate_validation(struct session *s, const struct stage *own, const fst_graph *graph,
+                                    const fst_state *state, struct score *out, fst_error *err);
 /* Forgets the model that was evaluated last, whose graph is about to go. */
 void fst__forget_runner(struct session *s);
 
@@ -253,6 +263,8 @@ enum { FST__STATE = 600 };
 fst_status fst__keep_aside(const struct session *s, const struct step *step, char **moved, fst_error *err);
 /* Gives output/STEP the last state of the step that was moved there, if more epochs or rounds can go on from it. */
 fst_status fst__keep_state(const struct session *s, const struct step *step, const char *moved, fst_error *err);
+/* A second name for a file, or a copy where the file system has no links. */
+fst_status fst__link_or_copy(const char *from, const char *to, fst_error *err);
 /* Looks for a finished step with this fingerprint in output/kept and in other outputs, and brings it to output/STEP:
  * then the step is done, and `state` says where it comes from. A dry run only looks. */
 fst_status fst__keep_find(struct session *s, struct step *step, char state[FST__STATE], fst_error *err);

@@ -51,6 +51,7 @@ struct record {
     double accuracy, loss, seconds;
     double macro_f1, balanced; /* of a model; NaN in records of earlier versions */
     double top5;               /* NaN too with five classes or fewer */
+    double validation;         /* accuracy of the model on the validation samples; NaN: there are none */
     int64_t parameters, samples;
     uint64_t bytes_up, bytes_down;
     int64_t best_round;  /* of rounds: the round whose model was kept, from 1; 0: no choice was made */

@@ -27,6 +27,8 @@ static json_t *step_json(const struct session *s, const struct step *step)
         if (isfinite(r->top5))
             json_object_set_new(j, "top5_accuracy", json_real(r->top5));
     }
+    if (r->has_model && isfinite(r->validation))
+        json_object_set_new(j, "validation_accuracy", json_real(r->validation));
     json_object_set_new(j, "parameters", r->has_model ? json_integer(r->parameters) : json_null());
     json_object_set_new(j, "samples", json_integer(r->samples));
     json_object_set_new(j, "seconds", real_or_null(r->seconds));

@@ -94,6 +94,16 @@ static fst_status choose_round(struct federation *f, double *accuracy, fst_error
     return FST_OK;
 }
 
+/* Where no round is chosen, what the model is worth on validation samples is told all the same: the test samples choose
+ * nothing. */
+static fst_status measure_round(struct federation *f, double *accuracy, fst_error *err)
+{
+    struct score score = FST__NO_SCORE;
+    fst_status st = fst__evaluate_validation(f->s, f->own->stage, f->model->graph, &f->model->state, &score, err);
+    *accuracy = score.accuracy;
+    return st;
+}
+
 static fst_status round_done(void *ctx, const fst_server *server, const fst_round_report *r, fst_error *err)
 {
     struct federation *f = ctx;
@@ -105,13 +115,17 @@ static fst_status round_done(void *ctx, const fst_server *server, const fst_roun
     f->bytes_down += r->bytes_down;
     for (uint32_t i = 0; i < r->reported; i++)
         f->rounds_of[r->reported_client[i]]++;
+    bool last = f->round == (uint64_t)f->section->rounds || fst__pauses(f->s, f->own, (int64_t)f->round);
+    bool due = f->round % (uint64_t)f->section->evaluate_every == 0;
     double validation = NAN;
     if (f->fuser) /* what is measured is what may be kept */
         fst_fuser_show(f->fuser, f->model->state.params, true);
     fst_status st = f->best.params ? choose_round(f, &validation, err) : FST_OK;
-    if (!st && f->round % (uint64_t)f->section->evaluate_every == 0 && f->apart)
+    if (!st && !f->best.params && !f->apart && (due || last))
+        st = measure_round(f, &validation, err);
+    if (!st && due && f->apart)
         st = fst__federate_score(f, "", &score, f->figures, err);
-    else if (!st && f->round % (uint64_t)f->section->evaluate_every == 0)
+    else if (!st && due)
         st = fst__evaluate_test(f->s, f->model->graph, &f->model->state, &score, err);
     if (!st)
         tell_round(f, r, &score, validation);
@@ -120,9 +134,11 @@ static fst_status round_done(void *ctx, const fst_server *server, const fst_roun
     if (f->fuser)
         fst_fuser_show(f->fuser, f->model->state.params, false);
     /* sites elsewhere are told of the next round only when this one is on disk */
-    if (!st &&
-        (k->steps || f->s->options->rounds || fst__save_due(&f->saves, k->seconds) || fst__session_stopped(f->s)))
+    if (!st && (k->steps || f->s->options->rounds || fst__save_due(&f->saves, k->seconds) ||
+                fst__session_stopped(f->s) || fst__pauses(f->s, f->own, (int64_t)f->round)))
         st = fst__federate_save(f, f->checkpoint, err);
+    if (!st)
+        st = fst__pause(f->s, f->own, (int64_t)f->round, err);
     if (!st && fst__session_stopped(f->s))
         st = fst_fail(err, FST_E_CANCELLED, "%s: stopped; progress is saved", f->own->stage->name);
     return st;
@@ -374,6 +390,8 @@ fst_status fst__federate(struct session *s, struct step *own, struct record *r, 
     note_missing(s);
     st = prepare(&f, err);
     if (!st)
+        st = fst__pause(s, own, (int64_t)f.round, err); /* it was there already */
+    if (!st)
         st = rounds(&f, err);
     if (!st && fst__extendable(own))
         st = fst__federate_save_last(&f, err);
@@ -390,6 +408,8 @@ fst_status fst__federate(struct session *s, struct step *own, struct record *r, 
         r->bytes_down = f.bytes_down;
         r->samples = learnt_from(&f);
         st = f.apart ? fst__federate_write_clients(&f, r, err) : fst__save_model(s, own, &model, r, err);
+        if (!isfinite(r->validation) && f.best_round) /* measured by the edges, which are elsewhere */
+            r->validation = f.best_accuracy;
         if (!st && f.mentors)
             st = fst__federate_write_clients(&f, r, err);
         else if (!st && !f.apart)

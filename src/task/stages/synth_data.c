@@ -3,10 +3,13 @@
  * they follow from has changed. output/data/signals.json says what that was and the file's digest. The signals
  * themselves are fedstill/synth.h's affair.
  */
+#include <dirent.h>
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fedstill/synth.h"
 #include "session.h"
@@ -165,6 +168,49 @@ static fst_status make_in_memory(struct session *s, const fst_synth *g, size_t n
     return st;
 }
 
+/* The same signals in an output beside this one (fst_task_options.beside) get a second name here; only a file whose
+ * digest is right. What is there of other settings goes. */
+static fst_status take_from(struct session *s, const char *other, const char *file, const char *note,
+                            const char *settings, bool *taken, fst_error *err)
+{
+    fst_status st = FST_OK;
+    char *from = fst_path_join(other, "data/signals.safetensors"), *says = fst_path_join(other, "data/signals.json"),
+         *folder = fst_path_join(s->task->output, "data");
+    if (!from || !says || !folder)
+        st = fst_fail_memory(err, 256);
+    if (!st && current(from, says, settings)) {
+        st = fst_make_folders(folder, err);
+        if (!st && ((unlink(note) && errno != ENOENT) || (unlink(file) && errno != ENOENT)))
+            st = fst_fail_errno(err, "%s", file);
+        if (!st)
+            st = fst__link_or_copy(from, file, err);
+        if (!st)
+            st = fst__link_or_copy(says, note, err);
+        *taken = !st;
+    }
+    fst_free(from);
+    fst_free(says);
+    fst_free(folder);
+    return st;
+}
+
+static fst_status take_beside(struct session *s, const char *file, const char *note, const char *settings, bool *taken,
+                              fst_error *err)
+{
+    const char *beside = s->options->beside;
+    DIR *d = beside ? opendir(beside) : NULL;
+    fst_status st = FST_OK;
+    for (struct dirent *e = d ? readdir(d) : NULL; !st && !*taken && e; e = readdir(d)) {
+        char *other = e->d_name[0] != '.' ? fst_path_join(beside, e->d_name) : NULL;
+        if (other)
+            st = take_from(s, other, file, note, settings, taken, err);
+        fst_free(other);
+    }
+    if (d)
+        closedir(d);
+    return st;
+}
+
 fst_status fst__synth_data(struct session *s, char **path, fst_source **source, fst_error *err)
 {
     uint64_t windows = (uint64_t)s->task->file.data.synth.windows;
@@ -177,6 +223,8 @@ fst_status fst__synth_data(struct session *s, char **path, fst_source **source, 
     if (!st)
         st = settings_digest(&spec, windows, settings, err);
     bool there = !st && current(file, note, settings);
+    if (!st && !there && !s->dry)
+        st = take_beside(s, file, note, settings, &there, err);
     if (!st && !there)
         st = fst_synth_new(&g, &spec, err);
     if (!st && !there && s->dry)

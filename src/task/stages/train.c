@@ -635,7 +635,12 @@ static fst_status teach(struct course *c, fst_error *err)
     fst__watch_begin(c->s, c->lesson->step->stage->name, (uint64_t)all_epochs(c->lesson) * epoch_rows(c), "samples");
     fst__watch_update(c->s, (uint64_t)c->epoch * epoch_rows(c) + c->rows, NULL); /* none of this run's work */
     while (!st && c->epoch < all_epochs(c->lesson) && !stops_early(c) && !rounds_over(c)) {
-        st = one_epoch(c, err);
+        if (fst__pauses(c->s, c->lesson->step, c->epoch))
+            st = save(c, c->checkpoint, err);
+        if (!st)
+            st = fst__pause(c->s, c->lesson->step, c->epoch, err);
+        if (!st)
+            st = one_epoch(c, err);
         if (!st)
             st = close_epoch(c, err);
     }
