@@ -71,7 +71,7 @@ static const char *const examples[] = {
 struct list {
     fst_compare_run *run; /* strings are owned */
     size_t count, room;
-    size_t unfinished; /* of sweeps: folders without a summary */
+    size_t unfinished; /* of sweeps: runs that have not come to their end */
 };
 
 static void list_release(struct list *l)
@@ -161,21 +161,56 @@ static int is_visible(const struct dirent *e)
     return e->d_name[0] != '.';
 }
 
-/* Every folder of FOLDER/runs that has a summary. */
+/* The runs that FOLDER/sweep.json lists; NULL where it lists none. */
+static fst_status listed_runs(const char *folder, json_t **out, fst_error *err)
+{
+    enum { MAX_SWEEP = 16 << 20 };
+    fst_buf text = {0};
+    char *path = fst_path_join(folder, "sweep.json");
+    fst_status s = path ? fst_file_read(path, MAX_SWEEP, &text, err) : fst_fail_memory(err, strlen(folder));
+    if (!s)
+        s = fst_json_fits(path, text.data, text.len, text.len, err);
+    json_t *j = s ? NULL : json_loadb(text.data, text.len, 0, NULL);
+    if (!s && !j)
+        s = fst_fail(err, FST_E_FORMAT, "%s: is no JSON", path);
+    *out = json_incref(json_object_get(j, "runs"));
+    json_decref(j);
+    fst_buf_release(&text);
+    fst_free(path);
+    return s;
+}
+
+/* Did the sweep bring it to its end? What it does not list (a run of another grid, earlier) has a summary or not. */
+static bool has_ended(const json_t *runs, const char *name)
+{
+    size_t i;
+    json_t *run;
+    json_array_foreach(runs, i, run)
+    {
+        const char *n = json_string_value(json_object_get(run, "name")),
+                   *status = json_string_value(json_object_get(run, "status"));
+        if (n && status && !strcmp(n, name))
+            return !strcmp(status, "done");
+    }
+    return true;
+}
+
+/* Every folder of FOLDER/runs that has a summary, but for those that were stopped on their way or failed. */
 static fst_status add_sweep(struct list *l, const char *folder, fst_error *err)
 {
     struct dirent **entries = NULL;
+    json_t *listed = NULL;
     char *runs = fst_path_join(folder, "runs");
     int n = runs ? scandir(runs, &entries, is_visible, versionsort) : 0;
     fst_status s = !runs   ? fst_fail_memory(err, strlen(folder))
                    : n < 0 ? fst_fail(err, FST_E_IO, "%s: the sweep's runs cannot be listed", runs)
-                           : FST_OK;
+                           : listed_runs(folder, &listed, err);
     size_t before = l->count;
     for (int i = 0; i < n; i++) {
         char *path = s ? NULL : fst_path_join(runs, entries[i]->d_name);
         if (!s && !path)
             s = fst_fail_memory(err, strlen(runs));
-        else if (!s && holds_file(path, "summary.json"))
+        else if (!s && has_ended(listed, entries[i]->d_name) && holds_file(path, "summary.json"))
             s = add_run(l, path, err);
         else if (!s)
             l->unfinished++;
@@ -183,7 +218,8 @@ static fst_status add_sweep(struct list *l, const char *folder, fst_error *err)
         free(entries[i]);
     }
     if (!s && l->count == before)
-        s = fst_fail(err, FST_E_CONFIG, "%s: no run of this sweep has finished a stage yet", folder);
+        s = fst_fail(err, FST_E_CONFIG, "%s: no run of this sweep has come to its end yet", folder);
+    json_decref(listed);
     free(entries);
     fst_free(runs);
     return s;
@@ -195,7 +231,9 @@ static fst_status find_all(const struct options *o, struct list *l, fst_error *e
     for (size_t i = 0; !s && i < operand_count(o); i++)
         s = holds_file(operand(o, i), "sweep.json") ? add_sweep(l, operand(o, i), err) : add_run(l, operand(o, i), err);
     if (!s && l->unfinished)
-        fst_log(FST_LOG_WARN, "%zu runs of the sweep have no finished stage yet and are left out", l->unfinished);
+        fst_log(FST_LOG_WARN,
+                "%zu runs of the sweep have not come to their end (stopped, failed, or not run yet) and are left out",
+                l->unfinished);
     return s;
 }
 

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common.h"
 #include "fedstill/sweep.h"
@@ -109,19 +110,50 @@ static const char *left_text(const fst_sweep_progress *p, char *out, size_t size
     return out;
 }
 
+/* On a terminal broken at blanks, where it is too long for one line. */
+static void say(const char *line)
+{
+    enum { WIDTH = 79, INDENT = 6 };
+    fst_buf out = {0};
+    size_t column = 0;
+    bool wraps = isatty(STDERR_FILENO);
+    fst_status s = FST_OK;
+    for (const char *at = line; !s && *at;) {
+        size_t n = strcspn(at, " ");
+        bool breaks = wraps && column > INDENT && column + 1 + n > WIDTH;
+        if (at > line)
+            s = breaks ? fst_buf_printf(&out, NULL, "\n%*s", INDENT, "") : fst_buf_append(&out, " ", 1, NULL);
+        column = breaks ? INDENT : column + (at > line);
+        if (!s)
+            s = fst_buf_append(&out, at, n, NULL);
+        column += n;
+        at += n + (at[n] == ' ');
+    }
+    progress_say(s ? line : out.data);
+    fst_buf_release(&out);
+}
+
+static void on_tick(void *ctx, const fst_sweep_progress *p)
+{
+    char line[400], left[96];
+    (void)ctx;
+    snprintf(line, sizeof line, "%zu/%zu done, %zu at work%s%s%s", p->done + p->failed + p->stopped, p->runs, p->active,
+             left_text(p, left, sizeof left), *p->now ? ": " : "", p->now);
+    progress_show(line);
+}
+
 static void on_run(void *ctx, const fst_sweep_run_view *r, const fst_sweep_progress *p)
 {
-    char a[FST_HUMAN], b[FST_HUMAN], left[96];
+    char a[FST_HUMAN], b[FST_HUMAN], c[FST_HUMAN], left[96];
     fst_buf line = {0};
     fst_status s = fst_buf_printf(&line, NULL, "[%zu/%zu] %s: ", p->done + p->failed + p->stopped, p->runs, r->name);
-    (void)ctx;
     left_text(p, left, sizeof left);
     if (s)
         return;
     switch (r->state) {
     case FST_SWEEP_DONE:
         s = fst_buf_printf(&line, NULL, "done in %s, validation %s, test %s%s", fst_human_seconds(r->seconds, a),
-                           share_text(r->validation, b), share_text(r->test, (char[FST_HUMAN]){0}), left);
+                           share_text(r->validation, b), share_text(r->test, c), left);
         break;
     case FST_SWEEP_PAUSED:
         s = fst_buf_printf(&line, NULL, "waits at the rung%s", left);
@@ -131,30 +163,22 @@ static void on_run(void *ctx, const fst_sweep_run_view *r, const fst_sweep_progr
         break;
     case FST_SWEEP_FAILED:
     case FST_SWEEP_STOPPED:
-        s = fst_buf_printf(&line, NULL, "%s %s", fst_sweep_state_name(r->state), r->why);
+        s = fst_buf_printf(&line, NULL, "%s, %s", fst_sweep_state_name(r->state), r->why);
         break;
     case FST_SWEEP_MISSING:
         s = fst_buf_printf(&line, NULL, "interrupted");
         break;
     }
     if (!s)
-        progress_say(line.data);
+        say(line.data);
     fst_buf_release(&line);
+    on_tick(ctx, p);
 }
 
 static void on_note(void *ctx, const char *line)
 {
     (void)ctx;
-    progress_say(line);
-}
-
-static void on_tick(void *ctx, const fst_sweep_progress *p)
-{
-    char line[400], left[96];
-    (void)ctx;
-    snprintf(line, sizeof line, "%zu of %zu runs done, %zu at work%s: %s", p->done, p->runs, p->active,
-             left_text(p, left, sizeof left), p->now);
-    progress_show(line);
+    say(line);
 }
 
 /* The same warning of every run is one. */
@@ -174,66 +198,113 @@ static void log_once(void *ctx, fst_log_level level, const char *message)
 
 /* ---- what is to be done ---------------------------------------------------------------------------------- */
 
-struct counts {
-    size_t make, there, shared;
+enum { THERE, SHARED, MAKE, WAYS };
+enum { MAX_STAGES = 128 };
+
+struct tally { /* of one stage over all runs */
+    const char *stage;
+    size_t runs[WAYS];
 };
 
-static fst_status plan_row(fst_sweep *w, size_t i, fst_table *t, struct counts *all, fst_error *err)
+struct plan {
+    struct tally stage[MAX_STAGES];
+    size_t stages, done;
+};
+
+static int way_of(const char *how)
 {
-    fst_buf make = {0}, other = {0};
+    return !strcmp(how, "make") ? MAKE : !strncmp(how, "shared with ", 12) ? SHARED : THERE;
+}
+
+static void count_stage(struct plan *p, const char *stage, int way)
+{
+    size_t i = 0;
+    while (i < p->stages && strcmp(p->stage[i].stage, stage))
+        i++;
+    if (i == MAX_STAGES)
+        return;
+    if (i == p->stages)
+        p->stage[p->stages++] = (struct tally){.stage = stage};
+    p->stage[i].runs[way]++;
+}
+
+static fst_status plan_row(fst_sweep *w, size_t i, fst_table *t, struct plan *p, fst_error *err)
+{
+    fst_buf make = {0};
+    size_t n[WAYS] = {0};
     const char *stage, *how;
     fst_sweep_run_view r = fst_sweep_run_at(w, i);
     fst_status s = FST_OK;
-    struct counts n = {0};
+    p->done += r.state == FST_SWEEP_DONE;
     for (size_t k = 0; !s && fst_sweep_stage_at(w, i, k, &stage, &how); k++) {
-        bool makes = !strcmp(how, "make"), shares = !strncmp(how, "shared with ", 12);
-        n.make += makes;
-        n.shared += shares;
-        n.there += !makes && !shares;
-        if (makes)
+        int way = way_of(how);
+        n[way]++;
+        count_stage(p, stage, way);
+        if (way == MAKE)
             s = fst_buf_printf(&make, err, "%s%s", make.len ? ", " : "", stage);
-        else if (strcmp(how, "there"))
-            s = fst_buf_printf(&other, err, "%s%s: %s", other.len ? ", " : "", stage, how);
     }
-    all->make += n.make;
-    all->shared += n.shared;
-    all->there += n.there;
     if (!s)
-        s = fst_table_cell(t, err, "%s", r.name);
+        s = fst_table_cell(t, err, "%s", *r.setting ? r.setting : "as the task says");
     if (!s)
-        s = fst_table_cell(t, err, "%zu", n.there);
+        s = fst_table_cell(t, err, "%lld", (long long)r.seed);
     if (!s)
-        s = fst_table_cell(t, err, "%zu", n.shared);
+        s = fst_table_cell(t, err, "%zu", n[THERE]);
     if (!s)
-        s = fst_table_cell(t, err, "%s",
-                           make.len                    ? make.data
-                           : r.state == FST_SWEEP_DONE ? "done"
-                                                       : "nothing of its own");
+        s = fst_table_cell(t, err, "%zu", n[SHARED]);
+    if (!s)
+        s = fst_table_cell(t, err, "%s", make.len ? make.data : r.state == FST_SWEEP_DONE ? "done" : "-");
     fst_buf_release(&make);
-    fst_buf_release(&other);
+    return s;
+}
+
+static fst_status list_stages(const struct plan *p, fst_buf *out, fst_error *err)
+{
+    static const fst_column columns[] = {
+        {"stage", FST_LEFT}, {"there", FST_RIGHT}, {"shared", FST_RIGHT}, {"to be made", FST_RIGHT}};
+    fst_table *t = NULL;
+    size_t all[WAYS] = {0};
+    fst_status s = fst_table_new(&t, columns, sizeof columns / sizeof *columns, err);
+    for (size_t i = 0; !s && i <= p->stages; i++) {
+        const size_t *n = i < p->stages ? p->stage[i].runs : all;
+        if (i == p->stages)
+            s = fst_table_rule(t, err);
+        if (!s)
+            s = fst_table_cell(t, err, "%s", i < p->stages ? p->stage[i].stage : "all");
+        for (int way = 0; !s && way < WAYS; way++) {
+            s = fst_table_cell(t, err, "%zu", n[way]);
+            all[way] += i < p->stages ? n[way] : 0;
+        }
+    }
+    if (!s)
+        s = write_table(t, !output_is_utf8(), out, err);
+    fst_table_free(t);
     return s;
 }
 
 static fst_status list_runs(fst_sweep *w, fst_error *err)
 {
-    static const fst_column columns[] = {
-        {"run", FST_LEFT}, {"there", FST_RIGHT}, {"shared", FST_RIGHT}, {"to be made", FST_LEFT}};
+    static const fst_column columns[] = {{"setting", FST_LEFT},
+                                         {"seed", FST_RIGHT},
+                                         {"there", FST_RIGHT},
+                                         {"shared", FST_RIGHT},
+                                         {"to be made", FST_LEFT}};
     fst_table *t = NULL;
     fst_buf out = {0};
-    struct counts all = {0};
-    size_t done = 0;
+    struct plan p = {.stages = 0};
     fst_status s = fst_table_new(&t, columns, sizeof columns / sizeof *columns, err);
-    for (size_t i = 0; !s && i < fst_sweep_runs(w); i++) {
-        done += fst_sweep_run_at(w, i).state == FST_SWEEP_DONE;
-        s = plan_row(w, i, t, &all, err);
-    }
+    for (size_t i = 0; !s && i < fst_sweep_runs(w); i++)
+        s = plan_row(w, i, t, &p, err);
     if (!s)
         s = write_table(t, !output_is_utf8(), &out, err);
     if (!s)
+        s = fst_buf_printf(&out, err, "\n%zu runs in %s, %zu of them done.\n\n", fst_sweep_runs(w), fst_sweep_folder(w),
+                           p.done);
+    if (!s)
+        s = list_stages(&p, &out, err);
+    if (!s)
         s = fst_buf_printf(&out, err,
-                           "\n%zu runs in %s, %zu of them done.\nStages: %zu to be made, %zu shared with the run that "
-                           "makes them, %zu there already.\n",
-                           fst_sweep_runs(w), fst_sweep_folder(w), done, all.make, all.shared, all.there);
+                           "\nthere: finished before, here or in another output\nshared: made by another run "
+                           "of the sweep\n");
     fst_table_free(t);
     return finish_output(&out, s);
 }

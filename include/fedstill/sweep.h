@@ -55,7 +55,7 @@ typedef struct fst_sweep_progress {
     size_t runs, done, failed, stopped, active;
     int64_t rung;    /* of a halving: all are brought to so many epochs or rounds now; 0: to their end */
     double left;     /* seconds to there, as far as the stages that were made show it; NaN: not known yet */
-    const char *now; /* what some of the active runs are at: "learning_rate=0.1,seed=2 federated_train 3/10" */
+    const char *now; /* what active runs are at: "federated_train 3/10 of learning_rate=0.1,seed=2" */
 } fst_sweep_progress;
 
 /* Who wants to watch; members may be NULL. Calls come from the thread that is in the sweep's function. */

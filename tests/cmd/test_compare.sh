@@ -73,7 +73,12 @@ same "runs in their table" "$(wc -l <tables/runs.csv)" 7
 mkdir -p sweep && echo '{}' >sweep/sweep.json && cp -r made sweep/runs && mkdir sweep/runs/none
 compare_json sweep
 same "runs of the sweep" "$(tail -n 1 "$folder/reckoned")" "2 rows, 6 runs, 1 differences"
-said err "1 runs of the sweep have no finished stage yet"
+said err "1 runs of the sweep have not come to their end"
+echo "{\"runs\": [{\"name\": \"plain-1\", \"status\": \"stopped\"}, {\"name\": \"plain-2\", \"status\": \"done\"}]}" \
+    >sweep/sweep.json
+compare_json sweep
+same "runs of the sweep but for the one that was stopped" "$(tail -n 1 "$folder/reckoned")" "2 rows, 5 runs, 1 differences"
+said err "2 runs of the sweep have not come to their end"
 compare_json 1 2 made/plain-1
 same "runs by number" "$(tail -n 1 "$folder/reckoned")" "2 rows, 2 runs, 1 differences"
 

@@ -129,7 +129,7 @@ static void resume(fst_sweep *s)
 static void tell_rung(const fst_sweep *s, int64_t at, const struct judged *j, size_t n, size_t keep)
 {
     fst_buf line = {0};
-    if (!fst_buf_printf(&line, NULL, "%s %lld of %s: %zu of %zu settings go on; best so far %s, %.2f %% on validation",
+    if (!fst_buf_printf(&line, NULL, "%s %lld of %s: %zu of %zu settings go on; the best is %s, %.2f %% on validation",
                         s->unit, (long long)at, s->by, keep, n, s->setting[j[0].setting], 100 * j[0].value))
         note(s, line.data);
     fst_buf_release(&line);

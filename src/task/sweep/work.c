@@ -52,8 +52,8 @@ void fst__sweep_progress(fst_sweep *s, fst_sweep_progress *out, char now[FST__NO
         out->stopped += r->state == FST_SWEEP_STOPPED;
         out->active += r->pid > 0;
         if (r->pid > 0 && n < FST__NOW - 1)
-            n += (size_t)snprintf(now + n, FST__NOW - n, "%s%s%s%s", n ? "; " : "", r->name, r->now[0] ? ": " : "",
-                                  r->now);
+            n += (size_t)snprintf(now + n, FST__NOW - n, "%s%s%s%s", n ? "; " : "", r->now, r->now[0] ? " of " : "",
+                                  r->name);
     }
     int jobs = s->spec->jobs > 0 ? s->spec->jobs : 1;
     out->left = fst__sweep_left(s, (size_t)jobs);
