@@ -20,12 +20,13 @@ FST_BEGIN_DECLS
 /* One client of a round. */
 typedef struct fst_client_report {
     uint32_t client;
-    bool reported;         /* its update entered the result; false: it was lost */
-    const char *lost;      /* why; NULL when it reported */
-    int64_t samples;       /* that it trained on */
-    double loss, accuracy; /* as it told them; NaN when its training failed */
-    uint64_t bytes_down, bytes_up;
-    double seconds; /* of its training alone, wall clock; the only field that differs between two runs */
+    bool reported;                 /* its update entered the result; false: it was lost */
+    const char *lost;              /* why; NULL when it reported */
+    int64_t samples;               /* that it trained on */
+    double loss, accuracy;         /* as it told them; NaN when its training failed */
+    uint64_t bytes_down, bytes_up; /* fst_message_bytes: coded, where the task has codecs */
+    uint64_t raw_down, raw_up;     /* had nothing been coded; of an update that was refused: as it came */
+    double seconds;                /* of its training alone, wall clock; the only field that differs between two runs */
 } fst_client_report;
 
 #define FST_REPORT_LOST 4
@@ -40,7 +41,7 @@ typedef struct fst_round_report {
     double loss, accuracy; /* means over those that reported, weighted by samples; NaN if none, and
                             * accuracy is NaN unless everybody measured it */
     double update_norm;
-    uint64_t bytes_down, bytes_up;
+    uint64_t bytes_down, bytes_up, raw_down, raw_up;
     double seconds;                  /* wall clock, the caller's; the only field that differs between two runs */
     const uint32_t *reported_client; /* `reported` entries: whose updates entered the result, in the order of selection;
                                       * valid until the next round */
@@ -99,6 +100,8 @@ FST_API void fst_server_took(fst_server *s, uint32_t client, double seconds);
 FST_API bool fst_server_next(fst_server *s, fst_order *out);
 /* What is sent to a client of the open round; views live until it is aggregated. */
 FST_MUST FST_API fst_status fst_server_message(const fst_server *s, uint32_t client, fst_message *out, fst_error *err);
+/* fst_message_bytes of a message of either way, had nothing been coded. */
+FST_API uint64_t fst_server_raw_bytes(const fst_server *s, const fst_message *m);
 FST_MUST FST_API fst_status fst_server_aggregate(fst_server *s, const fst_work *work, double now, fst_error *err);
 /* Answers FST_ORDER_EVALUATE: the next round may open. */
 FST_MUST FST_API fst_status fst_server_publish(fst_server *s, double now, fst_error *err);

@@ -10,6 +10,7 @@
 #define FEDSTILL_STRATEGY_H
 
 #include "fedstill/aggregate.h"
+#include "fedstill/codec.h"
 #include "fedstill/distill.h"
 
 FST_BEGIN_DECLS
@@ -165,6 +166,7 @@ typedef struct fst_server_env {
     const fst_public *pub;       /* NULL: none */
     fst_trainer_options compute; /* how to train at the server */
     const fst_after *after;      /* NULL: the strategy's step is published as it is. Not with FST_KEEPS_SHARED */
+    fst_codecs codecs;           /* zeroes: nothing is coded; else `graph` is needed */
 } fst_server_env;
 
 /* What aggregating did. */
@@ -254,6 +256,7 @@ typedef struct fst_client_env {
     const double *class_weight; /* classes; NULL: all 1 */
     const fst_public *pub;      /* NULL: none */
     fst_local_plan plan;
+    fst_codecs codecs;    /* those of the server */
     const fst_work *work; /* may be NULL */
 } fst_client_env;
 
@@ -282,6 +285,9 @@ typedef struct fst_strategy_ops {
     const char *leaks;         /* one sentence: what the server can learn from what is sent */
     const fst_option *options; /* NULL: none; ended by one without a name */
     unsigned flags;            /* FST_SAME_MODEL and so on */
+    /* F32 tensors of an update that codecs code, each as long as the model: the model itself first, whose change is
+     * coded; ended by NULL. NULL: codecs are refused. */
+    const char *const *codes;
     const fst_server_ops *server;
     const fst_client_ops *client;
 } fst_strategy_ops;
@@ -295,6 +301,10 @@ FST_MUST FST_API fst_status fst_strategy_of(const fst_strategy_ops **out, const 
 FST_API const char *fst_strategy_names(unsigned with, unsigned without, char *out, size_t size);
 /* Whether its clients keep something from round to round: their model, or what the client half saves. */
 FST_API bool fst_strategy_keeps(const fst_strategy_ops *ops);
+/* The same of codecs: what was lost, or the model as it was sent. */
+FST_API bool fst_codecs_keep(const fst_codecs *c);
+/* Whether a strategy's messages can be coded so: FST_E_CONFIG says what can be. */
+FST_MUST FST_API fst_status fst_codecs_check(const fst_codecs *c, const fst_strategy_ops *ops, fst_error *err);
 /* Values in the order of the table: fallbacks, then settings. FST_E_CONFIG for an unknown name or a value outside its
  * limits. */
 FST_MUST FST_API fst_status fst_strategy_options(const fst_strategy_ops *ops, const fst_setting *settings, size_t n,
@@ -319,7 +329,8 @@ struct fst_strategy {
     fst_server_env env;
     double option[FST_STRATEGY_OPTIONS]; /* in the order of ops->options */
     uint64_t round, updates, samples;
-    bool open; /* between begin and aggregate, or the first fold of it */
+    bool open;                       /* between begin and aggregate, or the first fold of it */
+    struct fst__coded_server *coded; /* NULL: nothing is coded */
 };
 
 /* env is copied; what it points to must outlive the strategy. FST_E_CONFIG when something that the strategy needs is
@@ -333,6 +344,12 @@ FST_MUST FST_API fst_status fst_strategy_down(const fst_strategy *s, uint32_t cl
 /* FST_E_MISMATCH: not of this round, or of other tensors. FST_E_ARGUMENT: samples outside 1 ... 2^31-1. FST_E_NUMERIC:
  * NaN, infinity or |x| >= 2^31 inside. After any failure nothing of it was taken. */
 FST_MUST FST_API fst_status fst_strategy_fold(fst_strategy *s, const fst_message *m, fst_error *err);
+/* What a coded update says: m, of the open round, decoded into views that live until the next call of this or of
+ * fst_strategy_fold. Without codecs m itself. */
+FST_MUST FST_API fst_status fst_strategy_decode(fst_strategy *s, const fst_message *m, fst_message *out,
+                                                fst_error *err);
+/* fst_message_bytes of a message of either way, had nothing been coded. */
+FST_API uint64_t fst_strategy_raw_bytes(const fst_strategy *s, const fst_message *m);
 /* stats may be NULL. FST_E_ARGUMENT when nothing was folded; what is shared is untouched then. */
 FST_MUST FST_API fst_status fst_strategy_aggregate(fst_strategy *s, const fst_work *work, fst_aggregate_stats *stats,
                                                    fst_error *err);

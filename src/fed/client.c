@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fed_private.h"
+#include "coded.h"
 
 struct kit {
     const fst_graph *graph;
@@ -26,6 +26,7 @@ struct fst_client {
     struct kit **kit;
     size_t kits;
     fst_buf scratch;
+    struct fst__coded_client coded;
 };
 
 /* ---- kits ---- */
@@ -299,7 +300,7 @@ fst_status fst_client_logits(fst_client_half *c, const fst_graph *graph, const f
 /* ---- a round ---- */
 
 /* The model and the strategy's part of what the client kept. */
-static fst_status remember(fst_client_half *h, const void *kept, size_t len, fst_error *err)
+static fst_status remember(fst_client_half *h, const void *kept, size_t len, fst_message *out, fst_error *err)
 {
     const fst_client_ops *ops = h->ops->client;
     bool own = h->ops->flags & FST_OWN_MODEL;
@@ -319,6 +320,7 @@ static fst_status remember(fst_client_half *h, const void *kept, size_t len, fst
         const fst_message_tensor *t = fst_message_find(&m, "strategy");
         st = ops->load(h, t ? t->data : NULL, t ? (size_t)fst_shape_count(&t->shape) : 0, err);
     }
+    *out = m;
     return st ? fst_fail_in(err, st, "what it kept") : FST_OK;
 }
 
@@ -329,7 +331,7 @@ static fst_status keep_for_later(fst_client *c, fst_buf *keep, fst_error *err)
     fst_message m = fst_message_of("kept");
     fst_fed_view v = fst_fed_state_view(&h->model);
     fst_status st = FST_OK;
-    if (!(h->ops->flags & FST_OWN_MODEL) && !ops->save)
+    if (!fst_strategy_keeps(h->ops) && !fst_codecs_keep(&h->env->codecs))
         return FST_OK;
     m.client = h->env->client;
     m.round = m.base = h->round;
@@ -340,6 +342,8 @@ static fst_status keep_for_later(fst_client *c, fst_buf *keep, fst_error *err)
         st = ops->save(h, &c->scratch, err);
     if (!st && c->scratch.len)
         st = fst_message_add(&m, "strategy", FST_U8, FST_SHAPE((int64_t)c->scratch.len), c->scratch.data, err);
+    if (!st)
+        st = fst__coded_keep(&c->coded, h, &m, err);
     return st ? st : fst_message_pack(&m, keep, err);
 }
 
@@ -359,14 +363,18 @@ fst_status fst_client_work(fst_client *c, const fst_client_env *env, const void 
     h->round = down->round;
     h->first = !len;
     h->model = k->model; /* the same memory */
-    st = remember(h, kept, len, err);
-    fst_message m = fst_message_of("");
+    fst_message had, sent = *down, m = fst_message_of("");
+    st = remember(h, kept, len, &had, err);
+    if (!st)
+        st = fst__coded_take(&c->coded, h, &had, &sent, err);
     m.client = env->client;
     m.round = down->round;
     m.base = down->base;
     m.samples = (int64_t)env->count;
     if (!st)
-        st = h->ops->client->work(h, down, &m, err);
+        st = h->ops->client->work(h, &sent, &m, err);
+    if (!st)
+        st = fst__coded_give(&c->coded, h, &m, err);
     if (!st)
         st = keep_for_later(c, keep, err);
     if (!st)
@@ -414,5 +422,6 @@ void fst_client_free(fst_client *c)
         free_kit(c->kit[i]);
     fst_free(c->kit);
     fst_buf_release(&c->scratch);
+    fst__coded_client_release(&c->coded);
     fst_free(c);
 }

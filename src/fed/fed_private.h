@@ -48,6 +48,9 @@ FST_MUST fst_status fst__average_step(const fst__average *a, double reach, fst_f
 /* The same for all that is not trained: buffers become the mean, counters the largest. */
 FST_MUST fst_status fst__average_publish_rest(const fst__average *a, fst_fed_state *global, fst_error *err);
 
+/* ---- coded.c: what codecs code of the strategies of a shared model ---- */
+extern const char *const fst__codes_model[];
+
 /* ---- strategies/fedavg.c: what strategies of a shared model have in common ---- */
 /* The server half that sends the shared model, folds messages "state", and publishes their mean. */
 extern const fst_server_ops fst__averaging_server;

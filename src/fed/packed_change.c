@@ -64,6 +64,16 @@ fst_status fst__matrices_init(struct fst__matrices *m, const fst_graph *g, fst_e
     return fst_fail_memory(err, 2 * n.side * n.side * sizeof *n.gram);
 }
 
+fst_status fst__matrices_init_one(struct fst__matrices *m, size_t rows, size_t cols, fst_error *err)
+{
+    struct fst__matrix *one = fst_calloc(1, sizeof *one);
+    if (!one)
+        return fst_fail_memory(err, sizeof *one);
+    *one = (struct fst__matrix){0, rows, cols};
+    *m = (struct fst__matrices){.matrix = one, .count = 1, .params = rows * cols};
+    return FST_OK;
+}
+
 void fst__matrices_release(struct fst__matrices *m)
 {
     fst_free(m->matrix);

@@ -21,6 +21,8 @@ struct fst__matrices {
     size_t *order;                 /* side */
 };
 FST_MUST fst_status fst__matrices_init(struct fst__matrices *m, const fst_graph *g, fst_error *err);
+/* One matrix alone, without room for packing. */
+FST_MUST fst_status fst__matrices_init_one(struct fst__matrices *m, size_t rows, size_t cols, fst_error *err);
 void fst__matrices_release(struct fst__matrices *m);
 
 /*

@@ -18,7 +18,8 @@ struct slot {
     int64_t samples;
     double loss, accuracy, seconds;
     uint64_t down, up; /* bytes */
-    char *lost;        /* why, of one that was lost */
+    uint64_t raw_down, raw_up;
+    char *lost; /* why, of one that was lost */
 };
 
 struct fst_server {
@@ -170,6 +171,8 @@ static void tell_client(struct fst_server *s, size_t i)
                                      .accuracy = c->accuracy,
                                      .bytes_down = c->down,
                                      .bytes_up = c->up,
+                                     .raw_down = c->raw_down,
+                                     .raw_up = c->raw_up,
                                      .seconds = c->seconds};
     s->why[i] = c->lost;
     c->lost = NULL;
@@ -188,6 +191,8 @@ static fst_status close_report(struct fst_server *s, fst_error *err)
         const struct slot *c = &s->slot[i];
         r->bytes_up += c->up;
         r->bytes_down += c->down;
+        r->raw_up += c->raw_up;
+        r->raw_down += c->raw_down;
         tell_client(s, i);
         if (!c->folded)
             continue;
@@ -217,6 +222,7 @@ static fst_status announce(struct fst_server *s, const fst_fed_action *a, fst_er
     if (st)
         return st;
     find_slot(s, a->client)->down += fst_message_bytes(&m);
+    find_slot(s, a->client)->raw_down += fst_strategy_raw_bytes(s->strategy, &m);
     return push(s, (fst_order){.kind = FST_ORDER_SEND, .client = a->client, .round = a->round, .why = a->why}, err);
 }
 
@@ -302,9 +308,11 @@ static fst_status fold(struct fst_server *s, double now, fst_error *err)
     if (st && !refuses(st))
         return fst_fail(err, st, "%s %llu: %s", noun(s), (unsigned long long)m->client + 1, why.message);
     if (st) {
+        c->raw_up += fst_message_bytes(m);
         note_lost(s, c, st, why.message);
         ev.kind = FST_EVENT_REFUSED;
     } else {
+        c->raw_up += fst_strategy_raw_bytes(s->strategy, m);
         c->folded = true;
     }
     return tell(s, &ev, err);
@@ -328,6 +336,7 @@ static fst_status on_update(struct fst_server *s, const fst_fed_event *event, co
         c->loss = m->loss;
         c->accuracy = m->accuracy;
         c->up += fst_message_bytes(m);
+        c->raw_up += fst_message_bytes(m);
         note_lost(s, c, FST_E_ARGUMENT, fst_fed_why_text(FST_WHY_BAD_SAMPLES));
     }
     fst_status st = tell(s, &ev, err);
@@ -374,6 +383,11 @@ fst_status fst_server_event(fst_server *s, const fst_fed_event *event, const fst
     if (discarded)
         *discarded = s->discarded;
     return st;
+}
+
+uint64_t fst_server_raw_bytes(const fst_server *s, const fst_message *m)
+{
+    return fst_strategy_raw_bytes(s->strategy, m);
 }
 
 bool fst_server_folded(const fst_server *s, uint32_t client)

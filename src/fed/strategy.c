@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fed_private.h"
+#include "coded.h"
 
 static const fst_strategy_ops *const registry[] = {
     /* of a shared model: they average it, or take a step along the mean */
@@ -193,6 +193,8 @@ fst_status fst_strategy_new(fst_strategy **out, const fst_strategy_ops *ops, con
     st = fst_strategy_options(ops, settings, n, s->option, err);
     if (!st)
         st = ops->server->init(s, err);
+    if (!st)
+        st = fst__coded_server_new(&s->coded, s, err);
     if (st) {
         fst_strategy_free(s);
         return st;
@@ -207,6 +209,7 @@ void fst_strategy_free(fst_strategy *s)
         return;
     if (s->ops->server->release)
         s->ops->server->release(s);
+    fst__coded_server_free(s->coded);
     fst_free(s);
 }
 
@@ -222,6 +225,7 @@ void fst_strategy_begin(fst_strategy *s, uint64_t round)
     s->round = round;
     s->updates = s->samples = 0;
     s->open = true;
+    fst__coded_begin(s->coded, s);
     s->ops->server->begin(s, round);
 }
 
@@ -237,6 +241,8 @@ fst_status fst_strategy_down(const fst_strategy *s, uint32_t client, fst_message
     m.client = client;
     m.round = m.base = s->round;
     fst_status st = s->ops->server->down(s, client, &m, err);
+    if (!st)
+        st = fst__coded_down(s->coded, client, &m, err);
     if (st)
         return fst_fail_in(err, st, "strategy %s", s->ops->name);
     *out = m;
@@ -258,13 +264,31 @@ static fst_status check_message(const fst_strategy *s, const fst_message *m, fst
     return FST_OK;
 }
 
-fst_status fst_strategy_fold(fst_strategy *s, const fst_message *m, fst_error *err)
+fst_status fst_strategy_decode(fst_strategy *s, const fst_message *m, fst_message *out, fst_error *err)
 {
+    fst_message plain = *m;
     fst_status st = check_message(s, m, err);
     if (!st)
-        st = s->ops->server->fold(s, m, err);
+        st = fst__coded_read(s->coded, s, &plain, err);
+    if (!st)
+        *out = plain;
+    return st;
+}
+
+uint64_t fst_strategy_raw_bytes(const fst_strategy *s, const fst_message *m)
+{
+    return fst__coded_raw_bytes(s->coded, m);
+}
+
+fst_status fst_strategy_fold(fst_strategy *s, const fst_message *m, fst_error *err)
+{
+    fst_message plain;
+    fst_status st = fst_strategy_decode(s, m, &plain, err);
+    if (!st)
+        st = s->ops->server->fold(s, &plain, err);
     if (st)
         return fst_fail_in(err, st, "the update");
+    fst__coded_folded(s->coded, m->client);
     s->updates++;
     s->samples += (uint64_t)m->samples;
     return FST_OK;
@@ -275,7 +299,7 @@ fst_status fst_strategy_fold(fst_strategy *s, const fst_message *m, fst_error *e
 /* Everything that a round changes, as it was before. */
 struct before {
     fst_fed_state global;
-    fst_buf strategy, after;
+    fst_buf strategy, after, coded;
 };
 
 static fst_status save_body(const fst_strategy *s, fst_buf *out, fst_error *err)
@@ -291,7 +315,9 @@ static fst_status remember(const fst_strategy *s, struct before *b, fst_error *e
         fst_fed_state_copy(&b->global, &v);
     if (!st)
         st = save_body(s, &b->strategy, err);
-    return st ? st : s->env.after->save(s->env.after->ctx, &b->after, err);
+    if (!st && s->coded)
+        st = fst__coded_save(s->coded, &b->coded, err);
+    return st || !s->env.after ? st : s->env.after->save(s->env.after->ctx, &b->after, err);
 }
 
 static fst_status put_back(fst_strategy *s, const struct before *b, fst_error *err)
@@ -301,7 +327,9 @@ static fst_status put_back(fst_strategy *s, const struct before *b, fst_error *e
     fst_status st = FST_OK;
     if (s->ops->server->load)
         st = s->ops->server->load(s, b->strategy.len ? b->strategy.data : "", b->strategy.len, err);
-    return st ? st : s->env.after->load(s->env.after->ctx, b->after.data, b->after.len, err);
+    if (!st && s->coded)
+        st = fst__coded_load(s->coded, b->coded.data, b->coded.len, err);
+    return st || !s->env.after ? st : s->env.after->load(s->env.after->ctx, b->after.data, b->after.len, err);
 }
 
 static fst_status aggregate_and_after(fst_strategy *s, const fst_work *work, fst_aggregate_stats *done, fst_error *err)
@@ -312,8 +340,10 @@ static fst_status aggregate_and_after(fst_strategy *s, const fst_work *work, fst
     bool touched = !st;
     if (!st)
         st = s->ops->server->aggregate(s, work, done, err);
-    if (!st)
+    if (!st && s->env.after)
         st = s->env.after->run(s->env.after->ctx, s->round, s->env.global, work, err);
+    if (!st && fst__coded_publishes(s->coded))
+        st = fst__coded_publish(s->coded, s, b.global.params, err);
     if (!st) {
         fst__add_squares(lane, s->env.global->params, b.global.params, b.global.size.params);
         done->update_norm = sqrt(fst__sum_lanes(lane));
@@ -325,6 +355,7 @@ static fst_status aggregate_and_after(fst_strategy *s, const fst_work *work, fst
     fst_fed_state_release(&b.global);
     fst_buf_release(&b.strategy);
     fst_buf_release(&b.after);
+    fst_buf_release(&b.coded);
     return st;
 }
 
@@ -333,8 +364,8 @@ fst_status fst_strategy_aggregate(fst_strategy *s, const fst_work *work, fst_agg
     fst_aggregate_stats done = {s->updates, s->samples, 0};
     if (!s->open || s->updates == 0)
         return fst_fail(err, FST_E_ARGUMENT, "nothing was folded in this round: there is nothing to aggregate");
-    fst_status st =
-        s->env.after ? aggregate_and_after(s, work, &done, err) : s->ops->server->aggregate(s, work, &done, err);
+    bool more = s->env.after || fst__coded_publishes(s->coded);
+    fst_status st = more ? aggregate_and_after(s, work, &done, err) : s->ops->server->aggregate(s, work, &done, err);
     if (st)
         return fst_fail_in(err, st, "strategy %s", s->ops->name);
     s->open = false;
@@ -380,6 +411,12 @@ static fst_status save_in_place(const fst_strategy *s, fst_buf *out, fst_error *
         st = s->env.after->save(s->env.after->ctx, out, err);
     if (!st && s->env.after) /* last, so that the two come apart again */
         st = fst_buf_append(out, &own, sizeof own, err);
+    uint64_t coded = out->len;
+    if (!st && s->coded)
+        st = fst__coded_save(s->coded, out, err);
+    coded = out->len - coded;
+    if (!st && s->coded) /* likewise */
+        st = fst_buf_append(out, &coded, sizeof coded, err);
     if (st)
         return st;
     e = envelope_of(s, out->data + body, out->len - body);
@@ -427,6 +464,33 @@ static fst_status load_both(fst_strategy *s, const unsigned char *body, size_t l
     return st;
 }
 
+/* The strategy's part, with what comes after its step. */
+static fst_status load_step(fst_strategy *s, const unsigned char *body, size_t len, fst_error *err)
+{
+    return s->env.after ? load_both(s, body, len, err) : load_own(s, body, len, err);
+}
+
+static fst_status load_coded(fst_strategy *s, const unsigned char *body, size_t len, fst_error *err)
+{
+    uint64_t coded = 0;
+    fst_buf before = {0};
+    fst_error why;
+    size_t both = len < sizeof coded ? 0 : len - sizeof coded;
+    if (len >= sizeof coded)
+        memcpy(&coded, body + both, sizeof coded);
+    if (len < sizeof coded || coded > both)
+        return fst_fail(err, FST_E_FORMAT, "the saved strategy does not hold what its codecs keep");
+    size_t step = both - (size_t)coded;
+    fst_status st = fst__coded_save(s->coded, &before, err);
+    if (!st)
+        st = fst__coded_load(s->coded, body + step, (size_t)coded, err);
+    if (!st && (st = load_step(s, body, step, err)) != FST_OK &&
+        fst__coded_load(s->coded, before.data, before.len, &why))
+        fst_log(FST_LOG_ERROR, "%s", why.message);
+    fst_buf_release(&before);
+    return st;
+}
+
 fst_status fst_strategy_load(fst_strategy *s, const void *data, size_t len, fst_error *err)
 {
     struct envelope got;
@@ -447,5 +511,5 @@ fst_status fst_strategy_load(fst_strategy *s, const void *data, size_t len, fst_
         return fst_fail(err, FST_E_MISMATCH, "saved for a model of another size");
     if (s->open && s->updates)
         return fst_fail(err, FST_E_ARGUMENT, "a strategy is loaded between rounds");
-    return s->env.after ? load_both(s, body, body_len, err) : load_own(s, body, body_len, err);
+    return s->coded ? load_coded(s, body, body_len, err) : load_step(s, body, body_len, err);
 }

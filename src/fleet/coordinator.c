@@ -122,8 +122,10 @@ static fst_status make_down(struct coordinator *c, uint32_t k, fst_error *err)
         fst_buf_release(&d.coded);
         return st;
     }
-    if (d.manifest.raw_bytes > (c->most - LEAST_ROOM) / 2) /* never less: a fetch may be under way */
-        c->most = 2 * d.manifest.raw_bytes + LEAST_ROOM;
+    uint64_t whole = fst_server_raw_bytes(c->server, &d.message); /* an update may be coded less than what is sent */
+    whole = d.manifest.raw_bytes > whole ? d.manifest.raw_bytes : whole;
+    if (whole > (c->most - LEAST_ROOM) / 2) /* never less: a fetch may be under way */
+        c->most = 2 * whole + LEAST_ROOM;
     use_down(c, k, c->down_count);
     c->downs[c->down_count++] = d;
     return FST_OK;

@@ -15,6 +15,25 @@
 #include "fedstill/fed.h"
 #include "fedstill/fuse.h"
 
+/* What is coded, and how. */
+enum { PLAIN, HALF, WHOLE, SIGNS, SPARSE, SPARSE_BOTH, THIN, THIN_BOTH, CODED };
+static const fst_codecs codecs[CODED] = {
+    [HALF] = {{.kind = FST_CODEC_F16}, {.kind = FST_CODEC_F16, .feedback = true}},
+    [WHOLE] = {{.kind = FST_CODEC_INT8, .per_channel = true, .feedback = true, .zstd = true},
+               {.kind = FST_CODEC_INT8, .stochastic = true, .feedback = true}},
+    [SIGNS] = {{.kind = FST_CODEC_INT4, .stochastic = true, .feedback = true},
+               {.kind = FST_CODEC_INT4, .per_channel = true, .feedback = true, .change = true}},
+    [SPARSE] = {{.kind = FST_CODEC_TOP_K, .share = 0.1, .values = FST_VALUES_INT8, .feedback = true, .zstd = true},
+                {.kind = FST_CODEC_NONE}},
+    [SPARSE_BOTH] =
+        {{.kind = FST_CODEC_TOP_K, .share = 0.05, .values = FST_VALUES_F32},
+         {.kind = FST_CODEC_TOP_K, .share = 0.3, .values = FST_VALUES_F16, .feedback = true, .change = true}},
+    [THIN] = {{.kind = FST_CODEC_LOW_RANK, .energy = 0.5, .values = FST_VALUES_F16, .feedback = true},
+              {.kind = FST_CODEC_NONE}},
+    [THIN_BOTH] = {{.kind = FST_CODEC_NONE},
+                   {.kind = FST_CODEC_LOW_RANK, .energy = 0.7, .feedback = true, .zstd = true, .change = true}},
+};
+
 static const struct test_case {
     const char *name;
     fst_setting set[3];
@@ -57,19 +76,57 @@ static const struct test_case {
     {"local", {{0}}},
     {"fedkd", {{"hidden_weight", 0}, {"energy_start", 0.5}}},
     {"fedkd", {{"hidden_weight", 0.5}, {"energy_start", 0.9}, {"energy_end", 1}}},
+    /* with codecs */
+    {"fedavg", {{0}}},
+    {"fedavg", {{0}}},
+    {"fedavg", {{0}}},
+    {"fedavg", {{0}}},
+    {"fedavg", {{0}}},
+    {"fedavg", {{0}}},
+    {"fedavg", {{0}}},
+    {"fedprox", {{"prox_mu", 0.5}}},
+    {"fedavgm", {{0}}},
+    {"fedadam", {{"server.learning_rate", 0.05}}},
+    {"scaffold", {{0}}},
+    {"scaffold", {{0}}},
+    {"fednova", {{0}}},
+    {"fedntd", {{0}}},
+    {"fedbn", {{0}}},
+    {"median", {{0}}},
+    {"krum", {{0}}},
+    {"norm_clipping", {{"max_norm", 0.1}}},
+    {"fd_plus", {{"gamma", 0.5}}},
+    {"fedensemble", {{0}}},
+    {"fedbuff", {{"max_staleness", 2}}},
+    {"feddf", {{"distil_steps", 6}, {"distil_batch_size", 5}, {"distil_patience", 0}}},
+    {"fedgen", {{"generator_steps", 4}, {"generator_batch_size", 6}, {"generator_hidden", 5}}},
     /* with a fusion after their step */
+    {"fedavg", {{0}}},
     {"fedavg", {{0}}},
     {"fedadam", {{"server.learning_rate", 0.05}}},
     {"scaffold", {{0}}},
     {"feddf", {{"distil_steps", 3}, {"distil_batch_size", 5}, {"distil_patience", 0}}},
 };
 enum { CASES = sizeof cases / sizeof *cases };
+/* Of the cases with codecs and the first one with a fusion. */
+static const int codings[] = {HALF,  WHOLE,       SIGNS, SPARSE,      SPARSE_BOTH, THIN,  THIN_BOTH,   SPARSE_BOTH,
+                              SIGNS, SPARSE_BOTH, WHOLE, SPARSE_BOTH, SPARSE,      HALF,  SPARSE_BOTH, WHOLE,
+                              SIGNS, THIN,        SIGNS, SPARSE_BOTH, SPARSE,      SIGNS, WHOLE,       SPARSE_BOTH};
+enum { CODINGS = sizeof codings / sizeof *codings, FIRST_CODED = CASES - 4 - CODINGS };
+static inline const fst_codecs *codecs_of(const struct test_case *c)
+{
+    ptrdiff_t i = c - cases - FIRST_CODED;
+    return &codecs[i >= 0 && i < CODINGS ? codings[i] : PLAIN];
+}
 static const enum fusion {
     UNFUSED,
     FROM_AVERAGE,
     FROM_PUBLIC
-} fusions[CASES] = {
-    [CASES - 4] = FROM_AVERAGE, [CASES - 3] = FROM_PUBLIC, [CASES - 2] = FROM_AVERAGE, [CASES - 1] = FROM_PUBLIC};
+} fusions[CASES] = {[CASES - 5] = FROM_AVERAGE,
+                    [CASES - 4] = FROM_AVERAGE,
+                    [CASES - 3] = FROM_PUBLIC,
+                    [CASES - 2] = FROM_AVERAGE,
+                    [CASES - 1] = FROM_PUBLIC};
 enum {
     CLIENTS = 5,
     SAMPLES = 64,
@@ -224,6 +281,7 @@ static inline fst_client_env env_of(struct world *w, uint32_t client)
         .transform = {.flip = true, .crop_padding = 1},
         .augment = true,
         .pub = &w->pub,
+        .codecs = *codecs_of(w->c),
         .plan = {.compute = {.backend = "reference"}, /* no kernels to make: many worlds are opened */
                  .epochs = 2,
                  .batch_size = 4,
@@ -286,6 +344,7 @@ static inline void open_world(struct world *w, const struct test_case *c, int wo
                           .global = &w->global,
                           .graph = network[0],
                           .pub = &w->pub,
+                          .codecs = *codecs_of(c),
                           .compute = {.batch_size = 4, .threads = 1, .backend = "reference"}};
     if (fusions[c - cases]) {
         make_fuser(w, fusions[c - cases], &env);

@@ -25,6 +25,7 @@ struct run {
     bool norms; /* the network has a batch norm; batches are of 7 samples, so that none has a single one */
     bool loses; /* in rounds of odd number what client 1 sends is lost on the way */
     fst_setting setting[SETTINGS];
+    fst_codecs codecs;
 };
 
 #define FEDGEN                                                                                            \
@@ -38,6 +39,28 @@ struct run {
 static const struct run runs[] = {
     {.name = "fedavg", .strategy = "fedavg", .cohort = 3, .rate = 0.1},
     {.name = "fedprox", .strategy = "fedprox", .cohort = 3, .rate = 0.1, .setting = {{"prox_mu", 0.5}}},
+    {.name = "coded_int8",
+     .strategy = "fedavg",
+     .cohort = 3,
+     .rate = 0.2,
+     .codecs = {{.kind = FST_CODEC_INT8, .per_channel = true, .feedback = true},
+                {.kind = FST_CODEC_INT8, .feedback = true, .zstd = true}}},
+    {.name = "coded_int4",
+     .strategy = "fedavg",
+     .cohort = 3,
+     .rate = 0.25,
+     .codecs = {.up = {.kind = FST_CODEC_INT4, .feedback = true}}},
+    {.name = "coded_top_k",
+     .strategy = "fedavg",
+     .cohort = 3,
+     .rate = 0.1,
+     .codecs = {.up = {.kind = FST_CODEC_TOP_K, .share = 0.2, .feedback = true}}},
+    {.name = "coded_top_k_both",
+     .strategy = "fedavg",
+     .cohort = 2,
+     .rate = 0.25,
+     .codecs = {{.kind = FST_CODEC_TOP_K, .share = 0.15, .feedback = true, .zstd = true},
+                {.kind = FST_CODEC_TOP_K, .share = 0.2, .feedback = true, .change = true}}},
     {.name = "fedavgm", .strategy = "fedavgm", .cohort = 3, .rate = 0.1},
     {.name = "fedadagrad",
      .strategy = "fedadagrad",
@@ -167,6 +190,7 @@ static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_
                             .source = w->from.source,
                             .subset = w->from.index[client],
                             .count = w->from.count[client],
+                            .codecs = r->codecs,
                             .plan = {.epochs = 2 + r->more_epochs * client,
                                      .steps = r->steps,
                                      .batch_size = r->norms ? 7 : 8,
@@ -223,7 +247,8 @@ static void play(struct world *w, int workers, fst_fed_state *global)
     for (int c = 0; c < CLIENTS; c++)
         samples[c] = (int64_t)w->from.count[c];
     ok(fst_strategy_of(&ops, r->strategy, &err), &err);
-    const fst_server_env env = {.clients = CLIENTS, .classes = CLASSES, .global = global, .graph = w->graph};
+    const fst_server_env env = {
+        .clients = CLIENTS, .classes = CLASSES, .global = global, .graph = w->graph, .codecs = r->codecs};
     const fst_virtual_spec vs = {.ops = ops,
                                  .settings = r->setting,
                                  .nsettings = settings_in(r->setting, SETTINGS),

@@ -10,7 +10,7 @@ RANDOM=${FEDSTILL_KILL_SEED:-1}
 sites=3
 
 named_task 120 40
-write_task() { # ROUNDS EPOCHS STRATEGY
+write_task() { # ROUNDS EPOCHS STRATEGY [CODEC]
     cat >"$task/task.yaml" <<END
 name: fleet
 seed: 5
@@ -19,7 +19,7 @@ topology: {edges: $sites, cloud_share: 0.3, alpha: 1}
 stages:
   cloud_pretrain:  {model: fedgen_mnist, epochs: 1, batch_size: 16}
   federated_train: {model: fedgen_mnist, strategy: $3, init: cloud_pretrain, rounds: $1, local_epochs: $2, batch_size: 8,
-                    optimizer: {name: sgd, learning_rate: 0.02}}
+                    optimizer: {name: sgd, learning_rate: 0.02}${4:+, codec: $4}}
 END
 }
 models() { (cd "$1" && sha256sum cloud_pretrain/model.safetensors federated_train/*.safetensors); }
@@ -102,8 +102,8 @@ all_end
 expect 0 cloud "$task" "${link[@]}" --output "$folder/fleet" --no-reuse
 said err "federated_train: up to date"
 
-# ---- killed at random moments
-write_task 12 12 scaffold
+# ---- killed at random moments; with codecs clients and cloud keep what was lost, too, and the model that was sent
+write_task 12 12 scaffold '{up: {kind: top_k, share: 0.05, values: int8}, down: {kind: int4, scale: channel, change: true}}'
 expect 0 run "$task" --output "$folder/one" --no-reuse --fresh
 models "$folder/one" >"$folder/want"
 names=(cloud broker)

@@ -17,7 +17,7 @@ clean_up() {
 
 new_task 500 100
 # Everything that a checkpoint holds is in use: moments of clients and server, dropout, validation's best
-# epoch, augmentation.
+# epoch, augmentation, what codecs lost at clients and server.
 cat >"$task/task.yaml" <<END
 name: tiny
 seed: 11
@@ -32,7 +32,8 @@ stages:
   cloud_pretrain:  {model: mnist_teacher, epochs: 2, batch_size: 50, schedule: cosine}
   cloud_kd:        {temperature: 4.0}
   edge_kd:         {model: mnist_student, epochs: 3, batch_size: 40, baseline: true, optimizer: {name: sgd, learning_rate: 0.05, momentum: 0.9}}
-  federated_train: {strategy: fedadam, server: {learning_rate: 0.01}, rounds: 40, batch_size: 8, fraction: 0.5, optimizer: {name: sgd, learning_rate: 0.02, momentum: 0.5}}
+  federated_train: {strategy: fedadam, server: {learning_rate: 0.01}, rounds: 40, batch_size: 8, fraction: 0.5, optimizer: {name: sgd, learning_rate: 0.02, momentum: 0.5},
+                    codec: {up: {kind: int4, rounding: stochastic}, down: {kind: top_k, share: 0.1, change: true}}}
 END
 
 expect 0 run "$task" --no-reuse --set output=reference

@@ -48,7 +48,7 @@ true_that "no such event: $(cat "$folder/event")" grep -q '"round":1,"edge":2,' 
 tr -d ' ' <"$output/events.jsonl" | grep '"event":"client",' >"$folder/clients"
 same "events of clients" "$(wc -l <"$folder/clients")" 9
 for edge in "1 12" "3 30"; do
-    same "events of edge ${edge% *}" "$(grep -c "\"edge\":${edge% *},\"reported\":true,\"samples\":${edge#* },\"train_loss\":[0-9.]*,\"seconds\":[0-9.e-]*,\"bytes_up\":[1-9][0-9]*,\"bytes_down\":[1-9][0-9]*}" "$folder/clients")" 3
+    same "events of edge ${edge% *}" "$(grep -c "\"edge\":${edge% *},\"reported\":true,\"samples\":${edge#* },\"train_loss\":[0-9.]*,\"seconds\":[0-9.e-]*,\"bytes_up\":[1-9][0-9]*,\"bytes_down\":[1-9][0-9]*,\"raw_bytes_up\":[1-9][0-9]*,\"raw_bytes_down\":[1-9][0-9]*}" "$folder/clients")" 3
 done
 same "events of edge 2" "$(grep -c '"edge":2,"reported":false,"samples":18,.*"reason":"..*"}' "$folder/clients")" 3
 same "reasons" "$(grep -c reason "$folder/clients")" 3

@@ -470,6 +470,7 @@ const fst_strategy_ops fst__fd_plus = {
         "probabilities for each of them.",
     .options = options,
     .flags = FST_SAME_MODEL | FST_OWN_LOSS,
+    .codes = fst__codes_model,
     .server = &plus_server,
     .client = &plus_client,
 };

@@ -97,6 +97,7 @@ const fst_strategy_ops fst__fedavg = {
     .leaks = "The server sees every client's weights and number of samples, from which training samples can be "
              "reconstructed in part.",
     .flags = FST_SAME_MODEL | FST_AVERAGES | FST_SENDS_STATE,
+    .codes = fst__codes_model,
     .server = &fst__averaging_server,
     .client = &fst__averaging_client,
 };

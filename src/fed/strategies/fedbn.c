@@ -135,6 +135,7 @@ const fst_strategy_ops fst__fedbn = {
     .leaks = "The server sees every client's weights, the statistics of its norm layers among them, and its number of "
              "samples, as with fedavg.",
     .flags = FST_SAME_MODEL | FST_AVERAGES | FST_SENDS_STATE,
+    .codes = fst__codes_model,
     .server = &fst__averaging_server,
     .client = &fedbn_client,
 };

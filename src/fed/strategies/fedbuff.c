@@ -320,6 +320,7 @@ const fst_strategy_ops fst__fedbuff = {
     .leaks = "The server sees every client's weights, and how fast it is.",
     .options = options,
     .flags = FST_SAME_MODEL | FST_KEEPS_SHARED | FST_SENDS_STATE,
+    .codes = fst__codes_model,
     .server = &server,
     .client = &fst__averaging_client,
 };

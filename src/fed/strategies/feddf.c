@@ -207,6 +207,7 @@ const fst_strategy_ops fst__feddf = {
     .leaks = "The server sees every client's weights and number of samples, as with fedavg.",
     .options = options,
     .flags = FST_SAME_MODEL | FST_PUBLIC_DATA | FST_SENDS_STATE,
+    .codes = fst__codes_model,
     .server = &server,
     .client = &fst__averaging_client,
 };

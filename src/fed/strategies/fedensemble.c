@@ -8,6 +8,7 @@ const fst_strategy_ops fst__fedensemble = {
     .summary = "fedavg; each client's own model of its last round is kept, and all of them answer together",
     .leaks = "The server sees every client's weights and number of samples, as with fedavg.",
     .flags = FST_SAME_MODEL | FST_OWN_MODEL | FST_AVERAGES | FST_SENDS_STATE,
+    .codes = fst__codes_model,
     .server = &fst__averaging_server,
     .client = &fst__averaging_client,
 };

@@ -661,6 +661,7 @@ const fst_strategy_ops fst__fedgen = {
     .leaks = "The server sees every client's weights and how many samples of each label it has.",
     .options = options,
     .flags = FST_SAME_MODEL | FST_ALL_UPDATES | FST_OWN_LOSS,
+    .codes = fst__codes_model,
     .server = &server,
     .client = &client,
 };

@@ -160,6 +160,7 @@ const fst_strategy_ops fst__fednova = {
     .leaks = "The server sees every client's weights, number of samples and number of local steps.",
     .options = options,
     .flags = FST_SAME_MODEL | FST_SENDS_STATE,
+    .codes = fst__codes_model,
     .server = &fednova_server,
     .client = &fednova_client,
 };

@@ -49,6 +49,7 @@ const fst_strategy_ops fst__fedntd = {
     .leaks = "The server sees every client's weights and number of samples, as with fedavg.",
     .options = options,
     .flags = FST_SAME_MODEL | FST_AVERAGES | FST_SENDS_STATE | FST_OWN_LOSS,
+    .codes = fst__codes_model,
     .server = &fst__averaging_server,
     .client = &fedntd_client,
 };

@@ -26,6 +26,7 @@ const fst_strategy_ops fst__fedprox = {
     .leaks = "The server sees every client's weights and number of samples, as with fedavg.",
     .options = options,
     .flags = FST_SAME_MODEL | FST_AVERAGES | FST_SENDS_STATE,
+    .codes = fst__codes_model,
     .server = &fst__averaging_server,
     .client = &fedprox_client,
 };

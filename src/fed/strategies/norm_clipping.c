@@ -80,6 +80,7 @@ const fst_strategy_ops fst__norm_clipping = {
     .leaks = "The server sees every client's weights, as with fedavg: they are clipped there.",
     .options = options,
     .flags = FST_SAME_MODEL | FST_SENDS_STATE,
+    .codes = fst__codes_model,
     .server = &clipping_server,
     .client = &fst__averaging_client,
 };

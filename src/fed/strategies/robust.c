@@ -1,6 +1,6 @@
 /* Robust rules as strategies: what is published is not the mean of the clients' states but a rule of aggregate.h that
- * tolerates some faulty or malicious clients. All but norm clipping look at all updates of a round beside each other, so
- * the server holds them: memory is the largest number of updates of a round times the model. Samples do not count as
+ * tolerates some faulty or malicious clients. All but norm clipping look at all updates of a round beside each other,
+ * so the server holds them: memory is the largest number of updates of a round times the model. Samples do not count as
  * weights, as a client that lies may lie about them.
  *
  * Krum and Bulyan need a number of updates (2f+3 and 4f+3) that a round may miss when clients are lost: the coordinate
@@ -215,11 +215,11 @@ static const fst_server_ops median_server = SERVER(NULL, median_aggregate),
                             geometric_server = SERVER(NULL, geometric_aggregate);
 
 #define LEAKS "The server sees every client's weights, and must keep all of a round side by side."
-#define ROBUST(its_name, text, table, its_server)                                          \
-    {                                                                                      \
-        .name = its_name, .summary = text, .leaks = LEAKS, .options = table,               \
-        .flags = FST_SAME_MODEL | FST_ALL_UPDATES | FST_SENDS_STATE, .server = its_server, \
-        .client = &fst__averaging_client                                                   \
+#define ROBUST(its_name, text, table, its_server)                                                                     \
+    {                                                                                                                 \
+        .name = its_name, .summary = text, .leaks = LEAKS, .options = table,                                          \
+        .flags = FST_SAME_MODEL | FST_ALL_UPDATES | FST_SENDS_STATE, .codes = fst__codes_model, .server = its_server, \
+        .client = &fst__averaging_client                                                                              \
     }
 const fst_strategy_ops fst__median = ROBUST("median", "median of each coordinate (robust)", NULL, &median_server);
 const fst_strategy_ops fst__trimmed_mean =

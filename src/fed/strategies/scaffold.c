@@ -15,6 +15,7 @@
 
 enum { LEARNING_RATE };
 static const fst_option options[] = {FST__SERVER_RATE, {0}};
+static const char *const codes[] = {"params", "control", NULL};
 enum { BLOCK = 1024 };
 
 /* ---- the server half ---- */
@@ -251,6 +252,7 @@ const fst_strategy_ops fst__scaffold = {
              "gradients: more than with fedavg.",
     .options = options,
     .flags = FST_SAME_MODEL,
+    .codes = codes,
     .server = &scaffold_server,
     .client = &scaffold_client,
 };

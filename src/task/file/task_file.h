@@ -8,6 +8,7 @@
 #include "fedstill/nn.h"
 #include "fedstill/task.h"
 #include "distil_file.h"
+#include "codec_file.h"
 #include "fusion_file.h"
 #include "infer_file.h"
 #include "schema.h"
@@ -176,6 +177,8 @@ struct federated_section {
     struct local_kd_section distillation;
     bool has_fusion;
     struct federated_fusion_section fusion;
+    bool has_codec;
+    struct codecs_section codec;
     bool has_schedule;
     struct schedule_section schedule; /* by round */
     char *init;                       /* a stage, "random" or a file */

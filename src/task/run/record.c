@@ -118,6 +118,12 @@ static bool parse_record(json_t *j, struct record *r)
         return false;
     n.bytes_up = (uint64_t)up;
     n.bytes_down = (uint64_t)down;
+    if (json_object_get(j, "raw_bytes_up")) {
+        if (!whole(j, "raw_bytes_up", &up) || !whole(j, "raw_bytes_down", &down))
+            return false;
+        n.raw_up = (uint64_t)up;
+        n.raw_down = (uint64_t)down;
+    }
     json_t *fusion = json_object_get(j, "fusion");
     if (fusion && !copy_text(n.fused_from, sizeof n.fused_from, json_object_get(fusion, "learnt_from")))
         return false;
@@ -316,6 +322,14 @@ json_t *fst__snr_json(const struct record *r)
     return list;
 }
 
+void fst__raw_bytes_json(const struct record *r, struct json_t *j)
+{
+    if (!r->raw_up && !r->raw_down)
+        return;
+    json_object_set_new(j, "raw_bytes_up", json_integer((json_int_t)r->raw_up));
+    json_object_set_new(j, "raw_bytes_down", json_integer((json_int_t)r->raw_down));
+}
+
 fst_status fst__record_write(const struct session *s, const struct step *step, const struct record *r, fst_error *err)
 {
     json_t *j =
@@ -325,6 +339,7 @@ fst_status fst__record_write(const struct session *s, const struct step *step, c
                   (json_int_t)r->samples, "bytes_up", (json_int_t)r->bytes_up, "bytes_down", (json_int_t)r->bytes_down);
     if (!j)
         return fst_fail_memory(err, 4096);
+    fst__raw_bytes_json(r, j);
     json_object_set_new(j, "accuracy", real_or_null(r->accuracy));
     json_object_set_new(j, "loss", real_or_null(r->loss));
     if (r->has_model) {

@@ -54,9 +54,10 @@ struct record {
     double validation;         /* accuracy of the model on the validation samples; NaN: there are none */
     int64_t parameters, samples;
     uint64_t bytes_up, bytes_down;
-    int64_t best_round;  /* of rounds: the round whose model was kept, from 1; 0: no choice was made */
-    char fused_from[48]; /* what a fusion's adapter learnt from; "": there is none */
-    double gate;         /* of the fusion, at the end */
+    uint64_t raw_up, raw_down; /* had codecs not coded anything; 0: there are none */
+    int64_t best_round;        /* of rounds: the round whose model was kept, from 1; 0: no choice was made */
+    char fused_from[48];       /* what a fusion's adapter learnt from; "": there is none */
+    double gate;               /* of the fusion, at the end */
     struct snr_table snr;
     struct own_figures own; /* of all clients together */
     size_t edges;           /* 0 without a topology */

@@ -34,6 +34,7 @@ static json_t *step_json(const struct session *s, const struct step *step)
     json_object_set_new(j, "seconds", real_or_null(r->seconds));
     json_object_set_new(j, "bytes_up", json_integer((json_int_t)r->bytes_up));
     json_object_set_new(j, "bytes_down", json_integer((json_int_t)r->bytes_down));
+    fst__raw_bytes_json(r, j);
     json_object_set_new(j, r->has_model ? "model" : "artifact", file);
     if (r->best_round)
         json_object_set_new(j, "best_round", json_integer(r->best_round));

@@ -28,6 +28,8 @@ static void tell_clients(struct federation *f, const fst_round_report *r)
                               FST_DOUBLE("seconds", c->seconds),
                               FST_INT("bytes_up", (int64_t)c->bytes_up),
                               FST_INT("bytes_down", (int64_t)c->bytes_down),
+                              FST_INT("raw_bytes_up", (int64_t)c->raw_up),
+                              FST_INT("raw_bytes_down", (int64_t)c->raw_down),
                               FST_STRING("reason", c->lost)};
         size_t n = sizeof fields / sizeof *fields;
         fst__emit(&f->s->books, "client", fields, c->lost ? n : n - 1);
@@ -50,6 +52,8 @@ static void tell_round(struct federation *f, const fst_round_report *r, const st
                           FST_DOUBLE("update_norm", r->update_norm),
                           FST_INT("bytes_up", (int64_t)r->bytes_up),
                           FST_INT("bytes_down", (int64_t)r->bytes_down),
+                          FST_INT("raw_bytes_up", (int64_t)r->raw_up),
+                          FST_INT("raw_bytes_down", (int64_t)r->raw_down),
                           FST_DOUBLE("test_accuracy", score->accuracy),
                           FST_DOUBLE("test_loss", score->loss),
                           FST_DOUBLE("validation_accuracy", validation),
@@ -113,6 +117,8 @@ static fst_status round_done(void *ctx, const fst_server *server, const fst_roun
     f->round = r->round + 1;
     f->bytes_up += r->bytes_up;
     f->bytes_down += r->bytes_down;
+    f->raw_up += r->raw_up;
+    f->raw_down += r->raw_down;
     for (uint32_t i = 0; i < r->reported; i++)
         f->rounds_of[r->reported_client[i]]++;
     bool last = f->round == (uint64_t)f->section->rounds || fst__pauses(f->s, f->own, (int64_t)f->round);
@@ -272,6 +278,7 @@ static fst_status make_strategy(struct federation *f, fst_error *err)
                           .global = f->apart ? NULL : &f->global,
                           .graph = f->apart ? f->network[0].graph : f->model->graph,
                           .pub = public->learn ? &f->public : NULL,
+                          .codecs = f->codecs,
                           .compute =
                               fst__trainer_options(&s->machine, (size_t)f->section->batch_size, s->machine.threads)};
     if (f->section->has_fusion)
@@ -406,6 +413,8 @@ fst_status fst__federate(struct session *s, struct step *own, struct record *r, 
         r->seconds = f.seconds_before + fst_clock_seconds() - f.started;
         r->bytes_up = f.bytes_up;
         r->bytes_down = f.bytes_down;
+        r->raw_up = f.section->has_codec ? f.raw_up : 0;
+        r->raw_down = f.section->has_codec ? f.raw_down : 0;
         r->samples = learnt_from(&f);
         st = f.apart ? fst__federate_write_clients(&f, r, err) : fst__save_model(s, own, &model, r, err);
         if (!isfinite(r->validation) && f.best_round) /* measured by the edges, which are elsewhere */

@@ -51,7 +51,8 @@ struct federation {
     fst_virtual *clients;
     char *checkpoint, *last, *folder; /* folder: of what clients keep in files */
     fst_buf room;                     /* for one client's */
-    uint64_t round, bytes_up, bytes_down;
+    fst_codecs codecs;
+    uint64_t round, bytes_up, bytes_down, raw_up, raw_down;
     fst_state best;       /* select: best, the global model of best_round */
     double best_accuracy; /* on the edges' validation samples; below 0: none yet */
     uint64_t best_round;  /* from 1 */
@@ -60,6 +61,10 @@ struct federation {
     double seconds_before, started;
     struct save_clock saves;
 };
+
+/* ---- federated_train.c ---- */
+/* Zeroes: nothing is coded. */
+fst_codecs fst__codecs(const struct federated_section *t);
 
 /* ---- federate_clients.c ---- */
 /* "edge" or "client" */

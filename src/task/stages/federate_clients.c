@@ -145,6 +145,7 @@ void fst__federate_env(struct federation *f, int worker, uint32_t client, bool k
                             .augment = s->data.transform.crop_padding > 0 || s->data.transform.flip,
                             .class_weight = fst__weights_of(&f->section->weights, counts, classes, f->weight[worker]),
                             .plan = f->plan,
+                            .codecs = f->codecs,
                             .work = &f->work};
 }
 
@@ -174,8 +175,10 @@ fst_status fst__federate_play(void *ctx, int worker, const fst_message *down, fs
 void fst__federate_arrived(void *ctx, const fst_message *up)
 {
     struct federation *f = ctx;
+    fst_message m;
     fst_fed_view v;
-    if (!fst_message_state(up, fst_graph_fed_size(f->model->graph), &v, NULL) && can_be_folded(&v)) {
+    if (!fst_strategy_decode(f->strategy, up, &m, NULL) &&
+        !fst_message_state(&m, fst_graph_fed_size(f->model->graph), &v, NULL) && can_be_folded(&v)) {
         fst_state *e = &f->edge[up->client];
         fst_fed_state to = {e->params, e->buffers, e->counters, v.size};
         fst_fed_state_copy(&to, &v);
@@ -203,6 +206,7 @@ fst_status fst__federate_clients(struct federation *f, const fst_setting *settin
                                    .budget = (uint64_t)s->task->file.checkpoint.client_memory << 20};
     f->work = (fst_work){.ctx = s, .stopped = stopped};
     f->plan = plan_of(f);
+    f->codecs = fst__codecs(f->section);
     fst_status st = fst__federate_labels(f, err);
     if (!st && f->ops->flags & FST_OWN_MODEL)
         st = make_networks(f, err);

@@ -95,6 +95,10 @@ static fst_status put_state(struct federation *f, fst_checkpoint_writer *w, fst_
     if (!st)
         st = fst_checkpoint_put_uint(w, "bytes_down", f->bytes_down, err);
     if (!st)
+        st = fst_checkpoint_put_uint(w, "raw_up", f->raw_up, err);
+    if (!st)
+        st = fst_checkpoint_put_uint(w, "raw_down", f->raw_down, err);
+    if (!st)
         st = fst_checkpoint_put_double(w, "seconds", f->seconds_before + fst_clock_seconds() - f->started, err);
     return st;
 }
@@ -139,7 +143,8 @@ fst_status fst__federate_save_last(struct federation *f, fst_error *err)
 static fst_status check_place(const struct federation *f, const fst_checkpoint *k, fst_error *err)
 {
     uint64_t elsewhere = 0;
-    if (!fst_strategy_keeps(f->ops) || fst_checkpoint_uint(k, "elsewhere", &elsewhere, NULL))
+    bool keeps = fst_strategy_keeps(f->ops) || fst_codecs_keep(&f->codecs);
+    if (!keeps || fst_checkpoint_uint(k, "elsewhere", &elsewhere, NULL))
         elsewhere = f->s->options->rounds != NULL;
     if (elsewhere == (f->s->options->rounds != NULL))
         return FST_OK;
@@ -199,6 +204,11 @@ static fst_status take(struct federation *f, const fst_checkpoint *k, fst_error 
         st = fst_checkpoint_uint(k, "bytes_up", &n.bytes_up, err);
     if (!st)
         st = fst_checkpoint_uint(k, "bytes_down", &n.bytes_down, err);
+    if (!st && (fst_checkpoint_uint(k, "raw_up", &n.raw_up, NULL) ||
+                fst_checkpoint_uint(k, "raw_down", &n.raw_down, NULL))) { /* of a program that knew no codecs */
+        n.raw_up = n.bytes_up;
+        n.raw_down = n.bytes_down;
+    }
     if (!st)
         st = fst_checkpoint_double(k, "seconds", &n.seconds_before, err);
     if (!st)

@@ -303,9 +303,11 @@ bool fst_task_site_keeps(const fst_task_site *s, const char *stage)
 {
     for (size_t i = 0; i < s->session.steps; i++) {
         const struct stage *g = s->session.step[i].stage;
-        if (!strcmp(g->name, stage) && !strcmp(g->kind->name, "federated_train"))
-            return fst_strategy_keeps(
-                fst_strategy_at((size_t)((const struct federated_section *)g->settings)->strategy));
+        const struct federated_section *t = g->settings;
+        if (strcmp(g->name, stage) || strcmp(g->kind->name, "federated_train"))
+            continue;
+        const fst_codecs codecs = fst__codecs(t);
+        return fst_strategy_keeps(fst_strategy_at((size_t)t->strategy)) || fst_codecs_keep(&codecs);
     }
     return false;
 }

@@ -33,7 +33,7 @@ static const fst__schema distillation_schema =
     FST__SCHEMA(struct local_kd_section, distillation_fields, .shorthand = "soft_labels");
 
 /* The fields that every strategy has; after them comes room for those of the strategies' own options. */
-enum { OWN_FIELDS = 19 };
+enum { OWN_FIELDS = 20 };
 static fst__field fields[OWN_FIELDS + FST__OPTIONS] = {
     FST__F_STRING(struct federated_section, model, NULL,
                   "network; missing: that of the stage that it starts from, or else of edge_kd"),
@@ -59,6 +59,8 @@ static fst__field fields[OWN_FIELDS + FST__OPTIONS] = {
         "loss of their own"),
     FST__F_OPTIONAL(struct federated_section, fusion, has_fusion, &fst__federated_fusion_schema,
                     "MergeNet: after a round a matrix of the model is fused with one of a larger model at the server"),
+    FST__F_OPTIONAL(struct federated_section, codec, has_codec, &fst__codecs_schema,
+                    "updates and the shared model in fewer bytes; missing: as they are"),
     FST__F_OPTIONAL(struct federated_section, schedule, has_schedule, &fst__schedule_schema,
                     "learning rate of the clients by round: rounds stand for epochs; missing: constant"),
     FST__F_STRING(
@@ -192,6 +194,20 @@ static bool fusion_complains(const struct task_file *f, const struct stage *own,
                          "0.1");
 }
 
+fst_codecs fst__codecs(const struct federated_section *t)
+{
+    return t->has_codec ? fst__codecs_of(&t->codec) : (fst_codecs){{.kind = FST_CODEC_NONE}, {.kind = FST_CODEC_NONE}};
+}
+
+static bool codec_complains(const struct stage *own, fst__complaint *c)
+{
+    const struct federated_section *t = own->settings;
+    const fst_codecs codecs = fst__codecs(t);
+    fst_error err;
+    return fst_codecs_check(&codecs, fst_strategy_at((size_t)t->strategy), &err) &&
+           fst__complain(c, own, "codec", "%s", err.message);
+}
+
 static bool complains(const struct task_file *f, const struct stage_list *all, const struct stage *own,
                       fst__complaint *c)
 {
@@ -226,6 +242,8 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
         return fst__complain(c, own, t->clients_per_round ? "clients_per_round" : "fraction",
                              "with a topology all edges take part in every round: leave it out");
     if (t->has_fusion && fusion_complains(f, own, c))
+        return true;
+    if (codec_complains(own, c))
         return true;
     if (t->select == SELECT_BEST && !f->has_topology)
         return fst__complain(c, own, "select", "best needs a topology, whose edges keep samples for it");
@@ -467,7 +485,7 @@ static fst_status tell(const struct session *s, const struct step *own, fst_buf 
                      .training = true,
                      .batch = (size_t)t->batch_size,
                      .plans = s->machine.workers};
-    if (flags & FST_SENDS_STATE)
+    if (flags & FST_SENDS_STATE && !t->has_codec) /* how much is coded is known when it is done */
         w.bytes_up = w.bytes_down = cohort * (double)t->rounds * state;
     if (flags & FST_ALL_UPDATES)
         w.bytes_held = (cohort + 1) * state;

@@ -261,6 +261,70 @@ def fedntd(data, plan, rounds, want, beta=1.0, tau=1.0):
     return x
 
 
+# ---- codecs: whole numbers times a scale, the largest elements ----
+
+SURE = []  # how far every rounding was from going the other way, in steps, and every choice, relative to the largest
+
+
+def groups(channels):
+    """Spans with a scale of their own: each parameter, or each row of a matrix."""
+    at = 0
+    for s in SHAPES:
+        rows = s[0] if channels and len(s) > 1 else 1
+        n = int(np.prod(s)) // rows
+        for _ in range(rows):
+            yield at, at + n
+            at += n
+
+
+def whole(most, channels=False):
+    def code(v):
+        out = np.zeros_like(v)
+        for a, b in groups(channels):
+            scale = np.abs(v[a:b]).max() / most
+            steps = v[a:b] / scale if scale else v[a:b]
+            SURE.append(np.abs(np.abs(steps - np.floor(steps)) - 0.5).min())
+            out[a:b] = np.rint(steps) * scale
+        return out
+    return code
+
+
+def top_k(share):
+    def code(v):
+        k = int(np.ceil(share * len(v)))
+        order = np.argsort(-np.abs(v), kind="stable")
+        SURE.append((np.abs(v[order[k - 1]]) - np.abs(v[order[k]])) / np.abs(v[order[0]]))
+        out = np.zeros_like(v)
+        out[order[:k]] = v[order[:k]]
+        return out
+    return code
+
+
+def coded(data, plan, rounds, want, up, down=None, change=False, sure=1e-4):
+    """FedAvg with error feedback on both ways. Clients add up their own losses, the server its own."""
+    x, rest, lost = data.first.copy(), np.zeros(COUNT), np.zeros((CLIENTS, COUNT))
+    SURE.clear()
+    if down and not change:
+        rest = x - down(x)
+        x = x - rest
+    for r, who in rounds_of(rounds, want):
+        new = x.copy()
+        for p, k in zip(weights_of(who), who):
+            v = train(data, plan, k, r, x)[0] - x + lost[k]
+            sent = up(v)
+            lost[k] = v - sent
+            new += p * sent
+        if not down:
+            x = new
+            continue
+        v = new + rest - (x if change else 0)
+        sent = down(v)
+        rest = v - sent
+        x = x + sent if change else sent
+    assert min(SURE) > sure, min(SURE)  # floats of other precision must not round or choose otherwise
+    return x
+
+
 # ---- FedBuff ----
 
 def fedbuff(data, plan, rounds, want, rate=1.0, concurrency=CLIENTS, spread=0.5, most=10, stale=()):
@@ -491,6 +555,10 @@ def norm_clipping(data, plan, rounds, want, most):
 RUNS = {
     "fedavg": (fedavg, Plan(), 6, 3, {}),
     "fedprox": (fedavg, Plan(), 6, 3, dict(mu=0.5)),
+    "coded_int8": (coded, Plan(rate=0.2), 6, 3, dict(up=whole(127, True), down=whole(127))),
+    "coded_int4": (coded, Plan(rate=0.25), 6, 3, dict(up=whole(7))),
+    "coded_top_k": (coded, Plan(), 6, 3, dict(up=top_k(0.2))),
+    "coded_top_k_both": (coded, Plan(rate=0.25), 6, 2, dict(up=top_k(0.15), down=top_k(0.2), change=True)),
     "fedavgm": (fedopt, Plan(), 6, 3, dict(kind="momentum", rate=1.0)),
     "fedadagrad": (fedopt, Plan(), 6, 3, dict(kind="adagrad", rate=0.05)),
     "fedadam": (fedopt, Plan(), 6, 3, dict(kind="adam", rate=0.05)),

@@ -1,0 +1,65 @@
+#!/bin/bash
+# Codecs in a task: what is sent is fewer bytes and is told, raw and coded; a run that is stopped and extended has the bits
+# of one that was not, also where what clients keep is in files; and what makes no sense is refused before any work.
+# Needs $FEDSTILL and $FEDSTILL_HELPER.
+# shellcheck source=tests/task/common.sh
+. "$(dirname "$0")/common.sh"
+task=$folder/task
+output=$task/output
+public=', public: 0.1'
+new_task 300 60
+write_task() { # STRATEGY ROUNDS CODEC
+    cat >"$task/task.yaml" <<END
+name: tiny
+seed: 4
+data: {source: idx, path: $folder/data, normalise: {mean: 0.2, std: 0.3}$public}
+clients: {count: 6, partition: dirichlet, alpha: 0.5}
+stages:
+  federated_train: {strategy: $1, model: mnist_student, init: random, rounds: $2, batch_size: 16, fraction: 0.5,
+                    optimizer: {name: sgd, learning_rate: 0.05}, codec: $3}
+END
+}
+record() { "$FEDSTILL_HELPER" json "$output/federated_train/stage.json" "$1"; }
+model() { sha256sum <"$1/federated_train/model.safetensors"; }
+# event KEY: of the rounds, added up
+event() { tr -d ' ' <"$output/events.jsonl" | grep '"event":"round"' | sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" | awk '{n += $1} END {print n}'; }
+
+sparse='{up: {kind: top_k, share: 0.02, values: int8}, down: {kind: int8, change: true}}'
+write_task feddf 4 "$sparse"
+expect 0 run "$task" --no-reuse
+up=$(record bytes_up) raw=$(record raw_bytes_up)
+true_that "up: $up of $raw bytes" [ $((up * 20)) -lt "$raw" ]
+same "raw bytes are those of a run without codecs" "$raw" "$(record raw_bytes_down)"
+for key in bytes_up bytes_down raw_bytes_up raw_bytes_down; do
+    same "events and record: $key" "$(event $key)" "$(record $key)"
+    same "summary and record: $key" "$("$FEDSTILL_HELPER" json "$output/summary.json" stages.federated_train.$key)" "$(record $key)"
+done
+model "$output" >"$folder/want"
+
+# ---- extended, and with what clients keep in files
+write_task feddf 2 "$sparse"
+expect 0 run "$task" --no-reuse --fresh --set checkpoint.client_memory=0
+write_task feddf 4 "$sparse"
+expect 0 run "$task" --no-reuse --set checkpoint.client_memory=0
+same "extended" "$(model "$output")" "$(cat "$folder/want")"
+expect 0 run "$task" --no-reuse --fresh --workers 1 --set output=one
+same "one worker" "$(model "$task/one")" "$(cat "$folder/want")"
+
+# ---- refused
+refused() { # STRATEGY CODEC TEXT
+    write_task "$1" 2 "$2"
+    expect 2 run "$task" --no-reuse
+    said err "$3"
+}
+refused feddf int8 'codec'
+refused fedmd '{up: f16}' 'the strategy fedmd sends nothing'
+refused feddf '{down: top_k}' 'set change: true'
+refused feddf '{up: {kind: int8, share: 0.1}}' 'share: has no effect'
+refused feddf '{up: {kind: low_rank, values: int8}}' 'values are f32 or f16'
+refused feddf '{up: {kind: top_k, rounding: stochastic}}' 'rounding: has no effect'
+refused feddf '{up: {kind: top_k, share: 0}}' 'share'
+refused feddf '{up: {kind: int8, change: true}}' 'change'
+public=
+refused fedkd '{up: int8}' 'the strategy fedkd sends nothing that codecs code'
+refused fedbuff '{down: f16}' 'the strategy fedbuff sends models of several rounds'
+finish
