@@ -71,9 +71,9 @@ static const struct option_spec options[] = {
      .help = "A folder of outputs, such as runs/ of a sweep: finished stages are taken from there first, also with "
              "--no-reuse."},
     {.name = "until",
-     .argument = "STAGE=N",
+     .argument = "STAGE[=N]",
      .type = OPTION_STRING,
-     .help = "Stop when STAGE has done N epochs or rounds, or is done, with its progress saved; without this the same "
+     .help = "Stop when STAGE is done, or has done N epochs or rounds, with its progress saved; without this the same "
              "command goes on to the same models."},
     {.name = "dry-run",
      .letter = 'n',
@@ -182,7 +182,7 @@ static fst_status run_task(fst_task *task, const struct options *o, const fst_ta
     return s ? s : task_print_result(task, option_flag(o, "json"), err);
 }
 
-/* "STAGE=N" of --until; *stage is new memory. */
+/* "STAGE" or "STAGE=N" of --until; *stage is new memory. */
 static fst_status until_of(const struct options *o, char **stage, fst_task_options *to, fst_error *err)
 {
     const char *text = option_string(o, "until"), *equals = text ? strrchr(text, '=') : NULL;
@@ -190,12 +190,14 @@ static fst_status until_of(const struct options *o, char **stage, fst_task_optio
     if (!text)
         return FST_OK;
     long long n = equals && equals[1] >= '0' && equals[1] <= '9' ? strtoll(equals + 1, &end, 10) : 0;
-    if (n < 1 || n > 1000000000 || *end || equals == text)
-        return fst_fail(err, FST_E_CONFIG, "--until %s: expected STAGE=N, for instance federated_train=5", text);
+    if (!*text || equals == text || (equals && (n < 1 || n > 1000000000 || *end)))
+        return fst_fail(err, FST_E_CONFIG, "--until %s: expected STAGE or STAGE=N, for instance federated_train=5",
+                        text);
     *stage = fst_strdup(text);
     if (!*stage)
         return fst_fail_memory(err, strlen(text));
-    (*stage)[equals - text] = 0;
+    if (equals)
+        (*stage)[equals - text] = 0;
     to->until = *stage;
     to->until_count = n;
     return FST_OK;

@@ -495,8 +495,11 @@ static fst_status work(fst_sweep *w, bool json, fst_error *err)
     progress_show(NULL);
     if (s == FST_E_CANCELLED)
         return task_say_how_to_go_on(err);
-    if (!s)
-        s = show(w, json, err);
+    if (!s || (count_failed(w) && !json)) { /* a full disk may have kept the sweep from its last word */
+        fst_error e = {0};
+        fst_status shown = show(w, json, s ? &e : err);
+        s = s ? s : shown;
+    }
     size_t failed = count_failed(w);
     if (!s && failed)
         s = fst_fail(err, FST_E_IO, "%zu of %zu runs failed; the same command runs them again", failed,

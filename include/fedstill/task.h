@@ -108,9 +108,9 @@ typedef struct fst_task_options {
     bool no_reuse;       /* take no finished stages from other outputs */
     const char *beside; /* a folder of outputs, such as the runs of a sweep: finished stages, and signals that were made
                          * for data.synth, are taken from there first, whatever no_reuse says. NULL: none */
-    const char *until;  /* a stage of the file that counts epochs or rounds, NULL: none. The run ends as if it had been
-                         * stopped when this one has done `until_count` of them, or is done; *paused (may be NULL)
-                         * becomes true where something is left to do */
+    const char *until;  /* a stage of the file, NULL: none. The run ends as if it had been stopped when this one is done,
+                         * or has done `until_count` epochs or rounds (0: all); *paused (may be NULL) becomes true
+                         * where something is left to do */
     int64_t until_count;
     bool *paused;
     fst_observer observer;

@@ -76,6 +76,10 @@ refused "no stage of this name trains a model" --grid "$rounds=1,2" --by cloud_k
 refused "never on test samples" --grid "$rate=0.1,0.2" --halving --set data.validation=0
 refused "changes how many there are" --grid "$rounds=1,2" --halving
 refused "have stage edge_kd in common" --grid "$rate=0.1,0.2" --halving --by edge_kd --set stages.edge_kd.epochs=2
+disturbed "$folder/full" deny fedstill-sweep-1 sweep "$task" --grid "$rounds=1,2" --output "$folder/full"
+same "$last: exit status on a full disk" $? 1
+said err "sweep.json: No space left on device"
+same "$last: runs that were started" "$(ls "$folder/full/runs")" ""
 touch "$folder/file"
 expect 1 sweep "$task" --grid "$rounds=1,2" --output "$folder/file/sweep"
 said err "cannot make folder"
@@ -154,6 +158,23 @@ same "the model of a run that was killed three times" "$(model "$folder/mortal/r
 expect 0 sweep "$task" "${small[@]}" --output "$folder/mortal"
 same "runs that are done" "$("$helper" json "$folder/mortal/sweep.json" runs | grep -o '"status":"done"' | wc -l)" 2
 
+# ---- what all others wait for is made with all threads, by a process that then makes room for them
+expect 0 sweep "$task" "${small[@]}" --output "$folder/ahead" --jobs 2 --threads 6
+same "threads of the processes of the run that was ahead" \
+    "$(sed -n 's/^# .* --threads \([0-9]*\) .*/\1/p' "$folder"/ahead/logs/*0001,*.log | tr '\n' ' ')" "6 3 "
+same "the model of the other one" "$(model "$folder/ahead/runs/$name")" "$(model "$folder/mortal/runs/$name")"
+expect 0 run "$task" --output "$folder/ahead/whole" --no-reuse --until cloud_kd
+said err "stopped after cloud_kd, as was asked for"
+true_that "$last: it went on" [ ! -e "$folder/ahead/whole/edge_kd" ]
+expect 2 run "$task" --until cloud_kd=2
+said err "has no epochs or rounds"
+
+# the baseline, which a stage implies, may be the last that they wait for
+expect 0 sweep "$task" --grid stages.edge_kd.kd_weight=0.5,0.7 --set stages.edge_kd.baseline=true --set stages.federated_train.init=edge_kd \
+    --no-reuse --output "$folder/baseline" --jobs 2
+same "$last: times that the baseline was made" "$(cat "$folder"/baseline/logs/*.log | grep -c "^edge_alone: done")" 1
+true_that "$last: nobody went ahead" grep -q -- "--until edge_alone" "$folder"/baseline/logs/*.log
+
 # ---- --fail-fast ends with the first that fails
 disturbed "$folder/fast/runs/learning_rate=0.000001,seed=5" deny '"artifact"' \
     sweep "$task" "${small[@]}" --output "$folder/fast" --fail-fast
@@ -222,4 +243,24 @@ expect 0 sweep "$task" "${halves[@]}" --output "$folder/half"
 states "$folder/half" >"$folder/now"
 true_that "$last: decided otherwise the second time" diff "$folder/states" "$folder/now"
 
+# ---- signals that a task makes are made once for all runs of a seed, and are not believed for their place
+cat >"$folder/signals.yaml" <<END
+name: signals
+data: {source: synth, synth: {generator: modulation, windows: 240}, test: 0.2}
+stages: {cloud_pretrain: {model: logistic_regression, epochs: 1, batch_size: 16}}
+END
+signals=(sweep "$folder/signals.yaml" --grid stages.cloud_pretrain.epochs=1,2)
+expect 0 "${signals[@]}" --output "$folder/signals"
+same "$last: times that signals were made" "$(cat "$folder"/signals/logs/*.log | grep -c '^signals ')" 1
+made=$folder/signals/runs/epochs=1,seed=0
+model() { sha256sum <"$1/cloud_pretrain/model.safetensors"; }
+expect 0 run "$folder/signals.yaml" -q --no-reuse --output "$folder/unshared" --set stages.cloud_pretrain.epochs=2
+same "the model of shared signals" "$(model "$folder/signals/runs/epochs=2,seed=0")" "$(model "$folder/unshared")"
+cp "$made/data/signals.safetensors" "$folder/copy"
+printf X | dd of="$folder/copy" bs=1 seek=2000 conv=notrunc status=none
+mv "$folder/copy" "$made/data/signals.safetensors"
+rm -r "$folder/signals/runs/epochs=2,seed=0/data" "$folder/signals/runs/epochs=2,seed=0/cloud_pretrain"
+expect 0 run "$folder/signals.yaml" --no-reuse --output "$folder/signals/runs/epochs=2,seed=0" \
+    --beside "$folder/signals/runs" --set stages.cloud_pretrain.epochs=2
+same "the model after signals were damaged" "$(model "$folder/signals/runs/epochs=2,seed=0")" "$(model "$folder/unshared")"
 finish

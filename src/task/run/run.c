@@ -79,9 +79,9 @@ static fst_status check_until(const struct session *s, fst_error *err)
     const struct stage *stage = o->until ? fst__stage_named(&s->task->stages, o->until) : NULL;
     if (!o->until)
         return FST_OK;
-    if (!stage || stage->of)
+    if (!stage)
         return unknown_stage(s->task, o->until, err);
-    if (!stage->kind->counts)
+    if (o->until_count && !stage->kind->counts)
         return fst_fail(err, FST_E_CONFIG, "a run cannot stop in %s, which has no epochs or rounds", o->until);
     if (!s->step[stage->at].chosen)
         return fst_fail(err, FST_E_CONFIG, "a run cannot stop in %s, which is not one of the stages that are run",

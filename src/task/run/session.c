@@ -64,7 +64,7 @@ bool fst__session_stopped(const struct session *s)
 bool fst__pauses(const struct session *s, const struct step *step, int64_t done)
 {
     const fst_task_options *o = s->options;
-    return o->until && !strcmp(o->until, step->stage->name) && done >= o->until_count &&
+    return o->until && o->until_count && !strcmp(o->until, step->stage->name) && done >= o->until_count &&
            done < step->stage->kind->total(step->stage);
 }
 

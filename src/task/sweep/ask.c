@@ -58,6 +58,10 @@ static fst_status add_value(struct grid_key *k, const char *grid, char *text, fs
 {
     if (!text)
         return fst_fail_memory(err, strlen(grid));
+    if (k->count == FST_SWEEP_MAX_RUNS) {
+        fst_free(text);
+        return fst_fail(err, FST_E_CONFIG, "--grid %s=...: more than %d values", k->key, FST_SWEEP_MAX_RUNS);
+    }
     k->value[k->count++] = text; /* released with the key, whatever it is */
     if (!*text)
         return fst_fail(err, FST_E_CONFIG, "--grid %s: value %zu is empty; an empty text is written \"\"", grid,
@@ -73,8 +77,7 @@ static fst_status cut_values(struct grid_key *k, const char *grid, const char *v
     size_t most = 1;
     for (const char *c = values; *c; c++)
         most += *c == ',';
-    if (most > FST_SWEEP_MAX_RUNS * 16)
-        return fst_fail(err, FST_E_CONFIG, "--grid %s=...: more than %d values", k->key, FST_SWEEP_MAX_RUNS);
+    most = most < FST_SWEEP_MAX_RUNS ? most : FST_SWEEP_MAX_RUNS;
     k->value = fst_calloc(most, sizeof *k->value);
     if (!k->value)
         return fst_fail_memory(err, most * sizeof *k->value);

@@ -32,8 +32,8 @@ static void add(struct words *w, const char *a, const char *b)
 }
 
 /* The words of the command; those that make no difference to the result only where `threads` is given. */
-static fst_status command(const fst_sweep *s, const struct run *r, int64_t until, int threads, struct words *w,
-                          fst_error *err)
+static fst_status command(const fst_sweep *s, const struct run *r, const char *stage, int64_t count, int threads,
+                          struct words *w, fst_error *err)
 {
     const fst_sweep_spec *p = s->spec;
     w->count = 0;
@@ -57,10 +57,10 @@ static fst_status command(const fst_sweep *s, const struct run *r, int64_t until
         add(w, "--threads", w->threads);
         add(w, "--workers", w->threads);
     }
-    if (until) {
-        snprintf(w->until, sizeof w->until, "%s=%lld", s->by, (long long)until);
-        add(w, "--until", w->until);
-    }
+    if (stage && count)
+        snprintf(w->until, sizeof w->until, "%s=%lld", stage, (long long)count);
+    if (stage)
+        add(w, "--until", count ? w->until : stage);
     return FST_OK;
 }
 
@@ -90,7 +90,7 @@ static fst_status as_text(const struct words *w, fst_buf *out, fst_error *err)
 fst_status fst_sweep_command(const fst_sweep *s, size_t i, fst_buf *out, fst_error *err)
 {
     struct words w;
-    fst_status st = command(s, &s->run[i], 0, 0, &w, err);
+    fst_status st = command(s, &s->run[i], NULL, 0, 0, &w, err);
     if (!st)
         st = as_text(&w, out, err);
     fst_free(w.word);
@@ -153,7 +153,7 @@ static void note_records(const fst_sweep *s, struct run *r)
     }
 }
 
-fst_status fst__child_start(fst_sweep *s, size_t i, int64_t until, int threads, fst_error *err)
+fst_status fst__child_start(fst_sweep *s, size_t i, const char *stage, int64_t count, int threads, fst_error *err)
 {
     struct run *r = &s->run[i];
     struct words w = {.word = NULL};
@@ -161,7 +161,7 @@ fst_status fst__child_start(fst_sweep *s, size_t i, int64_t until, int threads, 
     pid_t parent = getpid();
     fst_status st = fst_make_folders(r->folder, err);
     if (!st)
-        st = command(s, r, until, threads, &w, err);
+        st = command(s, r, stage, count, threads, &w, err);
     if (!st)
         st = open_log(r, &w, &log, err);
     if (!st) {

@@ -66,6 +66,7 @@ struct run {
     pid_t pid;
     double began, looked, locked; /* when it was started, last looked at, first found locked by somebody (0: never) */
     int kills;
+    bool ahead;         /* it only makes what all others wait for, with everybody's threads */
     char now[FST__NOW]; /* what it is at */
 };
 
@@ -115,8 +116,8 @@ fst_status fst__journal_write(const fst_sweep *s, fst_error *err);
 void fst__journal_note(fst_sweep *s);
 
 /* ---- child.c ---- */
-/* Starts run i up to `until` epochs or rounds of stage `by` (0: to its end). */
-fst_status fst__child_start(fst_sweep *s, size_t i, int64_t until, int threads, fst_error *err);
+/* Starts run i up to the end of a stage (NULL: to the run's), or to so many epochs or rounds of it (0: all). */
+fst_status fst__child_start(fst_sweep *s, size_t i, const char *stage, int64_t count, int threads, fst_error *err);
 /* True when its process has ended; *status as of waitpid. */
 bool fst__child_ended(struct run *r, int *status);
 /* The last thing that its log says; new memory. */

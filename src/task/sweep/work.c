@@ -215,21 +215,63 @@ static void fail_run(struct jobs *w, size_t i, const char *why)
     w->ending = w->ending || w->s->spec->fail_fast;
 }
 
+/* Does the other need something that this one would make? */
+static bool waits_for(const fst_sweep *s, const struct run *other, const struct run *r, size_t *last)
+{
+    bool waits = false;
+    for (size_t k = 0; k < r->needs; k++)
+        for (size_t m = 0; m < other->needs && !s->item[r->need[k].item].there; m++)
+            if (other->need[m].item == r->need[k].item) {
+                waits = true;
+                *last = *last > k ? *last : k;
+            }
+    return waits;
+}
+
+/* The last stage of a run that others need, where nobody else has anything to do before it is made; NULL: others have,
+ * or it is the last that is wanted of the run anyway. */
+static const char *stage_ahead(const struct jobs *w, size_t i)
+{
+    const fst_sweep *s = w->s;
+    const struct run *r = &s->run[i];
+    size_t last = 0, waiting = 0;
+    if (w->jobs < 2 || w->active)
+        return NULL;
+    for (size_t k = 0; k < s->runs; k++) {
+        if (k == i || s->run[k].state != FST_SWEEP_MISSING)
+            continue;
+        if (!waits_for(s, &s->run[k], r, &last))
+            return NULL;
+        waiting++;
+    }
+    for (size_t k = 0; w->until && k <= last; k++)
+        if (!strcmp(s->item[r->need[k].item].stage, s->by))
+            return NULL;
+    return waiting && last + 1 < r->needs ? s->item[r->need[last].item].stage : NULL;
+}
+
+static int threads_of(const struct jobs *w, bool ahead)
+{
+    int cpus = w->s->spec->threads > 0 ? w->s->spec->threads : fst_cpu_count();
+    size_t open = open_runs(w->s), share = open < (size_t)w->jobs ? open : (size_t)w->jobs;
+    int threads = ahead ? cpus : cpus / (int)(share ? share : 1);
+    return threads > 0 ? threads : 1;
+}
+
 static void start(struct jobs *w, size_t i)
 {
     fst_sweep *s = w->s;
     struct run *r = &s->run[i];
     fst_error e = {0};
-    int cpus = s->spec->threads > 0 ? s->spec->threads : fst_cpu_count();
-    size_t others = open_runs(s), share = others < (size_t)w->jobs ? others : (size_t)w->jobs;
-    int threads = cpus / (int)(share ? share : 1);
+    const char *ahead = stage_ahead(w, i), *stage = ahead ? ahead : w->until ? s->by : NULL;
     fst_status st = check_task(s, r, &e);
     if (!st)
-        st = fst__child_start(s, i, w->until, threads > 0 ? threads : 1, &e);
+        st = fst__child_start(s, i, stage, ahead ? 0 : w->until, threads_of(w, ahead), &e);
     if (st) {
         fail_run(w, i, e.message);
     } else {
         r->state = FST_SWEEP_RUNNING;
+        r->ahead = ahead;
         r->began = fst_clock_seconds();
         r->now[0] = 0;
         w->active++;
@@ -266,6 +308,8 @@ static void ended_well(struct jobs *w, size_t i)
     struct run *r = &s->run[i];
     double stages = 0;
     set_why(r, NULL);
+    if (r->ahead) /* the rest of it with its share of the threads, beside the others */
+        return;
     r->state = w->until ? FST_SWEEP_PAUSED : FST_SWEEP_DONE;
     for (size_t k = 0; k < r->needs; k++) {
         const struct item *item = &s->item[r->need[k].item];
@@ -323,7 +367,8 @@ static void reap(struct jobs *w, size_t i)
     else
         ended_badly(w, i, status);
     fst__journal_note(s);
-    fst__sweep_tell(s, i);
+    if (r->state != FST_SWEEP_MISSING || !r->ahead || w->ending)
+        fst__sweep_tell(s, i);
 }
 
 static void signal_all(const fst_sweep *s, int number)
