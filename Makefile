@@ -5,10 +5,12 @@
 #   make check       optimised build and tests, then the same under address and undefined sanitizers
 #   make check-full  more: thread sanitizer, valgrind, fuzzing, many kills, a fault at every file operation,
 #                   thousands of random graphs, a hundred thousand histories of a fleet, all limits on memory,
-#                   slow links between namespaces (root), a fleet's page in a browser
+#                   slow links between namespaces (root), a fleet's page in a browser, oneDNN 3 in a
+#                   Debian 13, the packages in a bare Debian 12 (root)
 #   make fixtures    golden cases over $FEDSTILL_FIXTURES (default: tests/fixtures)
 #   make bench       speed of every workload; WORKLOADS="mnist_teacher ..." picks some
 #   make install     program, library, headers, manual page; PREFIX (/usr/local), DESTDIR
+#   make package     Debian packages of the last commit, in build-package
 #   make fuzz        every fuzz target for FUZZ_SECONDS (60); ENGINE=afl by AFL++ instead of libFuzzer
 #   make docs        docs/task-file.md, from the tables that read task files
 #   make format      clang-format over the sources
@@ -69,6 +71,7 @@ check-full: check
 	FEDSTILL_MEMORY_STEP=2000 scripts/run-tests $(BUILD) -R test_low_memory
 	FEDSTILL_GRAPHS=$(GRAPHS) scripts/run-tests $(BUILD) -R random_graphs
 	scripts/check-debian13
+	scripts/check-package
 
 fixtures: deps
 	scripts/build $(BUILD) --target run_fixtures
@@ -81,7 +84,10 @@ bench: deps
 install: deps
 	scripts/build $(BUILD)
 	DESTDIR=$(DESTDIR) cmake --install $(BUILD) --prefix $(PREFIX)
-	scripts/install-man $(BUILD)/fedstill $(DESTDIR)$(PREFIX)/share/man/man1
+	scripts/install-made $(BUILD)/fedstill $(DESTDIR)$(PREFIX)/share
+
+package:
+	scripts/package build-package
 
 fuzz:
 ifeq ($(ENGINE),afl)
@@ -107,4 +113,4 @@ clean:
 deps:
 	@scripts/install-deps
 
-.PHONY: all demo demo-mnist check check-full fixtures bench install fuzz docs format clean deps
+.PHONY: all demo demo-mnist check check-full fixtures bench install package fuzz docs format clean deps

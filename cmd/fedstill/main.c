@@ -237,6 +237,12 @@ static int dispatch(int argc, char *const *argv)
         man_page(stdout, commands);
         return EXIT_DONE;
     }
+    if (!strcmp(argv[0], "--completion")) {
+        if (argc == 2 && completion(stdout, argv[1], commands))
+            return EXIT_DONE;
+        fputs("fedstill: --completion takes bash or zsh\n", stderr);
+        return EXIT_USAGE;
+    }
     if (!strcmp(argv[0], "--task-reference")) /* for docs/task-file.md */
         return task_reference();
     if (!strcmp(argv[0], "help") || !strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))

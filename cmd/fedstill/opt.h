@@ -23,4 +23,7 @@ void help_command(FILE *to, const struct command *c);
 void help_overview(FILE *to, const struct command *const *table);
 void man_page(FILE *to, const struct command *const *table);
 
+/* complete.c. Prints a shell's completions; false: not for this shell. */
+bool completion(FILE *to, const char *shell, const struct command *const *table);
+
 #endif

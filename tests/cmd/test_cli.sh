@@ -161,6 +161,46 @@ if [ -w /dev/full ]; then
     said err "cannot write to standard output"
 fi
 
+# ---- completions: what bash would offer for a line, the last word being the one to complete
+expect 0 --completion bash
+cp "$folder/out" "$folder/completion.bash"
+offers() { # WORD...
+    (
+        # shellcheck disable=SC2034 # bash's own names
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+        . "$folder/completion.bash"
+        _fedstill
+        echo "${COMPREPLY[*]}"
+    )
+}
+same_words() { # WANTED WORD...
+    local wanted=$1 got
+    shift
+    got=$(offers "$@")
+    checks=$((checks + 1))
+    [ "$got" = "$wanted" ] || { echo "FAILED: \"$*\" offers \"$got\", not \"$wanted\""; failed=$((failed + 1)); }
+}
+while read -r command; do
+    checks=$((checks + 1))
+    # shellcheck disable=SC2086 # two words of some
+    [[ $(offers fedstill $command) == *"${command##* }"* ]] || { echo "FAILED: $command is not offered"; failed=$((failed + 1)); }
+done <"$folder/commands"
+same_words "info import" fedstill data i
+same_words "--layout --limit" fedstill eval --l
+same_words "--help" fedstill fleet status --h
+same_words "train test val" fedstill eval --split ''
+same_words "test" fedstill eval --split = te
+same_words "" fedstill eval --threads ''
+same_words "" fedstill run tas
+expect 0 --completion zsh
+if command -v zsh >/dev/null; then
+    zsh -n "$folder/out" 2>"$folder/err"
+    last="zsh -n"
+    silent err
+fi
+expect 2 --completion fish
+said err "bash or zsh"
+
 # ---- the manual page
 expect 0 --man-page
 cp "$folder/out" "$folder/fedstill.1"

@@ -16,8 +16,12 @@ works() { # WHAT COMMAND...
 
 works "cmake --install" cmake --install "$build" --prefix "$prefix"
 for file in bin/fedstill lib/libfedstill.a lib/pkgconfig/fedstill.pc lib/cmake/fedstill/fedstillConfig.cmake \
-    include/fedstill/infer.h share/doc/fedstill/formats.md share/doc/fedstill/examples/classify.c; do
+    include/fedstill/infer.h share/doc/fedstill/docs/formats.md share/doc/fedstill/tasks/mnist/task.yaml share/doc/fedstill/examples/classify.c; do
     works "$file" test -s "$prefix/$file"
+done
+works "what the program prints" "$FEDSTILL_SOURCE/scripts/install-made" "$FEDSTILL" "$prefix/share"
+for file in man/man1/fedstill.1 bash-completion/completions/fedstill zsh/site-functions/_fedstill; do
+    works "$file" grep -q fedstill "$prefix/share/$file"
 done
 
 # ---- every header alone
