@@ -392,6 +392,16 @@ static size_t next_setting(const fst_sweep *w, const bool *shown)
     return best;
 }
 
+static const char *advice(const fst_sweep *w, bool validated)
+{
+    bool done = false;
+    for (size_t i = 0; i < fst_sweep_runs(w); i++)
+        done = done || fst_sweep_run_at(w, i).state == FST_SWEEP_DONE;
+    return !done       ? "No run has come to its end."
+           : validated ? "Choose by validation; the test column is there to know, not to choose."
+                       : "There are no validation samples to choose by: data.validation keeps some apart.";
+}
+
 static fst_status show_settings(const fst_sweep *w, fst_buf *out, fst_error *err)
 {
     static const fst_column columns[] = {
@@ -411,9 +421,7 @@ static fst_status show_settings(const fst_sweep *w, fst_buf *out, fst_error *err
         s = write_table(t, !output_is_utf8(), out, err);
     if (!s)
         s = fst_buf_printf(out, err, "\nAccuracy of %s, mean (standard deviation) over the seeds.\n%s\n",
-                           fst_sweep_stage(w),
-                           any ? "Choose by validation; the test column is there to know, not to choose."
-                               : "There are no validation samples to choose by: data.validation keeps some apart.");
+                           fst_sweep_stage(w), advice(w, any));
     fst_table_free(t);
     fst_free(shown);
     return s;

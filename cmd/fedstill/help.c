@@ -29,6 +29,7 @@ static const struct entry files[] = {
     {"~/.local/state/fedstill/runs.sqlite", "The run registry: a list of what ran, read by nothing that decides a "
                                             "result. It may be deleted."},
     {"TASK/output/", "What a run produces. The program owns this folder."},
+    {"TASK/sweep/", "What a sweep produces: runs/NAME is the output of a run, logs/NAME.log what it said."},
     {"TASK/output/events.jsonl", "What happened in the run, one JSON object a line."},
 };
 

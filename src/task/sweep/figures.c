@@ -193,14 +193,19 @@ static size_t mark_wanted(fst_sweep *s)
 
 double fst__sweep_left(fst_sweep *s, size_t jobs)
 {
-    double left = 0;
+    double left = 0, pace = NAN;
     size_t runs = mark_wanted(s);
+    const char *stage = "";
     for (size_t k = 0; k < s->items; k++) {
         const struct item *i = &s->item[k];
         bool rung = s->until && !strcmp(i->stage, s->by);
         double whole = rung ? (double)s->until / (double)i->total : 1;
-        if (i->wanted && !i->there && i->part < whole)
-            left += pace_of(s, i) * (i->total ? (double)i->total : 1) * (whole - i->part);
+        if (!i->wanted || i->there || i->part >= whole)
+            continue;
+        if (strcmp(stage, i->stage)) /* the same for its neighbours, mostly */
+            pace = pace_of(s, i);
+        stage = i->stage;
+        left += pace * (i->total ? (double)i->total : 1) * (whole - i->part);
     }
     if (s->waited)
         left += s->wait_cost / (double)s->waited * (double)runs;

@@ -178,6 +178,7 @@ static bool any_failed(const fst_sweep *s)
 
 fst_status fst__halving_run(fst_sweep *s, fst_error *err)
 {
+    fst_free(s->out);
     s->out = fst_calloc(s->settings_count, sizeof *s->out);
     fst_status st = s->out ? FST_OK : fst_fail_memory(err, s->settings_count);
     for (int k = rungs_of(s); !st && k > 0; k--) {
