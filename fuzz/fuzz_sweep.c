@@ -1,6 +1,6 @@
 /* A sweep's sweep.json, any bytes: it marks runs that it names as done, and nothing else. Bytes that do not begin with
- * a brace are what a sweep is asked for: the seeds, then a grid a line; names of runs must be names of files, and each
- * a run's own. */
+ * a brace are what a sweep is asked for: the seeds, then a line for each grid, and before a blank for each point; names
+ * of runs must be names of files, and each a run's own. */
 #define _GNU_SOURCE /* memmem */
 #include <stdlib.h>
 #include <string.h>
@@ -46,15 +46,18 @@ static void check_names(const fst_sweep *s)
 
 static void ask(char *text)
 {
-    const char *line[MOST_LINES];
-    size_t n = 0;
-    for (char *at = text; n < MOST_LINES && at; n++) {
-        line[n] = at;
+    const char *grid[MOST_LINES], *point[MOST_LINES];
+    size_t grids = 0, points = 0;
+    char *at = strchr(text, '\n');
+    while (at && grids < MOST_LINES && points < MOST_LINES) {
+        *at++ = 0;
+        if (*at == ' ')
+            point[points++] = at;
+        else
+            grid[grids++] = at;
         at = strchr(at, '\n');
-        if (at)
-            *at++ = 0;
     }
-    const fst_sweep_spec spec = {.seeds = line[0], .grid = line + 1, .ngrid = n - 1};
+    const fst_sweep_spec spec = {.seeds = text, .grid = grid, .ngrid = grids, .point = point, .npoints = points};
     fst_sweep *s = fst_calloc(1, sizeof *s);
     if (!s)
         return;

@@ -26,6 +26,12 @@ static const struct option_spec options[] = {
      .type = OPTION_LIST,
      .help = "Values that a key of the task file takes, each as in --set: stages.edge_kd.epochs=5,10. A value with "
              "commas is written in quotes or brackets. All combinations of all grids are run."},
+    {.name = "point",
+     .letter = 'p',
+     .argument = "KEY=A,OTHER=B",
+     .type = OPTION_LIST,
+     .help = "Settings that belong together, where not all combinations make sense: one with strategy=fedavg, one with "
+             "strategy=fedprox,prox_mu=0.1 (with their full keys). Each is combined with all grids."},
     {.name = "seeds",
      .argument = "N|A,B,C",
      .type = OPTION_STRING,
@@ -533,6 +539,7 @@ static fst_status run(const struct options *o, fst_error *err)
                            .observer = {NULL, on_checking, on_run, on_note, on_tick}};
     spec.sets = option_list(o, "set", &spec.nsets);
     spec.grid = option_list(o, "grid", &spec.ngrid);
+    spec.point = option_list(o, "point", &spec.npoints);
     fst_log_set(log_once, NULL);
     fst_status s = fst_sweep_open(&w, &spec, err);
     if (!s)

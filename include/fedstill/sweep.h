@@ -10,8 +10,8 @@
  * from there (fst_task_options.beside); a run that needs what another is making waits. The models are those of the runs
  * by themselves, bit for bit: neither the number of jobs nor what was killed shows.
  *
- * A setting is a combination of values; a run is a setting with a seed. Settings count from 0 in the order of the grid,
- * the last key changing fastest, and the runs of a setting stand together, in the order of the seeds.
+ * A setting is a combination of values; a run is a setting with a seed. Settings count from 0 in the order of points
+ * and grid, the last key changing fastest, and the runs of a setting stand together, in the order of the seeds.
  *
  * An object belongs to one thread. fst_sweep_run makes child processes, which are killed when that thread ends.
  */
@@ -73,6 +73,9 @@ typedef struct fst_sweep_spec {
     size_t nsets;
     const char *const *grid; /* "key=a,b,c": each value as in `sets`, in quotes or brackets where it has commas */
     size_t ngrid;
+    const char *const
+        *point; /* "key=a,other=b": settings that belong together; each is combined with all of the grid */
+    size_t npoints;
     const char *seeds;   /* "3": the task's seed and the two after it; "1,5,9": these; NULL: the task's own alone */
     const char *output;  /* the sweep's folder; NULL: `sweep` in the task's folder */
     const char *mode;    /* as fst_task_options */

@@ -64,6 +64,52 @@ static void test_names_of_seeds_and_of_keys_that_end_alike(void **state)
     names_are(NULL, 0, "3", alone, 3);
 }
 
+static void test_points_are_combined_with_grids(void **state)
+{
+    static const char *const grid[] = {"clients.count=4,6"};
+    static const char *const point[] = {
+        "stages.federated_train.strategy=fedavg",
+        "stages.federated_train.strategy=fedprox, stages.federated_train.prox_mu=0.5",
+        "stages.cloud_pretrain.class_weights=[1,2],stages.federated_train.strategy=fedavg",
+    };
+    static const char *const wanted[] = {"strategy=fedavg,count=4,seed=40", "strategy=fedavg,count=6,seed=40",
+                                         "strategy=fedprox,prox_mu=0.5,count=4,seed=40",
+                                         "strategy=fedprox,prox_mu=0.5,count=6,seed=40"};
+    static const char *const wrong[] = {"",
+                                        "stages.federated_train.rounds",
+                                        "stages.federated_train.rounds=",
+                                        "stages.federated_train.rounds=2,3",
+                                        "stages.federated_train.rounds=2,stages.federated_train.rounds=3",
+                                        "clients.count=5",
+                                        "stages.federated_train.rounds=[2",
+                                        "seed=3"};
+    fst_sweep_spec spec = spec_of(grid, 1, NULL);
+    fst_sweep *s = NULL;
+    (void)state;
+    static const char *const twice[] = {"clients.classes_per_client=3,clients.partition=shards",
+                                        "clients.partition = shards, clients.classes_per_client=3"};
+    spec.point = twice;
+    spec.npoints = 2;
+    assert_int_equal(fst_sweep_open(&s, &spec, &why), FST_E_CONFIG);
+    assert_non_null(strstr(why.message, "stands there twice"));
+    spec.point = point;
+    spec.npoints = 3;
+    if (fst_sweep_open(&s, &spec, &why))
+        fail_msg("%s", why.message);
+    assert_int_equal(fst_sweep_runs(s), 6);
+    for (size_t i = 0; i < 4; i++)
+        assert_string_equal(fst_sweep_run_at(s, i).name, wanted[i]);
+    assert_string_equal(fst_sweep_run_at(s, 4).setting, "strategy=fedavg,class_weights=[1,2],count=4");
+    fst_sweep_free(s);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        s = NULL;
+        spec.point = &wrong[i];
+        spec.npoints = 1;
+        if (fst_sweep_open(&s, &spec, &why) != FST_E_CONFIG)
+            fail_msg("%s was taken", wrong[i]);
+    }
+}
+
 /* Values that differ in what no file's name shows have different names, which are the same every time. */
 static void test_values_that_no_name_shows(void **state)
 {
@@ -124,7 +170,10 @@ static void test_out_of_memory(void **state)
 {
     static const char *const grid[] = {"stages.federated_train.rounds=3,5",
                                        "stages.cloud_pretrain.schedule={name: cosine},constant"};
-    const fst_sweep_spec spec = spec_of(grid, 2, "2");
+    static const char *const point[] = {"clients.count=3", "clients.count=4,stages.federated_train.batch_size=8"};
+    fst_sweep_spec spec = spec_of(grid, 2, "2");
+    spec.point = point;
+    spec.npoints = 2;
     fst_status st = FST_E_MEMORY;
     size_t failures = 0;
     (void)state;
@@ -146,6 +195,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_last_key_changes_fastest),
         cmocka_unit_test(test_names_of_seeds_and_of_keys_that_end_alike),
+        cmocka_unit_test(test_points_are_combined_with_grids),
         cmocka_unit_test(test_values_that_no_name_shows),
         cmocka_unit_test(test_lists_and_quotes_hold_commas),
         cmocka_unit_test(test_out_of_memory),

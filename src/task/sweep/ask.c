@@ -1,6 +1,7 @@
 /*
- * What a sweep is asked for: "key=a,b,c" of each --grid and the seeds become settings, runs, and names for their
- * folders. It knows no task file: whether a key exists is found when the runs' tasks are loaded (sweep.c).
+ * What a sweep is asked for: "key=a,b,c" of each --grid, "key=a,other=b" of each --point and the seeds become settings,
+ * runs, and names for their folders. It knows no task file: whether a key exists is found when the runs' tasks are
+ * loaded (sweep.c).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -96,13 +97,13 @@ static fst_status cut_values(struct grid_key *k, const char *grid, const char *v
 static fst_status check_key(const fst_sweep *s, const struct grid_key *k, const char *grid, fst_error *err)
 {
     if (!strcmp(k->key, "seed"))
-        return fst_fail(err, FST_E_CONFIG, "--grid %s: seeds are given by --seeds, for instance --seeds 1,5,9", grid);
+        return fst_fail(err, FST_E_CONFIG, "%s: seeds are given by --seeds, for instance --seeds 1,5,9", grid);
     if (!strcmp(k->key, "output"))
-        return fst_fail(err, FST_E_CONFIG, "--grid %s: a sweep gives every run an output of its own", grid);
+        return fst_fail(err, FST_E_CONFIG, "%s: a sweep gives every run an output of its own", grid);
     for (const struct grid_key *other = s->key; other < k; other++)
         if (!strcmp(other->key, k->key))
-            return fst_fail(err, FST_E_CONFIG, "--grid: %s is given twice; write all its values into one", k->key);
-    for (size_t i = 0; i < s->spec->nsets; i++) {
+            return fst_fail(err, FST_E_CONFIG, "%s is given twice; write all its values into one --grid", k->key);
+    for (size_t i = 0; !k->of_points && i < s->spec->nsets; i++) {
         const char *set = s->spec->sets[i];
         size_t n = strlen(k->key);
         if (!strncmp(set, k->key, n) && set[n] == '=')
@@ -121,6 +122,79 @@ static fst_status read_grid(fst_sweep *s, const char *grid, fst_error *err)
     k->key = copy_trimmed(grid, equals);
     fst_status st = k->key ? check_key(s, k, grid, err) : fst_fail_memory(err, strlen(grid));
     return st ? st : cut_values(k, grid, equals + 1, err);
+}
+
+/* ---- points ---------------------------------------------------------------------------------------------- */
+
+/* The key of points that has this name, a new one if need be; a place for the value of each point. */
+static fst_status point_key(fst_sweep *s, const char *point, char *name, struct grid_key **out, fst_error *err)
+{
+    for (size_t i = 0; i < s->keys; i++)
+        if (!strcmp(s->key[i].key, name)) {
+            *out = &s->key[i];
+            fst_free(name);
+            return FST_OK;
+        }
+    struct grid_key *k = *out = &s->key[s->keys++];
+    k->key = name;
+    k->of_points = true;
+    k->value = fst_calloc(s->spec->npoints, sizeof *k->value);
+    k->count = k->value ? s->spec->npoints : 0;
+    return k->value ? check_key(s, k, point, err) : fst_fail_memory(err, s->spec->npoints * sizeof *k->value);
+}
+
+static fst_status read_pair(fst_sweep *s, size_t p, const char *from, const char *to, fst_error *err)
+{
+    const char *point = s->spec->point[p], *equals = memchr(from, '=', (size_t)(to - from));
+    struct grid_key *k = NULL;
+    if (!equals || equals == from)
+        return fst_fail(err, FST_E_CONFIG,
+                        "--point %s: expected KEY=VALUE,KEY=VALUE; a value with commas is written in "
+                        "quotes or brackets",
+                        point);
+    char *name = copy_trimmed(from, equals), *value = copy_trimmed(equals + 1, to);
+    fst_status st = name && value ? FST_OK : fst_fail_memory(err, strlen(point));
+    if (!st && !*value)
+        st = fst_fail(err, FST_E_CONFIG, "--point %s: %s is empty; an empty text is written \"\"", point, name);
+    if (!st) {
+        st = point_key(s, point, name, &k, err);
+        name = NULL;
+    }
+    if (!st && k->value[p])
+        st = fst_fail(err, FST_E_CONFIG, "--point %s: %s is given twice", point, k->key);
+    if (!st) {
+        k->value[p] = value;
+        value = NULL;
+    }
+    fst_free(name);
+    fst_free(value);
+    return st;
+}
+
+static fst_status read_point(fst_sweep *s, size_t p, fst_error *err)
+{
+    const char *point = s->spec->point[p];
+    for (const char *at = point;; at++) {
+        const char *value = strchr(at, '=');
+        bool open;
+        const char *end = value_end(value ? value + 1 : at, &open);
+        if (open)
+            return fst_fail(err, FST_E_CONFIG, "--point %s: a quote or bracket is not closed", point);
+        fst_status st = read_pair(s, p, at, end, err);
+        if (st || !*end)
+            return st;
+        at = end;
+    }
+}
+
+/* Keys of all grids and points, at most. */
+static size_t count_keys(const fst_sweep_spec *p)
+{
+    size_t n = p->ngrid + 1;
+    for (size_t i = 0; i < p->npoints; i++)
+        for (const char *c = p->point[i], *next; c; c = next ? next + 1 : NULL, n++)
+            next = strchr(c, ',');
+    return n;
 }
 
 /* ---- names ----------------------------------------------------------------------------------------------- */
@@ -181,8 +255,10 @@ static fst_status name_run(fst_sweep *s, struct run *r, const size_t *of, fst_er
     fst_buf exact = {0};
     fst_status st = FST_OK;
     for (size_t k = 0; !st && k < s->keys; k++) {
+        if (!s->key[k].value[of[k]])
+            continue;
         fst__sweep_safe(s->key[k].shown, part, sizeof part, &changed);
-        n += (size_t)snprintf(name + n, sizeof name - n, "%s%s=", k && n ? "," : "", part);
+        n += (size_t)snprintf(name + n, sizeof name - n, "%s%s=", n ? "," : "", part);
         n = n > MAX_SETTING ? MAX_SETTING : n;
         fst__sweep_safe(s->key[k].value[of[k]], part, sizeof part, &changed);
         n += (size_t)snprintf(name + n, sizeof name - n, "%s", part);
@@ -252,13 +328,17 @@ static fst_status read_seeds(fst_sweep *s, int64_t own, fst_error *err)
 
 /* ---- settings and runs ----------------------------------------------------------------------------------- */
 
-/* The value of each key in setting i: the last key changes fastest. */
+/* The value of each key in setting i: the last key changes fastest, points slowest. */
 static void values_of(const fst_sweep *s, size_t i, size_t *of)
 {
-    for (size_t k = s->keys; k-- > 0;) {
-        of[k] = i % s->key[k].count;
-        i /= s->key[k].count;
-    }
+    for (size_t k = s->keys; k-- > 0;)
+        if (!s->key[k].of_points) {
+            of[k] = i % s->key[k].count;
+            i /= s->key[k].count;
+        }
+    for (size_t k = 0; k < s->keys; k++)
+        if (s->key[k].of_points)
+            of[k] = i;
 }
 
 static fst_status name_setting(fst_sweep *s, size_t i, const size_t *of, fst_error *err)
@@ -266,9 +346,13 @@ static fst_status name_setting(fst_sweep *s, size_t i, const size_t *of, fst_err
     fst_buf text = {0};
     fst_status st = fst_buf_append(&text, "", 0, err);
     for (size_t k = 0; !st && k < s->keys; k++)
-        st = fst_buf_printf(&text, err, "%s%s=%s", k ? "," : "", s->key[k].shown, s->key[k].value[of[k]]);
+        if (s->key[k].value[of[k]])
+            st = fst_buf_printf(&text, err, "%s%s=%s", text.len ? "," : "", s->key[k].shown, s->key[k].value[of[k]]);
     if (!st && !(s->setting[i] = fst_strdup(text.data ? text.data : "")))
         st = fst_fail_memory(err, text.len);
+    for (size_t k = 0; !st && k < i; k++)
+        if (!strcmp(s->setting[k], s->setting[i]))
+            st = fst_fail(err, FST_E_CONFIG, "%s stands there twice", s->setting[i]);
     fst_buf_release(&text);
     return st;
 }
@@ -288,6 +372,8 @@ static fst_status make_run(fst_sweep *s, size_t i, const size_t *of, fst_error *
         r->sets[r->nsets] = s->spec->sets[r->nsets];
     for (size_t k = 0; k < s->keys; k++) {
         fst_buf set = {0};
+        if (!s->key[k].value[of[k]])
+            continue;
         fst_status st = fst_buf_printf(&set, err, "%s=%s", s->key[k].key, s->key[k].value[of[k]]);
         if (st)
             return st;
@@ -300,9 +386,9 @@ static fst_status make_run(fst_sweep *s, size_t i, const size_t *of, fst_error *
 
 static fst_status count_runs(fst_sweep *s, fst_error *err)
 {
-    double runs = (double)s->seeds;
+    double runs = (double)s->seeds * (double)(s->spec->npoints ? s->spec->npoints : 1);
     for (size_t k = 0; k < s->keys; k++)
-        runs *= (double)s->key[k].count;
+        runs *= s->key[k].of_points ? 1 : (double)s->key[k].count;
     if (runs > FST_SWEEP_MAX_RUNS)
         return fst_fail(err, FST_E_CONFIG, "%.0f combinations with %zu seeds are %.0f runs; a sweep has %d at most",
                         runs / (double)s->seeds, s->seeds, runs, FST_SWEEP_MAX_RUNS);
@@ -316,16 +402,21 @@ static fst_status count_runs(fst_sweep *s, fst_error *err)
 fst_status fst__sweep_ask(fst_sweep *s, int64_t seed, fst_error *err)
 {
     fst_status st = FST_OK;
-    s->key = fst_calloc(s->spec->ngrid + 1, sizeof *s->key);
-    size_t *of = fst_calloc(s->spec->ngrid + 1, sizeof *of);
+    if (s->spec->npoints > FST_SWEEP_MAX_RUNS)
+        return fst_fail(err, FST_E_CONFIG, "%zu points; a sweep has %d runs at most", s->spec->npoints,
+                        FST_SWEEP_MAX_RUNS);
+    size_t room = count_keys(s->spec), *of = fst_calloc(room, sizeof *of);
+    s->key = fst_calloc(room, sizeof *s->key);
     if (!s->key || !of)
-        st = fst_fail_memory(err, s->spec->ngrid * sizeof *s->key);
+        st = fst_fail_memory(err, room * sizeof *s->key);
+    for (size_t i = 0; !st && i < s->spec->npoints; i++)
+        st = read_point(s, i, err);
     for (size_t i = 0; !st && i < s->spec->ngrid; i++)
         st = read_grid(s, s->spec->grid[i], err);
     if (!st)
         st = read_seeds(s, seed, err);
     if (!st && !s->keys && s->seeds < 2)
-        st = fst_fail(err, FST_E_CONFIG, "nothing varies: --grid KEY=VALUE,VALUE, or --seeds 3");
+        st = fst_fail(err, FST_E_CONFIG, "nothing varies: give --grid KEY=VALUE,VALUE, or --seeds 3");
     if (!st)
         st = count_runs(s, err);
     if (!st)

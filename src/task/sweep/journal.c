@@ -45,18 +45,25 @@ static json_t *grid_json(const fst_sweep *s)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < s->keys; i++)
-        json_array_append_new(list,
-                              json_pack("{s:o, s:o, s:o}", "key", text(s->key[i].key), "name", text(s->key[i].shown),
-                                        "values", texts((const char *const *)s->key[i].value, s->key[i].count)));
+        if (!s->key[i].of_points)
+            json_array_append_new(list, json_pack("{s:o, s:o, s:o}", "key", text(s->key[i].key), "name",
+                                                  text(s->key[i].shown), "values",
+                                                  texts((const char *const *)s->key[i].value, s->key[i].count)));
     return list;
 }
 
+/* The values that a run has by grid and points. */
 static json_t *values_json(const fst_sweep *s, const struct run *r)
 {
     json_t *j = json_object();
-    for (size_t k = 0; k < s->keys; k++) {
-        const char *set = r->sets[s->spec->nsets + k];
-        json_object_set_new(j, s->key[k].key, text(strchr(set, '=') + 1));
+    for (size_t k = s->spec->nsets; k + 1 < r->nsets; k++) { /* the last is the seed */
+        const char *equals = strchr(r->sets[k], '=');
+        char *key = fst_strdup(r->sets[k]);
+        if (key) {
+            key[equals - r->sets[k]] = 0;
+            json_object_set_new(j, key, text(equals + 1));
+        }
+        fst_free(key);
     }
     return j;
 }
@@ -111,11 +118,11 @@ static json_t *sweep_json(const fst_sweep *s)
         json_array_append_new(seeds, json_integer(s->seed[i]));
     for (size_t i = 0; i < s->runs; i++)
         json_array_append_new(runs, run_json(s, &s->run[i]));
-    json_t *j =
-        json_pack("{s:s, s:s, s:{s:o, s:o, s:s, s:o}, s:s, s:o, s:o, s:o, s:s, s:b, s:o}", "format", FORMAT, "version",
-                  FST_VERSION, "task", "name", text(s->task_name), "path", text(p->task), "digest", digest, "settings",
-                  settings_json(s), "mode", p->mode ? p->mode : "full_train", "set", texts(p->sets, p->nsets), "grid",
-                  grid_json(s), "seeds", seeds, "stage", s->by, "halving", (int)p->halving, "runs", runs);
+    json_t *j = json_pack("{s:s, s:s, s:{s:o, s:o, s:s, s:o}, s:s, s:o, s:o, s:o, s:o, s:s, s:b, s:o}", "format",
+                          FORMAT, "version", FST_VERSION, "task", "name", text(s->task_name), "path", text(p->task),
+                          "digest", digest, "settings", settings_json(s), "mode", p->mode ? p->mode : "full_train",
+                          "set", texts(p->sets, p->nsets), "grid", grid_json(s), "points", texts(p->point, p->npoints),
+                          "seeds", seeds, "stage", s->by, "halving", (int)p->halving, "runs", runs);
     return j;
 }
 

@@ -21,8 +21,9 @@ enum { FST__SWEEP_NAME = 200, FST__NOW = 200 };
 struct grid_key {
     char *key;    /* "stages.edge_kd.epochs" */
     char *shown;  /* "epochs": as short as it can be told from the others */
-    char **value; /* as written, without blanks around */
+    char **value; /* as written, without blanks around; of points: of each of them, NULL where it has none */
     size_t count;
+    bool of_points; /* given by points, not by a grid */
 };
 
 /* A stage's result: what its fingerprint, of now or of what it would be, leads to. */
