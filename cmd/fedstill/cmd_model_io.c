@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 #include "common.h"
 
@@ -16,8 +17,7 @@ static const struct option_spec import_options[] = {
     {.name = "as",
      .argument = "NETWORK",
      .type = OPTION_STRING,
-     .help = "The network, as `fedstill model list` "
-             "names it."},
+     .help = "The network, as `fedstill model list` names it. An ONNX file says it itself."},
     {.name = "out", .letter = 'o', .argument = "FILE", .type = OPTION_STRING, .help = "The model file to write."},
     {.name = "set",
      .argument = "OPTION=VALUE",
@@ -83,7 +83,8 @@ static const struct option_spec import_options[] = {
     {0},
 };
 static const struct operand_spec import_operands[] = {
-    {"FILE", 1, 1, "A state_dict as safetensors or of torch.save (.pth, .pt), or a model file of fedstill."},
+    {"FILE", 1, 1,
+     "A state_dict as safetensors or of torch.save (.pth, .pt), an ONNX file, or a model file of fedstill."},
     {0},
 };
 static const char *const import_examples[] = {
@@ -93,6 +94,8 @@ static const char *const import_examples[] = {
     "fedstill model import mobilenet_v2.safetensors --as mobilenet_v2 --classes 10 --head fresh --out "
     "start.safetensors",
     "All of MobileNetV2 but its last layer, which starts anew with 10 classes.",
+    "fedstill model import resnet50.onnx --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --out teacher.safetensors",
+    "The same teacher as torch.onnx.export writes it.",
     NULL,
 };
 static const struct option_spec export_options[] = {
@@ -169,11 +172,25 @@ static void release_import(struct import *i)
     fst_import_report_release(&i->report);
 }
 
+/* An ONNX file says itself which network it is. */
+static bool is_onnx(const char *path)
+{
+    unsigned char head[16];
+    size_t n = 0;
+    struct stat st;
+    FILE *f = stat(path, &st) == 0 && S_ISREG(st.st_mode) ? fopen(path, "rb") : NULL;
+    if (f) {
+        n = fread(head, 1, sizeof head, f);
+        fclose(f);
+    }
+    return fst_onnx_probe(head, n);
+}
+
 static fst_status read_options(struct import *i, const struct options *o, fst_error *err)
 {
     char input[128];
     fst_model_config c = {0};
-    fst_status s = need(o, "as", err);
+    fst_status s = is_onnx(operand(o, 0)) ? FST_OK : need(o, "as", err);
     if (!s)
         s = need(o, "out", err);
     if (!s)
@@ -193,7 +210,7 @@ static fst_status read_options(struct import *i, const struct options *o, fst_er
     i->o.settings = option_list(o, "set", &i->o.setting_count);
     if (option_given(o, "input")) {
         snprintf(input, sizeof input, "input=%s", option_string(o, "input"));
-        s = fst_model_config_set(&c, i->o.arch, input, err);
+        s = fst_model_config_set(&c, i->o.arch ? i->o.arch : fst_model_at(0).name, input, err);
         i->o.input = c.input;
     }
     if (!s && option_given(o, "map")) {
@@ -271,7 +288,12 @@ static fst_status set_class_names(fst_model *m, const char *path, fst_error *err
 static fst_status save_import(struct import *i, const struct options *o, fst_error *err)
 {
     char head[64];
-    fst_pair more[3] = {{"stage", "import"}, {"imported_digest", i->input_digest}, {"imported_head", head}};
+    fst_pair more[4] = {{"stage", "import"}, {"imported_digest", i->input_digest}};
+    size_t n = 2;
+    if (i->o.head == FST_HEAD_FRESH)
+        more[n++] = (fst_pair){"imported_head", head};
+    if (i->report.of[FST_IMPORT_MADE])
+        more[n++] = (fst_pair){"imported_norms", "folded"};
     snprintf(head, sizeof head, "fresh, seed %llu", (unsigned long long)i->o.seed);
     fst_status s = set_normalisation(&i->model, o, err);
     if (!s)
@@ -279,8 +301,7 @@ static fst_status save_import(struct import *i, const struct options *o, fst_err
     if (!s)
         s = fst_sha256_file(operand(o, 0), i->input_digest, err);
     if (!s)
-        s = fst_model_save(&i->model, option_string(o, "out"), more, i->o.head == FST_HEAD_FRESH ? 3 : 2, i->digest,
-                           err);
+        s = fst_model_save(&i->model, option_string(o, "out"), more, n, i->digest, err);
     return s;
 }
 
@@ -309,15 +330,22 @@ static fst_status report_text(fst_buf *out, const struct import *i, const struct
 {
     const fst_import_report *r = &i->report;
     fst_status s = add_field(out, err, "file", "%s (%s)", operand(o, 0), r->format);
-    if (!s)
-        s = add_field(out, err, "network", "%s", i->o.arch);
+    const char *arch = done ? i->model.arch : i->o.arch;
+    if (!s && arch)
+        s = add_field(out, err, "network", "%s", arch);
     if (!s)
         s = add_field(out, err, "taken", "%zu tensors", r->of[FST_IMPORT_TAKEN]);
+    if (!s && r->of[FST_IMPORT_MADE])
+        s = add_field(out, err, "made",
+                      "%zu tensors: batch norms folded into their convolutions, for inference and teaching; training "
+                      "from here would start from norms that know no data",
+                      r->of[FST_IMPORT_MADE]);
     if (!s && r->of[FST_IMPORT_ZERO])
         s = add_field(out, err, "zero", "%zu counters (num_batches_tracked) that the file does not have",
                       r->of[FST_IMPORT_ZERO]);
     for (size_t k = 0; !s && k < r->count; k++)
-        if (r->items[k].kind != FST_IMPORT_TAKEN && r->items[k].kind != FST_IMPORT_ZERO)
+        if (r->items[k].kind != FST_IMPORT_TAKEN && r->items[k].kind != FST_IMPORT_ZERO &&
+            r->items[k].kind != FST_IMPORT_MADE)
             s = item_line(out, &r->items[k], err);
     if (!s && done && i->o.head == FST_HEAD_FRESH)
         s = add_field(out, err, "head", "initialised from seed %llu", (unsigned long long)i->o.seed);
@@ -345,8 +373,8 @@ static json_t *report_json(const struct import *i, const struct options *o, bool
                             json_integer((json_int_t)i->report.of[k]));
     for (size_t k = 0; k < i->report.count; k++)
         json_array_append_new(tensors, item_json(&i->report.items[k]));
-    return json_pack("{s:o, s:s?, s:s, s:b, s:o, s:s?, s:o, s:o, s:o}", "file", text_json(operand(o, 0)), "format",
-                     i->report.format, "arch", i->o.arch, "complete", done, "written",
+    return json_pack("{s:o, s:s?, s:s?, s:b, s:o, s:s?, s:o, s:o, s:o}", "file", text_json(operand(o, 0)), "format",
+                     i->report.format, "arch", done ? i->model.arch : i->o.arch, "complete", done, "written",
                      text_json(done ? option_string(o, "out") : NULL), "sha256", done ? i->digest : NULL, "error",
                      text_json(message), "counts", counts, "tensors", tensors);
 }
@@ -499,6 +527,10 @@ const struct command cmd_model_import = {
         "Every tensor of the network must be in the file with its shape, and none besides; otherwise all that is "
         "missing, extra or misshaped is listed, the exit status is 1 and nothing is written. Only num_batches_tracked "
         "may be missing, which then starts at 0.\n\n"
+        "Of an ONNX file the layers themselves say which network it is, whatever its names, and --as is not needed. "
+        "Batch "
+        "norms that were folded into convolutions become norms that change nothing. An operator or a network that is "
+        "not here is named.\n\n"
         "A file does not say how samples were normalised, unless `fedstill model export` wrote it: give --mean and "
         "--std "
         "as they were in training.",

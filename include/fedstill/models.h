@@ -111,6 +111,11 @@ FST_MUST FST_API fst_status fst_model_load_memory(fst_model *m, const char *name
  *    akamaster's and kuangliu's CIFAR networks (shortcut, linear), weiaicunzai's (residual_function).
  *  - A map goes before all that: lines "THEIRS OURS", # for comments, up to 8 * in THEIRS, each for a run of at least
  *    one character that a * of OURS brings back, in order; OURS "-" leaves tensors out.
+ *  - An ONNX file says itself which network it is: its layers are compared with those of the zoo, with and without
+ *    batch norms folded into convolutions, whatever its names. What a folded norm was is not in the file: it becomes
+ *    one that changes nothing (FST_IMPORT_MADE), the same function in inference, but no start for training. Maps,
+ *    prefixes and suffixes are not for it. An operator that the networks here do not have is FST_E_UNSUPPORTED, with
+ *    the node's name; other networks are FST_E_MISMATCH, with the nearest.
  *  - num_batches_tracked may be missing: 0. n_averaged, total_ops and total_params are left out.
  */
 typedef enum fst_head {
@@ -120,7 +125,7 @@ typedef enum fst_head {
 } fst_head;
 
 typedef struct fst_import_options {
-    const char *arch;            /* network */
+    const char *arch;            /* network; NULL: that of an ONNX file */
     const char *const *settings; /* as fst_model_config_set reads them; before them stand those of a fedstill file */
     size_t setting_count;
     int classes;                 /* 0: rows of the file's last linear layer, or the network's default */
@@ -140,6 +145,7 @@ typedef enum fst_import_kind {
     FST_IMPORT_FRESH,    /* of ours: initialised */
     FST_IMPORT_ZERO,     /* of ours: a counter that the file does not have */
     FST_IMPORT_PADDED,   /* of ours: a shortcut's, made up as pad_shortcuts says */
+    FST_IMPORT_MADE,     /* of ours: not in the ONNX file itself, but what makes inference the same */
     FST_IMPORT_LEFT_OUT, /* of theirs: the old head, bookkeeping, outside prefix and suffix, or "-" in the map */
     FST_IMPORT_UNUSED,   /* a line of the map that no tensor matched; in `theirs` */
     FST_IMPORT_MISSING,  /* from here on nothing is complete */
@@ -159,7 +165,7 @@ typedef struct fst_import_item {
     size_t nonfinite; /* elements */
 } fst_import_item;
 typedef struct fst_import_report {
-    const char *format; /* of the file: "safetensors" */
+    const char *format; /* of the file: "safetensors", "PyTorch", "ONNX" */
     fst_import_item *items;
     size_t count, of[FST_IMPORT_KINDS];
 } fst_import_report;
@@ -191,6 +197,8 @@ FST_MUST FST_API fst_status fst_model_export(const fst_model *m, const char *pat
 
 /* Whether this build reads and writes ONNX files (libprotobuf-c was there). */
 FST_API bool fst_onnx_is_built(void);
+/* Whether a file that begins with these bytes (4 are enough) is ONNX, as far as that can be told. */
+FST_API bool fst_onnx_probe(const unsigned char *head, size_t len);
 typedef struct fst_onnx_options {
     bool fold; /* batch norms go into the convolutions before them: weights change, answers do so by rounding alone */
 } fst_onnx_options;

@@ -198,9 +198,19 @@ fst_status fst_model_save(const fst_model *m, const char *path, const fst_pair *
 
 /* ---- reading --------------------------------------------------------------------------------------- */
 
-static const char *need(const fst_safetensors *f, const char *path, const char *key, fst_error *err)
+static const char *safetensors_meta(const void *file, const char *key)
 {
-    const char *v = fst_safetensors_meta(f, key);
+    return fst_safetensors_meta(file, key);
+}
+
+static const char *said(const struct fst__meta *f, const char *key)
+{
+    return f->get ? f->get(f->file, key) : NULL;
+}
+
+static const char *need(const struct fst__meta *f, const char *path, const char *key, fst_error *err)
+{
+    const char *v = said(f, key);
     if (!v)
         (void)fst_fail(err, FST_E_FORMAT, "%s: no \"%s\" in the file's metadata: not a fedstill model", path, key);
     return v;
@@ -240,20 +250,20 @@ bool fst__shape_parse(const char *text, fst_shape *out)
     return s.rank > 0;
 }
 
-bool fst__model_is_own(const fst_safetensors *f)
+bool fst__model_is_own(const struct fst__meta *f)
 {
-    const char *format = fst_safetensors_meta(f, "format"), *key = fst_safetensors_meta(f, FST__MODEL_KEY);
+    const char *format = said(f, "format"), *key = said(f, FST__MODEL_KEY);
     return (format && !strcmp(format, FST_MODEL_FORMAT)) || (key && !strcmp(key, FST_MODEL_FORMAT));
 }
 
-fst_status fst__model_read_config(const fst_safetensors *f, const char *path, fst_model *m, fst_model_config *c,
+fst_status fst__model_read_config(const struct fst__meta *f, const char *path, fst_model *m, fst_model_config *c,
                                   fst_error *err)
 {
     const char *arch = need(f, path, "arch", err);
     const char *classes = need(f, path, "classes", err), *input = need(f, path, "input", err);
-    const char *mean = fst_safetensors_meta(f, "normalise_mean"), *std = fst_safetensors_meta(f, "normalise_std");
-    const char *dropout = fst_safetensors_meta(f, "dropout"), *options = fst_safetensors_meta(f, "options");
-    const char *features = fst_safetensors_meta(f, "features");
+    const char *mean = said(f, "normalise_mean"), *std = said(f, "normalise_std");
+    const char *dropout = said(f, "dropout"), *options = said(f, "options");
+    const char *features = said(f, "features");
     int nmean = 0, nstd = 0;
     if (!arch || !classes || !input)
         return FST_E_FORMAT;
@@ -287,9 +297,9 @@ fst_status fst__model_read_config(const fst_safetensors *f, const char *path, fs
     return FST_OK;
 }
 
-fst_status fst__model_read_class_names(const fst_safetensors *f, const char *path, fst_model *m, fst_error *err)
+fst_status fst__model_read_class_names(const struct fst__meta *f, const char *path, fst_model *m, fst_error *err)
 {
-    const char *text = fst_safetensors_meta(f, "class_names");
+    const char *text = said(f, "class_names");
     fst_status fits = text ? fst_json_fits(path, text, strlen(text), strlen(text), err) : FST_OK;
     if (fits)
         return fits;
@@ -385,6 +395,7 @@ static fst_status load(fst_model *m, const char *path, const fst_safetensors *f,
 {
     fst_model n = {0}, head = {0};
     fst_model_config c = {0};
+    struct fst__meta meta = {safetensors_meta, f};
     const char *format = fst_safetensors_meta(f, "format");
     if (format && strcmp(format, FST_MODEL_FORMAT))
         return fst_fail(
@@ -392,9 +403,9 @@ static fst_status load(fst_model *m, const char *path, const fst_safetensors *f,
             "%s: format is \"%.64s\", \"%s\" is needed: not a fedstill model file; `fedstill model import` makes "
             "one of a state_dict",
             path, format, FST_MODEL_FORMAT);
-    if (!need(f, path, "format", err))
+    if (!need(&meta, path, "format", err))
         return FST_E_FORMAT;
-    fst_status s = fst__model_read_config(f, path, &head, &c, err);
+    fst_status s = fst__model_read_config(&meta, path, &head, &c, err);
     if (s)
         return s;
     s = fst__model_network(&n, fst_safetensors_meta(f, "arch"), &c, err);
@@ -408,7 +419,7 @@ static fst_status load(fst_model *m, const char *path, const fst_safetensors *f,
         n.fingerprint = head.fingerprint;
         memcpy(n.mean, head.mean, sizeof n.mean);
         memcpy(n.std, head.std, sizeof n.std);
-        s = fst__model_read_class_names(f, path, &n, err);
+        s = fst__model_read_class_names(&meta, path, &n, err);
     }
     if (!s)
         s = read_tensors(f, &n, err);

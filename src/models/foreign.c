@@ -70,20 +70,14 @@ static const char *text_kind(const unsigned char *head, size_t len)
     return "a text, not weights";
 }
 
-/* ONNX: a protobuf message whose first field is a version (of the format, 3 to some 20), then a producer's name or
- * another field of that message. */
-static bool is_onnx(const unsigned char *head, size_t len)
-{
-    return len > 4 && head[0] == 0x08 && head[1] >= 1 && head[1] <= 32 && (head[2] == 0x12 || head[2] == 0x3a);
-}
-
 const char *fst__foreign_kind(const unsigned char *head, size_t len)
 {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (len >= known[i].at + known[i].len && !memcmp(head + known[i].at, known[i].bytes, known[i].len))
             return known[i].is;
-    if (is_onnx(head, len))
-        return "an ONNX model; " NEEDED;
+    if (fst_onnx_probe(head, len))
+        return fst_onnx_is_built() ? "an ONNX model; `fedstill model import` makes a model file of it"
+                                   : "an ONNX model, which this build does not read: it needs libprotobuf-c";
     if (len >= 2 && head[0] == 0x80 && head[1] >= 2 && head[1] <= 5)
         return "a pickle, but not one of torch.save; in Python, save the state_dict with torch.save";
     const char *text = text_kind(head, len);

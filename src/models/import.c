@@ -19,7 +19,7 @@ enum { NONE = -1, OUT = -2, OTHER = -3 }; /* a foreign tensor: unknown here, lef
 
 struct job {
     const fst_import_options *o;
-    const char *path;
+    const char *path, *arch;
     struct fst__weights w;
     struct fst__map map;
     fst_model model;
@@ -55,33 +55,40 @@ static fst_tensor theirs(const struct job *j, size_t i)
 
 /* ---- the network ---------------------------------------------------------------------------------- */
 
+static struct fst__meta meta_of(const struct job *j)
+{
+    return (struct fst__meta){j->w.format->meta, j->w.file};
+}
+
 /* A fedstill file says itself what it is, and so does what it was exported to. */
 static fst_status read_own(struct job *j, fst_model_config *c, fst_error *err)
 {
-    const fst_safetensors *f = j->w.format->safetensors ? j->w.format->safetensors(j->w.file) : NULL;
-    const char *arch = f ? fst_safetensors_meta(f, "arch") : NULL;
-    for (size_t i = 0; arch && i < fst_models(); i++)
-        if (!strcmp(fst_model_at(i).name, arch) && strcmp(arch, j->o->arch))
+    struct fst__meta f = meta_of(j);
+    const char *arch = f.get ? f.get(f.file, "arch") : NULL;
+    for (size_t i = 0; arch && j->arch && i < fst_models(); i++)
+        if (!strcmp(fst_model_at(i).name, arch) && strcmp(arch, j->arch))
             return fst_fail(err, FST_E_MISMATCH, "%s: its metadata say that it is a %s, not a %s", j->path, arch,
-                            j->o->arch);
-    if (!f || !fst__model_is_own(f))
-        return FST_OK;
-    return fst__model_read_config(f, j->path, &j->model, c, err);
+                            j->arch);
+    return fst__model_is_own(&f) ? fst__model_read_config(&f, j->path, &j->model, c, err) : FST_OK;
 }
 
 static fst_status configure(struct job *j, fst_model_config *c, fst_error *err)
 {
     fst_status s = read_own(j, c, err);
+    if (!s && j->w.format->resolve)
+        s = j->w.format->resolve(j->w.file, j->o, &j->arch, c, err);
+    else if (!s && !j->arch)
+        s = fst_fail(err, FST_E_CONFIG, "%s: a file of tensors does not say of which network: name it", j->path);
     for (size_t i = 0; !s && i < j->o->setting_count; i++)
-        s = fst_model_config_set(c, j->o->arch, j->o->settings[i], err);
+        s = fst_model_config_set(c, j->arch, j->o->settings[i], err);
     if (j->o->classes)
         c->classes = j->o->classes;
     if (j->o->input.rank)
         c->input = j->o->input;
-    if (!s && j->o->pad_shortcuts && strcmp(j->o->arch, "resnet8") && strcmp(j->o->arch, "resnet20") &&
-        strcmp(j->o->arch, "resnet56"))
+    if (!s && j->o->pad_shortcuts && strcmp(j->arch, "resnet8") && strcmp(j->arch, "resnet20") &&
+        strcmp(j->arch, "resnet56"))
         s = fst_fail(err, FST_E_CONFIG, "only resnet8, resnet20 and resnet56 have shortcuts to pad, not %.64s",
-                     j->o->arch);
+                     j->arch);
     return s;
 }
 
@@ -89,7 +96,7 @@ static fst_status configure(struct job *j, fst_model_config *c, fst_error *err)
 static fst_status build(struct job *j, const fst_model_config *c, fst_error *err)
 {
     fst_model n = {0};
-    fst_status s = fst__model_network(&n, j->o->arch, c, err);
+    fst_status s = fst__model_network(&n, j->arch, c, err);
     if (s)
         return s;
     n.channels = j->model.channels;
@@ -287,7 +294,11 @@ static fst_status report_ours(struct job *j, size_t k, fst_error *err)
                                                  : FST_IMPORT_MISSING,
                                ours, NULL, err);
     fst_tensor t = theirs(j, (size_t)j->source[k]);
-    fst_import_kind kind = j->twice[k] ? FST_IMPORT_TWICE : fits(ours, &t) ? FST_IMPORT_TAKEN : FST_IMPORT_MISSHAPED;
+    bool made = j->w.format->made && j->w.format->made(j->w.file, (size_t)j->source[k]);
+    fst_import_kind kind = j->twice[k]       ? FST_IMPORT_TWICE
+                           : !fits(ours, &t) ? FST_IMPORT_MISSHAPED
+                           : made            ? FST_IMPORT_MADE
+                                             : FST_IMPORT_TAKEN;
     return fst__report_add(r, kind, ours, &t, err);
 }
 
@@ -517,24 +528,24 @@ static fst_status take(struct job *j, fst_error *err)
     char text[HINT];
     fst_status s = match_network(j, err);
     if (!s && fst__report_wrong(&j->report, false))
-        s = fst__report_fail(&j->report, j->path, j->o->arch, hint(j, text), err);
+        s = fst__report_fail(&j->report, j->path, j->arch, hint(j, text), err);
     if (!s && !j->report.of[FST_IMPORT_TAKEN])
         s = fst_fail(err, FST_E_MISMATCH, "%s: nothing of it would be in the model, whose head is all there is",
                      j->path);
     if (!s)
         s = read_values(j, err);
     if (!s && fst__report_wrong(&j->report, j->o->allow_nonfinite))
-        s = fst__report_fail(&j->report, j->path, j->o->arch, "", err);
-    const fst_safetensors *f = !s && j->w.format->safetensors ? j->w.format->safetensors(j->w.file) : NULL;
-    if (f && fst__model_is_own(f) && j->o->head == FST_HEAD_KEEP)
-        s = fst__model_read_class_names(f, j->path, &j->model, err);
+        s = fst__report_fail(&j->report, j->path, j->arch, "", err);
+    struct fst__meta f = meta_of(j);
+    if (!s && fst__model_is_own(&f) && j->o->head == FST_HEAD_KEEP)
+        s = fst__model_read_class_names(&f, j->path, &j->model, err);
     return s;
 }
 
 static fst_status import(fst_model *m, const char *path, const void *data, size_t len, const fst_import_options *o,
                          fst_import_report *report, fst_error *err)
 {
-    struct job j = {.o = o, .path = path};
+    struct job j = {.o = o, .path = path, .arch = o->arch};
     fst_status s = fst__map_init(&j.map, o->map, o->map_name ? o->map_name : "map", err);
     if (!s)
         s = fst__weights_open(&j.w, path, data, len, o->prefix, err);

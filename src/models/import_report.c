@@ -7,7 +7,8 @@
 const char *fst_import_kind_name(fst_import_kind k)
 {
     static const char *const names[FST_IMPORT_KINDS] = {
-        "taken", "fresh", "zero", "padded", "left out", "unused", "missing", "extra", "misshaped", "twice", "nonfinite",
+        "taken",  "fresh",   "zero",  "padded",    "made",  "left out",
+        "unused", "missing", "extra", "misshaped", "twice", "nonfinite",
     };
     return k < FST_IMPORT_KINDS ? names[k] : "";
 }

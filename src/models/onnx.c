@@ -13,6 +13,13 @@ bool fst_onnx_is_built(void)
 #endif
 }
 
+/* A protobuf message whose first field is a version (of the format, 3 to some 20), then another of its fields. */
+bool fst_onnx_probe(const unsigned char *head, size_t len)
+{
+    static const unsigned char next[] = {0x12, 0x1a, 0x22, 0x28, 0x32, 0x3a, 0x42, 0x72};
+    return len > 3 && head[0] == 0x08 && head[1] >= 1 && head[1] <= 32 && memchr(next, head[2], sizeof next);
+}
+
 #ifndef FST_WITH_ONNX
 fst_status fst__onnx_export(const fst_model *m, const char *path, bool fold, const fst_pair *pairs, size_t npairs,
                             char digest[FST_DIGEST_HEX], fst_error *err)

@@ -48,9 +48,9 @@ static fst_status safetensors_read_f32(const void *file, size_t i, float *dst, s
     return fst_safetensors_read_f32(file, i, dst, count, err);
 }
 
-static const fst_safetensors *safetensors_itself(const void *file)
+static const char *safetensors_meta(const void *file, const char *key)
 {
-    return file;
+    return fst_safetensors_meta(file, key);
 }
 
 static const struct fst__weights_format safetensors = {
@@ -62,7 +62,7 @@ static const struct fst__weights_format safetensors = {
     .at = safetensors_at,
     .read = safetensors_read,
     .read_f32 = safetensors_read_f32,
-    .safetensors = safetensors_itself,
+    .meta = safetensors_meta,
 };
 
 /* ---- PyTorch's files ------------------------------------------------------------------------------ */
@@ -129,7 +129,13 @@ static const struct fst__weights_format pth = {
 
 /* ---- by content ---------------------------------------------------------------------------------- */
 
-static const struct fst__weights_format *const formats[] = {&safetensors, &pth};
+static const struct fst__weights_format *const formats[] = {
+    &safetensors,
+    &pth,
+#ifdef FST_WITH_ONNX
+    &fst__weights_onnx,
+#endif
+};
 
 fst_status fst__weights_head(const char *path, unsigned char *head, size_t *len, fst_error *err)
 {
@@ -166,7 +172,8 @@ fst_status fst__weights_open(struct fst__weights *w, const char *name, const voi
     if (other)
         return fst_fail(err, FST_E_UNSUPPORTED, "%s is %s", name, other);
     if (!found)
-        return fst_fail(err, FST_E_FORMAT, "%s: neither safetensors nor a file of torch.save, or cut off", name);
+        return fst_fail(err, FST_E_FORMAT, "%s: neither safetensors nor a file of torch.save nor ONNX, or cut off",
+                        name);
     n.format = found;
     s = n.format->open(&n.file, name, data, len, prefix, err);
     if (!s && n.format->count(n.file) > FST__WEIGHTS_MAX)

@@ -5,7 +5,7 @@
 #ifndef FST_MODELS_WEIGHTS_H
 #define FST_MODELS_WEIGHTS_H
 
-#include "fedstill/tensor.h"
+#include "fedstill/models.h"
 
 enum { FST__WEIGHTS_HEAD = 512, FST__WEIGHTS_MAX = 1 << 16 /* tensors */ };
 
@@ -22,9 +22,16 @@ struct fst__weights_format {
     /* As it is: `bytes` is its exact size. Converted: `count` is its element count. */
     fst_status (*read)(const void *file, size_t i, void *dst, size_t bytes, fst_error *err);
     fst_status (*read_f32)(const void *file, size_t i, float *dst, size_t count, fst_error *err);
-    /* The file, if it is safetensors and may be a fedstill model; otherwise NULL. */
-    const fst_safetensors *(*safetensors)(const void *file);
+    /* The value of a key that the file says of itself; NULL: it does not, or (the function) its format cannot. */
+    const char *(*meta)(const void *file, const char *key);
+    /* Whether tensor i is made of others, so that inference is the same; NULL: none is. */
+    bool (*made)(const void *file, size_t i);
+    /* Of files that say what is computed: which network it is (*arch NULL: any may be) and its options, in and out; the
+     * tensors then have the network's names, and there are none before. NULL: files that only have tensors. */
+    fst_status (*resolve)(void *file, const fst_import_options *o, const char **arch, fst_model_config *c,
+                          fst_error *err);
 };
+extern const struct fst__weights_format fst__weights_onnx; /* in builds with ONNX */
 
 struct fst__weights {
     const struct fst__weights_format *format;

@@ -27,12 +27,16 @@ fst_status fst__model_network(fst_model *m, const char *arch, const fst_model_co
 fst_tensor *fst__model_tensors(const fst_graph *g, const fst_state *s, size_t *n);
 /* The metadata that say so in an export, whose "format" is PyTorch's. */
 #define FST__MODEL_KEY "fedstill"
+struct fst__meta { /* what a file says of itself, whatever its format; get NULL: nothing */
+    const char *(*get)(const void *file, const char *key);
+    const void *file;
+};
 /* Whether it is a fedstill model file, or an export of one. */
-bool fst__model_is_own(const fst_safetensors *f);
+bool fst__model_is_own(const struct fst__meta *f);
 /* A fedstill model file's configuration, and its normalisation into m; then its class names. */
-fst_status fst__model_read_config(const fst_safetensors *f, const char *path, fst_model *m, fst_model_config *c,
+fst_status fst__model_read_config(const struct fst__meta *f, const char *path, fst_model *m, fst_model_config *c,
                                   fst_error *err);
-fst_status fst__model_read_class_names(const fst_safetensors *f, const char *path, fst_model *m, fst_error *err);
+fst_status fst__model_read_class_names(const struct fst__meta *f, const char *path, fst_model *m, fst_error *err);
 /* What a file says of its model besides the weights, in `format`. The pairs point into the struct itself. */
 enum { FST__MODEL_PAIRS = 12, FST__MODEL_LINE = FST_MODEL_CHANNELS * 16 };
 struct fst__model_meta {

@@ -173,6 +173,34 @@ for word in class_names normalise_mean imported_digest BatchNormalization; do
     grep -qa $word "$folder/x.onnx" || fail "x.onnx has no $word"
 done
 grep -qa BatchNormalization "$folder/folded.onnx" && fail "folded.onnx has batch norms"
+# and back: the network is known by its layers, options and names by the file's metadata
+expect 0 model import "$folder/x.onnx" --out "$folder/back.safetensors"
+silent err
+said out "file $folder/x.onnx (ONNX)"
+said out "network resnet8"
+expect 0 model info "$folder/back.safetensors"
+said out "normalisation mean 0.5, 0.25, 0.125; std 1, 2, 3"
+said out "class names one, two, three, four"
+tail -c 300000 "$out" | cmp - <(tail -c 300000 "$folder/back.safetensors") || fail "the weights that came back are others"
+expect 0 model import "$folder/folded.onnx" --as resnet8 --out "$folder/back.safetensors"
+said out "made 27 tensors: batch norms folded into their convolutions"
+expect 0 model info "$folder/back.safetensors" --json
+said out '"imported_norms": "folded"'
+expect 0 model import "$files/onnx-real_resnet20.onnx" --mean 0 --std 2 --out "$folder/student.safetensors" --json
+said out '"arch": "real_resnet20_link11_h"'
+said out '"format": "ONNX"'
+expect 1 model import "$folder/x.onnx" --as resnet20 --out "$folder/none"
+said err "its metadata say that it is a resnet8, not a resnet20"
+expect 1 model import "$files/onnx-resnet8.onnx" --as resnet20 --out "$folder/none"
+said err "is not resnet20. It differs: resnet20 has"
+expect 2 model import "$files/onnx-resnet8.onnx" --prefix module. --out "$folder/none"
+said err "are of a state_dict"
+expect 1 predict "$folder/x.onnx" "$in"
+said err 'an ONNX model; `fedstill model import` makes a model file of it'
+head -c 20000 "$files/onnx-resnet8.onnx" >"$folder/cut"
+expect 1 model import "$folder/cut" --out "$folder/none"
+said err "not a sound ONNX file, or cut off"
+absent "$folder/none"
 # options, normalisation and class names come back, unless others are given
 expect 0 model export "$out" --dtype f16 --out "$folder/kept.safetensors"
 expect 0 model import "$folder/kept.safetensors" --as resnet8 --out "$folder/again.safetensors"

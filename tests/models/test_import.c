@@ -678,7 +678,7 @@ static void damaged_and_other_files(void **state)
         {"\n <!DOCTYPE HTML><html>", 23, FST_E_UNSUPPORTED, "an HTML page, not weights"},
         {"<?xml version=\"1.0\"?><Error>", 28, FST_E_UNSUPPORTED, "an XML document"},
         {"{\"message\": \"Not Found\"}", 24, FST_E_UNSUPPORTED, "a JSON text"},
-        {"\x08\x07\x12\x07pytorch\x1a\x05", 13, FST_E_UNSUPPORTED, "an ONNX model"},
+        {"\x08\x07\x12\x07pytorch\x1a\x05", 13, FST_E_FORMAT, "not a sound ONNX file"},
         {"\x1c\0\0\0TFL3\0\0", 10, FST_E_UNSUPPORTED, "a TensorFlow Lite model"},
         {"\x1f\x8b\x08\0", 4, FST_E_UNSUPPORTED, "compressed by gzip; unpack it"},
         {"\x93NUMPY\1\0", 8, FST_E_UNSUPPORTED, "one NumPy array without a name"},

@@ -8,8 +8,9 @@
 #include <onnx.pb-c.h>
 
 #include "fedstill/tensor.h"
+#include "onnx_file.h"
 
-enum { FST__ONNX_OPSET = 17, FST__ONNX_IR = 8, FST__ONNX_FLOAT = 1, FST__ONNX_INT64 = 7 };
+enum { FST__ONNX_OPSET = 17, FST__ONNX_IR = 8 };
 
 struct fst__onnx_block;
 struct fst__onnx_writer {
