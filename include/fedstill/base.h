@@ -96,6 +96,8 @@ FST_API char *fst_strdup(const char *s);
 
 /* How many allocations were made so far in this process. */
 FST_API uint64_t fst_alloc_count(void);
+/* How many bytes they asked for together; what was freed again is not taken off. */
+FST_API uint64_t fst_alloc_bytes(void);
 /* Makes the n-th allocation from now (1 = the next) and all after it fail; 0 switches that off. */
 FST_API void fst_alloc_fail_at(uint64_t n);
 

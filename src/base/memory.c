@@ -8,12 +8,17 @@
 
 enum { ALIGNMENT = 64 };
 
-static _Atomic uint64_t alloc_count;
+static _Atomic uint64_t alloc_count, alloc_bytes;
 static _Atomic uint64_t fail_at; /* value of alloc_count from which on allocations fail; 0: never */
 
 uint64_t fst_alloc_count(void)
 {
     return atomic_load(&alloc_count);
+}
+
+uint64_t fst_alloc_bytes(void)
+{
+    return atomic_load(&alloc_bytes);
 }
 
 void fst_alloc_fail_at(uint64_t n)
@@ -27,6 +32,7 @@ void *fst_alloc(size_t bytes)
     uint64_t limit = atomic_load_explicit(&fail_at, memory_order_relaxed);
     if ((limit && n >= limit) || bytes > SIZE_MAX - ALIGNMENT)
         return NULL;
+    atomic_fetch_add_explicit(&alloc_bytes, bytes, memory_order_relaxed);
     size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     return aligned_alloc(ALIGNMENT, rounded ? rounded : ALIGNMENT);
 }

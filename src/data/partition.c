@@ -82,7 +82,7 @@ struct work {
     size_t *class_at; /* classes + 1: where each class begins in the deck once that is sorted by label */
     size_t *sizes;    /* clients */
     double *share;    /* clients */
-    int64_t *counts;  /* clients x classes */
+    int64_t *counts;  /* clients x classes; quantity: clients; others: nothing */
 };
 
 static void shuffle(struct work *w, const char *purpose, uint64_t index, uint32_t *a, size_t n)
@@ -389,7 +389,8 @@ static fst_status work_reserve(struct work *w, fst_error *err)
     w->class_at = fst_calloc(w->classes + 1, sizeof *w->class_at);
     w->sizes = fst_calloc(w->clients, sizeof *w->sizes);
     w->share = fst_calloc(w->clients, sizeof *w->share);
-    w->counts = fst_calloc(w->clients * w->classes, sizeof *w->counts);
+    size_t by_class = w->spec->kind == FST_PARTITION_DIRICHLET ? w->classes : w->spec->kind == FST_PARTITION_QUANTITY;
+    w->counts = fst_calloc(w->clients * by_class, sizeof *w->counts);
     if (w->owner && w->deck && w->class_at && w->sizes && w->share && w->counts)
         return FST_OK;
     return fst_fail_memory(err, w->samples * 8 + w->clients * (w->classes + 2) * 8);

@@ -16,23 +16,23 @@
 
 #include "fed_private.h"
 
-/* What a client keeps. */
+/* What a client keeps; there is one only for clients that keep something. */
 struct keepsake {
     fst_buf bytes;       /* in memory; empty when it is in a file, or nothing */
     fst_virtual_file in; /* stamp 0: it is not in a file */
+    uint64_t born;       /* `saves` when it became the client's */
 };
 
 struct fst_virtual {
     fst_virtual_spec spec;
     char *folder;
-    fst_client **worker;          /* [workers] */
-    fst_buf *room;                /* [workers]: for what is read from files */
-    struct keepsake *kept, *next; /* [clients] */
-    pthread_mutex_t lock;         /* guards what follows while clients play */
-    uint64_t held;                /* bytes in memory */
-    uint64_t saves;               /* checkpoints so far */
-    uint64_t *born;               /* [clients]: `saves` when the file in kept was written */
-    char **old;                   /* files to remove after the next checkpoint */
+    fst_client **worker;            /* [workers] */
+    fst_buf *room;                  /* [workers]: for what is read from files */
+    struct keepsake **kept, **next; /* [clients]; NULL: nothing */
+    pthread_mutex_t lock;           /* guards what follows while clients play */
+    uint64_t held;                  /* bytes in memory */
+    uint64_t saves;                 /* checkpoints so far */
+    char **old;                     /* files to remove after the next checkpoint */
     size_t olds, old_room;
     bool warned;
 };
@@ -123,8 +123,7 @@ fst_status fst_virtual_new(fst_virtual **out, const fst_virtual_spec *spec, fst_
     v->room = fst_calloc((size_t)spec->workers, sizeof *v->room);
     v->kept = fst_calloc(spec->clients, sizeof *v->kept);
     v->next = fst_calloc(spec->clients, sizeof *v->next);
-    v->born = fst_calloc(spec->clients, sizeof *v->born);
-    bool ok = v->worker && v->room && v->kept && v->next && v->born && (v->folder || !spec->folder);
+    bool ok = v->worker && v->room && v->kept && v->next && (v->folder || !spec->folder);
     fst_status st = ok ? FST_OK : fst_fail_memory(err, 2 * spec->clients * sizeof *v->kept);
     for (int i = 0; !st && i < spec->workers; i++)
         st = fst_client_new(&v->worker[i], spec->ops, spec->settings, spec->nsettings, err);
@@ -133,6 +132,13 @@ fst_status fst_virtual_new(fst_virtual **out, const fst_virtual_spec *spec, fst_
     else
         *out = v;
     return st;
+}
+
+static void free_keepsake(struct keepsake *k)
+{
+    if (k)
+        fst_buf_release(&k->bytes);
+    fst_free(k);
 }
 
 void fst_virtual_free(fst_virtual *v)
@@ -145,9 +151,9 @@ void fst_virtual_free(fst_virtual *v)
         fst_buf_release(&v->room[i]);
     for (uint32_t c = 0; c < v->spec.clients; c++) {
         if (v->kept)
-            fst_buf_release(&v->kept[c].bytes);
+            free_keepsake(v->kept[c]);
         if (v->next)
-            fst_buf_release(&v->next[c].bytes);
+            free_keepsake(v->next[c]);
     }
     for (size_t i = 0; i < v->olds; i++)
         fst_free(v->old[i]);
@@ -157,22 +163,24 @@ void fst_virtual_free(fst_virtual *v)
     fst_free(v->room);
     fst_free(v->kept);
     fst_free(v->next);
-    fst_free(v->born);
     pthread_mutex_destroy(&v->lock);
     fst_free(v);
 }
 
 /* ---- a round ---- */
 
-static void forget(fst_virtual *v, uint32_t client, struct keepsake *k, bool now)
+static void forget(fst_virtual *v, uint32_t client, struct keepsake **at, bool now)
 {
+    struct keepsake *k = *at;
+    if (!k)
+        return;
     if (k->in.stamp)
         drop_file(v, client, k->in.stamp, now);
     pthread_mutex_lock(&v->lock);
     v->held -= k->bytes.len < v->held ? k->bytes.len : v->held;
     pthread_mutex_unlock(&v->lock);
-    fst_buf_release(&k->bytes);
-    *k = (struct keepsake){.bytes = {0}};
+    free_keepsake(k);
+    *at = NULL;
 }
 
 /* Room in memory for so much more? Takes it then. */
@@ -189,21 +197,28 @@ fst_status fst_virtual_work(void *ctx, int worker, const fst_message *down, fst_
 {
     fst_virtual *v = ctx;
     uint32_t c = down->client;
-    struct keepsake *next = &v->next[c];
+    struct keepsake *next = NULL;
     fst_client_env env = {.client = c};
     fst_error why = {0};
     const void *kept = NULL;
     size_t len = 0;
     fst_status st = v->spec.env(v->spec.ctx, worker, c, &env, err);
-    forget(v, c, next, true); /* of the same round, when it is played again */
+    forget(v, c, &v->next[c], true); /* of the same round, when it is played again */
     if (st)
         return st;
     if (fst_virtual_read(v, c, &v->room[worker], &kept, &len, &why)) /* without it every later round would differ */
         return fst_fail(err, FST_E_CANCELLED, "what client %" PRIu32 " kept cannot be read: %s", c + 1, why.message);
+    if (!(next = fst_calloc(1, sizeof *next)))
+        return fst_fail_memory(err, sizeof *next);
     st = fst_client_work(v->worker[worker], &env, kept, len, down, up, &next->bytes, err);
-    if (!st && next->bytes.len && !fits(v, next->bytes.len))
+    if (st || !next->bytes.len) {
+        free_keepsake(next);
+        return st;
+    }
+    if (!fits(v, next->bytes.len))
         spill(v, c, down->round + 1, next);
-    return st;
+    v->next[c] = next;
+    return FST_OK;
 }
 
 void fst_virtual_settle(void *ctx, const fst_round_report *report)
@@ -211,16 +226,15 @@ void fst_virtual_settle(void *ctx, const fst_round_report *report)
     fst_virtual *v = ctx;
     for (uint32_t i = 0; i < report->selected; i++) {
         uint32_t c = report->by_client[i].client;
-        struct keepsake *kept = &v->kept[c], *next = &v->next[c];
         bool counts = report->aggregated && report->by_client[i].reported;
-        if (counts && (next->bytes.len || next->in.stamp)) {
-            forget(v, c, kept, v->born[c] == v->saves);
-            *kept = *next;
-            v->born[c] = v->saves;
-            *next = (struct keepsake){.bytes = {0}};
-        } else {
-            forget(v, c, next, true);
+        if (!counts || !v->next[c]) {
+            forget(v, c, &v->next[c], true);
+            continue;
         }
+        forget(v, c, &v->kept[c], v->kept[c] && v->kept[c]->born == v->saves);
+        v->kept[c] = v->next[c];
+        v->kept[c]->born = v->saves;
+        v->next[c] = NULL;
     }
 }
 
@@ -236,9 +250,15 @@ void fst_virtual_saved(fst_virtual *v)
 
 /* ---- what is kept ---- */
 
+static const struct keepsake *kept_of(const fst_virtual *v, uint32_t client)
+{
+    static const struct keepsake nothing = {.born = 0};
+    return v->kept[client] ? v->kept[client] : &nothing;
+}
+
 const void *fst_virtual_kept(const fst_virtual *v, uint32_t client, size_t *len)
 {
-    const struct keepsake *k = &v->kept[client];
+    const struct keepsake *k = kept_of(v, client);
     *len = k->in.stamp ? (size_t)k->in.len : k->bytes.len;
     return k->bytes.data;
 }
@@ -246,7 +266,7 @@ const void *fst_virtual_kept(const fst_virtual *v, uint32_t client, size_t *len)
 fst_status fst_virtual_read(const fst_virtual *v, uint32_t client, fst_buf *room, const void **kept, size_t *len,
                             fst_error *err)
 {
-    const struct keepsake *k = &v->kept[client];
+    const struct keepsake *k = kept_of(v, client);
     fst_status st = k->in.stamp ? read_file(v, client, &k->in, room, err) : FST_OK;
     if (st)
         return st;
@@ -257,18 +277,22 @@ fst_status fst_virtual_read(const fst_virtual *v, uint32_t client, fst_buf *room
 
 fst_virtual_file fst_virtual_file_of(const fst_virtual *v, uint32_t client)
 {
-    return v->kept[client].in;
+    return kept_of(v, client)->in;
 }
 
 fst_status fst_virtual_restore(fst_virtual *v, uint32_t client, const void *kept, size_t len, fst_error *err)
 {
-    fst_buf b = {0};
-    fst_status st = len ? fst_buf_append(&b, kept, len, err) : FST_OK;
-    if (st)
+    struct keepsake *k = len ? fst_calloc(1, sizeof *k) : NULL;
+    if (len && !k)
+        return fst_fail_memory(err, sizeof *k);
+    fst_status st = len ? fst_buf_append(&k->bytes, kept, len, err) : FST_OK;
+    if (st) {
+        free_keepsake(k);
         return st;
+    }
     forget(v, client, &v->kept[client], false);
-    v->kept[client].bytes = b;
-    v->held += b.len;
+    v->kept[client] = k;
+    v->held += len;
     return FST_OK;
 }
 
@@ -277,11 +301,12 @@ fst_status fst_virtual_restore_file(fst_virtual *v, uint32_t client, const fst_v
     if (!v->folder || !in->stamp || in->len > SIZE_MAX / 2)
         return fst_fail(err, FST_E_ARGUMENT, "clients keep nothing in files here");
     fst_status st = read_file(v, client, in, &v->room[0], err);
-    if (st)
-        return st;
+    struct keepsake *k = st ? NULL : fst_calloc(1, sizeof *k);
+    if (st || !k)
+        return st ? st : fst_fail_memory(err, sizeof *k);
     forget(v, client, &v->kept[client], false);
-    v->kept[client].in = *in;
-    v->born[client] = v->saves - 1; /* a checkpoint names it */
+    *k = (struct keepsake){.in = *in, .born = v->saves - 1}; /* a checkpoint names it */
+    v->kept[client] = k;
     return FST_OK;
 }
 
@@ -303,7 +328,7 @@ static void sweep(const char *folder, const fst_virtual *v)
         uint64_t stamp;
         if (!named(e->d_name, &client, &stamp))
             continue;
-        if (!v || client > v->spec.clients || v->kept[client - 1].in.stamp != stamp)
+        if (!v || client > v->spec.clients || kept_of(v, client - 1)->in.stamp != stamp)
             (void)unlinkat(dirfd(d), e->d_name, 0);
     }
     if (d)

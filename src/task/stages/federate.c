@@ -226,8 +226,9 @@ static fst_status make_partition(struct federation *f, fst_error *err)
         return st;
     f->samples = fst_calloc((size_t)f->partition.clients, sizeof *f->samples);
     f->rounds_of = fst_calloc((size_t)f->partition.clients, sizeof *f->rounds_of);
-    f->figures = fst_calloc((size_t)f->partition.clients, sizeof *f->figures);
-    f->worth = fst_calloc((size_t)f->partition.clients, sizeof *f->worth);
+    size_t edges = f->s->data.edges, models = f->ops->flags & FST_OWN_MODEL ? (size_t)f->partition.clients : edges;
+    f->figures = fst_calloc(models, sizeof *f->figures);
+    f->worth = fst_calloc(edges, sizeof *f->worth);
     if (!f->samples || !f->rounds_of || !f->figures || !f->worth)
         return fst_fail_memory(err, (size_t)f->partition.clients * sizeof *f->samples);
     for (int k = 0; k < f->partition.clients; k++)

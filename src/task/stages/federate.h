@@ -26,7 +26,7 @@ struct federation {
     fst_partition validation;     /* of the clients' own models; no clients: there is none */
     int64_t *samples;             /* by client */
     int64_t *rounds_of;           /* by client: rounds that its update entered */
-    fst_client_figures *figures;  /* by client, room for those of a round */
+    fst_client_figures *figures;  /* by client, room for those of a round; of edges and of own models alone */
     char (*data)[FST_DIGEST_HEX]; /* by client, what it must have; NULL when they are all in this process */
     struct score *worth;          /* by edge: room for what a model is worth on its validation samples */
     bool alone;                   /* at a site: only `client` is here */

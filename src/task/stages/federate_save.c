@@ -48,12 +48,20 @@ static void tensors(const struct federation *f, struct kept *k)
 
 enum { FILE_NUMBERS = 4 };
 
+static bool any_files(const struct federation *f)
+{
+    bool any = false;
+    for (uint32_t c = 0; !any && c < (uint32_t)f->partition.clients; c++)
+        any = fst_virtual_file_of(f->clients, c).stamp > 0;
+    return any;
+}
+
 /* What clients keep between rounds, a tensor each; of those whose state is in a file its stamp, length and hash. */
 static fst_status put_clients(const struct federation *f, fst_checkpoint_writer *w, uint64_t *files, fst_error *err)
 {
     const fst_tensor list = {"client_files", FST_U64, FST_SHAPE(f->partition.clients, FILE_NUMBERS), files};
     fst_status st = FST_OK;
-    bool any = false;
+    bool any = any_files(f);
     for (uint32_t c = 0; !st && c < (uint32_t)f->partition.clients; c++) {
         char name[40];
         size_t len;
@@ -63,9 +71,9 @@ static fst_status put_clients(const struct federation *f, fst_checkpoint_writer 
         const fst_virtual_file in = fst_virtual_file_of(f->clients, c);
         if (kept && len)
             st = fst_checkpoint_add(w, &t, err);
-        memcpy(files + FILE_NUMBERS * c, (uint64_t[]){in.stamp, in.len, in.hash.lo, in.hash.hi},
-               FILE_NUMBERS * sizeof *files);
-        any |= in.stamp > 0;
+        if (any)
+            memcpy(files + FILE_NUMBERS * c, (uint64_t[]){in.stamp, in.len, in.hash.lo, in.hash.hi},
+                   FILE_NUMBERS * sizeof *files);
     }
     return st || !any ? st : fst_checkpoint_add(w, &list, err);
 }
@@ -108,7 +116,7 @@ fst_status fst__federate_save(struct federation *f, const char *path, fst_error 
     double began = fst_clock_seconds();
     fst_checkpoint_writer *w = NULL;
     fst_buf kept = {0};
-    size_t numbers = FILE_NUMBERS * (size_t)f->partition.clients;
+    size_t numbers = any_files(f) ? FILE_NUMBERS * (size_t)f->partition.clients : 0;
     uint64_t *files = fst_calloc(numbers, sizeof *files);
     fst_status st =
         files ? fst_checkpoint_writer_new(&w, f->own->resumes, err) : fst_fail_memory(err, numbers * sizeof *files);
@@ -131,10 +139,7 @@ fst_status fst__federate_save(struct federation *f, const char *path, fst_error 
 /* Until the record is written the checkpoint counts, so files may only go when it names the new ones. */
 fst_status fst__federate_save_last(struct federation *f, fst_error *err)
 {
-    bool files = false;
-    for (uint32_t c = 0; c < (uint32_t)f->partition.clients; c++)
-        files |= fst_virtual_file_of(f->clients, c).stamp > 0;
-    fst_status st = files ? fst__federate_save(f, f->checkpoint, err) : FST_OK;
+    fst_status st = any_files(f) ? fst__federate_save(f, f->checkpoint, err) : FST_OK;
     return st ? st : fst__federate_save(f, f->last, err);
 }
 
