@@ -585,7 +585,7 @@ static const struct {
     {negative, FST_E_FORMAT, "\"conv2.bias\" does not hold"},
     {vast, FST_E_FORMAT, "\"fc1.weight\" does not hold"},
     {many_dimensions, FST_E_LIMIT, "\"fc1.bias\" has 9 dimensions, at most 8"},
-    {one_more_layer, FST_E_MISMATCH, "is none of the networks here. The nearest: "},
+    {one_more_layer, FST_E_MISMATCH, "is none of the networks here. Already at its end: "},
     {without_graph, FST_E_FORMAT, "no node makes its output"},
     {mixed, FST_E_UNSUPPORTED, "the first dimension must stay the batch's"},
     {pad_alone, FST_E_UNSUPPORTED, "a Pad may stand before a Conv only"},

@@ -220,9 +220,14 @@ fst_status fst__onnx_match_zoo(struct fst__onnx_match *m, struct fst__net *net, 
         return s;
     if (w.nearest < 0)
         return fst_fail(err, w.status ? w.status : FST_E_MISMATCH, "%s: %s", net->file->name, w.error.message);
+    char agree[64] = "";
+    if (w.nearest)
+        snprintf(agree, sizeof agree, ", after %d layers, from the end, that agree", w.nearest);
     return fst_fail(err, FST_E_MISMATCH,
-                    "%s is %s%s. %s: %s, after %d layers, from the end, that agree. Only files of the networks that "
-                    "`fedstill model list` names become models",
+                    "%s is %s%s. %s: %s%s. Only files of the networks that `fedstill model list` names become models",
                     net->file->name, arch ? "not " : "none of the networks here", arch ? arch : "",
-                    arch ? "It differs" : "The nearest", w.difference, w.nearest);
+                    arch        ? "It differs"
+                    : w.nearest ? "The nearest"
+                                : "Already at its end",
+                    w.difference, agree);
 }

@@ -99,7 +99,8 @@ static fst_status resolve(void *file, const fst_import_options *o, const char **
                           fst_error *err)
 {
     struct weights *w = file;
-    const char *own = meta(file, FST__MODEL_KEY) ? meta(file, "arch") : NULL;
+    const char *key = meta(file, FST__MODEL_KEY),
+               *own = key && !strcmp(key, FST_MODEL_FORMAT) ? meta(file, "arch") : NULL;
     fst_status s = FST_OK;
     if (o->map || o->prefix || o->suffix || o->pad_shortcuts)
         return fst_fail(err, FST_E_CONFIG,
