@@ -99,6 +99,7 @@ extern const struct command cmd_sweep;
 extern const struct command cmd_runs;
 extern const struct command cmd_report;
 extern const struct command cmd_compare;
+extern const struct command cmd_export;
 extern const struct command cmd_model_list;
 extern const struct command cmd_model_info;
 extern const struct command cmd_model_import;

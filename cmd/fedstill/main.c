@@ -26,6 +26,7 @@ static const struct command *const commands[] = {
     &cmd_runs,
     &cmd_report,
     &cmd_compare,
+    &cmd_export,
     &cmd_eval,
     &cmd_predict,
     &cmd_model_list,

@@ -294,16 +294,27 @@ static void compare_data(const struct fst__row *reference, struct fst__row *row)
     }
 }
 
+/* Where data are made or dealt by the seed, seeds have test samples of their own. */
+static bool seeds_differ(const struct fst__row *r)
+{
+    for (size_t k = 1; k < r->count; k++)
+        if (!same_data(r->result[0], r->result[k]))
+            return true;
+    return false;
+}
+
 static void check_data(fst_compare *c)
 {
     const struct fst__row *reference = &c->row[c->against];
+    size_t differ = 0;
+    for (size_t i = 0; i < c->rows; i++)
+        differ += seeds_differ(&c->row[i]);
+    if (differ == c->rows)
+        fst__compare_note(c, "each seed has test samples of its own, as where data are made or dealt by the seed");
     for (size_t i = 0; i < c->rows; i++) {
         struct fst__row *r = &c->row[i];
-        for (size_t k = 1; k < r->count; k++)
-            if (!same_data(r->result[0], r->result[k])) {
-                fst__compare_note(c, "row %zu: its seeds were measured on different test samples", i + 1);
-                break;
-            }
+        if (differ < c->rows && seeds_differ(r))
+            fst__compare_note(c, "row %zu: its seeds were measured on different test samples", i + 1);
         if (i != c->against)
             compare_data(reference, r);
         if (r->other_test)
@@ -379,6 +390,27 @@ static fst_status check_options(const fst_compare_options *o, size_t n, fst_erro
     return FST_OK;
 }
 
+fst_status fst__compare_finish(fst_compare *c, const fst_compare_options *o, fst_error *err)
+{
+    if (!c->results)
+        return fst_fail(err, FST_E_CONFIG, "there is nothing to compare: %s",
+                        c->notes ? c->note[0] : "no run was given");
+    fst_status st = FST_OK;
+    make_rows(c);
+    bool with_stage = !c->status && stages_differ(c);
+    for (size_t i = 0; !st && !c->status && i < c->rows; i++)
+        st = name_row(c, &c->row[i], with_stage, err);
+    if (!st && !c->status)
+        st = choose_reference(c, o->against, err);
+    if (!st && !c->status) {
+        check_data(c);
+        set_targets(c, o);
+        fst__reach_targets(c);
+        test_rows(c);
+    }
+    return st ? st : c->status;
+}
+
 fst_status fst_compare_new(fst_compare **out, const fst_compare_run *runs, size_t n, const fst_compare_options *o,
                            fst_error *err)
 {
@@ -391,22 +423,8 @@ fst_status fst_compare_new(fst_compare **out, const fst_compare_run *runs, size_
     c->err = err;
     for (size_t i = 0; !st && i < n; i++)
         st = fst__compare_read(c, &runs[i], o, err);
-    if (!st && !c->results)
-        st = fst_fail(err, FST_E_CONFIG, "there is nothing to compare: %s", c->notes ? c->note[0] : "no run was given");
     if (!st)
-        make_rows(c);
-    bool with_stage = !st && !c->status && stages_differ(c);
-    for (size_t i = 0; !st && !c->status && i < c->rows; i++)
-        st = name_row(c, &c->row[i], with_stage, err);
-    if (!st && !c->status)
-        st = choose_reference(c, o->against, err);
-    if (!st && !c->status) {
-        check_data(c);
-        set_targets(c, o);
-        fst__reach_targets(c);
-        test_rows(c);
-    }
-    st = st ? st : c->status;
+        st = fst__compare_finish(c, o, err);
     c->err = NULL;
     if (st)
         fst_compare_free(c);

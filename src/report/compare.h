@@ -108,6 +108,12 @@ void fst__compare_note(fst_compare *c, const char *fmt, ...) FST_PRINTF(2, 3);
 FST_MUST fst_status fst__compare_read(fst_compare *c, const fst_compare_run *run, const fst_compare_options *o,
                                       fst_error *err);
 
+/* The same from the texts of summary.json and events.jsonl. */
+FST_MUST fst_status fst__compare_take(fst_compare *c, const fst_compare_run *run, const fst_buf *summary_text,
+                                      const fst_buf *events, const fst_compare_options *o, fst_error *err);
+/* Rows, their names, the reference and its differences from the results that were taken. */
+FST_MUST fst_status fst__compare_finish(fst_compare *c, const fst_compare_options *o, fst_error *err);
+
 /* ---- figures of rows (compare_curves.c) ---- */
 fst_spread fst__row_spread(const struct fst__row *r, enum fst__figure figure);
 /* Rounds to a target; `got` of the row's runs reached it, over which the spread is. */

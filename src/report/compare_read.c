@@ -30,22 +30,22 @@ static fst_status read_file(const char *folder, const char *name, size_t most, f
 }
 
 /* NULL: *why says why. */
-static json_t *read_summary(const char *folder, fst_error *why)
+static json_t *parse_summary(const fst_buf *bytes, fst_error *why)
 {
-    fst_buf bytes = {0};
     json_error_t e;
     json_t *j = NULL;
-    fst_status st = read_file(folder, "summary.json", MAX_SUMMARY, &bytes, why);
-    if (!st)
-        st = fst_json_fits("summary.json", bytes.data ? bytes.data : "", bytes.len, bytes.len, why);
-    if (!st && !(j = json_loadb(bytes.data ? bytes.data : "", bytes.len, 0, &e)))
+    const char *json = bytes->data ? bytes->data : "";
+    if (fst_json_fits("summary.json", json, bytes->len, bytes->len, why))
+        return NULL;
+    if (!(j = json_loadb(json, bytes->len, 0, &e))) {
         (void)!fst_fail(why, FST_E_FORMAT, "summary.json:%d:%d: %.160s", e.line, e.column, e.text);
-    fst_buf_release(&bytes);
+        return NULL;
+    }
     const char *format = json_string_value(json_object_get(j, "format"));
-    if (j && (!format || strcmp(format, "fedstill-summary-1"))) {
+    if (!format || strcmp(format, "fedstill-summary-1")) {
         (void)!fst_fail(why, FST_E_FORMAT, "its summary.json is no fedstill-summary-1");
         json_decref(j);
-        j = NULL;
+        return NULL;
     }
     return j;
 }
@@ -148,20 +148,15 @@ static struct fst__result *add(fst_compare *c)
 }
 
 /* The curve, without which everything but best, last and rounds is known all the same. */
-static fst_status read_curve(fst_compare *c, struct fst__result *r, const fst_buf *events, bool *left_out,
-                             fst_error *err)
+static fst_status read_curve(fst_compare *c, struct fst__result *r, const fst_buf *events, fst_error *err)
 {
     fst_status st = fst__curve_parse(&r->curve, events, r->stage, r->digest, err);
-    if (!st && r->curve.unfinished) {
-        fst__compare_note(c, "%s is left out: its last run has not come to its end", r->name);
-        *left_out = true;
-    } else if (!st && !r->curve.found) {
+    if (!st && !r->curve.found)
         fst__compare_note(
             c,
             "%s: events.jsonl does not have the rounds of the model of %s, which came from another output "
             "or an earlier version: no curve, no best and no last round",
             r->name, r->stage);
-    }
     return st;
 }
 
@@ -169,7 +164,6 @@ static fst_status read_stage(fst_compare *c, const fst_compare_run *run, json_t 
                              const fst_buf *events, fst_error *err)
 {
     json_t *stage = json_object_get(json_object_get(summary, "stages"), name);
-    bool left_out = false;
     if (!stage) {
         fst__compare_note(c, "%s has no finished stage %s", run->name, name);
         return c->status;
@@ -183,38 +177,58 @@ static fst_status read_stage(fst_compare *c, const fst_compare_run *run, json_t 
         return c->status;
     fill(c, r, summary, stage, run);
     r->stage = fst__compare_text(c, "%s", name);
-    fst_status st = c->status ? c->status : read_curve(c, r, events, &left_out, err);
+    fst_status st = c->status ? c->status : read_curve(c, r, events, err);
     choose(r, isfinite(number(stage, "best_round")));
-    if (!st && left_out) {
-        fst_free(r->curve.round);
-        c->results--;
-    }
     return st;
+}
+
+fst_status fst__compare_take(fst_compare *c, const fst_compare_run *run, const fst_buf *summary_text,
+                             const fst_buf *events, const fst_compare_options *o, fst_error *err)
+{
+    fst_error why = {0};
+    fst_status st = FST_OK;
+    json_t *summary = parse_summary(summary_text, &why);
+    if (!summary) {
+        fst__compare_note(c, "%s is left out: %s", run->name, why.message);
+        return c->status;
+    }
+    json_t *stages = json_object_get(summary, "stages");
+    const char *last = o->stage_count ? NULL : last_model(stages);
+    struct fst__curve whole = {.round = NULL};
+    st = fst__curve_parse(&whole, events, "", "", err); /* of no stage: did the last process come to its end? */
+    fst_free(whole.round);
+    if (!st && whole.unfinished) {
+        fst__compare_note(c, "%s is left out: its last run has not come to its end", run->name);
+        json_decref(summary);
+        return c->status;
+    }
+    if (!o->stage_count && !last)
+        fst__compare_note(c, "%s is left out: no stage of it has left a model yet", run->name);
+    if (!st && last)
+        st = read_stage(c, run, summary, last, events, err);
+    for (size_t i = 0; !st && i < o->stage_count; i++)
+        st = read_stage(c, run, summary, o->stages[i], events, err);
+    json_decref(summary);
+    return st ? st : c->status;
 }
 
 fst_status fst__compare_read(fst_compare *c, const fst_compare_run *run, const fst_compare_options *o, fst_error *err)
 {
     fst_error why = {0};
-    fst_buf events = {0};
-    json_t *summary = run->settings ? read_summary(run->output, &why) : NULL;
+    fst_buf summary = {0}, events = {0};
     fst_status st = FST_OK;
-    if (!run->settings)
+    if (!run->settings) {
         fst__compare_note(c, "%s is left out: its settings are not known (no task.yaml in %s)", run->name, run->output);
-    else if (!summary)
-        fst__compare_note(c, "%s is left out: %s", run->name, why.message);
-    if (!summary)
         return c->status;
+    }
+    if (read_file(run->output, "summary.json", MAX_SUMMARY, &summary, &why)) {
+        fst__compare_note(c, "%s is left out: %s", run->name, why.message);
+        return c->status;
+    }
     if (read_file(run->output, "events.jsonl", FST_EVENTS_MAX_BYTES, &events, &why))
         fst__compare_note(c, "%s has no events: %s", run->name, why.message);
-    json_t *stages = json_object_get(summary, "stages");
-    const char *last = o->stage_count ? NULL : last_model(stages);
-    if (!o->stage_count && !last)
-        fst__compare_note(c, "%s is left out: no stage of it has left a model yet", run->name);
-    if (last)
-        st = read_stage(c, run, summary, last, &events, err);
-    for (size_t i = 0; !st && i < o->stage_count; i++)
-        st = read_stage(c, run, summary, o->stages[i], &events, err);
-    json_decref(summary);
+    st = fst__compare_take(c, run, &summary, &events, o, err);
+    fst_buf_release(&summary);
     fst_buf_release(&events);
-    return st ? st : c->status;
+    return st;
 }

@@ -344,7 +344,7 @@ static void one(enum fst__unit unit, double v, char out[48])
 /* The unit of the first, where both have the same one. */
 static void drop_unit(char *mean, const char *sd)
 {
-    char *a = strrchr(mean, ' ');
+    char *a = strchr(mean, ' '); /* "1 min 14 s" has two, and keeps them */
     const char *b = strrchr(sd, ' ');
     if (a && b && !strcmp(a, b))
         *a = 0;
