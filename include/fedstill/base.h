@@ -132,6 +132,8 @@ typedef struct fst_buf {
     char *data;
     size_t len, cap;
 } fst_buf;
+/* Room for so many more bytes and no others, for what is long and of known length: appending them moves nothing. */
+FST_MUST FST_API fst_status fst_buf_reserve(fst_buf *b, size_t more, fst_error *err);
 FST_MUST FST_API fst_status fst_buf_append(fst_buf *b, const void *data, size_t len, fst_error *err);
 FST_MUST FST_API fst_status fst_buf_printf(fst_buf *b, fst_error *err, const char *fmt, ...) FST_PRINTF(3, 4);
 FST_API void fst_buf_release(fst_buf *b);

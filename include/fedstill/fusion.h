@@ -71,7 +71,8 @@ FST_MUST FST_API fst_status fst_fusion_new(fst_fusion **out, const fst_fusion_sp
 FST_API void fst_fusion_free(fst_fusion *f);
 /* B, before everything else and whenever it changed. Copied. FST_E_NUMERIC: not finite. */
 FST_MUST FST_API fst_status fst_fusion_source(fst_fusion *f, const float *b, fst_error *err);
-/* theta from A, both with as many values as the target; they may be the same array. */
+/* theta from A, both with as many values as the target; they may be the same array. FST_E_NUMERIC: A, or what an
+ * adapter that diverged makes of it, is not finite; theta is untouched. */
 FST_MUST FST_API fst_status fst_fusion_fuse(fst_fusion *f, const float *a, float *theta, fst_error *err);
 
 typedef struct fst_fusion_step {

@@ -101,14 +101,15 @@ void fst_arena_release(fst_arena *a)
     *a = (fst_arena){0};
 }
 
-static fst_status buf_reserve(fst_buf *b, size_t more, fst_error *err)
+/* Room for `more` bytes: as many, or as much as doubling makes of it. */
+static fst_status buf_make_room(fst_buf *b, size_t more, bool exact, fst_error *err)
 {
     if (more > SIZE_MAX / 2 - b->len - 1)
         return fst_fail_memory(err, more);
     size_t want = b->len + more + 1;
     if (want <= b->cap)
         return FST_OK;
-    size_t cap = b->cap ? b->cap : 256;
+    size_t cap = exact ? want : b->cap ? b->cap : 256;
     while (cap < want)
         cap *= 2;
     char *p = fst_realloc(b->data, b->data ? b->len + 1 : 0, cap);
@@ -119,9 +120,14 @@ static fst_status buf_reserve(fst_buf *b, size_t more, fst_error *err)
     return FST_OK;
 }
 
+fst_status fst_buf_reserve(fst_buf *b, size_t more, fst_error *err)
+{
+    return buf_make_room(b, more, true, err);
+}
+
 fst_status fst_buf_append(fst_buf *b, const void *data, size_t len, fst_error *err)
 {
-    fst_status s = buf_reserve(b, len, err);
+    fst_status s = buf_make_room(b, len, false, err);
     if (s)
         return s;
     if (len)
@@ -138,7 +144,7 @@ fst_status fst_buf_printf(fst_buf *b, fst_error *err, const char *fmt, ...)
     va_copy(again, ap);
     int n = vsnprintf(NULL, 0, fmt, ap);
     va_end(ap);
-    fst_status s = n < 0 ? fst_fail(err, FST_E_ARGUMENT, "bad format string") : buf_reserve(b, (size_t)n, err);
+    fst_status s = n < 0 ? fst_fail(err, FST_E_ARGUMENT, "bad format string") : buf_make_room(b, (size_t)n, false, err);
     if (!s) {
         vsnprintf(b->data + b->len, (size_t)n + 1, fmt, again);
         b->len += (size_t)n;

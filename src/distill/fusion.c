@@ -273,7 +273,9 @@ static fst_status make_state(struct fst_fusion *f, fst_error *err)
     fst_state_randomise(&drawn, f->graph, fst_rng_u64(&r));
     memcpy(f->values, drawn.params, params * sizeof *f->values);
     f->values[params] = (float)f->spec.gate;
-    f->state = drawn; /* released whole; passes see a copy whose params are `values` */
+    fst_free(drawn.params); /* passes see a copy whose params are `values` */
+    drawn.params = NULL;
+    f->state = drawn;
     const fst_optim_spec adamw = {.kind = FST_OPTIM_ADAMW, .clip_norm = f->spec.clip_norm};
     st = fst_optim_init(&f->optim, &adamw, params + 1, err);
     return st ? st : settle_norms(f, err);
@@ -434,7 +436,12 @@ fst_status fst_fusion_fuse(fst_fusion *f, const float *a, float *theta, fst_erro
     if (st)
         return st;
     decode(f, x, &scale, &of_x);
-    apply_gate(f, a, theta);
+    apply_gate(f, a, f->theta);
+    for (size_t i = 0; i < f->target.count; i++)
+        if (!isfinite(f->theta[i]))
+            return fst_fail(err, FST_E_NUMERIC, "the adapter has diverged: what it makes of parameter %zu is %g", i,
+                            (double)f->theta[i]);
+    memcpy(theta, f->theta, f->target.count * sizeof *theta);
     return FST_OK;
 }
 
@@ -611,12 +618,25 @@ void fst_fusion_resumed(fst_fusion *f, uint64_t steps)
     f->optim.steps = f->spec.learns == FST_FUSION_NOTHING ? 0 : steps;
 }
 
+enum { AFTER = 64 }; /* room for what a caller puts behind, which then moves no adapter */
+
+/* How many, and the parts that they are of. */
+static size_t saved_bytes(const fst_fusion *f, struct part p[PARTS])
+{
+    size_t bytes = sizeof f->optim.steps;
+    parts_of(f, p);
+    for (int i = 0; i < PARTS; i++)
+        bytes += p[i].count * sizeof(float);
+    return bytes;
+}
+
 fst_status fst_fusion_save(const fst_fusion *f, fst_buf *out, fst_error *err)
 {
     struct part p[PARTS];
-    size_t before = out->len;
-    parts_of(f, p);
-    fst_status st = fst_buf_append(out, &f->optim.steps, sizeof f->optim.steps, err);
+    size_t before = out->len, bytes = saved_bytes(f, p);
+    fst_status st = fst_buf_reserve(out, bytes + AFTER, err);
+    if (!st)
+        st = fst_buf_append(out, &f->optim.steps, sizeof f->optim.steps, err);
     for (int i = 0; !st && i < PARTS; i++)
         st = fst_buf_append(out, p[i].at, p[i].count * sizeof(float), err);
     if (st)
@@ -628,10 +648,7 @@ fst_status fst_fusion_load(fst_fusion *f, const void *data, size_t len, fst_erro
 {
     struct part p[PARTS];
     const unsigned char *at = data;
-    size_t want = sizeof f->optim.steps;
-    parts_of(f, p);
-    for (int i = 0; i < PARTS; i++)
-        want += p[i].count * sizeof(float);
+    size_t want = saved_bytes(f, p);
     if (len != want)
         return fst_fail(err, FST_E_FORMAT, "the saved adapter has %zu bytes, %zu are needed", len, want);
     for (size_t i = sizeof f->optim.steps; i < len; i += sizeof(float)) {

@@ -288,6 +288,32 @@ static void goes_on_from_saved_bytes(void **state)
     fst_fusion_free(g);
 }
 
+/* Finite weights that are far too large: what they make is refused, and nothing is written. */
+static void a_diverged_adapter_fuses_nothing(void **state)
+{
+    (void)state;
+    for (int i = 0; i < EXAMPLES; i++) {
+        const struct example *e = &examples[i];
+        fst_fusion *f = NULL;
+        fst_fusion_spec s = spec_of(e);
+        const fst_param_info t = matrix("t", e->target), b = matrix("s", e->source);
+        float theta[60] = {7}, big = 3e38f;
+        fst_buf saved = {0};
+        fst_error err;
+        ok(fst_fusion_new(&f, &s, &t, &b, &err), &err);
+        ok(fst_fusion_source(f, expected(e, "b", ""), &err), &err);
+        ok(fst_fusion_save(f, &saved, &err), &err);
+        for (size_t at = sizeof(uint64_t); at < saved.len; at += sizeof big)
+            memcpy(saved.data + at, &big, sizeof big);
+        ok(fst_fusion_load(f, saved.data, saved.len, &err), &err);
+        assert_int_equal(fst_fusion_fuse(f, expected(e, "a", ""), theta, &err), FST_E_NUMERIC);
+        assert_non_null(strstr(err.message, "diverged"));
+        assert_true(theta[0] == 7 && theta[1] == 0);
+        fst_buf_release(&saved);
+        fst_fusion_free(f);
+    }
+}
+
 static void says_what_does_not_fit(void **state)
 {
     const fst_model_config c = {.classes = 10, .input = FST_SHAPE(3, 32, 32), .stem = FST_STEM_CIFAR};
@@ -352,13 +378,10 @@ static void factors_are_the_singular_values(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fuses_as_the_script),
-        cmocka_unit_test(learns_as_the_script),
-        cmocka_unit_test(gate_opens_first),
-        cmocka_unit_test(learns_what_it_is_told),
-        cmocka_unit_test(goes_on_from_saved_bytes),
-        cmocka_unit_test(says_what_does_not_fit),
-        cmocka_unit_test(factors_are_the_singular_values),
+        cmocka_unit_test(fuses_as_the_script),      cmocka_unit_test(learns_as_the_script),
+        cmocka_unit_test(gate_opens_first),         cmocka_unit_test(learns_what_it_is_told),
+        cmocka_unit_test(goes_on_from_saved_bytes), cmocka_unit_test(a_diverged_adapter_fuses_nothing),
+        cmocka_unit_test(says_what_does_not_fit),   cmocka_unit_test(factors_are_the_singular_values),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

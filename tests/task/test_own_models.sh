@@ -24,6 +24,12 @@ go() { # STRATEGY OUTPUT OPTION...
         --output "$output" "$@"
 }
 
+# what is ahead: each network with the samples of the clients that have it; of 90 samples 27 are public, and learnt in two
+# of the three rounds, and 16, 16, 16 and 15 are the clients'
+expect 0 run "$task" --dry-run
+same "networks" "$(grep -A1 '^  federated_train ' "$folder/out" | grep -o 'federated_train.*\|[0-9]* samples' | tr -s ' \n' ' ')" \
+    "federated_train fedgen_mnist 306 samples federated_train logistic_regression 99 samples "
+
 for strategy in fedmd fd dsfl cfd; do
     go $strategy "$folder/$strategy" --workers 1
     models "$folder/$strategy" >"$folder/want"

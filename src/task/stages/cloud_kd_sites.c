@@ -6,8 +6,6 @@
  * Data flow: the teachers' model files -> one run of bytes -> fst_task_options.ask -> fst__label_own at each site ->
  * output/STAGE/soft_labels.safetensors there -> fst__recall_labels when a student's rounds begin. At the cloud
  * labels.json says who has how many, with the digest of each file.
- *
- * The bytes: for each teacher the length of its file (u64, little-endian), the file, and zeroes up to a multiple of 8.
  */
 #include <jansson.h>
 #include <math.h>
@@ -18,6 +16,7 @@
 #include "supervised.h"
 
 enum { ALIGN = 8 };
+static const char zeroes[ALIGN] = {0};
 #define LIST "labels.json"
 
 /* ---- at the cloud ---------------------------------------------------------------------------------------- */
@@ -33,16 +32,20 @@ static fst_status read_teacher(const struct session *s, const struct step *own, 
     return st;
 }
 
-static fst_status add_teacher(const fst_buf *file, fst_buf *out, fst_error *err)
+static size_t padding(size_t len)
 {
-    static const char zeroes[ALIGN] = {0};
+    return (ALIGN - len % ALIGN) % ALIGN;
+}
+
+fst_status fst__teachers_add(const void *file, size_t len, fst_buf *out, fst_error *err)
+{
     unsigned char head[ALIGN];
     for (int i = 0; i < ALIGN; i++)
-        head[i] = (unsigned char)((uint64_t)file->len >> 8 * i);
+        head[i] = (unsigned char)((uint64_t)len >> 8 * i);
     fst_status st = fst_buf_append(out, head, sizeof head, err);
     if (!st)
-        st = fst_buf_append(out, file->data, file->len, err);
-    return st ? st : fst_buf_append(out, zeroes, (ALIGN - file->len % ALIGN) % ALIGN, err);
+        st = fst_buf_append(out, file, len, err);
+    return st ? st : fst_buf_append(out, zeroes, padding(len), err);
 }
 
 static fst_status pack_teachers(const struct session *s, const struct step *own, fst_buf *out, fst_error *err)
@@ -52,7 +55,7 @@ static fst_status pack_teachers(const struct session *s, const struct step *own,
         fst_buf file = {0};
         st = read_teacher(s, own, i, &file, err);
         if (!st)
-            st = add_teacher(&file, out, err);
+            st = fst__teachers_add(file.data, file.len, out, err);
         fst_buf_release(&file);
     }
     return st;
@@ -134,37 +137,49 @@ static uint64_t number_at(const unsigned char *p)
     return n;
 }
 
-/* Loads what pack_teachers made; *count counts those that are to be released. */
+fst_status fst__teachers_split(const void *given, size_t len, size_t wanted, struct teacher_file *out, fst_error *err)
+{
+    const unsigned char *p = given;
+    size_t i = 0;
+    for (size_t left = len; i < wanted && left >= ALIGN; i++) {
+        uint64_t n = number_at(p);
+        left -= ALIGN;
+        if (n > left || padding((size_t)n) > left - n || memcmp(p + ALIGN + n, zeroes, padding((size_t)n)) != 0)
+            break;
+        out[i] = (struct teacher_file){p + ALIGN, (size_t)n};
+        p += ALIGN + n + padding((size_t)n);
+        left -= n + padding((size_t)n);
+    }
+    if (i < wanted || p != (const unsigned char *)given + len)
+        return fst_fail(err, FST_E_FORMAT, "these %zu bytes are not %zu teachers", len, wanted);
+    return FST_OK;
+}
+
+/* *count counts those that are to be released. */
 static fst_status take_teachers(const struct session *s, struct step *own, const void *given, size_t len,
                                 fst_model *model, size_t *count, fst_error *err)
 {
-    const unsigned char *p = given, *end = p + len;
     size_t wanted = fst__stage_reads(own->stage, "teacher");
+    struct teacher_file file[FST_MAX_TEACHERS];
     char digest[FST_MAX_TEACHERS][FST_DIGEST_HEX];
-    fst_status st = FST_OK;
+    fst_status st = fst__teachers_split(given, len, wanted, file, err);
     for (*count = 0; !st && *count < wanted; *count += !st) {
-        uint64_t n = end - p >= ALIGN ? number_at(p) : UINT64_MAX;
-        if (n > (uint64_t)(end - p) - ALIGN || n > UINT64_MAX - ALIGN ||
-            (n + ALIGN - 1) / ALIGN * ALIGN > (uint64_t)(end - p) - ALIGN)
-            return fst_fail(err, FST_E_FORMAT, "these are not the %zu teachers of %s", wanted, own->stage->name);
-        p += ALIGN;
         fst_sha256 sha;
         fst_sha256_init(&sha);
-        fst_sha256_update(&sha, p, (size_t)n);
+        fst_sha256_update(&sha, file[*count].data, file[*count].len);
         fst_sha256_final(&sha, digest[*count]);
-        st = fst_model_load_memory(&model[*count], "the teacher that was sent", p, (size_t)n, err);
-        p += (n + ALIGN - 1) / ALIGN * ALIGN;
+        st = fst_model_load_memory(&model[*count], "the teacher that was sent", file[*count].data, file[*count].len,
+                                   err);
         if (!st && model[*count].classes != s->data.train->classes) {
             st = fst_fail(err, FST_E_MISMATCH, "the teacher that was sent has %d classes, the data have %d",
                           model[*count].classes, s->data.train->classes);
             fst_model_release(&model[*count]);
         }
     }
-    if (!st && p != end)
-        st = fst_fail(err, FST_E_FORMAT, "these are not the %zu teachers of %s", wanted, own->stage->name);
-    if (!st)
-        fst__teachers_digest(own->stage, (const char(*)[FST_DIGEST_HEX])digest, wanted, own->taught);
-    return st;
+    if (st)
+        return fst_fail_in(err, st, "%s", own->stage->name);
+    fst__teachers_digest(own->stage, (const char(*)[FST_DIGEST_HEX])digest, wanted, own->taught);
+    return FST_OK;
 }
 
 /* The labels that are there, if they are of this teacher and of all of these samples. */

@@ -464,34 +464,89 @@ static fst_status inputs(const struct session *s, const struct step *own, fst_bu
 
 /* ---- a dry run ------------------------------------------------------------------------------------------------ */
 
+/* Public samples that a client learns from in a round, each as often as it is seen. */
+static double digested(const struct session *s, const struct federated_section *t, const fst_strategy_ops *ops)
+{
+    fst_setting settings[FST_STRATEGY_OPTIONS];
+    size_t n = fst__strategy_settings(&t->options, ops, settings);
+    double rows = 0, epochs = 0, all = (double)s->data.public.learn;
+    for (size_t i = 0; i < n; i++) {
+        rows = strcmp(settings[i].name, "public_samples") ? rows : settings[i].value;
+        epochs = strcmp(settings[i].name, "digest_epochs") ? epochs : settings[i].value;
+    }
+    return epochs * (rows > 0 && rows < all ? rows : all);
+}
+
+/* Samples that clients learn from in all rounds, whoever is drawn counting alike: all clients, or those of one network.
+ * name: by client, NULL where it does not count. */
+static double learnt(const struct session *s, const struct step *own, const fst_partition *p, const char **name,
+                     const char *network)
+{
+    const struct federated_section *t = own->stage->settings;
+    double public = digested(s, t, fst_strategy_at((size_t)t->strategy)), sum = 0;
+    size_t n = (size_t)p->clients;
+    for (size_t k = 0; k < n; k++) {
+        double local = (double)(p->begin[k + 1] - p->begin[k]) * (double)t->local_epochs;
+        if (name && (!name[k] || strcmp(name[k], network)))
+            continue;
+        if (t->local_steps)
+            local = (double)(t->local_steps * t->batch_size);
+        sum += local * (double)t->rounds + public * (double)(t->rounds - 1); /* the first round has nothing yet */
+    }
+    return sum * (double)drawn_of(t, n) / (double)n;
+}
+
+/* Each network that clients have, with what those train that have it. */
+static fst_status tell_networks(const struct session *s, const struct step *own, const fst_partition *p, struct work w,
+                                fst_buf *out, fst_error *err)
+{
+    size_t n = (size_t)p->clients;
+    const char **name = fst_calloc(n, sizeof *name);
+    fst_status st = name ? fst__client_models(s, own, n, name, err) : fst_fail_memory(err, n * sizeof *name);
+    for (size_t i = 0; !st && i < n; i++) {
+        w.network = name[i];
+        if (!w.network)
+            continue;
+        w.samples = learnt(s, own, p, name, w.network);
+        st = fst__tell_work(s, own, &w, out, err);
+        for (size_t k = n; k-- > i;) /* is told */
+            name[k] = name[k] && strcmp(name[k], w.network) ? name[k] : NULL;
+    }
+    fst_free(name);
+    return st;
+}
+
+static fst_status tell_training(const struct session *s, const struct step *own, const fst_partition *p, fst_buf *out,
+                                fst_error *err)
+{
+    const struct federated_section *t = own->stage->settings;
+    unsigned flags = fst_strategy_at((size_t)t->strategy)->flags;
+    double cohort = (double)drawn_of(t, (size_t)p->clients), state = 0;
+    struct work w = {.training = true, .batch = (size_t)t->batch_size, .plans = s->machine.workers};
+    struct work shared = w;
+    fst_status st = fst__state_bytes(s, network(own->stage), &state, err);
+    shared.network = network(own->stage);
+    shared.samples = learnt(s, own, p, NULL, NULL);
+    if (flags & FST_SENDS_STATE && !t->has_codec) /* how much is coded is known when it is done */
+        shared.bytes_up = shared.bytes_down = cohort * (double)t->rounds * state;
+    if (flags & FST_ALL_UPDATES)
+        shared.bytes_held = (cohort + 1) * state;
+    if (!st && (flags & FST_SAME_MODEL))
+        st = fst__tell_work(s, own, &shared, out, err);
+    if (!st && (!(flags & FST_SAME_MODEL) || flags & FST_MENTORS))
+        st = tell_networks(s, own, p, w, out, err);
+    return st;
+}
+
 static fst_status tell(const struct session *s, const struct step *own, fst_buf *out, fst_error *err)
 {
     const struct federated_section *t = own->stage->settings;
     fst_partition p = {0};
-    double state = 0;
-    fst_status st = fst__clients(&s->data, s->task, &p, err);
-    if (st)
-        return st;
-    size_t clients = (size_t)p.clients, samples = p.begin[clients];
-    fst_partition_release(&p);
-    unsigned flags = fst_strategy_at((size_t)t->strategy)->flags;
-    double cohort = (double)drawn_of(t, clients);
-    double local = (double)samples / (double)clients * (double)t->local_epochs;
-    if (t->local_steps)
-        local = (double)(t->local_steps * t->batch_size);
-    st = fst__state_bytes(s, network(own->stage), &state, err);
-    struct work w = {.network = network(own->stage),
-                     .samples = local * cohort * (double)t->rounds,
-                     .training = true,
-                     .batch = (size_t)t->batch_size,
-                     .plans = s->machine.workers};
-    if (flags & FST_SENDS_STATE && !t->has_codec) /* how much is coded is known when it is done */
-        w.bytes_up = w.bytes_down = cohort * (double)t->rounds * state;
-    if (flags & FST_ALL_UPDATES)
-        w.bytes_held = (cohort + 1) * state;
-    if (!st)
-        st = fst__tell_work(s, own, &w, out, err);
     fst_fusion_size size;
+    fst_status st = fst__clients(&s->data, s->task, &p, err);
+    if (!st)
+        st = tell_training(s, own, &p, out, err);
+    fst_partition_release(&p);
     if (!st && t->has_fusion)
         st = fst__federate_fusion_size(s, own, network(own->stage), &size, err);
     if (!st && t->has_fusion)

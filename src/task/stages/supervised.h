@@ -52,6 +52,14 @@ double fst__soft_bytes(const struct session *s, const struct stage *own);
 
 /* ---- cloud_kd_sites.c: labels at the clients of a fleet ---- */
 #define FST__SOFT_LABELS "soft_labels.safetensors"
+/* The bytes that are sent: of each teacher the length of its file, u64 little-endian, the file, and zeroes up to a
+ * multiple of 8. split: FST_E_FORMAT when they are not those of so many; views of `given`, which is aligned to 8. */
+struct teacher_file {
+    const void *data;
+    size_t len;
+};
+fst_status fst__teachers_add(const void *file, size_t len, fst_buf *out, fst_error *err);
+fst_status fst__teachers_split(const void *given, size_t len, size_t wanted, struct teacher_file *out, fst_error *err);
 /* At the cloud: sends the teachers to all clients, which make labels of their own samples and keep them, once in the
  * life of this process. each: [clients], what came of it; may be NULL. *bytes: that were sent. */
 fst_status fst__teach_clients(struct session *s, struct step *own, fst_client_figures *each, uint64_t *bytes,
