@@ -64,7 +64,7 @@ check-full: check
 	scripts/run-fuzz --replay build-fuzz
 	scripts/run-fuzz build-fuzz
 	FEDSTILL_KILLS=$(KILLS) scripts/run-tests $(BUILD) -R 'kill|fleet/test_fleet$$'
-	FEDSTILL_BROWSER=1 scripts/run-tests $(BUILD) -R 'fleet/test_page$$'
+	FEDSTILL_BROWSER=1 scripts/run-tests $(BUILD) -R 'fleet/test_page$$|cmd/test_compare$$'
 	FEDSTILL_HISTORIES=$(HISTORIES) scripts/run-tests $(BUILD) -R histories
 	scripts/run-tests $(BUILD) -C full -R slow_links
 	FEDSTILL_FAULTS=1 scripts/run-tests $(BUILD) -R test_faults

@@ -94,16 +94,16 @@ static const char *next_line(const char *at)
     return at + (*at == '\n');
 }
 
-/* The settings without the seed. */
+/* The settings without the seed, each line with its end. */
 static const char *identity_of(fst_compare *c, const char *settings)
 {
-    char *out = fst__compare_room(c, strlen(settings)), *to = out;
+    char *out = fst__compare_room(c, strlen(settings) + 1), *to = out;
     for (const char *at = settings; out && *at; at = next_line(at))
         if (strncmp(at, "seed=", 5)) {
             size_t n = line_length(at);
             memcpy(to, at, n);
             to[n] = '\n';
-            to += n + (at[n] == '\n');
+            to += n + 1;
         }
     return out ? out : "";
 }

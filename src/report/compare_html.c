@@ -26,8 +26,8 @@ static void cell(fst__page *p, const struct fst__col *col, const struct fst__cel
     fst__put(p, head ? "</th>" : "</td>");
 }
 
-/* The first column, and columns from ... to - 1. */
-static void part(fst__page *p, const struct fst__sheet *s, const char *title, size_t from, size_t to)
+/* The first `names` columns, and columns from ... to - 1. */
+static void part(fst__page *p, const struct fst__sheet *s, const char *title, size_t names, size_t from, size_t to)
 {
     char text[128];
     fst__put(p, "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"");
@@ -36,7 +36,7 @@ static void part(fst__page *p, const struct fst__sheet *s, const char *title, si
     fst__say(p, title);
     fst__put(p, "</span></caption>\n<thead><tr>");
     for (size_t k = 0; k < to; k++) {
-        if (k > 0 && k < from)
+        if (k >= names && k < from)
             continue;
         fst__putf(p, "<th scope=\"col\"%s>", s->col[k].unit == FST__TEXT ? "" : " class=\"n\"");
         fst__say(p, fst__col_title(&s->col[k], text));
@@ -46,7 +46,7 @@ static void part(fst__page *p, const struct fst__sheet *s, const char *title, si
     for (size_t i = 0; i < s->rows; i++) {
         fst__put(p, "<tr>");
         for (size_t k = 0; k < to; k++)
-            if (k == 0 || k >= from)
+            if (k < names || k >= from)
                 cell(p, &s->col[k], &s->cell[i * s->cols + k], k == 0);
         fst__put(p, "</tr>\n");
     }
@@ -59,13 +59,14 @@ static void table(fst_compare *c, fst__page *p, enum fst__sheet_kind kind)
     size_t costs = 1;
     if (!s)
         return;
-    while (kind == FST__SHEET_METHODS && costs < s->cols && s->col[costs].unit != FST__TIME)
+    while (kind == FST__SHEET_METHODS && costs < s->cols &&
+           (costs < 3 || (s->col[costs].unit != FST__WHOLE && s->col[costs].unit != FST__TIME)))
         costs++;
     if (kind == FST__SHEET_METHODS && costs < s->cols) {
-        part(p, s, s->title, 1, costs);
-        part(p, s, "What it cost", costs, s->cols);
+        part(p, s, s->title, 1, 1, costs);
+        part(p, s, "What it cost", 2, costs, s->cols);
     } else {
-        part(p, s, s->title, 1, s->cols);
+        part(p, s, s->title, 1, 1, s->cols);
     }
     fst__sheet_record(c, p, s);
     fst__record_end(p, true);
