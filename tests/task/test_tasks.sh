@@ -25,7 +25,7 @@ for task in "$tasks"/*/; do
     fi
     expect 0 run "$tasks/$task" --dry-run "${options[@]}"
     stages="cloud_pretrain edge_kd federated_train cloud_infer"
-    [[ $task != mergenet-demo ]] || stages="teacher federated fused"
+    [[ $task != mergenet-demo ]] || stages="teacher federated fused labels distilled single"
     [[ $task != heterogeneous ]] || stages="alone fedmd dsfl cfd fd"
     [[ $task != federated-kd ]] || stages="teacher labels student student_alone fine_tuned"
     for stage in $stages; do said out "$stage"; done
