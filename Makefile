@@ -7,6 +7,7 @@
 #                   thousands of random graphs, a hundred thousand histories of a fleet, all limits on memory,
 #                   slow links between namespaces (root), a fleet's page in a browser, oneDNN 3 in a
 #                   Debian 13, the packages in a bare Debian 12 (root)
+#   make field-trial  a fleet over real links between namespaces, beside the simulated ones (root; TRIAL="--runs 3 TASK")
 #   make fixtures    golden cases over $FEDSTILL_FIXTURES (default: tests/fixtures)
 #   make bench       speed of every workload; WORKLOADS="mnist_teacher ..." picks some
 #   make install     program, library, headers, manual page; PREFIX (/usr/local), DESTDIR
@@ -26,6 +27,7 @@ KILLS ?= 200
 GRAPHS ?= 4000
 HISTORIES ?= 11200
 WORKLOADS ?=
+TRIAL ?=
 FEDSTILL_FIXTURES ?= tests/fixtures
 # Tests run in folders of their own.
 override FEDSTILL_FIXTURES := $(abspath $(FEDSTILL_FIXTURES))
@@ -73,6 +75,10 @@ check-full: check
 	scripts/check-debian13
 	scripts/check-package
 
+field-trial: deps
+	scripts/build $(BUILD) --target fedstill-cli
+	scripts/field-trial --build $(BUILD) $(TRIAL)
+
 fixtures: deps
 	scripts/build $(BUILD) --target run_fixtures
 	$(BUILD)/tests/run_fixtures $(FEDSTILL_FIXTURES)
@@ -113,4 +119,4 @@ clean:
 deps:
 	@scripts/install-deps
 
-.PHONY: all demo demo-mnist check check-full fixtures bench install package fuzz docs format clean deps
+.PHONY: all demo demo-mnist check check-full field-trial fixtures bench install package fuzz docs format clean deps

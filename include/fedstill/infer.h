@@ -313,8 +313,8 @@ typedef struct fst_measure_spec {
 } fst_measure_spec;
 
 typedef struct fst_measured {
-    fst_cost cost; /* transform and a runner of as many rows at 1, a quarter, half and all of batch_size rows, median of
-                    * the repeats; fewer rows are made to take no longer than more */
+    fst_cost cost; /* transform and a runner of batch_size rows at 1, a quarter, half and all of them, median of the
+                    * repeats; fewer rows are made to take no longer than more */
     double planning;      /* seconds of deciding on a batch of batch_size; 0 unless asked for */
     double p50, p95, p99; /* seconds of one sample alone on one thread, from its bytes to logits; NaN without singles */
     size_t singles;

@@ -30,6 +30,7 @@ struct gadget {
     size_t added; /* windows that were handed over */
     double began; /* INFINITY: nothing was sent */
     double last;  /* answer */
+    bool called;  /* the edge asks who we are */
     double hello_at, hello_wait, offer_at, offer_wait, heard, complain_at;
     fst_cascade_answers record;
     fst_buf packed, coded; /* of the record, when it is complete */
@@ -190,10 +191,12 @@ static fst_status close_record(struct gadget *g, fst_error *err)
         cloud += g->record.tier[i] == TIER_CLOUD;
     }
     if (!st)
-        fst_log(FST_LOG_INFO,
-                "%s: %zu windows answered in %.2f s, %zu by the cloud, %zu by an edge that did not reach it%s", g->id,
-                g->record.windows, g->record.seconds[0], cloud, unsure,
-                refused ? ", some could not be classified" : "");
+        fst_log(
+            FST_LOG_INFO,
+            "%s: %zu windows answered in %.3f s (of this host's clock: %.3f to %.3f), %zu by the cloud, %zu by an edge "
+            "that did not reach it%s",
+            g->id, g->record.windows, g->record.seconds[0], g->last - g->record.seconds[0], g->last, cloud, unsure,
+            refused ? ", some could not be classified" : "");
     g->offer_at = 0;
     g->offer_wait = offer_first;
     return st;
@@ -218,9 +221,12 @@ static void on_ctl(struct gadget *g, const fst_frame *f)
     struct order order;
     struct refusal refusal;
     struct receipt receipt;
+    struct welcome welcome;
     fst_buf body = {0};
-    if (f->kind == FST_KIND_ORDER && !fst__read_order(&order, 0, f->body, f->body_len, NULL) &&
-        order.kind == ORDER_STOP) {
+    if (f->kind == FST_KIND_WELCOME && !fst__read_welcome(&welcome, f->body, f->body_len, NULL)) {
+        g->called = welcome.hello;
+    } else if (f->kind == FST_KIND_ORDER && !fst__read_order(&order, 0, f->body, f->body_len, NULL) &&
+               order.kind == ORDER_STOP) {
         say(g, FST_KIND_BYE, fst_buf_append(&body, "{}", 2, NULL), &body);
         g->ended = true;
     } else if (f->kind == FST_KIND_REFUSAL && !fst__read_refusal(&refusal, f->body, f->body_len, NULL) &&
@@ -271,8 +277,9 @@ static void on_link(void *ctx, bool up, const char *why)
 static void introduce(struct gadget *g, double now)
 {
     bool waits = fst__asker_left(g->asker) > 0 && now - g->heard > silence;
-    if ((g->welcome && !waits) || now < g->hello_at)
+    if (!g->called && ((g->welcome && !waits) || now < g->hello_at))
         return;
+    g->called = false;
     say_hello(g);
     g->hello_at = now + g->hello_wait;
     g->hello_wait = fmin(2 * g->hello_wait, hello_most);

@@ -257,6 +257,9 @@ static fst_status compute(struct serve *s, fst_error *err)
         else
             decide(s, s->batch[i], s->logits + i * classes, now, now - began);
     }
+    s->batches += n > 0;
+    s->computed += n ? now - began : 0;
+    s->decided += n ? fst_clock_seconds() - now : 0;
     return st;
 }
 
@@ -450,10 +453,12 @@ static fst_status look_for_end(struct serve *s, fst_error *err)
     fst_status st = gather(s, &all, err);
     if (st)
         return st;
-    fst_log(FST_LOG_INFO,
-            "%s: %llu windows answered here, %llu by the cloud, %llu here since the cloud was away; %.0f MB", s->id,
-            (unsigned long long)s->by_edge, (unsigned long long)s->by_cloud, (unsigned long long)s->unsure,
-            resident_mb());
+    fst_log(
+        FST_LOG_INFO,
+        "%s: %llu windows answered here, %llu by the cloud, %llu here since the cloud was away; %llu batches, %.4f s "
+        "of computing, %.4f s of deciding; %.0f MB",
+        s->id, (unsigned long long)s->by_edge, (unsigned long long)s->by_cloud, (unsigned long long)s->unsure,
+        (unsigned long long)s->batches, s->computed, s->decided, resident_mb());
     pthread_mutex_lock(&s->lock);
     fst_cascade_answers_release(&s->result);
     s->result = all;
@@ -473,7 +478,7 @@ static void on_message(void *ctx, const char *topic, const void *data, size_t le
 static void on_link(void *ctx, bool up, const char *why)
 {
     struct serve *s = ctx;
-    s->up = up;
+    s->up = s->call = up;
     fst__tell_link(s->said, s->spec.local->url, up, why);
 }
 
@@ -485,13 +490,30 @@ static double due(const struct serve *s, double now)
     return s->cloud ? fmin(at, fst__asker_due(s->cloud, patience(s))) : at;
 }
 
+/* What is there before a batch is computed: a poll may end with the first message, and few rows cost as much as many.
+ */
+static fst_status listen(struct serve *s, fst_error *err)
+{
+    const fst_transport_counters *count = fst_transport_count(s->local);
+    uint64_t before = count->messages_in;
+    fst_status st = fst_transport_poll(s->local, due(s, fst_clock_seconds()), err);
+    while (!st && s->answers && count->messages_in != before &&
+           fst__answerer_waiting(s->answers) < s->at_work->bundle.tier.batch) {
+        before = count->messages_in;
+        st = fst_transport_poll(s->local, 0, err);
+    }
+    return st;
+}
+
 static fst_status turn(struct serve *s, fst_error *err)
 {
-    double now = fst_clock_seconds();
-    fst_status st = fst_transport_poll(s->local, due(s, now), err);
+    fst_status st = listen(s, err);
+    if (s->call)
+        fst__serve_call(s);
+    s->call = false;
     if (!st)
         st = switch_bundle(s, err);
-    now = fst_clock_seconds();
+    double now = fst_clock_seconds();
     hear_cloud(s, now);
     if (st || !s->at_work)
         return st;

@@ -51,6 +51,8 @@ extern const double fst__latency_bucket[FST__LATENCY_BUCKETS]; /* seconds, risin
 struct taught {
     uint64_t answered, in[FST__LATENCY_BUCKETS + 1]; /* by the seconds from arrival to answer */
     double seconds;                                  /* of all */
+    uint64_t batches;
+    double computed; /* seconds */
     uint32_t waiting;
 };
 void fst__teacher_count(struct teacher *t, struct taught *to);

@@ -88,6 +88,8 @@ void fst__teacher_count(struct teacher *t, struct taught *to)
     for (size_t i = 0; i <= FST__LATENCY_BUCKETS; i++)
         to->in[i] += t->count.in[i];
     to->answered += t->count.answered;
+    to->batches += t->count.batches;
+    to->computed += t->count.computed;
     to->seconds += t->count.seconds;
     to->waiting = (uint32_t)fst__answerer_waiting(t->answers);
     pthread_mutex_unlock(&t->lock);
@@ -111,6 +113,8 @@ static void *teach(void *ctx)
         if (st)
             fst_log(FST_LOG_WARN, "windows of edges: %s", err.message);
         pthread_mutex_lock(&t->lock);
+        t->count.batches++;
+        t->count.computed += seconds;
         for (size_t i = 0; i < n; i++) {
             if (st)
                 t->batch[i]->answer = (struct stream_answer){
@@ -166,7 +170,8 @@ void fst__teacher_free(struct teacher *t)
     pthread_mutex_unlock(&t->lock);
     if (t->running) {
         pthread_join(t->thread, NULL);
-        fst_log(FST_LOG_INFO, "cloud: %llu windows answered", (unsigned long long)t->count.answered);
+        fst_log(FST_LOG_INFO, "cloud: %llu windows answered in %llu batches, %.4f s of computing",
+                (unsigned long long)t->count.answered, (unsigned long long)t->count.batches, t->count.computed);
     }
     fst__answerer_free(t->answers);
     fst_free(t->batch);

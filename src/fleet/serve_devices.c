@@ -50,6 +50,15 @@ static void receipt(struct serve *s, const struct device *d, const char *why)
     tell(s, d, FST_KIND_RECEIPT, fst__write_receipt(&m, &body, NULL), &body);
 }
 
+void fst__serve_call(struct serve *s)
+{
+    const struct welcome m = {.hello = true};
+    for (uint32_t k = 0; k < s->devices; k++) {
+        fst_buf body = {0};
+        tell(s, &s->device[k], FST_KIND_WELCOME, fst__write_welcome(&m, &body, NULL), &body);
+    }
+}
+
 /* ---- hearing -------------------------------------------------------------------------------------------- */
 
 static void end_fetch(struct device *d)

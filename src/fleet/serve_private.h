@@ -44,7 +44,7 @@ struct serve {
     char task[FST_DIGEST_HEX];
     fst_transport *local;
     char said[FST__SAID];
-    bool up;
+    bool up, call; /* call: devices are to say who they are */
     uint64_t seq;
     struct device *device;
     uint32_t devices;
@@ -56,7 +56,8 @@ struct serve {
     float *logits;
     struct asked **batch;
     fst_buf body;
-    uint64_t by_edge, by_cloud, unsure;
+    uint64_t by_edge, by_cloud, unsure, batches;
+    double computed, decided; /* seconds */
     double stop_at, stop_until;
 
     pthread_t thread;
@@ -77,6 +78,8 @@ void fst__serve_device_message(struct serve *s, const char *topic, const void *d
 /* A frame to a device, once. */
 fst_status fst__serve_tell(struct serve *s, const struct device *d, const char *leaf, fst_frame_kind kind,
                            const fst_buf *body);
+/* All of them are asked to say hello at once, so that they begin together and not when each says it again. */
+void fst__serve_call(struct serve *s);
 /* Fetches what devices were answered. */
 void fst__serve_fetch(struct serve *s, double now);
 double fst__serve_fetch_due(const struct serve *s);

@@ -17,7 +17,8 @@ struct slot {
     uint64_t what;
     double added, asked, again, wait; /* asked: first; again: when it is asked again */
     slot_state state;
-    bool twice; /* asked again: its time says nothing */
+    bool twice;   /* asked again: its time says nothing */
+    bool at_once; /* `again` counts, whatever is heard */
 };
 
 struct asker {
@@ -26,6 +27,7 @@ struct asker {
     size_t room; /* a power of two */
     uint32_t credit, in_flight;
     double heard;       /* anything from the other side */
+    double overtaken;   /* when the newest was asked that was answered */
     double again_due;   /* no slot is asked again before that */
     double took[TIMES]; /* of the last answers */
     size_t taken;
@@ -47,7 +49,7 @@ fst_status fst__asker_new(struct asker **out, uint64_t stream, uint32_t credit, 
     a->stream = stream;
     a->credit = credit;
     a->room = FIRST_ROOM;
-    a->heard = -INFINITY;
+    a->heard = a->overtaken = -INFINITY;
     a->again_due = INFINITY;
     *out = a;
     return FST_OK;
@@ -118,13 +120,21 @@ static void ask(struct asker *a, struct slot *s, double now, double wait)
         s->wait = fmin(2 * s->wait, most_wait);
         a->asked_again++;
     }
+    s->at_once = false;
     s->again = now + s->wait;
     a->again_due = fmin(a->again_due, s->again);
 }
 
-static bool is_due(const struct slot *s, double now)
+/* Who answers is slow, and nothing is lost, as long as something is heard of him and nothing that was asked later was
+ * answered: what waits at his side is answered in its order. */
+static double due_of(const struct asker *a, const struct slot *s)
 {
-    return s->state == SLOT_ASKED && s->again <= now;
+    return s->at_once || s->asked < a->overtaken ? s->again : fmax(s->again, a->heard + s->wait);
+}
+
+static bool is_due(const struct asker *a, const struct slot *s, double now)
+{
+    return s->state == SLOT_ASKED && due_of(a, s) <= now;
 }
 
 /* The first window to be asked again; a->end: none, and when one will be is known anew. */
@@ -135,12 +145,12 @@ static uint64_t first_due(struct asker *a, double now)
     a->again_due = INFINITY;
     for (uint64_t k = a->base; k < a->end; k++) {
         const struct slot *s = at(a, k);
-        if (is_due(s, now)) {
+        if (is_due(a, s, now)) {
             a->again_due = now;
             return k;
         }
         if (s->state == SLOT_ASKED)
-            a->again_due = fmin(a->again_due, s->again);
+            a->again_due = fmin(a->again_due, due_of(a, s));
     }
     return a->end;
 }
@@ -151,7 +161,7 @@ bool fst__asker_next(struct asker *a, double now, uint32_t most, uint64_t *first
     uint64_t k = first_due(a, now);
     *count = 0;
     *first = k;
-    for (; k < a->end && *count < most && is_due(at(a, k), now); k++) {
+    for (; k < a->end && *count < most && is_due(a, at(a, k), now); k++) {
         what[(*count)++] = at(a, k)->what;
         ask(a, at(a, k), now, wait);
     }
@@ -187,8 +197,10 @@ void fst__asker_unsent(struct asker *a, uint64_t first, uint32_t count)
 void fst__asker_again(struct asker *a, double now)
 {
     for (uint64_t k = a->base; k < a->end; k++)
-        if (at(a, k)->state == SLOT_ASKED)
+        if (at(a, k)->state == SLOT_ASKED) {
             at(a, k)->again = now;
+            at(a, k)->at_once = true;
+        }
     a->again_due = a->in_flight ? now : INFINITY;
 }
 
@@ -222,6 +234,10 @@ void fst__asker_answers(struct asker *a, double now, const struct answers *m, fs
         a->took[a->taken++ % TIMES] = s->twice ? fmin(now - s->asked, most_doubtful) : now - s->asked;
         uint64_t what = s->what;
         double seconds = now - s->asked;
+        if (s->asked > a->overtaken) {
+            a->overtaken = s->asked;
+            a->again_due = fmin(a->again_due, now); /* looked at anew */
+        }
         finish(a, s);
         fn(ctx, what, seconds, &e);
     }

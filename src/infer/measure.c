@@ -54,20 +54,15 @@ static double median(double *x, int n)
     return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
 }
 
-/* The median of the repeats; one more run before them brings weights and caches into place. A runner fills a batch up
- * to its own size, so each size gets one. */
-static fst_status point(struct bench *b, size_t rows, double *out, fst_error *err)
+/* The median of the repeats; one more run before them brings weights and caches into place. */
+static fst_status point(struct bench *b, fst_runner *runner, size_t rows, double *out, fst_error *err)
 {
     int n = b->spec->repeats;
-    fst_runner *runner = NULL;
-    fst_status st = fst__model_runner(&runner, b->model, b->spec, rows, b->spec->threads, err);
-    if (!st)
-        st = timed(b, runner, b->raw, rows, &b->seconds[0], err);
+    fst_status st = timed(b, runner, b->raw, rows, &b->seconds[0], err);
     for (int i = 0; !st && i < n; i++)
         st = timed(b, runner, b->raw, rows, &b->seconds[i], err);
     if (!st)
         *out = median(b->seconds, n);
-    fst_runner_free(runner);
     return st;
 }
 
@@ -95,15 +90,18 @@ static fst_status planning(struct bench *b, double *out, fst_error *err)
     return st;
 }
 
+/* One runner for all sizes, as a tier has one for whatever comes: few rows cost what the shard costs that they fill up.
+ */
 static fst_status points(struct bench *b, fst_cost *cost, fst_error *err)
 {
     size_t full = b->spec->batch_size, rows[] = {1, full / 4, full / 2, full};
-    fst_status st = FST_OK;
+    fst_runner *runner = NULL;
+    fst_status st = fst__model_runner(&runner, b->model, b->spec, full, b->spec->threads, err);
     for (size_t i = 0; !st && i < sizeof rows / sizeof *rows; i++) {
         double seconds;
         if (rows[i] <= (cost->points ? cost->rows[cost->points - 1] : 0))
             continue;
-        st = point(b, rows[i], &seconds, err);
+        st = point(b, runner, rows[i], &seconds, err);
         if (!st) {
             cost->rows[cost->points] = rows[i];
             cost->seconds[cost->points++] = seconds;
@@ -112,6 +110,7 @@ static fst_status points(struct bench *b, fst_cost *cost, fst_error *err)
     for (size_t i = cost->points; i-- > 1;)
         if (cost->seconds[i - 1] > cost->seconds[i])
             cost->seconds[i - 1] = cost->seconds[i]; /* somebody else had the processor */
+    fst_runner_free(runner);
     return st;
 }
 

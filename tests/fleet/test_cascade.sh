@@ -136,7 +136,7 @@ start broker
 all_start
 all_end
 same "by hand: decisions" "$(decisions "$folder/fleet")" "$(cat "$folder/want")"
-mb=$(sed -n 's/.*since the cloud was away; \([0-9]*\) MB.*/\1/p' "$folder/err.edge-1")
+mb=$(sed -n 's/.*since the cloud was away;.* \([0-9]*\) MB.*/\1/p' "$folder/err.edge-1")
 true_that "an edge says what it takes of memory" test "${mb:-0}" -gt 0
 
 # ---- a bare sensor: one window's bytes, by the broker's own client. The device's process comes when that was answered.

@@ -557,6 +557,58 @@ static void the_wait_doubles(void **state)
     fst__asker_free(a);
 }
 
+static void count_answer(void *ctx, uint64_t what, double seconds, const struct stream_answer *answer)
+{
+    (void)what;
+    (void)seconds;
+    (void)answer;
+    ++*(uint64_t *)ctx;
+}
+
+/* One answer, to window `seq` of stream 9. */
+static void answer_one(struct asker *a, double now, uint64_t seq)
+{
+    const struct answers head = {.stream = 9, .credit = 8, .count = 1};
+    const struct stream_answer one = {.seq = seq, .confidence = 1};
+    struct answers m;
+    fst_buf body = {0};
+    fst_error err;
+    uint64_t answered = 0;
+    ok(fst__answers_head(&head, &body, &err), &err);
+    ok(fst__answer_write(&one, &body, &err), &err);
+    assert_true(fst__answers_read(&m, body.data, body.len));
+    fst__asker_answers(a, now, &m, count_answer, &answered);
+    assert_int_equal(answered, 1);
+    fst_buf_release(&body);
+}
+
+/* Five windows are sent a tenth of a second apart and three of them answered 0.9 seconds apart, in their order: nothing
+ * is lost. Then the fourth is left out: what was asked later was answered, so that it is asked again. */
+static void who_is_slow_is_not_asked_twice(void **state)
+{
+    struct asker *a;
+    fst_error err;
+    uint64_t first, what[4];
+    uint32_t count;
+    (void)state;
+    ok(fst__asker_new(&a, 9, 8, &err), &err);
+    for (uint64_t k = 0; k < 5; k++) {
+        assert_true(fst__asker_add(a, 0.1 * (double)k, k, &err));
+        assert_true(fst__asker_next(a, 0.1 * (double)k, 4, &first, &count, what));
+        assert_int_equal(first, k);
+    }
+    for (uint64_t k = 0; k < 3; k++) {
+        answer_one(a, 0.9 * (double)(k + 1), k);
+        assert_false(fst__asker_next(a, 0.9 * (double)(k + 1) + 0.5, 4, &first, &count, what));
+    }
+    answer_one(a, 3.5, 4);
+    assert_true(fst__asker_next(a, 3.5, 4, &first, &count, what));
+    assert_int_equal(first, 3);
+    assert_int_equal(count, 1);
+    assert_int_equal(fst__asker_asked_again(a), 1);
+    fst__asker_free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -564,6 +616,7 @@ int main(void)
         cmocka_unit_test(a_repeated_question_has_the_same_answer),
         cmocka_unit_test(another_shape_is_refused_in_words),
         cmocka_unit_test(the_wait_doubles),
+        cmocka_unit_test(who_is_slow_is_not_asked_twice),
         cmocka_unit_test(no_window_is_lost),
         cmocka_unit_test(an_edge_answers_itself_when_the_cloud_is_away),
     };
