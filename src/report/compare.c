@@ -177,6 +177,20 @@ static bool all_have(const fst_compare *c, const char *line, size_t n)
     return true;
 }
 
+/* The lines that all rows have: one row's, as far as the others have them. */
+static const char *common_lines(fst_compare *c)
+{
+    char *out = fst__compare_room(c, strlen(c->row[0].identity)), *to = out;
+    for (const char *at = c->row[0].identity; out && *at; at = next_line(at)) {
+        size_t n = line_length(at);
+        if (!all_have(c, at, n))
+            continue;
+        memcpy(to, at, n + 1);
+        to += n + 1;
+    }
+    return out ? out : "";
+}
+
 /* "stages.federated_train.rounds=3" is "rounds=3" in a row of federated_train. */
 static const char *shorten(const struct fst__row *r, const char *line, size_t *n)
 {
@@ -220,14 +234,14 @@ static bool stages_differ(const fst_compare *c)
     return false;
 }
 
-static fst_status name_row(fst_compare *c, struct fst__row *r, bool with_stage, fst_error *err)
+static fst_status name_row(fst_compare *c, struct fst__row *r, const char *common, bool with_stage, fst_error *err)
 {
     fst_buf label = {0}, all = {0};
     size_t shown = 0, more = 0;
     fst_status st = with_stage ? fst_buf_printf(&label, err, "%s", r->result[0]->stage) : FST_OK;
     for (const char *at = r->identity; !st && *at; at = next_line(at)) {
         size_t n = line_length(at);
-        if (all_have(c, at, n))
+        if (has_line(common, at, n))
             continue;
         st = fst_buf_printf(&all, err, "%.*s\n", (int)n, at);
         const char *line = shorten(r, at, &n);
@@ -398,8 +412,9 @@ fst_status fst__compare_finish(fst_compare *c, const fst_compare_options *o, fst
     fst_status st = FST_OK;
     make_rows(c);
     bool with_stage = !c->status && stages_differ(c);
+    const char *common = c->status ? "" : common_lines(c);
     for (size_t i = 0; !st && !c->status && i < c->rows; i++)
-        st = name_row(c, &c->row[i], with_stage, err);
+        st = name_row(c, &c->row[i], common, with_stage, err);
     if (!st && !c->status)
         st = choose_reference(c, o->against, err);
     if (!st && !c->status) {
