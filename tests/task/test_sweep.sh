@@ -160,8 +160,9 @@ same "runs that are done" "$("$helper" json "$folder/mortal/sweep.json" runs | g
 
 # ---- what all others wait for is made with all threads, by a process that then makes room for them
 expect 0 sweep "$task" "${small[@]}" --output "$folder/ahead" --jobs 2 --threads 6
-same "threads of the processes of the run that was ahead" \
-    "$(sed -n 's/^# .* --threads \([0-9]*\) .*/\1/p' "$folder"/ahead/logs/*0001,*.log | tr '\n' ' ')" "6 3 "
+# (3 of 6 afterwards, or all of them if the other one is done by then)
+true_that "$last: threads of the processes of the run that was ahead" grep -qxE "6 [36] " \
+    <(sed -n 's/^# .* --threads \([0-9]*\) .*/\1/p' "$folder"/ahead/logs/*0001,*.log | tr '\n' ' ' && echo)
 same "the model of the other one" "$(model "$folder/ahead/runs/$name")" "$(model "$folder/mortal/runs/$name")"
 expect 0 run "$task" --output "$folder/ahead/whole" --no-reuse --until cloud_kd
 said err "stopped after cloud_kd, as was asked for"

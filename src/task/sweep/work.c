@@ -263,6 +263,7 @@ static void start(struct jobs *w, size_t i)
     fst_sweep *s = w->s;
     struct run *r = &s->run[i];
     fst_error e = {0};
+    bool told = r->ahead && !r->why; /* it goes on after what it made for all */
     const char *ahead = stage_ahead(w, i), *stage = ahead ? ahead : w->until ? s->by : NULL;
     fst_status st = check_task(s, r, &e);
     if (!st)
@@ -282,7 +283,8 @@ static void start(struct jobs *w, size_t i)
         }
     }
     fst__journal_note(s);
-    fst__sweep_tell(s, i);
+    if (st || !told)
+        fst__sweep_tell(s, i);
 }
 
 /* All settings with the first seed, then with the next: one sees early what differs. */
