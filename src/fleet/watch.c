@@ -325,6 +325,12 @@ static fst_status write_windows(const struct watch *w, fst_buf *out, fst_error *
     if (!st)
         st = one(out, "fedstill_windows_waiting", "gauge", "Windows that wait here.", t->waiting, err);
     if (!st)
+        st = one(out, "fedstill_batches_total", "counter", "Batches of windows that were computed here.",
+                 (double)t->batches, err);
+    if (!st)
+        st = one(out, "fedstill_compute_seconds_total", "counter", "Seconds that computing them took.", t->computed,
+                 err);
+    if (!st)
         st = fst_metric_head(out, "fedstill_latency_seconds", "histogram",
                              "From a window's arrival here to its answer.", err);
     for (size_t i = 0; !st && i < FST__LATENCY_BUCKETS; i++) {

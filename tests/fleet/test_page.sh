@@ -107,6 +107,7 @@ true_that "updates: those of rounds that ended, and of the open one" \
     test "$(metric fedstill_update_seconds_count)" -ge "$(sum round reported)" -a \
     "$(metric fedstill_update_seconds_count)" -lt $(((rounds + 1) * sites))
 same "the last bucket has all" "$(metric 'fedstill_update_seconds_bucket{le="+Inf"}')" "$(metric fedstill_update_seconds_count)"
+same "batches of windows, before any" "$(metric fedstill_batches_total)" 0
 same "accuracy" "$(metric 'fedstill_accuracy{model="federated_train"}' | awk '{ printf "%.6f", $1 }')" \
     "$(grep '"event": "round"' "$folder/fleet/events.jsonl" | tail -1 |
         sed 's/.*"test_accuracy": \([^,]*\).*/\1/' | awk '{ printf "%.6f", $1 }')"
