@@ -130,6 +130,8 @@ static void take_point(struct fst__history *h, struct fst__stage_history *s, con
     p.lost = fst_event_number(e, "lost");
     p.bytes_up = fst_event_number(e, "bytes_up");
     p.bytes_down = fst_event_number(e, "bytes_down");
+    p.raw_up = fst_event_number(e, "raw_bytes_up");
+    p.raw_down = fst_event_number(e, "raw_bytes_down");
     p.mb_up = p.bytes_up / 1e6;
     p.mb_down = p.bytes_down / 1e6;
     p.seconds = fst_event_number(e, "seconds");
@@ -155,7 +157,9 @@ static void take_client(struct fst__stage_history *s, const fst_event *e)
         .loss = fst_event_number(e, "train_loss"),
         .seconds = fst_event_number(e, "seconds"),
         .bytes_up = fst_event_number(e, "bytes_up"),
-        .bytes_down = fst_event_number(e, "bytes_down")};
+        .bytes_down = fst_event_number(e, "bytes_down"),
+        .raw_up = fst_event_number(e, "raw_bytes_up"),
+        .raw_down = fst_event_number(e, "raw_bytes_down")};
 }
 
 static bool take_event(void *ctx, const fst_event *e)

@@ -23,14 +23,15 @@ struct fst__piece {
 struct fst__step_point {
     double number, loss, accuracy, other_loss, other_accuracy;
     double selected, reported, lost, bytes_up, bytes_down, seconds, norm;
-    double mb_up, mb_down; /* the bytes in megabytes, for charts */
-    double rate;           /* of learning */
-    double validation;     /* a round's accuracy on the edges' validation samples */
+    double raw_up, raw_down; /* bytes, had codecs not made them fewer */
+    double mb_up, mb_down;   /* the bytes in megabytes, for charts */
+    double rate;             /* of learning */
+    double validation;       /* a round's accuracy on the edges' validation samples */
 };
 
 /* What a client of a round did, as its event says; NaN for what it does not say. */
 struct fst__client_point {
-    double client, reported, samples, loss, seconds, bytes_up, bytes_down;
+    double client, reported, samples, loss, seconds, bytes_up, bytes_down, raw_up, raw_down;
 };
 
 /* A sample of what the process used. */

@@ -319,6 +319,16 @@ void fst__html_curves(const struct fst__html *h, fst__page *p)
 
 /* ---- rounds ------------------------------------------------------------------------------------------------ */
 
+/* Did codecs make what was sent fewer bytes? Then the last two columns say how many there would have been. */
+static bool is_coded(const struct fst__stage_history *s)
+{
+    bool is = false;
+    for (size_t i = 0; i < s->points; i++)
+        is |= s->point[i].raw_up > s->point[i].bytes_up || s->point[i].raw_down > s->point[i].bytes_down;
+    return is;
+}
+enum { RAW_COLUMNS = 2 };
+
 static void rounds_table(fst__page *p, const struct fst__stage_history *s)
 {
     static const struct column columns[] = {{"#round", OF(number), fst__cell_count},
@@ -332,36 +342,45 @@ static void rounds_table(fst__page *p, const struct fst__stage_history *s)
                                             {"#sent up", OF(bytes_up), fst__cell_bytes},
                                             {"#sent down", OF(bytes_down), fst__cell_bytes},
                                             {"#update's norm", OF(norm), fst__cell_plain},
-                                            {"#time", OF(seconds), fst__cell_seconds}};
+                                            {"#time", OF(seconds), fst__cell_seconds},
+                                            {"#up without codecs", OF(raw_up), fst__cell_bytes},
+                                            {"#down without codecs", OF(raw_down), fst__cell_bytes}};
     size_t step = s->points > 500 ? s->points / 250 : 1;
     table_of(p, "All rounds as a table", "rounds",
              step > 1 ? "Rounds (not all of them; the CSV file has all)" : "Rounds", columns,
-             sizeof columns / sizeof *columns, s->point, s->points, sizeof *s->point, step);
+             sizeof columns / sizeof *columns - (is_coded(s) ? 0 : RAW_COLUMNS), s->point, s->points, sizeof *s->point,
+             step);
 }
 
 #define OF_CLIENT(m) offsetof(struct fst__client_point, m)
 static void clients_table(fst__page *p, const struct fst__stage_history *s)
 {
-    static const struct column columns[] = {
-        {"#client", OF_CLIENT(client), fst__cell_count},           {"#reported", OF_CLIENT(reported), fst__cell_count},
-        {"#samples", OF_CLIENT(samples), fst__cell_count},         {"#training loss", OF_CLIENT(loss), fst__cell_plain},
-        {"#training time", OF_CLIENT(seconds), fst__cell_seconds}, {"#sent up", OF_CLIENT(bytes_up), fst__cell_bytes},
-        {"#sent down", OF_CLIENT(bytes_down), fst__cell_bytes}};
+    static const struct column columns[] = {{"#client", OF_CLIENT(client), fst__cell_count},
+                                            {"#reported", OF_CLIENT(reported), fst__cell_count},
+                                            {"#samples", OF_CLIENT(samples), fst__cell_count},
+                                            {"#training loss", OF_CLIENT(loss), fst__cell_plain},
+                                            {"#training time", OF_CLIENT(seconds), fst__cell_seconds},
+                                            {"#sent up", OF_CLIENT(bytes_up), fst__cell_bytes},
+                                            {"#sent down", OF_CLIENT(bytes_down), fst__cell_bytes},
+                                            {"#up without codecs", OF_CLIENT(raw_up), fst__cell_bytes},
+                                            {"#down without codecs", OF_CLIENT(raw_down), fst__cell_bytes}};
     if (s->clients)
         table_of(p, "The clients of the last round as a table", "clients",
-                 "Clients of the last round (reported: 1, lost: 0)", columns, sizeof columns / sizeof *columns,
-                 s->client, s->clients, sizeof *s->client, 1);
+                 "Clients of the last round (reported: 1, lost: 0)", columns,
+                 sizeof columns / sizeof *columns - (is_coded(s) ? 0 : RAW_COLUMNS), s->client, s->clients,
+                 sizeof *s->client, 1);
 }
 
 static void rounds_facts(const struct fst__html *h, fst__page *p, const struct fst__stage_history *s)
 {
     char text[FST_HUMAN];
-    double up = 0, down = 0, selected = 0, reported = 0;
+    double up = 0, down = 0, raw = 0, selected = 0, reported = 0;
     json_t *j = fst__stage_json(h, s->name);
     for (size_t i = 0; i < s->points; i++) {
         const struct fst__step_point *t = &s->point[i];
         up += isfinite(t->bytes_up) ? t->bytes_up : 0;
         down += isfinite(t->bytes_down) ? t->bytes_down : 0;
+        raw += t->raw_up + t->raw_down;
         selected += isfinite(t->selected) ? t->selected : 0;
         reported += isfinite(t->reported) ? t->reported : 0;
     }
@@ -384,6 +403,7 @@ static void rounds_facts(const struct fst__html *h, fst__page *p, const struct f
                      fst_human_percent(before, text));
     fst__fact_number(p, "sent up", up, fst_human_bytes(up, text));
     fst__fact_number(p, "sent down", down, fst_human_bytes(down, text));
+    fst__fact_number(p, "both, had codecs not coded them", is_coded(s) ? raw : NAN, fst_human_bytes(raw, text));
     fst__facts_end(p);
 }
 

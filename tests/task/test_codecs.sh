@@ -35,6 +35,9 @@ for key in bytes_up bytes_down raw_bytes_up raw_bytes_down; do
     same "summary and record: $key" "$("$FEDSTILL_HELPER" json "$output/summary.json" stages.federated_train.$key)" "$(record $key)"
 done
 model "$output" >"$folder/want"
+expect 0 report "$task"
+true_that "the report tells both" grep -q 'had codecs not coded them' "$output/report.html"
+true_that "of rounds, too" grep -q 'up without codecs' "$output/report.html"
 
 # ---- extended, and with what clients keep in files
 write_task feddf 2 "$sparse"
