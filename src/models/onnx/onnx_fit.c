@@ -45,7 +45,7 @@ static bool same_weight(const fst_graph *g, const fst_node_info *n, const struct
     return fst_shape_equal(&p.shape, &l->tensor[0].shape);
 }
 
-/* Whether the two are one layer; what they read is not looked at. with_norm: a batch norm of ours is in l. */
+/* Whether the two are one layer; what they read is not looked at. norm_follows: a batch norm of ours reads it. */
 static bool same_layer(const struct fst__onnx_fit *f, const fst_node_info *n, const struct fst__net_layer *l,
                        bool norm_follows)
 {
