@@ -254,16 +254,6 @@ static fst_status read_targets(const struct options *o, double *out, size_t *n, 
     return FST_OK;
 }
 
-static fst_status write_csv(void *ctx, const char *name, const fst_buf *text, fst_error *err)
-{
-    char file[128];
-    snprintf(file, sizeof file, "%.100s.csv", name);
-    char *path = fst_path_join(ctx, file);
-    fst_status s = path ? fst_file_write(path, text->data, text->len, err) : fst_fail_memory(err, sizeof file);
-    fst_free(path);
-    return s;
-}
-
 static fst_status write_all(const struct options *o, fst_compare *c, fst_error *err)
 {
     fst_buf text = {0};

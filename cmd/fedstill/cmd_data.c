@@ -354,10 +354,10 @@ static json_t *partition_json(const fst_partition *p, const char *path)
         json_array_append_new(counts, row);
     }
     snprintf(seed, sizeof seed, "%" PRIu64, p->seed);
-    return json_pack("{s:s, s:o, s:o, s:s, s:i, s:i, s:I, s:I, s:s, s:o}", "kind", "partition", "path", text_json(path),
-                     "method", text_json(p->method), "seed", seed, "clients", p->clients, "classes", p->classes,
-                     "samples", (json_int_t)p->samples, "given_out", (json_int_t)p->begin[p->clients], "data_digest",
-                     p->data_digest, "counts", counts);
+    return json_pack("{s:s, s:o, s:o, s:s, s:i, s:i, s:I, s:I, s:s, s:o}", "kind", "partition", "path",
+                     fst_json_text(path), "method", fst_json_text(p->method), "seed", seed, "clients", p->clients,
+                     "classes", p->classes, "samples", (json_int_t)p->samples, "given_out",
+                     (json_int_t)p->begin[p->clients], "data_digest", p->data_digest, "counts", counts);
 }
 
 /* ---- data sets ---------------------------------------------------------------------------------------- */
@@ -515,10 +515,10 @@ static json_t *source_json(const struct options *o, const fst_source *d, const i
     for (int c = 0; c < d->classes; c++)
         json_array_append_new(list, json_integer(counts[c]));
     return json_pack("{s:s, s:o, s:s, s:s, s:I, s:o, s:s, s:i, s:o, s:o, s:o, s:o, s:s}", "kind", "data", "path",
-                     text_json(operand(o, 0)), "format", d->v->format, "split", option_string(o, "split"), "samples",
-                     (json_int_t)d->count, "shape", shape_json(&d->shape), "dtype", fst_dtype_name(d->dtype), "classes",
-                     d->classes, "class_names", texts_json(d->class_names, d->classes), "counts", list, "mean",
-                     floats_json(st->mean, st->channels), "std", floats_json(st->std, st->channels), "digest",
+                     fst_json_text(operand(o, 0)), "format", d->v->format, "split", option_string(o, "split"),
+                     "samples", (json_int_t)d->count, "shape", shape_json(&d->shape), "dtype", fst_dtype_name(d->dtype),
+                     "classes", d->classes, "class_names", texts_json(d->class_names, d->classes), "counts", list,
+                     "mean", floats_json(st->mean, st->channels), "std", floats_json(st->std, st->channels), "digest",
                      d->digest);
 }
 

@@ -460,10 +460,10 @@ static json_t *classes_json(const struct eval *e)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < e->classes; i++)
-        json_array_append_new(list,
-                              json_pack("{s:I, s:o, s:I, s:I, s:o}", "class", (json_int_t)i, "name",
-                                        text_json(class_name(&e->model, (int)i)), "samples", (json_int_t)e->samples[i],
-                                        "correct", (json_int_t)e->correct[i], "recall", number_json(recall(e, i))));
+        json_array_append_new(list, json_pack("{s:I, s:o, s:I, s:I, s:o}", "class", (json_int_t)i, "name",
+                                              fst_json_text(class_name(&e->model, (int)i)), "samples",
+                                              (json_int_t)e->samples[i], "correct", (json_int_t)e->correct[i], "recall",
+                                              fst_json_number(recall(e, i))));
     return list;
 }
 
@@ -482,16 +482,16 @@ static json_t *confusion_json(const struct eval *e)
 static json_t *eval_json(const struct eval *e)
 {
     json_t *j =
-        json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "model", text_json(operand(e->o, 0)),
-                  "data", text_json(data_name(e)), "split", option_string(e->o, "split"), "data_digest",
+        json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "model", fst_json_text(operand(e->o, 0)),
+                  "data", fst_json_text(data_name(e)), "split", option_string(e->o, "split"), "data_digest",
                   e->source->digest, "samples", (json_int_t)e->total, "correct", (json_int_t)e->hits, "accuracy",
-                  number_json(accuracy(e)), "loss", number_json(e->loss / (double)e->total), "seconds",
-                  number_json(e->seconds), "samples_per_s", number_json(rate(e)), "classes", classes_json(e));
+                  fst_json_number(accuracy(e)), "loss", fst_json_number(e->loss / (double)e->total), "seconds",
+                  fst_json_number(e->seconds), "samples_per_s", fst_json_number(rate(e)), "classes", classes_json(e));
     double f1, balanced;
     fst_macro_scores(e->samples, e->answers, e->correct, e->classes, &f1, &balanced);
     if (j) {
-        json_object_set_new(j, "macro_f1", number_json(f1));
-        json_object_set_new(j, "balanced_accuracy", number_json(balanced));
+        json_object_set_new(j, "macro_f1", fst_json_number(f1));
+        json_object_set_new(j, "balanced_accuracy", fst_json_number(balanced));
     }
     if (j && e->confusion && json_object_set_new(j, "confusion", confusion_json(e))) {
         json_decref(j);

@@ -37,13 +37,11 @@ static const char *const examples[] = {
 
 static fst_status write_table_file(void *ctx, const char *name, const fst_buf *text, fst_error *err)
 {
-    char file[128];
-    snprintf(file, sizeof file, "%.100s.csv", name);
-    char *path = fst_path_join(ctx, file);
-    fst_status s = path ? fst_file_write(path, text->data, text->len, err) : fst_fail_memory(err, sizeof file);
+    const char *folder = ctx;
+    size_t n = strlen(folder);
+    fst_status s = write_csv(ctx, name, text, err);
     if (!s)
-        printf("%s\n", path);
-    fst_free(path);
+        printf("%.*s/%.100s.csv\n", (int)(n > 1 && folder[n - 1] == '/' ? n - 1 : n), folder, name);
     return s;
 }
 

@@ -80,7 +80,7 @@ static json_t *list_json(const fst_model_info *i, const fst_graph *g)
 {
     return json_pack("{s:s, s:o, s:i, s:I, s:o, s:s}", "name", i->name, "input", shape_json(&i->input), "classes",
                      i->classes, "parameters", (json_int_t)fst_graph_param_count(g), "flops",
-                     number_json(fst_graph_flops(g)), "summary", i->summary);
+                     fst_json_number(fst_graph_flops(g)), "summary", i->summary);
 }
 
 /* Into t, lines and list, whichever is not NULL. */
@@ -396,7 +396,7 @@ static json_t *layers_json(const fst_graph *g)
         fst_layer_info l = fst_graph_layer(g, i);
         json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:I, s:o}", "op", l.op, "name", l.name, "output",
                                               shape_json(&l.out), "parameters", (json_int_t)l.params, "flops",
-                                              number_json(l.flops)));
+                                              fst_json_number(l.flops)));
     }
     return list;
 }
@@ -407,12 +407,12 @@ static json_t *file_json(const struct subject *s)
     json_t *meta = json_object();
     for (size_t i = 0; fst_safetensors_meta_at(s->file, i, &pair); i++)
         if (!is_own_pair(pair.key))
-            json_object_set_new(meta, pair.key, text_json(pair.value));
+            json_object_set_new(meta, pair.key, fst_json_text(pair.value));
     const fst_model *m = &s->model;
-    return json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "file", text_json(s->path), "sha256", s->digest,
+    return json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "file", fst_json_text(s->path), "sha256", s->digest,
                      "normalise_mean", floats_json(m->mean, m->channels), "normalise_std",
                      floats_json(m->std, m->channels), "class_names", texts_json(m->class_names, m->classes),
-                     "test_accuracy", number_json(test_accuracy(s)), "metadata", meta);
+                     "test_accuracy", fst_json_number(test_accuracy(s)), "metadata", meta);
 }
 
 static json_t *arena_json(const struct memory *m)
@@ -435,10 +435,10 @@ static json_t *memory_json(const struct subject *s)
 static json_t *subject_json(const struct subject *s)
 {
     const fst_model *m = &s->model;
-    json_t *j = json_pack("{s:s, s:s, s:o, s:i, s:I, s:o, s:o, s:o}", "arch", m->arch, "summary", summary_of(m->arch),
-                          "input", shape_json(&m->config.input), "classes", m->classes, "parameters",
-                          (json_int_t)fst_graph_param_count(m->graph), "flops", number_json(fst_graph_flops(m->graph)),
-                          "layers", layers_json(m->graph), "memory", memory_json(s));
+    json_t *j = json_pack(
+        "{s:s, s:s, s:o, s:i, s:I, s:o, s:o, s:o}", "arch", m->arch, "summary", summary_of(m->arch), "input",
+        shape_json(&m->config.input), "classes", m->classes, "parameters", (json_int_t)fst_graph_param_count(m->graph),
+        "flops", fst_json_number(fst_graph_flops(m->graph)), "layers", layers_json(m->graph), "memory", memory_json(s));
     json_t *file = j && s->path ? file_json(s) : NULL;
     if (j && s->path && (!file || json_object_update(j, file))) {
         json_decref(j);

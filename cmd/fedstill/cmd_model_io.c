@@ -360,8 +360,8 @@ static fst_status report_text(fst_buf *out, const struct import *i, const struct
 static json_t *item_json(const fst_import_item *i)
 {
     return json_pack("{s:s, s:o, s:o, s:o, s:o, s:s?, s:I}", "kind", fst_import_kind_name(i->kind), "ours",
-                     text_json(i->ours), "our_shape", i->ours ? shape_json(&i->our_shape) : json_null(), "theirs",
-                     text_json(i->theirs), "their_shape", i->theirs ? shape_json(&i->their_shape) : json_null(),
+                     fst_json_text(i->ours), "our_shape", i->ours ? shape_json(&i->our_shape) : json_null(), "theirs",
+                     fst_json_text(i->theirs), "their_shape", i->theirs ? shape_json(&i->their_shape) : json_null(),
                      "dtype", i->theirs ? fst_dtype_name(i->dtype) : NULL, "nonfinite", (json_int_t)i->nonfinite);
 }
 
@@ -373,10 +373,10 @@ static json_t *report_json(const struct import *i, const struct options *o, bool
                             json_integer((json_int_t)i->report.of[k]));
     for (size_t k = 0; k < i->report.count; k++)
         json_array_append_new(tensors, item_json(&i->report.items[k]));
-    return json_pack("{s:o, s:s?, s:s?, s:b, s:o, s:s?, s:o, s:o, s:o}", "file", text_json(operand(o, 0)), "format",
+    return json_pack("{s:o, s:s?, s:s?, s:b, s:o, s:s?, s:o, s:o, s:o}", "file", fst_json_text(operand(o, 0)), "format",
                      i->report.format, "arch", done ? i->model.arch : i->o.arch, "complete", done, "written",
-                     text_json(done ? option_string(o, "out") : NULL), "sha256", done ? i->digest : NULL, "error",
-                     text_json(message), "counts", counts, "tensors", tensors);
+                     fst_json_text(done ? option_string(o, "out") : NULL), "sha256", done ? i->digest : NULL, "error",
+                     fst_json_text(message), "counts", counts, "tensors", tensors);
 }
 
 static void warn_of_values(const struct import *i)
@@ -499,7 +499,7 @@ static fst_status run_export(const struct options *o, fst_error *err)
     size_t tensors = s ? 0 : fst_graph_params(m.graph) + fst_graph_buffers(m.graph) + fst_graph_counters(m.graph);
     if (!s && option_flag(o, "json"))
         s = add_json(&out,
-                     json_pack("{s:o, s:s, s:s, s:s, s:s, s:I, s:s}", "written", text_json(option_string(o, "out")),
+                     json_pack("{s:o, s:s, s:s, s:s, s:s, s:I, s:s}", "written", fst_json_text(option_string(o, "out")),
                                "arch", m.arch, "format", wants_onnx(o) ? "onnx" : "safetensors", "names",
                                option_string(o, "names"), "dtype", option_string(o, "dtype"), "tensors",
                                (json_int_t)tensors, "sha256", digest),

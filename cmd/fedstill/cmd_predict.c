@@ -315,10 +315,10 @@ static json_t *sample_json(const struct predict *p, const struct input *in, size
     for (size_t k = 0; k < p->top; k++) {
         class = next_class(probability, p->classes, class);
         json_array_append_new(top, json_pack("{s:i, s:o, s:o}", "class", class, "name",
-                                             text_json(class_name(&p->model, class)), "probability",
-                                             number_json((double)probability[class])));
+                                             fst_json_text(class_name(&p->model, class)), "probability",
+                                             fst_json_number((double)probability[class])));
     }
-    return json_pack("{s:o, s:I, s:o}", "input", text_json(in->path), "sample", (json_int_t)sample, "top", top);
+    return json_pack("{s:o, s:I, s:o}", "input", fst_json_text(in->path), "sample", (json_int_t)sample, "top", top);
 }
 
 static fst_status show_sample(const struct predict *p, fst_table *t, fst_buf *out, const struct input *in,

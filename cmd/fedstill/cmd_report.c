@@ -119,16 +119,6 @@ static fst_status write_page(const struct options *o, const char *output, const 
     return s;
 }
 
-static fst_status write_table_file(void *ctx, const char *name, const fst_buf *text, fst_error *err)
-{
-    char file[128];
-    snprintf(file, sizeof file, "%.100s.csv", name);
-    char *path = fst_path_join(ctx, file);
-    fst_status s = path ? fst_file_write(path, text->data, text->len, err) : fst_fail_memory(err, sizeof file);
-    fst_free(path);
-    return s;
-}
-
 static fst_status make(const struct options *o, struct job *j, fst_error *err)
 {
     fst_buf page = {0};
@@ -149,7 +139,7 @@ static fst_status make(const struct options *o, struct job *j, fst_error *err)
     if (!s && csv)
         s = fst_make_folders(csv, err);
     if (!s)
-        s = fst_report_html_csv(&r, &page, csv ? write_table_file : NULL, (void *)csv, err);
+        s = fst_report_html_csv(&r, &page, csv ? write_csv : NULL, (void *)csv, err);
     if (!s)
         s = write_page(o, j->at.output, &page, err);
     fst_buf_release(&page);

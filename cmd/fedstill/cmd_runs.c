@@ -377,7 +377,7 @@ static json_t *settings_json(const char *lines)
         char *line = key < len ? fst_strdup(at) : NULL;
         if (line) {
             line[len] = line[key] = 0;
-            json_object_set_new(j, line, text_json(line + key + 1));
+            json_object_set_new(j, line, fst_json_text(line + key + 1));
         }
         fst_free(line);
     }
@@ -389,16 +389,17 @@ static json_t *run_json(fst_registry *registry, const fst_run *r)
     struct reached a = reached_by(registry, r->id, r->settings);
     char seed[24]; /* as text: JSON readers keep 53 bits */
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)r->seed);
-    json_t *j = json_pack(
-        "{s:I, s:o, s:o, s:o, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:o, s:I, s:o, s:o, s:o}", "id", (json_int_t)r->id,
-        "task", text_json(r->task), "task_path", text_json(r->task_path), "output", text_json(r->output), "seed", seed,
-        "status", fst_run_status_name(r->status), "stage", text_json(r->stage), "message", text_json(r->message),
-        "started_ms", (json_int_t)r->started_ms, "updated_ms", (json_int_t)r->updated_ms, "ended_ms",
-        (json_int_t)r->ended_ms, "seconds", number_json(r->seconds), "pid", (json_int_t)r->pid, "host",
-        text_json(r->host), "accuracy", number_json(r->last_accuracy), "best_accuracy", number_json(r->best_accuracy));
-    json_object_set_new(j, "teacher_accuracy", number_json(a.teacher));
-    json_object_set_new(j, "student_accuracy", number_json(a.student));
-    json_object_set_new(j, "cascade_accuracy", number_json(a.cascade));
+    json_t *j = json_pack("{s:I, s:o, s:o, s:o, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:o, s:I, s:o, s:o, s:o}", "id",
+                          (json_int_t)r->id, "task", fst_json_text(r->task), "task_path", fst_json_text(r->task_path),
+                          "output", fst_json_text(r->output), "seed", seed, "status", fst_run_status_name(r->status),
+                          "stage", fst_json_text(r->stage), "message", fst_json_text(r->message), "started_ms",
+                          (json_int_t)r->started_ms, "updated_ms", (json_int_t)r->updated_ms, "ended_ms",
+                          (json_int_t)r->ended_ms, "seconds", fst_json_number(r->seconds), "pid", (json_int_t)r->pid,
+                          "host", fst_json_text(r->host), "accuracy", fst_json_number(r->last_accuracy),
+                          "best_accuracy", fst_json_number(r->best_accuracy));
+    json_object_set_new(j, "teacher_accuracy", fst_json_number(a.teacher));
+    json_object_set_new(j, "student_accuracy", fst_json_number(a.student));
+    json_object_set_new(j, "cascade_accuracy", fst_json_number(a.cascade));
     json_object_set_new(j, "settings", settings_json(r->settings));
     return j;
 }
@@ -416,9 +417,10 @@ static bool append_run(void *ctx, const fst_run *r)
 
 static bool append_figure(void *ctx, const fst_figure *f)
 {
-    json_t *j = json_pack("{s:o, s:o, s:o, s:o, s:o, s:I}", "stage", text_json(f->stage), "key", text_json(f->key),
-                          "value", f->text ? text_json(f->text) : number_json(f->value), "low", number_json(f->low),
-                          "high", number_json(f->high), "time_ms", (json_int_t)f->time_ms);
+    json_t *j =
+        json_pack("{s:o, s:o, s:o, s:o, s:o, s:I}", "stage", fst_json_text(f->stage), "key", fst_json_text(f->key),
+                  "value", f->text ? fst_json_text(f->text) : fst_json_number(f->value), "low", fst_json_number(f->low),
+                  "high", fst_json_number(f->high), "time_ms", (json_int_t)f->time_ms);
     return !json_array_append_new(ctx, j);
 }
 

@@ -52,23 +52,6 @@ fst_status add_json(fst_buf *out, json_t *j, bool indent, fst_error *err)
     return s ? s : fst_buf_append(out, "\n", 1, err);
 }
 
-json_t *text_json(const char *text)
-{
-    json_t *j = text ? json_string(text) : json_null();
-    char *copy = j ? NULL : fst_strdup(text);
-    for (char *p = copy; p && *p; p++)
-        *p = (unsigned char)*p < 0x80 ? *p : '?';
-    if (copy)
-        j = json_string(copy);
-    fst_free(copy);
-    return j;
-}
-
-json_t *number_json(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 json_t *shape_json(const fst_shape *s)
 {
     json_t *list = json_array();
@@ -81,7 +64,7 @@ json_t *floats_json(const float *v, int n)
 {
     json_t *list = json_array();
     for (int i = 0; i < n; i++)
-        json_array_append_new(list, number_json((double)v[i]));
+        json_array_append_new(list, fst_json_number((double)v[i]));
     return list;
 }
 
@@ -91,8 +74,18 @@ json_t *texts_json(char *const *texts, int n)
         return json_null();
     json_t *list = json_array();
     for (int i = 0; i < n; i++)
-        json_array_append_new(list, text_json(texts[i]));
+        json_array_append_new(list, fst_json_text(texts[i]));
     return list;
+}
+
+fst_status write_csv(void *ctx, const char *name, const fst_buf *text, fst_error *err)
+{
+    char file[128];
+    snprintf(file, sizeof file, "%.100s.csv", name);
+    char *path = fst_path_join(ctx, file);
+    fst_status s = path ? fst_file_write(path, text->data, text->len, err) : fst_fail_memory(err, sizeof file);
+    fst_free(path);
+    return s;
 }
 
 fst_status finish_output(fst_buf *out, fst_status s)

@@ -21,12 +21,11 @@ FST_MUST fst_status bar_cell(fst_table *t, double share, size_t width, bool asci
 FST_MUST fst_status write_table(fst_table *t, bool ascii, fst_buf *out, fst_error *err);
 /* JSON on one line or indented. Takes j over; NULL is taken for lack of memory. */
 FST_MUST fst_status add_json(fst_buf *out, json_t *j, bool indent, fst_error *err);
-/* Text of any bytes: what is not ASCII becomes '?' where it is not UTF-8. NULL gives null. */
-json_t *text_json(const char *text);
-json_t *number_json(double x); /* null for what is not finite */
 json_t *shape_json(const fst_shape *s);
 json_t *floats_json(const float *v, int n);
 json_t *texts_json(char *const *texts, int n); /* null for NULL */
+/* A fst_csv_fn: writes name.csv into the folder ctx, a path. */
+FST_MUST fst_status write_csv(void *ctx, const char *name, const fst_buf *text, fst_error *err);
 /* Writes `out`, lines of text or JSON, to stdout unless s is an error; releases it and returns s. */
 FST_MUST fst_status finish_output(fst_buf *out, fst_status s);
 

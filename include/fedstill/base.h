@@ -217,6 +217,10 @@ FST_API const char *fst_json_found(const struct json_t *j, char out[FST_JSON_FOU
  * with key, what is wanted and what was found; the caller puts the file in front (fst_fail_in). */
 FST_MUST FST_API fst_status fst_json_whole(const struct json_t *object, const char *key, int64_t low, int64_t high,
                                            int64_t *out, fst_error *err);
+/* x as JSON, null where JSON has no number for it (NaN, infinity). NULL: no memory, as jansson's own. */
+FST_API struct json_t *fst_json_number(double x);
+/* A text of any bytes: of what is not UTF-8 every byte beyond ASCII becomes '?'. NULL becomes null. */
+FST_API struct json_t *fst_json_text(const char *text);
 
 /* ---- shares ------------------------------------------------------------------------------- */
 

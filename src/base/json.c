@@ -1,7 +1,7 @@
 /*
- * Whole numbers out of JSON values that jansson parsed. JSON has one type of number: 100, 100.0 and 1E+2 are the same
- * one, and many programs write whole numbers with a point. Everything else (texts, true, 1.5) is refused by name
- * and never read as 0. Parsing is left to jansson.
+ * Whole numbers out of JSON values that jansson parsed, and values that jansson alone would not make. JSON has one type
+ * of number: 100, 100.0 and 1E+2 are the same one, and many programs write whole numbers with a point. Everything else
+ * (texts, true, 1.5) is refused by name and never read as 0. Parsing is left to jansson.
  */
 #include <inttypes.h>
 #include <jansson.h>
@@ -84,4 +84,21 @@ fst_status fst_json_whole(const struct json_t *object, const char *key, int64_t 
     else if (low > INT64_MIN)
         snprintf(range, sizeof range, " from %" PRId64 " to %" PRId64, low, high);
     return fst_fail(err, FST_E_FORMAT, "%s must be a whole number%s, not %s", key, range, fst_json_found(j, found));
+}
+
+struct json_t *fst_json_number(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
+struct json_t *fst_json_text(const char *text)
+{
+    json_t *j = text ? json_string(text) : json_null();
+    char *copy = j ? NULL : fst_strdup(text);
+    for (char *p = copy; p && *p; p++)
+        *p = (unsigned char)*p < 0x80 ? *p : '?';
+    if (copy)
+        j = json_string(copy);
+    fst_free(copy);
+    return j;
 }

@@ -124,11 +124,6 @@ static int64_t days_left(const fst_fleet_site *s)
 
 /* ---- /state ------------------------------------------------------------------------------------------------- */
 
-static json_t *real_or_null(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 static json_t *site_json(const struct site_view *s)
 {
     return json_pack(
@@ -159,9 +154,9 @@ static json_t *models_json(const struct tally *t)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < t->models; i++)
-        json_array_append_new(list,
-                              json_pack("{s:s, s:o, s:o}", "name", t->model[i].name, "accuracy",
-                                        real_or_null(t->model[i].accuracy), "loss", real_or_null(t->model[i].loss)));
+        json_array_append_new(list, json_pack("{s:s, s:o, s:o}", "name", t->model[i].name, "accuracy",
+                                              fst_json_number(t->model[i].accuracy), "loss",
+                                              fst_json_number(t->model[i].loss)));
     return list;
 }
 

@@ -50,11 +50,6 @@ static json_t *people_text(const char *text)
     return j;
 }
 
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 static json_t *manifest_json(const fst_blob_manifest *m)
 {
     fst_buf text = {0};
@@ -140,20 +135,22 @@ fst_status fst__write_figures(const struct figures *m, fst_buf *out, fst_error *
     const fst_client_figures *f = &m->own;
     json_t *j = json_pack("{s:s, s:s, s:I, s:s, s:s, s:b, s:o, s:o, s:I, s:I, s:s, s:s, s:o}", "instance", m->instance,
                           "stage", m->stage, "round", (json_int_t)m->round, "fingerprint", m->fingerprint, "given",
-                          m->given, "has", f->has, "accuracy", number(f->accuracy), "loss", number(f->loss), "samples",
-                          (json_int_t)f->samples, "right", (json_int_t)f->right, "arch", f->arch, "digest", f->digest,
-                          "failed", people_text(m->failed));
+                          m->given, "has", f->has, "accuracy", fst_json_number(f->accuracy), "loss",
+                          fst_json_number(f->loss), "samples", (json_int_t)f->samples, "right", (json_int_t)f->right,
+                          "arch", f->arch, "digest", f->digest, "failed", people_text(m->failed));
     if (j && f->own_samples)
         json_object_set_new(j, "own_validation",
                             json_pack("{s:I, s:o, s:o}", "samples", (json_int_t)f->own_samples, "accuracy",
-                                      number(f->own_accuracy), "global_accuracy", number(f->own_global_accuracy)));
+                                      fst_json_number(f->own_accuracy), "global_accuracy",
+                                      fst_json_number(f->own_global_accuracy)));
     return write_json(j, out, err);
 }
 
 fst_status fst__write_result(const struct result *m, fst_buf *out, fst_error *err)
 {
     return write_json(json_pack("{s:s, s:s, s:I, s:o, s:o}", "instance", m->instance, "stage", m->stage, "round",
-                                (json_int_t)m->round, "seconds", number(m->seconds), "blob", manifest_json(&m->blob)),
+                                (json_int_t)m->round, "seconds", fst_json_number(m->seconds), "blob",
+                                manifest_json(&m->blob)),
                       out, err);
 }
 

@@ -7,11 +7,6 @@
 
 #include "fedstill/infer.h"
 
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 static json_t *text(const char *s)
 {
     return s && *s ? json_string(s) : json_null();
@@ -46,10 +41,10 @@ static json_t *group(const fst_cascade_report *r, const fst_cascade_group *g)
     json_t *j = json_object();
     set(j, "samples", whole(g->samples));
     set(j, "offloaded", whole(g->offloaded));
-    set(j, "offload_ratio", number(share(g->offloaded, g->samples)));
-    set(j, "accuracy", number(c->labelled ? share(g->right, g->samples) : NAN));
-    set(j, "edge_accuracy", number(c->labelled && edge ? share(g->edge_right, g->samples) : NAN));
-    set(j, "cloud_accuracy", number(c->labelled && cloud ? cloud_accuracy(g) : NAN));
+    set(j, "offload_ratio", fst_json_number(share(g->offloaded, g->samples)));
+    set(j, "accuracy", fst_json_number(c->labelled ? share(g->right, g->samples) : NAN));
+    set(j, "edge_accuracy", fst_json_number(c->labelled && edge ? share(g->edge_right, g->samples) : NAN));
+    set(j, "cloud_accuracy", fst_json_number(c->labelled && cloud ? cloud_accuracy(g) : NAN));
     return j;
 }
 
@@ -87,8 +82,8 @@ static json_t *groups_by_snr(const fst_cascade_report *r)
     list = json_array();
     for (size_t i = 0; i < c->snr_bins; i++) {
         json_t *g = group(r, &c->by_snr[i]);
-        set(g, "from", number(c->snr_from[i]));
-        set(g, "to", number(c->snr_from[i] + c->snr_bin));
+        set(g, "from", fst_json_number(c->snr_from[i]));
+        set(g, "to", fst_json_number(c->snr_from[i] + c->snr_bin));
         json_array_append_new(list, g);
     }
     j = json_object();
@@ -127,8 +122,8 @@ static json_t *accuracy(const fst_cascade_report *r)
     json_t *j = group(r, &c->all), *tiers = json_object();
     set(tiers, "edge", group(r, &c->at_edge));
     set(tiers, "cloud", group(r, &c->at_cloud));
-    set(j, "agreement", number(both ? share(c->agree_offloaded, c->all.offloaded) : NAN));
-    set(j, "agreement_all", number(known ? share(c->agree, c->all.samples) : NAN));
+    set(j, "agreement", fst_json_number(both ? share(c->agree_offloaded, c->all.offloaded) : NAN));
+    set(j, "agreement_all", fst_json_number(known ? share(c->agree, c->all.samples) : NAN));
     set(j, "corrected", c->labelled && both ? whole(c->corrected) : json_null());
     set(j, "spoiled", c->labelled && both ? whole(c->spoiled) : json_null());
     set(j, "by_tier", tiers);
@@ -147,19 +142,19 @@ static json_t *confidence(const fst_cascade_report *r)
     const fst_calibration *k = r->calibration;
     json_t *j = json_object(), *calibration = k ? json_object() : json_null();
     if (k) {
-        set(calibration, "temperature", number(k->temperature));
+        set(calibration, "temperature", fst_json_number(k->temperature));
         set(calibration, "at_limit", json_boolean(k->at_limit));
-        set(calibration, "nll_before", number(k->nll_before));
-        set(calibration, "nll_after", number(k->nll_after));
-        set(calibration, "ece_before", number(k->ece_before));
-        set(calibration, "ece_after", number(k->ece_after));
+        set(calibration, "nll_before", fst_json_number(k->nll_before));
+        set(calibration, "nll_after", fst_json_number(k->nll_after));
+        set(calibration, "ece_before", fst_json_number(k->ece_before));
+        set(calibration, "ece_after", fst_json_number(k->ece_after));
         set(calibration, "samples", whole(k->samples));
     }
     set(j, "kind", json_string(fst_confidence_name(c->kind)));
-    set(j, "temperature", number(c->temperature));
-    set(j, "ece_before", number(c->ece_before));
-    set(j, "ece_after", number(c->ece_after));
-    set(j, "auroc", number(c->auroc));
+    set(j, "temperature", fst_json_number(c->temperature));
+    set(j, "ece_before", fst_json_number(c->ece_before));
+    set(j, "ece_after", fst_json_number(c->ece_after));
+    set(j, "auroc", fst_json_number(c->auroc));
     set(j, "calibration", calibration);
     return j;
 }
@@ -172,12 +167,12 @@ static json_t *threshold(const fst_cascade_report *r)
         json_decref(j);
         return json_null();
     }
-    set(j, "value", number(t ? t->value : r->cascade->threshold));
+    set(j, "value", fst_json_number(t ? t->value : r->cascade->threshold));
     set(j, "kind", json_string(fst_threshold_name(t ? t->kind : FST_THRESHOLD_FIXED)));
-    set(j, "target", number(t ? t->target : NAN));
-    set(j, "reached", number(t ? t->reached : NAN));
+    set(j, "target", fst_json_number(t ? t->target : NAN));
+    set(j, "reached", fst_json_number(t ? t->reached : NAN));
     set(j, "met", t && t->kind != FST_THRESHOLD_FIXED ? json_boolean(t->met) : json_null());
-    set(j, "gap", number(t && t->kind != FST_THRESHOLD_FIXED ? t->gap : NAN));
+    set(j, "gap", fst_json_number(t && t->kind != FST_THRESHOLD_FIXED ? t->gap : NAN));
     set(j, "low_confidence", whole(r->route == FST_REPORT_EDGE_ONLY ? r->low_confidence : r->cascade->all.offloaded));
     return j;
 }
@@ -188,10 +183,10 @@ static json_t *curve(const fst_cascade_report *r)
     json_t *list = json_array();
     for (size_t i = 0; r->route == FST_REPORT_CASCADE && i < c->points; i++) {
         json_t *j = json_object();
-        set(j, "threshold", number(c->curve[i].threshold));
-        set(j, "offload_ratio", number(c->curve[i].offload));
-        set(j, "accuracy", number(c->curve[i].accuracy));
-        set(j, "seconds", number(c->curve[i].seconds));
+        set(j, "threshold", fst_json_number(c->curve[i].threshold));
+        set(j, "offload_ratio", fst_json_number(c->curve[i].offload));
+        set(j, "accuracy", fst_json_number(c->curve[i].accuracy));
+        set(j, "seconds", fst_json_number(c->curve[i].seconds));
         json_array_append_new(list, j);
     }
     return list;
@@ -204,26 +199,26 @@ static json_t *use(const fst_use *u, bool link)
     json_t *j = json_object();
     set(j, link ? "messages" : "batches", json_integer((json_int_t)u->messages));
     if (link)
-        set(j, "bytes", number(u->bytes));
-    set(j, "busy_seconds", number(u->busy));
-    set(j, "busiest_seconds", number(u->busiest));
+        set(j, "bytes", fst_json_number(u->bytes));
+    set(j, "busy_seconds", fst_json_number(u->busy));
+    set(j, "busiest_seconds", fst_json_number(u->busiest));
     return j;
 }
 
 static json_t *timing(const fst_timing *t)
 {
     json_t *j = json_object(), *latency = json_object(), *links = json_object();
-    set(j, "seconds", number(t->seconds));
-    set(j, "planning", number(t->planning));
-    set(j, "transfer", number(t->transfer));
-    set(j, "compute", number(t->compute));
-    set(latency, "mean", number(t->mean * 1e3));
-    set(latency, "p50", number(t->p50 * 1e3));
-    set(latency, "p95", number(t->p95 * 1e3));
-    set(latency, "p99", number(t->p99 * 1e3));
+    set(j, "seconds", fst_json_number(t->seconds));
+    set(j, "planning", fst_json_number(t->planning));
+    set(j, "transfer", fst_json_number(t->transfer));
+    set(j, "compute", fst_json_number(t->compute));
+    set(latency, "mean", fst_json_number(t->mean * 1e3));
+    set(latency, "p50", fst_json_number(t->p50 * 1e3));
+    set(latency, "p95", fst_json_number(t->p95 * 1e3));
+    set(latency, "p99", fst_json_number(t->p99 * 1e3));
     set(j, "latency_ms", latency);
     set(j, "answered", whole(t->answered));
-    set(j, "bytes_per_sample", number(t->bytes_per_sample));
+    set(j, "bytes_per_sample", fst_json_number(t->bytes_per_sample));
     set(links, "device_edge", use(&t->device_edge, true));
     set(links, "edge_cloud", use(&t->edge_cloud, true));
     set(links, "device_cloud", use(&t->device_cloud, true));
@@ -237,8 +232,8 @@ static json_t *timing(const fst_timing *t)
 static json_t *link_json(const fst_link *l)
 {
     json_t *j = json_object();
-    set(j, "rate", number(l->rate));
-    set(j, "latency", number(l->latency));
+    set(j, "rate", fst_json_number(l->rate));
+    set(j, "latency", fst_json_number(l->latency));
     set(j, "shared", json_boolean(l->shared));
     return j;
 }
@@ -248,9 +243,9 @@ static json_t *network(const fst_network *f, const fst_workload *w)
     json_t *j = json_object(), *links = json_object();
     if (w) {
         set(j, "batch", whole(w->batch));
-        set(j, "interval", number(w->interval));
-        set(j, "sample_bytes", number(w->sample_bytes));
-        set(j, "answer_bytes", number(w->answer_bytes));
+        set(j, "interval", fst_json_number(w->interval));
+        set(j, "sample_bytes", fst_json_number(w->sample_bytes));
+        set(j, "answer_bytes", fst_json_number(w->answer_bytes));
     }
     set(j, "devices", whole(f->devices));
     set(j, "edges", whole(f->edges));
@@ -270,16 +265,16 @@ static json_t *trial(const fst_cascade_report *r, bool cloud)
     double sum[4] = {0};
     for (size_t i = 0; i < r->runs; i++) {
         const fst_timing *t = cloud ? &r->times[i].cloud_staged : &r->times[i].cascade_staged;
-        json_array_append_new(runs, number(t->seconds));
+        json_array_append_new(runs, fst_json_number(t->seconds));
         sum[0] += t->seconds;
         sum[1] += t->planning;
         sum[2] += t->transfer;
         sum[3] += t->compute;
     }
-    set(j, "seconds", number(sum[0] / (double)r->runs));
-    set(j, "planning", number(sum[1] / (double)r->runs));
-    set(j, "transfer", number(sum[2] / (double)r->runs));
-    set(j, "compute", number(sum[3] / (double)r->runs));
+    set(j, "seconds", fst_json_number(sum[0] / (double)r->runs));
+    set(j, "planning", fst_json_number(sum[1] / (double)r->runs));
+    set(j, "transfer", fst_json_number(sum[2] / (double)r->runs));
+    set(j, "compute", fst_json_number(sum[3] / (double)r->runs));
     set(j, "runs", runs);
     return j;
 }
@@ -310,16 +305,16 @@ static json_t *times(const fst_cascade_report *r)
     json_t *j = json_object(), *pipeline = json_object(), *cascades = json_array(), *clouds = json_array();
     set(j, "t1", trial(r, false));
     set(j, "t2", trial(r, true));
-    set(j, "ratio", number(ratio(r, true)));
+    set(j, "ratio", fst_json_number(ratio(r, true)));
     for (size_t i = 0; i < r->runs; i++) {
         if (r->route != FST_REPORT_CLOUD_ONLY)
             json_array_append_new(cascades, timing(&r->times[i].cascade));
         if (r->route != FST_REPORT_EDGE_ONLY)
             json_array_append_new(clouds, timing(&r->times[i].cloud));
     }
-    set(pipeline, "t1", number(mean(r, false, false)));
-    set(pipeline, "t2", number(mean(r, true, false)));
-    set(pipeline, "ratio", number(ratio(r, false)));
+    set(pipeline, "t1", fst_json_number(mean(r, false, false)));
+    set(pipeline, "t2", fst_json_number(mean(r, true, false)));
+    set(pipeline, "ratio", fst_json_number(ratio(r, false)));
     set(pipeline, "cascade", cascades);
     set(pipeline, "cloud_only", clouds);
     set(j, "pipeline", pipeline);
@@ -337,39 +332,39 @@ static json_t *measured(const fst_measured *m, size_t runs)
         for (size_t k = 0; k < m[i].cost.points; k++) {
             json_t *p = json_object();
             set(p, "rows", whole(m[i].cost.rows[k]));
-            set(p, "seconds", number(m[i].cost.seconds[k]));
+            set(p, "seconds", fst_json_number(m[i].cost.seconds[k]));
             json_array_append_new(batches, p);
         }
-        set(run, "planning", number(m[i].planning));
+        set(run, "planning", fst_json_number(m[i].planning));
         set(run, "batches", batches);
         json_array_append_new(list, run);
     }
-    set(latency, "p50", number(m->p50 * 1e3));
-    set(latency, "p95", number(m->p95 * 1e3));
-    set(latency, "p99", number(m->p99 * 1e3));
+    set(latency, "p50", fst_json_number(m->p50 * 1e3));
+    set(latency, "p95", fst_json_number(m->p95 * 1e3));
+    set(latency, "p99", fst_json_number(m->p99 * 1e3));
     set(latency, "samples", whole(m->singles));
     set(j, "runs", list);
     set(j, "latency_ms", latency);
-    set(j, "peak_bytes", number(m[runs - 1].peak_bytes));
+    set(j, "peak_bytes", fst_json_number(m[runs - 1].peak_bytes));
     return j;
 }
 
 static json_t *fleet(const fst_cascade_fleet *f)
 {
     json_t *j = json_object(), *ms = json_object();
-    set(ms, "mean", number(f->mean * 1e3));
-    set(ms, "p50", number(f->p50 * 1e3));
-    set(ms, "p95", number(f->p95 * 1e3));
-    set(ms, "p99", number(f->p99 * 1e3));
-    set(ms, "transfer", number(f->transfer * 1e3));
-    set(ms, "queue", number(f->queue * 1e3));
-    set(ms, "compute", number(f->compute * 1e3));
+    set(ms, "mean", fst_json_number(f->mean * 1e3));
+    set(ms, "p50", fst_json_number(f->p50 * 1e3));
+    set(ms, "p95", fst_json_number(f->p95 * 1e3));
+    set(ms, "p99", fst_json_number(f->p99 * 1e3));
+    set(ms, "transfer", fst_json_number(f->transfer * 1e3));
+    set(ms, "queue", fst_json_number(f->queue * 1e3));
+    set(ms, "compute", fst_json_number(f->compute * 1e3));
     set(j, "devices", whole(f->devices));
     set(j, "windows", whole(f->windows));
     set(j, "unsure", whole(f->unsure));
     set(j, "differ", whole(f->differ));
     set(j, "asked_again", whole((size_t)f->asked_again));
-    set(j, "seconds", number(f->seconds));
+    set(j, "seconds", fst_json_number(f->seconds));
     set(j, "latency_ms", ms);
     return j;
 }
@@ -391,14 +386,15 @@ static json_t *summary(const fst_cascade_report *r)
     const fst_cascade *c = r->cascade;
     json_t *j = group(r, &c->all);
     double threshold = r->choice ? r->choice->value : c->threshold;
-    set(j, "threshold", number(r->route == FST_REPORT_CLOUD_ONLY ? NAN : threshold)); /* nobody was asked first */
-    set(j, "temperature", number(c->temperature));
-    set(j, "t1", number(mean(r, false, true)));
-    set(j, "t2", number(mean(r, true, true)));
-    set(j, "ratio", number(ratio(r, true)));
+    set(j, "threshold",
+        fst_json_number(r->route == FST_REPORT_CLOUD_ONLY ? NAN : threshold)); /* nobody was asked first */
+    set(j, "temperature", fst_json_number(c->temperature));
+    set(j, "t1", fst_json_number(mean(r, false, true)));
+    set(j, "t2", fst_json_number(mean(r, true, true)));
+    set(j, "ratio", fst_json_number(ratio(r, true)));
     set(j, "corrected", c->labelled && r->route == FST_REPORT_CASCADE ? whole(c->corrected) : json_null());
     set(j, "spoiled", c->labelled && r->route == FST_REPORT_CASCADE ? whole(c->spoiled) : json_null());
-    set(j, "edge_latency_p99_ms", number(r->edge_runs ? r->edge_measured->p99 * 1e3 : NAN));
+    set(j, "edge_latency_p99_ms", fst_json_number(r->edge_runs ? r->edge_measured->p99 * 1e3 : NAN));
     return j;
 }
 

@@ -123,11 +123,23 @@ static fst_status names_json(const fst_model *m, char **out, fst_error *err)
     return s;
 }
 
-fst_status fst__model_meta(struct fst__model_meta *out, const fst_model *m, const char *format, fst_error *err)
+void fst__model_meta_release(struct fst__model_meta *t)
+{
+    free(t->names);
+    fst_free(t->pairs);
+    t->names = NULL;
+    t->pairs = NULL;
+}
+
+fst_status fst__model_meta(struct fst__model_meta *out, const fst_model *m, const char *format, const fst_pair *more,
+                           size_t nmore, fst_error *err)
 {
     struct fst__model_meta *t = out;
-    fst_pair *meta = t->pairs;
+    fst_pair *meta = t->pairs = fst_calloc(FST__MODEL_PAIRS + nmore, sizeof *meta);
     size_t n = 0, at = 0;
+    t->names = NULL;
+    if (!meta)
+        return fst_fail_memory(err, (FST__MODEL_PAIRS + nmore) * sizeof *meta);
     const fst_shape *in = &m->config.input;
     t->input[0] = 0;
     for (int i = 0; i < in->rank; i++)
@@ -138,8 +150,10 @@ fst_status fst__model_meta(struct fst__model_meta *out, const fst_model *m, cons
     put_floats(t->mean, sizeof t->mean, m->mean, m->channels);
     put_floats(t->std, sizeof t->std, m->std, m->channels);
     fst_status s = names_json(m, &t->names, err);
-    if (s)
+    if (s) {
+        fst__model_meta_release(t);
         return s;
+    }
     meta[n++] = (fst_pair){"format", format};
     if (strcmp(format, FST_MODEL_FORMAT))
         meta[n++] = (fst_pair){FST__MODEL_KEY, FST_MODEL_FORMAT};
@@ -153,14 +167,10 @@ fst_status fst__model_meta(struct fst__model_meta *out, const fst_model *m, cons
     if (m->fingerprint)
         meta[n++] = (fst_pair){"features", "fingerprint"};
     meta[n++] = (fst_pair){"class_names", t->names};
+    for (size_t i = 0; i < nmore; i++)
+        meta[n++] = more[i];
     t->count = n;
     return FST_OK;
-}
-
-void fst__model_meta_release(struct fst__model_meta *t)
-{
-    free(t->names);
-    t->names = NULL;
 }
 
 fst_status fst__model_write(const fst_model *m, const char *path, const char *format, const fst_tensor *tensors,
@@ -168,20 +178,11 @@ fst_status fst__model_write(const fst_model *m, const char *path, const char *fo
                             fst_error *err)
 {
     struct fst__model_meta t;
-    fst_status s = fst__model_meta(&t, m, format, err);
+    fst_status s = fst__model_meta(&t, m, format, more, nmore, err);
     if (s)
         return s;
-    fst_pair *meta = fst_calloc(t.count + nmore, sizeof *meta);
-    if (meta) {
-        memcpy(meta, t.pairs, t.count * sizeof *meta);
-        for (size_t i = 0; i < nmore; i++)
-            meta[t.count + i] = more[i];
-        s = fst_safetensors_write(path, meta, t.count + nmore, tensors, ntensors, digest, err);
-    } else {
-        s = fst_fail_memory(err, (t.count + nmore) * sizeof *meta);
-    }
+    s = fst_safetensors_write(path, t.pairs, t.count, tensors, ntensors, digest, err);
     fst__model_meta_release(&t);
-    fst_free(meta);
     return s;
 }
 

@@ -33,19 +33,10 @@ fst_status fst_model_export_onnx(const fst_model *m, const char *path, const fst
                                  size_t nmore, char digest[FST_DIGEST_HEX], fst_error *err)
 {
     struct fst__model_meta t;
-    fst_status s = fst__model_meta(&t, m, "onnx", err);
+    fst_status s = fst__model_meta(&t, m, "onnx", more, nmore, err);
     if (s)
         return s;
-    fst_pair *pairs = fst_calloc(t.count + nmore, sizeof *pairs);
-    if (pairs) {
-        memcpy(pairs, t.pairs, t.count * sizeof *pairs);
-        for (size_t i = 0; i < nmore; i++)
-            pairs[t.count + i] = more[i];
-        s = fst__onnx_export(m, path, o && o->fold, pairs, t.count + nmore, digest, err);
-    } else {
-        s = fst_fail_memory(err, (t.count + nmore) * sizeof *pairs);
-    }
-    fst_free(pairs);
+    s = fst__onnx_export(m, path, o && o->fold, t.pairs, t.count, digest, err);
     fst__model_meta_release(&t);
     return s;
 }

@@ -37,15 +37,17 @@ bool fst__model_is_own(const struct fst__meta *f);
 fst_status fst__model_read_config(const struct fst__meta *f, const char *path, fst_model *m, fst_model_config *c,
                                   fst_error *err);
 fst_status fst__model_read_class_names(const struct fst__meta *f, const char *path, fst_model *m, fst_error *err);
-/* What a file says of its model besides the weights, in `format`. The pairs point into the struct itself. */
+/* What a file says of its model besides the weights, in `format`, and `more` behind it. The pairs point into the struct
+ * itself, and where those of `more` do. */
 enum { FST__MODEL_PAIRS = 12, FST__MODEL_LINE = FST_MODEL_CHANNELS * 16 };
 struct fst__model_meta {
     char classes[16], input[128], dropout[64], options[FST_OPTIONS_TEXT], mean[FST__MODEL_LINE], std[FST__MODEL_LINE];
     char *names;
-    fst_pair pairs[FST__MODEL_PAIRS];
+    fst_pair *pairs;
     size_t count;
 };
-fst_status fst__model_meta(struct fst__model_meta *out, const fst_model *m, const char *format, fst_error *err);
+fst_status fst__model_meta(struct fst__model_meta *out, const fst_model *m, const char *format, const fst_pair *more,
+                           size_t nmore, fst_error *err);
 void fst__model_meta_release(struct fst__model_meta *t);
 /* fst_model_save with these tensors for the model's own, and another format ("pt" for an export). */
 fst_status fst__model_write(const fst_model *m, const char *path, const char *format, const fst_tensor *tensors,

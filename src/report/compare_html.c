@@ -194,10 +194,7 @@ fst_status fst__compare_html(fst_compare *c, fst_buf *out, fst_error *err)
         fst__put(&p, "<p class=\"sub\">");
         fst__say(&p, fst__compare_head(c));
         fst__put(&p, "</p>\n</header>\n");
-        fst__page_contents(&b, &p);
-        fst__put(&p, "<main>\n");
-        fst__put(&p, inner.data ? inner.data : "");
-        fst__page_foot(&p);
+        fst__page_main(&b, &p);
         st = p.status ? p.status : c->status;
     }
     if (!st)

@@ -15,27 +15,10 @@ static const struct {
 enum { KEYS = sizeof keys / sizeof *keys };
 static const char *const axes[FST__AXES] = {"rounds", "bytes", "seconds"};
 
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
-/* Any bytes: what is not UTF-8 becomes '?'. */
-static json_t *text(const char *t)
-{
-    json_t *j = json_string(t);
-    char *copy = j ? NULL : fst_strdup(t);
-    for (char *p = copy; p && *p; p++)
-        *p = (unsigned char)*p < 0x80 ? *p : '?';
-    if (copy)
-        j = json_string(copy);
-    fst_free(copy);
-    return j;
-}
-
 static json_t *spread(fst_spread s)
 {
-    return json_pack("{s:o, s:o, s:I}", "mean", number(s.mean), "sd", number(s.sd), "n", (json_int_t)s.n);
+    return json_pack("{s:o, s:o, s:I}", "mean", fst_json_number(s.mean), "sd", fst_json_number(s.sd), "n",
+                     (json_int_t)s.n);
 }
 
 static json_t *rounds_json(const struct fst__curve *c)
@@ -43,21 +26,23 @@ static json_t *rounds_json(const struct fst__curve *c)
     json_t *list = json_array();
     for (size_t i = 0; c->found && i < c->rounds; i++) {
         const struct fst__round *r = &c->round[i];
-        json_array_append_new(list, json_pack("{s:I, s:o, s:o, s:o, s:o}", c->epochs ? "epoch" : "round",
-                                              (json_int_t)r->x[FST__BY_ROUND], "bytes", number(r->x[FST__BY_BYTES]),
-                                              "seconds", number(r->x[FST__BY_TIME]), "accuracy", number(r->accuracy),
-                                              "validation_accuracy", number(r->validation)));
+        json_array_append_new(
+            list,
+            json_pack("{s:I, s:o, s:o, s:o, s:o}", c->epochs ? "epoch" : "round", (json_int_t)r->x[FST__BY_ROUND],
+                      "bytes", fst_json_number(r->x[FST__BY_BYTES]), "seconds", fst_json_number(r->x[FST__BY_TIME]),
+                      "accuracy", fst_json_number(r->accuracy), "validation_accuracy", fst_json_number(r->validation)));
     }
     return list;
 }
 
 static json_t *run_json(const struct fst__result *r)
 {
-    json_t *j = json_pack("{s:o, s:I, s:o, s:o, s:o, s:o, s:b}", "output", text(r->output), "seed", (json_int_t)r->seed,
-                          "model_digest", text(r->digest), "train_digest", text(r->train), "test_digest", text(r->test),
-                          "test_samples", number(r->test_samples), "best_on_validation", (int)r->validated);
+    json_t *j = json_pack("{s:o, s:I, s:o, s:o, s:o, s:o, s:b}", "output", fst_json_text(r->output), "seed",
+                          (json_int_t)r->seed, "model_digest", fst_json_text(r->digest), "train_digest",
+                          fst_json_text(r->train), "test_digest", fst_json_text(r->test), "test_samples",
+                          fst_json_number(r->test_samples), "best_on_validation", (int)r->validated);
     for (int i = 0; i < KEYS; i++)
-        json_object_set_new(j, keys[i].key, number(r->figure[keys[i].figure]));
+        json_object_set_new(j, keys[i].key, fst_json_number(r->figure[keys[i].figure]));
     json_object_set_new(j, "curve", rounds_json(&r->curve));
     return j;
 }
@@ -84,7 +69,7 @@ static json_t *curves_json(fst_compare *c, const struct fst__row *r)
         struct fst__mean_curve m = fst__row_curve(c, r, a);
         json_t *list = json_array();
         for (size_t i = 0; i < m.n; i++)
-            json_array_append_new(list, json_pack("[f, f, o]", m.x[i], m.mean[i], number(m.sd[i])));
+            json_array_append_new(list, json_pack("[f, f, o]", m.x[i], m.mean[i], fst_json_number(m.sd[i])));
         json_object_set_new(j, axes[a], list);
     }
     return j;
@@ -96,10 +81,10 @@ static json_t *row_json(fst_compare *c, size_t i)
     json_t *runs = json_array();
     for (size_t k = 0; k < r->count; k++)
         json_array_append_new(runs, run_json(r->result[k]));
-    json_t *j =
-        json_pack("{s:I, s:o, s:o, s:o, s:o, s:b, s:b}", "row", (json_int_t)i + 1, "method", text(r->label), "task",
-                  text(r->result[0]->task), "stage", text(r->result[0]->stage), "settings", text(r->differs),
-                  "other_test_data", (int)r->other_test, "other_training_data", (int)r->other_train);
+    json_t *j = json_pack("{s:I, s:o, s:o, s:o, s:o, s:b, s:b}", "row", (json_int_t)i + 1, "method",
+                          fst_json_text(r->label), "task", fst_json_text(r->result[0]->task), "stage",
+                          fst_json_text(r->result[0]->stage), "settings", fst_json_text(r->differs), "other_test_data",
+                          (int)r->other_test, "other_training_data", (int)r->other_train);
     for (int k = 0; k < KEYS; k++)
         json_object_set_new(j, keys[k].key, spread(fst__row_spread(r, keys[k].figure)));
     json_object_set_new(j, "targets", targets_json(c, r));
@@ -113,8 +98,9 @@ static json_t *difference_json(const fst_compare *c, size_t i)
     const struct fst__difference *d = &c->difference[i];
     return json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "row", (json_int_t)i + 1, "against",
                      (json_int_t)c->against + 1, "pairs", (json_int_t)d->test.n, "left_out", (json_int_t)d->left_out,
-                     "mean", number(d->test.mean), "sd", number(d->test.sd), "low", number(d->test.low), "high",
-                     number(d->test.high), "p_t", number(d->test.p_t), "p_signs", number(d->test.p_flip));
+                     "mean", fst_json_number(d->test.mean), "sd", fst_json_number(d->test.sd), "low",
+                     fst_json_number(d->test.low), "high", fst_json_number(d->test.high), "p_t",
+                     fst_json_number(d->test.p_t), "p_signs", fst_json_number(d->test.p_flip));
 }
 
 fst_status fst__compare_json(fst_compare *c, fst_buf *out, fst_error *err)
@@ -126,7 +112,7 @@ fst_status fst__compare_json(fst_compare *c, fst_buf *out, fst_error *err)
             json_array_append_new(differences, difference_json(c, i));
     }
     for (size_t i = 0; i < c->notes; i++)
-        json_array_append_new(notes, text(c->note[i]));
+        json_array_append_new(notes, fst_json_text(c->note[i]));
     json_t *j = json_pack("{s:s, s:I, s:o, s:o, s:o}", "format", "fedstill-compare-1", "against",
                           (json_int_t)c->against + 1, "rows", rows, "differences", differences, "notes", notes);
     char *dump = j ? json_dumps(j, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;

@@ -179,10 +179,7 @@ fst_status fst__html_write(struct fst__html *h, fst_buf *out, fst_error *err)
     if (!st) {
         fst__page_head(&p, task_name(h), ": fedstill report");
         banner(h, &p);
-        fst__page_contents(&b, &p);
-        fst__put(&p, "<main>\n");
-        fst__put(&p, inner.data ? inner.data : "");
-        fst__page_foot(&p);
+        fst__page_main(&b, &p);
         st = p.status;
     }
     for (size_t i = 0; h->table && !st && i < b.csv_count; i++)

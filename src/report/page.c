@@ -75,7 +75,7 @@ void fst__page_head(fst__page *p, const char *title, const char *kind)
     fst__put(p, "</style>\n</head>\n<body>\n");
 }
 
-void fst__page_contents(const fst__page *body, fst__page *p)
+static void contents(const fst__page *body, fst__page *p)
 {
     fst__put(p, "<nav aria-label=\"Sections\"><ul>");
     for (size_t i = 0; i < body->sections; i++) {
@@ -86,8 +86,11 @@ void fst__page_contents(const fst__page *body, fst__page *p)
     fst__put(p, "</ul></nav>\n");
 }
 
-void fst__page_foot(fst__page *p)
+void fst__page_main(const fst__page *body, fst__page *p)
 {
+    contents(body, p);
+    fst__put(p, "<main>\n");
+    fst__put(p, body->out->data ? body->out->data : "");
     fst__put(p, "</main>\n<footer><p>Written by fedstill " FST_VERSION
                 ". This page needs no network; charts and tables are part of it.</p></footer>\n<script>\n");
     fst__put(p, fst__html_script);

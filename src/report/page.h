@@ -40,11 +40,10 @@ void fst__say(fst__page *p, const char *text);
 /* <p class="kind">text</p> */
 void fst__say_in(fst__page *p, const char *element, const char *text);
 
-/* Everything up to the body, the list of the sections that `body` has, and from the end of <main> to the end of the
- * page. kind is put behind the title. */
+/* Everything up to the body; kind is put behind the title. Then, behind what the page begins with: the list of the
+ * sections that `body` has, what was written to body->out as <main>, and the end of the page. */
 void fst__page_head(fst__page *p, const char *title, const char *kind);
-void fst__page_contents(const fst__page *body, fst__page *p);
-void fst__page_foot(fst__page *p);
+void fst__page_main(const fst__page *body, fst__page *p);
 extern const char fst__html_style[], fst__html_script[]; /* html_style.c */
 
 /* Ends the section before it. id and title are kept, not copied. */

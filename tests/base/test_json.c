@@ -95,9 +95,32 @@ static void members_say_what_was_found(void **state)
     json_decref(j);
 }
 
+/* What jansson refuses to make a value of. */
+static void values_of_anything(void **state)
+{
+    (void)state;
+    static const double no_numbers[] = {NAN, INFINITY, -INFINITY};
+    for (size_t i = 0; i < sizeof no_numbers / sizeof *no_numbers; i++) {
+        json_t *j = fst_json_number(no_numbers[i]);
+        assert_true(json_is_null(j));
+        json_decref(j);
+    }
+    json_t *half = fst_json_number(-0.5), *latin = fst_json_text("caf\xE9"), *utf8 = fst_json_text("caf\xC3\xA9"),
+           *none = fst_json_text(NULL);
+    assert_true(json_real_value(half) == -0.5);
+    assert_string_equal(json_string_value(latin), "caf?");
+    assert_string_equal(json_string_value(utf8), "caf\xC3\xA9");
+    assert_true(json_is_null(none));
+    json_decref(half);
+    json_decref(latin);
+    json_decref(utf8);
+    json_decref(none);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(values_of_anything),
         cmocka_unit_test(whole_numbers_have_many_spellings),
         cmocka_unit_test(others_are_not_read_as_numbers),
         cmocka_unit_test(members_say_what_was_found),

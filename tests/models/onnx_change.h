@@ -7,20 +7,7 @@
 #ifndef FST_TESTS_MODELS_ONNX_CHANGE_H
 #define FST_TESTS_MODELS_ONNX_CHANGE_H
 
-#include <onnx.pb-c.h>
-
-#include "fedstill/models.h"
-#include "nn/support.h"
-
-static inline Onnx__Model *onnx_read(const char *path)
-{
-    fst_buf b = {0};
-    assert_ok(fst_file_read(path, 1 << 28, &b, err));
-    Onnx__Model *m = onnx__model__unpack(NULL, b.len, (const uint8_t *)b.data);
-    assert_non_null(m);
-    fst_buf_release(&b);
-    return m;
-}
+#include "models/onnx_files.h"
 
 static uint64_t onnx_fail_at; /* the allocation of the next import that fails; 0: none */
 

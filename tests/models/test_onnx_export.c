@@ -1,41 +1,7 @@
 /* What is in exported ONNX files, read by protobuf-c alone: the graph is whole, weights are the model's bits. That they
  * compute the same is seen by importing them (test_onnx_import.c) and by ONNX Runtime (check_onnx.py). */
 #define _GNU_SOURCE
-#include <stdlib.h>
-#include <unistd.h>
-
-#include "fedstill/models.h"
-#include "nn/support.h"
-#include <onnx.pb-c.h>
-
-static char folder[] = "/tmp/fedstill-onnx-XXXXXX";
-static char path[128];
-
-static int set_up(void **state)
-{
-    (void)state;
-    if (!mkdtemp(folder))
-        return -1;
-    snprintf(path, sizeof path, "%s/out.onnx", folder);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    (void)unlink(path);
-    return rmdir(folder);
-}
-
-static Onnx__Model *read_file(void)
-{
-    fst_buf b = {0};
-    assert_ok(fst_file_read(path, 1 << 28, &b, err));
-    Onnx__Model *m = onnx__model__unpack(NULL, b.len, (const uint8_t *)b.data);
-    assert_non_null(m);
-    fst_buf_release(&b);
-    return m;
-}
+#include "models/onnx_files.h"
 
 static const Onnx__Tensor *find_tensor(const Onnx__Graph *g, const char *name)
 {
@@ -148,13 +114,13 @@ static void the_zoo_is_whole(void **state)
         assert_ok(fst_model_init(&m, cases[i].arch, &c, err));
         fill_state(&m.state, m.graph, 3);
         assert_ok(fst_model_export_onnx(&m, path, NULL, NULL, 0, NULL, err));
-        Onnx__Model *f = read_file();
+        Onnx__Model *f = onnx_read(path);
         assert_whole(f->graph);
         assert_int_equal(missing_tensors(f->graph, &m), cases[i].missing);
         assert_string_equal(find_pair(f, "arch"), cases[i].arch);
         onnx__model__free_unpacked(f, NULL);
         assert_ok(fst_model_export_onnx(&m, path, &(fst_onnx_options){.fold = true}, NULL, 0, NULL, err));
-        f = read_file();
+        f = onnx_read(path);
         assert_whole(f->graph);
         for (size_t k = 0; k < f->graph->n_node; k++)
             assert_string_not_equal(f->graph->node[k]->op_type, "BatchNormalization");
@@ -183,7 +149,7 @@ static void nodes_say_what_the_layers_are(void **state)
     assert_ok(fst_model_export_onnx(&m, path, NULL, &more, 1, digest, err));
     assert_ok(fst_sha256_file(path, again, err));
     assert_string_equal(digest, again);
-    Onnx__Model *f = read_file();
+    Onnx__Model *f = onnx_read(path);
     const Onnx__Graph *g = f->graph;
     assert_int_equal(f->opset_import[0]->version, 17);
     assert_string_equal(find_pair(f, "class_names"), "[\"ant\",\"b\\\"ee\"]");

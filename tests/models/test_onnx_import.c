@@ -10,25 +10,6 @@
 #include "models/onnx_change.h"
 #include "nn/support.h"
 
-static char folder[] = "/tmp/fedstill-onnx-XXXXXX";
-static char path[128];
-
-static int set_up(void **state)
-{
-    (void)state;
-    if (!mkdtemp(folder))
-        return -1;
-    snprintf(path, sizeof path, "%s/out.onnx", folder);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    (void)unlink(path);
-    return rmdir(folder);
-}
-
 static float *logits_of(const fst_model *m, const float *x, int64_t rows)
 {
     fst_plan *plan = NULL;

@@ -80,6 +80,13 @@ static fst_status picture(const struct fst__net_node *n, int in)
                : fst__net_refuse(n, "it reads samples of rank %d; (channels, height, width) is needed", s->rank);
 }
 
+/* A layer's weights, and its bias unless that is NULL: its second and third input. */
+static fst_status weights_of(const struct fst__net_node *n, struct fst__onnx_tensor *w, struct fst__onnx_tensor *bias)
+{
+    fst_status s = fst__net_tensor_input(n, 1, w);
+    return s || !bias ? s : fst__net_tensor_input(n, 2, bias);
+}
+
 static fst_status conv(const struct fst__net_node *n)
 {
     static const int64_t none[4] = {0};
@@ -92,9 +99,7 @@ static fst_status conv(const struct fst__net_node *n)
     if (!s)
         s = picture(n, in);
     if (!s)
-        s = fst__net_tensor_input(n, 1, &w);
-    if (!s && bias)
-        s = fst__net_tensor_input(n, 2, &b);
+        s = weights_of(n, &w, bias ? &b : NULL);
     if (s)
         return s;
     const struct fst__net_layer *from = layer_at(n, in);
@@ -245,9 +250,7 @@ static fst_status gemm(const struct fst__net_node *n)
     bool bias = fst__net_input(n, 2);
     fst_status s = fst__net_layer_input(n, 0, &in);
     if (!s)
-        s = fst__net_tensor_input(n, 1, &w);
-    if (!s && bias)
-        s = fst__net_tensor_input(n, 2, &b);
+        s = weights_of(n, &w, bias ? &b : NULL);
     if (s)
         return s;
     if (!is_one(n, "alpha") || !is_one(n, "beta") || fst__net_int(n, "transA", 0))

@@ -275,11 +275,6 @@ fst_status fst__read_artifact(const struct session *s, const struct step *step, 
     return st;
 }
 
-static json_t *real_or_null(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 json_t *fst__edges_json(const struct record *r)
 {
     json_t *list = json_array();
@@ -292,8 +287,8 @@ json_t *fst__edges_json(const struct record *r)
                               json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:s, s:s?, s:s?}", "edge",
                                         (json_int_t)k + 1, "samples", (json_int_t)e->samples, "validation",
                                         (json_int_t)e->validation, "rounds", (json_int_t)e->rounds, "accuracy",
-                                        real_or_null(e->accuracy), "own_accuracy", real_or_null(e->own_accuracy),
-                                        "global_accuracy", real_or_null(e->global_accuracy), "missing_classes",
+                                        fst_json_number(e->accuracy), "own_accuracy", fst_json_number(e->own_accuracy),
+                                        "global_accuracy", fst_json_number(e->global_accuracy), "missing_classes",
                                         e->missing, "model", model ? name : NULL, "digest", model ? e->digest : NULL));
     }
     return list;
@@ -301,13 +296,13 @@ json_t *fst__edges_json(const struct record *r)
 
 json_t *fst__own_json(const struct own_figures *f)
 {
-    return json_pack("{s:I, s:o, s:o}", "samples", (json_int_t)f->samples, "accuracy", real_or_null(f->accuracy),
-                     "global_accuracy", real_or_null(f->global_accuracy));
+    return json_pack("{s:I, s:o, s:o}", "samples", (json_int_t)f->samples, "accuracy", fst_json_number(f->accuracy),
+                     "global_accuracy", fst_json_number(f->global_accuracy));
 }
 
 json_t *fst__fusion_json(const struct record *r)
 {
-    return json_pack("{s:s, s:o}", "learnt_from", r->fused_from, "gate", real_or_null(r->gate));
+    return json_pack("{s:s, s:o}", "learnt_from", r->fused_from, "gate", fst_json_number(r->gate));
 }
 
 json_t *fst__snr_json(const struct record *r)
@@ -340,17 +335,17 @@ fst_status fst__record_write(const struct session *s, const struct step *step, c
     if (!j)
         return fst_fail_memory(err, 4096);
     fst__raw_bytes_json(r, j);
-    json_object_set_new(j, "accuracy", real_or_null(r->accuracy));
-    json_object_set_new(j, "loss", real_or_null(r->loss));
+    json_object_set_new(j, "accuracy", fst_json_number(r->accuracy));
+    json_object_set_new(j, "loss", fst_json_number(r->loss));
     if (r->has_model) {
-        json_object_set_new(j, "macro_f1", real_or_null(r->macro_f1));
-        json_object_set_new(j, "balanced_accuracy", real_or_null(r->balanced));
+        json_object_set_new(j, "macro_f1", fst_json_number(r->macro_f1));
+        json_object_set_new(j, "balanced_accuracy", fst_json_number(r->balanced));
         if (isfinite(r->top5))
             json_object_set_new(j, "top5_accuracy", json_real(r->top5));
     }
     if (r->has_model && isfinite(r->validation))
         json_object_set_new(j, "validation_accuracy", json_real(r->validation));
-    json_object_set_new(j, "seconds", real_or_null(r->seconds));
+    json_object_set_new(j, "seconds", fst_json_number(r->seconds));
     if (step->inputs)
         json_object_set_new(j, "inputs", json_string(step->inputs));
     if (r->best_round)

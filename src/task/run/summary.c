@@ -7,11 +7,6 @@
 
 #include "session.h"
 
-static json_t *real_or_null(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 static json_t *step_json(const struct session *s, const struct step *step)
 {
     const struct record *r = &step->record;
@@ -19,11 +14,11 @@ static json_t *step_json(const struct session *s, const struct step *step)
     json_t *file = json_pack("{s:s, s:s}", "path", path ? path : "", "digest", r->digest);
     json_t *j = json_object();
     json_object_set_new(j, "kind", json_string(step->stage->kind->name));
-    json_object_set_new(j, "accuracy", real_or_null(r->accuracy));
-    json_object_set_new(j, "loss", real_or_null(r->loss));
+    json_object_set_new(j, "accuracy", fst_json_number(r->accuracy));
+    json_object_set_new(j, "loss", fst_json_number(r->loss));
     if (r->has_model) {
-        json_object_set_new(j, "macro_f1", real_or_null(r->macro_f1));
-        json_object_set_new(j, "balanced_accuracy", real_or_null(r->balanced));
+        json_object_set_new(j, "macro_f1", fst_json_number(r->macro_f1));
+        json_object_set_new(j, "balanced_accuracy", fst_json_number(r->balanced));
         if (isfinite(r->top5))
             json_object_set_new(j, "top5_accuracy", json_real(r->top5));
     }
@@ -31,7 +26,7 @@ static json_t *step_json(const struct session *s, const struct step *step)
         json_object_set_new(j, "validation_accuracy", json_real(r->validation));
     json_object_set_new(j, "parameters", r->has_model ? json_integer(r->parameters) : json_null());
     json_object_set_new(j, "samples", json_integer(r->samples));
-    json_object_set_new(j, "seconds", real_or_null(r->seconds));
+    json_object_set_new(j, "seconds", fst_json_number(r->seconds));
     json_object_set_new(j, "bytes_up", json_integer((json_int_t)r->bytes_up));
     json_object_set_new(j, "bytes_down", json_integer((json_int_t)r->bytes_down));
     fst__raw_bytes_json(r, j);

@@ -307,11 +307,6 @@ void fst__client_file(const struct session *s, uint32_t client, char out[64])
     snprintf(out, 64, "%s_%lu_model.safetensors", fst__federate_noun(s), (unsigned long)client + 1);
 }
 
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 /* The model's file, where the client is here; elsewhere it has written it itself. */
 static fst_status write_own(struct federation *f, uint32_t client, fst_client_figures *own, struct own_figures *at_home,
                             struct record *r, char file[64], fst_error *err)
@@ -341,8 +336,8 @@ static fst_status write_one(struct federation *f, uint32_t client, fst_client_fi
     fst__federate_own_add(&r->own, &at_home);
     json_t *j = json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:o, s:o}", who, (json_int_t)client + 1, "arch", arch,
                           "model", file, "digest", own->digest, "samples", (json_int_t)f->samples[client], "rounds",
-                          (json_int_t)f->rounds_of[client], "test_accuracy", number(own->accuracy), "test_loss",
-                          number(own->loss));
+                          (json_int_t)f->rounds_of[client], "test_accuracy", fst_json_number(own->accuracy),
+                          "test_loss", fst_json_number(own->loss));
     if (at_home.samples)
         json_object_set_new(j, "own_validation", fst__own_json(&at_home));
     json_array_append_new(list, j);

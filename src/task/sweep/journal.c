@@ -15,29 +15,11 @@ enum { MAX_JOURNAL = 16 << 20, SHOWN_CHANGES = 5 };
 
 /* ---- writing --------------------------------------------------------------------------------------------- */
 
-static json_t *number_or_null(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
-/* Text of a command line that is not UTF-8 cannot stand in JSON. */
-static json_t *text(const char *t)
-{
-    json_t *j = json_string(t);
-    char *copy = j ? NULL : fst_strdup(t);
-    for (char *p = copy; p && *p; p++)
-        *p = (unsigned char)*p < 0x80 ? *p : '?';
-    if (copy)
-        j = json_string(copy);
-    fst_free(copy);
-    return j;
-}
-
 static json_t *texts(const char *const *list, size_t n)
 {
     json_t *j = json_array();
     for (size_t i = 0; i < n; i++)
-        json_array_append_new(j, text(list[i]));
+        json_array_append_new(j, fst_json_text(list[i]));
     return j;
 }
 
@@ -46,8 +28,8 @@ static json_t *grid_json(const fst_sweep *s)
     json_t *list = json_array();
     for (size_t i = 0; i < s->keys; i++)
         if (!s->key[i].of_points)
-            json_array_append_new(list, json_pack("{s:o, s:o, s:o}", "key", text(s->key[i].key), "name",
-                                                  text(s->key[i].shown), "values",
+            json_array_append_new(list, json_pack("{s:o, s:o, s:o}", "key", fst_json_text(s->key[i].key), "name",
+                                                  fst_json_text(s->key[i].shown), "values",
                                                   texts((const char *const *)s->key[i].value, s->key[i].count)));
     return list;
 }
@@ -61,7 +43,7 @@ static json_t *values_json(const fst_sweep *s, const struct run *r)
         char *key = fst_strdup(r->sets[k]);
         if (key) {
             key[equals - r->sets[k]] = 0;
-            json_object_set_new(j, key, text(equals + 1));
+            json_object_set_new(j, key, fst_json_text(equals + 1));
         }
         fst_free(key);
     }
@@ -76,17 +58,17 @@ static json_t *run_json(const fst_sweep *s, const struct run *r)
     json_t *j = json_pack("{s:s, s:s, s:s, s:o, s:I, s:s}", "name", r->name, "folder", folder, "log", log, "settings",
                           values_json(s, r), "seed", (json_int_t)r->seed, "status", fst_sweep_state_name(r->state));
     if (r->why)
-        json_object_set_new(j, "why", text(r->why));
-    json_object_set_new(j, "seconds", number_or_null(r->seconds));
+        json_object_set_new(j, "why", fst_json_text(r->why));
+    json_object_set_new(j, "seconds", fst_json_number(r->seconds));
     if (r->state == FST_SWEEP_DONE) {
-        json_object_set_new(j, "validation_accuracy", number_or_null(r->validation));
-        json_object_set_new(j, "test_accuracy", number_or_null(r->test));
+        json_object_set_new(j, "validation_accuracy", fst_json_number(r->validation));
+        json_object_set_new(j, "test_accuracy", fst_json_number(r->test));
     }
     if (r->state == FST_SWEEP_STOPPED)
         json_object_set_new(j, "stopped",
                             json_pack("{s:s, s:s, s:I, s:o, s:I, s:I}", "stage", s->by, "unit", s->unit, "at",
                                       (json_int_t)r->stopped_at, "validation_accuracy",
-                                      number_or_null(r->stopped_value), "rank", (json_int_t)r->rank, "of",
+                                      fst_json_number(r->stopped_value), "rank", (json_int_t)r->rank, "of",
                                       (json_int_t)r->of));
     return j;
 }
@@ -101,7 +83,7 @@ static json_t *settings_json(const fst_sweep *s)
             break;
         memcpy(line, at, n);
         line[n] = 0;
-        json_array_append_new(list, text(line));
+        json_array_append_new(list, fst_json_text(line));
         fst_free(line);
         at += n + (at[n] != 0);
     }
@@ -118,11 +100,12 @@ static json_t *sweep_json(const fst_sweep *s)
         json_array_append_new(seeds, json_integer(s->seed[i]));
     for (size_t i = 0; i < s->runs; i++)
         json_array_append_new(runs, run_json(s, &s->run[i]));
-    json_t *j = json_pack("{s:s, s:s, s:{s:o, s:o, s:s, s:o}, s:s, s:o, s:o, s:o, s:o, s:s, s:b, s:o}", "format",
-                          FORMAT, "version", FST_VERSION, "task", "name", text(s->task_name), "path", text(p->task),
-                          "digest", digest, "settings", settings_json(s), "mode", p->mode ? p->mode : "full_train",
-                          "set", texts(p->sets, p->nsets), "grid", grid_json(s), "points", texts(p->point, p->npoints),
-                          "seeds", seeds, "stage", s->by, "halving", (int)p->halving, "runs", runs);
+    json_t *j =
+        json_pack("{s:s, s:s, s:{s:o, s:o, s:s, s:o}, s:s, s:o, s:o, s:o, s:o, s:s, s:b, s:o}", "format", FORMAT,
+                  "version", FST_VERSION, "task", "name", fst_json_text(s->task_name), "path", fst_json_text(p->task),
+                  "digest", digest, "settings", settings_json(s), "mode", p->mode ? p->mode : "full_train", "set",
+                  texts(p->sets, p->nsets), "grid", grid_json(s), "points", texts(p->point, p->npoints), "seeds", seeds,
+                  "stage", s->by, "halving", (int)p->halving, "runs", runs);
     return j;
 }
 
