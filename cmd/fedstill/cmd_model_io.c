@@ -172,9 +172,12 @@ static void release_import(struct import *i)
     fst_import_report_release(&i->report);
 }
 
-/* An ONNX file says itself which network it is. */
+/* An ONNX file says itself which network it is; what is only named so is refused for what it is. */
 static bool is_onnx(const char *path)
 {
+    size_t len = strlen(path);
+    if (len > 5 && !strcmp(path + len - 5, ".onnx"))
+        return true;
     unsigned char head[16];
     size_t n = 0;
     struct stat st;

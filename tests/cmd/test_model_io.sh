@@ -260,5 +260,15 @@ expect 2 model info "$out" --set classes=7
 said err "--set is for networks"
 expect 0 model info resnet50 --batch 65536 # far more than any machine has
 
+# ---- what is only named like an ONNX file is refused for what it is
+printf '<html>' >"$folder/page.onnx"
+: >"$folder/empty.onnx"
+for file in page empty; do
+    expect 1 model import "$folder/$file.onnx" --out "$folder/none.safetensors"
+    said err "$file.onnx is"
+    unsaid err "--as"
+done
+[ ! -e "$folder/none.safetensors" ] || fail "a refused import left a file"
+
 echo "$checks checks, $failed failed"
 [ $failed -eq 0 ]
