@@ -32,8 +32,8 @@ static const struct option_spec options[] = {
     {.name = "fresh",
      .type = OPTION_FLAG,
      .help = "Begin another run, whatever is there; sites that are in the middle of the old one are refused."},
-    NO_REUSE_OPTION,
-    JSON_RESULT_OPTION,
+    NO_REUSE_OPTION(TRAIN_ALL_HERE),
+    JSON_RESULT_OPTION("summary.json"),
     {0},
 };
 

@@ -30,11 +30,11 @@ static const struct option_spec options[] = {
     THREADS_OPTION("Threads of central training and evaluation (default: the CPUs)."),
     OUTPUT_OPTION("Folder for what the run leaves, instead of the task's own."),
     {.name = "fresh", .type = OPTION_FLAG, .help = "Run all stages anew, whatever is there."},
-    NO_REUSE_OPTION,
+    NO_REUSE_OPTION(TRAIN_ALL_HERE),
     {.name = "keep",
      .type = OPTION_FLAG,
      .help = "Leave the temporary folder with keys and the sites' files and logs."},
-    JSON_RESULT_OPTION,
+    JSON_RESULT_OPTION("summary.json"),
     {0},
 };
 

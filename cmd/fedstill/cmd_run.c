@@ -8,29 +8,13 @@
 #include "fleet_link.h"
 #include "task_run.h"
 
-static const char *const mode_names[] = {"full_train",
-                                         "pretrain",
-                                         "knowledge_distillation",
-                                         "federated_learning",
-                                         "full_pipeline",
-                                         "device_to_edge",
-                                         "device_to_edge_to_cloud",
-                                         "device_to_cloud",
-                                         "federated_server",
-                                         "federated_edge",
-                                         NULL};
+static const char *const mode_names[] = {TASK_MODES, "federated_server", "federated_edge", NULL};
 static const char *const devices[] = {"cpu", NULL};
 
 static const char *const precisions[] = {"f32", "bf16", NULL};
 
 static const struct option_spec options[] = {
-    {.name = "mode",
-     .letter = 'm',
-     .argument = "MODE",
-     .type = OPTION_STRING,
-     .fallback = "full_train",
-     .choices = mode_names,
-     .help = "Which of the task's stages to run."},
+    MODE_OPTION(mode_names),
     {.name = "stage",
      .letter = 's',
      .argument = "STAGE",
@@ -64,7 +48,7 @@ static const struct option_spec options[] = {
     {.name = "fresh",
      .type = OPTION_FLAG,
      .help = "Run the stages anew, whatever is there; what stands in their place is overwritten."},
-    NO_REUSE_OPTION,
+    NO_REUSE_OPTION(TRAIN_ALL_HERE),
     {.name = "beside",
      .argument = "DIR",
      .type = OPTION_STRING,
@@ -75,10 +59,7 @@ static const struct option_spec options[] = {
      .type = OPTION_STRING,
      .help = "Stop when STAGE is done, or has done N epochs or rounds, with its progress saved; without this the same "
              "command goes on to the same models."},
-    {.name = "dry-run",
-     .letter = 'n',
-     .type = OPTION_FLAG,
-     .help = "Print the task with all defaults and the work ahead; write nothing."},
+    DRY_RUN_OPTION("Print the task with all defaults and the work ahead; write nothing."),
     LINK_OPTIONS,
     {.name = "client-id",
      .argument = "N",
@@ -86,7 +67,7 @@ static const struct option_spec options[] = {
      .min = 1,
      .max = 65536,
      .help = "With --mode federated_edge: which edge or client this is, from 1."},
-    JSON_RESULT_OPTION,
+    JSON_RESULT_OPTION("summary.json"),
     {0},
 };
 

@@ -9,15 +9,7 @@
 #include "fedstill/sweep.h"
 #include "task_run.h"
 
-static const char *const mode_names[] = {"full_train",
-                                         "pretrain",
-                                         "knowledge_distillation",
-                                         "federated_learning",
-                                         "full_pipeline",
-                                         "device_to_edge",
-                                         "device_to_edge_to_cloud",
-                                         "device_to_cloud",
-                                         NULL};
+static const char *const mode_names[] = {TASK_MODES, NULL};
 
 static const struct option_spec options[] = {
     {.name = "grid",
@@ -48,13 +40,7 @@ static const struct option_spec options[] = {
      .fallback = "1",
      .help = "Runs at the same time, each a process with its share of the threads. No result depends on it."},
     THREADS_OPTION("Threads of all jobs together (default: the CPUs)."),
-    {.name = "mode",
-     .letter = 'm',
-     .argument = "MODE",
-     .type = OPTION_STRING,
-     .fallback = "full_train",
-     .choices = mode_names,
-     .help = "Which of the task's stages to run."},
+    MODE_OPTION(mode_names),
     BACKEND_OPTION,
     OUTPUT_OPTION("The sweep's folder (default: sweep in the task's folder)."),
     {.name = "halving",
@@ -66,14 +52,9 @@ static const struct option_spec options[] = {
      .help = "The stage whose accuracy counts, in the table and with --halving (default: the last that trains a "
              "model)."},
     {.name = "fail-fast", .type = OPTION_FLAG, .help = "End with the first run that fails."},
-    {.name = "no-reuse",
-     .type = OPTION_FLAG,
-     .help = "Take no finished stages from outputs other than this sweep's own."},
-    {.name = "dry-run",
-     .letter = 'n',
-     .type = OPTION_FLAG,
-     .help = "List the runs, what they share and what is there already; write nothing."},
-    {.name = "json", .type = OPTION_FLAG, .help = "Print sweep.json at the end instead of the table."},
+    NO_REUSE_OPTION("Take no finished stages from outputs other than this sweep's own."),
+    DRY_RUN_OPTION("List the runs, what they share and what is there already; write nothing."),
+    JSON_RESULT_OPTION("sweep.json"),
     {0},
 };
 

@@ -20,14 +20,28 @@
         .name = "output", .letter = 'o', .argument = "DIR", .type = OPTION_STRING, .help = text \
     }
 
-#define NO_REUSE_OPTION                                                                     \
-    {                                                                                       \
-        .name = "no-reuse", .type = OPTION_FLAG,                                            \
-        .help = "Take no finished stages from other outputs: train everything in this one." \
+/* The modes of a task that one process plays; an array of them may go on. */
+#define TASK_MODES                                                                                               \
+    "full_train", "pretrain", "knowledge_distillation", "federated_learning", "full_pipeline", "device_to_edge", \
+        "device_to_edge_to_cloud", "device_to_cloud"
+#define MODE_OPTION(names)                                                                                  \
+    {                                                                                                       \
+        .name = "mode", .letter = 'm', .argument = "MODE", .type = OPTION_STRING, .fallback = "full_train", \
+        .choices = names, .help = "Which of the task's stages to run."                                      \
     }
-#define JSON_RESULT_OPTION                                                                                 \
-    {                                                                                                      \
-        .name = "json", .type = OPTION_FLAG, .help = "Print summary.json at the end instead of the table." \
+#define NO_REUSE_OPTION(text)                                 \
+    {                                                         \
+        .name = "no-reuse", .type = OPTION_FLAG, .help = text \
+    }
+#define TRAIN_ALL_HERE "Take no finished stages from other outputs: train everything in this one."
+#define DRY_RUN_OPTION(text)                                                \
+    {                                                                       \
+        .name = "dry-run", .letter = 'n', .type = OPTION_FLAG, .help = text \
+    }
+/* file: what stands for the table. */
+#define JSON_RESULT_OPTION(file)                                                                       \
+    {                                                                                                  \
+        .name = "json", .type = OPTION_FLAG, .help = "Print " file " at the end instead of the table." \
     }
 #define TASK_OPERAND                                                                      \
     {                                                                                     \
