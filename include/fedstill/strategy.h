@@ -166,7 +166,7 @@ typedef struct fst_server_env {
     const fst_public *pub;       /* NULL: none */
     fst_trainer_options compute; /* how to train at the server */
     const fst_after *after;      /* NULL: the strategy's step is published as it is. Not with FST_KEEPS_SHARED */
-    fst_codecs codecs;           /* zeroes: nothing is coded; else `graph` is needed */
+    fst_codecs codecs;           /* zeroes: nothing is coded; else `graph` is needed, where a model is coded */
 } fst_server_env;
 
 /* What aggregating did. */
@@ -279,6 +279,15 @@ typedef struct fst_client_ops {
     fst_status (*load)(fst_client_half *c, const void *data, size_t len, fst_error *err);
 } fst_client_ops;
 
+/* What clients say of the public samples that a round draws, and what is shared of it. */
+typedef struct fst_predictions {
+    const char *name;   /* of the tensor, both ways: F32, rows x classes */
+    bool probabilities; /* rows add up to 1; else logits */
+    /* What is shared, and *made: 1 + the round whose samples it is about; 0: there is nothing yet. May be changed
+     * between aggregate and the next round. */
+    float *(*shared)(const fst_strategy *s, uint64_t *made);
+} fst_predictions;
+
 typedef struct fst_strategy_ops {
     const char *name;          /* "fedavg" */
     const char *summary;       /* one line for people */
@@ -286,8 +295,9 @@ typedef struct fst_strategy_ops {
     const fst_option *options; /* NULL: none; ended by one without a name */
     unsigned flags;            /* FST_SAME_MODEL and so on */
     /* F32 tensors of an update that codecs code, each as long as the model: the model itself first, whose change is
-     * coded; ended by NULL. NULL: codecs are refused. */
+     * coded; ended by NULL. NULL: no model is coded. */
     const char *const *codes;
+    const fst_predictions *predicts; /* what codecs code instead; NULL: nothing. Without both, codecs are refused */
     const fst_server_ops *server;
     const fst_client_ops *client;
 } fst_strategy_ops;

@@ -12,7 +12,7 @@ enum { LEVEL = 3 };
 static const struct fst__codec_type *const types[] = {
     [FST_CODEC_F16] = &fst__codec_f16,           [FST_CODEC_INT8] = &fst__codec_int8,
     [FST_CODEC_INT4] = &fst__codec_int4,         [FST_CODEC_TOP_K] = &fst__codec_top_k,
-    [FST_CODEC_LOW_RANK] = &fst__codec_low_rank,
+    [FST_CODEC_LOW_RANK] = &fst__codec_low_rank, [FST_CODEC_LEVELS] = &fst__codec_levels,
 };
 enum { TYPES = sizeof types / sizeof *types };
 
@@ -32,6 +32,8 @@ fst_status fst_codec_check(const fst_codec *c, fst_error *err)
         return fst_fail(err, FST_E_CONFIG, "low_rank: energy is %g; above 0 and at most 1 is needed", c->energy);
     if (c->kind == FST_CODEC_LOW_RANK && c->values == FST_VALUES_INT8)
         return fst_fail(err, FST_E_CONFIG, "low_rank: values are f32 or f16");
+    if (c->kind == FST_CODEC_LEVELS && (c->bits < 1 || c->bits > FST_CFD_MAX_BITS))
+        return fst_fail(err, FST_E_CONFIG, "levels: bits is %d; 1 to %d are allowed", c->bits, (int)FST_CFD_MAX_BITS);
     return FST_OK;
 }
 
@@ -65,6 +67,16 @@ static bool make_zstd(fst_coder *c)
     return c->packed && c->press && c->unpress;
 }
 
+static bool make_rows(fst_coder *c)
+{
+    c->value = fst_calloc(c->count, sizeof *c->value);
+    if (c->codec.kind != FST_CODEC_LEVELS)
+        return c->value;
+    c->level = fst_calloc(c->count, sizeof *c->level);
+    c->known = fst_calloc(c->count, sizeof *c->known);
+    return c->value && c->level && c->known;
+}
+
 /* c->matrices are made. */
 static fst_status finish(fst_coder *c, fst_coder **out, fst_error *err)
 {
@@ -78,6 +90,8 @@ static fst_status finish(fst_coder *c, fst_coder **out, fst_error *err)
         ok = make_top_k(c);
     if (c->codec.kind == FST_CODEC_LOW_RANK)
         ok = make_low_rank(c);
+    if (c->rows)
+        ok = make_rows(c);
     c->most = types[c->codec.kind]->most(c);
     c->body = fst_alloc(1 + c->most);
     if (!ok || !c->body || !make_zstd(c)) {
@@ -107,7 +121,9 @@ static fst_status begin(fst_coder **out, const fst_codec *codec, fst_error *err)
 fst_status fst_coder_new(fst_coder **out, const fst_codec *codec, const fst_graph *graph, fst_error *err)
 {
     fst_coder *c = NULL;
-    fst_status st = begin(&c, codec, err);
+    fst_status st = codec->kind == FST_CODEC_LEVELS
+                        ? fst_fail(err, FST_E_CONFIG, "levels codes probabilities, not the parameters of a network")
+                        : begin(&c, codec, err);
     if (!st && (st = fst__matrices_init(&c->matrices, graph, err)))
         fst_coder_free(c);
     return st ? st : finish(c, out, err);
@@ -116,12 +132,33 @@ fst_status fst_coder_new(fst_coder **out, const fst_codec *codec, const fst_grap
 fst_status fst_coder_new_matrix(fst_coder **out, const fst_codec *codec, size_t rows, size_t columns, fst_error *err)
 {
     fst_coder *c = NULL;
-    fst_status st = codec->kind == FST_CODEC_LOW_RANK
-                        ? fst_fail(err, FST_E_CONFIG, "low_rank takes the matrices of a network apart")
+    fst_status st = codec->kind == FST_CODEC_LOW_RANK || codec->kind == FST_CODEC_LEVELS
+                        ? fst_fail(err, FST_E_CONFIG, "%s does not code a matrix alone", fst_codec_name(codec->kind))
                         : begin(&c, codec, err);
     if (!st && (st = fst__matrices_init_one(&c->matrices, rows, columns, err)))
         fst_coder_free(c);
     return st ? st : finish(c, out, err);
+}
+
+fst_status fst_coder_new_predictions(fst_coder **out, const fst_codec *codec, size_t rows, int classes,
+                                     bool probabilities, fst_error *err)
+{
+    fst_coder *c = NULL;
+    if (codec->kind == FST_CODEC_TOP_K || codec->kind == FST_CODEC_LOW_RANK ||
+        (codec->kind == FST_CODEC_LEVELS && !probabilities))
+        return fst_fail(err, FST_E_CONFIG, "%s does not code %s", fst_codec_name(codec->kind),
+                        probabilities ? "predictions" : "logits");
+    if (!rows || classes < 1 || rows > UINT32_MAX / (size_t)classes)
+        return fst_fail(err, FST_E_LIMIT, "predictions of %zu rows and %d classes cannot be coded", rows, classes);
+    fst_status st = begin(&c, codec, err);
+    if (!st && (st = fst__matrices_init_one(&c->matrices, rows, (size_t)classes, err)))
+        fst_coder_free(c);
+    if (st)
+        return st;
+    c->rows = rows;
+    c->classes = classes;
+    c->probabilities = probabilities;
+    return finish(c, out, err);
 }
 
 void fst_coder_free(fst_coder *c)
@@ -135,6 +172,8 @@ void fst_coder_free(fst_coder *c)
     fst_free(c->place);
     fst_free(c->value);
     fst_free(c->rank);
+    fst_free(c->level);
+    fst_free(c->known);
     ZSTD_freeCCtx(c->press);
     ZSTD_freeDCtx(c->unpress);
     fst_free(c);

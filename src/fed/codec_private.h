@@ -5,6 +5,7 @@
 #include <zstd.h>
 
 #include "fedstill/codec.h"
+#include "fedstill/distill.h"
 #include "packed_change.h"
 
 struct fst_coder {
@@ -20,8 +21,12 @@ struct fst_coder {
     size_t keep;     /* top_k: elements at most */
     uint32_t *tally; /* top_k: 1 << 16 */
     uint32_t *place; /* top_k: [keep], rising */
-    float *value;    /* top_k: [keep]; low_rank: [count] */
+    float *value;    /* top_k: [keep]; low_rank and predictions: [count] */
     int32_t *rank;   /* low_rank: by matrix */
+    size_t rows;     /* of predictions; 0: it is for something else */
+    int classes;
+    bool probabilities;
+    uint16_t *level, *known; /* levels: [count]; known: zeros in rows that the reader has not */
 };
 
 /* Each writes a body to `out`, of at most c->most bytes, and reads one back, all of whose bytes must be used. */
@@ -32,7 +37,7 @@ struct fst__codec_type {
     fst_status (*decode)(fst_coder *c, const uint8_t *data, size_t len, float *x, fst_error *err);
 };
 extern const struct fst__codec_type fst__codec_f16, fst__codec_int8, fst__codec_int4, fst__codec_top_k,
-    fst__codec_low_rank;
+    fst__codec_low_rank, fst__codec_levels;
 
 /* ---- codec_whole.c: floats as half precision, as whole numbers ---- */
 FST_MUST fst_status fst__put_f16(const float *x, size_t n, uint8_t *out, fst_error *err);

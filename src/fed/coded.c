@@ -1,5 +1,5 @@
-/* Codecs of messages. A strategy's halves know nothing of them: what the server half says is coded on its way down,
- * what a client half says on its way up, and each half reads what was decoded.
+/* Codecs of messages, and of a model in them. A strategy's halves know nothing of them: what the server half says is
+ * coded on its way down, what a client half says on its way up, and each half reads what was decoded.
  *
  * Data flow, down: aggregate -> x -> publish: code (x + rest), x becomes what is decoded, rest what was lost ->
  * message. Up: y - x + residual -> code -> residual becomes what was lost -> message -> read: x + what is decoded ->
@@ -22,17 +22,12 @@ bool fst_codecs_keep(const fst_codecs *c)
     return (c->up.kind && c->up.feedback) || (c->down.kind && c->down.change);
 }
 
-fst_status fst_codecs_check(const fst_codecs *c, const fst_strategy_ops *ops, fst_error *err)
+static fst_status check_model(const fst_codecs *c, const fst_strategy_ops *ops, fst_error *err)
 {
     char names[400];
-    fst_status st = fst_codec_check(&c->up, err);
-    if (!st && (st = fst_codec_check(&c->down, err)))
-        return fst_fail_in(err, st, "down");
-    if (st)
-        return fst_fail_in(err, st, "up");
-    if ((c->up.kind || c->down.kind) && !ops->codes)
-        return fst_fail(err, FST_E_CONFIG, "the strategy %s sends nothing that codecs code; those of a shared model do",
-                        ops->name);
+    if (c->up.kind == FST_CODEC_LEVELS || c->down.kind == FST_CODEC_LEVELS)
+        return fst_fail(err, FST_E_CONFIG, "%s: levels codes probabilities, and the strategy %s sends a model",
+                        c->up.kind == FST_CODEC_LEVELS ? "up" : "down", ops->name);
     if (c->down.kind && (ops->flags & FST_KEEPS_SHARED))
         return fst_fail(err, FST_E_CONFIG,
                         "down: the strategy %s sends models of several rounds, which are not coded; others do: %s",
@@ -42,14 +37,47 @@ fst_status fst_codecs_check(const fst_codecs *c, const fst_strategy_ops *ops, fs
     return FST_OK;
 }
 
-/* "params:int8" */
-static const char *coded_name(const char *tensor, const fst_codec *codec, char out[FST_MESSAGE_NAME])
+static fst_status check_predictions(const fst_codecs *c, const fst_strategy_ops *ops, fst_error *err)
+{
+    bool levels = ops->predicts->probabilities;
+    for (int i = 0; i < 2; i++) {
+        const fst_codec *one = i ? &c->down : &c->up;
+        const char *way = i ? "down" : "up";
+        if (one->kind == FST_CODEC_TOP_K || one->kind == FST_CODEC_LOW_RANK ||
+            (one->kind == FST_CODEC_LEVELS && !levels))
+            return fst_fail(err, FST_E_CONFIG, "%s: the strategy %s sends %s, which %s does not code; these do: %s",
+                            way, ops->name, ops->predicts->name, fst_codec_name(one->kind),
+                            levels ? "f16, int8, int4, levels" : "f16, int8, int4");
+        if (one->feedback)
+            return fst_fail(err, FST_E_CONFIG,
+                            "%s: feedback has no effect: the strategy %s sends %s, which are made anew in every round",
+                            way, ops->name, ops->predicts->name);
+    }
+    return FST_OK;
+}
+
+fst_status fst_codecs_check(const fst_codecs *c, const fst_strategy_ops *ops, fst_error *err)
+{
+    fst_status st = fst_codec_check(&c->up, err);
+    if (!st && (st = fst_codec_check(&c->down, err)))
+        return fst_fail_in(err, st, "down");
+    if (st)
+        return fst_fail_in(err, st, "up");
+    if (!c->up.kind && !c->down.kind)
+        return FST_OK;
+    if (ops->predicts)
+        return check_predictions(c, ops, err);
+    return ops->codes ? check_model(c, ops, err)
+                      : fst_fail(err, FST_E_CONFIG, "the strategy %s sends nothing that codecs code", ops->name);
+}
+
+const char *fst__coded_name(const char *tensor, const fst_codec *codec, char out[FST_MESSAGE_NAME])
 {
     snprintf(out, FST_MESSAGE_NAME, "%s:%s", tensor, fst_codec_name(codec->kind));
     return out;
 }
 
-static fst_message_tensor *find(fst_message *m, const char *name)
+fst_message_tensor *fst__coded_find(fst_message *m, const char *name)
 {
     return (fst_message_tensor *)fst_message_find(m, name);
 }
@@ -60,25 +88,42 @@ static void put(fst_message_tensor *t, const char *name, fst_dtype dtype, int64_
     snprintf(t->name, sizeof t->name, "%s", name);
 }
 
-/* The tensor, which must be one span of bytes, decoded to x. */
-static fst_status decode(fst_coder *coder, const fst_message *m, const char *name, float *x, fst_error *err)
+void fst__coded_put_bytes(fst_message_tensor *t, const char *name, size_t len, const void *data)
+{
+    put(t, name, FST_U8, (int64_t)len, data);
+}
+
+fst_status fst__coded_get_bytes(const fst_message *m, const char *name, const void **data, size_t *len, fst_error *err)
 {
     const fst_message_tensor *t = fst_message_find(m, name);
     if (!t || t->dtype != FST_U8 || t->shape.rank != 1)
         return fst_fail(err, FST_E_MISMATCH, "%s \"%s\", one span of bytes, as the task's codec says",
                         t ? "needs" : "has no", name);
-    fst_status st = fst_coder_decode(coder, t->data, (size_t)t->shape.dim[0], x, err);
-    if (st)
-        return fst_fail_in(err, st == FST_E_FORMAT ? FST_E_MISMATCH : st, "\"%s\"", name);
+    *data = t->data;
+    *len = (size_t)t->shape.dim[0];
     return FST_OK;
+}
+
+/* The tensor, which must be one span of bytes, decoded to x. */
+static fst_status decode(fst_coder *coder, const fst_message *m, const char *name, float *x, fst_error *err)
+{
+    const void *data = NULL;
+    size_t len = 0;
+    fst_status st = fst__coded_get_bytes(m, name, &data, &len, err);
+    if (st)
+        return st;
+    st = fst_coder_decode(coder, data, len, x, err);
+    return st ? fst_fail_in(err, st == FST_E_FORMAT ? FST_E_MISMATCH : st, "\"%s\"", name) : FST_OK;
 }
 
 /* ---- the server's ---- */
 
 struct fst__coded_server {
+    struct fst__rows_server *rows; /* of predictions: of the rest only codecs, codes and count are used then */
     fst_codecs codecs;
     const char *const *codes;
-    size_t count; /* of the model */
+    const char *row_code[2]; /* predictions: codes */
+    size_t count;            /* of the model */
     uint32_t clients;
     fst_coder *up, *down;
     float *read[FST__CODED]; /* room for one update */
@@ -117,12 +162,32 @@ static fst_status make_down(struct fst__coded_server *c, const fst_graph *graph,
     return ok ? FST_OK : fst_fail_memory(err, 2 * c->count * sizeof *c->rest + most);
 }
 
+static fst_status new_for_rows(struct fst__coded_server **out, const fst_strategy *s, fst_error *err)
+{
+    struct fst__coded_server *c = fst_calloc(1, sizeof *c);
+    if (!c)
+        return fst_fail_memory(err, sizeof *c);
+    fst_status st = fst__rows_server_new(&c->rows, s, err);
+    if (st) {
+        fst__coded_server_free(c);
+        return st;
+    }
+    c->codecs = s->env.codecs;
+    c->row_code[0] = s->ops->predicts->name;
+    c->codes = c->row_code;
+    c->count = fst__rows_count(c->rows);
+    *out = c;
+    return FST_OK;
+}
+
 fst_status fst__coded_server_new(struct fst__coded_server **out, const fst_strategy *s, fst_error *err)
 {
     const fst_server_env *e = &s->env;
     fst_status st = fst_codecs_check(&e->codecs, s->ops, err);
     if (st || (!e->codecs.up.kind && !e->codecs.down.kind))
         return st;
+    if (s->ops->predicts)
+        return new_for_rows(out, s, err);
     if (!e->graph || !e->global || fst_graph_param_count(e->graph) != e->global->size.params)
         return fst_fail(err, FST_E_ARGUMENT, "codecs need the shared network");
     struct fst__coded_server *c = fst_calloc(1, sizeof *c);
@@ -147,6 +212,7 @@ void fst__coded_server_free(struct fst__coded_server *c)
 {
     if (!c)
         return;
+    fst__rows_server_free(c->rows);
     fst_coder_free(c->up);
     fst_coder_free(c->down);
     for (int i = 0; i < FST__CODED; i++)
@@ -161,7 +227,7 @@ void fst__coded_server_free(struct fst__coded_server *c)
 
 bool fst__coded_publishes(const struct fst__coded_server *c)
 {
-    return c && c->down;
+    return c && c->codecs.down.kind;
 }
 
 /* Codes c->room, which becomes what is decoded; c->rest becomes what was lost. */
@@ -185,7 +251,9 @@ static fst_status code_room(struct fst__coded_server *c, const fst_strategy *s, 
 
 void fst__coded_begin(struct fst__coded_server *c, const fst_strategy *s)
 {
-    if (!fst__coded_publishes(c))
+    if (c && c->rows)
+        fst__rows_begin(c->rows, s);
+    if (!c || !c->down)
         return;
     memset(c->in_open, 0, c->clients);
     if (c->made)
@@ -201,9 +269,13 @@ void fst__coded_begin(struct fst__coded_server *c, const fst_strategy *s)
     c->made = !st;
 }
 
-fst_status fst__coded_publish(struct fst__coded_server *c, const fst_strategy *s, const float *before, fst_error *err)
+fst_status fst__coded_publish(struct fst__coded_server *c, const fst_strategy *s, const float *before, double *norm,
+                              fst_error *err)
 {
     bool change = c->codecs.down.change;
+    double lane[FST__LANES] = {0};
+    if (c->rows)
+        return fst__rows_publish(c->rows, s, norm, err);
     float *x = s->env.global->params;
     for (size_t i = 0; i < c->count; i++)
         c->room[i] = (change ? x[i] - before[i] : x[i]) + c->rest[i];
@@ -212,6 +284,8 @@ fst_status fst__coded_publish(struct fst__coded_server *c, const fst_strategy *s
         return fst_fail_in(err, st, "coding what is shared");
     for (size_t i = 0; i < c->count; i++)
         x[i] = change ? before[i] + c->room[i] : c->room[i];
+    fst__add_squares(lane, x, before, c->count);
+    *norm = sqrt(fst__sum_lanes(lane));
     uint8_t *in = c->in_last;
     c->in_last = c->in_open;
     c->in_open = in;
@@ -222,18 +296,20 @@ fst_status fst__coded_publish(struct fst__coded_server *c, const fst_strategy *s
 fst_status fst__coded_down(const struct fst__coded_server *c, uint32_t client, fst_message *m, fst_error *err)
 {
     char name[FST_MESSAGE_NAME];
+    if (c && c->rows)
+        return fst__rows_down(c->rows, client, m, err);
     if (!c || !c->down)
         return FST_OK;
-    fst_message_tensor *t = find(m, c->codes[0]);
+    fst_message_tensor *t = fst__coded_find(m, c->codes[0]);
     bool change = c->codecs.down.change;
     if (!c->made)
         return fst_fail(err, c->failed.status, "coding the first model: %s", c->failed.message);
     if (!t)
         return fst_fail(err, FST_E_ARGUMENT, "there is no \"%s\" to code", c->codes[0]);
     if (!change)
-        put(t, coded_name(c->codes[0], &c->codecs.down, name), FST_U8, (int64_t)c->len, c->bytes);
+        put(t, fst__coded_name(c->codes[0], &c->codecs.down, name), FST_U8, (int64_t)c->len, c->bytes);
     else if (c->in_last[client])
-        put(t, coded_name("step", &c->codecs.down, name), FST_U8, (int64_t)c->len, c->bytes);
+        put(t, fst__coded_name("step", &c->codecs.down, name), FST_U8, (int64_t)c->len, c->bytes);
     return change ? fst_message_add(m, "version", FST_U64, FST_SHAPE(1), &c->version, err) : FST_OK;
 }
 
@@ -241,6 +317,8 @@ fst_status fst__coded_read(struct fst__coded_server *c, const fst_strategy *s, f
 {
     char name[FST_MESSAGE_NAME];
     fst_message sent = fst_message_of("");
+    if (c && c->rows)
+        return fst__rows_read(c->rows, s, m, err);
     if (!c || !c->up)
         return FST_OK;
     sent.client = m->client;
@@ -248,30 +326,32 @@ fst_status fst__coded_read(struct fst__coded_server *c, const fst_strategy *s, f
     fst_status st = s->ops->server->down(s, m->client, &sent, err);
     for (size_t i = 0; !st && c->codes[i]; i++) {
         const void *base = NULL;
-        st = decode(c->up, m, coded_name(c->codes[i], &c->codecs.up, name), c->read[i], err);
+        st = decode(c->up, m, fst__coded_name(c->codes[i], &c->codecs.up, name), c->read[i], err);
         if (!st && i == 0)
             st = fst_message_get(&sent, c->codes[i], FST_F32, FST_SHAPE((int64_t)c->count), &base, err);
         for (size_t k = 0; !st && base && k < c->count; k++)
             c->read[i][k] = ((const float *)base)[k] + c->read[i][k];
         if (!st)
-            put(find(m, name), c->codes[i], FST_F32, (int64_t)c->count, c->read[i]);
+            put(fst__coded_find(m, name), c->codes[i], FST_F32, (int64_t)c->count, c->read[i]);
     }
     return st;
 }
 
 void fst__coded_folded(struct fst__coded_server *c, uint32_t client)
 {
-    if (c && c->down)
+    if (c && c->rows)
+        fst__rows_folded(c->rows, client);
+    else if (c && c->down)
         c->in_open[client] = 1;
 }
 
 static bool is_coded(const struct fst__coded_server *c, const char *name)
 {
     char coded[FST_MESSAGE_NAME];
-    bool is = c->down && (!strcmp(name, coded_name("step", &c->codecs.down, coded)) ||
-                          !strcmp(name, coded_name(c->codes[0], &c->codecs.down, coded)));
-    for (size_t i = 0; c->up && c->codes[i]; i++)
-        is |= !strcmp(name, coded_name(c->codes[i], &c->codecs.up, coded));
+    bool is = fst__coded_publishes(c) && (!strcmp(name, fst__coded_name("step", &c->codecs.down, coded)) ||
+                                          !strcmp(name, fst__coded_name(c->codes[0], &c->codecs.down, coded)));
+    for (size_t i = 0; c->codecs.up.kind && c->codes[i]; i++)
+        is |= !strcmp(name, fst__coded_name(c->codes[i], &c->codecs.up, coded));
     return is;
 }
 
@@ -297,6 +377,8 @@ struct saved {
 fst_status fst__coded_save(const struct fst__coded_server *c, fst_buf *out, fst_error *err)
 {
     const struct saved head = {c->made, c->version, c->len};
+    if (c->rows)
+        return fst__rows_save(c->rows, out, err);
     if (!c->down)
         return FST_OK;
     fst_status st = fst_buf_append(out, &head, sizeof head, err);
@@ -312,6 +394,8 @@ fst_status fst__coded_load(struct fst__coded_server *c, const void *data, size_t
     struct saved head = {0};
     size_t rest = c->count * sizeof *c->rest, fixed = sizeof head + rest + c->clients;
     const uint8_t *at = data;
+    if (c->rows)
+        return fst__rows_load(c->rows, data, len, err);
     if (!c->down)
         return len ? fst_fail(err, FST_E_FORMAT, "%zu bytes too many of a codec", len) : FST_OK;
     if (len >= fixed)
@@ -346,6 +430,7 @@ fst_status fst__coded_load(struct fst__coded_server *c, const void *data, size_t
 
 void fst__coded_client_release(struct fst__coded_client *c)
 {
+    fst__rows_client_free(c->rows);
     fst_coder_free(c->up);
     fst_coder_free(c->down);
     fst_free(c->base);
@@ -357,18 +442,19 @@ void fst__coded_client_release(struct fst__coded_client *c)
     *c = (struct fst__coded_client){.graph = NULL};
 }
 
-static bool same(const fst_codec *a, const fst_codec *b)
+bool fst__codec_equal(const fst_codec *a, const fst_codec *b)
 {
     return a->kind == b->kind && a->values == b->values && a->share == b->share && a->energy == b->energy &&
-           a->per_channel == b->per_channel && a->stochastic == b->stochastic && a->feedback == b->feedback &&
-           a->zstd == b->zstd && a->change == b->change;
+           a->bits == b->bits && a->per_channel == b->per_channel && a->stochastic == b->stochastic &&
+           a->feedback == b->feedback && a->zstd == b->zstd && a->change == b->change;
 }
 
 /* Once for all clients of one network. */
 static fst_status make_ready(struct fst__coded_client *c, const fst_client_half *h, fst_error *err)
 {
     const fst_client_env *e = h->env;
-    if (c->graph == e->graph && same(&c->codecs.up, &e->codecs.up) && same(&c->codecs.down, &e->codecs.down))
+    if (c->graph == e->graph && fst__codec_equal(&c->codecs.up, &e->codecs.up) &&
+        fst__codec_equal(&c->codecs.down, &e->codecs.down))
         return FST_OK;
     fst__coded_client_release(c);
     size_t n = fst_graph_param_count(e->graph);
@@ -458,7 +544,7 @@ static fst_status take_model(struct fst__coded_client *c, const char *model, siz
         return st;
     if (change)
         memcpy(&version, data, sizeof version);
-    coded_name(change ? "step" : model, c->down ? &c->codecs.down : &none, name);
+    fst__coded_name(change ? "step" : model, c->down ? &c->codecs.down : &none, name);
     if (change && fst_message_find(down, name)) {
         st = take_step(c, down, name, version, n, err);
     } else if (c->down && !change) {
@@ -472,7 +558,7 @@ static fst_status take_model(struct fst__coded_client *c, const char *model, siz
     if (st)
         return st;
     c->version = version;
-    put(find(down, name), model, FST_F32, (int64_t)n, c->base);
+    put(fst__coded_find(down, name), model, FST_F32, (int64_t)n, c->base);
     return FST_OK;
 }
 
@@ -482,6 +568,8 @@ fst_status fst__coded_take(struct fst__coded_client *c, const fst_client_half *h
     const fst_client_env *e = h->env;
     if (!e->codecs.up.kind && !e->codecs.down.kind)
         return FST_OK;
+    if (h->ops->predicts)
+        return fst__rows_take(&c->rows, h, kept, down, err);
     size_t n = fst_graph_param_count(e->graph);
     fst_status st = make_ready(c, h, err);
     if (!st && (st = remember(c, h, kept, n, err)))
@@ -516,7 +604,8 @@ static fst_status give_one(struct fst__coded_client *c, const fst_client_half *h
     for (size_t k = 0; !st && k < n; k++)
         lost[k] -= c->room[k];
     if (!st)
-        put(find(up, tensor), coded_name(tensor, &c->codecs.up, name), FST_U8, (int64_t)len, c->bytes[i]);
+        put(fst__coded_find(up, tensor), fst__coded_name(tensor, &c->codecs.up, name), FST_U8, (int64_t)len,
+            c->bytes[i]);
     return st;
 }
 
@@ -526,6 +615,8 @@ fst_status fst__coded_give(struct fst__coded_client *c, const fst_client_half *h
     fst_rng r;
     if (!h->env->codecs.up.kind)
         return FST_OK;
+    if (h->ops->predicts)
+        return fst__rows_give(c->rows, h, up, err);
     fst_rng_init(&r, h->env->seed, "codec.up", h->round << 32 | h->env->client);
     for (size_t i = 0; !st && h->ops->codes[i]; i++)
         st = give_one(c, h, i, &r, up, err);
@@ -538,6 +629,8 @@ fst_status fst__coded_keep(const struct fst__coded_client *c, const fst_client_h
     char name[FST_MESSAGE_NAME];
     const fst_codecs *k = &h->env->codecs;
     fst_status st = FST_OK;
+    if (h->ops->predicts)
+        return fst__rows_keep(c->rows, h, kept, err);
     for (size_t i = 0; !st && k->up.kind && k->up.feedback && h->ops->codes[i]; i++)
         st = fst_message_add(kept, residual_name(h->ops->codes[i], name), FST_F32,
                              FST_SHAPE((int64_t)fst_coder_count(c->up)), c->residual[i], err);

@@ -99,6 +99,7 @@ FST_MUST fst_status fst__consensus_down(const fst_strategy *s, uint32_t client, 
 FST_MUST fst_status fst__consensus_fold(fst_strategy *s, const fst_message *m, fst_error *err);
 FST_MUST fst_status fst__consensus_aggregate(fst_strategy *s, const fst_work *work, fst_aggregate_stats *stats,
                                              fst_error *err);
+float *fst__consensus_shared(const fst_strategy *s, uint64_t *made); /* of fst_predictions */
 FST_MUST fst_status fst__consensus_save(const fst_strategy *s, fst_buf *out, fst_error *err);
 FST_MUST fst_status fst__consensus_load(fst_strategy *s, const void *data, size_t len, fst_error *err);
 /* The first options of strategies whose clients learn from public samples, in this order. */

@@ -309,10 +309,13 @@ static fst_status save_body(const fst_strategy *s, fst_buf *out, fst_error *err)
 
 static fst_status remember(const fst_strategy *s, struct before *b, fst_error *err)
 {
-    fst_fed_view v = fst_fed_state_view(s->env.global);
-    fst_status st = fst_fed_state_init(&b->global, v.size, err);
-    if (!st)
-        fst_fed_state_copy(&b->global, &v);
+    fst_status st = FST_OK;
+    if (s->env.global) {
+        fst_fed_view v = fst_fed_state_view(s->env.global);
+        st = fst_fed_state_init(&b->global, v.size, err);
+        if (!st)
+            fst_fed_state_copy(&b->global, &v);
+    }
     if (!st)
         st = save_body(s, &b->strategy, err);
     if (!st && s->coded)
@@ -323,7 +326,8 @@ static fst_status remember(const fst_strategy *s, struct before *b, fst_error *e
 static fst_status put_back(fst_strategy *s, const struct before *b, fst_error *err)
 {
     fst_fed_view v = fst_fed_state_view(&b->global);
-    fst_fed_state_copy(s->env.global, &v);
+    if (s->env.global)
+        fst_fed_state_copy(s->env.global, &v);
     fst_status st = FST_OK;
     if (s->ops->server->load)
         st = s->ops->server->load(s, b->strategy.len ? b->strategy.data : "", b->strategy.len, err);
@@ -332,22 +336,30 @@ static fst_status put_back(fst_strategy *s, const struct before *b, fst_error *e
     return st || !s->env.after ? st : s->env.after->load(s->env.after->ctx, b->after.data, b->after.len, err);
 }
 
+static fst_status after_step(fst_strategy *s, const fst_work *work, const struct before *b, fst_aggregate_stats *done,
+                             fst_error *err)
+{
+    double lane[FST__LANES] = {0};
+    fst_status st = s->env.after->run(s->env.after->ctx, s->round, s->env.global, work, err);
+    if (st)
+        return st;
+    fst__add_squares(lane, s->env.global->params, b->global.params, b->global.size.params);
+    done->update_norm = sqrt(fst__sum_lanes(lane));
+    return FST_OK;
+}
+
 static fst_status aggregate_and_after(fst_strategy *s, const fst_work *work, fst_aggregate_stats *done, fst_error *err)
 {
     struct before b = {0};
-    double lane[FST__LANES] = {0};
     fst_status st = remember(s, &b, err);
     bool touched = !st;
     if (!st)
         st = s->ops->server->aggregate(s, work, done, err);
     if (!st && s->env.after)
-        st = s->env.after->run(s->env.after->ctx, s->round, s->env.global, work, err);
+        st = after_step(s, work, &b, done, err);
     if (!st && fst__coded_publishes(s->coded))
-        st = fst__coded_publish(s->coded, s, b.global.params, err);
-    if (!st) {
-        fst__add_squares(lane, s->env.global->params, b.global.params, b.global.size.params);
-        done->update_norm = sqrt(fst__sum_lanes(lane));
-    } else if (touched) {
+        st = fst__coded_publish(s->coded, s, b.global.params, &done->update_norm, err);
+    if (st && touched) {
         fst_error why;
         if (put_back(s, &b, &why))
             fst_log(FST_LOG_ERROR, "%s", why.message);

@@ -16,7 +16,24 @@
 #include "fedstill/fuse.h"
 
 /* What is coded, and how. */
-enum { PLAIN, HALF, WHOLE, SIGNS, SPARSE, SPARSE_BOTH, THIN, THIN_BOTH, CODED };
+enum {
+    PLAIN,
+    HALF,
+    WHOLE,
+    SIGNS,
+    SPARSE,
+    SPARSE_BOTH,
+    THIN,
+    THIN_BOTH,
+    /* of predictions */
+    ROWS_HALF,
+    ROWS_WHOLE,
+    ROWS_COARSE,
+    VOTES,
+    LEVELS_UP,
+    LIKE_CFD,
+    CODED
+};
 static const fst_codecs codecs[CODED] = {
     [HALF] = {{.kind = FST_CODEC_F16}, {.kind = FST_CODEC_F16, .feedback = true}},
     [WHOLE] = {{.kind = FST_CODEC_INT8, .per_channel = true, .feedback = true, .zstd = true},
@@ -32,6 +49,15 @@ static const fst_codecs codecs[CODED] = {
               {.kind = FST_CODEC_NONE}},
     [THIN_BOTH] = {{.kind = FST_CODEC_NONE},
                    {.kind = FST_CODEC_LOW_RANK, .energy = 0.7, .feedback = true, .zstd = true, .change = true}},
+    [ROWS_HALF] = {{.kind = FST_CODEC_F16, .zstd = true}, {.kind = FST_CODEC_F16}},
+    [ROWS_WHOLE] = {{.kind = FST_CODEC_INT8, .per_channel = true, .zstd = true},
+                    {.kind = FST_CODEC_INT8, .stochastic = true, .change = true}},
+    [ROWS_COARSE] = {{.kind = FST_CODEC_INT4, .stochastic = true},
+                     {.kind = FST_CODEC_INT8, .zstd = true, .change = true}},
+    [VOTES] = {{.kind = FST_CODEC_LEVELS, .bits = 1, .zstd = true},
+               {.kind = FST_CODEC_LEVELS, .bits = 3, .zstd = true, .change = true}},
+    [LIKE_CFD] = {{.kind = FST_CODEC_LEVELS, .bits = 3}, {.kind = FST_CODEC_LEVELS, .bits = 7}},
+    [LEVELS_UP] = {{.kind = FST_CODEC_LEVELS, .bits = 6}, {.kind = FST_CODEC_NONE}},
 };
 
 static const struct test_case {
@@ -100,6 +126,15 @@ static const struct test_case {
     {"fedbuff", {{"max_staleness", 2}}},
     {"feddf", {{"distil_steps", 6}, {"distil_batch_size", 5}, {"distil_patience", 0}}},
     {"fedgen", {{"generator_steps", 4}, {"generator_batch_size", 6}, {"generator_hidden", 5}}},
+    {"fedmd", {{0}}},
+    {"fedmd", {{"public_samples", 5}}},
+    {"fedmd", {{0}}},
+    {"dsfl", {{0}}},
+    {"dsfl", {{"public_samples", 5}, {"sharpen", 1}}},
+    {"dsfl", {{"public_samples", 9}}},
+    {"dsfl", {{0}}},
+    {"dsfl", {{0}}},
+    {"dsfl", {{"public_samples", 5}, {"sharpen", 2}}},
     /* with a fusion after their step */
     {"fedavg", {{0}}},
     {"fedavg", {{0}}},
@@ -109,9 +144,11 @@ static const struct test_case {
 };
 enum { CASES = sizeof cases / sizeof *cases };
 /* Of the cases with codecs and the first one with a fusion. */
-static const int codings[] = {HALF,  WHOLE,       SIGNS, SPARSE,      SPARSE_BOTH, THIN,  THIN_BOTH,   SPARSE_BOTH,
-                              SIGNS, SPARSE_BOTH, WHOLE, SPARSE_BOTH, SPARSE,      HALF,  SPARSE_BOTH, WHOLE,
-                              SIGNS, THIN,        SIGNS, SPARSE_BOTH, SPARSE,      SIGNS, WHOLE,       SPARSE_BOTH};
+static const int codings[] = {HALF,        WHOLE, SIGNS,       SPARSE,     SPARSE_BOTH, THIN,        THIN_BOTH,
+                              SPARSE_BOTH, SIGNS, SPARSE_BOTH, WHOLE,      SPARSE_BOTH, SPARSE,      HALF,
+                              SPARSE_BOTH, WHOLE, SIGNS,       THIN,       SIGNS,       SPARSE_BOTH, SPARSE,
+                              SIGNS,       WHOLE, ROWS_HALF,   ROWS_WHOLE, ROWS_COARSE, ROWS_WHOLE,  ROWS_COARSE,
+                              VOTES,       VOTES, LEVELS_UP,   LIKE_CFD,   SPARSE_BOTH};
 enum { CODINGS = sizeof codings / sizeof *codings, FIRST_CODED = CASES - 4 - CODINGS };
 static inline const fst_codecs *codecs_of(const struct test_case *c)
 {

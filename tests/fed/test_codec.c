@@ -359,11 +359,12 @@ static void test_refused_by_name(void **state)
         const fst_strategy_ops *ops = fst_strategy_at(i);
         fst_status up = fst_codecs_check(&half, ops, &err);
         bool shares = (ops->flags & FST_SAME_MODEL) && !(ops->flags & FST_MENTORS);
-        assert_int_equal(up, shares ? FST_OK : FST_E_CONFIG);
+        bool says = !strcmp(ops->name, "fedmd") || !strcmp(ops->name, "dsfl");
+        assert_int_equal(up, shares || says ? FST_OK : FST_E_CONFIG);
         if (up)
             assert_non_null(strstr(err.message, ops->name));
         fst_status both = fst_codecs_check(&down, ops, &err);
-        assert_int_equal(both, shares && !(ops->flags & FST_KEEPS_SHARED) ? FST_OK : FST_E_CONFIG);
+        assert_int_equal(both, says || (shares && !(ops->flags & FST_KEEPS_SHARED)) ? FST_OK : FST_E_CONFIG);
         if (both)
             assert_non_null(strstr(err.message, ops->name));
     }
@@ -371,6 +372,181 @@ static void test_refused_by_name(void **state)
     assert_int_equal(fst_codecs_check(&few, fedavg, &err), FST_E_CONFIG);
     assert_non_null(strstr(err.message, "change: true"));
     assert_int_equal(fst_codecs_check(&all, fedavg, &err), FST_E_CONFIG); /* a share of 0 */
+}
+
+/* What a codec cannot do with what a strategy sends. */
+static void test_refused_of_predictions(void **state)
+{
+    static const struct {
+        const char *strategy;
+        fst_codec codec;
+        const char *text;
+    } wrong[] = {
+        {"fedmd", {.kind = FST_CODEC_LEVELS, .bits = 2}, "f16, int8, int4"},
+        {"fedmd", {.kind = FST_CODEC_TOP_K, .share = 0.1}, "logits"},
+        {"dsfl", {.kind = FST_CODEC_LOW_RANK, .energy = 0.5}, "f16, int8, int4, levels"},
+        {"dsfl", {.kind = FST_CODEC_INT8, .feedback = true}, "feedback has no effect"},
+        {"dsfl", {.kind = FST_CODEC_LEVELS}, "bits is 0"},
+        {"dsfl", {.kind = FST_CODEC_LEVELS, .bits = 17}, "bits is 17"},
+        {"fedavg", {.kind = FST_CODEC_LEVELS, .bits = 2}, "sends a model"},
+    };
+    const fst_codec levels = {.kind = FST_CODEC_LEVELS, .bits = 2}, few = {.kind = FST_CODEC_TOP_K, .share = 0.1};
+    fst_coder *c = NULL;
+    fst_error err;
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        for (int way = 0; way < 2; way++) {
+            const fst_codecs codecs = {way ? (fst_codec){.kind = FST_CODEC_NONE} : wrong[i].codec,
+                                       way ? wrong[i].codec : (fst_codec){.kind = FST_CODEC_NONE}};
+            assert_int_equal(fst_codecs_check(&codecs, fst_strategy_find(wrong[i].strategy), &err), FST_E_CONFIG);
+            assert_non_null(strstr(err.message, wrong[i].text));
+            assert_non_null(strstr(err.message, way ? "down" : "up"));
+        }
+    assert_int_equal(fst_coder_new(&c, &levels, graph, &err), FST_E_CONFIG);
+    assert_int_equal(fst_coder_new_matrix(&c, &levels, 3, 3, &err), FST_E_CONFIG);
+    assert_int_equal(fst_coder_new_predictions(&c, &levels, 3, 3, false, &err), FST_E_CONFIG);
+    assert_int_equal(fst_coder_new_predictions(&c, &few, 3, 3, true, &err), FST_E_CONFIG);
+    assert_int_equal(fst_coder_new_predictions(&c, &levels, 0, 3, true, &err), FST_E_LIMIT);
+    assert_null(c);
+}
+
+/* ---- predictions ---- */
+
+enum { ROWS = 40, CLASSES = 7, CELLS = ROWS * CLASSES };
+
+/* What comes back of x against base; the number of bytes. */
+static size_t rows_trip(const fst_codec *codec, bool probabilities, const float *in, const float *base,
+                        const bool *known, float *out)
+{
+    fst_coder *c = NULL;
+    const uint8_t *bytes;
+    size_t len;
+    fst_error err;
+    ok(fst_coder_new_predictions(&c, codec, ROWS, CLASSES, probabilities, &err), &err);
+    ok(fst_coder_encode_rows(c, in, base, known, NULL, &bytes, &len, &err), &err);
+    assert_true(len <= fst_coder_most(c));
+    uint8_t *copy = malloc(len);
+    memcpy(copy, bytes, len);
+    ok(fst_coder_decode_rows(c, copy, len, base, known, out, &err), &err);
+    free(copy);
+    fst_coder_free(c);
+    return len;
+}
+
+static void make_rows(float *z, float *p, uint64_t index)
+{
+    fst_rng r;
+    fst_rng_init(&r, 8, "test.rows", index);
+    for (int i = 0; i < CELLS; i++)
+        z[i] = (float)(4 * fst_rng_normal(&r));
+    fst_softmax(z, ROWS, CLASSES, 1, p);
+}
+
+static void assert_probable(const float *p)
+{
+    for (int r = 0; r < ROWS; r++) {
+        double mass = 0;
+        for (int j = 0; j < CLASSES; j++) {
+            assert_true(p[r * CLASSES + j] >= 0);
+            mass += (double)p[r * CLASSES + j];
+        }
+        assert_true(fabs(mass - 1) < 1e-6);
+    }
+}
+
+/* Logits: no element is further off than half a step, and a step is that of the difference where there is a base. */
+static void test_logits_against_a_base(void **state)
+{
+    static float z[CELLS], p[CELLS], base[CELLS], out[CELLS];
+    static bool known[ROWS];
+    const fst_codec whole = {.kind = FST_CODEC_INT8}, rows = {.kind = FST_CODEC_INT8, .per_channel = true};
+    (void)state;
+    make_rows(z, p, 0);
+    for (int i = 0; i < CELLS; i++)
+        base[i] = z[i] + 0.01f * (float)(i % 5 - 2);
+    for (int r = 0; r < ROWS; r++)
+        known[r] = true;
+    assert_int_equal(rows_trip(&whole, false, z, NULL, NULL, out), 1 + 4 + CELLS);
+    float step = largest(z, CELLS) / 127;
+    for (int i = 0; i < CELLS; i++)
+        assert_true(fabsf(out[i] - z[i]) <= step / 2 * 1.001f);
+    assert_int_equal(rows_trip(&whole, false, z, base, known, out), 1 + 4 + CELLS);
+    for (int i = 0; i < CELLS; i++)
+        assert_true(fabsf(out[i] - z[i]) <= 0.02f / 127 / 2 * 1.1f);
+    known[3] = false; /* its row alone is as coarse as without a base, with scales of each */
+    assert_int_equal(rows_trip(&rows, false, z, base, known, out), 1 + 4 * ROWS + CELLS);
+    for (int r = 0; r < ROWS; r++) {
+        float its = (r == 3 ? largest(z + r * CLASSES, CLASSES) : 0.02f) / 127;
+        for (int i = r * CLASSES; i < (r + 1) * CLASSES; i++)
+            assert_true(fabsf(out[i] - z[i]) <= its / 2 * 1.1f);
+    }
+    assert_true(fabsf(out[3 * CLASSES] - z[3 * CLASSES]) > 0); /* it was not taken from the base */
+}
+
+/* What comes back of probabilities are probabilities, also where nothing is left of a row. */
+static void test_probabilities_stay_such(void **state)
+{
+    static float z[CELLS], p[CELLS], base[CELLS], out[CELLS];
+    static bool known[ROWS];
+    const fst_codec codecs[] = {{.kind = FST_CODEC_F16}, {.kind = FST_CODEC_INT8}, {.kind = FST_CODEC_INT4}};
+    (void)state;
+    make_rows(z, p, 0);
+    make_rows(z, base, 1);
+    for (int r = 0; r < ROWS; r++)
+        known[r] = r % 3;
+    for (int i = 0; i < 3; i++) {
+        rows_trip(&codecs[i], true, p, base, known, out);
+        assert_probable(out);
+        for (int k = 0; k < CELLS; k++)
+            assert_true(fabsf(out[k] - p[k]) < (i == 0 ? 2e-3f : i == 1 ? 0.05f : 0.5f));
+    }
+    for (int j = 0; j < CLASSES; j++) /* beside a row that is sure: less than half of a seventh */
+        p[j] = j ? 0.05f : 0.7f;
+    p[CLASSES] = 1;
+    memset(p + CLASSES + 1, 0, (CLASSES - 1) * sizeof *p);
+    for (int j = 0; j < CLASSES; j++)
+        p[2 * CLASSES + j] = 0.01f; /* no row of probabilities, but one of which nothing is left */
+    rows_trip(&codecs[2], true, p, NULL, NULL, out);
+    for (int j = 0; j < CLASSES; j++) {
+        assert_true(out[j] == (j ? 0 : 1));
+        assert_true(fabsf(out[2 * CLASSES + j] - 1.0f / CLASSES) < 1e-7f);
+    }
+}
+
+/* Levels are those of CFD; rows that the reader has cost a bit each. */
+static void test_levels(void **state)
+{
+    static float z[CELLS], p[CELLS], out[CELLS], again[CELLS];
+    static uint16_t level[CELLS];
+    static bool known[ROWS];
+    (void)state;
+    make_rows(z, p, 0);
+    for (int r = 0; r < ROWS; r++)
+        known[r] = true;
+    for (int bits = 1; bits <= FST_CFD_MAX_BITS; bits++) {
+        const fst_codec codec = {.kind = FST_CODEC_LEVELS, .bits = bits};
+        size_t each = bits == 1 ? 3 : (size_t)bits * (CLASSES - 1); /* 7 classes in 3 bits */
+        assert_int_equal(rows_trip(&codec, true, p, NULL, NULL, out), 1 + (1 + ROWS * each + 7) / 8);
+        fst_cfd_quantise(p, ROWS, CLASSES, bits, level);
+        fst_cfd_values(level, ROWS, CLASSES, bits, again);
+        assert_memory_equal(out, again, sizeof out);
+        assert_probable(out);
+        assert_int_equal(rows_trip(&codec, true, p, p, known, again), 1 + (1 + ROWS + 7) / 8);
+        assert_memory_equal(out, again, sizeof out);
+        assert_int_equal(rows_trip(&codec, true, p, out, known, again) > 1 + (1 + ROWS + 7) / 8,
+                         false); /* also against what came back */
+        assert_memory_equal(out, again, sizeof out);
+    }
+    fst_coder *c = NULL;
+    const uint8_t *bytes;
+    size_t len;
+    fst_error err;
+    ok(fst_coder_new_predictions(&c, &(fst_codec){.kind = FST_CODEC_LEVELS, .bits = 2}, ROWS, CLASSES, true, &err),
+       &err);
+    assert_int_equal(fst_coder_encode_rows(c, z, NULL, NULL, NULL, &bytes, &len, &err), FST_E_NUMERIC); /* logits */
+    memset(p, 0, CLASSES * sizeof *p);
+    assert_int_equal(fst_coder_encode_rows(c, p, NULL, NULL, NULL, &bytes, &len, &err), FST_E_NUMERIC);
+    fst_coder_free(c);
 }
 
 /* ---- messages ---- */
@@ -496,6 +672,10 @@ int main(void)
         cmocka_unit_test(test_ranks),
         cmocka_unit_test(test_zstd),
         cmocka_unit_test(test_refused_by_name),
+        cmocka_unit_test(test_refused_of_predictions),
+        cmocka_unit_test(test_logits_against_a_base),
+        cmocka_unit_test(test_probabilities_stay_such),
+        cmocka_unit_test(test_levels),
         cmocka_unit_test(test_up),
         cmocka_unit_test(test_down),
     };

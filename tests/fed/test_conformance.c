@@ -226,6 +226,39 @@ static void test_lost_before_and_after(void **state)
         }
 }
 
+/* dsfl without sharpening whose codec has levels is cfd, which has a packing of its own: clients end with the same. */
+static void test_levels_are_cfd(void **state)
+{
+    const struct test_case *coded = NULL, *cfd = NULL;
+    struct world a, b;
+    fst_error err;
+    (void)state;
+    for (int i = 0; i < CASES; i++) {
+        coded = codecs_of(&cases[i]) == &codecs[LIKE_CFD] ? &cases[i] : coded;
+        cfd = !strcmp(cases[i].name, "cfd") && cases[i].set[1].value == 3 ? &cases[i] : cfd;
+    }
+    assert_non_null(coded);
+    assert_non_null(cfd);
+    open_world(&a, coded, 1);
+    open_world(&b, cfd, 1);
+    ok(simulate(&a, 1, 0, 3), NULL);
+    ok(simulate(&b, 1, 0, 3), NULL);
+    for (uint32_t k = 0; k < CLIENTS; k++) {
+        fst_buf room[2] = {{0}};
+        const void *kept[2];
+        size_t len[2];
+        ok(fst_virtual_read(a.clients, k, &room[0], &kept[0], &len[0], &err), &err);
+        ok(fst_virtual_read(b.clients, k, &room[1], &kept[1], &len[1], &err), &err);
+        assert_int_equal(len[0], len[1]);
+        assert_true(len[0] > 0);
+        assert_memory_equal(kept[0], kept[1], len[0]);
+        fst_buf_release(&room[0]);
+        fst_buf_release(&room[1]);
+    }
+    close_world(&a);
+    close_world(&b);
+}
+
 /* ---- the server half alone ---- */
 
 /* Every client's answer in the first round and in a second one. */
@@ -413,10 +446,15 @@ static void test_everybody_joins(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_everybody_joins),          cmocka_unit_test(test_workers_do_not_matter),
-        cmocka_unit_test(test_resume_at_every_boundary), cmocka_unit_test(test_both_worlds_agree),
-        cmocka_unit_test(test_lost_before_and_after),    cmocka_unit_test(test_order_of_folds),
-        cmocka_unit_test(test_refusals_take_nothing),    cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_everybody_joins),
+        cmocka_unit_test(test_workers_do_not_matter),
+        cmocka_unit_test(test_resume_at_every_boundary),
+        cmocka_unit_test(test_both_worlds_agree),
+        cmocka_unit_test(test_lost_before_and_after),
+        cmocka_unit_test(test_order_of_folds),
+        cmocka_unit_test(test_levels_are_cfd),
+        cmocka_unit_test(test_refusals_take_nothing),
+        cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

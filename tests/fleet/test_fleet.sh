@@ -268,6 +268,9 @@ stages:
           batch_size: 8, optimizer: {name: sgd, learning_rate: 0.05}}
   fedmd: {kind: federated_train, model: fedgen_mnist, strategy: fedmd, init: random, rounds: 3, local_epochs: 1,
           batch_size: 8, optimizer: {name: sgd, learning_rate: 0.05}, clients_per_round: 2}
+  coded: {kind: federated_train, model: fedgen_mnist, strategy: dsfl, init: random, rounds: 3, local_epochs: 1,
+          batch_size: 8, optimizer: {name: sgd, learning_rate: 0.05}, clients_per_round: 2, public_samples: 20,
+          codec: {up: {kind: levels, bits: 2}, down: {kind: int4, scale: channel, rounding: stochastic, change: true}}}
 END
 own() { # OUTPUT STAGE: digests and figures of the clients' models
     for k in 0 1 2; do
@@ -279,7 +282,7 @@ own() { # OUTPUT STAGE: digests and figures of the clients' models
 rm -rf "$folder/one"
 expect 0 run "$task" --output "$folder/one" --no-reuse
 TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/own" --no-reuse --keep
-for stage in alone fedmd; do
+for stage in alone fedmd coded; do
     same "$stage: models of their own" "$(own "$folder/own" $stage)" "$(own "$folder/one" $stage)"
     for k in 1 2 3; do
         same "$stage: the file of client-$k, which is at its site" \
@@ -288,6 +291,8 @@ for stage in alone fedmd; do
         true_that "$stage: the model of client-$k is not at the cloud" test ! -e "$folder/own/$stage/client_${k}_model.safetensors"
     done
 done
+bytes() { for key in bytes_up bytes_down raw_bytes_up raw_bytes_down; do "$FEDSTILL_HELPER" json "$1/coded/stage.json" $key; done; }
+same "coded: bytes, as sent and raw" "$(bytes "$folder/own")" "$(bytes "$folder/one")"
 same "rounds' figures" "$(grep '"event": "round"' "$folder/own/events.jsonl" | sed 's/.*"test_accuracy": \([^,]*\).*/\1/')" \
     "$(grep '"event": "round"' "$folder/one/events.jsonl" | sed 's/.*"test_accuracy": \([^,]*\).*/\1/')"
 

@@ -48,6 +48,29 @@ same "extended" "$(model "$output")" "$(cat "$folder/want")"
 expect 0 run "$task" --no-reuse --fresh --workers 1 --set output=one
 same "one worker" "$(model "$task/one")" "$(cat "$folder/want")"
 
+# ---- predictions: fewer bytes, the same bits for any number of workers, after a stop, and with files
+prediction='{up: {kind: levels, bits: 2}, down: {kind: int8, change: true}}'
+own() { (cd "$1/federated_train" && sha256sum client_?_model.safetensors); }
+write_task dsfl 4 "$prediction"
+rm -r "$output"
+expect 0 run "$task" --no-reuse --fresh
+up=$(record bytes_up) down=$(record bytes_down)
+true_that "dsfl up: $up of $(record raw_bytes_up) bytes" [ $((up * 10)) -lt "$(record raw_bytes_up)" ]
+true_that "dsfl down: $down of $(record raw_bytes_down) bytes" [ "$down" -lt "$(record raw_bytes_down)" ]
+same "raw bytes of dsfl: a row of 10 floats for 30 public samples, and their digest, from 3 clients in 4 rounds" \
+    "$(record raw_bytes_up)" $((4 * 3 * (30 * 10 * 4 + 16)))
+for key in bytes_up bytes_down raw_bytes_up raw_bytes_down; do
+    same "dsfl, events and record: $key" "$(event $key)" "$(record $key)"
+done
+own "$output" >"$folder/want"
+write_task dsfl 2 "$prediction"
+expect 0 run "$task" --no-reuse --fresh --set checkpoint.client_memory=0
+write_task dsfl 4 "$prediction"
+expect 0 run "$task" --no-reuse --set checkpoint.client_memory=0
+same "dsfl, extended" "$(own "$output")" "$(cat "$folder/want")"
+expect 0 run "$task" --no-reuse --fresh --workers 1 --set output=one
+same "dsfl, one worker" "$(own "$task/one")" "$(cat "$folder/want")"
+
 # ---- refused
 refused() { # STRATEGY CODEC TEXT
     write_task "$1" 2 "$2"
@@ -55,7 +78,13 @@ refused() { # STRATEGY CODEC TEXT
     said err "$3"
 }
 refused feddf int8 'codec'
-refused fedmd '{up: f16}' 'the strategy fedmd sends nothing'
+refused cfd '{up: f16}' 'the strategy cfd sends nothing that codecs code'
+refused fedmd '{up: levels}' 'sends logits, which levels does not code; these do: f16, int8, int4'
+refused dsfl '{down: {kind: top_k, change: true}}' 'sends probabilities, which top_k does not code'
+refused dsfl '{up: {kind: int8, feedback: true}}' 'feedback: has no effect with strategy dsfl'
+refused dsfl '{up: {kind: int8, bits: 2}}' 'bits: has no effect'
+refused dsfl '{up: {kind: levels, bits: 17}}' 'bits'
+refused feddf '{up: levels}' 'levels codes probabilities, and the strategy feddf sends a model'
 refused feddf '{down: top_k}' 'set change: true'
 refused feddf '{up: {kind: int8, share: 0.1}}' 'share: has no effect'
 refused feddf '{up: {kind: low_rank, values: int8}}' 'values are f32 or f16'

@@ -104,6 +104,13 @@ fst_status fst__consensus_aggregate(fst_strategy *s, const fst_work *work, fst_a
     return FST_OK;
 }
 
+float *fst__consensus_shared(const fst_strategy *s, uint64_t *made)
+{
+    const struct fst__consensus *c = (const struct fst__consensus *)s;
+    *made = c->made;
+    return c->mean;
+}
+
 fst_status fst__consensus_save(const fst_strategy *s, fst_buf *out, fst_error *err)
 {
     const struct fst__consensus *c = (const struct fst__consensus *)s;

@@ -101,6 +101,8 @@ static fst_status dsfl_work(fst_client_half *c, const fst_message *down, fst_mes
 static const fst_client_ops client = {
     .bytes = sizeof(struct fst__public_half), .release = fst__public_release, .work = dsfl_work};
 
+static const fst_predictions predicts = {"probabilities", true, fst__consensus_shared};
+
 const fst_strategy_ops fst__dsfl = {
     .name = "dsfl",
     .summary = "different models learn from the sharpened mean of their probabilities on public samples",
@@ -108,6 +110,7 @@ const fst_strategy_ops fst__dsfl = {
              "client holds and whether a public sample resembles its own.",
     .options = options,
     .flags = FST_OWN_MODEL | FST_PUBLIC_DATA,
+    .predicts = &predicts,
     .server = &server,
     .client = &client,
 };

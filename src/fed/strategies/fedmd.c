@@ -69,6 +69,8 @@ static fst_status fedmd_work(fst_client_half *c, const fst_message *down, fst_me
 static const fst_client_ops client = {
     .bytes = sizeof(struct fst__public_half), .release = fst__public_release, .work = fedmd_work};
 
+static const fst_predictions predicts = {"logits", false, fst__consensus_shared};
+
 const fst_strategy_ops fst__fedmd = {
     .name = "fedmd",
     .summary = "different models learn from the mean of their logits on public samples",
@@ -76,6 +78,7 @@ const fst_strategy_ops fst__fedmd = {
              "holds and whether a public sample resembles its own.",
     .options = options,
     .flags = FST_OWN_MODEL | FST_PUBLIC_DATA,
+    .predicts = &predicts,
     .server = &server,
     .client = &client,
 };

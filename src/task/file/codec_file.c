@@ -2,31 +2,38 @@
 #include <stdio.h>
 
 #include "codec_file.h"
+#include "fedstill/distill.h"
 
-static const char *const kinds[] = {"none", "f16", "int8", "int4", "top_k", "low_rank", NULL};
+static const char *const kinds[] = {"none", "f16", "int8", "int4", "top_k", "low_rank", "levels", NULL};
 static const char *const values[] = {"f32", "f16", "int8", NULL};
 static const char *const scales[] = {"parameter", "channel", NULL};
 static const char *const roundings[] = {"nearest", "stochastic", NULL};
 
-#define CODED FST__WITH("kind", "f16", "int8", "int4", "top_k", "low_rank")
+#define CODED FST__WITH("kind", "f16", "int8", "int4", "top_k", "low_rank", "levels")
+#define LOSING FST__WITH("kind", "f16", "int8", "int4", "top_k", "low_rank")
+/* Strategies that send predictions, of which nothing is lost for good: the next ones are made anew. */
+#define ADDED FST__WITHOUT("strategy", "fedmd", "dsfl")
 #define CODEC_FIELDS                                                                                                 \
     FST__F_ENUM(struct codec_section, kind, kinds, "none",                                                           \
                 "f16: half precision; int8, int4: whole numbers times a scale; top_k: the largest elements; "        \
-                "low_rank: matrices as products of thin ones"),                                                      \
+                "low_rank: matrices as products of thin ones; levels: probabilities of few bits"),                   \
         FST__F_ABOVE(struct codec_section, share, 0, 1, "0.01", "of the elements that are sent",                     \
                      .when = {FST__WITH("kind", "top_k")}),                                                          \
         FST__F_DOUBLE(struct codec_section, energy, 0.01, 1, "0.9",                                                  \
                       "of a matrix' squared singular values that is sent", .when = {FST__WITH("kind", "low_rank")}), \
+        FST__F_INT(struct codec_section, bits, 1, FST_CFD_MAX_BITS, "8",                                             \
+                   "of a probability; 1: the most likely class alone", .when = {FST__WITH("kind", "levels")}),       \
         FST__F_ENUM(struct codec_section, values, values, "f16", "what is sent; int8: with top_k alone",             \
                     .when = {FST__WITH("kind", "top_k", "low_rank")}),                                               \
         FST__F_ENUM(struct codec_section, scale, scales, "parameter",                                                \
-                    "one for each parameter of the network, or for each output channel of one",                      \
+                    "one for each parameter of the network, or for each output channel of one; of "                  \
+                    "predictions one for all, or for each sample",                                                   \
                     .when = {FST__WITH("kind", "int8", "int4")}),                                                    \
         FST__F_ENUM(struct codec_section, rounding, roundings, "nearest",                                            \
                     "of whole numbers: to the nearest, or up with the probability of what is over",                  \
                     .when = {FST__WITH("kind", "int8", "int4", "top_k")}),                                           \
         FST__F_BOOL(struct codec_section, feedback, "true", "what is lost is added to what is sent next",            \
-                    .when = {CODED}),                                                                                \
+                    .when = {LOSING, ADDED}),                                                                        \
         FST__F_BOOL(struct codec_section, zstd, "true", "pack the bytes once more, where that makes them fewer",     \
                     .when = {CODED})
 
@@ -34,7 +41,7 @@ static const fst__field up_fields[] = {CODEC_FIELDS};
 static const fst__field down_fields[] = {
     CODEC_FIELDS,
     FST__F_BOOL(struct codec_section, change, "false",
-                "the change since the last round, for clients that took part in it; others get the whole model, not "
+                "the change since the last round, for clients that took part in it; others get all of it, not "
                 "coded; needed for top_k and low_rank",
                 .when = {CODED}),
 };
@@ -45,6 +52,7 @@ static fst_codec codec_of(const struct codec_section *c)
                        .values = (fst_codec_values)c->values,
                        .share = c->share,
                        .energy = c->energy,
+                       .bits = (int)c->bits,
                        .per_channel = c->scale == 1,
                        .stochastic = c->rounding == 1,
                        .feedback = c->feedback,
@@ -79,8 +87,12 @@ static const fst__schema up_schema = FST__SCHEMA(struct codec_section, up_fields
 static const fst__schema down_schema =
     FST__SCHEMA(struct codec_section, down_fields, .shorthand = "kind", .check = check);
 static const fst__field fields[] = {
-    FST__F_MAP(struct codecs_section, up, &up_schema, "what clients send: the change of the model in their training"),
+    FST__F_MAP(
+        struct codecs_section, up, &up_schema,
+        "what clients send: the change of the model in their training, or of predictions what differs from those "
+        "that were shared last"),
     FST__F_MAP(struct codecs_section, down, &down_schema,
-               "the shared model; what comes out of the bytes is the shared model from then on, at the server too"),
+               "the shared model, or predictions; what comes out of the bytes is what is shared from then on, at the "
+               "server too"),
 };
 const fst__schema fst__codecs_schema = FST__SCHEMA(struct codecs_section, fields);

@@ -11,6 +11,7 @@ struct codec_section {
     int scale;    /* 0 parameter, 1 channel */
     int rounding; /* 0 nearest, 1 stochastic */
     double share, energy;
+    int64_t bits;
     bool feedback, zstd, change;
 };
 struct codecs_section {

@@ -60,7 +60,7 @@ static fst__field fields[OWN_FIELDS + FST__OPTIONS] = {
     FST__F_OPTIONAL(struct federated_section, fusion, has_fusion, &fst__federated_fusion_schema,
                     "MergeNet: after a round a matrix of the model is fused with one of a larger model at the server"),
     FST__F_OPTIONAL(struct federated_section, codec, has_codec, &fst__codecs_schema,
-                    "updates and the shared model in fewer bytes; missing: as they are"),
+                    "updates and what is shared in fewer bytes; missing: as they are"),
     FST__F_OPTIONAL(struct federated_section, schedule, has_schedule, &fst__schedule_schema,
                     "learning rate of the clients by round: rounds stand for epochs; missing: constant"),
     FST__F_STRING(
@@ -196,7 +196,12 @@ static bool fusion_complains(const struct task_file *f, const struct stage *own,
 
 fst_codecs fst__codecs(const struct federated_section *t)
 {
-    return t->has_codec ? fst__codecs_of(&t->codec) : (fst_codecs){{.kind = FST_CODEC_NONE}, {.kind = FST_CODEC_NONE}};
+    fst_codecs c = {{.kind = FST_CODEC_NONE}, {.kind = FST_CODEC_NONE}};
+    if (t->has_codec)
+        c = fst__codecs_of(&t->codec);
+    if (fst_strategy_at((size_t)t->strategy)->predicts) /* a task that gives it is refused */
+        c.up.feedback = c.down.feedback = false;
+    return c;
 }
 
 static bool codec_complains(const struct stage *own, fst__complaint *c)
