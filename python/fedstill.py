@@ -1,12 +1,17 @@
 """Reads what fedstill writes: models, soft labels, partitions, events, records of stages. One file, standard library
-and numpy only; docs/python.md has examples, docs/formats.md the formats. It writes nothing and runs nothing.
+and numpy only; docs/python.md has examples, docs/formats.md the formats. It writes nothing.
+
+Predictor runs a model, by the shared library (libfedstill); nothing else here needs it.
 
 sample_keys() finds a sample's soft label by the sample itself: keys are XXH3-128 of raw bytes. XXH3 is Yann Collet's
 (https://xxhash.com, BSD 2-Clause); the code here follows its published description.
 """
+import ctypes
 import json
 import os
 import struct
+import threading
+import weakref
 
 import numpy as np
 
@@ -92,6 +97,98 @@ class Model:
             return x
         by = (-1,) + (1,) * (x.ndim - 2)
         return (x - self.mean.reshape(by)) / self.std.reshape(by)
+
+
+# ---- inference, by the library
+
+SONAME = "libfedstill.so.0.1"  # of the version that this file belongs to
+
+
+class LibraryError(RuntimeError):
+    """The library refused or failed: its message, and in status the name of the kind ("format", "io", "numeric" ...)."""
+
+    def __init__(self, message, status):
+        super().__init__(message)
+        self.status = status
+
+
+class _Error(ctypes.Structure):
+    _fields_ = [("status", ctypes.c_int), ("message", ctypes.c_char * 1024)]
+
+
+_FUNCTIONS = {  # result and arguments; fst_predictor is a pointer to what Python need not know
+    "fst_version": (ctypes.c_char_p, []),
+    "fst_status_name": (ctypes.c_char_p, [ctypes.c_int]),
+    "fst_predictor_open": (ctypes.c_int, [ctypes.POINTER(ctypes.c_void_p), ctypes.c_char_p, ctypes.c_int,
+                                          ctypes.POINTER(_Error)]),
+    "fst_predictor_free": (None, [ctypes.c_void_p]),
+    "fst_predictor_arch": (ctypes.c_char_p, [ctypes.c_void_p]),
+    "fst_predictor_classes": (ctypes.c_int, [ctypes.c_void_p]),
+    "fst_predictor_class_name": (ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_int]),
+    "fst_predictor_rank": (ctypes.c_int, [ctypes.c_void_p]),
+    "fst_predictor_dim": (ctypes.c_int64, [ctypes.c_void_p, ctypes.c_int]),
+    "fst_predictor_run_u8": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p,
+                                            ctypes.POINTER(_Error)]),
+    "fst_predictor_run_f32": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p,
+                                             ctypes.POINTER(_Error)]),
+}
+
+
+def load_library(path=None):
+    """libfedstill with its functions declared: path, or $FEDSTILL_LIBRARY, or where the system looks. OSError if it is
+    not there."""
+    library = ctypes.CDLL(path or os.environ.get("FEDSTILL_LIBRARY") or SONAME)
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+class Predictor:
+    """A model file ready to classify, in the library's own arithmetic: arch, input (a shape), classes, class_names (empty:
+    none). Threads may share one; they take turns. threads=0: all CPUs."""
+
+    def __init__(self, path, threads=0, library=None):
+        self._library, self._lock, self._handle = load_library(library), threading.Lock(), ctypes.c_void_p()
+        lib, e = self._library, _Error()
+        self._check(lib.fst_predictor_open(ctypes.byref(self._handle), os.fsencode(path), threads, ctypes.byref(e)), e)
+        self._free = weakref.finalize(self, lib.fst_predictor_free, self._handle)
+        self.version = lib.fst_version().decode()
+        self.arch = lib.fst_predictor_arch(self._handle).decode()
+        self.classes = lib.fst_predictor_classes(self._handle)
+        names = [lib.fst_predictor_class_name(self._handle, i) for i in range(self.classes)]
+        self.class_names = [n.decode() for n in names] if names[0] is not None else []
+        rank = lib.fst_predictor_rank(self._handle)
+        self.input = tuple(lib.fst_predictor_dim(self._handle, i) for i in range(rank))
+
+    def _check(self, status, e):
+        if status:
+            raise LibraryError(e.message.decode(errors="replace"), self._library.fst_status_name(status).decode())
+
+    def close(self):
+        """Gives the memory back; so does the garbage collector."""
+        with self._lock:
+            self._free()
+
+    def predict(self, samples):
+        """Float32 probabilities (n, classes) of samples (n, *input), or (classes,) of one sample (*input). Samples are raw:
+        bytes, which are scaled to 0 ... 1, or floats; the model's own normalisation is applied. The same numbers, bit for
+        bit, as `fedstill predict` gives for a file of these samples."""
+        x = np.asarray(samples)
+        if x.dtype != np.uint8 and x.dtype.kind != "f":
+            raise TypeError(f"samples are {x.dtype}; uint8 or floats are needed")
+        x = np.ascontiguousarray(x, np.uint8 if x.dtype == np.uint8 else np.float32).reshape(x.shape)
+        one = x.shape == self.input
+        if not one and x.shape[1:] != self.input:
+            raise ValueError(f"samples have shape {x.shape}, but the model takes {self.input}, or n of those")
+        rows = 1 if one else len(x)
+        out, e = np.empty((rows, self.classes), np.float32), _Error()
+        run = self._library.fst_predictor_run_u8 if x.dtype == np.uint8 else self._library.fst_predictor_run_f32
+        with self._lock:
+            if not self._free.alive:
+                raise ValueError("the predictor is closed")
+            self._check(run(self._handle, x.ctypes.data, rows, out.ctypes.data, ctypes.byref(e)), e)
+        return out[0] if one else out
 
 
 # ---- partitions

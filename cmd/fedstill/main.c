@@ -231,7 +231,7 @@ static int dispatch(int argc, char *const *argv)
         return EXIT_USAGE;
     }
     if (!strcmp(argv[0], "--version") || !strcmp(argv[0], "-V")) {
-        printf("fedstill " FST_VERSION "\n");
+        printf("fedstill %s\n", fst_version());
         return EXIT_DONE;
     }
     if (!strcmp(argv[0], "--man-page")) {

@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FST_VERSION "0.1.0"
+#include "fedstill/version.h"
 
 /* C++ may include every header. */
 #ifdef __cplusplus
@@ -34,9 +34,17 @@
 
 #define FST_API __attribute__((visibility("default")))
 #define FST_MUST __attribute__((warn_unused_result))
+/* Still there, to be taken away by the next major version: CONTRIBUTING.md. */
+#define FST_DEPRECATED(instead) __attribute__((deprecated(instead)))
 #define FST_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 FST_BEGIN_DECLS
+
+/* ---- version -------------------------------------------------------------------------------- */
+
+/* Of the library that the program runs with: FST_VERSION and FST_VERSION_NUMBER when that was compiled. */
+FST_API const char *fst_version(void);
+FST_API int fst_version_number(void);
 
 /* ---- status and error --------------------------------------------------------------------- */
 

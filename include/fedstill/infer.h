@@ -289,6 +289,31 @@ FST_MUST FST_API fst_status fst_classifier_run(fst_classifier *c, const char *na
                                                const void *samples, size_t n, float *probability, fst_error *err);
 FST_API void fst_classifier_free(fst_classifier *c);
 
+/*
+ * A model file made ready to classify, for bindings of other languages (python/fedstill.py has one): no call takes or
+ * gives more than pointers, numbers and texts, so that none needs to know how a struct lies in memory (fst_error: an
+ * int and 1024 characters). Model files say how their samples are transformed, and that is applied. One thread at a
+ * time may use a predictor.
+ */
+typedef struct fst_predictor fst_predictor;
+/* threads 0: all CPUs. */
+FST_MUST FST_API fst_status fst_predictor_open(fst_predictor **out, const char *path, int threads, fst_error *err);
+FST_API void fst_predictor_free(fst_predictor *p);
+FST_API const char *fst_predictor_arch(const fst_predictor *p);
+FST_API int fst_predictor_classes(const fst_predictor *p);
+/* NULL when classes have no names, or there is no such class. Texts live as long as the predictor. */
+FST_API const char *fst_predictor_class_name(const fst_predictor *p, int class_number);
+/* Of one sample: its dimensions, and how large each is. */
+FST_API int fst_predictor_rank(const fst_predictor *p);
+FST_API int64_t fst_predictor_dim(const fst_predictor *p, int axis);
+/* Probabilities of n samples, n x classes, those that `fedstill predict` gives for a file of these samples, bit for
+ * bit: up to 64 go together, and n of another size makes the model ready anew (milliseconds), but for 1. Samples are
+ * bytes (0 ... 255, scaled to 0 ... 1) or finite floats, one after the other, channels first. */
+FST_MUST FST_API fst_status fst_predictor_run_u8(fst_predictor *p, const uint8_t *samples, size_t n, float *probability,
+                                                 fst_error *err);
+FST_MUST FST_API fst_status fst_predictor_run_f32(fst_predictor *p, const float *samples, size_t n, float *probability,
+                                                  fst_error *err);
+
 /* ---- measuring -------------------------------------------------------------------------------- */
 
 /* Samples are seen through the model's own transform. */

@@ -15,7 +15,10 @@ works() { # WHAT COMMAND...
 }
 
 works "cmake --install" cmake --install "$build" --prefix "$prefix"
-for file in bin/fedstill lib/libfedstill.a lib/pkgconfig/fedstill.pc lib/cmake/fedstill/fedstillConfig.cmake \
+shared=
+[ ! -e "$build/libfedstill.so" ] || shared=lib/libfedstill.so
+export LD_LIBRARY_PATH=$prefix/lib
+for file in bin/fedstill $shared lib/libfedstill.a lib/pkgconfig/fedstill.pc lib/cmake/fedstill/fedstillConfig.cmake \
     include/fedstill/infer.h share/doc/fedstill/docs/formats.md share/doc/fedstill/tasks/mnist/task.yaml share/doc/fedstill/examples/classify.c; do
     works "$file" test -s "$prefix/$file"
 done
@@ -35,7 +38,7 @@ done
 cat >"$folder/version.cc" <<END
 #include <fedstill/base.h>
 #include <fedstill/task.h>
-int main() { fst_sha256 s; char hex[FST_DIGEST_HEX]; fst_sha256_init(&s); fst_sha256_final(&s, hex); return hex[0] != 'e'; }
+int main() { if (fst_version_number() != FST_VERSION_NUMBER) return 2; fst_sha256 s; char hex[FST_DIGEST_HEX]; fst_sha256_init(&s); fst_sha256_final(&s, hex); return hex[0] != 'e'; }
 END
 export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
 # shellcheck disable=SC2046,SC2086 # flags are words
@@ -47,6 +50,9 @@ example=$prefix/share/doc/fedstill/examples
 # shellcheck disable=SC2046,SC2086
 works "the example by pkg-config" gcc -std=c17 $flags "$example/classify.c" $(pkg-config --cflags --libs fedstill) \
     -o "$folder/classify"
+# shellcheck disable=SC2046,SC2086
+works "the example with the archive" gcc -std=c17 $flags "$example/classify.c" \
+    $(pkg-config --cflags --libs fedstill-static) -o "$folder/classify-static"
 works "the example by CMake" cmake -S "$example" -B "$folder/by-cmake" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_FLAGS="$flags"
 works "the example by CMake, built" cmake --build "$folder/by-cmake"
 
@@ -70,7 +76,7 @@ model=$task/output/cloud_pretrain/model.safetensors
 works "predict" "$FEDSTILL" predict "$model" "$here/corner-2x2.png" --top 1 --json
 wanted=$(sed -n 's/.*"class": *\([0-9]*\), *"name": *"\([a-z]*\)", *"probability": *\([0-9.]*\).*/\1 \2 \3/p' "$folder/out" |
     awk '{ printf "class %d (%s), probability %.4f", $1, $2, $3 }')
-for program in "$folder/classify" "$folder/by-cmake/classify"; do
+for program in "$folder/classify" "$folder/classify-static" "$folder/by-cmake/classify"; do
     works "$program" "$program" "$model" "$here/corner-2x2.png"
     checks=$((checks + 1))
     [ "$(cat "$folder/out")" = "$wanted" ] || fail "\"$(cat "$folder/out")\" is not \"$wanted\""
