@@ -108,9 +108,9 @@ typedef struct fst_task_options {
     bool no_reuse;       /* take no finished stages from other outputs */
     const char *beside; /* a folder of outputs, such as the runs of a sweep: finished stages, and signals that were made
                          * for data.synth, are taken from there first, whatever no_reuse says. NULL: none */
-    const char *until;  /* a stage of the file, NULL: none. The run ends as if it had been stopped when this one is done,
-                         * or has done `until_count` epochs or rounds (0: all); *paused (may be NULL) becomes true
-                         * where something is left to do */
+    const char *until; /* a stage of the file, NULL: none. The run ends as if it had been stopped when this one is done,
+                        * or has done `until_count` epochs or rounds (0: all); *paused (may be NULL) becomes true
+                        * where something is left to do */
     int64_t until_count;
     bool *paused;
     fst_observer observer;
@@ -138,6 +138,9 @@ typedef struct fst_task_options {
      * the stage is a round of `rounds`, and until this is called again with NULL, what edges are not sure of is
      * answered by the tier, which others may use meanwhile. */
     fst_status (*teacher)(void *ctx, struct fst_tier *tier, fst_error *err);
+    /* With `rounds`: a round that has ended could not be kept on the disk (FST_E_IO), which may have room again later.
+     * Waits a while and is true, and it is tried again; false: the run fails with what is in `why`. */
+    bool (*wait_for_room)(void *ctx, const fst_error *why);
     void *rounds_ctx; /* of all of these */
 } fst_task_options;
 

@@ -20,7 +20,7 @@
 #include "serve.h"
 #include "watch.h"
 
-static const double goodbye = 10, stop_look = 0.1, patience = 30;
+static const double goodbye = 10, stop_look = 0.1, patience = 30, room_look = 1;
 
 struct cloud {
     const fst_fleet_options *options;
@@ -48,6 +48,7 @@ struct cloud {
     int64_t *counted;
     fst_fleet_view *shown;
     double shown_at;
+    double no_room_said; /* when it is said again that the disk is full */
 };
 
 static bool stopped(const struct cloud *c)
@@ -187,12 +188,38 @@ static void done(struct cloud *c)
     fst_transport_wake(c->transport);
 }
 
+/* fst_task_options.wait_for_room */
+static bool wait_for_room(void *ctx, const fst_error *why)
+{
+    struct cloud *c = ctx;
+    double now = fst_clock_seconds(), end = now + room_look;
+    if (now >= c->no_room_said) {
+        c->no_room_said = now + patience;
+        fst_log(FST_LOG_WARN, "%s; the round waits until that goes", why->message);
+    }
+    pthread_mutex_lock(&c->lock);
+    while (!c->failed && !stopped(c) && fst_clock_seconds() < end)
+        wait_a_little(c);
+    bool again = !c->failed && !stopped(c);
+    pthread_mutex_unlock(&c->lock);
+    return again;
+}
+
+static fst_status note_round(struct cloud *c, const char *stage, uint64_t round, fst_error *err)
+{
+    fst_error why = {0};
+    fst_status st = fst__books_round(&c->books, stage, round, c->counted, &why);
+    while (st == FST_E_IO && wait_for_room(c, &why))
+        st = fst__books_round(&c->books, stage, round, c->counted, &why);
+    return st ? fst_fail(err, st, "%s", why.message) : FST_OK;
+}
+
 static fst_status round_over(struct cloud *c, const char *stage, const fst_simulate_spec *spec, fst_server *server,
                              double opened, fst_error *err)
 {
     fst_round_report *r = fst_server_report(server);
     r->seconds = fst_clock_seconds() - opened;
-    fst_status st = fst__books_round(&c->books, stage, r->round, c->counted, err);
+    fst_status st = note_round(c, stage, r->round, err);
     if (!st && spec->settle)
         spec->settle(spec->ctx, r);
     if (!st && spec->round_done)
@@ -575,6 +602,7 @@ fst_status fst_fleet_cloud(fst_task *t, const fst_fleet_options *o, fst_error *e
     task.ask = ask;
     task.places = places;
     task.whole = whole;
+    task.wait_for_room = wait_for_room;
     task.teacher = o->no_devices ? NULL : set_teacher;
     task.rounds_ctx = &c;
     if (!st)

@@ -15,7 +15,17 @@ struct down {
 enum { SEEN = 6, SWAPS = 8 };
 
 /* Of what a site makes the log speak: each kind at most once in some seconds, and then with a number. */
-enum note_kind { NOTE_JOINED, NOTE_AGAIN, NOTE_NUMERICS, NOTE_LEFT, NOTE_LOST, NOTE_REFUSED, NOTE_FLOOD, NOTE_KINDS };
+enum note_kind {
+    NOTE_JOINED,
+    NOTE_AGAIN,
+    NOTE_NUMERICS,
+    NOTE_LEFT,
+    NOTE_LOST,
+    NOTE_REFUSED,
+    NOTE_FLOOD,
+    NOTE_WAITS,
+    NOTE_KINDS
+};
 struct quiet {
     double until;
     uint32_t held; /* lines since */
@@ -44,6 +54,7 @@ struct known {
     bool offered, cannot;
     struct result result;
     char reason[FST__REASON];
+    char waits[FST__REASON]; /* what keeps it from going on, as its last beat said */
     fst_blob_fetch *fetch;
     bool part_topic;
     bool asked;    /* it is to measure something */

@@ -343,6 +343,9 @@ static void on_beat(struct coordinator *c, uint32_t k, double now, const fst_fra
     s->state = b.state;
     s->round = b.round;
     memcpy(s->stage, b.stage, sizeof s->stage);
+    if (*b.waits && strcmp(b.waits, s->waits))
+        fst__note(c, k, now, NOTE_WAITS, FST_LOG_WARN, "cannot go on yet: %s", b.waits);
+    memcpy(s->waits, b.waits, sizeof s->waits);
     s->answered = is_open(c, b.stage, b.round) && b.state >= SITE_FETCH;
     if (s->answered && b.state == SITE_KEEP && s->wanted && !s->offered)
         s->answered = false; /* it believes that it is done: the order again makes it offer */

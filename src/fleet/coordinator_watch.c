@@ -43,8 +43,8 @@ void fst__note(struct coordinator *c, uint32_t k, double now, enum note_kind kin
 
 static void tell_one(struct coordinator *c, uint32_t k, double now, enum note_kind kind)
 {
-    static const char *const what[] = {"joined",   "started again", "said how it computes",  "left",
-                                       "was lost", "was refused",   "sent too many messages"};
+    static const char *const what[] = {"joined",   "started again", "said how it computes",   "left",
+                                       "was lost", "was refused",   "sent too many messages", "waited"};
     char text[160];
     struct quiet *q = &c->site[k].quiet[kind];
     snprintf(text, sizeof text, "%s %s %lu times more", c->spec.ids[k], what[kind], (unsigned long)q->held);

@@ -20,7 +20,8 @@ static const double first_complaint = 30;
 
 struct training {
     pthread_t thread;
-    bool running;
+    bool running, joined; /* joined: the thread has ended, and what it made could not be kept yet */
+    double again_at;      /* when that is tried again */
     atomic_bool done;
     atomic_bool used; /* what was sent is not needed any more, though the job goes on */
     struct site_job job;
@@ -136,10 +137,11 @@ static fst_status begin_training(struct edge *e, fst_error *err)
 static fst_status end_training(struct edge *e, fst_error *err)
 {
     struct training *t = &e->training;
-    if (!t->running || !atomic_load(&t->done))
+    if (!t->running || !atomic_load(&t->done) || (t->joined && fst_clock_seconds() < t->again_at))
         return FST_OK;
-    pthread_join(t->thread, NULL);
-    t->running = false;
+    if (!t->joined)
+        pthread_join(t->thread, NULL);
+    t->running = t->joined = false;
     if (t->status == FST_E_CANCELLED)
         return FST_OK; /* the process is about to end */
     const char *failed = t->status ? t->why.message[0] ? t->why.message : fst_status_name(t->status) : NULL;
@@ -151,6 +153,11 @@ static fst_status end_training(struct edge *e, fst_error *err)
     }
     fst_status st = fst__site_trained(e->site, fst_clock_seconds(), t->up.data, t->up.len, t->keep.data, t->keep.len,
                                       t->seconds, failed, err);
+    if (st == FST_E_BUSY) {
+        t->running = t->joined = true;
+        t->again_at = fst_clock_seconds() + 1;
+        return FST_OK;
+    }
     fst_buf_release(&t->up); /* the machine has its own, on its disk if it is large */
     t->up = (fst_buf){0};
     return st;
@@ -384,10 +391,9 @@ fst_status fst_fleet_site_run(fst_task *t, const char *id, const fst_fleet_optio
     if (!st)
         st = make_site(&e, t, err);
     fst__serve_cancel(e.serve);
-    if (e.training.running) {
+    if (e.training.running && !e.training.joined)
         pthread_join(e.training.thread, NULL); /* a stop ends it after the batch at hand */
-        e.training.running = false;
-    }
+    e.training.running = false;
     fst__serve_stop(e.serve, !st);
     fst__site_free(e.site);
     fst_transport_close(e.transport);

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const double beat_every = 5, offer_every = 5, hello_first = 0.5, hello_most = 30;
+static const double beat_every = 5, offer_every = 5, hello_first = 0.5, hello_most = 30, files_every = 1;
 
 /* ---- saying --------------------------------------------------------------------------------------------- */
 
@@ -55,6 +55,7 @@ static void say_beat(struct site *s)
     struct beat b = {.round = s->order.round, .state = s->state};
     memcpy(b.instance, s->spec.instance, sizeof b.instance);
     memcpy(b.stage, s->order.stage, sizeof b.stage);
+    memcpy(b.waits, s->waits, sizeof b.waits);
     fst_status st = fst__write_beat(&b, &body, NULL);
     say(s, FST_KIND_BEAT, st, &body);
     fst_buf_release(&body);
@@ -99,6 +100,18 @@ static void enter(struct site *s, fst__site_state state, double now)
     s->beat_at = s->say_at = now;
 }
 
+/* The disk is full, or not there: whoever looks after it is told, here and at the server, and it is tried again. */
+static void hold(struct site *s, double now, const char *why)
+{
+    char short_why[FST__REASON];
+    snprintf(short_why, sizeof short_why, "%.500s", why);
+    if (!strcmp(s->waits, short_why))
+        return;
+    memcpy(s->waits, short_why, sizeof s->waits);
+    s->beat_at = now;
+    fst_log(FST_LOG_WARN, "%s; waiting until that goes", short_why);
+}
+
 static void end_fetch(fst_blob_fetch **f)
 {
     fst_blob_fetch_free(*f);
@@ -115,19 +128,15 @@ static fst_status begin_fetch(struct site *s, fst_blob_fetch **f, const fst_blob
     fst_error why = {0};
     fst_status st = fst_blob_fetch_new(f, &spec, &why);
     fst_free(path);
-    if (!st || f != &s->fetch || st == FST_E_MEMORY)
+    if (!st || st == FST_E_IO || f != &s->fetch || st == FST_E_MEMORY)
         return st ? fst_fail(err, st, "%s", why.message) : FST_OK;
-    snprintf(s->cannot, sizeof s->cannot, "%.500s", why.message); /* the disk is full, or it is too large */
+    snprintf(s->cannot, sizeof s->cannot, "%.500s", why.message); /* it is too large */
     enter(s, SITE_OFFER, now);
     return FST_OK;
 }
 
-static fst_status begin_round(struct site *s, const struct order *o, double now, fst_error *err)
+static fst_status enter_round(struct site *s, const struct order *o, double now, fst_error *err)
 {
-    s->order = *o;
-    s->cannot[0] = 0;
-    s->asked = false;
-    end_fetch(&s->fetch);
     if (fst__site_is_of(&s->outbox_of, o->stage, (int64_t)o->round)) { /* the server lost it, or we did the receipt */
         enter(s, SITE_OFFER, now);
         return FST_OK;
@@ -154,6 +163,29 @@ static fst_status begin_round(struct site *s, const struct order *o, double now,
     s->fetched[0] = 0;
     enter(s, SITE_FETCH, now);
     return begin_fetch(s, &s->fetch, &o->base, "base", now, err);
+}
+
+/* What cannot be written yet is no reason to be left out of the round: it is begun again until it can, or until the
+ * server goes on. */
+static fst_status begin_round(struct site *s, const struct order *o, double now, fst_error *err)
+{
+    fst_error why = {0};
+    s->order = *o;
+    s->cannot[0] = 0;
+    s->asked = false;
+    s->again_at = INFINITY;
+    end_fetch(&s->fetch);
+    fst_status st = enter_round(s, &s->order, now, &why);
+    if (st && st != FST_E_IO)
+        return fst_fail(err, st, "%s", why.message);
+    if (!st) {
+        s->waits[0] = 0;
+        return FST_OK;
+    }
+    s->state = SITE_FETCH;
+    s->again_at = now + files_every;
+    hold(s, now, why.message);
+    return FST_OK;
 }
 
 /* What was fetched, decoded; the fetch is over. */
@@ -245,6 +277,12 @@ fst_status fst__site_trained(struct site *s, double now, const void *up, size_t 
     s->seconds = seconds;
     if (!failed)
         st = fst__site_keep_update(s, up, len, keep, keep_len, &why);
+    if (st == FST_E_IO) {
+        s->asked = true;
+        hold(s, now, why.message);
+        return fst_fail(err, FST_E_BUSY, "%s", why.message);
+    }
+    s->waits[0] = 0;
     if (failed || st)
         snprintf(s->cannot, sizeof s->cannot, "%.500s", failed ? failed : why.message);
     else
@@ -335,7 +373,13 @@ static fst_status on_measure(struct site *s, double now, const struct order *o, 
     s->measure_epoch = s->epoch;
     s->measured = false;
     s->to_measure = !o->base.parts;
-    return s->to_measure ? FST_OK : begin_fetch(s, &s->giving, &o->base, "given", now, err);
+    fst_error why = {0};
+    fst_status st = s->to_measure ? FST_OK : begin_fetch(s, &s->giving, &o->base, "given", now, &why);
+    if (st == FST_E_IO) { /* the order comes again */
+        hold(s, now, why.message);
+        return FST_OK;
+    }
+    return st ? fst_fail(err, st, "%s", why.message) : FST_OK;
 }
 
 static fst_status on_order(struct site *s, double now, const fst_frame *f, fst_error *err)
@@ -497,9 +541,24 @@ static void serve(struct site *s)
     fst_buf_release(&body);
 }
 
+/* Run and epoch: a process that comes after this one, without them, is told by the server. */
+static fst_status save_run(struct site *s, double now, fst_error *err)
+{
+    fst_error why = {0};
+    fst_status st = fst__site_save_run(s, &why);
+    if (st != FST_E_IO)
+        return st ? fst_fail(err, st, "%s", why.message) : FST_OK;
+    s->save = true;
+    s->save_at = now + files_every;
+    hold(s, now, why.message);
+    return FST_OK;
+}
+
 fst_status fst__site_tick(struct site *s, double now, fst_error *err)
 {
-    fst_status st = s->save ? fst__site_save_run(s, err) : FST_OK;
+    fst_status st = s->save && now >= s->save_at ? save_run(s, now, err) : FST_OK;
+    if (!st && now >= s->again_at)
+        st = begin_round(s, &s->order, now, err);
     if (!st && s->fetch && pull(s, now, s->fetch))
         st = fetched(s, now, err);
     if (!st && s->giving && pull(s, now, s->giving))
@@ -541,7 +600,9 @@ double fst__site_due(const struct site *s)
         at = fmin(at, fst_blob_fetch_due(s->fetch));
     if (s->giving)
         at = fmin(at, fst_blob_fetch_due(s->giving));
-    return at;
+    if (s->save)
+        at = fmin(at, s->save_at);
+    return fmin(at, s->again_at);
 }
 
 fst__site_state fst__site_state_of(const struct site *s, char stage[FST__STAGE_NAME], uint64_t *round)
@@ -578,6 +639,7 @@ fst_status fst__site_new(struct site **out, const struct site_spec *spec, fst_er
         return fst_fail_memory(err, sizeof *s);
     s->spec = *spec;
     s->hello_wait = hello_first;
+    s->again_at = INFINITY;
     s->kept_of = s->next_of = s->outbox_of = FST__NO_LINE;
     fst_status st = fst_blob_server_new(&s->server, 0, err);
     static const char *const leaves[] = {"ctl", "get", "part"};

@@ -78,7 +78,8 @@ fst_status fst__site_tick(struct site *s, double now, fst_error *err);
 double fst__site_due(const struct site *s);
 /* Whether there is something to train that was not asked for before. */
 bool fst__site_job(struct site *s, struct site_job *out);
-/* What came of it: `up` packed, and what the client keeps; or why not (then up is NULL). */
+/* What came of it: `up` packed, and what the client keeps; or why not (then up is NULL). FST_E_BUSY: it cannot be kept
+ * now, as when the disk is full; to be said again a second later. */
 fst_status fst__site_trained(struct site *s, double now, const void *up, size_t len, const void *keep, size_t keep_len,
                              double seconds, const char *failed, fst_error *err);
 /* What came of measuring; failed: why it did not, or NULL. */

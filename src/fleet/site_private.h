@@ -36,6 +36,8 @@ struct site {
     fst_blob_server *server;
     double seconds;
     char cannot[FST__REASON]; /* why it could not train; "" */
+    char waits[FST__REASON];  /* why its files cannot be written now; "" */
+    double again_at, save_at; /* when that is tried again: the order of FETCH; run and epoch */
     bool asked;               /* the job was handed out */
     uint64_t measure_epoch;   /* whose order it is */
     struct order measure;     /* to be done, under way, or answered */

@@ -82,9 +82,11 @@ fst_status fst__write_hello(const struct hello *m, fst_buf *out, fst_error *err)
 
 fst_status fst__write_beat(const struct beat *m, fst_buf *out, fst_error *err)
 {
-    return write_json(json_pack("{s:s, s:s, s:I, s:s}", "instance", m->instance, "stage", m->stage, "round",
-                                (json_int_t)m->round, "state", fst__site_state_name(m->state)),
-                      out, err);
+    json_t *j = json_pack("{s:s, s:s, s:I, s:s}", "instance", m->instance, "stage", m->stage, "round",
+                          (json_int_t)m->round, "state", fst__site_state_name(m->state));
+    if (j && *m->waits)
+        json_object_set_new(j, "waits", people_text(m->waits));
+    return write_json(j, out, err);
 }
 
 fst_status fst__write_welcome(const struct welcome *m, fst_buf *out, fst_error *err)
@@ -325,6 +327,9 @@ static fst_status beat_of(const json_t *j, struct beat *m, fst_error *err)
     if (!st)
         st = get_choice(j, "state", states, SITE_STATES, &state, err);
     m->state = (fst__site_state)state;
+    m->waits[0] = 0;
+    if (!st && json_object_get(j, "waits"))
+        st = get_text(j, "waits", m->waits, sizeof m->waits, true, err);
     return st;
 }
 

@@ -50,6 +50,7 @@ struct beat {
     char instance[FST__INSTANCE], stage[FST__STAGE_NAME];
     uint64_t round;
     fst__site_state state;
+    char waits[FST__REASON]; /* what keeps it from going on; "" */
 };
 
 /* The server's answer to a hello, and to anybody who has not introduced himself: then `hello` is wanted. */

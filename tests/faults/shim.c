@@ -5,9 +5,11 @@
  *   FAULT_PREFIX  the folder; its absolute path
  *   FAULT_MODE    fail: the n-th operation returns an error. stuck: that one and all after it. short: the n-th write
  * takes half of its bytes. kill: SIGKILL before the n-th operation. count: none FAULT_N       which one, from 1
+ *   FAULT_WHILE   with FAULT_MODE full: as long as this file is there, nothing more can be written
  *   FAULT_ERRNO   the error (default ENOSPC)
  *   FAULT_LOG     a file that gets a line an operation, "N OPERATION PATH"
  *   FAULT_TEXT    with FAULT_MODE term: SIGTERM, two milliseconds after the first write that has this text in it; with
+ * FAULT_MODE full: the file FAULT_WHILE is made then, before it; with
  * FAULT_MODE deny: that write fails; with FAULT_MODE die: SIGKILL instead of that write
  *
  * It sees opening for writing and reading, write, fsync, close, rename, unlink, mkdir, ftruncate and link. It knows
@@ -32,7 +34,7 @@
 enum { MAX_FD = 1024 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const char *prefix, *mode, *text;
+static const char *prefix, *mode, *text, *full_while;
 static long wanted, seen;
 static int error_number = ENOSPC, log_fd = -1;
 static char *names[MAX_FD]; /* of descriptors that stand for files below the folder */
@@ -52,6 +54,7 @@ static void __attribute__((constructor)) set_up(void)
     prefix = getenv("FAULT_PREFIX");
     mode = getenv("FAULT_MODE");
     text = getenv("FAULT_TEXT");
+    full_while = getenv("FAULT_WHILE");
     wanted = n ? atol(n) : 0;
     if (number)
         error_number = atoi(number);
@@ -94,6 +97,19 @@ static bool struck(const char *operation, const char *path)
     }
     return (!strcmp(mode, "fail") && n == wanted) || (!strcmp(mode, "stuck") && n >= wanted) ||
            (!strcmp(mode, "short") && n == wanted);
+}
+
+/* A disk without room: files can be made and removed, and nothing goes into them. */
+static bool is_full(void)
+{
+    return full_while && mode && !strcmp(mode, "full") && !access(full_while, F_OK);
+}
+
+static void fill_up(void)
+{
+    int fd = full_while ? open(full_while, O_WRONLY | O_CREAT | O_CLOEXEC, 0644) : -1;
+    if (fd >= 0)
+        close(fd);
 }
 
 static const char *name_of(int fd)
@@ -173,6 +189,12 @@ ssize_t write(int fd, const void *data, size_t len)
         terminate_soon();
     if (found && !strcmp(mode, "die"))
         raise(SIGKILL);
+    if (found && !strcmp(mode, "full"))
+        fill_up();
+    if (name && is_full()) {
+        errno = error_number;
+        return -1;
+    }
     if (!name || !(struck("write", name) || denied))
         return next(fd, data, len);
     if (!strcmp(mode, "short"))
@@ -214,6 +236,12 @@ int ftruncate(int fd, off_t size)
 {
     NEXT(ftruncate);
     return name_of(fd) && fails("ftruncate", name_of(fd)) ? -1 : next(fd, size);
+}
+
+int posix_fallocate(int fd, off_t from, off_t len)
+{
+    NEXT(posix_fallocate);
+    return name_of(fd) && is_full() ? error_number : next(fd, from, len);
 }
 
 int rename(const char *from, const char *to)

@@ -97,6 +97,13 @@ static void test_others(void **state)
     ok(fst__write_beat(&beat, &b, &err), &err);
     ok(fst__read_beat(&beat2, b.data, b.len, &err), &err);
     assert_int_equal(beat2.state, SITE_KEEP);
+    assert_string_equal(beat2.waits, "");
+    assert_null(strstr(b.data, "waits"));
+    b.len = 0;
+    snprintf(beat.waits, sizeof beat.waits, "no space\x1b left");
+    ok(fst__write_beat(&beat, &b, &err), &err);
+    ok(fst__read_beat(&beat2, b.data, b.len, &err), &err);
+    assert_string_equal(beat2.waits, "no space? left"); /* it is for a terminal */
     b.len = 0;
     ok(fst__write_cannot(&c, &b, &err), &err);
     ok(fst__read_cannot(&c2, b.data, b.len, &err), &err);

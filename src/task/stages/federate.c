@@ -108,6 +108,17 @@ static fst_status measure_round(struct federation *f, double *accuracy, fst_erro
     return st;
 }
 
+/* Of a fleet, whose sites have worked for it, a full disk does not end the run: it waits. */
+static fst_status save_round(struct federation *f, fst_error *err)
+{
+    const fst_task_options *o = f->s->options;
+    fst_error why = {0};
+    fst_status st = fst__federate_save(f, f->checkpoint, &why);
+    while (st == FST_E_IO && o->wait_for_room && o->wait_for_room(o->rounds_ctx, &why))
+        st = fst__federate_save(f, f->checkpoint, &why);
+    return st ? fst_fail(err, st, "%s", why.message) : FST_OK;
+}
+
 static fst_status round_done(void *ctx, const fst_server *server, const fst_round_report *r, fst_error *err)
 {
     struct federation *f = ctx;
@@ -133,6 +144,8 @@ static fst_status round_done(void *ctx, const fst_server *server, const fst_roun
         st = fst__federate_score(f, "", &score, f->figures, err);
     else if (!st && due)
         st = fst__evaluate_test(f->s, f->model->graph, &f->model->state, &score, err);
+    if (f->s->options->wait_for_room) /* and its events may be written again */
+        atomic_store(&f->s->books.events_failed, false);
     if (!st)
         tell_round(f, r, &score, validation);
     if (!st && f->fuser && r->aggregated)
@@ -142,7 +155,7 @@ static fst_status round_done(void *ctx, const fst_server *server, const fst_roun
     /* sites elsewhere are told of the next round only when this one is on disk */
     if (!st && (k->steps || f->s->options->rounds || fst__save_due(&f->saves, k->seconds) ||
                 fst__session_stopped(f->s) || fst__pauses(f->s, f->own, (int64_t)f->round)))
-        st = fst__federate_save(f, f->checkpoint, err);
+        st = save_round(f, err);
     if (!st)
         st = fst__pause(f->s, f->own, (int64_t)f->round, err);
     if (!st && fst__session_stopped(f->s))
