@@ -241,6 +241,35 @@ typedef struct fst_norm_affine {
 /* channel: below the first dimension of v's shape; v: the value of such a norm. */
 FST_API fst_norm_affine fst_graph_norm_affine(const fst_graph *g, const fst_state *s, fst_value v, int64_t channel);
 
+/* ---- int8 ------------------------------------------------------------------------------------ */
+
+/*
+ * A network for inference whose convolutions and linear layers compute with whole numbers of 8 bits:
+ *
+ *     q = round(x / scale), -127 ... 127, or 0 ... 255 where x cannot be below 0 (after a ReLU)
+ *     y = (sum of weight q) (scale weight_scale) + bias
+ *
+ * scale is one number for the layer's input, weight_scale one for each output channel; sums are exact in 32 bits, and
+ * the rest is float, each step rounded once: every backend gives the same bits. A batch norm after a convolution is in
+ * its weights. Such a layer has the parameters NAME.weight (the whole numbers, as floats in a state), NAME.weight_scale
+ * and NAME.bias (output channels). All other layers are as they were. Plans of it are for inference only.
+ * Jacob et al., Quantization and training of neural networks for efficient integer-arithmetic-only inference, CVPR
+ * 2018.
+ */
+/* Can layer v be int8? *why (may be NULL) says why not. */
+FST_API bool fst_graph_int8_takes(const fst_graph *g, fst_value v, const char **why);
+/* Is value v never below 0, whatever the input? */
+FST_API bool fst_graph_is_positive(const fst_graph *g, fst_value v);
+/* scale: for every value of g (fst_graph_layers) the scale of the input of the layer that makes it; 0: it stays f32.
+ * FST_E_UNSUPPORTED names a layer that cannot be int8, and when there would be none. */
+FST_MUST FST_API fst_status fst_graph_int8(fst_graph **out, const fst_graph *g, const float *scale, fst_error *err);
+FST_API bool fst_graph_is_int8(const fst_graph *g); /* has it such layers? */
+/* The scale of the input of layer v of such a graph, and whether it is 0 ... 255; 0: layer v is not int8. */
+FST_API float fst_graph_int8_scale(const fst_graph *g, fst_value v, bool *is_unsigned);
+/* to, a state of q, becomes that of s of g, which q was made of: folded and rounded, each channel by its largest
+ * weight. */
+FST_API void fst_state_int8(fst_state *to, const fst_graph *q, const fst_state *s, const fst_graph *g);
+
 /* ---- backends and plans -------------------------------------------------------------------- */
 
 /* NULL-terminated; the first is what a NULL name stands for: "onednn" when built with it. */
@@ -547,7 +576,8 @@ typedef void (*fst_kernel_visit)(void *ctx, const fst_kernel_info *info, double 
 FST_MUST FST_API fst_status fst_trainer_profile(fst_trainer *t, double round_seconds, fst_kernel_visit visit, void *ctx,
                                                 fst_error *err);
 
-/* Inference over any number of rows, shard by shard on several threads. */
+/* Inference over any number of rows, shard by shard on several threads. Networks in int8 are f32 otherwise, whatever
+ * the precision. */
 typedef struct fst_runner fst_runner;
 FST_MUST FST_API fst_status fst_runner_new(fst_runner **out, const fst_graph *g, const fst_trainer_options *o,
                                            fst_error *err);

@@ -72,13 +72,14 @@ struct fst_op_request {
     int64_t batch;             /* rows: samples, times two for an op from complex to complex values */
     int64_t in_rows, out_rows; /* differ from it where real values become complex or the other way round */
     bool training, frozen;
-    bool relu;                   /* a ReLU after the op is to be computed by it */
-    bool relu6;                  /* the same with a ReLU6 */
-    bool add;                    /* before that, the sum with another value, which is more[0] */
-    const struct fst_node *fold; /* a batch norm after the op that it computes too, in inference */
-    bool relu_elsewhere;         /* ... but its gradient is taken by the pooling after it */
-    bool mask_output;            /* a pooling that takes the gradient of the ReLU before it: where its output is not
-                                    above 0 its output's gradient is 0 (max and ReLU commute) */
+    bool relu;                       /* a ReLU after the op is to be computed by it */
+    bool relu6;                      /* the same with a ReLU6 */
+    bool add;                        /* before that, the sum with another value, which is more[0] */
+    const struct fst_node *fold;     /* a batch norm after the op that it computes too, in inference */
+    const struct fst_node *quantise; /* of a layer in int8: the rounding of what comes out after all that */
+    bool relu_elsewhere;             /* ... but its gradient is taken by the pooling after it */
+    bool mask_output;                /* a pooling that takes the gradient of the ReLU before it: where its output is not
+                                        above 0 its output's gradient is 0 (max and ReLU commute) */
     bool want_grad_in;
     bool want_more[FST_NODE_MORE];
     const struct fst_layout *in, *more[FST_NODE_MORE];
@@ -115,8 +116,8 @@ struct fst_backend {
     bool (*equal)(const struct fst_layout *a, const struct fst_layout *b);
     size_t (*bytes)(const struct fst_layout *l);
     bool (*half)(const struct fst_layout *l); /* its values are bf16, else float */
-    /* Does the op of n compute the node after it too? Asked of ReLU, ReLU6, batch norm and sums; batch_statistics:
-     * in training that is not frozen. */
+    /* Does the op of n compute the node after it too? Asked of ReLU, ReLU6, batch norm, sums and quantise;
+     * batch_statistics: in training that is not frozen. */
     bool (*fuses)(const struct fst_node *n, const struct fst_node *behind, bool training, bool batch_statistics);
     fst_status (*op)(struct fst_context *c, const struct fst_op_request *r, struct fst_op *out, fst_error *err);
     /* out += in, both in that layout. */

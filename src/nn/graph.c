@@ -47,6 +47,9 @@ const struct fst_op_type *const fst__op_types[FST_OP_KINDS] = {
     [FST_OP_COMPLEX_LINEAR] = &fst__op_complex_linear,
     [FST_OP_COMPLEX_BATCHNORM] = &fst__op_complex_batchnorm,
     [FST_OP_TIME_FREQ_ATTENTION] = &fst__op_time_freq_attention,
+    [FST_OP_QUANTISE] = &fst__op_quantise,
+    [FST_OP_INT8_CONV2D] = &fst__op_int8_conv2d,
+    [FST_OP_INT8_LINEAR] = &fst__op_int8_linear,
 };
 
 fst_status fst_graph_new(fst_graph **out, fst_error *err)
@@ -88,7 +91,8 @@ static fst_status check_name(const fst_graph *g, fst_op_kind kind, const char *n
 {
     bool named = kind == FST_OP_CONV2D || kind == FST_OP_LINEAR || fst__is_batch_norm(kind) ||
                  kind == FST_OP_GROUPNORM || kind == FST_OP_LAYERNORM || kind == FST_OP_SPECTRAL_LINEAR ||
-                 kind == FST_OP_COMPLEX_CONV2D || kind == FST_OP_COMPLEX_LINEAR || kind == FST_OP_TIME_FREQ_ATTENTION;
+                 kind == FST_OP_COMPLEX_CONV2D || kind == FST_OP_COMPLEX_LINEAR || kind == FST_OP_TIME_FREQ_ATTENTION ||
+                 fst__is_int8_layer(kind);
     if (!named)
         return FST_OK;
     if (!name[0] || strlen(name) > MAX_NODE_NAME)
@@ -113,6 +117,16 @@ static fst_status check_planes(const fst_graph *g, const struct fst_node *n, fst
     for (int j = 0; j < n->nmore; j++)
         if (g->nodes[n->more[j]].planes != n->in_planes)
             return fst_fail(err, FST_E_ARGUMENT, "takes real or complex values, not both");
+    return FST_OK;
+}
+
+static fst_status check_int8(const fst_graph *g, const struct fst_node *n, fst_error *err)
+{
+    bool int8 = n->in_int8.on;
+    for (int j = 0; j < n->nmore; j++)
+        int8 = int8 || g->nodes[n->more[j]].int8.on;
+    if (int8 && !fst__op_types[n->kind]->takes_int8)
+        return fst_fail(err, FST_E_ARGUMENT, "takes f32 values, not int8 ones");
     return FST_OK;
 }
 
@@ -145,11 +159,14 @@ struct fst_node *fst__graph_add(fst_graph *g, fst_op_kind kind, int input, const
     if (kind != FST_OP_INPUT)
         n->in = g->nodes[input].out;
     n->in_planes = n->planes = kind == FST_OP_INPUT ? 1 : g->nodes[input].planes;
+    n->in_int8 = n->int8 = kind == FST_OP_INPUT ? (struct fst_int8_value){0} : g->nodes[input].int8;
     for (int j = 0; j < n->nmore; j++)
         n->more_in[j] = g->nodes[n->more[j]].out;
     s = check_name(g, kind, name, &g->error);
     if (!s)
         s = check_planes(g, n, &g->error);
+    if (!s)
+        s = check_int8(g, n, &g->error);
     if (!s)
         s = fst__op_types[kind]->shape(n, &g->error);
     if (!s && (fst_shape_count(&n->out) < 1 || fst_shape_count(&n->out) > MAX_VALUES))
@@ -412,6 +429,8 @@ fst_status fst_graph_finish(fst_graph *g, fst_value output, fst_error *err)
     if (!g->status && g->nodes[output].planes != 1)
         fst__graph_broken(
             g, fst_fail(&g->error, FST_E_ARGUMENT, "the output is complex; take its magnitude, or its parts"));
+    if (!g->status && g->nodes[output].int8.on)
+        fst__graph_broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "the output is int8; it must be f32"));
     for (int i = 0; !g->status && i < g->count; i++) {
         if (g->nodes[i].consumers == 0 && i != output)
             fst__graph_broken(g, fst_fail(&g->error, FST_E_ARGUMENT, "value %d (%s \"%s\") is not read by anything", i,

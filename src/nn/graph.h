@@ -36,6 +36,9 @@ typedef enum fst_op_kind {
     FST_OP_COMPLEX_LINEAR,
     FST_OP_COMPLEX_BATCHNORM,
     FST_OP_TIME_FREQ_ATTENTION,
+    FST_OP_QUANTISE,
+    FST_OP_INT8_CONV2D,
+    FST_OP_INT8_LINEAR,
     FST_OP_KINDS
 } fst_op_kind;
 
@@ -55,6 +58,13 @@ struct fst_slot { /* a tensor of the parameter or the buffer span */
     int64_t fan_in; /* of FST_INIT_UNIFORM */
 };
 
+/* Whether a value is made of whole numbers of 8 bits, times a scale: -127 ... 127, or 0 ... 255 if it is never below 0.
+ * The reference backend keeps them as floats, which hold them exactly. */
+struct fst_int8_value {
+    bool on, is_unsigned;
+    float scale;
+};
+
 struct fst_node {
     fst_op_kind kind;
     int id, input; /* input: the node whose output is read; -1 for FST_OP_INPUT */
@@ -62,6 +72,7 @@ struct fst_node {
     /* 2 for complex values: the real parts of the whole batch, then the imaginary parts. What acts on both alike (ReLU,
      * pooling, add) then sees a batch of twice the rows. */
     int planes, in_planes;
+    struct fst_int8_value int8, in_int8; /* of the output; of the (first) input */
     char name[FST_NAME_MAX];
     int more[FST_NODE_MORE], nmore; /* further inputs (add, concat) */
     fst_shape in, out;              /* of one sample; in: of the first input */
@@ -91,6 +102,7 @@ struct fst_node {
         struct {
             int64_t heads;
         } attention;
+        struct fst_int8_value quantise;
         struct {
             double eps, momentum;
             int64_t groups; /* groupnorm */
@@ -142,6 +154,9 @@ struct fst_op_type {
     /* Bytes of `scratch` that forward and backward need. */
     size_t (*scratch)(const struct fst_node *n, int64_t batch);
     bool takes_complex; /* acts on real and imaginary parts alike, or knows what complex numbers are */
+    bool takes_int8;    /* the order of numbers is all that it looks at, or it knows what int8 is */
+    /* What the values must fulfil before forward; NULL: any will do. */
+    fst_status (*accepts)(const struct fst_node *n, const struct fst_op_args *a, fst_error *err);
 };
 extern const struct fst_op_type *const fst__op_types[FST_OP_KINDS];
 extern const struct fst_op_type fst__op_conv2d, fst__op_linear, fst__op_relu, fst__op_maxpool2d, fst__op_flatten,
@@ -149,13 +164,19 @@ extern const struct fst_op_type fst__op_conv2d, fst__op_linear, fst__op_relu, fs
     fst__op_sigmoid, fst__op_gelu_tanh, fst__op_softmax, fst__op_groupnorm, fst__op_layernorm, fst__op_spectral_linear,
     fst__op_transpose, fst__op_scale, fst__op_attention, fst__op_complex_from_parts, fst__op_complex_to_parts,
     fst__op_magnitude, fst__op_complex_conv2d, fst__op_complex_linear, fst__op_complex_batchnorm,
-    fst__op_time_freq_attention;
+    fst__op_time_freq_attention, fst__op_quantise, fst__op_int8_conv2d, fst__op_int8_linear;
 
 /* Statistics of the whole batch: its shards must meet. */
 static inline bool fst__is_batch_norm(fst_op_kind k)
 {
     return k == FST_OP_BATCHNORM2D || k == FST_OP_COMPLEX_BATCHNORM;
 }
+static inline bool fst__is_int8_layer(fst_op_kind k)
+{
+    return k == FST_OP_INT8_CONV2D || k == FST_OP_INT8_LINEAR;
+}
+/* The shape rules of conv2d and linear, for their kin in int8. */
+fst_status fst__linear_shape(struct fst_node *n, fst_error *err);
 /* The shape rule of conv2d, which complex convolutions share. */
 fst_status fst__conv2d_shape(struct fst_node *n, fst_error *err);
 

@@ -131,7 +131,8 @@ static int input_of(const struct builder *b, const struct fst_node *n, int j)
 
 /*
  * What stands after n alone and is computed with it: a batch norm, a ReLU, or one after the other; or a sum, and a
- * ReLU after it. The sum's other value must be there when n's op runs: the sum is the very next node.
+ * ReLU after it. The sum's other value must be there when n's op runs: the sum is the very next node. Then, of a layer
+ * in int8, the rounding of its output.
  */
 static void find_fusion(struct builder *b, const struct fst_node *n)
 {
@@ -150,8 +151,12 @@ static void find_fusion(struct builder *b, const struct fst_node *n)
         next = reader(g, next->id);
     }
     bool relu = next && (next->kind == FST_OP_RELU || next->kind == FST_OP_RELU6);
-    if (relu && backend->fuses(n, next, training, batch))
+    if (relu && backend->fuses(n, next, training, batch)) {
         b->host[next->id] = last->id;
+        next = reader(g, next->id);
+    }
+    if (next && next->kind == FST_OP_QUANTISE && backend->fuses(n, next, training, batch))
+        b->host[next->id] = next->input;
 }
 
 static void find_fusions(struct builder *b)
@@ -201,11 +206,13 @@ static struct fst_op_request request_of(const struct builder *b, const struct fs
         r.add = next->kind == FST_OP_ADD;
         next = guest(b, next);
     }
-    if (next) {
+    if (next && next->kind != FST_OP_QUANTISE) {
         r.relu = next->kind == FST_OP_RELU;
         r.relu6 = !r.relu;
         behind = reader(g, next->id);
+        next = guest(b, next);
     }
+    r.quantise = next;
     /* Only an op whose ReLU is a mask of its own hands that mask on; batch norm keeps it in its kernel. */
     r.relu_elsewhere = behind && behind->kind == FST_OP_MAXPOOL2D && n->kind != FST_OP_BATCHNORM2D;
     if (n->kind == FST_OP_MAXPOOL2D && b->host[n->input] != NOWHERE)
@@ -637,6 +644,11 @@ fst_status fst__plan_new(fst_plan **out, const fst_graph *g, const fst_plan_opti
         return fst_fail(err, FST_E_ARGUMENT, "the graph is not finished");
     if (o->batch < 1 || o->batch > 1 << 20)
         return fst_fail(err, FST_E_ARGUMENT, "a plan's batch is 1 to %d, not %lld", 1 << 20, (long long)o->batch);
+    if (o->training && fst_graph_is_int8(g))
+        return fst_fail(err, FST_E_UNSUPPORTED, "layers in int8 do not learn: train the f32 model that they are of");
+    if (o->precision != FST_PRECISION_F32 && fst_graph_is_int8(g))
+        return fst_fail(err, FST_E_UNSUPPORTED, "a network in int8 is f32 otherwise, not %s",
+                        fst_precision_name(o->precision));
     fst_plan *p = fst_calloc(1, sizeof *p);
     if (!p)
         return fst_fail_memory(err, sizeof *p);

@@ -107,7 +107,10 @@ fst_status fst_runner_new(fst_runner **out, const fst_graph *g, const fst_traine
     fst_runner *r = fst_calloc(1, sizeof *r);
     if (!r)
         return fst_fail_memory(err, sizeof *r);
-    fst_status s = fst__trainer_new(&r->t, g, o, false, err);
+    fst_trainer_options own = *o;
+    if (fst_graph_is_int8(g))
+        own.precision = FST_PRECISION_F32;
+    fst_status s = fst__trainer_new(&r->t, g, &own, false, err);
     if (s) {
         fst_free(r);
         return s;

@@ -275,6 +275,22 @@ fst_status fdn_blocked(struct fst_context *c, dnnl_data_type_t type, int64_t row
     return FST_OK;
 }
 
+fst_status fdn_channels_last_layout(struct fst_context *c, dnnl_data_type_t type, int64_t rows, const fst_shape *sample,
+                                    const struct fst_layout **out, fst_error *err)
+{
+    if (sample->rank != 3)
+        return fdn_samples(c, type, rows, sample, false, out, err);
+    dnnl_dims_t d = {rows, sample->dim[0], sample->dim[1], sample->dim[2]};
+    struct fst_layout *l = new_layout(c, err);
+    if (!l)
+        return FST_E_MEMORY;
+    dnnl_status_t s = fdn_md_tagged(&l->md, 4, d, type, dnnl_acdb);
+    if (s)
+        return fdn_failed(s, "cannot describe a tensor", err);
+    *out = l;
+    return FST_OK;
+}
+
 fst_status fdn_part(struct fst_context *c, int rank, const int64_t *dims, const int64_t *strides,
                     const struct fst_layout **out, fst_error *err)
 {
@@ -324,7 +340,7 @@ bool fdn_half(const struct fst_layout *l)
 
 size_t fdn_elements(const struct fst_layout *l)
 {
-    return fdn_bytes(l) / (fdn_half(l) ? 2 : 4);
+    return fdn_bytes(l) / dnnl_data_type_size(fdn_type(l));
 }
 
 bool fdn_equal(const struct fst_layout *a, const struct fst_layout *b)
@@ -508,6 +524,8 @@ static bool fuses(const struct fst_node *n, const struct fst_node *behind, bool 
 {
     bool weighted = n->kind == FST_OP_CONV2D || n->kind == FST_OP_LINEAR;
     bool loop = n->kind == FST_OP_BATCHNORM2D && batch_statistics; /* a norm that is a loop of ours */
+    if (fst__is_int8_layer(n->kind) && behind->kind != FST_OP_BATCHNORM2D)
+        return fdn_has_int8();
     switch (behind->kind) {
     case FST_OP_RELU:
         return weighted || fst__is_batch_norm(n->kind) || n->kind == FST_OP_ADD;

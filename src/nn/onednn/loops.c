@@ -244,9 +244,11 @@ fst_status fdn_blocked_maxpool_op(struct fst_context *c, const struct fst_op_req
 static fst_status run_plain_forward(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
 {
     const struct fst_node *n = ((struct kernel *)base)->node;
-    (void)err;
-    fst__op_types[n->kind]->forward(n, a);
-    return FST_OK;
+    const struct fst_op_type *t = fst__op_types[n->kind];
+    fst_status s = t->accepts ? t->accepts(n, a, err) : FST_OK;
+    if (!s)
+        t->forward(n, a);
+    return s;
 }
 
 static fst_status run_plain_backward(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)

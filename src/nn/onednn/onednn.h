@@ -55,7 +55,7 @@ struct kernel {
     dnnl_exec_arg_t args[MAX_ARGS];
     struct binding bind[MAX_ARGS];
     int nargs;
-    bool used; /* the primitive ran once */
+    bool used;                   /* the primitive ran once */
     const struct fst_node *node; /* of kernels that are loops of ours */
     fdn_span span;
     size_t work, grain;               /* of span: elements, and how many are worth a thread */
@@ -64,6 +64,7 @@ struct kernel {
     float ceiling;                    /* of the ReLU */
     const struct fst_node *fold;      /* the batch norm that it folds into weights and bias, */
     struct place folded, folded_bias; /* which go there */
+    const struct fst_node *rounding;  /* after a layer in int8; NULL: its value is f32 */
     struct fst_blocked_pool pool;
     int64_t block; /* of channels, for loops on complex values and norms */
     size_t clear;  /* bytes of the gradient that are set to 0 */
@@ -91,6 +92,9 @@ fst_status fdn_samples(struct fst_context *c, dnnl_data_type_t type, int64_t row
 /* Channels in blocks of 8 or 16. */
 fst_status fdn_blocked(struct fst_context *c, dnnl_data_type_t type, int64_t rows, const fst_shape *sample,
                        int64_t block, const struct fst_layout **out, fst_error *err);
+/* Channels last for images, and others as they are. */
+fst_status fdn_channels_last_layout(struct fst_context *c, dnnl_data_type_t type, int64_t rows, const fst_shape *sample,
+                                    const struct fst_layout **out, fst_error *err);
 /* f32 with strides of one's own, in elements. */
 fst_status fdn_part(struct fst_context *c, int rank, const int64_t *dims, const int64_t *strides,
                     const struct fst_layout **out, fst_error *err);
@@ -130,6 +134,10 @@ fdn_maker fdn_weighted_op, fdn_relu_op, fdn_relu6_op, fdn_add_op, fdn_plain_op, 
     fdn_scale_op, fdn_attention_op, fdn_norm_op;
 /* complex.c, complex_loops.c */
 fdn_maker fdn_complex_weighted_op, fdn_complex_norm_op, fdn_time_freq_op;
+/* int8.c */
+fdn_maker fdn_quantise_op, fdn_int8_op, fdn_int8_pool_op;
+bool fdn_suits_int8_pool(const struct fst_node *n);
+bool fdn_has_int8(void); /* with exact sums */
 /* The kernels of one node. */
 fdn_maker fdn_op;
 

@@ -105,6 +105,8 @@ static fst_status pool_op(struct fst_context *c, const struct fst_op_request *r,
     struct pooling p = {.c = c, .r = r, .op = op, .alg = dnnl_pooling_max};
     dnnl_primitive_desc_t pd;
     bool max = n->kind == FST_OP_MAXPOOL2D;
+    if (max && fdn_has_int8() && fdn_suits_int8_pool(n))
+        return fdn_int8_pool_op(c, r, op, err);
     for (int i = 0; i < 2; i++) {
         p.window.kernel[i] = max ? n->u.pool.kernel : n->u.average.kernel[i];
         p.window.strides[i] = max ? n->u.pool.stride : n->u.average.stride[i];
@@ -173,6 +175,9 @@ fst_status fdn_op(struct fst_context *c, const struct fst_op_request *r, struct 
         [FST_OP_COMPLEX_LINEAR] = fdn_complex_weighted_op,
         [FST_OP_COMPLEX_BATCHNORM] = fdn_complex_norm_op,
         [FST_OP_TIME_FREQ_ATTENTION] = fdn_time_freq_op,
+        [FST_OP_QUANTISE] = fdn_quantise_op,
+        [FST_OP_INT8_CONV2D] = fdn_int8_op,
+        [FST_OP_INT8_LINEAR] = fdn_int8_op,
     };
     struct fst_op o = {0};
     fst_status s = makers[r->node->kind](c, r, &o, err);

@@ -17,4 +17,5 @@ const struct fst_op_type fst__op_flatten = {
     .name = "flatten",
     .shape = shape,
     .takes_complex = true,
+    .takes_int8 = true,
 };

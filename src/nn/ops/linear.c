@@ -2,7 +2,7 @@
 #include "matmul.h"
 #include "ops.h"
 
-static fst_status shape(struct fst_node *n, fst_error *err)
+fst_status fst__linear_shape(struct fst_node *n, fst_error *err)
 {
     if (n->in.rank != 1 && n->in.rank != 2)
         return fst_fail(err, FST_E_ARGUMENT, "needs (features) or (tokens, features), got rank %d: flatten first",
@@ -77,7 +77,7 @@ static void backward(const struct fst_node *n, const struct fst_op_args *a)
 
 const struct fst_op_type fst__op_linear = {
     .name = "linear",
-    .shape = shape,
+    .shape = fst__linear_shape,
     .flops = flops,
     .forward = forward,
     .backward = backward,

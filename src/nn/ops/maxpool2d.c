@@ -79,4 +79,5 @@ const struct fst_op_type fst__op_maxpool2d = {
     .backward = backward,
     .saved = saved,
     .takes_complex = true,
+    .takes_int8 = true,
 };

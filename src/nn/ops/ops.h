@@ -53,6 +53,36 @@ void fst__norm_means(const struct fst_node *n, const struct fst_op_args *a, int6
  * the running statistics move in a batch of one value a channel, which has no variance. */
 void fst__norm_count(const struct fst_node *n, const struct fst_op_args *a);
 
+/* ---- int8 ---- */
+
+enum { FST__INT8_DEPTH = 66311 }; /* products of 127 and 255 whose sum stays below 2^31 */
+/* Products that an output of the layer (in f32 or int8) sums up. */
+int64_t fst__int8_depth(const struct fst_node *n);
+float fst__int8_low(const struct fst_int8_value *v);
+float fst__int8_high(const struct fst_int8_value *v);
+/* What quantise does, into bytes (of two's complement where the value is signed). false: x holds a NaN or infinity. */
+bool fst__int8_round(const struct fst_int8_value *to, const float *x, uint8_t *q, size_t n);
+fst_status fst__quantise_failed(fst_error *err); /* what is reported then */
+/* What follows the sums of a layer: times factor plus shift, plus `more` (NULL: nothing), a ReLU or ReLU6, and what
+ * quantise does into bytes, or floats. Factors and shifts of the channels, which lie next to each other, are repeated in
+ * tables of `period` elements, so that few channels are worth a loop of vectors too. */
+struct fst_int8_finish {
+    size_t period;
+    const float *factor, *shift;
+    bool relu, relu6;
+    const struct fst_int8_value *to; /* NULL: `out` is floats */
+};
+/* From the first channel of a position on. */
+void fst__int8_finish(const struct fst_int8_finish *f, const float *sum, const float *more, void *out, size_t count);
+size_t fst__int8_period(size_t channels);
+/* Max pooling of bytes whose channels are last, in windows that do not overlap (stride = kernel, no padding). row: room
+ * for a row of an image. */
+struct fst_int8_pool {
+    size_t height, width, channels, out_height, out_width, kernel;
+    bool is_unsigned;
+};
+void fst__int8_maxpool(const struct fst_int8_pool *p, const void *in, void *row, void *out, size_t images);
+
 /* A linear layer with weights from anywhere; parameters and their gradients are a's. */
 struct fst_linear_sizes {
     int64_t rows, in, out; /* rows: samples times tokens */

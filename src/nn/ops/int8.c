@@ -1,0 +1,315 @@
+/*
+ * quantise, int8_conv2d, int8_linear: values and weights as whole numbers of 8 bits, sums in 32 bits, which are exact.
+ *
+ *     q = x times the float nearest to 1/scale, rounded to the nearest (even) and kept within the range of int8
+ *     y = (float)(sum of w q) * (scale * weight_scale) + bias
+ *
+ * each step in float, rounded once. A backend that follows these two lines has the reference's bits, in whatever order
+ * it adds. Inference only.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "ops.h"
+
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF /* gcc contracts nothing in ISO C */
+#endif
+
+/* ---- loops that backends share ---------------------------------------------------------------------- */
+
+float fst__int8_low(const struct fst_int8_value *v)
+{
+    return v->is_unsigned ? 0 : -127;
+}
+
+float fst__int8_high(const struct fst_int8_value *v)
+{
+    return v->is_unsigned ? 255 : 127;
+}
+
+/* Added to a small float, it leaves the nearest whole number in the last bits. */
+#define ROUNDING 12582912.0F /* 1.5 * 2^23: its own last byte is 0 */
+
+static inline uint8_t last_byte(float rounded)
+{
+    uint32_t bits;
+    memcpy(&bits, &rounded, sizeof bits);
+    return (uint8_t)bits; /* of a number below 0 the two's complement */
+}
+
+FST_HOT bool fst__int8_round(const struct fst_int8_value *to, const float *restrict x, uint8_t *restrict q, size_t n)
+{
+    float inverse = 1 / to->scale, low = fst__int8_low(to), high = fst__int8_high(to);
+    uint32_t wrong = 0;
+    for (size_t i = 0; i < n; i++) {
+        float v = x[i] * inverse;
+        wrong |= !(x[i] - x[i] == 0);
+        v = v < low ? low : v;
+        v = v > high ? high : v;
+        q[i] = last_byte(v + ROUNDING);
+    }
+    return !wrong;
+}
+
+#define ALWAYS static inline __attribute__((always_inline))
+
+struct ending { /* what of a layer's end is constant where the compiler sees it */
+    bool relu, ceiling, add, bytes;
+};
+
+ALWAYS void finish_part(const struct fst_int8_finish *f, struct ending e, float inverse, float low, float high,
+                        size_t n, const float *restrict sum, const float *restrict more, float *restrict out,
+                       uint8_t *restrict bytes)
+{
+    const float *restrict factor = f->factor, *restrict shift = f->shift;
+    for (size_t c = 0; c < n; c++) {
+        float v = sum[c] * factor[c] + shift[c];
+        if (e.add)
+            v = v + more[c];
+        if (e.relu)
+            v = v > 0 ? v : 0;
+        if (e.ceiling)
+            v = v < 6 ? v : 6;
+        if (!e.bytes) {
+            out[c] = v;
+            continue;
+        }
+        v = v * inverse;
+        v = v < low ? low : v;
+        v = v > high ? high : v;
+        bytes[c] = last_byte(v + ROUNDING);
+    }
+}
+
+ALWAYS void finish_parts(const struct fst_int8_finish *f, struct ending e, const float *sum, const float *more,
+                         void *out, size_t count)
+{
+    float inverse = e.bytes ? 1 / f->to->scale : 0, low = e.bytes ? fst__int8_low(f->to) : 0;
+    float high = e.bytes ? fst__int8_high(f->to) : 0;
+    for (size_t at = 0; at < count; at += f->period)
+        finish_part(f, e, inverse, low, high, count - at < f->period ? count - at : f->period, sum + at,
+                    e.add ? more + at : NULL, (float *)out + at, (uint8_t *)out + at);
+}
+
+ALWAYS void finish_of(const struct fst_int8_finish *f, bool add, bool bytes, const float *sum, const float *more,
+                      void *out, size_t count)
+{
+    if (f->relu6)
+        finish_parts(f, (struct ending){true, true, add, bytes}, sum, more, out, count);
+    else if (f->relu)
+        finish_parts(f, (struct ending){true, false, add, bytes}, sum, more, out, count);
+    else
+        finish_parts(f, (struct ending){false, false, add, bytes}, sum, more, out, count);
+}
+
+FST_HOT void fst__int8_finish(const struct fst_int8_finish *f, const float *sum, const float *more, void *out,
+                              size_t count)
+{
+    if (more && f->to)
+        finish_of(f, true, true, sum, more, out, count);
+    else if (more)
+        finish_of(f, true, false, sum, more, out, count);
+    else if (f->to)
+        finish_of(f, false, true, sum, more, out, count);
+    else
+        finish_of(f, false, false, sum, more, out, count);
+}
+
+size_t fst__int8_period(size_t channels)
+{
+    enum { LONG = 512 }; /* elements that are worth a loop of vectors */
+    return channels >= LONG ? channels : channels * (LONG / channels);
+}
+
+/* ---- max pooling ---- */
+
+#define INT8_POOL(name, type)                                                                                         \
+    ALWAYS void name(const type *restrict in, type *restrict row, type *restrict out, size_t width, size_t out_width, \
+                     size_t channels, size_t kernel)                                                                  \
+    {                                                                                                                 \
+        for (size_t i = 0; i < width * channels; i++)                                                                 \
+            row[i] = in[i];                                                                                           \
+        for (size_t y = 1; y < kernel; y++)                                                                           \
+            for (size_t i = 0; i < width * channels; i++)                                                             \
+                row[i] = row[i] > in[y * width * channels + i] ? row[i] : in[y * width * channels + i];               \
+        for (size_t x = 0; x < out_width; x++)                                                                        \
+            for (size_t c = 0; c < channels; c++) {                                                                   \
+                type most = row[x * kernel * channels + c];                                                           \
+                for (size_t k = 1; k < kernel; k++) {                                                                 \
+                    type other = row[(x * kernel + k) * channels + c];                                                \
+                    most = most > other ? most : other;                                                               \
+                }                                                                                                     \
+                out[x * channels + c] = most;                                                                         \
+            }                                                                                                         \
+    }
+INT8_POOL(pool_unsigned, uint8_t)
+INT8_POOL(pool_signed, int8_t)
+
+FST_HOT void fst__int8_maxpool(const struct fst_int8_pool *p, const void *in, void *row, void *out, size_t images)
+{
+    size_t from = p->width * p->channels, to = p->out_width * p->channels;
+    for (size_t i = 0; i < images * p->out_height; i++) {
+        const char *x = (const char *)in + (i / p->out_height * p->height + i % p->out_height * p->kernel) * from;
+        char *y = (char *)out + i * to;
+        if (p->is_unsigned && p->kernel == 2) /* a constant that the compiler unrolls */
+            pool_unsigned((const uint8_t *)x, row, (uint8_t *)y, p->width, p->out_width, p->channels, 2);
+        else if (p->is_unsigned)
+            pool_unsigned((const uint8_t *)x, row, (uint8_t *)y, p->width, p->out_width, p->channels, p->kernel);
+        else
+            pool_signed((const int8_t *)x, row, (int8_t *)y, p->width, p->out_width, p->channels, p->kernel);
+    }
+}
+
+/* ---- quantise ---------------------------------------------------------------------------------------- */
+
+static fst_status quantise_shape(struct fst_node *n, fst_error *err)
+{
+    if (n->planes != 1)
+        return fst_fail(err, FST_E_ARGUMENT, "takes real values, not complex ones");
+    if (!(n->u.quantise.scale > 0) || !isfinite(n->u.quantise.scale) || !isfinite(1 / n->u.quantise.scale))
+        return fst_fail(err, FST_E_ARGUMENT, "a scale is a number above 0 that has an inverse, not %g",
+                        (double)n->u.quantise.scale);
+    n->out = n->in;
+    n->int8 = n->u.quantise;
+    n->int8.on = true;
+    return FST_OK;
+}
+
+static double quantise_flops(const struct fst_node *n)
+{
+    return (double)fst_shape_count(&n->out);
+}
+
+fst_status fst__quantise_failed(fst_error *err)
+{
+    return fst_fail(err, FST_E_NUMERIC, "int8: a value to be rounded is infinite or not a number");
+}
+
+static fst_status quantise_accepts(const struct fst_node *n, const struct fst_op_args *a, fst_error *err)
+{
+    size_t bytes = (size_t)(a->batch * fst_shape_count(&n->in)) * sizeof(float);
+    return fst__all_finite(a->in, bytes, false) ? FST_OK : fst__quantise_failed(err);
+}
+
+static void quantise_forward(const struct fst_node *n, const struct fst_op_args *a)
+{
+    float inverse = 1 / n->int8.scale;
+    for (int64_t i = 0; i < a->batch * fst_shape_count(&n->in); i++) {
+        float q = nearbyintf(a->in[i] * inverse);
+        a->out[i] = fminf(fmaxf(q, fst__int8_low(&n->int8)), fst__int8_high(&n->int8)) + 0.0F; /* no -0 */
+    }
+}
+
+const struct fst_op_type fst__op_quantise = {
+    .name = "quantise",
+    .shape = quantise_shape,
+    .flops = quantise_flops,
+    .forward = quantise_forward,
+    .accepts = quantise_accepts,
+};
+
+/* ---- layers -------------------------------------------------------------------------------------------- */
+
+int64_t fst__int8_depth(const struct fst_node *n)
+{
+    if (n->kind == FST_OP_LINEAR || n->kind == FST_OP_INT8_LINEAR)
+        return n->in.dim[n->in.rank - 1];
+    return n->in.dim[0] / n->u.conv.groups * n->u.conv.kernel[0] * n->u.conv.kernel[1];
+}
+
+static fst_status check_layer(const struct fst_node *n, fst_error *err)
+{
+    if (!n->in_int8.on)
+        return fst_fail(err, FST_E_ARGUMENT, "takes int8 values, not f32 ones");
+    if (fst__int8_depth(n) > FST__INT8_DEPTH)
+        return fst_fail(err, FST_E_LIMIT, "sums of %lld products can pass 32 bits; %d cannot",
+                        (long long)fst__int8_depth(n), FST__INT8_DEPTH);
+    return FST_OK;
+}
+
+static fst_status conv_shape(struct fst_node *n, fst_error *err)
+{
+    fst_status s = fst__conv2d_shape(n, err);
+    n->int8.on = false;
+    return s ? s : check_layer(n, err);
+}
+
+static fst_status linear_shape(struct fst_node *n, fst_error *err)
+{
+    fst_status s = fst__linear_shape(n, err);
+    n->int8.on = false;
+    return s ? s : check_layer(n, err);
+}
+
+static double conv_flops(const struct fst_node *n)
+{
+    return (double)fst_shape_count(&n->out) * (2.0 * (double)fst__int8_depth(n) + 2);
+}
+
+/* One output channel of one image, as sums of whole numbers. */
+static void convolve(const struct fst_node *n, const float *in, const float *weight, int64_t o, int32_t *sum)
+{
+    const fst_conv2d *c = &n->u.conv;
+    int64_t channels = n->in.dim[0] / c->groups, first = o / (c->out_channels / c->groups) * channels;
+    int64_t h = n->in.dim[1], w = n->in.dim[2], oh = n->out.dim[1], ow = n->out.dim[2];
+    memset(sum, 0, (size_t)(oh * ow) * sizeof *sum);
+    for (int64_t k = 0; k < channels * c->kernel[0] * c->kernel[1]; k++) {
+        int64_t ky = k / c->kernel[1] % c->kernel[0], kx = k % c->kernel[1];
+        const float *plane = in + (first + k / (c->kernel[0] * c->kernel[1])) * h * w;
+        for (int64_t i = 0; i < oh * ow; i++) {
+            int64_t y = i / ow * c->stride[0] + ky - c->padding[0], x = i % ow * c->stride[1] + kx - c->padding[1];
+            if (y >= 0 && y < h && x >= 0 && x < w)
+                sum[i] += (int32_t)weight[k] * (int32_t)plane[y * w + x];
+        }
+    }
+}
+
+static void conv_forward(const struct fst_node *n, const struct fst_op_args *a)
+{
+    int64_t depth = fst__int8_depth(n), plane = n->out.dim[1] * n->out.dim[2], channels = n->out.dim[0];
+    int32_t *sum = a->scratch;
+    for (int64_t i = 0; i < a->batch * channels; i++) {
+        int64_t o = i % channels;
+        float factor = n->in_int8.scale * a->param[1][o];
+        convolve(n, a->in + i / channels * fst_shape_count(&n->in), a->param[0] + o * depth, o, sum);
+        for (int64_t k = 0; k < plane; k++)
+            a->out[i * plane + k] = (float)sum[k] * factor + a->param[2][o];
+    }
+}
+
+static size_t conv_scratch(const struct fst_node *n, int64_t batch)
+{
+    (void)batch;
+    return (size_t)(n->out.dim[1] * n->out.dim[2]) * sizeof(int32_t);
+}
+
+static void linear_forward(const struct fst_node *n, const struct fst_op_args *a)
+{
+    struct fst_linear_sizes z = fst__linear_sizes(n, a->batch);
+    for (int64_t i = 0; i < z.rows * z.out; i++) {
+        int64_t o = i % z.out;
+        const float *x = a->in + i / z.out * z.in, *w = a->param[0] + o * z.in;
+        int32_t sum = 0;
+        for (int64_t k = 0; k < z.in; k++)
+            sum += (int32_t)w[k] * (int32_t)x[k];
+        a->out[i] = (float)sum * (n->in_int8.scale * a->param[1][o]) + a->param[2][o];
+    }
+}
+
+const struct fst_op_type fst__op_int8_conv2d = {
+    .name = "int8_conv2d",
+    .shape = conv_shape,
+    .flops = conv_flops,
+    .forward = conv_forward,
+    .scratch = conv_scratch,
+    .takes_int8 = true,
+};
+
+const struct fst_op_type fst__op_int8_linear = {
+    .name = "int8_linear",
+    .shape = linear_shape,
+    .flops = conv_flops,
+    .forward = linear_forward,
+    .takes_int8 = true,
+};
