@@ -11,6 +11,7 @@ enum { BENCH_SEGMENTS = 5, BENCH_OPS = 40 };
 
 struct workload {
     const char *name, *model, *teacher; /* teacher: distil from it */
+    const char *file;                   /* a model file, for inference; NULL: the network `model` with random weights */
     bool cached;                        /* its soft labels are made before the clock starts */
     bool inference;
     size_t batch;

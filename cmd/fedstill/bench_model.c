@@ -55,13 +55,18 @@ static fst_status setup(struct bench *b, fst_error *err)
                               .shard_size = b->set->shard,
                               .backend = b->set->backend,
                               .precision = b->set->precision};
-    fst_status s = fst_model_init(&b->model, b->w->model, &b->w->config, err);
+    fst_status s = b->w->file ? fst_model_load(&b->model, b->w->file, err)
+                              : fst_model_init(&b->model, b->w->model, &b->w->config, err);
     if (s)
         return s;
     fst_shape in = fst_graph_input_shape(b->model.graph);
     b->sample = (size_t)fst_shape_count(&in);
     b->classes = (size_t)b->model.classes;
-    fst_state_randomise(&b->model.state, b->model.graph, 1);
+    if (!b->w->file)
+        fst_state_randomise(&b->model.state, b->model.graph, 1);
+    if (to.precision != FST_PRECISION_F32 && fst_model_is_int8(&b->model))
+        return fst_fail(err, FST_E_CONFIG, "--precision %s has no effect: %s is int8, and f32 otherwise",
+                        fst_precision_name(to.precision), b->w->file);
     s = fill(b, err);
     if (!s && b->w->inference) {
         s = fst_runner_new(&b->runner, b->model.graph, &to, err);

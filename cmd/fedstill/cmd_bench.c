@@ -80,6 +80,13 @@ static const struct option_spec options[] = {
      .high = 600,
      .fallback = "1",
      .help = "Length of each of the five timed segments, of which the median counts."},
+    {.name = "batch",
+     .letter = 'b',
+     .argument = "N",
+     .type = OPTION_INT,
+     .min = 1,
+     .max = 65536,
+     .help = "Samples at a time, of model files (default: 1). The other workloads have their own."},
     {.name = "shard",
      .argument = "N",
      .type = OPTION_INT,
@@ -98,13 +105,16 @@ static const struct operand_spec operands[] = {
      "mnist_teacher, mnist_student_kd_online, mnist_student_kd_cached, cifar_teacher, pfl_cifar, resnet20, "
      "real_resnet20_link11_h, complex_resnet50_link11_with_attention, mobilenet_v2_cifar, resnet50_cifar, "
      "real_resnet20_link11_h_infer_b1, "
-     "real_resnet20_link11_h_infer_b256, fl_mnist_lr; all when none is given."},
+     "real_resnet20_link11_h_infer_b256, fl_mnist_lr; all when none is given. Or a model file: its inference, on random "
+     "samples."},
     {0},
 };
 
 static const char *const examples[] = {
     "fedstill bench mnist_teacher --threads 2 --json",
     "Measures training of the MNIST teacher on two threads.",
+    "fedstill bench student.safetensors student-int8.safetensors --batch 32 --threads 1",
+    "Measures how fast two model files answer.",
     NULL,
 };
 
@@ -183,6 +193,14 @@ static void print_text(const char *name, const struct result *r)
     printf(" rest %.0f %%\n", 100 * rest / r->step_s);
 }
 
+static const struct workload *find_workload(const char *name)
+{
+    for (int i = 0; i < WORKLOADS; i++)
+        if (!strcmp(workloads[i].name, name))
+            return &workloads[i];
+    return NULL;
+}
+
 static fst_status run_one(const struct options *o, const char *name, fst_error *err)
 {
     struct bench_settings set = {
@@ -201,14 +219,18 @@ static fst_status run_one(const struct options *o, const char *name, fst_error *
         fprintf(stderr, "fedstill: this machine or backend has no %s; measuring f32\n", option_string(o, "precision"));
         set.precision = FST_PRECISION_F32;
     }
+    const struct workload *w = find_workload(name);
+    struct workload file = {.file = name, .inference = true, .batch = 1};
+    if (option_given(o, "batch"))
+        file.batch = (size_t)option_int(o, "batch");
+    if (!w && strcmp(name, federated_name) && strpbrk(name, "./"))
+        w = &file;
+    else if (option_given(o, "batch"))
+        return fst_fail(err, FST_E_CONFIG, "--batch is of model files: the workload \"%s\" has its own", name);
     bench_machine_start(&machine);
     if (!strcmp(name, federated_name)) {
         s = bench_fleet(&set, &r, err);
     } else {
-        const struct workload *w = NULL;
-        for (int i = 0; i < WORKLOADS; i++)
-            if (!strcmp(workloads[i].name, name))
-                w = &workloads[i];
         s = w ? bench_model(&set, w, &r, err)
               : fst_fail(err, FST_E_CONFIG, "no workload \"%s\"; see fedstill bench --help", name);
     }

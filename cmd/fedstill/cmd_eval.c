@@ -115,63 +115,11 @@ static void release(struct eval *e)
 
 /* ---- the samples of a task ------------------------------------------------------------------------- */
 
-enum { MAX_PLACES = 128 };
-
-/* "edge 1" as people write it in a command: edge-1 */
-static bool is_place(const char *name, const char *wanted)
-{
-    size_t n = strlen(name);
-    for (size_t i = 0; i <= n; i++)
-        if (name[i] != wanted[i] && !(name[i] == ' ' && wanted[i] == '-'))
-            return false;
-    return true;
-}
-
-/* The parts of the training samples that the split means, of one place or of all. */
-static fst_status parts_of(struct eval *e, fst_source_part *parts, size_t *n, fst_error *err)
-{
-    const char *wanted = option_string(e->o, "place");
-    bool val = !strcmp(option_string(e->o, "split"), "val"), found = false;
-    size_t samples = 0;
-    fst_task_place p;
-    for (size_t i = 0; i < MAX_PLACES && fst_task_data_place(e->data, i, &p); i++) {
-        if (wanted && !is_place(p.name, wanted))
-            continue;
-        found = true;
-        size_t count = val ? p.validate : p.learn;
-        if (count)
-            parts[(*n)++] = (fst_source_part){fst_task_data_train(e->data), p.index + (val ? p.learn : 0), count};
-        samples += count;
-    }
-    if (!found)
-        return fst_fail(err, FST_E_CONFIG, "--place: the task has no place \"%s\"%s", wanted,
-                        fst_task_data_place(e->data, 1, &p) ? "; there are cloud, edge-1 ..." : ": it has no topology");
-    if (!samples)
-        return fst_fail(err, FST_E_CONFIG, "the task keeps no samples for %s%s%s", val ? "validation" : "training",
-                        wanted ? " at " : "", wanted ? wanted : "");
-    return FST_OK;
-}
-
-static fst_status limit_parts(fst_source **source, int64_t limit, fst_error *err)
-{
-    fst_source *all = *source;
-    if (!limit || (size_t)limit >= all->count)
-        return FST_OK;
-    uint32_t *picks = fst_calloc((size_t)limit, sizeof *picks);
-    fst_source_part part = {all, picks, (size_t)limit};
-    fst_status s = picks ? fst_stratified_pick(all->labels, all->count, (size_t)limit, picks, err)
-                         : fst_fail_memory(err, (size_t)limit * sizeof *picks);
-    if (!s)
-        s = fst_source_compose(source, all->name, &part, 1, err);
-    fst_free(picks);
-    return s;
-}
-
 static fst_status open_task(struct eval *e, fst_error *err)
 {
     size_t sets, n = 0;
     const char *const *set = option_list(e->o, "set", &sets);
-    fst_source_part parts[MAX_PLACES];
+    fst_source_part parts[TASK_PLACES];
     fst_source *all = NULL;
     if (option_given(e->o, "format") || option_given(e->o, "layout"))
         return fst_fail(err, FST_E_CONFIG, "--format and --layout have no effect with --task: the task says them");
@@ -184,13 +132,16 @@ static fst_status open_task(struct eval *e, fst_error *err)
     if (!s && !strcmp(option_string(e->o, "split"), "test"))
         parts[n++] = (fst_source_part){fst_task_data_test(e->data), NULL, fst_task_data_test(e->data)->count};
     else if (!s)
-        s = parts_of(e, parts, &n, err);
+        s = task_parts(e->data, !strcmp(option_string(e->o, "split"), "val"), option_string(e->o, "place"), parts, &n,
+                       err);
     if (!s)
         s = fst_source_compose(&e->source, option_string(e->o, "task"), parts, n, err);
     all = e->source;
-    if (!s)
-        s = limit_parts(&e->source, option_int(e->o, "limit"), err);
-    e->whole = e->source == all ? NULL : all;
+    size_t limit = (size_t)option_int(e->o, "limit");
+    if (!s && limit && limit < all->count) {
+        s = task_limit(&e->source, all, limit, err);
+        e->whole = s ? NULL : all;
+    }
     return s ? s : fst_model_check_source(&e->model, operand(e->o, 0), e->source, err);
 }
 

@@ -356,6 +356,9 @@ static fst_status add_memory(fst_buf *out, const struct subject *s, fst_error *e
                                    fst_backend_describe(NULL));
     if (!st)
         st = memory_field(out, "inference", &s->inference, err);
+    if (!st && fst_model_is_int8(&s->model))
+        return add_field(out, err, "parameters", "%s, and as int8 in the kernels' layouts",
+                         fst_human_bytes(span, text));
     if (!st)
         st = memory_field(out, "training", &s->training, err);
     if (!st)
@@ -426,9 +429,16 @@ static json_t *memory_json(const struct subject *s)
     json_t *states = json_object();
     for (int i = 0; i < OPTIMISERS; i++)
         json_object_set_new(states, optimisers[i].key, json_integer(span * optimisers[i].spans));
-    return json_pack("{s:I, s:s, s:o, s:o, s:I, s:I, s:o}", "batch", (json_int_t)s->batch, "backend",
+    json_t *gradients = json_integer(span);
+    if (fst_model_is_int8(&s->model)) { /* there is no training */
+        json_decref(states);
+        json_decref(gradients);
+        states = json_null();
+        gradients = json_null();
+    }
+    return json_pack("{s:I, s:s, s:o, s:o, s:I, s:o, s:o}", "batch", (json_int_t)s->batch, "backend",
                      fst_backend_describe(NULL), "inference_bytes", arena_json(&s->inference), "training_bytes",
-                     arena_json(&s->training), "parameter_bytes", span, "gradient_bytes", span, "optimiser_bytes",
+                     arena_json(&s->training), "parameter_bytes", span, "gradient_bytes", gradients, "optimiser_bytes",
                      states);
 }
 

@@ -498,6 +498,8 @@ static fst_status run_export(const struct options *o, fst_error *err)
     if (!s)
         s = load_model(&m, operand(o, 0), err);
     if (!s)
+        s = fst_model_need_f32(&m, operand(o, 0), "cannot be exported", err);
+    if (!s)
         s = write_export(&m, o, digest, err);
     size_t tensors = s ? 0 : fst_graph_params(m.graph) + fst_graph_buffers(m.graph) + fst_graph_counters(m.graph);
     if (!s && option_flag(o, "json"))

@@ -20,6 +20,7 @@
 
 /* In the order of the help. A new command is declared in cmd.h and gets a line here. */
 static const struct command *const commands[] = {
+    /* clang-format off: one a line */
     &cmd_init,
     &cmd_run,
     &cmd_sweep,
@@ -33,6 +34,7 @@ static const struct command *const commands[] = {
     &cmd_model_info,
     &cmd_model_import,
     &cmd_model_export,
+    &cmd_model_quantise,
     &cmd_data_info,
     &cmd_data_show,
     &cmd_data_split,
@@ -51,6 +53,7 @@ static const struct command *const commands[] = {
     &cmd_fleet_status,
     &cmd_bench,
     NULL,
+    /* clang-format on */
 };
 
 bool output_is_utf8(void)

@@ -61,4 +61,14 @@ fst_status task_print_result(const fst_task *task, bool json, fst_error *err);
 /* err of a run that was stopped, with how to go on. */
 fst_status task_say_how_to_go_on(fst_error *err);
 
+/* ---- task_samples.c ---- */
+
+enum { TASK_PLACES = 128 };
+/* The parts of a task's training samples that it keeps for validation, or those that it learns from: of one place
+ * ("cloud", "edge-1"), or of all (NULL). An error when there are none. */
+fst_status task_parts(fst_task_data *data, bool val, const char *place, fst_source_part parts[TASK_PLACES], size_t *n,
+                      fst_error *err);
+/* `limit` of a source's samples, of every class its share; `all` must outlive them. */
+fst_status task_limit(fst_source **out, const fst_source *all, size_t limit, fst_error *err);
+
 #endif

@@ -61,6 +61,9 @@ fst_status fst_model_export(const fst_model *m, const char *path, fst_names name
     if (dtype != FST_F32 && dtype != FST_F16 && dtype != FST_BF16)
         return fst_fail(err, FST_E_ARGUMENT, "models are exported as F32, F16 or BF16, not as %s",
                         fst_dtype_name(dtype));
+    fst_status f32 = fst_model_need_f32(m, "this", "cannot be exported", err);
+    if (f32)
+        return f32;
     fst_tensor *list = fst__model_tensors(m->graph, &m->state, &n);
     fst_status s = list ? FST_OK : fst_fail_memory(err, sizeof *list);
     if (!s && dtype != FST_F32)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "int8.h"
 #include "weights.h"
 #include "zoo.h"
 
@@ -155,7 +156,7 @@ fst_status fst__model_meta(struct fst__model_meta *out, const fst_model *m, cons
         return s;
     }
     meta[n++] = (fst_pair){"format", format};
-    if (strcmp(format, FST_MODEL_FORMAT))
+    if (strcmp(format, FST_MODEL_FORMAT) && strcmp(format, FST_INT8_FORMAT))
         meta[n++] = (fst_pair){FST__MODEL_KEY, FST_MODEL_FORMAT};
     meta[n++] = (fst_pair){"arch", m->arch};
     meta[n++] = (fst_pair){"classes", t->classes};
@@ -186,10 +187,24 @@ fst_status fst__model_write(const fst_model *m, const char *path, const char *fo
     return s;
 }
 
+static fst_status save_int8(const fst_model *m, const char *path, const fst_pair *more, size_t nmore,
+                            char digest[FST_DIGEST_HEX], fst_error *err)
+{
+    struct fst__int8_tensors t;
+    fst_status s = fst__int8_tensors(&t, m->graph, &m->state, err);
+    if (s)
+        return s;
+    s = fst__model_write(m, path, FST_INT8_FORMAT, t.list, t.n, more, nmore, digest, err);
+    fst__int8_tensors_release(&t);
+    return s;
+}
+
 fst_status fst_model_save(const fst_model *m, const char *path, const fst_pair *more, size_t nmore,
                           char digest[FST_DIGEST_HEX], fst_error *err)
 {
     size_t n = 0;
+    if (fst_model_is_int8(m))
+        return save_int8(m, path, more, nmore, digest, err);
     fst_tensor *tensors = fst__model_tensors(m->graph, &m->state, &n);
     fst_status s = tensors ? fst__model_write(m, path, FST_MODEL_FORMAT, tensors, n, more, nmore, digest, err)
                            : fst_fail_memory(err, sizeof *tensors);
@@ -341,8 +356,9 @@ static fst_status compare_tensors(const fst_safetensors *f, const char *path, co
             fst_tensor t = fst_safetensors_at(f, k);
             found++;
             /* PyTorch writes scalars with rank 0 */
-            if (want[i].dtype == FST_I64 && t.dtype != FST_I64)
-                snprintf(line, sizeof line, "%s is %s, not I64; ", want[i].name, fst_dtype_name(t.dtype));
+            if (want[i].dtype != FST_F32 && t.dtype != want[i].dtype)
+                snprintf(line, sizeof line, "%s is %s, not %s; ", want[i].name, fst_dtype_name(t.dtype),
+                         fst_dtype_name(want[i].dtype));
             else if (fst_shape_count(&t.shape) != fst_shape_count(&want[i].shape) ||
                      (want[i].shape.rank && !fst_shape_equal(&t.shape, &want[i].shape)))
                 snprintf(line, sizeof line, "%s is %s, not %s; ", want[i].name, fst_shape_text(&t.shape, a, sizeof a),
@@ -386,6 +402,14 @@ static fst_status read_tensors(const fst_safetensors *f, fst_model *m, fst_error
 static fst_status compare(const fst_safetensors *f, const char *path, const fst_graph *g, fst_error *err)
 {
     size_t n = 0;
+    if (fst_graph_is_int8(g)) {
+        struct fst__int8_tensors t = {0};
+        fst_status st = fst__int8_tensors(&t, g, NULL, err);
+        if (!st)
+            st = compare_tensors(f, path, t.list, t.n, err);
+        fst__int8_tensors_release(&t);
+        return st;
+    }
     fst_tensor *want = fst__model_tensors(g, NULL, &n);
     fst_status s = want ? compare_tensors(f, path, want, n, err) : fst_fail_memory(err, sizeof *want);
     fst_free(want);
@@ -398,7 +422,8 @@ static fst_status load(fst_model *m, const char *path, const fst_safetensors *f,
     fst_model_config c = {0};
     struct fst__meta meta = {safetensors_meta, f};
     const char *format = fst_safetensors_meta(f, "format");
-    if (format && strcmp(format, FST_MODEL_FORMAT))
+    bool int8 = format && !strcmp(format, FST_INT8_FORMAT);
+    if (format && strcmp(format, FST_MODEL_FORMAT) && !int8)
         return fst_fail(
             err, FST_E_FORMAT,
             "%s: format is \"%.64s\", \"%s\" is needed: not a fedstill model file; `fedstill model import` makes "
@@ -412,7 +437,10 @@ static fst_status load(fst_model *m, const char *path, const fst_safetensors *f,
     s = fst__model_network(&n, fst_safetensors_meta(f, "arch"), &c, err);
     if (s)
         return fst_fail_in(err, s, "%s", path);
-    s = compare(f, path, n.graph, err);
+    if (int8)
+        s = fst__int8_network(&n, f, path, err);
+    if (!s)
+        s = compare(f, path, n.graph, err);
     if (!s)
         s = fst_state_init(&n.state, n.graph, err);
     if (!s) {
@@ -424,6 +452,8 @@ static fst_status load(fst_model *m, const char *path, const fst_safetensors *f,
     }
     if (!s)
         s = read_tensors(f, &n, err);
+    if (!s && int8)
+        s = fst__int8_check_state(&n, path, err);
     if (s) {
         fst_model_release(&n);
         return s;

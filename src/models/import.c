@@ -64,7 +64,11 @@ static struct fst__meta meta_of(const struct job *j)
 static fst_status read_own(struct job *j, fst_model_config *c, fst_error *err)
 {
     struct fst__meta f = meta_of(j);
-    const char *arch = f.get ? f.get(f.file, "arch") : NULL;
+    const char *arch = f.get ? f.get(f.file, "arch") : NULL, *format = f.get ? f.get(f.file, "format") : NULL;
+    if (format && !strcmp(format, FST_INT8_FORMAT))
+        return fst_fail(err, FST_E_UNSUPPORTED,
+                        "%s is an int8 model, which cannot be imported: take the f32 model that it was made of",
+                        j->path);
     for (size_t i = 0; arch && j->arch && i < fst_models(); i++)
         if (!strcmp(fst_model_at(i).name, arch) && strcmp(arch, j->arch))
             return fst_fail(err, FST_E_MISMATCH, "%s: its metadata say that it is a %s, not a %s", j->path, arch,

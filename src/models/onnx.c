@@ -33,7 +33,9 @@ fst_status fst_model_export_onnx(const fst_model *m, const char *path, const fst
                                  size_t nmore, char digest[FST_DIGEST_HEX], fst_error *err)
 {
     struct fst__model_meta t;
-    fst_status s = fst__model_meta(&t, m, "onnx", more, nmore, err);
+    fst_status s = fst_model_need_f32(m, "this", "cannot be exported", err);
+    if (!s)
+        s = fst__model_meta(&t, m, "onnx", more, nmore, err);
     if (s)
         return s;
     s = fst__onnx_export(m, path, o && o->fold, t.pairs, t.count, digest, err);

@@ -10,6 +10,24 @@ const char *fst__fusion_network(const struct step *own, const struct fusion_sect
     return f->teacher_model ? f->teacher_model : other ? other->kind->network(other) : NULL;
 }
 
+/* Its weights are taken, not its answers. */
+static fst_status read_teacher(const struct session *s, const struct step *own, fst_model *out, fst_error *err)
+{
+    fst_model m;
+    char key[96];
+    fst_status st = fst__read_model(s, own, FST__FUSION_TEACHER, 0, &m, NULL, err);
+    if (st)
+        return st;
+    st = fst_model_need_f32(&m, fst__stage_key(own->stage, FST__FUSION_TEACHER, key, sizeof key),
+                            "has no parameters to be fused", err);
+    if (st) {
+        fst_model_release(&m);
+        return st;
+    }
+    *out = m;
+    return FST_OK;
+}
+
 fst_status fst__fusion_graph(const struct session *s, const struct step *own, const struct fusion_section *f,
                              fst_graph **out, fst_error *err)
 {
@@ -17,7 +35,7 @@ fst_status fst__fusion_graph(const struct session *s, const struct step *own, co
     fst_model m;
     if (network)
         return fst__model_graph(&s->data, network, out, err);
-    fst_status st = fst__read_model(s, own, FST__FUSION_TEACHER, 0, &m, NULL, err);
+    fst_status st = read_teacher(s, own, &m, err);
     if (st)
         return st;
     *out = m.graph;
@@ -30,7 +48,7 @@ fst_status fst__fusion_teacher(const struct session *s, const struct step *own, 
                                fst_model *out, fst_error *err)
 {
     if (fst__stage_reads(own->stage, FST__FUSION_TEACHER))
-        return fst__read_model(s, own, FST__FUSION_TEACHER, 0, out, NULL, err);
+        return read_teacher(s, own, out, err);
     fst_status st = fst__new_model(&s->data, f->teacher_model, out, err);
     if (!st)
         fst_state_randomise(&out->state, out->graph, fst__step_seed(s, own, "teacher.init", 0));

@@ -147,6 +147,9 @@ static fst_status check_fits(const struct session *s, const struct step *own, co
 {
     char key[96];
     fst__stage_key(own->stage, "init", key, sizeof key);
+    fst_status f32 = fst_model_need_f32(from, name, "cannot be trained", err);
+    if (f32)
+        return fst_fail_in(err, FST_E_CONFIG, "%s", key);
     bool same = !strcmp(from->arch, model->arch) && same_parameters(from->graph, model->graph);
     if (!same && !takes_matching(own->stage))
         return fst_fail(err, FST_E_CONFIG, "%s: %s is a %s%s: the stage trains %s", key, name, from->arch,

@@ -1,0 +1,87 @@
+#!/bin/bash
+# fedstill model quantise, and who takes an int8 model: eval, predict, model info, teachers, the cascade; and who refuses it.
+# Needs $FEDSTILL, the program, and $FEDSTILL_HELPER, built from helper.c.
+# shellcheck source=tests/task/common.sh
+. "$(dirname "$0")/common.sh"
+new_task 300 100
+cat >"$task/task.yaml" <<END
+name: tiny
+seed: 5
+data: {source: idx, path: $folder/data, normalise: {mean: 0.2, std: 0.3}, validation: 0.2}
+stages:
+  cloud_pretrain: {model: mnist_teacher, epochs: 2, batch_size: 32}
+  cloud_kd:       {temperature: 4.0}
+  edge_kd:        {model: mnist_student, epochs: 2, batch_size: 32}
+  device_load:    {batch_size: 8}
+  edge_infer:     {threshold: 0.5, calibrate: false, runs: 1, repeats: 1}
+  cloud_infer:    {runs: 1, repeats: 1}
+END
+expect 0 run "$task" --no-reuse --mode full_pipeline
+model=$task/output/edge_kd/model.safetensors int8=$folder/int8.safetensors
+figure() { "$FEDSTILL_HELPER" json "$folder/out" "$1"; }
+holds() { awk "BEGIN { exit !($1) }"; }
+bytes() { stat -c %s "$1"; }
+
+# ---- made from validation samples, a quarter of the size; the same file each time
+expect 2 model quantise "$model" --out "$int8"
+said err "--calibrate: which task or data"
+expect 2 model quantise "$model" --calibrate "$task"
+said err "--out: which file"
+expect 2 model quantise "$model" --calibrate "$task" --out "$int8" --split test
+said err "test"
+expect 2 model quantise "$model" --calibrate "$folder/data" --out "$int8" --set seed=1
+said err "--set has no effect"
+true_that "a file was written" [ ! -e "$int8" ]
+expect 0 model quantise "$model" --calibrate "$task" --out "$int8" --threads 1 --json
+same "samples of" "$(figure split)" val
+same "their number" "$(figure samples)" 60
+same "the layers" "$(figure layers.3.name) $(figure layers.3.int8)" "fc2 true"
+same "the last one reads a ReLU's output" "$(figure layers.3.input_range.0) $(figure layers.3.input_range.1)" "0 255"
+same "the first one reads samples" "$(figure layers.0.input_range.0)" -127
+true_that "$(bytes "$int8") bytes of $(bytes "$model")" holds "$(bytes "$int8") < 0.27 * $(bytes "$model")"
+expect 0 model quantise "$model" --calibrate "$task" --out "$folder/again.safetensors" --threads 2
+said out "4 of 4 layers"
+said out "60 samples (val)"
+true_that "threads change the file" cmp "$int8" "$folder/again.safetensors"
+expect 0 model quantise "$model" --calibrate "$folder/data" --limit 50 --out "$folder/again.safetensors"
+said out "50 samples (train)"
+expect 1 model quantise "$int8" --calibrate "$task" --out "$folder/again.safetensors"
+said err "int8 model already"
+
+# ---- it answers as the model that it was made of, on one thread or two
+expect 0 eval "$model" "$folder/data" --json
+right=$(figure correct)
+expect 0 eval "$int8" "$folder/data" --json --threads 1
+true_that "of 100 samples f32 has $right right, int8 $(figure correct)" \
+    holds "($(figure correct) - $right)^2 <= 9 && $right > 20"
+loss=$(figure loss)
+expect 0 eval "$int8" "$folder/data" --json --threads 2 --batch 7
+same "the loss with two threads" "$(figure loss)" "$loss"
+expect 0 model info "$int8"
+said out int8_conv2d
+said out calibration_samples
+unsaid out "Adam"
+expect 0 model info "$int8" --json
+same "memory for training" "$(figure memory.training_bytes)" null
+expect 0 data show "$folder/data" --split test --index 0 --plain --out "$folder/one.png"
+expect 0 predict "$int8" "$folder/one.png" --json
+
+# ---- in a task: it teaches and answers in the cascade, as any other file
+cp "$int8" "$task/int8.safetensors"
+expect 0 run "$task" --mode full_pipeline --set stages.edge_infer.model=int8.safetensors
+ran edge_infer cloud_infer
+same "the edge's accuracy" "$(awk "BEGIN { printf \"%.4f\", $("$FEDSTILL_HELPER" json "$task/output/edge_infer/report.json" summary.accuracy) }")" \
+    "$("$FEDSTILL" eval "$int8" "$folder/data" --json 2>/dev/null >"$folder/out"; awk "BEGIN { printf \"%.4f\", $(figure accuracy) }")"
+expect 0 run "$task" --stage cloud_kd --set stages.cloud_kd.teacher=int8.safetensors
+
+# ---- what needs weights to learn with says so, before any work
+expect 2 run "$task" --set stages.edge_kd.init=int8.safetensors
+said err "stages.edge_kd.init: int8.safetensors is an int8 model, which cannot be trained"
+expect 1 model export "$int8" --out "$folder/other.safetensors"
+said err "cannot be exported: take the f32 model"
+expect 1 model export "$int8" --out "$folder/other.onnx"
+said err "cannot be exported: take the f32 model"
+expect 1 model import "$int8" --as mnist_student --out "$folder/other.safetensors"
+said err "cannot be imported: take the f32 model"
+true_that "something was written" [ ! -e "$folder/other.safetensors" ] && [ ! -e "$folder/other.onnx" ]
+finish
