@@ -105,7 +105,8 @@ static const struct operand_spec operands[] = {
      "mnist_teacher, mnist_student_kd_online, mnist_student_kd_cached, cifar_teacher, pfl_cifar, resnet20, "
      "real_resnet20_link11_h, complex_resnet50_link11_with_attention, mobilenet_v2_cifar, resnet50_cifar, "
      "real_resnet20_link11_h_infer_b1, "
-     "real_resnet20_link11_h_infer_b256, fl_mnist_lr; all when none is given. Or a model file: its inference, on random "
+     "real_resnet20_link11_h_infer_b256, fl_mnist_lr; all when none is given. Or a model file: its inference, on "
+     "random "
      "samples."},
     {0},
 };

@@ -28,14 +28,15 @@ stages:
   cloud_pretrain:  {model: fedgen_mnist, epochs: 1, batch_size: 16}
   federated_train: {model: fedgen_mnist, strategy: fedavg, init: random, rounds: 2, local_epochs: 1, batch_size: 8,
                     optimizer: {name: sgd, learning_rate: 0.02}}
+  quantise: {samples: 20}
   device_load: {batch_size: 2, interval: $1}
-  edge_infer: {batch_size: 16, threshold: {target_offload: 0.4}, ask_timeout: $2, runs: 1, repeats: 1}
+  edge_infer: {model: quantise, batch_size: 16, threshold: {target_offload: 0.4}, ask_timeout: $2, runs: 1, repeats: 1}
   cloud_infer: {batch_size: 32, runs: 1, repeats: 1}
 END
 }
 # What must be the same: models, who answered what and how surely, accuracy, calibration, shares.
 decisions() {
-    (cd "$1" && sha256sum cloud_pretrain/model.safetensors federated_train/*.safetensors edge_infer/predictions.safetensors \
+    (cd "$1" && sha256sum cloud_pretrain/model.safetensors federated_train/*.safetensors quantise/model.safetensors edge_infer/predictions.safetensors \
         cloud_infer/predictions.safetensors)
 }
 figures() {

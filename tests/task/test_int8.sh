@@ -74,6 +74,39 @@ same "the edge's accuracy" "$(awk "BEGIN { printf \"%.4f\", $("$FEDSTILL_HELPER"
     "$("$FEDSTILL" eval "$int8" "$folder/data" --json 2>/dev/null >"$folder/out"; awk "BEGIN { printf \"%.4f\", $(figure accuracy) }")"
 expect 0 run "$task" --stage cloud_kd --set stages.cloud_kd.teacher=int8.safetensors
 
+# ---- a stage makes it, of the student, and of what its settings say; it runs again when these change
+sed -i '/edge_kd:/a\  quantise:       {samples: 40}' "$task/task.yaml"
+sed -i 's/edge_infer:     {/edge_infer:     {model: quantise, /' "$task/task.yaml"
+expect 0 run "$task" --mode full_pipeline --dry-run
+said out "quantise         mnist_student"
+expect 0 run "$task" --mode full_pipeline
+ran quantise edge_infer cloud_infer
+said out "student in int8"
+made=$task/output/quantise/model.safetensors
+record() { "$FEDSTILL_HELPER" json "$task/output/quantise/stage.json" "$1"; }
+same "samples of calibration" "$(record samples)" 40
+expect 0 eval "$made" "$folder/data" --json
+same "its accuracy" "$(awk "BEGIN { printf \"%.6f\", $(figure accuracy) }")" "$(awk "BEGIN { printf \"%.6f\", $(record accuracy) }")"
+expect 0 model quantise "$model" --calibrate "$task" --limit 40 --out "$folder/again.safetensors" --json
+for layer in conv1 conv2 fc1 fc2; do
+    weights() { "$FEDSTILL" model info "$1" --json 2>/dev/null | tr -d ' \n' | grep -o "\"name\":\"$layer\"[^}]*"; }
+    same "$layer of stage and command" "$(weights "$made")" "$(weights "$folder/again.safetensors")"
+done
+expect 0 run "$task" --mode full_pipeline
+ran
+expect 0 run "$task" --mode full_pipeline --set stages.quantise.samples=30
+ran quantise edge_infer cloud_infer
+cp "$model" "$task/f32.safetensors"
+expect 0 run "$task" --mode full_pipeline --set stages.quantise.model=f32.safetensors --set stages.quantise.samples=30
+same "of a file" "$(record samples)" 30
+expect 2 run "$task" --set stages.quantise.model=int8.safetensors
+said err "stages.quantise.model: is an int8 model already"
+expect 2 run "$task" --set stages.quantise.model=f32.safetensors --set data.normalise.mean=0.1
+said err "stages.quantise.model: was trained with another normalisation"
+expect 2 run "$task" --set stages.federated_train.rounds=1 --set stages.federated_train.init=quantise
+said err "stages.federated_train.init: quantise leaves an int8 model, which cannot be trained"
+expect 0 run "$task" --mode full_pipeline --dry-run --set stages.cloud_kd.teacher=int8.safetensors
+
 # ---- what needs weights to learn with says so, before any work
 expect 2 run "$task" --set stages.edge_kd.init=int8.safetensors
 said err "stages.edge_kd.init: int8.safetensors is an int8 model, which cannot be trained"

@@ -60,7 +60,7 @@ struct ending { /* what of a layer's end is constant where the compiler sees it 
 
 ALWAYS void finish_part(const struct fst_int8_finish *f, struct ending e, float inverse, float low, float high,
                         size_t n, const float *restrict sum, const float *restrict more, float *restrict out,
-                       uint8_t *restrict bytes)
+                        uint8_t *restrict bytes)
 {
     const float *restrict factor = f->factor, *restrict shift = f->shift;
     for (size_t c = 0; c < n; c++) {

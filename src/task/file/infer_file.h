@@ -1,4 +1,5 @@
-/* The task file's sections of the cascade; the tables that fill them are in stages/cascade_kinds.c. */
+/* The task file's sections of the cascade and of models made for it; the tables that fill them are in stages/cascade_kinds.c and
+ * stages/quantise.c. */
 #ifndef FST_TASK_INFER_FILE_H
 #define FST_TASK_INFER_FILE_H
 
@@ -14,6 +15,11 @@ struct threshold_section { /* at most one of them; none: FST__THRESHOLD */
     double value, target_accuracy, target_offload, target_time;
 };
 #define FST__THRESHOLD 0.7
+
+struct quantise_section {
+    char *model;     /* a stage or a file; NULL: federated_train where the task has it, else edge_kd */
+    int64_t samples; /* at most */
+};
 
 struct edge_infer_section {
     char *model;           /* a stage or a file; NULL: federated_train where the task has it, else edge_kd */

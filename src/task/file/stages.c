@@ -263,6 +263,8 @@ static bool add_read(struct stage *own, const struct stage_ref *ref, const struc
     if (stage && stage->kind->leaves != ref->what)
         return !fst__complain(c, own, ref->key, "%s (%s) leaves %s; %s is wanted here", stage->name, stage->kind->name,
                               leaves_text(stage->kind->leaves), leaves_text(ref->what));
+    if (stage && stage->kind->frozen && ref->learns)
+        return !fst__complain(c, own, ref->key, "%s leaves %s", stage->name, stage->kind->frozen);
     own->reads[own->read_count++] = (struct stage_read){ref, stage, file};
     return true;
 }

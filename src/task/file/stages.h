@@ -58,6 +58,7 @@ struct stage_ref {
     const char *missing;  /* what is wrong when there is none: "needs the stage cloud_kd, or ..."; NULL: that is fine */
     const char *word;     /* a value that names no stage: "random" */
     bool file;            /* what names no stage is a model file, relative to the task's folder */
+    bool learns;          /* the other stage's weights are changed or taken, not its answers */
     bool settings;        /* only the other stage's settings are read: it need not run before */
     const char *through;  /* no setting, but what the stage of this reference refers to as `theirs` */
     const char *theirs;
@@ -89,6 +90,7 @@ struct stage_kind {
     const fst__schema *schema;
     unsigned modes; /* FST__IN_... */
     enum leaves leaves;
+    const char *frozen;  /* what its model is that no stage can learn from: "an int8 model, ..."; NULL: it is none such */
     bool trained;        /* training made it: a finished one is taken from other outputs rather than made again */
     const char *streams; /* kind whose names of random streams it uses; NULL: its own */
     const char *counts;  /* what its checkpoints count, "epoch" or "round"; NULL: it has none */

@@ -15,6 +15,19 @@ static const char *bytes_text(double n, char out[32])
     return out;
 }
 
+/* Of a model in int8, which is not trained. */
+static fst_status inference_memory(const fst_graph *g, size_t batch, int plans, double *out, fst_error *err)
+{
+    enum { ROWS = 32 }; /* of a plan, at most, about */
+    fst_plan *plan = NULL;
+    fst_plan_options o = {.batch = batch < ROWS ? (int64_t)batch : ROWS, .measure = true};
+    fst_status st = fst_plan_new(&plan, g, &o, err);
+    if (!st)
+        *out = (double)plans * (double)fst_plan_arena_bytes(plan) + (double)fst_graph_param_count(g) * sizeof(float);
+    fst_plan_free(plan);
+    return st;
+}
+
 /* Arena of one training plan of the model, times the plans that live at once, plus spans. */
 static fst_status training_memory(const fst_graph *g, size_t batch, int plans, fst_precision precision, double *out,
                                   fst_error *err)
@@ -49,7 +62,8 @@ fst_status fst__tell_work(const struct session *s, const struct step *own, const
     fst_status st = w->graph ? FST_OK : fst__model_graph(&s->data, w->network, &made, err);
     const fst_graph *g = w->graph ? w->graph : made;
     if (!st)
-        st = training_memory(g, w->batch, w->plans, s->machine.precision, &memory, err);
+        st = fst_graph_is_int8(g) ? inference_memory(g, w->batch, w->plans, &memory, err)
+                                  : training_memory(g, w->batch, w->plans, s->machine.precision, &memory, err);
     double flops = st ? 0 : fst_graph_flops(g) * w->samples * (w->training ? 3 : 1) / 1e9;
     if (!st)
         st = fst_buf_printf(out, err, "  %-16s %s\n  %-16s %zu parameters, %.0f samples\n", own->stage->name,

@@ -2,7 +2,7 @@
  * learns at the cloud, on its samples: nothing travels before the rounds. */
 #include "supervised.h"
 
-static const struct stage_ref refs[] = {{.key = "init", .what = FST__LEAVES_MODEL, .file = true}};
+static const struct stage_ref refs[] = {{.key = "init", .what = FST__LEAVES_MODEL, .file = true, .learns = true}};
 
 static bool complains(const struct task_file *f, const struct stage_list *all, const struct stage *own,
                       fst__complaint *c)

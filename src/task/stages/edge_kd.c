@@ -117,7 +117,7 @@ static bool uses_features(const struct stage *own)
     return fst__learns_features(own->settings);
 }
 
-static const struct stage_ref refs[] = {{.key = "init", .what = FST__LEAVES_MODEL, .file = true},
+static const struct stage_ref refs[] = {{.key = "init", .what = FST__LEAVES_MODEL, .file = true, .learns = true},
                                         {.key = "soft_labels",
                                          .what = FST__LEAVES_SOFT_LABELS,
                                          .fallback = "cloud_kd",

@@ -92,7 +92,7 @@ static bool wants_network(const struct stage *own)
 }
 
 static const struct stage_ref refs[] = {
-    {.key = "init", .what = FST__LEAVES_MODEL, .file = true, .word = "random"},
+    {.key = "init", .what = FST__LEAVES_MODEL, .file = true, .learns = true, .word = "random"},
     {.key = "model",
      .what = FST__LEAVES_MODEL,
      .settings = true,
@@ -100,7 +100,7 @@ static const struct stage_ref refs[] = {
      .missing = "needs a model, or the stage edge_kd to take it from",
      .wanted = wants_network},
     {.key = FST__LOCAL_LABELS, .what = FST__LEAVES_SOFT_LABELS},
-    {.key = FST__FUSION_TEACHER, .what = FST__LEAVES_MODEL, .file = true, .word = "random"},
+    {.key = FST__FUSION_TEACHER, .what = FST__LEAVES_MODEL, .file = true, .learns = true, .word = "random"},
 };
 
 static bool takes_logits(const struct stage *own)

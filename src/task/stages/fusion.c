@@ -18,11 +18,11 @@ static fst_status read_teacher(const struct session *s, const struct step *own, 
     fst_status st = fst__read_model(s, own, FST__FUSION_TEACHER, 0, &m, NULL, err);
     if (st)
         return st;
-    st = fst_model_need_f32(&m, fst__stage_key(own->stage, FST__FUSION_TEACHER, key, sizeof key),
-                            "has no parameters to be fused", err);
-    if (st) {
+    if (fst_model_is_int8(&m)) {
         fst_model_release(&m);
-        return st;
+        return fst_fail(err, FST_E_CONFIG,
+                        "%s: is an int8 model, which has no parameters to be fused: take the f32 one",
+                        fst__stage_key(own->stage, FST__FUSION_TEACHER, key, sizeof key));
     }
     *out = m;
     return FST_OK;

@@ -15,8 +15,8 @@ _Static_assert(offsetof(struct fusion_train_section, training) == 0, "training c
 static const fst__schema schema = FST__SCHEMA(struct fusion_train_section, fields);
 
 static const struct stage_ref refs[] = {
-    {.key = "init", .what = FST__LEAVES_MODEL, .file = true},
-    {.key = FST__FUSION_TEACHER, .what = FST__LEAVES_MODEL, .file = true, .word = "random"},
+    {.key = "init", .what = FST__LEAVES_MODEL, .file = true, .learns = true},
+    {.key = FST__FUSION_TEACHER, .what = FST__LEAVES_MODEL, .file = true, .learns = true, .word = "random"},
 };
 
 static const struct fusion_section *fusion_of(const struct step *own)
