@@ -25,6 +25,7 @@
 #define CIFAR_100 .classes = 100, .input = {3, {3, 32, 32}}
 
 #define LINK11 "real_resnet20_link11_h"
+#define STUDENT .width = 0.125, .hidden = 32 /* of tasks/link11-demo */
 #define COMPLEX "complex_resnet50_link11_with_attention"
 #define MOBILENET_CIFAR CIFAR_100, .stem_stride = 1, .stage_strides = {1, 2, 2, 2, 1, 1, 1}
 
@@ -58,6 +59,10 @@ static const struct workload workloads[] = {
      .config = {CIFAR_100, .stem = FST_STEM_CIFAR}},
     {.name = LINK11 "_infer_b1", .model = LINK11, .batch = 1, .inference = true},
     {.name = LINK11 "_infer_b256", .model = LINK11, .batch = 256, .inference = true},
+    {.name = "link11_student_infer_b1", .model = LINK11, .batch = 1, .inference = true, .config = {STUDENT}},
+    {.name = "link11_student_infer_b32", .model = LINK11, .batch = 32, .inference = true, .config = {STUDENT}},
+    {.name = "mnist_student_infer_b1", .model = "mnist_student", .batch = 1, .inference = true},
+    {.name = "mnist_student_infer_b32", .model = "mnist_student", .batch = 32, .inference = true},
 };
 enum { WORKLOADS = sizeof workloads / sizeof *workloads };
 static const char federated_name[] = "fl_mnist_lr";
@@ -93,7 +98,7 @@ static const struct option_spec options[] = {
      .min = 1,
      .max = 65536,
      .help = "Samples of a shard, for trying out (default: by rule)."},
-    {.name = "backend", .argument = "NAME", .type = OPTION_STRING, .help = "onednn or reference."},
+    {.name = "backend", .argument = "NAME", .type = OPTION_STRING, .help = "onednn, vector or reference."},
     {.name = "profile", .type = OPTION_FLAG, .help = "Also show the time of every kernel."},
     {.name = "steps-only", .type = OPTION_FLAG, .help = "Do not time kernels alone, which takes longest."},
     {.name = "json", .type = OPTION_FLAG, .help = "A JSON object a line."},
@@ -105,8 +110,8 @@ static const struct operand_spec operands[] = {
      "mnist_teacher, mnist_student_kd_online, mnist_student_kd_cached, cifar_teacher, pfl_cifar, resnet20, "
      "real_resnet20_link11_h, complex_resnet50_link11_with_attention, mobilenet_v2_cifar, resnet50_cifar, "
      "real_resnet20_link11_h_infer_b1, "
-     "real_resnet20_link11_h_infer_b256, fl_mnist_lr; all when none is given. Or a model file: its inference, on "
-     "random "
+     "real_resnet20_link11_h_infer_b256, link11_student_infer_b1, link11_student_infer_b32, mnist_student_infer_b1, "
+     "mnist_student_infer_b32, fl_mnist_lr; all when none is given. Or a model file: its inference, on random "
      "samples."},
     {0},
 };

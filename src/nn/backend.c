@@ -7,13 +7,21 @@ static const struct fst_backend *const backends[] = {
 #ifdef FST_WITH_ONEDNN
     &fst__backend_onednn,
 #endif
+    &fst__backend_vector,
     &fst__backend_reference,
 };
+
+#ifdef FST_WITH_ONEDNN
+#define LIST "onednn, vector, reference"
+#else
+#define LIST "vector, reference"
+#endif
 
 static const char *const names[] = {
 #ifdef FST_WITH_ONEDNN
     "onednn",
 #endif
+    "vector",
     "reference",
     NULL,
 };
@@ -30,8 +38,7 @@ fst_status fst__backend_find(const char *name, const struct fst_backend **out, f
             *out = backends[i];
             return FST_OK;
         }
-    return fst_fail(err, FST_E_UNSUPPORTED, "no backend \"%s\" in this build; it has: %s%s%s", name, names[0],
-                    names[1] ? ", " : "", names[1] ? names[1] : "");
+    return fst_fail(err, FST_E_UNSUPPORTED, "no backend \"%s\" in this build; it has: " LIST, name);
 }
 
 const char *fst_backend_describe(const char *name)

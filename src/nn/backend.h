@@ -128,7 +128,7 @@ struct fst_backend {
                           struct fst_kernel **out, fst_error *err);
 };
 
-extern const struct fst_backend fst__backend_reference;
+extern const struct fst_backend fst__backend_reference, fst__backend_vector;
 #ifdef FST_WITH_ONEDNN
 extern const struct fst_backend fst__backend_onednn;
 #endif

@@ -134,6 +134,8 @@ static void exercise(struct exercise *e, fst_error *err)
     fst_status s = fst_plan_forward(e->eval, &e->model.state, e->x, NULL, &logits, err);
     if (!s && e->scale == 0)
         golden_compare(g, "eval_logits", logits, e->batch * (size_t)e->model.classes, 0);
+    if (!s && !strcmp(g->backend, "vector"))
+        return; /* in training its kernels are the reference backend's, which has its turn */
     if (!s)
         s = fst_optim_init(&optim, &spec, e->model.state.param_count, err);
     for (int step = 0; !s && step <= STEPS; step++) {

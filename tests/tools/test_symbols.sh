@@ -2,7 +2,7 @@
 # The version is the same wherever it is told, and the library shows what src/libfedstill.symbols lists: no function less,
 # none more, nothing internal.
 # shellcheck source=tests/cmd/common.sh
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/../cmd/common.sh"
 build=$(cd "$(dirname "$FEDSTILL")" && pwd)
 list=$FEDSTILL_SOURCE/src/libfedstill.symbols
 export PKG_CONFIG_PATH=$build
