@@ -131,6 +131,8 @@ static void *talk(void *ctx)
         if (c->teacher)
             fst__teacher_count(c->teacher, &c->taught);
         if (!st)
+            st = fst__coordinator_alone(c->coordinator, &err);
+        if (!st)
             st = teach(c, &err);
         if (!st)
             st = fst__coordinator_tick(c->coordinator, fst_clock_seconds(), &err);

@@ -698,7 +698,7 @@ fst_status fst__coordinator_new(struct coordinator **out, const struct coordinat
         return fst_fail_memory(err, sizeof *c);
     c->spec = *spec;
     c->most = LEAST_ROOM;
-    c->timer_at = c->complain_at = INFINITY;
+    c->timer_at = c->complain_at = c->judge_from = INFINITY;
     c->spec.lost_after = spec->lost_after > 0 ? spec->lost_after : 15;
     c->spec.grace = spec->grace > 0 ? spec->grace : 10;
     c->site = fst_calloc(spec->clients, sizeof *c->site);

@@ -84,6 +84,8 @@ fst_status fst__coordinator_new(struct coordinator **out, const struct coordinat
 void fst__coordinator_free(struct coordinator *c);
 void fst__coordinator_message(struct coordinator *c, double now, const char *topic, const void *data, size_t len);
 void fst__coordinator_link(struct coordinator *c, double now, bool up);
+/* FST_E_CONFIG: there is another cloud, and this is the one that has to go, with the reason. */
+fst_status fst__coordinator_alone(const struct coordinator *c, fst_error *err);
 /* Call it after every other call, and at fst__coordinator_due. A failure ends the run. */
 fst_status fst__coordinator_tick(struct coordinator *c, double now, fst_error *err);
 double fst__coordinator_due(const struct coordinator *c);

@@ -74,6 +74,11 @@ struct coordinator {
     struct known *site;
     uint64_t seq;
     bool up, busy, stopping;
+    double judge_from; /* when sites of other runs are judged; INFINITY: the link was never up */
+    double up_at;
+    uint32_t short_links; /* how many in a row ended at once */
+    uint64_t other_run;   /* that sites are in; 0: none */
+    bool newer;           /* sites heard a later coordinator of this run */
     double ask_at, complain_at;
 
     char stage[FST__STAGE_NAME];

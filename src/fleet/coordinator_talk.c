@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { RATE = 1000 /* messages a second */ };
-static const double welcome_every = 1;
+enum { RATE = 1000 /* messages a second */, SHORT_LINKS = 3, MANY_SHORT_LINKS = 12 };
+static const double welcome_every = 1, unsure_for = 2, at_once = 2;
 
 /* ---- saying --------------------------------------------------------------------------------------------- */
 
@@ -237,6 +237,9 @@ static bool let_in(struct coordinator *c, uint32_t k, double now, const struct h
 {
     struct known *s = &c->site[k];
     char why[FST__REASON];
+    /* Its cloud may be at work, and take its place back in a moment: a refusal now would end its sites. */
+    if (h->run && h->run != c->spec.run && now < c->judge_from)
+        return false;
     judge(c, k, h, why, sizeof why);
     if (*why) {
         say_refusal(c, k, now, h->instance, why);
@@ -437,6 +440,9 @@ static void on_bye(struct coordinator *c, uint32_t k, double now)
 static void on_ctl(struct coordinator *c, uint32_t k, double now, const fst_frame *f)
 {
     struct known *s = &c->site[k];
+    if (f->run && f->run != c->spec.run)
+        c->other_run = f->run;
+    c->newer = c->newer || (f->run == c->spec.run && f->epoch > c->spec.epoch);
     if (f->kind == FST_KIND_HELLO) {
         on_hello(c, k, now, f);
         return;
@@ -548,6 +554,12 @@ void fst__coordinator_message(struct coordinator *c, double now, const char *top
 void fst__coordinator_link(struct coordinator *c, double now, bool up)
 {
     c->up = up;
+    if (up)
+        c->up_at = now;
+    else
+        c->short_links = now - c->up_at < at_once ? c->short_links + 1 : 0;
+    if (up && !isfinite(c->judge_from))
+        c->judge_from = now + unsure_for;
     for (uint32_t k = 0; up && k < c->spec.clients; k++) { /* silence while it was down was ours */
         c->site[k].say_at = now;
         if (c->site[k].present)
@@ -555,4 +567,22 @@ void fst__coordinator_link(struct coordinator *c, double now, bool up)
         else
             say_welcome(c, k, now, true); /* whoever waits need not wait for his next beat */
     }
+}
+
+/* Two clouds have one name at the broker, and each throws the other out: links that end at once are the sign of it, and
+ * sites, which both hear in turn, the witnesses. A site that lies cannot break links. */
+fst_status fst__coordinator_alone(const struct coordinator *c, fst_error *err)
+{
+    bool leads = false;
+    for (uint32_t k = 0; !leads && k < c->spec.clients; k++)
+        leads = c->site[k].known;
+    if (c->short_links < SHORT_LINKS)
+        return FST_OK;
+    if (c->newer)
+        return fst_fail(err, FST_E_CONFIG,
+                        "another process is the cloud of this run and began after this one: only one may run");
+    if (!c->other_run || (leads && (c->short_links < MANY_SHORT_LINKS || c->spec.run < c->other_run)))
+        return FST_OK;
+    return fst_fail(err, FST_E_CONFIG, "another process is the cloud of this fleet, with run %016llx: only one may run",
+                    (unsigned long long)c->other_run);
 }

@@ -189,10 +189,11 @@ static void on_disconnect(struct mosquitto *m, void *ctx, int rc, const mosquitt
     struct mqtt *t = ctx;
     (void)m;
     (void)p;
-    if (t->state == CONNECTING && !t->up && !t->refused)
-        note_attempt(t, errno);
-    else if (!t->refused)
+    bool attempt = t->state == CONNECTING && !t->up;
+    if (!t->refused && !attempt)
         note_why(t, rc);
+    else if (!t->refused && rc != MOSQ_ERR_KEEPALIVE) /* silence: connect_now has said it */
+        note_attempt(t, errno);
     go_down(t);
 }
 

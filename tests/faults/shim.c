@@ -10,7 +10,7 @@
  *   FAULT_LOG     a file that gets a line an operation, "N OPERATION PATH"
  *   FAULT_TEXT    with FAULT_MODE term: SIGTERM, two milliseconds after the first write that has this text in it; with
  * FAULT_MODE full: the file FAULT_WHILE is made then, before it; with
- * FAULT_MODE deny: that write fails; with FAULT_MODE die: SIGKILL instead of that write
+ * FAULT_MODE deny: that write fails; with FAULT_MODE die: SIGKILL instead of that write; stop: SIGSTOP before it
  *
  * It sees opening for writing and reading, write, fsync, close, rename, unlink, mkdir, ftruncate and link. It knows
  * paths by the names that files were opened with.
@@ -189,6 +189,8 @@ ssize_t write(int fd, const void *data, size_t len)
         terminate_soon();
     if (found && !strcmp(mode, "die"))
         raise(SIGKILL);
+    if (found && !strcmp(mode, "stop"))
+        raise(SIGSTOP);
     if (found && !strcmp(mode, "full"))
         fill_up();
     if (name && is_full()) {

@@ -459,6 +459,50 @@ static void test_counts(void **state)
     close_world(&w);
 }
 
+/* A site that speaks of another run or a later cloud is not believed, unless links end at once again and again, as they
+ * do when two clouds have one name at the broker. */
+static void test_two_clouds(void **state)
+{
+    static const struct {
+        uint64_t run, epoch;
+        bool joined, goes;
+        const char *why;
+    } cases[] = {{RUN, 1, false, false, NULL},
+                 {RUN + 1, 1, false, true, "with run"},
+                 {RUN + 1, 1, true, false, NULL}, /* sites know it: it is the other one that has to go */
+                 {RUN, 2, true, true, "began after this one"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct world w;
+        fst_error err = {0};
+        fst_buf bytes = {0};
+        fst_frame f = {
+            .kind = FST_KIND_BEAT, .run = cases[i].run, .epoch = cases[i].epoch, .body = "{}", .body_len = 2};
+        snprintf(f.sender, sizeof f.sender, "edge-1");
+        open_world(&w);
+        turn(&w, 0.25);
+        if (cases[i].joined)
+            say_hello(&w, one);
+        turn(&w, 1);
+        ok(fst_frame_encode(&f, &bytes, &err), &err);
+        publish(&w, "fst/up/edge-1/ctl", &bytes);
+        turn(&w, 10);
+        ok(fst__coordinator_alone(w.coordinator, &err), &err);
+        for (int n = 0; n < 3; n++) {
+            ok(fst__coordinator_alone(w.coordinator, &err), &err);
+            fst__coordinator_link(w.coordinator, w.now + 10 * n, true);
+            fst__coordinator_link(w.coordinator, w.now + 10 * n + 0.1, false);
+        }
+        assert_int_equal(fst__coordinator_alone(w.coordinator, &err), cases[i].goes ? FST_E_CONFIG : FST_OK);
+        assert_true(!cases[i].goes || strstr(err.message, cases[i].why));
+        fst__coordinator_link(w.coordinator, w.now + 40, true); /* a link that holds: it was the network */
+        fst__coordinator_link(w.coordinator, w.now + 50, false);
+        ok(fst__coordinator_alone(w.coordinator, &err), &err);
+        fst_buf_release(&bytes);
+        close_world(&w);
+    }
+}
+
 /* ---- what it says for people does not reach the log as it is ---- */
 
 struct heard {
@@ -622,16 +666,12 @@ static void test_slow_fetches(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_counts),
-                                       cmocka_unit_test(test_control_characters),
-                                       cmocka_unit_test(test_another_manifest),
-                                       cmocka_unit_test(test_wrong_parts),
-                                       cmocka_unit_test(test_huge_manifest),
-                                       cmocka_unit_test(test_end_while_fetching),
-                                       cmocka_unit_test(test_other_samples),
-                                       cmocka_unit_test(test_two_processes),
-                                       cmocka_unit_test(test_flood),
-                                       cmocka_unit_test(test_slow_sites),
-                                       cmocka_unit_test(test_slow_fetches)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_counts),           cmocka_unit_test(test_control_characters),
+        cmocka_unit_test(test_another_manifest), cmocka_unit_test(test_wrong_parts),
+        cmocka_unit_test(test_huge_manifest),    cmocka_unit_test(test_end_while_fetching),
+        cmocka_unit_test(test_other_samples),    cmocka_unit_test(test_two_processes),
+        cmocka_unit_test(test_two_clouds),       cmocka_unit_test(test_flood),
+        cmocka_unit_test(test_slow_sites),       cmocka_unit_test(test_slow_fetches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
