@@ -203,7 +203,14 @@ struct fst_pickle_value {
 typedef struct fst_pickle fst_pickle;
 /* Reads a file of at most max_bytes; values may take as much again, and no more than fst_budget of the file's size. */
 FST_MUST FST_API fst_status fst_pickle_read(fst_pickle **out, const char *path, size_t max_bytes, fst_error *err);
-/* The same over bytes that must outlive it. */
+/* The same, but the bytes of large arrays, and long texts, stay in the file, which is kept open: what `data` points to
+ * has no meaning before it was copied. Memory is that of what is looked at. */
+FST_MUST FST_API fst_status fst_pickle_open(fst_pickle **out, const char *path, size_t max_bytes, fst_error *err);
+/* Copies len bytes that an array or text of p has at data, from wherever they are. FST_E_IO when they cannot be read.
+ */
+FST_MUST FST_API fst_status fst_pickle_copy(const fst_pickle *p, void *dst, const void *data, size_t len,
+                                            fst_error *err);
+/* The same as fst_pickle_read over bytes that must outlive it. */
 FST_MUST FST_API fst_status fst_pickle_parse(fst_pickle **out, const char *name, const void *data, size_t len,
                                              size_t max_bytes, fst_error *err);
 FST_API const fst_pickle_value *fst_pickle_root(const fst_pickle *p);

@@ -1,8 +1,8 @@
 /*
  * CIFAR-10 and CIFAR-100 as Python pickles, the form that torchvision downloads. A batch is a dictionary of `data`,
  * bytes (N, 3072), an image of 32 x 32 a row, channel by channel, and a list of labels. A pickle is a program: it is
- * read by the reader of fedstill/tensor.h, which runs none. A pickle can only be read whole: batches are read one after
- * the other, first for their labels and then for the images that a limit leaves, so that one is in memory at a time.
+ * read by the reader of fedstill/tensor.h, which runs none. Batches are read one after the other, first for their
+ * labels and then for the images that a limit leaves, which are copied out of the file.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -85,10 +85,11 @@ fst_status fst__cifar_python_images(fst__held *h, const char *name, const fst_pi
         return s;
     const unsigned char *images = data->array->data;
     size_t next = *first + (size_t)data->array->shape.dim[0];
-    for (; *done < picks->count && fst__picked(picks, *done) < next; ++*done)
-        memcpy(h->own_data + *done * PIXELS, images + (fst__picked(picks, *done) - *first) * PIXELS, PIXELS);
+    for (; !s && *done < picks->count && fst__picked(picks, *done) < next; ++*done)
+        s = fst_pickle_copy(p, h->own_data + *done * PIXELS, images + (fst__picked(picks, *done) - *first) * PIXELS,
+                            PIXELS, err);
     *first = next;
-    return FST_OK;
+    return s;
 }
 
 /* ---- names of classes -------------------------------------------------------------------------- */
@@ -140,7 +141,7 @@ static fst_status read_batch(fst_pickle **out, char **path, const char *folder, 
     if (!*path)
         return fst_fail_memory(err, strlen(folder));
     fst_status s = fst__not_foreign(*path, err);
-    return s ? s : fst_pickle_read(out, *path, MAX_PICKLE_BYTES, err);
+    return s ? s : fst_pickle_open(out, *path, MAX_PICKLE_BYTES, err);
 }
 
 /* What is read of the batches: first the labels of all, then the picked images. */

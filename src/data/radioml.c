@@ -1,7 +1,7 @@
 /*
  * RadioML's pickles as a source: {(label, snr): floats (N, 2, L)}, as RadioML 2016.10a and its kin have them, and the
  * split form {'train': (X, y), 'val': (X, y), 'test': (X, y)}. The pickle is read by fedstill/tensor.h's reader, which
- * runs nothing; it is in memory whole, whatever the limit, and only the samples that are kept are copied out of it.
+ * runs nothing; of its arrays only the samples that are kept are read.
  * Classes of the first form are numbered in the order of their names, whatever order the file has. RadioML 2018's HDF5
  * is read in radioml_hdf5.c.
  */
@@ -83,12 +83,40 @@ static fst_status same_length(const char *name, const char *what, const fst_tens
                     fst_shape_text(&x->shape, text, sizeof text), (long long)length);
 }
 
-/* Copies window `from` of x to window `at` of h. */
-static void copy_window(fst__held *h, size_t at, const fst_tensor *x, size_t from)
+/* Reads the n windows of x from `from` on into those of h from `at` on. */
+static fst_status copy_windows(fst__held *h, size_t at, const fst_pickle *p, const fst_tensor *x, size_t from, size_t n,
+                               fst_error *err)
 {
-    size_t each = (size_t)x->shape.dim[2] * 2;
+    size_t each = (size_t)x->shape.dim[2] * 2, bytes = each * fst_dtype_size(x->dtype);
+    const unsigned char *data = (const unsigned char *)x->data + from * bytes;
     float *to = (float *)(void *)h->own_data + at * each;
-    fst_f32_from(to, x->dtype, (const unsigned char *)x->data + from * each * fst_dtype_size(x->dtype), each);
+    if (x->dtype == FST_F32)
+        return fst_pickle_copy(p, to, data, n * bytes, err);
+    void *wide = fst_alloc(bytes);
+    fst_status s = wide ? FST_OK : fst_fail_memory(err, bytes);
+    for (size_t i = 0; !s && i < n; i++, data += bytes, to += each) {
+        s = fst_pickle_copy(p, wide, data, bytes, err);
+        if (!s)
+            fst_f32_from(to, x->dtype, wide, each);
+    }
+    fst_free(wide);
+    return s;
+}
+
+/* Those of `count` windows of x, which are the first, first + 1 ... of all, that were picked; *k counts the picks. */
+static fst_status copy_picked(fst__held *h, const fst_pickle *p, const fst_tensor *x, size_t first,
+                              const fst__picks *picks, size_t *k, fst_error *err)
+{
+    size_t next = first + (size_t)x->shape.dim[0];
+    fst_status s = FST_OK;
+    while (!s && *k < picks->count && fst__picked(picks, *k) < next) {
+        size_t from = fst__picked(picks, *k), n = 1;
+        while (*k + n < picks->count && fst__picked(picks, *k + n) == from + n && from + n < next)
+            n++;
+        s = copy_windows(h, *k, p, x, from - first, n, err);
+        *k += n;
+    }
+    return s;
 }
 
 /* ---- {(label, snr): floats} ----------------------------------------------------------------- */
@@ -178,22 +206,12 @@ static fst_status label_cells(fst__held *h, const struct cell *cells, size_t n, 
     return FST_OK;
 }
 
-static void copy_cells(fst__held *h, const struct cell *cells, size_t n, const fst__picks *p)
-{
-    size_t k = 0, first = 0;
-    for (size_t i = 0; i < n; i++) {
-        size_t next = first + (size_t)cells[i].x->shape.dim[0];
-        for (; k < p->count && fst__picked(p, k) < next; k++)
-            copy_window(h, k, cells[i].x, fst__picked(p, k) - first);
-        first = next;
-    }
-}
-
 /* Of the numbered cells' windows those that the limit leaves. */
-static fst_status fill_cells(fst__held *h, const struct cell *cells, size_t n, int classes, size_t limit,
-                             fst_error *err)
+static fst_status fill_cells(fst__held *h, const fst_pickle *file, const struct cell *cells, size_t n, int classes,
+                             size_t limit, fst_error *err)
 {
     uint64_t total = 0;
+    size_t k = 0, first = 0;
     fst__picks p = {0};
     for (size_t i = 0; i < n; i++)
         total += (uint64_t)cells[i].x->shape.dim[0];
@@ -202,17 +220,20 @@ static fst_status fill_cells(fst__held *h, const struct cell *cells, size_t n, i
         s = fst__held_choose(h, (size_t)total, classes, true, limit, &p, err);
     if (!s)
         s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, cells[0].x->shape.dim[2]), p.count, err);
-    if (!s)
-        copy_cells(h, cells, n, &p);
+    for (size_t i = 0; !s && i < n; i++) {
+        s = copy_picked(h, file, cells[i].x, first, &p, &k, err);
+        first += (size_t)cells[i].x->shape.dim[0];
+    }
     if (!s)
         s = fst__held_check_finite(h, &p, err);
     fst_free(p.index);
     return s;
 }
 
-static fst_status take_cells(fst__held *h, const fst_pickle_value *root, const fst_source_spec *spec, fst_source **out,
+static fst_status take_cells(fst__held *h, const fst_pickle *file, const fst_source_spec *spec, fst_source **out,
                              fst_error *err)
 {
+    const fst_pickle_value *root = fst_pickle_root(file);
     struct cell *cells = NULL;
     size_t n = 0;
     int classes = 0;
@@ -228,15 +249,15 @@ static fst_status take_cells(fst__held *h, const fst_pickle_value *root, const f
         s = fst_fail(err, FST_E_CONFIG, "%s: has %d labels, but %d classes were asked for", h->base.name, classes,
                      spec->classes);
     if (!s)
-        s = fill_cells(h, cells, n, classes, spec->limit, err);
+        s = fill_cells(h, file, cells, n, classes, spec->limit, err);
     fst_free(cells);
     return s ? s : fst__held_finish(h, h->own_labels, h->base.count, classes, out, err);
 }
 
 /* ---- {'train': (X, y), ...} ----------------------------------------------------------------- */
 
-/* Element i of a list of integers or an array of them. */
-static bool integer_at(const fst_pickle_value *y, size_t i, int64_t *out)
+/* Element i of a list of integers, or of an array of them, whose bytes are `data`. */
+static bool integer_at(const fst_pickle_value *y, const unsigned char *data, size_t i, int64_t *out)
 {
     if (y->kind == FST_PICKLE_LIST || y->kind == FST_PICKLE_TUPLE) {
         const fst_pickle_value *v = y->list.items[i];
@@ -246,7 +267,7 @@ static bool integer_at(const fst_pickle_value *y, size_t i, int64_t *out)
     fst_dtype t = y->array->dtype;
     size_t size = fst_dtype_size(t);
     uint64_t bits = 0;
-    memcpy(&bits, (const unsigned char *)y->array->data + i * size, size); /* little-endian */
+    memcpy(&bits, data + i * size, size); /* little-endian */
     bool is_signed = t == FST_I8 || t == FST_I16 || t == FST_I32 || t == FST_I64;
     *out = is_signed          ? (int64_t)(bits << (64 - 8 * size)) >> (64 - 8 * size)
            : bits > INT64_MAX ? INT64_MAX
@@ -264,19 +285,27 @@ static size_t length_of(const fst_pickle_value *y)
     return 0;
 }
 
-static fst_status take_labels(fst__held *h, const fst_pickle_value *y, const char *split, size_t n, int32_t *labels,
+static fst_status take_labels(fst__held *h, const fst_pickle *p, const fst_pickle_value *y, const char *split, size_t n,
                               fst_error *err)
 {
-    for (size_t i = 0; i < n; i++) {
+    size_t bytes = y->kind == FST_PICKLE_ARRAY ? n * fst_dtype_size(y->array->dtype) : 0;
+    unsigned char *data = fst_alloc(bytes ? bytes : 1);
+    h->own_labels = fst_alloc(n * sizeof *h->own_labels);
+    fst_status s = data && h->own_labels ? FST_OK : fst_fail_memory(err, bytes + n * sizeof *h->own_labels);
+    if (!s && bytes)
+        s = fst_pickle_copy(p, data, y->array->data, bytes, err);
+    for (size_t i = 0; !s && i < n; i++) {
         int64_t v = 0;
-        if (!integer_at(y, i, &v))
-            return fst_fail(err, FST_E_FORMAT, "%s: label %zu of '%s' is no whole number", h->base.name, i, split);
-        if (v < 0 || v >= FST_MAX_CLASSES)
-            return fst_fail(err, FST_E_FORMAT, "%s: sample %zu of '%s' has label %" PRId64 ", labels must be 0 ... %d",
-                            h->base.name, i, split, v, FST_MAX_CLASSES - 1);
-        labels[i] = (int32_t)v;
+        if (!integer_at(y, data, i, &v))
+            s = fst_fail(err, FST_E_FORMAT, "%s: label %zu of '%s' is no whole number", h->base.name, i, split);
+        else if (v < 0 || v >= FST_MAX_CLASSES)
+            s = fst_fail(err, FST_E_FORMAT, "%s: sample %zu of '%s' has label %" PRId64 ", labels must be 0 ... %d",
+                         h->base.name, i, split, v, FST_MAX_CLASSES - 1);
+        else
+            h->own_labels[i] = (int32_t)v;
     }
-    return FST_OK;
+    fst_free(data);
+    return s;
 }
 
 static const fst_pickle_value *pair_of(const fst_pickle_value *root, const char *split)
@@ -286,11 +315,11 @@ static const fst_pickle_value *pair_of(const fst_pickle_value *root, const char 
     return pair ? v : NULL;
 }
 
-static fst_status take_pair(fst__held *h, const fst_pickle_value *root, const fst_source_spec *spec, fst_source **out,
+static fst_status take_pair(fst__held *h, const fst_pickle *file, const fst_source_spec *spec, fst_source **out,
                             fst_error *err)
 {
     char text[256];
-    const fst_pickle_value *pair = pair_of(root, spec->split);
+    const fst_pickle_value *pair = pair_of(fst_pickle_root(file), spec->split);
     if (!pair)
         return fst_fail(err, FST_E_FORMAT, "%s: '%s' is not there, or not a pair (X, y)", h->base.name, spec->split);
     const fst_pickle_value *x = pair->list.items[0], *y = pair->list.items[1];
@@ -304,18 +333,16 @@ static fst_status take_pair(fst__held *h, const fst_pickle_value *root, const fs
     if (length_of(y) != n)
         return fst_fail(err, FST_E_MISMATCH, "%s: '%s' has %zu samples and %zu labels", h->base.name, spec->split, n,
                         length_of(y));
-    h->own_labels = fst_alloc(n * sizeof *h->own_labels);
-    if (!h->own_labels)
-        return fst_fail_memory(err, n * sizeof *h->own_labels);
     fst__picks p = {0};
-    fst_status s = take_labels(h, y, spec->split, n, h->own_labels, err);
+    size_t k = 0;
+    fst_status s = take_labels(h, file, y, spec->split, n, err);
     if (!s)
         s = fst__held_choose(h, n, spec->classes, !spec->classes && !strcmp(spec->split, "train"), spec->limit, &p,
                              err);
     if (!s)
         s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, x->array->shape.dim[2]), p.count, err);
-    for (size_t i = 0; !s && i < p.count; i++)
-        copy_window(h, i, x->array, fst__picked(&p, i));
+    if (!s)
+        s = copy_picked(h, file, x->array, 0, &p, &k, err);
     if (!s)
         s = fst__held_check_finite(h, &p, err);
     fst_free(p.index);
@@ -339,7 +366,7 @@ fst_status fst__radioml_take(fst_source **out, const char *name, const fst_pickl
     if (s)
         return s;
     bool split = fst_pickle_find(root, "train") || fst_pickle_find(root, "test");
-    s = split ? take_pair(h, root, spec, out, err) : take_cells(h, root, spec, out, err);
+    s = split ? take_pair(h, p, spec, out, err) : take_cells(h, p, spec, out, err);
     if (s)
         fst__held_close(&h->base);
     return s;
@@ -362,7 +389,7 @@ static fst_status open_radioml(fst_source **out, const fst_source_spec *spec, fs
     fst_pickle *p = NULL;
     if (fst__is_hdf5(spec->path))
         return open_hdf5(out, spec, err);
-    fst_status s = fst_pickle_read(&p, spec->path, FST_SOURCE_MAX_BYTES, err);
+    fst_status s = fst_pickle_open(&p, spec->path, FST_SOURCE_MAX_BYTES, err);
     if (!s)
         s = fst__radioml_take(out, spec->path, p, spec, err);
     fst_pickle_free(p);

@@ -114,23 +114,7 @@ static fst_status unmark(struct machine *m, size_t *from)
 /* The n newest values go into v; the stack may be empty, and is no array then. */
 static fst_status add_items(struct machine *m, fst_pickle_value *v, size_t from, size_t n)
 {
-    if (n == 0)
-        return FST_OK;
-    fst_pickle_value *const *items = m->stack + from;
-    if (v->list.count + n > v->list.room) {
-        size_t room = 2 * v->list.room > v->list.count + n ? 2 * v->list.room : v->list.count + n;
-        void *more = NULL;
-        fst_status s = fst__pickle_take(m->p, room * sizeof *items, &more, m->err);
-        if (s)
-            return s;
-        if (v->list.count)
-            memcpy(more, v->list.items, v->list.count * sizeof *items);
-        v->list.items = more;
-        v->list.room = room;
-    }
-    for (size_t i = 0; i < n; i++)
-        v->list.items[v->list.count++] = items[i];
-    return FST_OK;
+    return n ? fst__pickle_add(m->p, v, m->stack + from, n, m->err) : FST_OK;
 }
 
 /* A new tuple, list or dictionary of what stands on the stack from `from` on. */
@@ -170,8 +154,23 @@ static fst_status take_bytes(struct machine *m, uint64_t n, const unsigned char 
 {
     if (n > m->p->len - m->p->at)
         return bad(m, "the pickle is cut off");
+    fst_status s = fst__pickle_need(m->p, (size_t)n, m->err);
+    if (s)
+        return s;
     *out = m->p->data + m->p->at;
     m->p->at += (size_t)n;
+    return FST_OK;
+}
+
+/* The bytes of a text, which may be left in their file. */
+static fst_status take_text(struct machine *m, uint64_t n, const unsigned char **out)
+{
+    fst_pickle *p = m->p;
+    if (p->fd < 0 || n < p->hole || n > p->len - p->at)
+        return take_bytes(m, n, out);
+    *out = p->data + p->at;
+    p->at += (size_t)n;
+    p->passed = p->passed > p->at ? p->passed : p->at;
     return FST_OK;
 }
 
@@ -190,14 +189,7 @@ static fst_status take_uint(struct machine *m, int width, uint64_t *out)
 /* A line of protocol 0, without its end. */
 static fst_status take_line(struct machine *m, const char **line, size_t *len)
 {
-    const unsigned char *from = m->p->data + m->p->at;
-    const unsigned char *end = m->p->len > m->p->at ? memchr(from, '\n', m->p->len - m->p->at) : NULL;
-    if (!end)
-        return bad(m, "the pickle is cut off");
-    *line = (const char *)from;
-    *len = (size_t)(end - from);
-    m->p->at += *len + 1;
-    return FST_OK;
+    return fst__pickle_line(m->p, line, len, m->err);
 }
 
 /* A line that holds a number, terminated. */
@@ -329,7 +321,7 @@ static fst_status op_text(struct machine *m, int kind, int width)
     uint64_t n = 0;
     fst_status s = take_uint(m, width, &n);
     if (!s)
-        s = take_bytes(m, n, &b);
+        s = take_text(m, n, &b);
     return s ? s : push_text(m, kind, b, (size_t)n);
 }
 
@@ -767,26 +759,28 @@ static fst_status run(struct machine *m, size_t *used)
     return FST_OK;
 }
 
-fst_status fst__pickle_parse(fst_pickle **out, const char *name, const void *data, size_t len, bool torch,
-                             size_t max_bytes, size_t *used, fst_error *err)
+fst_status fst__pickle_parse_as(fst_pickle **out, const fst_pickle *given, size_t max_bytes, size_t *used,
+                                fst_error *err)
 {
     fst_pickle *p = fst_calloc(1, sizeof *p);
     struct machine *m = fst_calloc(1, sizeof *m);
     fst_status s = p && m ? FST_OK : fst_fail_memory(err, sizeof *m);
     if (!s) {
-        p->name = fst_strdup(name);
-        p->data = data;
-        p->len = len;
-        p->torch = torch;
-        p->max_bytes = max_bytes < fst_budget(len) ? max_bytes : fst_budget(len);
+        *p = *given;
+        p->name = fst_strdup(given->name);
+        p->max_bytes = max_bytes < fst_budget(p->len) ? max_bytes : fst_budget(p->len);
         m->p = p;
         m->err = err;
-        s = p->name ? run(m, used) : fst_fail_memory(err, strlen(name));
+        s = p->name ? run(m, used) : fst_fail_memory(err, strlen(given->name));
     }
     if (m) {
         fst_free(m->stack);
         fst_free(m->memo);
         fst_free(m);
+    }
+    if (s && p) {
+        p->fd = -1; /* still the caller's */
+        p->room = NULL;
     }
     if (s)
         fst_pickle_free(p);

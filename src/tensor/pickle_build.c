@@ -218,6 +218,10 @@ static fst_status fill_array(fst_pickle *p, fst_pickle_value *v, const fst_shape
     if (s)
         return s;
     const void *from = data->text.data;
+    if (big || fortran)
+        s = fst__pickle_fill(p, from, (size_t)bytes, err);
+    if (s)
+        return s;
     if (big) {
         if (bytes)
             memcpy(turned, from, (size_t)bytes);

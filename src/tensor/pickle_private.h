@@ -73,6 +73,11 @@ struct fst_pickle {
     fst_buf file; /* when it was read here */
     const unsigned char *data;
     size_t len, at;
+    /* A file that is read as far as it is looked at (pickle_file.c): the descriptor, -1 for none; room for all of its
+     * bytes, which `data` are; how many of them have passed by; from which length on texts and bytes are not read. */
+    int fd;
+    unsigned char *room;
+    size_t passed, hole;
     bool torch; /* PyTorch's globals and persistent ids are known */
     /* memory of values: chunks in a list, all freed together */
     struct fst__chunk *chunks;
@@ -113,6 +118,22 @@ static inline const fst__torch_tensor *fst__pickle_tensor(const fst_pickle_value
 {
     return (const fst__torch_tensor *)v->object;
 }
+
+/* Of a pickle's data: the n bytes from p->at on, of which there are as many, are in memory. */
+FST_MUST fst_status fst__pickle_need(fst_pickle *p, size_t n, fst_error *err);
+/* The same of n bytes of a text that may have been passed over. */
+FST_MUST fst_status fst__pickle_fill(fst_pickle *p, const void *text, size_t n, fst_error *err);
+/* As fst_pickle_open; texts and bytes of `hole` bytes and more stay in the file. */
+FST_MUST fst_status fst__pickle_open(fst_pickle **out, const char *path, size_t max_bytes, size_t hole, fst_error *err);
+/* As fst__pickle_parse, over what `given` says the bytes are: name (which is copied), data, len, torch, fd, room,
+ * passed and hole become those of *out; on failure they stay the caller's. */
+FST_MUST fst_status fst__pickle_parse_as(fst_pickle **out, const fst_pickle *given, size_t max_bytes, size_t *used,
+                                         fst_error *err);
+/* The line that begins at p->at, without its end; p->at is then behind it. */
+FST_MUST fst_status fst__pickle_line(fst_pickle *p, const char **line, size_t *len, fst_error *err);
+/* n > 0 values more in a container. */
+FST_MUST fst_status fst__pickle_add(fst_pickle *p, fst_pickle_value *v, fst_pickle_value *const *items, size_t n,
+                                    fst_error *err);
 
 /* As fst_pickle_parse; `used` (may be NULL) becomes the bytes up to and with the end, else bytes after the end
  * are an error. */

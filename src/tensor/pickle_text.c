@@ -115,7 +115,9 @@ fst_status fst__pickle_latin1(fst_pickle *p, const fst_pickle_value *text, fst_p
     const unsigned char *from = (const unsigned char *)text->text.data;
     size_t n = text->text.length, k = 0;
     void *copy = NULL;
-    fst_status s = fst__pickle_take(p, n + 1, &copy, err);
+    fst_status s = fst__pickle_fill(p, from, n, err);
+    if (!s)
+        s = fst__pickle_take(p, n + 1, &copy, err);
     unsigned char *to = copy;
     for (size_t i = 0; !s && i < n; i++) {
         unsigned c = from[i];

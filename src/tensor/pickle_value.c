@@ -4,6 +4,7 @@
  * gigabytes by copying what they name again and again.
  */
 #include <string.h>
+#include <unistd.h>
 
 #include "pickle_private.h"
 
@@ -103,12 +104,38 @@ fst_status fst__pickle_object(fst_pickle *p, const char *what, size_t len, fst_p
     return s;
 }
 
+fst_status fst__pickle_add(fst_pickle *p, fst_pickle_value *v, fst_pickle_value *const *items, size_t n, fst_error *err)
+{
+    if (v->list.count + n > v->list.room) {
+        size_t room = 2 * v->list.room > v->list.count + n ? 2 * v->list.room : v->list.count + n;
+        void *more = NULL;
+        fst_status s = fst__pickle_take(p, room * sizeof *items, &more, err);
+        if (s)
+            return s;
+        if (v->list.count)
+            memcpy(more, v->list.items, v->list.count * sizeof *items);
+        v->list.items = more;
+        v->list.room = room;
+    }
+    for (size_t i = 0; i < n; i++)
+        v->list.items[v->list.count++] = items[i];
+    return FST_OK;
+}
+
 fst_status fst__pickle_fail(const fst_pickle *p, fst_error *err, const char *what)
 {
     return fst_fail(err, FST_E_FORMAT, "%s: byte %zu of the pickle: %s", p->name, p->at, what);
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
+
+fst_status fst__pickle_parse(fst_pickle **out, const char *name, const void *data, size_t len, bool torch,
+                             size_t max_bytes, size_t *used, fst_error *err)
+{
+    const fst_pickle all = {
+        .name = (char *)(uintptr_t)name, .data = data, .len = len, .fd = -1, .passed = len, .torch = torch};
+    return fst__pickle_parse_as(out, &all, max_bytes, used, err);
+}
 
 fst_status fst_pickle_parse(fst_pickle **out, const char *name, const void *data, size_t len, size_t max_bytes,
                             fst_error *err)
@@ -161,6 +188,9 @@ void fst_pickle_free(fst_pickle *p)
         p->chunks = next;
     }
     fst_buf_release(&p->file);
+    if (p->fd >= 0)
+        close(p->fd);
+    fst_free(p->room);
     fst_free(p->name);
     fst_free(p);
 }

@@ -219,9 +219,10 @@ static fst_status other_archive(struct fst__pth_job *j, const struct archive *a)
         if (member && ends_with(member, ".npy"))
             return fst_fail(
                 j->err, FST_E_UNSUPPORTED,
-                "%s: an npz of NumPy arrays, whose names are no parameters' (as Flower saves a round): weights "
-                "are read by name; in Python, put the arrays into a state_dict and torch.save it, or "
-                "safetensors.torch.save_file",
+                "%s: an npz of NumPy arrays (as Flower saves a round, without the parameters' names): weights are read "
+                "by name from safetensors and from files of torch.save; in Python, put the arrays into a state_dict "
+                "and "
+                "torch.save it, or safetensors.torch.save_file",
                 j->name);
         if (member && ends_with(member, ".weights.h5"))
             return fst_fail(j->err, FST_E_UNSUPPORTED,

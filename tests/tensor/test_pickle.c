@@ -8,11 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-#include "fedstill/tensor.h"
+#include "pickle_same.h"
 
 static const char *file(const char *name)
 {
@@ -261,6 +262,67 @@ static void memory_may_run_out(void **state)
         }
 }
 
+/* Whatever stays in the file, the values are those that a reader of the whole has. */
+static void values_may_stay_in_the_file(void **state)
+{
+    static const char *const names[] = {"values0",   "values1",   "values2",  "values3", "values4", "values5",
+                                        "arrays0",   "arrays1",   "arrays2",  "arrays3", "arrays4", "arrays5",
+                                        "radioml0",  "radioml2",  "radioml5", "python2", "doubles", "splits",
+                                        "python2_0", "huge_text", "none",     "memo",    "marks"};
+    static const size_t holes[] = {1, 2, 7, 100, 65536};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        for (size_t k = 0; k < sizeof holes / sizeof *holes; k++) {
+            fst_pickle *p = NULL, *f = NULL;
+            fst_error err = {0}, why = {0};
+            int budget = 10000;
+            fst_status a = fst_pickle_read(&p, file(names[i]), 1 << 20, &err);
+            fst_status b = fst__pickle_open(&f, file(names[i]), 1 << 20, holes[k], &why);
+            assert_int_equal(a, b);
+            assert_string_equal(err.message, why.message);
+            if (!a && !same_values(f, fst_pickle_root(p), fst_pickle_root(f), 0, &budget))
+                fail_msg("%s: differs with a hole of %zu", names[i], holes[k]);
+            fst_pickle_free(p);
+            fst_pickle_free(f);
+        }
+}
+
+static size_t peak(void)
+{
+    struct rusage r;
+    assert_int_equal(getrusage(RUSAGE_SELF, &r), 0);
+    return (size_t)r.ru_maxrss << 10;
+}
+
+/* 256 MB of which nobody wants more than the end; a file that is cut off behind the reader's back is an error. */
+static void what_nobody_wants_takes_no_memory(void **state)
+{
+    enum { BYTES = 1 << 28 };
+    static const unsigned char head[] = {0x80, 3, 'B', 0, 0, 0, 0x10}, tail[] = {'x', '.'};
+    char path[] = "/tmp/fedstill-pickle-XXXXXX", end[8];
+    int fd = mkstemp(path);
+    fst_pickle *p = NULL;
+    fst_error err = {0};
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, head, sizeof head, 0), sizeof head);
+    assert_int_equal(pwrite(fd, tail, sizeof tail, sizeof head + BYTES - 1), sizeof tail);
+    size_t before = peak();
+    assert_int_equal(fst_pickle_open(&p, path, (size_t)1 << 30, &err), FST_OK);
+    const fst_pickle_value *v = fst_pickle_root(p);
+    assert_int_equal(v->kind, FST_PICKLE_BYTES);
+    assert_int_equal(v->text.length, BYTES);
+    assert_int_equal(fst_pickle_copy(p, end, v->text.data + BYTES - sizeof end, sizeof end, &err), FST_OK);
+    assert_memory_equal(end, "\0\0\0\0\0\0\0x", sizeof end);
+    assert_true(peak() - before < BYTES / 2); /* a sanitizer's own notes are an eighth */
+    assert_int_equal(ftruncate(fd, 1000), 0);
+    assert_int_equal(fst_pickle_copy(p, end, v->text.data + BYTES - sizeof end, sizeof end, &err), FST_E_IO);
+    assert_non_null(strstr(err.message, "became shorter while it was read"));
+    fst_pickle_free(p);
+    close(fd);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -273,6 +335,8 @@ int main(void)
         cmocka_unit_test(every_cut_is_an_error),
         cmocka_unit_test(limits_hold),
         cmocka_unit_test(memory_may_run_out),
+        cmocka_unit_test(values_may_stay_in_the_file),
+        cmocka_unit_test(what_nobody_wants_takes_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
