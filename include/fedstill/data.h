@@ -256,7 +256,7 @@ typedef struct fst_partition_spec {
     fst_partition_kind kind;
     int clients;
     double alpha;           /* dirichlet, quantity */
-    int classes_per_client; /* shards */
+    int classes_per_client; /* shards; at most as many as the source has classes */
     size_t min_samples;     /* every client gets at least so many samples (default 1), in whole groups where there are
                              * groups; an error when impossible. Shares are drawn again a few times, then samples are moved
                              * from the largest clients */

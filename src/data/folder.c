@@ -18,7 +18,7 @@
 
 static const fst_source_vtable vtable = {"folder", fst__held_get, fst__held_close};
 
-enum { FILE_MAX_BYTES = 256 << 20 };
+enum { FILE_MAX_BYTES = 256 << 20, MAX_WRAPS = 16 };
 
 struct names {
     char **v;
@@ -233,17 +233,27 @@ static fst_status find_split(struct job *j, const struct names *folders, fst_err
     return j->classes_at && j->images_at ? FST_OK : fst_fail_memory(err, strlen(path));
 }
 
-/* An archive often unpacks into one folder that holds all: one with a folder of training samples is the root. */
-static bool is_wrapped(const char *path, const struct names *folders)
+/* Goes down from a folder while all it holds is one folder; *out is where that ends, and *folders what is there. */
+static fst_status go_down(const char *from, char **out, struct names *folders, fst_error *err)
 {
-    struct names inside = {0};
-    char *only = folders->n == 1 ? fst_path_join(path, folders->v[0]) : NULL;
-    bool wrapped = only && !list(&inside, only, FOLDER, NULL) && find_folder(only, &inside, TRAIN);
-    names_release(&inside);
-    fst_free(only);
-    return wrapped;
+    char *at = fst_strdup(from);
+    fst_status s = at ? list(folders, at, FOLDER, err) : fst_fail_memory(err, strlen(from));
+    for (int depth = 0; !s && folders->n == 1 && !how_many(at, "", IMAGE) && depth < MAX_WRAPS; depth++) {
+        char *deeper = fst_path_join(at, folders->v[0]);
+        fst_free(at);
+        at = deeper;
+        names_release(folders);
+        s = at ? list(folders, at, FOLDER, err) : fst_fail_memory(err, strlen(from));
+    }
+    if (s)
+        fst_free(at);
+    else
+        *out = at;
+    return s;
 }
 
+/* An archive often unpacks into one folder that holds all, and that in another: one with a folder of training samples
+ * is the root. */
 static fst_status find_root(struct job *j, fst_error *err)
 {
     const char *path = j->spec->path;
@@ -251,17 +261,34 @@ static fst_status find_root(struct job *j, fst_error *err)
     if (!fst__is_folder(path))
         return fst_fail(err, FST_E_IO, "%s: not a folder", path);
     fst_status s = list(&folders, path, FOLDER, err);
-    bool wrapped = !s && is_wrapped(path, &folders);
-    if (!s && !(j->root = fst_path_join(path, wrapped ? folders.v[0] : "")))
-        s = fst_fail_memory(err, strlen(path));
-    if (!s && wrapped) {
+    bool splits = !s && find_folder(path, &folders, TRAIN);
+    names_release(&folders);
+    if (!s && !splits)
+        s = go_down(path, &j->root, &folders, err);
+    if (!s && (splits || !find_folder(j->root, &folders, TRAIN))) {
+        fst_free(j->root);
         names_release(&folders);
-        s = list(&folders, j->root, FOLDER, err);
+        j->root = fst_path_join(path, "");
+        s = j->root ? list(&folders, j->root, FOLDER, err) : fst_fail_memory(err, strlen(path));
     }
     if (!s)
         s = find_split(j, &folders, err);
     names_release(&folders);
     return s;
+}
+
+/* Where the only class folder has no images but folders of them, these are likely the classes. */
+static void warn_only_class(const struct job *j)
+{
+    struct names folders = {0};
+    char *class = fst_path_join(j->classes_at, j->classes.v[0]), *at = NULL;
+    if (class && !go_down(class, &at, &folders, NULL) && folders.n > 1 && !how_many(at, "", IMAGE))
+        fst__warn_once("%s: the only class is %s, whose folder holds no images but folders of them (%.40s, %.40s%s): "
+                       "if these are the classes, the path is %s",
+                       j->classes_at, j->classes.v[0], folders.v[0], folders.v[1], folders.n > 2 ? ", ..." : "", at);
+    names_release(&folders);
+    fst_free(class);
+    fst_free(at);
 }
 
 static fst_status check_classes(const struct job *j, fst_error *err)
@@ -273,6 +300,8 @@ static fst_status check_classes(const struct job *j, fst_error *err)
     if (j->spec->classes && (size_t)j->spec->classes != n)
         return fst_fail(err, FST_E_CONFIG, "%s: %zu class folders, but %d classes were asked for", j->classes_at, n,
                         j->spec->classes);
+    if (n == 1)
+        warn_only_class(j);
     if (!strcmp(j->classes_at, j->images_at))
         return FST_OK;
     /* A class of another split that training does not know would shift all labels after it. */

@@ -368,10 +368,9 @@ static fst_status check(const struct work *w, fst_error *err)
     bool drawn = spec->kind == FST_PARTITION_DIRICHLET || spec->kind == FST_PARTITION_QUANTITY;
     if (drawn && !(spec->alpha >= 1e-6 && spec->alpha <= 1e6))
         return fst_fail(err, FST_E_CONFIG, "%s: alpha must be 1e-6 ... 1e6, not %g", s->name, spec->alpha);
-    if (spec->kind == FST_PARTITION_SHARDS &&
-        (spec->classes_per_client < 1 || spec->classes_per_client > FST_MAX_CLASSES))
-        return fst_fail(err, FST_E_CONFIG, "%s: classes_per_client must be 1 ... %d, not %d", s->name, FST_MAX_CLASSES,
-                        spec->classes_per_client);
+    if (spec->kind == FST_PARTITION_SHARDS && (spec->classes_per_client < 1 || spec->classes_per_client > s->classes))
+        return fst_fail(err, FST_E_CONFIG, "%s: classes_per_client must be 1 ... %d, as many as there are, not %d",
+                        s->name, s->classes, spec->classes_per_client);
     if (w->least <= w->samples / (size_t)spec->clients && spec->min_samples <= w->all / (size_t)spec->clients)
         return FST_OK;
     const char *whose = spec->whose ? spec->whose : "clients";

@@ -28,12 +28,22 @@ static const char *kind_of(json_t *stages, const char *name)
     return kind ? kind : name;
 }
 
+/* What there is of the models that a stage leaves: one, or, where each client has its own, the list of them. */
+static json_t *models_of(json_t *stages, const char *name)
+{
+    json_t *step = json_object_get(stages, name), *model = json_object_get(step, "model");
+    bool apart = !model && !strcmp(kind_of(stages, name), "federated_train");
+    return apart ? json_object_get(step, "artifact") : model;
+}
+
 /* "student distilled", or of a stage with a name of its own "small (distilled)". */
 static const char *title_of(json_t *stages, const char *name, char out[TITLE])
 {
     const char *kind = kind_of(stages, name), *title = kind;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         title = strcmp(rows[i].kind, kind) ? title : strcmp(kind, name) ? rows[i].named : rows[i].title;
+    if (models_of(stages, name) && !json_object_get(json_object_get(stages, name), "model"))
+        title = "clients' own, mean";
     if (strcmp(kind, name))
         snprintf(out, TITLE, "%.40s (%.40s)", name, title);
     else
@@ -120,11 +130,11 @@ static fst_status files(json_t *stages, fst_buf *out, fst_error *err)
     {
         char title[TITLE];
         int n = (int)strlen(title_of(stages, name, title));
-        width = json_object_get(step, "model") && n > width ? n : width;
+        width = models_of(stages, name) && n > width ? n : width;
     }
     json_object_foreach(stages, name, step)
     {
-        const char *path = json_string_value(json_object_get(json_object_get(step, "model"), "path"));
+        const char *path = json_string_value(json_object_get(models_of(stages, name), "path"));
         const char *slash = path ? strrchr(path, '/') : NULL;
         char edges[512], title[TITLE];
         if (!path || st)
@@ -259,7 +269,7 @@ fst_status fst_report_summary(const char *path, bool ascii, fst_buf *out, fst_er
     json_object_foreach(stages, name, step)
     {
         char title[TITLE];
-        if (!st && json_object_get(step, "model"))
+        if (!st && models_of(stages, name))
             st = model_row(table, title_of(stages, name, title), step, err);
         if (!st && json_object_get(step, "model"))
             st = edge_rows(table, step, err);

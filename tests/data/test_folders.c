@@ -174,9 +174,35 @@ static void one_folder_around_all_is_entered(void **state)
     put_file("wrapped/__MACOSX/set/._x", "x", 1);
     check("wrapped", NULL, "1:0 2:1", "a b");
     check("wrapped", "test", "3:0", "a b");
-    put("single/cat/day0/0.png", 1); /* one class */
+    put("single/cat/0.png", 1); /* one class */
     put("single/cat/day1/0.png", 2);
-    check("single", NULL, "1:0 2:0", "cat");
+    put("single/cat/day2/0.png", 3);
+    check("single", NULL, "1:0 2:0 3:0", "cat");
+    assert_string_equal(said, "");
+    put("boxes/in/boxes/train/a/0.png", 1);
+    put("boxes/in/boxes/train/b/0.png", 2);
+    put("boxes/in/boxes/val/b/0.png", 3);
+    check("boxes", NULL, "1:0 2:1", "a b");
+    check("boxes", "test", "3:1", "a b");
+}
+
+/* All would be one class, and every model always right. */
+static void classes_below_one_folder_are_told(void **state)
+{
+    char path[1200];
+    (void)state;
+    put("photos/images/cat/0.png", 1);
+    put("photos/images/dog/0.png", 2);
+    check("photos", NULL, "1:0 2:0", "images");
+    snprintf(path, sizeof path, "folders of them (cat, dog): if these are the classes, the path is %s",
+             in_work("photos/images"));
+    check_said(path);
+    put("deeper/a/b/cat/0.png", 1);
+    put("deeper/a/b/dog/0.png", 2);
+    put("deeper/a/b/fox/0.png", 2);
+    check("deeper", NULL, "1:0 2:0 2:0", "a");
+    snprintf(path, sizeof path, "(cat, dog, ...): if these are the classes, the path is %s", in_work("deeper/a/b"));
+    check_said(path);
 }
 
 static void circles_are_refused(void **state)
@@ -216,6 +242,7 @@ int main(void)
         cmocka_unit_test(empty_classes_are_refused),
         cmocka_unit_test(a_split_holds_classes),
         cmocka_unit_test(one_folder_around_all_is_entered),
+        cmocka_unit_test(classes_below_one_folder_are_told),
         cmocka_unit_test(circles_are_refused),
         cmocka_unit_test(foreign_files_are_named),
     };

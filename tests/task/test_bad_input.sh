@@ -104,6 +104,13 @@ bomb() { (cat $images && head -c 300000000 /dev/zero) | gzip -1 >$images.gz && r
 spoil bomb
 refused 1 "data/$images.gz"
 
+# ---- one class: every model would be right
+"$helper" named "$folder/one.safetensors" 30 a 1 1 || exit 1
+write_task "{source: array, path: $folder/one.safetensors, test: 0.3}"
+refused 2 "are of one class, \"a\": two at least are needed"
+expect 2 run "$task" --dry-run
+said err "are of one class"
+
 # ---- CIFAR-10
 rm -rf "$folder/cifar" && mkdir "$folder/cifar"
 cifar_batch() { # FILE COUNT LABEL

@@ -32,6 +32,13 @@ write "  $teacher
   public: {$plain, strategy: fedavgm, fusion: {teacher: teacher, $tensors, learns_from: public, steps: 3, public_batch_size: 8}}"
 expect 0 run "$task" --dry-run
 said out "fusion at the server: adapter of "
+said err "stages.shut.fusion: changes nothing: the gate is 0, and nothing is learnt"
+unsaid err "stages.average.fusion: changes nothing"
+expect 0 run "$task" --dry-run --set stages.average.fusion.start_round=4 --set stages.public.fusion.start_round=4
+said err "stages.average.fusion: changes nothing: the gate is 0 until the adapter has learnt"
+unsaid err "stages.public.fusion"
+expect 0 run "$task" --dry-run --set stages.average.fusion.start_round=4 --set stages.average.fusion.gate=0.1
+unsaid err "stages.average.fusion"
 expect 0 run "$task" --no-reuse
 ran teacher plain shut average public
 same "rounds that fused" "$(events average fused)" "false true true true "

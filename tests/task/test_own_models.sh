@@ -34,6 +34,8 @@ for strategy in fedmd fd dsfl cfd; do
     go $strategy "$folder/$strategy" --workers 1
     models "$folder/$strategy" >"$folder/want"
     same "$strategy: models" "$(wc -l <"$folder/want")" 4
+    mean=$(sed -n 's/.*"test_accuracy": \([0-9.]*\).*/\1/p' "$folder/$strategy/federated_train/clients.json" | awk '{s += $1} END {printf "%.2f", 100 * s / NR}')
+    said out "clients' own, mean $(printf %7s "$mean") %"
     go $strategy "$folder/two" --workers 3 --fresh --no-reuse
     same "$strategy: three workers" "$(models "$folder/two")" "$(cat "$folder/want")"
     # fewer rounds first, then the rest from where they ended

@@ -106,6 +106,23 @@ refused data.channels "only with source auto or folder" data.channels=1
 refused data.height "only with source auto or folder" data.height=28
 refused data.synth "only with source synth" data.synth.windows=100
 
+# samples that serve nothing are told: with a strategy of one model for all nobody looks at the clients' own
+accepted clients.validation=0.2
+said err "clients.validation: no stage looks at these samples"
+accepted clients.validation=0.2 $f.strategy=local
+unsaid err "clients.validation"
+alone="topology.edges=2 stages.cloud_pretrain=null stages.cloud_kd=null stages.edge_kd=null $f.init=random $f.model=logistic_regression"
+# shellcheck disable=SC2086
+accepted clients=null $alone topology.cloud_share=0.25
+said err "15 of 60 training samples belong to the cloud, where no stage trains: a smaller topology.cloud_share"
+# shellcheck disable=SC2086
+accepted clients=null $alone data.public=0.2 $f.strategy=feddf
+unsaid err "where no stage trains"
+accepted clients=null topology.edges=2
+unsaid err "where no stage trains"
+refused clients "classes_per_client must be 1 ... 10, as many as there are, not 11" clients.partition=shards clients.classes_per_client=11
+accepted clients.partition=shards clients.classes_per_client=10
+
 # what the program writes has none of them, and is read again
 expect 0 run "$task" --set clients.alpha=null
 checks=$((checks + 1))

@@ -64,6 +64,18 @@ static fst_status check_format(const struct session *s, fst_error *err)
     return FST_OK;
 }
 
+/* With one class there is nothing to learn, and every model is always right. What others have is not known here. */
+static fst_status check_classes(const struct session *s, fst_error *err)
+{
+    const fst_source *train = s->data.train;
+    if (s->place > 0 || s->data.elsewhere || train->classes != 1)
+        return FST_OK;
+    return fst_fail(err, FST_E_CONFIG,
+                    "data: all samples of %s are of one class, \"%s\": two at least are needed, since with one every "
+                    "model is always right",
+                    train->name, train->class_names ? train->class_names[0] : "0");
+}
+
 static fst_status check_images(const struct session *s, fst_error *err)
 {
     const struct data_section *d = &s->task->file.data;
@@ -109,6 +121,8 @@ fst_status fst__check_network(const struct session *s, const struct step *own, c
 fst_status fst__check_stages(const struct session *s, fst_error *err)
 {
     fst_status st = check_format(s, err);
+    if (!st)
+        st = check_classes(s, err);
     if (!st)
         st = check_transform(s, err);
     if (!st)

@@ -362,6 +362,26 @@ static fst_status share_public(struct session *s, struct share *h, fst_error *er
     return st;
 }
 
+/* Is there a stage that learns from the cloud's samples? Public ones are of them. */
+static bool trains_at_cloud(const struct task_file *f)
+{
+    static const char *const kinds[] = {"cloud_pretrain", "cloud_kd", "edge_kd", "fusion_train"};
+    bool found = f->data.public > 0;
+    for (size_t i = 0; !found && i < sizeof kinds / sizeof *kinds; i++)
+        found = fst__has_kind(f, kinds[i]);
+    return found;
+}
+
+/* Says so of samples that a topology gives to the cloud for nothing. */
+static void warn_cloud(const struct session *s, const struct share *cloud)
+{
+    bool dealt = !s->task->file.data.edge_path_count;
+    if (s->data.edges && fst__place_is_here(s, 0) && !trains_at_cloud(&s->task->file))
+        fst_log(FST_LOG_WARN, "%zu of %zu training samples belong to the cloud, where no stage trains%s",
+                cloud->learn + cloud->validate, s->data.train->count,
+                dealt ? ": a smaller topology.cloud_share gives more of them to the edges" : "");
+}
+
 static fst_status share_out(struct session *s, const struct pieces *p, fst_error *err)
 {
     const struct task_file *f = &s->task->file;
@@ -369,6 +389,8 @@ static fst_status share_out(struct session *s, const struct pieces *p, fst_error
     s->data.edges = f->has_topology ? (size_t)f->topology.edges : 0;
     bool dealt = s->data.edges && !f->data.edge_path_count && !f->data.own_validation;
     fst_status st = dealt ? shares_dealt(s, &all, err) : shares_of_pieces(s, p, &all, err);
+    if (!st)
+        warn_cloud(s, &all);
     if (!st)
         st = share_public(s, &all, err);
     s->data.cloud.index = all.index;

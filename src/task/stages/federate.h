@@ -131,6 +131,8 @@ fst_status fst__federate_fuser(struct federation *f, const fst_server_env *env, 
 /* What the stage's fusion takes at the server; FST_E_CONFIG with the full key when it cannot be. */
 fst_status fst__federate_fusion_size(const struct session *s, const struct step *own, const char *network,
                                      fst_fusion_size *out, fst_error *err);
+/* Warns where the fusions of a stage change nothing. */
+void fst__federate_warn_fusion(const struct step *own);
 void fst__federate_record_fusion(const struct federation *f, struct record *r);
 /* The event of the round that is over. */
 void fst__federate_tell_fusion(struct federation *f);

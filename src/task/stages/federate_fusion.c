@@ -51,6 +51,15 @@ fst_status fst__federate_fusion_size(const struct session *s, const struct step 
     return st;
 }
 
+/* Public samples are learnt from before a fusion, and make running statistics anew whatever the gate is. */
+void fst__federate_warn_fusion(const struct step *own)
+{
+    const struct federated_section *t = own->stage->settings;
+    if (t->fusion.learns_from == FST__FUSION_AVERAGE)
+        fst__fusion_warn_idle(own, &t->fusion.fusion,
+                              (t->rounds - t->fusion.start_round) / t->fusion.fusion_frequency + 1);
+}
+
 static const char *learnt_from(const struct federated_section *t)
 {
     return t->fusion.fusion.learns == FST_FUSION_NOTHING ? "nothing"

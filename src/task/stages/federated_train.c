@@ -376,6 +376,27 @@ static fst_status check_plan(const struct session *s, const struct step *own, si
     return st ? fst_fail_in(err, st, "stages.%s", own->stage->name) : FST_OK;
 }
 
+/* Samples that clients keep to themselves are for models of their own: with strategies that leave one to all, nobody
+ * looks at them. Said for the first of the stages. */
+static void warn_unmeasured(const struct session *s, const struct step *own)
+{
+    char names[300];
+    bool own_models = s->task->file.clients.validation == 0, first = true;
+    for (size_t i = 0; i < s->steps; i++) {
+        const struct stage *one = s->step[i].stage;
+        if (one->kind != own->stage->kind)
+            continue;
+        const struct federated_section *t = one->settings;
+        own_models = own_models || fst_strategy_at((size_t)t->strategy)->flags & FST_OWN_MODEL;
+        first = first && !(s->step[i].chosen && &s->step[i] < own);
+    }
+    if (!own_models && first)
+        fst_log(FST_LOG_WARN,
+                "clients.validation: no stage looks at these samples, there are but fewer to learn from: clients have "
+                "models of their own, which are measured on them, with %s",
+                fst_strategy_names(FST_OWN_MODEL, 0, names, sizeof names));
+}
+
 static fst_status check(const struct session *s, const struct step *own, fst_error *err)
 {
     const struct federated_section *t = own->stage->settings;
@@ -401,6 +422,10 @@ static fst_status check(const struct session *s, const struct step *own, fst_err
         st = fst__check_client_batches(s, own, err);
     if (!st && t->has_schedule)
         st = fst__check_schedule(own, &t->schedule, &t->optimizer, t->rounds, "rounds", err);
+    if (!st && t->has_fusion)
+        fst__federate_warn_fusion(own);
+    if (!st)
+        warn_unmeasured(s, own);
     return st;
 }
 

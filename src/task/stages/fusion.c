@@ -87,3 +87,15 @@ fst_status fst__fusion_check(const struct session *s, const struct step *own, co
     fst_graph_free(large);
     return st;
 }
+
+/* A gate of 0 gives back the matrix itself; what is learnt shows from the second fusion on. */
+void fst__fusion_warn_idle(const struct step *own, const struct fusion_section *f, int64_t fusions)
+{
+    char key[96];
+    bool learns = f->learns != FST_FUSION_NOTHING;
+    if (f->gate != 0 || (learns && fusions > 1))
+        return;
+    fst_log(FST_LOG_WARN, "%s: changes nothing: the gate is 0%s", fst__stage_key(own->stage, "fusion", key, sizeof key),
+            learns ? " until the adapter has learnt, and there is no fusion after the first"
+                   : ", and nothing is learnt");
+}

@@ -19,5 +19,7 @@ fst_status fst__fusion_teacher(const struct session *s, const struct step *own, 
 /* Before any work: what the adapter takes. FST_E_CONFIG with the full key when something is missing or does not fit. */
 fst_status fst__fusion_check(const struct session *s, const struct step *own, const struct fusion_section *f,
                              const char *network, fst_fusion_size *out, fst_error *err);
+/* Warns where so many fusions in a stage, none of which the adapter learns before, leave the small model as it is. */
+void fst__fusion_warn_idle(const struct step *own, const struct fusion_section *f, int64_t fusions);
 
 #endif

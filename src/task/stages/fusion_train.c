@@ -39,9 +39,16 @@ static bool extendable(const struct stage *own)
 
 static fst_status check(const struct session *s, const struct step *own, fst_error *err)
 {
+    const struct fusion_train_section *t = own->stage->settings;
+    int64_t learn = (int64_t)s->data.cloud.learn, batch = t->training.batch_size;
+    int64_t steps = t->training.epochs * (t->training.drop_last ? learn / batch : (learn + batch - 1) / batch);
     fst_fusion_size size;
     fst_status st = fst__training_check(s, own, err);
-    return st ? st : fst__fusion_check(s, own, fusion_of(own), fst__training_network(own->stage), &size, err);
+    if (!st)
+        st = fst__fusion_check(s, own, fusion_of(own), fst__training_network(own->stage), &size, err);
+    if (!st)
+        fst__fusion_warn_idle(own, fusion_of(own), (steps + t->fusion.every - 1) / t->fusion.every);
+    return st;
 }
 
 static fst_status inputs(const struct session *s, const struct step *own, fst_buf *text, fst_error *err)
