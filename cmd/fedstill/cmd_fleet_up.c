@@ -157,7 +157,7 @@ static fst_status count_devices(const struct fleet *f, const fst_task *task, int
     const char *mode = option_string(f->o, "mode");
     uint32_t *edge_of = NULL;
     *all = 0;
-    if (strcmp(mode, "full_pipeline") && strcmp(mode, "device_to_edge_to_cloud"))
+    if (strcmp(mode, "full_pipeline") && strncmp(mode, "device_to_", 10))
         return FST_OK;
     fst_status s = fst_task_devices(task, all, &edge_of, err);
     for (uint32_t d = 0; !s && d < *all; d++)

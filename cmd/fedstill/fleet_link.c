@@ -4,8 +4,9 @@
 #include <string.h>
 
 enum { WARN_DAYS = 30 };
-const char *const fleet_modes[] = {"full_train", "federated_learning", "full_pipeline", "device_to_edge_to_cloud",
-                                   NULL};
+const char *const fleet_modes[] = {
+    "full_train", "federated_learning", "full_pipeline", "device_to_edge_to_cloud", "device_to_edge", "device_to_cloud",
+    NULL};
 
 static fst_status plain_text(const struct options *o, const char *url, fst_error *err)
 {

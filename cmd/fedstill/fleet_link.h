@@ -37,11 +37,12 @@
     }
 /* The modes that a cloud may run. */
 extern const char *const fleet_modes[];
-#define FLEET_MODE_OPTION                                                                                   \
-    {                                                                                                       \
-        .name = "mode", .letter = 'm', .argument = "MODE", .type = OPTION_STRING, .fallback = "full_train", \
-        .choices = fleet_modes,                                                                             \
-        .help = "Which of the task's stages to run; full_pipeline: also those that devices take part in."   \
+#define FLEET_MODE_OPTION                                                                                           \
+    {                                                                                                               \
+        .name = "mode", .letter = 'm', .argument = "MODE", .type = OPTION_STRING, .fallback = "full_train",         \
+        .choices = fleet_modes,                                                                                     \
+        .help = "Which of the task's stages to run; full_pipeline and device_to_...: also those that devices take " \
+                "part in."                                                                                          \
     }
 
 struct fleet_link {

@@ -3,8 +3,9 @@
  * back, and a device's windows.
  *
  * A task's stage cloud_infer is then a round of its edges (fst_task_options.teacher): each is sent a bundle, the model,
- * temperature and threshold to answer its devices with, and returns what its devices were answered. How windows travel
- * is the fleet's affair (docs/protocol.md).
+ * temperature and threshold to answer its devices with, and returns what its devices were answered. Likewise
+ * cloud_direct_infer, where edges pass on what devices send. How windows travel is the fleet's affair
+ * (docs/protocol.md).
  */
 #ifndef FEDSTILL_CASCADE_RUN_H
 #define FEDSTILL_CASCADE_RUN_H
@@ -21,6 +22,7 @@ FST_BEGIN_DECLS
 #define FST_CASCADE_BUNDLE "cascade"
 
 typedef struct fst_cascade_bundle {
+    bool relay; /* the edge passes everything on to the cloud: there is no model but its number of classes */
     fst_model model;
     fst_tier_spec tier; /* backend NULL */
     double ask_timeout; /* seconds without a word from the cloud after which an edge answers itself; 0: it waits */

@@ -116,7 +116,7 @@ static fst_status load(struct loaded **out, const fst_message *down, const void 
         return fst_fail_memory(err, sizeof *l);
     digest_of(bytes, len, l->digest);
     fst_status st = fst_cascade_bundle_read(&l->bundle, down, err);
-    if (!st)
+    if (!st && !l->bundle.relay)
         st = fst_tier_new(&l->tier, &l->bundle.model, &l->bundle.tier, err);
     if (!st && !fst__window_bytes(l->bundle.tier.dtype, &l->bundle.tier.shape))
         st = fst_fail(err, FST_E_LIMIT, "windows of more than 512 KiB do not travel");
@@ -240,8 +240,24 @@ static void decide(struct serve *s, struct asked *h, const float *logits, double
         answer_here(s, h, MARK_UNSURE);
 }
 
+/* Nothing is decided here: the cloud answers. */
+static void relay(struct serve *s)
+{
+    double now = fst_clock_seconds();
+    for (struct asked *h; !fst__asker_full(s->cloud) && (h = fst__answerer_take(s->answers, now));) {
+        h->answer =
+            (struct stream_answer){.seq = h->seq, .first = FST__NO_CLASS, .queue_us = microseconds(h->taken - h->came)};
+        if (!fst__asker_add(s->cloud, now, (uint64_t)(uintptr_t)h, NULL))
+            answer_here(s, h, MARK_REFUSED);
+    }
+}
+
 static fst_status compute(struct serve *s, fst_error *err)
 {
+    if (s->at_work->bundle.relay) {
+        relay(s);
+        return FST_OK;
+    }
     const void *rows[1024];
     size_t n = 0, most = s->at_work->bundle.tier.batch, classes = (size_t)s->at_work->bundle.model.classes;
     double began = fst_clock_seconds();
@@ -271,10 +287,12 @@ static void on_answer(void *ctx, uint64_t what, double seconds, const struct str
     struct asked *h = (struct asked *)(uintptr_t)what;
     (void)seconds;
     if ((a->marks & MARK_REFUSED) || a->answer >= s->at_work->bundle.model.classes) {
-        answer_here(s, h, MARK_UNSURE);
+        answer_here(s, h, s->at_work->bundle.relay ? MARK_REFUSED : MARK_UNSURE);
         return;
     }
     h->answer.answer = a->answer;
+    if (s->at_work->bundle.relay)
+        h->answer.first = a->answer;
     h->answer.tier = TIER_CLOUD;
     h->answer.queue_us = plus(h->answer.queue_us, a->queue_us);
     h->answer.compute_us = plus(h->answer.compute_us, a->compute_us);
@@ -485,7 +503,8 @@ static void on_link(void *ctx, bool up, const char *why)
 static double due(const struct serve *s, double now)
 {
     double at = fmin(now + longest_wait, fst__serve_fetch_due(s));
-    if (s->answers && fst__answerer_waiting(s->answers))
+    bool relays = s->at_work && s->at_work->bundle.relay; /* what waits then has no room */
+    if (s->answers && fst__answerer_waiting(s->answers) && !relays)
         return now;
     return s->cloud ? fmin(at, fst__asker_due(s->cloud, patience(s))) : at;
 }

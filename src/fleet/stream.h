@@ -90,6 +90,7 @@ void fst__asker_free(struct asker *a);
 /* One window more, to be asked about: it gets the next number. False: FST__ASKER_SPAN. what: the caller's name for it.
  */
 bool fst__asker_add(struct asker *a, double now, uint64_t what, fst_error *err);
+bool fst__asker_full(const struct asker *a);
 /* What is to be sent now: *count windows (at most `most`) from number *first on, whose names are what[0 ... *count). */
 bool fst__asker_next(struct asker *a, double now, uint32_t most, uint64_t *first, uint32_t *count, uint64_t *what);
 /* That could not be sent. */

@@ -77,9 +77,14 @@ static fst_status grow(struct asker *a, fst_error *err)
     return FST_OK;
 }
 
+bool fst__asker_full(const struct asker *a)
+{
+    return a->end - a->base >= FST__ASKER_SPAN;
+}
+
 bool fst__asker_add(struct asker *a, double now, uint64_t what, fst_error *err)
 {
-    if (a->end - a->base >= FST__ASKER_SPAN)
+    if (fst__asker_full(a))
         return false;
     if (a->end - a->base == a->room && grow(a, err))
         return false;

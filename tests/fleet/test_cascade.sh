@@ -32,6 +32,7 @@ stages:
   device_load: {batch_size: 2, interval: $1}
   edge_infer: {model: quantise, batch_size: 16, threshold: {target_offload: 0.4}, ask_timeout: $2, runs: 1, repeats: 1}
   cloud_infer: {batch_size: 32, runs: 1, repeats: 1}
+  cloud_direct_infer: {batch_size: 32, runs: 1, repeats: 1}
 END
 }
 # What must be the same: models, who answered what and how surely, accuracy, calibration, shares.
@@ -61,6 +62,31 @@ same "fleet up: unsure" "$(fleet "$folder/up" unsure)" 0
 true_that "fleet up: progress counts windows" grep -q '60 windows of devices' "$folder/err"
 true_that "fleet up: the cloud was asked" grep -Eq 'cloud: [1-9][0-9]* windows answered' "$folder/err"
 same "fleet up: left in the temporary folder" "$(ls "$folder/tmp")" ""
+
+# ---- the cloud alone: edges pass on what devices send, and look at nothing
+expect 0 run "$task" --output "$folder/one" --no-reuse --mode device_to_cloud
+TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/up" --no-reuse --mode device_to_cloud
+same "the cloud alone: answers" "$(sha256sum <"$folder/up/cloud_direct_infer/predictions.safetensors")" \
+    "$(sha256sum <"$folder/one/cloud_direct_infer/predictions.safetensors")"
+direct() { "$FEDSTILL_HELPER" json "$folder/up/cloud_direct_infer/report.json" "$1"; }
+same "the cloud alone: accuracy" "$(direct summary.accuracy)" \
+    "$("$FEDSTILL_HELPER" json "$folder/one/cloud_direct_infer/report.json" summary.accuracy)"
+same "the cloud alone: windows" "$(direct fleet.windows)" 60
+same "the cloud alone: differ" "$(direct fleet.differ)" 0
+true_that "the cloud alone: it answered all" grep -q 'cloud: 60 windows answered' "$folder/err"
+
+# ---- the edges alone: nobody asks the cloud
+cp -r "$folder/one" "$folder/one-edge" && cp -r "$folder/up" "$folder/up-edge"
+alone=(--set stages.edge_infer.threshold.target_offload=0.3) # what was done is of another threshold
+expect 0 run "$task" "${alone[@]}" --output "$folder/one-edge" --no-reuse --mode device_to_edge
+TMPDIR=$folder/tmp expect 0 fleet up "$task" "${alone[@]}" --output "$folder/up-edge" --no-reuse --mode device_to_edge
+same "the edges alone: answers" "$(sha256sum <"$folder/up-edge/edge_infer/predictions.safetensors")" \
+    "$(sha256sum <"$folder/one-edge/edge_infer/predictions.safetensors")"
+for key in windows:60 differ:0 unsure:0; do
+    same "the edges alone: ${key%:*}" \
+        "$("$FEDSTILL_HELPER" json "$folder/up-edge/edge_infer/report.json" "fleet.${key%:*}")" "${key#*:}"
+done
+rm -rf "$folder/one-edge" "$folder/up-edge"
 
 # ---- edges with files of their own, and more devices than go around
 mkdir -p "$task/e1" "$task/e2"

@@ -474,6 +474,13 @@ static fst_status edge_files(struct works *w, struct record *r, double start, fs
     return st;
 }
 
+/* In a fleet, and no stage after this one asks the devices. */
+static bool answers_alone(const struct session *s)
+{
+    return s->options->teacher && s->task->file.has_topology && s->options->mode &&
+           !strcmp(s->options->mode, "device_to_edge");
+}
+
 static fst_status edge_work(struct works *w, struct record *r, double start, fst_error *err)
 {
     struct session *s = w->s;
@@ -498,6 +505,10 @@ static fst_status edge_work(struct works *w, struct record *r, double start, fst
         st = fst_cascade_evaluate(&w->cascade, &in, err);
     }
     w->cloud_run_count = 0;
+    if (!st && answers_alone(s))
+        st = fst__fleet_ask(s, w->step, &w->b, &w->edge, NULL, &w->fleet, err);
+    if (!st && w->fleet.by_cloud)
+        fst__fleet_compare(&w->fleet, &w->cascade, 0, NULL, NULL);
     if (!st)
         st = take_times(w, w->edge.run_count, 0, err);
     return st ? st : edge_files(w, r, start, err);
@@ -647,6 +658,8 @@ fst_status fst__infer_cloud(struct session *s, struct step *own, struct record *
 /* ---- cloud_direct_infer
  * ---------------------------------------------------------------------------------------------- */
 
+enum { EVERYTHING = 2 }; /* a threshold that no confidence reaches */
+
 static fst_status direct_work(struct works *w, struct record *r, double start, fst_error *err)
 {
     struct session *s = w->s;
@@ -655,14 +668,18 @@ static fst_status direct_work(struct works *w, struct record *r, double start, f
     fst_status st = fst__tier_model(s, w->step, "model", &w->cloud_model, err);
     if (!st)
         st = fst__clock_init(s, w->step, &w->b, NULL, &w->clock, err);
+    if (!st && s->options->teacher && s->task->file.has_topology)
+        st = fst__fleet_ask(s, w->step, &w->b, NULL, &w->cloud_model, &w->fleet, err);
     if (!st)
         st = teach(w, &how, NULL, err);
     if (!st)
         st = measure_cloud(w, &how, err);
     if (!st) { /* everything is sent */
-        fst_cascade_input in = input_of(w, w->cloud_logits, w->cloud_logits, 2, c->snr_bin);
+        fst_cascade_input in = input_of(w, w->cloud_logits, w->cloud_logits, EVERYTHING, c->snr_bin);
         st = fst_cascade_evaluate(&w->cascade, &in, err);
     }
+    if (!st && w->fleet.by_cloud)
+        fst__fleet_compare(&w->fleet, &w->cascade, EVERYTHING, w->cloud_logits, NULL);
     if (!st)
         st = take_times(w, w->cloud_run_count, how.batch, err);
     return st ? st : final_files(w, FST_REPORT_CLOUD_ONLY, r, start, err);

@@ -100,18 +100,34 @@ static fst_status read_devices(fst_cascade_bundle *b, const fst_message *m, fst_
     return FST_OK;
 }
 
+/* Without a model: of how many classes the cloud's is. */
+static fst_status read_relay(fst_cascade_bundle *b, const fst_message *m, fst_error *err)
+{
+    const void *classes;
+    fst_status st = fst_message_get(m, "classes", FST_I64, FST_SHAPE(1), &classes, err);
+    int64_t n = st ? 0 : *(const int64_t *)classes;
+    if (!st && (n < 1 || n > FST_MAX_CLASSES))
+        st = fst_fail(err, FST_E_FORMAT, "a model of %lld classes", (long long)n);
+    b->relay = true;
+    b->model.classes = (int)n;
+    return st;
+}
+
 fst_status fst_cascade_bundle_read(fst_cascade_bundle *out, const fst_message *m, fst_error *err)
 {
     fst_cascade_bundle b = {.devices = 0};
     const fst_message_tensor *model = fst_message_find(m, "model");
-    if (strcmp(m->kind, FST_CASCADE_BUNDLE) || !model || model->dtype != FST_U8 || model->shape.rank != 1)
+    bool relay = !model && fst_message_find(m, "classes");
+    if (strcmp(m->kind, FST_CASCADE_BUNDLE) || (!relay && (!model || model->dtype != FST_U8 || model->shape.rank != 1)))
         return fst_fail(err, FST_E_FORMAT, "not what an edge answers its devices with");
     fst_status st = read_settings(&b, m, err);
     if (!st)
         st = read_shape(&b, m, err);
     if (!st)
         st = read_devices(&b, m, err);
-    if (!st)
+    if (!st && relay)
+        st = read_relay(&b, m, err);
+    else if (!st)
         st = fst_model_load_memory(&b.model, "the model that was sent", model->data, (size_t)model->shape.dim[0], err);
     if (st)
         fst_cascade_bundle_release(&b);

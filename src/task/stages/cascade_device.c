@@ -20,18 +20,32 @@ static const struct stage *stage_of_kind(const fst_task *t, const char *kind)
     return NULL;
 }
 
+/* The stages that ask devices, each in modes of its own; a run plays one of them. */
+static const char *const asking[] = {"cloud_infer", "cloud_direct_infer", "edge_infer"};
+enum { ASKING = sizeof asking / sizeof *asking };
+
+/* The first of them. All deal out the same windows, or the edges refuse the devices. */
+static const struct stage *asking_stage(const fst_task *t)
+{
+    const struct stage *found = NULL;
+    for (int i = 0; !found && i < ASKING; i++)
+        found = stage_of_kind(t, asking[i]);
+    return found;
+}
+
 bool fst_task_is_cascade(const fst_task *t, const char *stage)
 {
     for (size_t i = 0; i < t->stages.count; i++)
-        if (!strcmp(t->stages.stage[i].name, stage))
-            return !strcmp(t->stages.stage[i].kind->name, "cloud_infer");
+        for (int k = 0; k < ASKING; k++)
+            if (!strcmp(t->stages.stage[i].name, stage) && !strcmp(t->stages.stage[i].kind->name, asking[k]))
+                return true;
     return false;
 }
 
 fst_status fst_task_devices(const fst_task *t, uint32_t *devices, uint32_t **edge_of, fst_error *err)
 {
     const struct topology_section *p = &t->file.topology;
-    bool asked = t->file.has_topology && stage_of_kind(t, "cloud_infer");
+    bool asked = t->file.has_topology && asking_stage(t);
     *devices = asked ? (uint32_t)p->devices : 0;
     if (!edge_of)
         return FST_OK;
@@ -46,10 +60,11 @@ fst_status fst_task_devices(const fst_task *t, uint32_t *devices, uint32_t **edg
 static fst_status find_windows(fst_task_device *d, fst_error *err)
 {
     struct session *s = &d->session;
-    const struct stage *asks = stage_of_kind(s->task, "cloud_infer");
+    const struct stage *asks = asking_stage(s->task);
     const struct stage *deals = asks ? fst__stage_read(asks, "devices", 0) : NULL;
     if (!deals)
-        return fst_fail(err, FST_E_CONFIG, "%s has no stages that ask devices (device_load, edge_infer, cloud_infer)",
+        return fst_fail(err, FST_E_CONFIG,
+                        "%s has no stages that ask devices (device_load, edge_infer, cloud_infer; cloud_direct_infer)",
                         s->task->path);
     const struct device_load_section *how = deals->settings;
     uint32_t devices = 0;

@@ -1,10 +1,12 @@
 /*
- * cloud_infer with its devices and edges in other processes.
+ * cloud_infer, cloud_direct_infer and, where nobody asks the cloud, edge_infer with devices and edges in other
+ * processes.
  *
  * Data flow: the student's file, temperature and threshold become a message that all edges are sent; the stage is one
  * round of the federation's engine, with a "strategy" that folds what the edges report: the answers of their devices,
  * with the devices' own times. Meanwhile the fleet gives the teacher what the edges are not sure of
- * (fst_task_options.teacher). Orders, transfers, restarts and deadlines are those of any round.
+ * (fst_task_options.teacher). Orders, transfers, restarts and deadlines are those of any round. In cloud_direct_infer
+ * edges get no student, and pass everything on.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -23,6 +25,7 @@ struct elsewhere {
     size_t *begin; /* [devices + 1]: a device's windows among the batches */
     fst_shape shape;
     int classes;
+    int64_t relay; /* 0, or the number of classes: edges pass everything on */
     fst_cascade_answers *all;
 };
 
@@ -56,7 +59,9 @@ static fst_status down(const fst_strategy *s, uint32_t client, fst_message *m, f
     const struct elsewhere *e = ((const struct cascade_strategy *)s)->e;
     (void)client;
     fst_message_name(m, FST_CASCADE_BUNDLE);
-    fst_status st = fst_message_add(m, "model", FST_U8, FST_SHAPE((int64_t)e->model.len), e->model.data, err);
+    fst_status st = e->relay
+                        ? fst_message_add(m, "classes", FST_I64, FST_SHAPE(1), &e->relay, err)
+                        : fst_message_add(m, "model", FST_U8, FST_SHAPE((int64_t)e->model.len), e->model.data, err);
     if (!st)
         st = fst_message_add(m, "settings", FST_F64, FST_SHAPE(FST__BUNDLE_SETTINGS), e->settings, err);
     if (!st)
@@ -134,13 +139,19 @@ static fst_status play(struct elsewhere *e, fst_error *err)
 
 /* ---- what is sent -------------------------------------------------------------------------------------- */
 
+static bool is_edge_stage(const struct elsewhere *e)
+{
+    return e->own->stage->kind->leaves == FST__LEAVES_ANSWERS;
+}
+
 static fst_status read_student(struct elsewhere *e, fst_error *err)
 {
     const struct session *s = e->s;
-    const struct step *maker = fst__step_read(s, e->own, FST__STUDENT, 0);
+    const char *key = is_edge_stage(e) ? "model" : FST__STUDENT;
+    const struct step *maker = fst__step_read(s, e->own, key, 0);
     if (maker)
         return fst__read_artifact(s, maker, maker->record.artifact, &e->model, err);
-    char *path = fst_path_join(s->task->folder, fst__stage_file(e->own->stage, FST__STUDENT, 0));
+    char *path = fst_path_join(s->task->folder, fst__stage_file(e->own->stage, key, 0));
     fst_status st = path ? fst__read_whole(path, NULL, &e->model, NULL, err) : fst_fail_memory(err, 256);
     fst_free(path);
     return st;
@@ -178,22 +189,36 @@ static fst_tier_spec tier_of(const struct session *s, size_t batch, int threads)
                            .temperature = 1};
 }
 
+/* What edges decide with; those that pass everything on wait for the cloud as long as it takes. */
+static void set_tier(struct elsewhere *e, const struct edge_result *edge)
+{
+    if (!edge) {
+        const struct cloud_infer_section *c = e->own->stage->settings;
+        const fst_tier_spec none = tier_of(e->s, (size_t)c->batch_size, 1);
+        fst__bundle_settings(&none, 0, e->settings);
+        e->relay = e->classes;
+        return;
+    }
+    const struct edge_infer_section *at =
+        is_edge_stage(e) ? e->own->stage->settings : fst__stage_read(e->own->stage, "edge", 0)->settings;
+    fst_tier_spec student = tier_of(e->s, (size_t)at->batch_size, (int)at->threads);
+    student.kind = edge->kind;
+    student.temperature = edge->temperature;
+    student.threshold = is_edge_stage(e) ? 0 : edge->choice.value; /* 0: whatever it says it is sure of */
+    fst__bundle_settings(&student, at->ask_timeout, e->settings);
+}
+
 static fst_status prepare(struct elsewhere *e, const struct batches *b, const struct edge_result *edge, fst_error *err)
 {
     const struct session *s = e->s;
-    const struct edge_infer_section *at = fst__stage_read(e->own->stage, "edge", 0)->settings;
-    fst_tier_spec student = tier_of(s, (size_t)at->batch_size, (int)at->threads);
-    student.kind = edge->kind;
-    student.temperature = edge->temperature;
-    student.threshold = edge->choice.value;
-    fst__bundle_settings(&student, at->ask_timeout, e->settings);
     e->shape = s->data.test->shape;
     e->classes = s->data.train->classes;
+    set_tier(e, edge);
     if (e->classes >= UINT16_MAX)
         return fst_fail(err, FST_E_UNSUPPORTED, "%s: devices are answered with classes up to %d, the data have %d",
                         e->own->stage->name, UINT16_MAX - 2, e->classes);
     fst_status st = share_windows(e, b, err);
-    return st ? st : read_student(e, err);
+    return st || !edge ? st : read_student(e, err);
 }
 
 /* ---- figures ------------------------------------------------------------------------------------------- */
@@ -275,23 +300,29 @@ void fst__fleet_release(struct fleet_answers *f)
 
 /* ---- the stage ------------------------------------------------------------------------------------------- */
 
+static fst_status make_teacher(const struct elsewhere *e, const struct tier_model *teacher, fst_tier **out,
+                               fst_error *err)
+{
+    const struct session *s = e->s;
+    const struct cloud_infer_section *c = e->own->stage->settings;
+    fst_tier_spec spec = tier_of(s, (size_t)c->batch_size, c->threads ? (int)c->threads : s->machine.threads);
+    spec.backend = s->machine.backend;
+    fst_status st = fst_tier_new(out, &teacher->model, &spec, err);
+    return st ? st : s->options->teacher(s->options->rounds_ctx, *out, err);
+}
+
 static fst_status ask(struct elsewhere *e, const struct batches *b, const struct tier_model *teacher,
                       struct fleet_answers *out, fst_error *err)
 {
     struct session *s = e->s;
-    const struct cloud_infer_section *c = e->own->stage->settings;
     const fst_task_options *o = s->options;
-    fst_tier_spec spec = tier_of(s, (size_t)c->batch_size, c->threads ? (int)c->threads : s->machine.threads);
-    spec.backend = s->machine.backend;
     fst_tier *tier = NULL;
     fst_status st = fst_cascade_answers_init(&out->all, b->count, e->devices, err);
     e->all = &out->all;
     if (!st && !(out->by_cloud = fst_calloc(b->count + 1, 1)))
         st = fst_fail_memory(err, b->count);
-    if (!st)
-        st = fst_tier_new(&tier, &teacher->model, &spec, err);
-    if (!st)
-        st = o->teacher(o->rounds_ctx, tier, err);
+    if (!st && teacher)
+        st = make_teacher(e, teacher, &tier, err);
     if (!st) {
         fst__watch_begin(s, e->own->stage->name, b->count, "windows of devices");
         fst__watch_update(s, 0, NULL);

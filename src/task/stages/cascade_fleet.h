@@ -1,4 +1,4 @@
-/* cascade_fleet.h - cloud_infer with devices and edges in other processes. */
+/* cascade_fleet.h - edge_infer, cloud_infer and cloud_direct_infer with devices and edges in other processes. */
 #ifndef FST_TASK_CASCADE_FLEET_H
 #define FST_TASK_CASCADE_FLEET_H
 
@@ -15,7 +15,8 @@ struct fleet_answers {
     fst_cascade_fleet figures;
 };
 void fst__fleet_release(struct fleet_answers *f);
-/* Has the devices' windows answered by their edges and by `teacher` at the cloud: one round of the stage. */
+/* Has the devices' windows answered by their edges and by `teacher` at the cloud: one round of the stage. edge NULL: by
+ * the teacher alone; teacher NULL: by the edges alone. */
 fst_status fst__fleet_ask(struct session *s, const struct step *own, const struct batches *b,
                           const struct edge_result *edge, const struct tier_model *teacher, struct fleet_answers *out,
                           fst_error *err);
