@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fedstill/ranks.h"
 #include "fleet_link.h"
 #include "task_run.h"
 
@@ -83,6 +84,8 @@ static const char *const examples[] = {
     "Other settings: the stages that depend on them run again, and what they left before is kept.",
     "fedstill run tasks/mnist --set seed=7 --output seed-7",
     "Another seed, in an output of its own.",
+    "mpirun -n 4 fedstill run tasks/mnist",
+    "Four processes play the clients, here or on several machines.",
     NULL,
 };
 
@@ -148,6 +151,11 @@ static fst_status run_task(fst_task *task, const struct options *o, const fst_ta
                         "federated_edge (fedstill cloud, fedstill edge)");
     if (!edge && option_given(o, "client-id"))
         return fst_fail(err, FST_E_CONFIG, "--client-id has no effect without --mode federated_edge");
+    if ((server || edge) && to->ranks)
+        return fst_fail(err, FST_E_CONFIG, "--mode %s is one process of a fleet: not under mpirun", mode);
+    if (to->ranks && option_given(o, "workers"))
+        return fst_fail(err, FST_E_CONFIG, "--workers has no effect under mpirun, whose %d ranks are the workers",
+                        fst_ranks_count(to->ranks));
     if ((server || edge) && (to->until || to->beside))
         return fst_fail(err, FST_E_CONFIG, "--until and --beside have no effect with --mode %s", mode);
     if (server)
@@ -184,11 +192,52 @@ static fst_status until_of(const struct options *o, char **stage, fst_task_optio
     return FST_OK;
 }
 
+/* The task of this process, which is the only one, or number 0 of mpirun's. */
+static fst_status run_here(const struct options *o, fst_task_options *to, fst_error *err)
+{
+    fst_task *task = NULL;
+    char *until = NULL;
+    if (option_given(o, "mode") && option_given(o, "stage"))
+        return fst_fail(err, FST_E_CONFIG, "--mode and --stage say different things: give one of them");
+    fst_status s = until_of(o, &until, to, err);
+    if (!s)
+        s = task_load(&task, o, err);
+    if (!s && option_flag(o, "dry-run")) {
+        s = dry_run(task, to, err);
+    } else if (!s) {
+        signals_stop_by(&task_stop);
+        s = run_task(task, o, to, err);
+        if (s == FST_E_CANCELLED)
+            s = task_say_how_to_go_on(err);
+    }
+    fst_task_free(task);
+    fst_free(until);
+    return s;
+}
+
+/* Another process of mpirun, which says nothing: number 0 does, also of what keeps this one from taking part. */
+static fst_status play_for_first(const struct options *o, fst_task_options *to, fst_error *err)
+{
+    fst_task *task = NULL;
+    fst_error why = {0};
+    fst_log_set(NULL, NULL);
+    signals_stop_by(&task_stop);
+    fst_status s = task_load(&task, o, &why);
+    why.status = s;
+    s = fst_task_rank_serve(to->ranks, task, to, s ? &why : NULL, err);
+    fst_task_free(task);
+    return s;
+}
+
+static bool stopped(void *ctx)
+{
+    (void)ctx;
+    return atomic_load(&task_stop);
+}
+
 static fst_status run(const struct options *o, fst_error *err)
 {
     bool quiet = option_flag(o, "quiet"), paused = false;
-    char *until = NULL;
-    fst_task *task = NULL;
     fst_task_options to = {.mode = option_given(o, "mode") ? option_string(o, "mode") : NULL,
                            .stage = option_string(o, "stage"),
                            .workers = (int)option_int(o, "workers"),
@@ -200,22 +249,15 @@ static fst_status run(const struct options *o, fst_error *err)
                            .paused = &paused,
                            .observer = task_observer(&quiet),
                            .stop = &task_stop};
-    if (option_given(o, "mode") && option_given(o, "stage"))
-        return fst_fail(err, FST_E_CONFIG, "--mode and --stage say different things: give one of them");
-    fst_status s = until_of(o, &until, &to, err);
-    if (!s)
-        s = task_load(&task, o, err);
-    if (!s && option_flag(o, "dry-run")) {
-        s = dry_run(task, &to, err);
-    } else if (!s) {
-        signals_stop_by(&task_stop);
-        s = run_task(task, o, &to, err);
-        if (s == FST_E_CANCELLED)
-            s = task_say_how_to_go_on(err);
-    }
-    fst_task_free(task);
-    fst_free(until);
-    return s;
+    fst_status s = fst_ranks_open(&to.ranks, stopped, NULL, err);
+    if (s)
+        return s;
+    bool first = !to.ranks || fst_ranks_own(to.ranks) == 0;
+    s = first ? run_here(o, &to, err) : play_for_first(o, &to, err);
+    if (first)
+        fst_task_ranks_end(to.ranks);
+    fst_ranks_close(to.ranks, s != FST_E_CANCELLED && !atomic_load(&task_stop));
+    return first || s != FST_E_CANCELLED ? s : FST_OK;
 }
 
 const struct command cmd_run = {
@@ -229,7 +271,8 @@ const struct command cmd_run = {
         "that is moved to kept/ in the output folder, and moved back when its settings come back. A stage that was "
         "finished with the same inputs in another output is copied from there.\n\nThe result is the same bit for bit "
         "for any number of workers and however "
-        "often the run was interrupted.",
+        "often the run was interrupted.\n\nUnder mpirun the clients of federated stages are played by all ranks, with "
+        "the same result; all must see the task, its data and its output.",
     .options = options,
     .operands = operands,
     .examples = examples,

@@ -150,6 +150,11 @@ typedef struct fst_virtual_spec {
     void *ctx;
     /* Fills in what client has; called on its worker. */
     fst_status (*env)(void *ctx, int worker, uint32_t client, fst_client_env *out, fst_error *err);
+    /* The last so many of the workers stand for processes elsewhere, where `play` has down->client played: as
+     * fst_client_work, to its bits. 0: none, and play may be NULL. */
+    int elsewhere;
+    fst_status (*play)(void *ctx, int worker, const void *kept, size_t len, const fst_message *down, fst_message *up,
+                       fst_buf *keep, fst_error *err);
     /* What clients keep beyond `budget` bytes goes to files in this folder, which is made when it is needed. NULL: all
      * stays in memory. No bit of a result depends on it. */
     const char *folder;

@@ -142,6 +142,10 @@ typedef struct fst_task_options {
      * Waits a while and is true, and it is tried again; false: the run fails with what is in `why`. */
     bool (*wait_for_room)(void *ctx, const fst_error *why);
     void *rounds_ctx; /* of all of these */
+    /* The other processes of mpirun, where fst_task_rank_serve runs: each plays clients of federated stages, one at a
+     * time, as a worker of this process would, to the same bits; `workers` has no effect then. The caller's; not with
+     * `rounds`. NULL: there are none. */
+    struct fst_ranks *ranks;
 } fst_task_options;
 
 /* The output folder is locked; a second process is refused. */
@@ -198,6 +202,19 @@ FST_API bool fst_task_site_keeps(const fst_task_site *s, const char *stage);
 FST_MUST FST_API fst_status fst_task_site_work(fst_task_site *s, const char *stage, const void *kept, size_t len,
                                                const struct fst_message *down, struct fst_message *up, fst_buf *keep,
                                                fst_error *err);
+
+/* ---- a process of mpirun that plays clients for that of number 0 ---- */
+
+/*
+ * On every other rank, until rank 0 says that it has ended (fst_task_ranks_end). It opens the same task and data, and
+ * reads what earlier stages left in the output, which all ranks must see; it writes nothing. why: this rank cannot take
+ * part (the task was not read, say), which rank 0 is told when it wants it to play; t may be NULL then. NULL: it can.
+ * FST_E_CANCELLED: it was to stop.
+ */
+FST_MUST FST_API fst_status fst_task_rank_serve(struct fst_ranks *r, fst_task *t, const fst_task_options *o,
+                                                const fst_error *why, fst_error *err);
+/* On rank 0: lets the others end. Those that do not listen are left to the launcher. */
+FST_API void fst_task_ranks_end(struct fst_ranks *r);
 
 /* What a run would do: stages, samples, parameters, FLOPs, bytes over the network, memory. Touches nothing. */
 FST_MUST FST_API fst_status fst_task_dry_run(fst_task *t, const fst_task_options *o, fst_buf *out, fst_error *err);

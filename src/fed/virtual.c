@@ -202,7 +202,8 @@ fst_status fst_virtual_work(void *ctx, int worker, const fst_message *down, fst_
     fst_error why = {0};
     const void *kept = NULL;
     size_t len = 0;
-    fst_status st = v->spec.env(v->spec.ctx, worker, c, &env, err);
+    bool away = worker >= v->spec.workers - v->spec.elsewhere;
+    fst_status st = away ? FST_OK : v->spec.env(v->spec.ctx, worker, c, &env, err);
     forget(v, c, &v->next[c], true); /* of the same round, when it is played again */
     if (st)
         return st;
@@ -210,7 +211,8 @@ fst_status fst_virtual_work(void *ctx, int worker, const fst_message *down, fst_
         return fst_fail(err, FST_E_CANCELLED, "what client %" PRIu32 " kept cannot be read: %s", c + 1, why.message);
     if (!(next = fst_calloc(1, sizeof *next)))
         return fst_fail_memory(err, sizeof *next);
-    st = fst_client_work(v->worker[worker], &env, kept, len, down, up, &next->bytes, err);
+    st = away ? v->spec.play(v->spec.ctx, worker, kept, len, down, up, &next->bytes, err)
+              : fst_client_work(v->worker[worker], &env, kept, len, down, up, &next->bytes, err);
     if (st || !next->bytes.len) {
         free_keepsake(next);
         return st;

@@ -172,7 +172,8 @@ enum {
     ELEMENTS = SIDE * SIDE,
     PUBLIC = 14,
     ROUNDS = 3,
-    NETWORKS = 2
+    NETWORKS = 2,
+    WORKERS = 4 /* at most */
 };
 
 static inline void ok(fst_status s, const fst_error *e)
@@ -273,6 +274,8 @@ struct world {
     fst_public site_pub[CLIENTS];
     fst_client *client[CLIENTS];
     fst_buf kept[CLIENTS], next[CLIENTS];
+    fst_client *away[WORKERS]; /* of workers elsewhere */
+    fst_buf sent[WORKERS], answer[WORKERS];
     uint64_t stop_after; /* the simulation ends there */
     uint64_t lost_round;
     uint32_t lost; /* client that fails in lost_round; CLIENTS: none */
@@ -361,6 +364,27 @@ static inline void make_fuser(struct world *w, enum fusion kind, const fst_serve
     fst_fed_state_release(&large);
 }
 
+/* Another process' part in it: bytes come, bytes go. */
+static inline fst_status play_away(void *ctx, int worker, const void *kept, size_t len, const fst_message *down,
+                                   fst_message *up, fst_buf *keep, fst_error *err)
+{
+    struct world *w = ctx;
+    fst_client_env env = env_of(w, down->client);
+    fst_message in, out;
+    w->sent[worker].len = w->answer[worker].len = 0;
+    fst_status st = fst_message_pack(down, &w->sent[worker], err);
+    if (!st)
+        st = fst_message_parse(&in, w->sent[worker].data, w->sent[worker].len, err);
+    if (!st && !w->away[worker])
+        st = fst_client_new(&w->away[worker], w->ops, w->c->set, w->settings, err);
+    if (!st)
+        st = fst_client_work(w->away[worker], &env, kept, len, &in, &out, keep, err);
+    if (!st)
+        st = fst_message_pack(&out, &w->answer[worker], err);
+    return st ? st : fst_message_parse(up, w->answer[worker].data, w->answer[worker].len, err);
+}
+
+static int elsewhere;       /* of the workers of the worlds that are opened */
 static const char *kept_in; /* a folder for what clients keep; NULL: memory */
 
 static inline void open_world(struct world *w, const struct test_case *c, int workers)
@@ -395,6 +419,8 @@ static inline void open_world(struct world *w, const struct test_case *c, int wo
                                  .workers = workers,
                                  .ctx = w,
                                  .env = env_at,
+                                 .elsewhere = elsewhere,
+                                 .play = play_away,
                                  .folder = kept_in,
                                  .budget = 600};
     ok(fst_virtual_new(&w->clients, &vs, &err), &err);
@@ -405,6 +431,11 @@ static inline void close_world(struct world *w)
     fst_strategy_free(w->strategy);
     fst_fuser_free(w->fuser);
     fst_virtual_free(w->clients);
+    for (int i = 0; i < WORKERS; i++) {
+        fst_client_free(w->away[i]);
+        fst_buf_release(&w->sent[i]);
+        fst_buf_release(&w->answer[i]);
+    }
     fst_fed_state_release(&w->global);
     fst_public_release(&w->pub);
     for (int k = 0; k < CLIENTS; k++) {

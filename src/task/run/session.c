@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fedstill/ranks.h"
 #include "session.h"
 
 static fst_status make_steps(struct session *s, fst_error *err)
@@ -25,7 +26,9 @@ fst_status fst__session_init(struct session *s, const fst_task *t, const fst_tas
     s->options = o;
     *m = (struct machine){.backend = o->backend ? o->backend : fst_backend_names()[0],
                           .threads = o->threads > 0 ? o->threads : cpus,
-                          .workers = o->workers > 0 ? o->workers : cpus,
+                          .workers = o->ranks         ? fst_ranks_count(o->ranks)
+                                     : o->workers > 0 ? o->workers
+                                                      : cpus,
                           .precision = wanted,
                           .check_finite = t->file.check_finite};
     if (!fst_backend_supports(m->backend, wanted))

@@ -283,6 +283,8 @@ static fst_status make_strategy(struct federation *f, fst_error *err)
         st = fst_public_init(&f->public, s->data.train, public->index, public->learn, &s->data.transform, err);
     f->global = fed_state(&f->model->state);
     if (!st)
+        st = fst__crew_begin(f, err);
+    if (!st)
         st = fst__federate_clients(f, settings, n, err);
     if (st)
         return st;
@@ -347,6 +349,7 @@ static fst_status prepare(struct federation *f, fst_error *err)
 static void release(struct federation *f)
 {
     fst__federate_clients_release(f);
+    fst__crew_free(f);
     for (size_t k = 0; f->edge && k < f->s->data.edges; k++)
         fst_state_release(&f->edge[k]);
     fst_free(f->edge);

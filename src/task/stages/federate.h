@@ -49,6 +49,7 @@ struct federation {
     fst_strategy *strategy;
     fst_fuser *fuser; /* NULL: no fusion */
     fst_virtual *clients;
+    struct fst__crew *crew;           /* other ranks, which play clients too; NULL: there are none */
     char *checkpoint, *last, *folder; /* folder: of what clients keep in files */
     fst_buf room;                     /* for one client's */
     fst_codecs codecs;
@@ -99,6 +100,15 @@ fst_status fst__client_digest(const struct samples *d, const fst_partition *p, u
                               char out[FST_DIGEST_HEX], fst_error *err);
 /* Whether the stage's clients may be processes of their own: FST_E_CONFIG says what they would need. */
 fst_status fst__federate_elsewhere(const struct step *own, fst_error *err);
+
+/* ---- federate_ranks.c: at rank 0 ---- */
+/* Has the other ranks open the stage; *f gets a crew if there are others. Before fst__federate_clients; released by
+ * fst__crew_free. */
+FST_MUST fst_status fst__crew_begin(struct federation *f, fst_error *err);
+void fst__crew_free(struct federation *f);
+/* fst_virtual_spec.play; ctx is the federation. */
+FST_MUST fst_status fst__crew_play(void *ctx, int worker, const void *kept, size_t len, const fst_message *down,
+                                   fst_message *up, fst_buf *keep, fst_error *err);
 
 /* ---- federate_first.c ---- */
 /* Whether the clients' own models start from one that `init` names. */

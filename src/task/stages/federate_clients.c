@@ -202,6 +202,8 @@ fst_status fst__federate_clients(struct federation *f, const fst_setting *settin
                                    .workers = s->machine.workers,
                                    .ctx = f,
                                    .env = client_env,
+                                   .elsewhere = f->crew ? s->machine.workers - 1 : 0,
+                                   .play = f->crew ? fst__crew_play : NULL,
                                    .folder = f->folder,
                                    .budget = (uint64_t)s->task->file.checkpoint.client_memory << 20};
     f->work = (fst_work){.ctx = s, .stopped = stopped};
