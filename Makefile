@@ -4,12 +4,13 @@
 #   make demo-mnist  build, find MNIST (or fetch it), run tasks/mnist from teacher to federation
 #   make check       optimised build and tests, then the same under address and undefined sanitizers
 #   make check-full  more: thread sanitizer, valgrind, fuzzing, many kills, a fault at every file operation,
-#                   thousands of random graphs, a hundred thousand histories of a fleet, all limits on memory,
+#                   fedstill-edge, thousands of random graphs, a hundred thousand histories of a fleet, all limits on memory,
 #                   slow links between namespaces (root), a fleet's page in a browser, oneDNN 3 in a
 #                   Debian 13, the packages in a bare Debian 12 (root)
 #   make field-trial  a fleet over real links between namespaces, beside the simulated ones (root; TRIAL="--runs 3 TASK")
 #   make fixtures    golden cases over $FEDSTILL_FIXTURES (default: tests/fixtures)
 #   make bench       speed of every workload; WORKLOADS="mnist_teacher ..." picks some
+#   make edge        build-edge/fedstill-edge: a small program that runs models, alone and in a fleet's cascade
 #   make install     program, library, headers, manual page; PREFIX (/usr/local), DESTDIR
 #   make package     Debian packages of the last commit, in build-package
 #   make fuzz        every fuzz target for FUZZ_SECONDS (60); ENGINE=afl by AFL++ instead of libFuzzer
@@ -72,6 +73,7 @@ check-full: check
 	FEDSTILL_FAULTS=1 scripts/run-tests $(BUILD) -R test_faults
 	FEDSTILL_MEMORY_STEP=2000 scripts/run-tests $(BUILD) -R test_low_memory
 	FEDSTILL_GRAPHS=$(GRAPHS) scripts/run-tests $(BUILD) -R random_graphs
+	scripts/check-edge $(BUILD)
 	scripts/check-debian13
 	scripts/check-package
 
@@ -91,6 +93,9 @@ install: deps
 	scripts/build $(BUILD)
 	DESTDIR=$(DESTDIR) cmake --install $(BUILD) --prefix $(PREFIX)
 	scripts/install-made $(BUILD)/fedstill $(DESTDIR)$(PREFIX)/share
+
+edge: deps
+	scripts/build build-edge -DFEDSTILL_EDGE=ON
 
 package:
 	scripts/package build-package
@@ -114,9 +119,9 @@ format:
 	find src cmd include tests fuzz -name '*.[ch]' -exec clang-format -i {} +
 
 clean:
-	rm -rf $(BUILD) build-asan build-tsan build-fuzz build-afl
+	rm -rf $(BUILD) build-asan build-tsan build-fuzz build-afl build-edge
 
 deps:
 	@scripts/install-deps
 
-.PHONY: all demo demo-mnist check check-full field-trial fixtures bench install package fuzz docs format clean deps
+.PHONY: all demo demo-mnist check check-full field-trial fixtures bench edge install package fuzz docs format clean deps

@@ -24,6 +24,13 @@
 
 #include "fedstill/base.h"
 
+/* The program's name: fedstill-edge has some of the commands and no training (main.c, CMakeLists.txt). */
+#ifdef FEDSTILL_EDGE_ONLY
+#define PROGRAM "fedstill-edge"
+#else
+#define PROGRAM "fedstill"
+#endif
+
 /* Exit status of the program. */
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 

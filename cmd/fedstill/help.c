@@ -143,7 +143,7 @@ static void operand_text(char *out, size_t size, const struct operand_spec *s)
 void help_command(FILE *to, const struct command *c)
 {
     char text[128];
-    fprintf(to, "Usage: fedstill %s [OPTION ...]", c->name);
+    fprintf(to, "Usage: " PROGRAM " %s [OPTION ...]", c->name);
     for (const struct operand_spec *s = c->operands; s && s->name; s++) {
         operand_text(text, sizeof text, s);
         fputs(text, to);
@@ -169,14 +169,14 @@ void help_command(FILE *to, const struct command *c)
 void help_overview(FILE *to, const struct command *const *table)
 {
     size_t width = 0;
-    fprintf(to, "fedstill " FST_VERSION " - %s\n\nUsage: fedstill COMMAND [OPTION ...] [ARGUMENT ...]\n\nCommands:\n",
+    fprintf(to, PROGRAM " " FST_VERSION " - %s\n\nUsage: " PROGRAM " COMMAND [OPTION ...] [ARGUMENT ...]\n\nCommands:\n",
             tagline);
     for (size_t i = 0; table[i]; i++)
         width = strlen(table[i]->name) > width ? strlen(table[i]->name) : width;
     for (size_t i = 0; table[i]; i++)
         fprintf(to, "  %-*s  %s\n", (int)width, table[i]->name, table[i]->summary);
-    fputs("\n\"fedstill COMMAND --help\" or \"fedstill help COMMAND\" says more about one;\n"
-          "\"fedstill --version\" shows the version.\n",
+    fputs("\n\"" PROGRAM " COMMAND --help\" or \"" PROGRAM " help COMMAND\" says more about one;\n"
+          "\"" PROGRAM " --version\" shows the version.\n",
           to);
 }
 

@@ -18,6 +18,12 @@
 #include "fedstill/task.h"
 #include "opt.h"
 
+#ifdef FEDSTILL_EDGE_ONLY
+/* fedstill-edge: what runs a model, and nothing that makes one. */
+static const struct command *const commands[] = {
+    &cmd_eval, &cmd_predict, &cmd_edge, &cmd_device, NULL,
+};
+#else
 /* In the order of the help. A new command is declared in cmd.h and gets a line here. */
 static const struct command *const commands[] = {
     /* clang-format off: one a line */
@@ -55,6 +61,7 @@ static const struct command *const commands[] = {
     NULL,
     /* clang-format on */
 };
+#endif
 
 bool output_is_utf8(void)
 {
@@ -104,7 +111,7 @@ static bool is_group(const char *word)
 
 static void list_group(FILE *to, const char *word)
 {
-    fprintf(to, "Usage: fedstill %s COMMAND [OPTION ...] [ARGUMENT ...]\n\nCommands:\n", word);
+    fprintf(to, "Usage: " PROGRAM " %s COMMAND [OPTION ...] [ARGUMENT ...]\n\nCommands:\n", word);
     for (size_t i = 0; commands[i]; i++)
         if (in_group(commands[i]->name, word))
             fprintf(to, "  %-20s  %s\n", commands[i]->name, commands[i]->summary);
@@ -125,10 +132,10 @@ static int unknown_command(int argc, char *const *argv)
         if (!group || in_group(commands[i]->name, argv[0]))
             names[n++] = commands[i]->name;
     const char *meant = nearest(word, names, n);
-    fprintf(stderr, "fedstill: unknown command \"%s\"", word);
+    fprintf(stderr, PROGRAM ": unknown command \"%s\"", word);
     if (meant)
         fprintf(stderr, " (did you mean %s?)", meant);
-    fprintf(stderr, "\ntry \"fedstill %s%s--help\"\n", group ? argv[0] : "", group ? " " : "");
+    fprintf(stderr, "\ntry \"" PROGRAM " %s%s--help\"\n", group ? argv[0] : "", group ? " " : "");
     return EXIT_USAGE;
 }
 
@@ -137,19 +144,20 @@ static int end_output(int status)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))
         return status;
-    fprintf(stderr, "fedstill: cannot write to standard output\n");
+    fprintf(stderr, PROGRAM ": cannot write to standard output\n");
     return status ? status : EXIT_FAILED;
 }
 
 static void complain(const struct command *c, const char *message)
 {
-    fprintf(stderr, "fedstill %s: ", c->name);
+    fprintf(stderr, PROGRAM " %s: ", c->name);
     put_plain(stderr, message);
     fputc('\n', stderr);
 }
 
 static char *const *program_argv;
 
+#ifndef FEDSTILL_EDGE_ONLY /* which has no OpenMP */
 /*
  * The threads of oneDNN's kernels are OpenMP's, and wait for each other by spinning for milliseconds unless the
  * environment says otherwise when the program starts. Where others want the CPUs too, a thread that spins keeps away
@@ -168,6 +176,7 @@ static void wait_asleep(const struct command *c)
     if (setenv("OMP_WAIT_POLICY", "passive", 0) == 0 && setenv("GOMP_SPINCOUNT", "200", 0) == 0)
         execv("/proc/self/exe", program_argv); /* when it fails, nothing is lost but speed on a busy machine */
 }
+#endif
 
 static int run_command(const struct command *c, int argc, char *const *argv)
 {
@@ -177,13 +186,15 @@ static int run_command(const struct command *c, int argc, char *const *argv)
     if (s) {
         complain(c, err.message);
         if (s == FST_E_ARGUMENT)
-            fprintf(stderr, "try \"fedstill %s --help\"\n", c->name);
+            fprintf(stderr, "try \"" PROGRAM " %s --help\"\n", c->name);
         return s == FST_E_ARGUMENT ? EXIT_USAGE : EXIT_FAILED;
     }
     if (option_flag(o, "help")) {
         help_command(stdout, c);
     } else {
+#ifndef FEDSTILL_EDGE_ONLY
         wait_asleep(c);
+#endif
         progress_set_quiet(option_flag(o, "quiet"));
         s = signals_watch(&err);
         if (!s)
@@ -218,7 +229,7 @@ static int task_reference(void)
     fst_error err = {0};
     fst_status st = fst_task_reference(&out, &err);
     if (st)
-        fprintf(stderr, "fedstill: %s\n", err.message);
+        fprintf(stderr, PROGRAM ": %s\n", err.message);
     else
         fwrite(out.data, 1, out.len, stdout);
     fst_buf_release(&out);
@@ -234,7 +245,7 @@ static int dispatch(int argc, char *const *argv)
         return EXIT_USAGE;
     }
     if (!strcmp(argv[0], "--version") || !strcmp(argv[0], "-V")) {
-        printf("fedstill %s\n", fst_version());
+        printf(PROGRAM " %s\n", fst_version());
         return EXIT_DONE;
     }
     if (!strcmp(argv[0], "--man-page")) {
@@ -244,7 +255,7 @@ static int dispatch(int argc, char *const *argv)
     if (!strcmp(argv[0], "--completion")) {
         if (argc == 2 && completion(stdout, argv[1], commands))
             return EXIT_DONE;
-        fputs("fedstill: --completion takes bash or zsh\n", stderr);
+        fputs(PROGRAM ": --completion takes bash or zsh\n", stderr);
         return EXIT_USAGE;
     }
     if (!strcmp(argv[0], "--task-reference")) /* for docs/task-file.md */
@@ -252,7 +263,7 @@ static int dispatch(int argc, char *const *argv)
     if (!strcmp(argv[0], "help") || !strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))
         return help(argc - 1, argv + 1);
     if (argv[0][0] == '-') {
-        fprintf(stderr, "fedstill: unknown option %s\ntry \"fedstill --help\"\n", argv[0]);
+        fprintf(stderr, PROGRAM ": unknown option %s\ntry \"" PROGRAM " --help\"\n", argv[0]);
         return EXIT_USAGE;
     }
     const struct command *c = find_command(argc, argv, &words);

@@ -4,6 +4,14 @@
 
 #include "fedstill/fed.h"
 
+/* The halves of a strategy in its table. fedstill-edge trains nothing: built for it, strategies have names and options
+ * only, and what the halves take is linked by nobody. */
+#ifdef FST_NO_TRAINING
+#define FST__HALF(ops) (0 ? (ops) : NULL)
+#else
+#define FST__HALF(ops) (ops)
+#endif
+
 /* fst_accumulator_add in two steps, so that several sums take an update together or not at all. */
 FST_MUST fst_status fst__accumulator_check_weight(const fst_accumulator *a, int64_t weight, fst_error *err);
 void fst__accumulator_add_checked(fst_accumulator *a, const float *x, int64_t weight);

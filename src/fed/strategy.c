@@ -125,7 +125,7 @@ fst_status fst_strategy_check_plan(const fst_strategy_ops *ops, const fst_settin
 {
     double value[FST_STRATEGY_OPTIONS];
     fst_status st = fst_strategy_options(ops, settings, n, value, err);
-    if (st || !ops->client->check)
+    if (st || !ops->client || !ops->client->check)
         return st;
     st = ops->client->check(value, graph, plan, err);
     return st ? fst_fail_in(err, st, "strategy %s", ops->name) : FST_OK;
@@ -136,7 +136,7 @@ fst_status fst_strategy_check_cohort(const fst_strategy_ops *ops, const fst_sett
 {
     double value[FST_STRATEGY_OPTIONS];
     fst_status st = fst_strategy_options(ops, settings, n, value, err);
-    size_t fewest = !st && ops->server->fewest ? ops->server->fewest(value) : 1;
+    size_t fewest = !st && ops->server && ops->server->fewest ? ops->server->fewest(value) : 1;
     if (st || cohort >= fewest)
         return st;
     return fst_fail(err, FST_E_CONFIG, "strategy %s: needs the updates of %zu clients in a round; there are %zu",
@@ -145,7 +145,7 @@ fst_status fst_strategy_check_cohort(const fst_strategy_ops *ops, const fst_sett
 
 bool fst_strategy_keeps(const fst_strategy_ops *ops)
 {
-    return (ops->flags & FST_OWN_MODEL) || ops->client->save;
+    return (ops->flags & FST_OWN_MODEL) || (ops->client && ops->client->save);
 }
 
 fst_status fst_strategy_check_drawn(const fst_strategy_ops *ops, const fst_setting *settings, size_t n, size_t drawn,
@@ -153,7 +153,7 @@ fst_status fst_strategy_check_drawn(const fst_strategy_ops *ops, const fst_setti
 {
     double value[FST_STRATEGY_OPTIONS];
     fst_status st = fst_strategy_options(ops, settings, n, value, err);
-    size_t most = !st && ops->server->most ? ops->server->most(value, clients) : clients;
+    size_t most = !st && ops->server && ops->server->most ? ops->server->most(value, clients) : clients;
     if (st || drawn <= most)
         return st;
     return fst_fail(err, FST_E_CONFIG,

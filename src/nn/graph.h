@@ -158,6 +158,12 @@ struct fst_op_type {
     /* What the values must fulfil before forward; NULL: any will do. */
     fst_status (*accepts)(const struct fst_node *n, const struct fst_op_args *a, fst_error *err);
 };
+/* Of the functions that only training calls: fedstill-edge, which does not train, links none of them. */
+#ifdef FST_NO_TRAINING
+#define FST__GRADIENT(f) (0 ? (f) : NULL)
+#else
+#define FST__GRADIENT(f) (f)
+#endif
 extern const struct fst_op_type *const fst__op_types[FST_OP_KINDS];
 extern const struct fst_op_type fst__op_conv2d, fst__op_linear, fst__op_relu, fst__op_maxpool2d, fst__op_flatten,
     fst__op_dropout, fst__op_batchnorm2d, fst__op_add, fst__op_concat, fst__op_avgpool2d, fst__op_relu6,

@@ -347,6 +347,6 @@ const fst_strategy_ops fst__cfd = {
         "class, which tell of the labels that the client holds.",
     .options = options,
     .flags = FST_OWN_MODEL | FST_PUBLIC_DATA,
-    .server = &server,
-    .client = &client,
+    .server = FST__HALF(&server),
+    .client = FST__HALF(&client),
 };

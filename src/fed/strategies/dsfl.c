@@ -111,6 +111,6 @@ const fst_strategy_ops fst__dsfl = {
     .options = options,
     .flags = FST_OWN_MODEL | FST_PUBLIC_DATA,
     .predicts = &predicts,
-    .server = &server,
-    .client = &client,
+    .server = FST__HALF(&server),
+    .client = FST__HALF(&client),
 };

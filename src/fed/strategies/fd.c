@@ -452,8 +452,8 @@ const fst_strategy_ops fst__fd = {
     .leaks = "The server sees which labels a client holds and its model's mean probabilities for each of them.",
     .options = options,
     .flags = FST_OWN_MODEL | FST_OWN_LOSS,
-    .server = &server,
-    .client = &client,
+    .server = FST__HALF(&server),
+    .client = FST__HALF(&client),
 };
 
 static const fst_client_ops plus_client = {.bytes = sizeof(struct fd_client),
@@ -471,6 +471,6 @@ const fst_strategy_ops fst__fd_plus = {
     .options = options,
     .flags = FST_SAME_MODEL | FST_OWN_LOSS,
     .codes = fst__codes_model,
-    .server = &plus_server,
-    .client = &plus_client,
+    .server = FST__HALF(&plus_server),
+    .client = FST__HALF(&plus_client),
 };

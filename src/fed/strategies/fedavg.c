@@ -98,6 +98,6 @@ const fst_strategy_ops fst__fedavg = {
              "reconstructed in part.",
     .flags = FST_SAME_MODEL | FST_AVERAGES | FST_SENDS_STATE,
     .codes = fst__codes_model,
-    .server = &fst__averaging_server,
-    .client = &fst__averaging_client,
+    .server = FST__HALF(&fst__averaging_server),
+    .client = FST__HALF(&fst__averaging_client),
 };

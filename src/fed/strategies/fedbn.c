@@ -136,6 +136,6 @@ const fst_strategy_ops fst__fedbn = {
              "samples, as with fedavg.",
     .flags = FST_SAME_MODEL | FST_AVERAGES | FST_SENDS_STATE,
     .codes = fst__codes_model,
-    .server = &fst__averaging_server,
-    .client = &fedbn_client,
+    .server = FST__HALF(&fst__averaging_server),
+    .client = FST__HALF(&fedbn_client),
 };

@@ -321,6 +321,6 @@ const fst_strategy_ops fst__fedbuff = {
     .options = options,
     .flags = FST_SAME_MODEL | FST_KEEPS_SHARED | FST_SENDS_STATE,
     .codes = fst__codes_model,
-    .server = &server,
-    .client = &fst__averaging_client,
+    .server = FST__HALF(&server),
+    .client = FST__HALF(&fst__averaging_client),
 };

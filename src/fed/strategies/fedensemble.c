@@ -9,6 +9,6 @@ const fst_strategy_ops fst__fedensemble = {
     .leaks = "The server sees every client's weights and number of samples, as with fedavg.",
     .flags = FST_SAME_MODEL | FST_OWN_MODEL | FST_AVERAGES | FST_SENDS_STATE,
     .codes = fst__codes_model,
-    .server = &fst__averaging_server,
-    .client = &fst__averaging_client,
+    .server = FST__HALF(&fst__averaging_server),
+    .client = FST__HALF(&fst__averaging_client),
 };

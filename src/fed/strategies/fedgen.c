@@ -662,6 +662,6 @@ const fst_strategy_ops fst__fedgen = {
     .options = options,
     .flags = FST_SAME_MODEL | FST_ALL_UPDATES | FST_OWN_LOSS,
     .codes = fst__codes_model,
-    .server = &server,
-    .client = &client,
+    .server = FST__HALF(&server),
+    .client = FST__HALF(&client),
 };

@@ -494,6 +494,6 @@ const fst_strategy_ops fst__fedkd = {
         "clients.",
     .options = options,
     .flags = FST_SAME_MODEL | FST_OWN_MODEL | FST_OWN_LOSS | FST_KEEPS_SHARED | FST_MENTORS,
-    .server = &server,
-    .client = &client,
+    .server = FST__HALF(&server),
+    .client = FST__HALF(&client),
 };

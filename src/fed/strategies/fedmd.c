@@ -79,6 +79,6 @@ const fst_strategy_ops fst__fedmd = {
     .options = options,
     .flags = FST_OWN_MODEL | FST_PUBLIC_DATA,
     .predicts = &predicts,
-    .server = &server,
-    .client = &client,
+    .server = FST__HALF(&server),
+    .client = FST__HALF(&client),
 };

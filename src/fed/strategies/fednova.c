@@ -161,6 +161,6 @@ const fst_strategy_ops fst__fednova = {
     .options = options,
     .flags = FST_SAME_MODEL | FST_SENDS_STATE,
     .codes = fst__codes_model,
-    .server = &fednova_server,
-    .client = &fednova_client,
+    .server = FST__HALF(&fednova_server),
+    .client = FST__HALF(&fednova_client),
 };

@@ -50,6 +50,6 @@ const fst_strategy_ops fst__fedntd = {
     .options = options,
     .flags = FST_SAME_MODEL | FST_AVERAGES | FST_SENDS_STATE | FST_OWN_LOSS,
     .codes = fst__codes_model,
-    .server = &fst__averaging_server,
-    .client = &fedntd_client,
+    .server = FST__HALF(&fst__averaging_server),
+    .client = FST__HALF(&fedntd_client),
 };

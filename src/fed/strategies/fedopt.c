@@ -159,8 +159,8 @@ static const fst_server_ops fedavgm_server = SERVER(fedavgm_init), fedadagrad_se
     {                                                                                                               \
         .name = its_name, .summary = text,                                                                          \
         .leaks = "The server sees every client's weights and number of samples, as with fedavg.", .options = table, \
-        .flags = FST_SAME_MODEL | FST_SENDS_STATE, .codes = fst__codes_model, .server = &(its_server),              \
-        .client = &fst__averaging_client                                                                            \
+        .flags = FST_SAME_MODEL | FST_SENDS_STATE, .codes = fst__codes_model, .server = FST__HALF(&(its_server)),   \
+        .client = FST__HALF(&fst__averaging_client)                                                                 \
     }
 const fst_strategy_ops fst__fedavgm =
     FEDOPT("fedavgm", "fedavg with momentum at the server (server)", momentum_options, fedavgm_server);

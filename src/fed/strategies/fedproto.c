@@ -349,6 +349,6 @@ const fst_strategy_ops fst__fedproto = {
              "be guessed.",
     .options = options,
     .flags = FST_OWN_MODEL | FST_SAME_FEATURES,
-    .server = &server,
-    .client = &client,
+    .server = FST__HALF(&server),
+    .client = FST__HALF(&client),
 };

@@ -27,6 +27,6 @@ const fst_strategy_ops fst__fedprox = {
     .options = options,
     .flags = FST_SAME_MODEL | FST_AVERAGES | FST_SENDS_STATE,
     .codes = fst__codes_model,
-    .server = &fst__averaging_server,
-    .client = &fedprox_client,
+    .server = FST__HALF(&fst__averaging_server),
+    .client = FST__HALF(&fedprox_client),
 };

@@ -63,6 +63,6 @@ const fst_strategy_ops fst__local = {
     .summary = "no exchange: every client trains its own model on its own samples, from `init` on where it names one",
     .leaks = "The server sees no model: only each client's number of samples, its training loss and how long it took.",
     .flags = FST_OWN_MODEL,
-    .server = &server,
-    .client = &client,
+    .server = FST__HALF(&server),
+    .client = FST__HALF(&client),
 };

@@ -81,6 +81,6 @@ const fst_strategy_ops fst__norm_clipping = {
     .options = options,
     .flags = FST_SAME_MODEL | FST_SENDS_STATE,
     .codes = fst__codes_model,
-    .server = &clipping_server,
-    .client = &fst__averaging_client,
+    .server = FST__HALF(&clipping_server),
+    .client = FST__HALF(&fst__averaging_client),
 };

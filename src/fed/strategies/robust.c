@@ -215,11 +215,11 @@ static const fst_server_ops median_server = SERVER(NULL, median_aggregate),
                             geometric_server = SERVER(NULL, geometric_aggregate);
 
 #define LEAKS "The server sees every client's weights, and must keep all of a round side by side."
-#define ROBUST(its_name, text, table, its_server)                                                                     \
-    {                                                                                                                 \
-        .name = its_name, .summary = text, .leaks = LEAKS, .options = table,                                          \
-        .flags = FST_SAME_MODEL | FST_ALL_UPDATES | FST_SENDS_STATE, .codes = fst__codes_model, .server = its_server, \
-        .client = &fst__averaging_client                                                                              \
+#define ROBUST(its_name, text, table, its_server)                                               \
+    {                                                                                           \
+        .name = its_name, .summary = text, .leaks = LEAKS, .options = table,                    \
+        .flags = FST_SAME_MODEL | FST_ALL_UPDATES | FST_SENDS_STATE, .codes = fst__codes_model, \
+        .server = FST__HALF(its_server), .client = FST__HALF(&fst__averaging_client)            \
     }
 const fst_strategy_ops fst__median = ROBUST("median", "median of each coordinate (robust)", NULL, &median_server);
 const fst_strategy_ops fst__trimmed_mean =

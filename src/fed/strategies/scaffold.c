@@ -253,6 +253,6 @@ const fst_strategy_ops fst__scaffold = {
     .options = options,
     .flags = FST_SAME_MODEL,
     .codes = codes,
-    .server = &scaffold_server,
-    .client = &scaffold_client,
+    .server = FST__HALF(&scaffold_server),
+    .client = FST__HALF(&scaffold_client),
 };

@@ -38,7 +38,7 @@ const struct fst_op_type fst__op_relu6 = {
     .shape = same_shape,
     .flops = flops,
     .forward = relu6_forward,
-    .backward = relu6_backward,
+    .backward = FST__GRADIENT(relu6_backward),
 };
 
 /* ---- sigmoid -------------------------------------------------------------------------------------- */
@@ -63,7 +63,7 @@ const struct fst_op_type fst__op_sigmoid = {
     .shape = same_shape,
     .flops = flops,
     .forward = sigmoid_forward,
-    .backward = sigmoid_backward,
+    .backward = FST__GRADIENT(sigmoid_backward),
 };
 
 /* ---- gelu ------------------------------------------------------------------------------------------- */
@@ -92,7 +92,7 @@ const struct fst_op_type fst__op_gelu_tanh = {
     .shape = same_shape,
     .flops = flops,
     .forward = gelu_forward,
-    .backward = gelu_backward,
+    .backward = FST__GRADIENT(gelu_backward),
 };
 
 /* ---- softmax ---------------------------------------------------------------------------------------- */
@@ -130,5 +130,5 @@ const struct fst_op_type fst__op_softmax = {
     .shape = same_shape,
     .flops = flops,
     .forward = softmax_forward,
-    .backward = softmax_backward,
+    .backward = FST__GRADIENT(softmax_backward),
 };

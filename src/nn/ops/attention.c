@@ -204,6 +204,6 @@ const struct fst_op_type fst__op_attention = {
     .shape = shape,
     .flops = flops,
     .forward = forward,
-    .backward = backward,
+    .backward = FST__GRADIENT(backward),
     .scratch = scratch,
 };

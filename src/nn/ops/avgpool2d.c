@@ -83,6 +83,6 @@ const struct fst_op_type fst__op_avgpool2d = {
     .shape = shape,
     .flops = flops,
     .forward = forward,
-    .backward = backward,
+    .backward = FST__GRADIENT(backward),
     .takes_complex = true,
 };

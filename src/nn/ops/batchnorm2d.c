@@ -173,9 +173,9 @@ const struct fst_op_type fst__op_batchnorm2d = {
     .shape = shape,
     .flops = flops,
     .forward_sums = forward_sums,
-    .backward_sums = backward_sums,
+    .backward_sums = FST__GRADIENT(backward_sums),
     .forward = forward,
-    .backward = backward,
+    .backward = FST__GRADIENT(backward),
     .saved = saved,
     .shared = shared,
 };

@@ -82,14 +82,14 @@ const struct fst_op_type fst__op_complex_from_parts = {
     .name = "complex_from_parts",
     .shape = from_shape,
     .forward = from_forward,
-    .backward = from_backward,
+    .backward = FST__GRADIENT(from_backward),
 };
 
 const struct fst_op_type fst__op_complex_to_parts = {
     .name = "complex_to_parts",
     .shape = to_shape,
     .forward = to_forward,
-    .backward = to_backward,
+    .backward = FST__GRADIENT(to_backward),
     .takes_complex = true,
 };
 
@@ -129,6 +129,6 @@ const struct fst_op_type fst__op_magnitude = {
     .shape = magnitude_shape,
     .flops = magnitude_flops,
     .forward = magnitude_forward,
-    .backward = magnitude_backward,
+    .backward = FST__GRADIENT(magnitude_backward),
     .takes_complex = true,
 };

@@ -268,7 +268,7 @@ const struct fst_op_type fst__op_complex_conv2d = {
     .shape = conv_shape,
     .flops = flops,
     .forward = forward,
-    .backward = backward,
+    .backward = FST__GRADIENT(backward),
     .scratch = scratch,
     .takes_complex = true,
 };
@@ -278,7 +278,7 @@ const struct fst_op_type fst__op_complex_linear = {
     .shape = linear_shape,
     .flops = flops,
     .forward = forward,
-    .backward = backward,
+    .backward = FST__GRADIENT(backward),
     .scratch = scratch,
     .takes_complex = true,
 };

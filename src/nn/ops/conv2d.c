@@ -263,6 +263,6 @@ const struct fst_op_type fst__op_conv2d = {
     .shape = fst__conv2d_shape,
     .flops = flops,
     .forward = forward,
-    .backward = backward,
+    .backward = FST__GRADIENT(backward),
     .scratch = scratch,
 };

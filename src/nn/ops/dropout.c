@@ -61,6 +61,6 @@ const struct fst_op_type fst__op_dropout = {
     .name = "dropout",
     .shape = shape,
     .forward = forward,
-    .backward = backward,
+    .backward = FST__GRADIENT(backward),
     .saved = saved,
 };

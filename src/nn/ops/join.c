@@ -39,7 +39,7 @@ const struct fst_op_type fst__op_add = {
     .shape = add_shape,
     .flops = add_flops,
     .forward = add_forward,
-    .backward = add_backward,
+    .backward = FST__GRADIENT(add_backward),
     .takes_complex = true,
 };
 
@@ -96,6 +96,6 @@ const struct fst_op_type fst__op_concat = {
     .name = "concat",
     .shape = concat_shape,
     .forward = concat_forward,
-    .backward = concat_backward,
+    .backward = FST__GRADIENT(concat_backward),
     .takes_complex = true,
 };

@@ -80,5 +80,5 @@ const struct fst_op_type fst__op_linear = {
     .shape = fst__linear_shape,
     .flops = flops,
     .forward = forward,
-    .backward = backward,
+    .backward = FST__GRADIENT(backward),
 };

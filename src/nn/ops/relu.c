@@ -31,6 +31,6 @@ const struct fst_op_type fst__op_relu = {
     .shape = shape,
     .flops = flops,
     .forward = forward,
-    .backward = backward,
+    .backward = FST__GRADIENT(backward),
     .takes_complex = true,
 };

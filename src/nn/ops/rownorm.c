@@ -117,7 +117,7 @@ const struct fst_op_type fst__op_groupnorm = {
     .shape = shape,
     .flops = flops,
     .forward = forward,
-    .backward = backward,
+    .backward = FST__GRADIENT(backward),
     .saved = saved,
 };
 const struct fst_op_type fst__op_layernorm = {
@@ -125,6 +125,6 @@ const struct fst_op_type fst__op_layernorm = {
     .shape = shape,
     .flops = flops,
     .forward = forward,
-    .backward = backward,
+    .backward = FST__GRADIENT(backward),
     .saved = saved,
 };

@@ -116,6 +116,6 @@ const struct fst_op_type fst__op_spectral_linear = {
     .shape = shape,
     .flops = flops,
     .forward = forward,
-    .backward = backward,
+    .backward = FST__GRADIENT(backward),
     .saved = saved,
 };

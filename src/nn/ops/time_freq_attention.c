@@ -273,7 +273,7 @@ const struct fst_op_type fst__op_time_freq_attention = {
     .shape = shape,
     .flops = flops,
     .forward = forward,
-    .backward = backward,
+    .backward = FST__GRADIENT(backward),
     .scratch = scratch,
     .takes_complex = true,
 };

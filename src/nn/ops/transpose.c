@@ -32,7 +32,7 @@ const struct fst_op_type fst__op_transpose = {
     .name = "transpose",
     .shape = transpose_shape,
     .forward = transpose_forward,
-    .backward = transpose_backward,
+    .backward = FST__GRADIENT(transpose_backward),
 };
 
 /* ---- scale --------------------------------------------------------------------------------------- */
@@ -66,5 +66,5 @@ const struct fst_op_type fst__op_scale = {
     .shape = scale_shape,
     .flops = scale_flops,
     .forward = scale_forward,
-    .backward = scale_backward,
+    .backward = FST__GRADIENT(scale_backward),
 };

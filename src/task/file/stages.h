@@ -22,6 +22,14 @@ struct session;
 struct step;
 struct record;
 
+/* Built for fedstill-edge, kinds of stages are known and read from task files, but none is run here, and no client
+ * trains: what that takes is then linked by nobody. (The same of strategies: FST__HALF; of operators: FST__GRADIENT.) */
+#ifdef FST_NO_TRAINING
+enum { FST__TRAINS = 0 };
+#else
+enum { FST__TRAINS = 1 };
+#endif
+
 /* What a finished stage leaves for others. */
 enum leaves {
     FST__LEAVES_NOTHING,

@@ -204,7 +204,7 @@ const struct stage_kind fst__device_load = {
     .check = check_devices,
     .inputs = fst__infer_inputs,
     .tell = tell,
-    .run = fst__deal_devices,
+    .run = FST__TRAINS ? fst__deal_devices : NULL,
 };
 
 const struct stage_kind fst__edge_infer = {
@@ -218,7 +218,7 @@ const struct stage_kind fst__edge_infer = {
     .check = check_edge,
     .inputs = fst__infer_inputs,
     .tell = tell,
-    .run = fst__infer_edge,
+    .run = FST__TRAINS ? fst__infer_edge : NULL,
 };
 
 const struct stage_kind fst__cloud_infer = {
@@ -232,7 +232,7 @@ const struct stage_kind fst__cloud_infer = {
     .check = check_cloud,
     .inputs = fst__infer_inputs,
     .tell = tell,
-    .run = fst__infer_cloud,
+    .run = FST__TRAINS ? fst__infer_cloud : NULL,
 };
 
 const struct stage_kind fst__cloud_direct_infer = {
@@ -246,5 +246,5 @@ const struct stage_kind fst__cloud_direct_infer = {
     .check = check_cloud,
     .inputs = fst__infer_inputs,
     .tell = tell,
-    .run = fst__infer_direct,
+    .run = FST__TRAINS ? fst__infer_direct : NULL,
 };

@@ -469,7 +469,7 @@ static const struct stage_kind edge_alone = {
     .extendable = fst__training_extendable,
     .inputs = alone_inputs,
     .tell = alone_tell,
-    .run = alone_run,
+    .run = FST__TRAINS ? alone_run : NULL,
 };
 
 /* A value on its way to the end of the stage has another one in every epoch when the end is elsewhere. */
@@ -520,5 +520,5 @@ const struct stage_kind fst__edge_kd = {
     .check = check,
     .inputs = inputs,
     .tell = tell,
-    .run = run,
+    .run = FST__TRAINS ? run : NULL,
 };

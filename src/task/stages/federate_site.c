@@ -258,8 +258,15 @@ static fst_status wake(fst_task_site *s, fst_error *err)
     return st;
 }
 
+static fst_status does_not_train(const char *stage, fst_error *err)
+{
+    return fst_fail(err, FST_E_UNSUPPORTED, "%s: this program does not train; its site needs `fedstill edge`", stage);
+}
+
 static fst_status find_stage(fst_task_site *s, const char *name, struct site_stage **out, fst_error *err)
 {
+    if (!FST__TRAINS)
+        return does_not_train(name, err);
     fst_status woken = wake(s, err);
     if (woken)
         return woken;
@@ -369,10 +376,10 @@ fst_status fst_task_site_answer(fst_task_site *s, const char *stage, const void 
 {
     struct site_stage *g = NULL;
     *out = (fst_client_figures){.accuracy = NAN, .loss = NAN};
-    fst_status st = wake(s, err);
+    fst_status st = FST__TRAINS ? wake(s, err) : does_not_train(stage, err);
     if (st)
         return st;
-    for (size_t i = 0; i < s->session.steps; i++) {
+    for (size_t i = 0; FST__TRAINS && i < s->session.steps; i++) {
         struct step *own = &s->session.step[i];
         if (!strcmp(own->stage->name, stage) && !strcmp(own->stage->kind->name, "cloud_kd"))
             return fst__label_own(&s->session, own, s->client, given, len, out, err);

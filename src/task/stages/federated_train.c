@@ -603,5 +603,5 @@ const struct stage_kind fst__federated_train = {
     .check = check,
     .inputs = inputs,
     .tell = tell,
-    .run = fst__federate,
+    .run = FST__TRAINS ? fst__federate : NULL,
 };

@@ -109,5 +109,5 @@ const struct stage_kind fst__fusion_train = {
     .check = check,
     .inputs = inputs,
     .tell = tell,
-    .run = run,
+    .run = FST__TRAINS ? run : NULL,
 };
