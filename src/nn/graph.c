@@ -50,6 +50,7 @@ const struct fst_op_type *const fst__op_types[FST_OP_KINDS] = {
     [FST_OP_QUANTISE] = &fst__op_quantise,
     [FST_OP_INT8_CONV2D] = &fst__op_int8_conv2d,
     [FST_OP_INT8_LINEAR] = &fst__op_int8_linear,
+    [FST_OP_ROUND_INT8] = &fst__op_round_int8,
 };
 
 fst_status fst_graph_new(fst_graph **out, fst_error *err)

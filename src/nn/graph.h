@@ -39,6 +39,7 @@ typedef enum fst_op_kind {
     FST_OP_QUANTISE,
     FST_OP_INT8_CONV2D,
     FST_OP_INT8_LINEAR,
+    FST_OP_ROUND_INT8,
     FST_OP_KINDS
 } fst_op_kind;
 
@@ -73,6 +74,7 @@ struct fst_node {
      * pooling, add) then sees a batch of twice the rows. */
     int planes, in_planes;
     struct fst_int8_value int8, in_int8; /* of the output; of the (first) input */
+    bool rounds; /* a layer that learns for int8: a training step passes through its weights rounded */
     char name[FST_NAME_MAX];
     int more[FST_NODE_MORE], nmore; /* further inputs (add, concat) */
     fst_shape in, out;              /* of one sample; in: of the first input */
@@ -170,7 +172,8 @@ extern const struct fst_op_type fst__op_conv2d, fst__op_linear, fst__op_relu, fs
     fst__op_sigmoid, fst__op_gelu_tanh, fst__op_softmax, fst__op_groupnorm, fst__op_layernorm, fst__op_spectral_linear,
     fst__op_transpose, fst__op_scale, fst__op_attention, fst__op_complex_from_parts, fst__op_complex_to_parts,
     fst__op_magnitude, fst__op_complex_conv2d, fst__op_complex_linear, fst__op_complex_batchnorm,
-    fst__op_time_freq_attention, fst__op_quantise, fst__op_int8_conv2d, fst__op_int8_linear;
+    fst__op_time_freq_attention, fst__op_quantise, fst__op_int8_conv2d, fst__op_int8_linear,
+    fst__op_round_int8;
 
 /* Statistics of the whole batch: its shards must meet. */
 static inline bool fst__is_batch_norm(fst_op_kind k)
@@ -197,6 +200,8 @@ bool fst__graph_add_param(fst_graph *g, struct fst_node *n, const char *leaf, fs
                           int64_t fan_in);
 bool fst__graph_add_buffer(fst_graph *g, struct fst_node *n, const char *leaf, fst_shape shape, fst_init_rule init);
 bool fst__graph_add_counter(fst_graph *g, struct fst_node *n);
+/* Node n of another graph, with its inputs here: here[v] is value v of that graph. */
+fst_value fst__graph_same_node(fst_graph *to, const fst_graph *from, const struct fst_node *n, const fst_value *here);
 /* The node's value when all went well, else -1. */
 fst_value fst__graph_made(const fst_graph *g, const struct fst_node *n, bool ok);
 fst_value fst__graph_broken(fst_graph *g, fst_status s);

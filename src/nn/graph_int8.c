@@ -34,8 +34,7 @@ static const char *leaf_of(const struct fst_node *n, const struct fst_slot *t)
     return t->name + strlen(n->name) + 1;
 }
 
-/* The node of another graph, with its inputs here. */
-static fst_value same_node(fst_graph *to, const fst_graph *from, const struct fst_node *n, const fst_value *here)
+fst_value fst__graph_same_node(fst_graph *to, const fst_graph *from, const struct fst_node *n, const fst_value *here)
 {
     struct fst_node a = {.u = n->u, .nmore = n->nmore};
     if (n->kind == FST_OP_INPUT)
@@ -208,10 +207,10 @@ static void make_value(struct maker *m, int i)
         f->q = m->form[n->input].q;
     } else if (n->input >= 0 && m->form[n->input].f32 < 0) {
         m->here[n->input] = m->form[n->input].q; /* one that may follow, on rounded values */
-        f->q = same_node(m->to, g, n, m->here);
+        f->q = fst__graph_same_node(m->to, g, n, m->here);
         return;
     } else {
-        f->f32 = same_node(m->to, g, n, m->here);
+        f->f32 = fst__graph_same_node(m->to, g, n, m->here);
     }
     m->here[i] = f->f32;
     if (f->want_int8 && f->q < 0)
@@ -291,9 +290,7 @@ static void round_row(const fst_graph *g, const fst_state *s, const struct fst_n
         shift = (double)s->params[g->params[n->first_param + 1].offset + (size_t)o];
     for (size_t i = 0; i < depth; i++)
         most = fmax(most, fabs((double)from[i] * a.a[0]));
-    *scale = (float)(most / 127);
-    if (!(*scale > 0) || !isfinite(1 / *scale)) /* nothing but zeros, or next to it */
-        *scale = 1;
+    *scale = fst__int8_weight_scale(most);
     for (size_t i = 0; i < depth; i++)
         weight[i] = (float)fmin(fmax(nearbyint((double)from[i] * a.a[0] / (double)*scale), -127), 127) + 0.0F;
     *bias = (float)((shift - a.mean[0]) * a.a[0] + a.bias[0]);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ops.h"
 #include "trainer.h"
 
 enum { MIN_SHARD = 8, AUTO_SHARD = 32, FLOPS_A_PARAM = 800, FLOPS_A_FORK = 16000000 };
@@ -91,6 +92,7 @@ void fst_trainer_free(fst_trainer *t)
     fst_free(t->kept_counters);
     fst_free(t->row_loss);
     fst_free(t->weight);
+    fst_free(t->rounded.params);
     fst_free(t->correct);
     fst_free(t->status);
     fst_free(t->errors);
@@ -139,6 +141,11 @@ static fst_status allocate(fst_trainer *t, fst_error *err)
     for (size_t i = 0; t->training && i < t->shards && !(t->windowed && i > 0); i++) {
         t->grads[i] = fst_calloc(t->graph->param_count + 1, sizeof(float));
         if (!t->grads[i])
+            return fst_fail_memory(err, t->graph->param_count * sizeof(float));
+    }
+    if (t->training && fst__graph_rounds(t->graph)) {
+        t->rounded.params = fst_calloc(t->graph->param_count + 1, sizeof(float));
+        if (!t->rounded.params)
             return fst_fail_memory(err, t->graph->param_count * sizeof(float));
     }
     for (int i = 0; i < t->plans_count; i++) {
@@ -380,10 +387,10 @@ static void shard_job(void *ctx, int worker, size_t shard)
     struct slice s = slice_of(t, shard, t->rest[worker]);
     fst_draws draws = draws_of(t, &s);
     const float *logits = NULL;
-    fst_status st = fst_plan_forward(plan, t->state, s.x, &draws, &logits, err);
+    fst_status st = fst_plan_forward(plan, t->bound, s.x, &draws, &logits, err);
     if (!st) {
         take_loss(t, worker, &s, logits);
-        st = fst_plan_backward(plan, t->state, t->grads[shard], err);
+        st = fst_plan_backward(plan, t->bound, t->grads[shard], err);
     }
     t->status[shard] = st ? st : check_gradients(t->grads[shard], t->graph->param_count, err);
 }
@@ -413,7 +420,7 @@ static void part_job(void *ctx, int worker, size_t shard)
     if (t->part == 0 && t->half != FINISH) {
         s = slice_of(t, shard, t->rest[shard]);
         fst_draws draws = draws_of(t, &s);
-        fst__plan_bind(plan, t->state, t->windowed && shard > 0 ? NULL : t->grads[shard], s.x, &draws);
+        fst__plan_bind(plan, t->bound, t->windowed && shard > 0 ? NULL : t->grads[shard], s.x, &draws);
     }
     if (!turn || t->half != FINISH)
         st = run_part(t, shard, t->part, err);
@@ -591,6 +598,20 @@ static fst_status run_passes(fst_trainer *t, size_t shards, fst_step_result *r, 
     return s;
 }
 
+/* Plans compute with the state, or with its weights rounded; the second half of a step with what the first one did. */
+static void bind(fst_trainer *t, fst_state *state)
+{
+    float *params = t->rounded.params;
+    t->state = t->bound = state;
+    if (!params)
+        return;
+    if (t->half != FINISH)
+        fst__graph_round_weights(t->graph, state->params, params);
+    t->rounded = *state;
+    t->rounded.params = params;
+    t->bound = &t->rounded;
+}
+
 static fst_status take_step(fst_trainer *t, fst_state *state, fst_optim *optim, const fst_step_input *in,
                             fst_step_result *out, fst_error *err)
 {
@@ -601,7 +622,7 @@ static fst_status take_step(fst_trainer *t, fst_state *state, fst_optim *optim, 
         return s;
     size_t shards = (in->rows + t->shard - 1) / t->shard;
     fst_step_result r;
-    t->state = state;
+    bind(t, state);
     t->in = in;
     if (in->class_weight && in->labels)
         weigh(t, in);
@@ -635,7 +656,7 @@ fst_status fst_trainer_forward(fst_trainer *t, fst_state *state, const fst_step_
         return fst_fail(err, FST_E_ARGUMENT, "half a step needs a trainer made for halves, and 1 to %zu rows",
                         t->batch);
     t->half = FORWARD;
-    t->state = state;
+    bind(t, state);
     t->in = in;
     t->answers = logits;
     fst_status s = run_shards(t, (in->rows + t->shard - 1) / t->shard, err);

@@ -24,7 +24,8 @@ struct fst_trainer {
     fst_status *status; /* by shard */
     fst_error *errors;  /* by shard */
     /* the step that is under way */
-    fst_state *state;
+    fst_state *state, *bound; /* bound: what the plans compute with, the state or: */
+    fst_state rounded;        /* the state with weights rounded, of a network that learns for int8; params: owned */
     const fst_step_input *in;
     const char *backend;
     fst_precision precision;

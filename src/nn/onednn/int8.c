@@ -69,6 +69,29 @@ fst_status fdn_quantise_op(struct fst_context *c, const struct fst_op_request *r
     return FST_OK;
 }
 
+/* ---- rounding in training ------------------------------------------------------------------------------- */
+
+static fst_status run_round_int8(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    const struct kernel *k = (const struct kernel *)base;
+    (void)err;
+    fst__round_int8(a->in, a->out, k->node->u.quantise.is_unsigned, k->work);
+    return FST_OK;
+}
+
+/* In any layout: the zeros that fill up blocks stay zeros. */
+fst_status fdn_round_int8_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)
+{
+    if (fdn_half(r->in))
+        return fst_fail(err, FST_E_UNSUPPORTED, "learning for int8 is in f32: bf16 has no room for 255 steps");
+    op->in = op->out = r->in;
+    op->moves_grad = true;
+    fst_status s = fdn_add_call(c, op, "round", false, run_round_int8, r->node, err);
+    if (!s)
+        c->kernels->work = fdn_elements(r->in);
+    return s;
+}
+
 /* ---- max pooling ---------------------------------------------------------------------------------------- */
 
 bool fdn_suits_int8_pool(const struct fst_node *n)

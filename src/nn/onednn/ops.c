@@ -178,6 +178,7 @@ fst_status fdn_op(struct fst_context *c, const struct fst_op_request *r, struct 
         [FST_OP_QUANTISE] = fdn_quantise_op,
         [FST_OP_INT8_CONV2D] = fdn_int8_op,
         [FST_OP_INT8_LINEAR] = fdn_int8_op,
+        [FST_OP_ROUND_INT8] = fdn_round_int8_op,
     };
     struct fst_op o = {0};
     fst_status s = makers[r->node->kind](c, r, &o, err);

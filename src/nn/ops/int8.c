@@ -192,13 +192,21 @@ static fst_status quantise_accepts(const struct fst_node *n, const struct fst_op
     return fst__all_finite(a->in, bytes, false) ? FST_OK : fst__quantise_failed(err);
 }
 
+/* Not the trick of fst__int8_round, whose oracle it is. */
+FST_HOT static void quantise(const float *restrict x, float *restrict q, float inverse, float low, float high,
+                             int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float v = nearbyintf(x[i] * inverse);
+        v = v < low ? low : v;
+        q[i] = (v > high ? high : v) + 0.0F; /* no -0 */
+    }
+}
+
 static void quantise_forward(const struct fst_node *n, const struct fst_op_args *a)
 {
-    float inverse = 1 / n->int8.scale;
-    for (int64_t i = 0; i < a->batch * fst_shape_count(&n->in); i++) {
-        float q = nearbyintf(a->in[i] * inverse);
-        a->out[i] = fminf(fmaxf(q, fst__int8_low(&n->int8)), fst__int8_high(&n->int8)) + 0.0F; /* no -0 */
-    }
+    quantise(a->in, a->out, 1 / n->int8.scale, fst__int8_low(&n->int8), fst__int8_high(&n->int8),
+             a->batch * fst_shape_count(&n->in));
 }
 
 const struct fst_op_type fst__op_quantise = {
@@ -207,6 +215,58 @@ const struct fst_op_type fst__op_quantise = {
     .flops = quantise_flops,
     .forward = quantise_forward,
     .accepts = quantise_accepts,
+};
+
+/* ---- round_int8 ---------------------------------------------------------------------------------------- */
+
+FST_HOT static float largest(const float *x, size_t n)
+{
+    float most = 0;
+    for (size_t i = 0; i < n; i++) {
+        float size = fabsf(x[i]);
+        most = size > most ? size : most;
+    }
+    return most;
+}
+
+/* A NaN stays one, and so is seen. */
+FST_HOT void fst__round_int8(const float *restrict x, float *restrict y, bool is_unsigned, size_t n)
+{
+    float high = is_unsigned ? 255 : 127, scale = largest(x, n) / high, inverse = 1 / scale;
+    if (!(scale > 0) || !isfinite(scale) || !isfinite(inverse)) {
+        memcpy(y, x, n * sizeof *y);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        y[i] = ((x[i] * inverse + ROUNDING) - ROUNDING) * scale;
+}
+
+static fst_status round_shape(struct fst_node *n, fst_error *err)
+{
+    if (n->planes != 1)
+        return fst_fail(err, FST_E_ARGUMENT, "takes real values, not complex ones");
+    n->out = n->in;
+    return FST_OK;
+}
+
+static void round_forward(const struct fst_node *n, const struct fst_op_args *a)
+{
+    fst__round_int8(a->in, a->out, n->u.quantise.is_unsigned, (size_t)(a->batch * fst_shape_count(&n->in)));
+}
+
+/* The gradient of the input is that of the output: it stays where it is. */
+static void round_backward(const struct fst_node *n, const struct fst_op_args *a)
+{
+    (void)n;
+    (void)a;
+}
+
+const struct fst_op_type fst__op_round_int8 = {
+    .name = "round_int8",
+    .shape = round_shape,
+    .flops = quantise_flops,
+    .forward = round_forward,
+    .backward = round_backward,
 };
 
 /* ---- layers -------------------------------------------------------------------------------------------- */
@@ -247,54 +307,103 @@ static double conv_flops(const struct fst_node *n)
     return (double)fst_shape_count(&n->out) * (2.0 * (double)fst__int8_depth(n) + 2);
 }
 
-/* One output channel of one image, as sums of whole numbers. */
-static void convolve(const struct fst_node *n, const float *in, const float *weight, int64_t o, int32_t *sum)
+/* Both kinds gather what an output reads (columns), as whole numbers, and sum up products: out = W columns. */
+
+FST_HOT static void to_whole(const float *restrict x, int16_t *restrict q, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        q[i] = (int16_t)x[i];
+}
+
+/* Sums of one row of weights with each of the columns. */
+FST_HOT static void multiply(const int16_t *restrict w, const int16_t *restrict column, int64_t depth, int64_t columns,
+                             int32_t *restrict sum)
+{
+    for (int64_t i = 0; i < columns; i++, column += depth) {
+        int32_t s = 0;
+        for (int64_t k = 0; k < depth; k++)
+            s += (int32_t)w[k] * (int32_t)column[k];
+        sum[i] = s;
+    }
+}
+
+/* The columns of a group's channels of one image, position by position. */
+static void gather(const struct fst_node *n, const float *in, int64_t channels, int16_t *column)
 {
     const fst_conv2d *c = &n->u.conv;
-    int64_t channels = n->in.dim[0] / c->groups, first = o / (c->out_channels / c->groups) * channels;
-    int64_t h = n->in.dim[1], w = n->in.dim[2], oh = n->out.dim[1], ow = n->out.dim[2];
-    memset(sum, 0, (size_t)(oh * ow) * sizeof *sum);
-    for (int64_t k = 0; k < channels * c->kernel[0] * c->kernel[1]; k++) {
-        int64_t ky = k / c->kernel[1] % c->kernel[0], kx = k % c->kernel[1];
-        const float *plane = in + (first + k / (c->kernel[0] * c->kernel[1])) * h * w;
-        for (int64_t i = 0; i < oh * ow; i++) {
-            int64_t y = i / ow * c->stride[0] + ky - c->padding[0], x = i % ow * c->stride[1] + kx - c->padding[1];
-            if (y >= 0 && y < h && x >= 0 && x < w)
-                sum[i] += (int32_t)weight[k] * (int32_t)plane[y * w + x];
-        }
-    }
+    int64_t h = n->in.dim[1], w = n->in.dim[2], taps = c->kernel[0] * c->kernel[1], depth = channels * taps;
+    memset(column, 0, (size_t)(n->out.dim[1] * n->out.dim[2] * depth) * sizeof *column);
+    for (int64_t oy = 0; oy < n->out.dim[1]; oy++)
+        for (int64_t ox = 0; ox < n->out.dim[2]; ox++, column += depth)
+            for (int64_t k = 0; k < taps; k++) {
+                int64_t y = oy * c->stride[0] + k / c->kernel[1] - c->padding[0];
+                int64_t x = ox * c->stride[1] + k % c->kernel[1] - c->padding[1];
+                if (y >= 0 && y < h && x >= 0 && x < w)
+                    for (int64_t i = 0; i < channels; i++)
+                        column[i * taps + k] = (int16_t)in[(i * h + y) * w + x];
+            }
+}
+
+struct room { /* the scratch's parts */
+    int32_t *sum;
+    int16_t *weight, *column;
+};
+
+static struct room room_of(const struct fst_op_args *a, int64_t sums, int64_t weights)
+{
+    struct room r = {.sum = a->scratch};
+    r.weight = (int16_t *)(void *)(r.sum + sums);
+    r.column = r.weight + weights;
+    return r;
+}
+
+static size_t room_bytes(int64_t sums, int64_t weights, int64_t columns)
+{
+    return (size_t)sums * sizeof(int32_t) + (size_t)(weights + columns) * sizeof(int16_t);
 }
 
 static void conv_forward(const struct fst_node *n, const struct fst_op_args *a)
 {
-    int64_t depth = fst__int8_depth(n), plane = n->out.dim[1] * n->out.dim[2], channels = n->out.dim[0];
-    int32_t *sum = a->scratch;
-    for (int64_t i = 0; i < a->batch * channels; i++) {
-        int64_t o = i % channels;
+    int64_t depth = fst__int8_depth(n), plane = n->out.dim[1] * n->out.dim[2], outs = n->out.dim[0];
+    int64_t groups = n->u.conv.groups, channels = n->in.dim[0] / groups, of_group = outs / groups;
+    struct room r = room_of(a, plane, outs * depth);
+    to_whole(a->param[0], r.weight, outs * depth);
+    for (int64_t i = 0; i < a->batch * outs; i++) {
+        int64_t o = i % outs, first = i / outs * n->in.dim[0] + o / of_group * channels;
         float factor = n->in_int8.scale * a->param[1][o];
-        convolve(n, a->in + i / channels * fst_shape_count(&n->in), a->param[0] + o * depth, o, sum);
+        if (o % of_group == 0)
+            gather(n, a->in + first * n->in.dim[1] * n->in.dim[2], channels, r.column);
+        multiply(r.weight + o * depth, r.column, depth, plane, r.sum);
         for (int64_t k = 0; k < plane; k++)
-            a->out[i * plane + k] = (float)sum[k] * factor + a->param[2][o];
+            a->out[i * plane + k] = (float)r.sum[k] * factor + a->param[2][o];
     }
 }
 
 static size_t conv_scratch(const struct fst_node *n, int64_t batch)
 {
+    int64_t depth = fst__int8_depth(n), plane = n->out.dim[1] * n->out.dim[2];
     (void)batch;
-    return (size_t)(n->out.dim[1] * n->out.dim[2]) * sizeof(int32_t);
+    return room_bytes(plane, n->out.dim[0] * depth, plane * depth);
 }
 
 static void linear_forward(const struct fst_node *n, const struct fst_op_args *a)
 {
     struct fst_linear_sizes z = fst__linear_sizes(n, a->batch);
-    for (int64_t i = 0; i < z.rows * z.out; i++) {
-        int64_t o = i % z.out;
-        const float *x = a->in + i / z.out * z.in, *w = a->param[0] + o * z.in;
-        int32_t sum = 0;
-        for (int64_t k = 0; k < z.in; k++)
-            sum += (int32_t)w[k] * (int32_t)x[k];
-        a->out[i] = (float)sum * (n->in_int8.scale * a->param[1][o]) + a->param[2][o];
+    struct room r = room_of(a, z.rows, z.out * z.in);
+    to_whole(a->param[0], r.weight, z.out * z.in);
+    to_whole(a->in, r.column, z.rows * z.in);
+    for (int64_t o = 0; o < z.out; o++) {
+        float factor = n->in_int8.scale * a->param[1][o];
+        multiply(r.weight + o * z.in, r.column, z.in, z.rows, r.sum);
+        for (int64_t i = 0; i < z.rows; i++)
+            a->out[i * z.out + o] = (float)r.sum[i] * factor + a->param[2][o];
     }
+}
+
+static size_t linear_scratch(const struct fst_node *n, int64_t batch)
+{
+    struct fst_linear_sizes z = fst__linear_sizes(n, batch);
+    return room_bytes(z.rows, z.out * z.in, z.rows * z.in);
 }
 
 const struct fst_op_type fst__op_int8_conv2d = {
@@ -311,5 +420,6 @@ const struct fst_op_type fst__op_int8_linear = {
     .shape = linear_shape,
     .flops = conv_flops,
     .forward = linear_forward,
+    .scratch = linear_scratch,
     .takes_int8 = true,
 };

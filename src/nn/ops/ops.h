@@ -55,6 +55,15 @@ void fst__norm_count(const struct fst_node *n, const struct fst_op_args *a);
 
 /* ---- int8 ---- */
 
+/* graph_int8_learn.c. Does the graph learn for int8, so that steps go through rounded weights? */
+bool fst__graph_rounds(const fst_graph *g);
+/* `rounded` becomes the parameters with those weights rounded. */
+void fst__graph_round_weights(const fst_graph *g, const float *params, float *rounded);
+/* Of a channel whose largest weight is that. */
+float fst__int8_weight_scale(double most);
+/* What round_int8 does: whole numbers times a scale, by the largest magnitude of all n values. */
+void fst__round_int8(const float *x, float *y, bool is_unsigned, size_t n);
+
 enum { FST__INT8_DEPTH = 66311 }; /* products of 127 and 255 whose sum stays below 2^31 */
 /* Products that an output of the layer (in f32 or int8) sums up. */
 int64_t fst__int8_depth(const struct fst_node *n);

@@ -189,7 +189,7 @@ static fst_status op(struct fst_context *c, const struct fst_op_request *r, stru
 {
     const struct fst_node *n = r->node;
     const struct fst_op_type *t = fst__op_types[n->kind];
-    struct fst_op o = {.in = r->in, .moves_grad = n->kind == FST_OP_ADD};
+    struct fst_op o = {.in = r->in, .moves_grad = n->kind == FST_OP_ADD || n->kind == FST_OP_ROUND_INT8};
     for (int j = 0; j < n->nmore; j++)
         o.more[j] = r->more[j];
     fst_status s = plain(c, r->out_rows, &n->out, &o.out, err);
