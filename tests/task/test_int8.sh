@@ -107,6 +107,25 @@ expect 2 run "$task" --set stages.federated_train.rounds=1 --set stages.federate
 said err "stages.federated_train.init: quantise leaves an int8 model, which cannot be trained"
 expect 0 run "$task" --mode full_pipeline --dry-run --set stages.cloud_kd.teacher=int8.safetensors
 
+# ---- a student that learns for int8 is another one, in f32; its own int8 model is made of it
+f32=$(sha256sum <"$task/output/edge_kd/model.safetensors")
+expect 0 run "$task" --mode full_pipeline --set stages.edge_kd.quantise=int8
+ran edge_kd quantise edge_infer cloud_infer
+true_that "the student is as before" [ "$(sha256sum <"$task/output/edge_kd/model.safetensors")" != "$f32" ]
+expect 0 model info "$task/output/edge_kd/model.safetensors"
+unsaid out int8_conv2d
+expect 0 run "$task" --mode knowledge_distillation --set stages.edge_kd.quantise=int8 --no-reuse --output "$folder/two" --threads 2 \
+    --set stages.cloud_kd.teacher=int8.safetensors
+expect 0 run "$task" --mode knowledge_distillation --set stages.edge_kd.quantise=int8 --no-reuse --output "$folder/one" --threads 1 \
+    --set stages.cloud_kd.teacher=int8.safetensors
+true_that "threads change what is learnt" cmp "$folder/one/edge_kd/model.safetensors" "$folder/two/edge_kd/model.safetensors"
+expect 2 run "$task" --set stages.edge_kd.quantise=int4
+said err "int8"
+expect 2 run "$task" --set stages.edge_kd.quantise=int8 --set precision=bf16
+said err "stages.edge_kd.quantise: learning for int8 is in f32"
+expect 2 run "$task" --set stages.edge_kd.quantise=int8 --set stages.edge_kd.fitnet.student=conv1 --set stages.edge_kd.fitnet.teacher=conv1
+said err "quantise: does not go with fitnet"
+
 # ---- what needs weights to learn with says so, before any work
 expect 2 run "$task" --set stages.edge_kd.init=int8.safetensors
 said err "stages.edge_kd.init: int8.safetensors is an int8 model, which cannot be trained"

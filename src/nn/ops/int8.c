@@ -266,7 +266,7 @@ const struct fst_op_type fst__op_round_int8 = {
     .shape = round_shape,
     .flops = quantise_flops,
     .forward = round_forward,
-    .backward = round_backward,
+    .backward = FST__GRADIENT(round_backward),
 };
 
 /* ---- layers -------------------------------------------------------------------------------------------- */

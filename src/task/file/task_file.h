@@ -113,6 +113,8 @@ struct training {
     struct early_stopping_section early_stopping;
     double clip_norm, label_smoothing;
     bool drop_last;
+    bool has_quantise;
+    int quantise; /* 0: int8 */
     struct class_weights weights;
 };
 

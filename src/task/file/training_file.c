@@ -62,5 +62,7 @@ static const fst__field early_stopping_fields[] = {
 const fst__schema fst__early_stopping_schema =
     FST__SCHEMA(struct early_stopping_section, early_stopping_fields, .shorthand = "patience");
 
+const char *const fst__quantise_forms[] = {"int8", NULL};
+
 static const fst__field training_fields[] = {TRAINING_FIELDS("5")};
 const fst__schema fst__training_schema = FST__SCHEMA(struct training, training_fields);

@@ -12,6 +12,8 @@
 
 extern const fst__schema fst__optimizer_schema, fst__schedule_schema, fst__early_stopping_schema;
 
+extern const char *const fst__quantise_forms[]; /* "int8" */
+
 /* Of a struct with a member `weights`. */
 #define CLASS_WEIGHTS(T, whose)                                                                                \
     {                                                                                                          \
@@ -47,6 +49,10 @@ extern const fst__schema fst__optimizer_schema, fst__schedule_schema, fst__early
                         "stops when epochs get no better on the validation samples; the best one is kept"),      \
         FST__F_DOUBLE(struct training, clip_norm, 0, 1e6, "0", "largest norm of the gradient; 0: no limit"),     \
         FST__F_DOUBLE(struct training, label_smoothing, 0, 0.999, "0", "of the hard labels"),                    \
+        FST__F_ENUM(struct training, quantise, fst__quantise_forms, NULL,                                        \
+                    "int8: it learns with weights and values rounded as a stage quantise will round them; what " \
+                    "it leaves is f32; missing: without rounding",                                               \
+                    FST__PRESENT(struct training, has_quantise)),                                                \
         CLASS_WEIGHTS(struct training, "the samples that the stage learns from")
 
 #endif

@@ -191,6 +191,9 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
     const struct stage *labels = fst__stage_read(own, "soft_labels", 0);
     const char *ramp = follows_accuracy(e);
     (void)all;
+    if (e->training.has_quantise && (fst__learns_features(e) || e->has_online))
+        return fst__complain(c, own, "quantise", "does not go with %s yet: leave one of them out",
+                             e->has_online ? "online" : "fitnet and attention");
     if (e->has_iterated && e->training.has_early_stopping)
         return fst__complain(c, own, "early_stopping", "has no effect with iterated, whose patience counts rounds");
     if (e->has_iterated && !f->data.own_validation && f->data.validation == 0)

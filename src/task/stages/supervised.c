@@ -47,14 +47,34 @@ bool fst__training_extendable(const struct stage *own)
 bool fst__training_complains(const struct task_file *f, const struct stage *own, fst__complaint *c)
 {
     const struct training *t = own->settings;
+    if (t->has_quantise && f->precision != FST_PRECISION_F32)
+        return fst__complain(c, own, "quantise", "learning for int8 is in f32: leave precision: %s out",
+                             fst_precision_name((fst_precision)f->precision));
     return t->has_early_stopping && !f->data.own_validation && f->data.validation == 0 &&
            fst__complain(c, own, "early_stopping", "needs samples to judge epochs by: set data.validation");
+}
+
+/* Has the network a layer that int8 has a form of? */
+static fst_status check_quantise(const struct session *s, const struct step *own, const char *network, fst_error *err)
+{
+    fst_graph *g = NULL, *learns = NULL;
+    char key[96];
+    fst_status st = fst__model_graph(&s->data, network, &g, err);
+    if (!st)
+        st = fst_graph_int8_learn(&learns, g, err);
+    if (st)
+        st = fst_fail_in(err, FST_E_CONFIG, "%s", fst__stage_key(own->stage, "quantise", key, sizeof key));
+    fst_graph_free(g);
+    fst_graph_free(learns);
+    return st;
 }
 
 fst_status fst__training_check(const struct session *s, const struct step *own, fst_error *err)
 {
     const struct training *t = own->stage->settings;
     fst_status st = fst__check_network(s, own, t->model, err);
+    if (!st && t->has_quantise)
+        st = check_quantise(s, own, t->model, err);
     if (!st)
         st = fst__check_init(s, own, err);
     if (!st)

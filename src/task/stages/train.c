@@ -24,6 +24,7 @@ struct course {
     int64_t stale;              /* and rounds since */
     struct peers peers;         /* of a lesson with an online part */
     struct local_fusion fusion; /* of a lesson with a fusion */
+    fst_graph *rounds; /* of a lesson for int8: the network with its rounding, which has the same state; else NULL */
     fst_trainer *trainer;
     fst_loader *loader;
     fst_optim optim;
@@ -597,8 +598,11 @@ static fst_status prepare(struct course *c, fst_error *err)
         st = fst__features_open(&c->features, s, c->lesson->step, c->model, (size_t)t->batch_size, err);
         c->state = &c->features.state;
     }
+    if (!st && t->has_quantise)
+        st = fst_graph_int8_learn(&c->rounds, c->model->graph, err);
+    const fst_graph *learner = c->lesson->features ? c->features.learner : c->rounds ? c->rounds : c->model->graph;
     if (!st)
-        st = fst_trainer_new(&c->trainer, c->lesson->features ? c->features.learner : c->model->graph, &to, err);
+        st = fst_trainer_new(&c->trainer, learner, &to, err);
     if (!st)
         st = fst_optim_init(&c->optim, &os, c->state->param_count, err);
     const struct curriculum_section *k = c->lesson->curriculum;
@@ -673,6 +677,7 @@ fst_status fst__train(struct session *s, const struct lesson *l, fst_model *mode
     }
     fst_loader_free(c.loader);
     fst_trainer_free(c.trainer);
+    fst_graph_free(c.rounds);
     fst_optim_release(&c.optim);
     fst_curriculum_release(&c.curriculum);
     fst__features_release(&c.features);
