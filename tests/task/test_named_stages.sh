@@ -195,7 +195,7 @@ write "  $big
   all: {kind: cloud_direct_infer, model: big, runs: 1, repeats: 1}"
 expect 0 run "$task"
 ran big
-said err "not run: devices, near, nearer, both, all; --stage STAGE runs one of them"
+said err "not run: devices, near, nearer, both (--mode full_pipeline), all (--mode device_to_cloud)"
 expect 0 run "$task" --mode full_pipeline
 ran devices near nearer both
 said out "near (edge alone)"

@@ -334,43 +334,68 @@ static fst_status run_steps(struct session *s, fst_error *err)
 
 /* ---- what is not run ------------------------------------------------------------------------------------ */
 
-/* The mode that runs all stages of the file that are chosen or left out; MODES: none. */
-static size_t mode_of_all(const struct session *s)
+/* How many stages that were left out, and are not `told`, mode m runs besides those of this run; they are told from now
+ * on, and listed, if list is not NULL. 0: it leaves out one that this run has; `alone`: it may. */
+static size_t mode_runs(const struct session *s, size_t m, bool alone, bool *told, char *list)
 {
-    for (size_t m = 0; m < MODES; m++) {
-        bool all = true;
-        for (size_t i = 0; i < s->steps; i++)
-            all = all && (stage_of(&s->step[i])->kind->modes & modes[m].flag);
-        if (all)
-            return m;
+    size_t n = 0;
+    for (size_t i = 0; i < s->steps; i++) {
+        bool runs = stage_of(&s->step[i])->kind->modes & modes[m].flag;
+        if (s->step[i].chosen && !runs && !alone)
+            return 0;
+        if (s->step[i].chosen || !runs || told[i] || s->step[i].stage->of)
+            continue;
+        n++;
+        if (list) {
+            told[i] = true;
+            list_name(list, s->step[i].stage->name);
+        }
     }
-    return MODES;
+    return n;
 }
 
-/* Stages of the file that a run of the default mode leaves out, and the mode that would run them with the others. */
+/* "device_load, edge_infer (--mode full_pipeline), cloud_direct_infer (--mode device_to_cloud)": by as few modes as can
+ * be, the first of which runs all of this run besides. */
+static fst_status tell_modes(const struct session *s, fst_buf *out, fst_error *err)
+{
+    bool *told = fst_calloc(s->steps, sizeof *told);
+    fst_status st = told ? FST_OK : fst_fail_memory(err, s->steps);
+    for (size_t rounds = 0; !st && rounds < MODES; rounds++) {
+        char list[LISTED] = "";
+        size_t best = MODES, most = 0;
+        for (size_t m = 0; m < MODES; m++) {
+            size_t n = mode_runs(s, m, rounds > 0, told, NULL);
+            best = n > most ? m : best;
+            most = n > most ? n : most;
+        }
+        if (!most)
+            continue;
+        mode_runs(s, best, rounds > 0, told, list);
+        st = fst_buf_printf(out, err, "%s%s (--mode %s)", out->len ? ", " : "", list, modes[best].name);
+    }
+    fst_free(told);
+    return st;
+}
+
+/* Stages of the file that a run of the default mode leaves out, and the modes that would run them. */
 static void tell_left_out(const struct session *s)
 {
     const fst_task_options *o = s->options;
-    bool inference = false;
-    char list[LISTED] = "";
+    bool inference = false, left = false;
+    fst_buf how = {0};
     for (size_t i = 0; i < s->steps; i++) {
         const struct stage *stage = s->step[i].stage;
         inference = inference || !(stage_of(&s->step[i])->kind->modes & FST__IN_FULL_TRAIN);
-        if (!stage->of && !s->step[i].chosen)
-            list_name(list, stage->name);
+        left = left || (!stage->of && !s->step[i].chosen);
     }
     if (o->mode && !strcmp(o->mode, "full_pipeline") && !inference)
         fst_log(FST_LOG_WARN,
                 "%s has no stages of inference (device_load, edge_infer, cloud_infer): mode full_pipeline is "
                 "the same as full_train here",
                 s->task->path);
-    if (!*list || o->stage || o->mode) /* whoever chooses knows what */
-        return;
-    size_t m = mode_of_all(s);
-    if (m < MODES)
-        fst_log(FST_LOG_INFO, "not run: %s; --mode %s runs them too", list, modes[m].name);
-    else
-        fst_log(FST_LOG_INFO, "not run: %s; --stage STAGE runs one of them", list);
+    if (left && !o->stage && !o->mode && !tell_modes(s, &how, NULL) && how.len) /* whoever chooses knows what */
+        fst_log(FST_LOG_INFO, "not run: %s", how.data);
+    fst_buf_release(&how);
 }
 
 /* ---- the run -------------------------------------------------------------------------------------------- */
