@@ -302,6 +302,7 @@ static hid_t open_file(const char *path)
     if (access < 0)
         return -1;
     H5Pset_file_locking(access, false, true); /* folders that cannot be written */
+    H5Pset_fclose_degree(access, H5F_CLOSE_STRONG); /* what of a damaged file cannot be closed goes with it */
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, access);
     H5Pclose(access);
     return file;
