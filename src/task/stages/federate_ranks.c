@@ -90,15 +90,21 @@ static fst_status add_digests(const struct session *s, fst_buf *out, fst_error *
     return st ? st : fst_buf_append(out, s->data.train->digest, FST_DIGEST_HEX, err);
 }
 
-/* Sends l->out and waits for the answer. Whatever goes wrong between ranks ends the run: without one the others could
- * go on, but the launcher ends them all. */
-static fst_status ask(struct fst__crew *c, int other, struct head *h, const char **message, const char **kept,
-                      fst_error *err)
+/* Sends its lane's frame. Whatever goes wrong between ranks ends the run: without one the others could go on, but the
+ * launcher ends them all. */
+static fst_status tell(struct fst__crew *c, int other, fst_error *err)
 {
     struct lane *l = &c->lane[other];
     fst_status st = fst_ranks_send(c->ranks, other + 1, l->out.data, l->out.len, err);
-    if (!st)
-        st = fst_ranks_receive(c->ranks, other + 1, MOST_BYTES, &l->in, err);
+    return st ? fst_fail_in(err, FST_E_CANCELLED, "a client is not played") : FST_OK;
+}
+
+/* Waits for the answer. */
+static fst_status hear(struct fst__crew *c, int other, struct head *h, const char **message, const char **kept,
+                       fst_error *err)
+{
+    struct lane *l = &c->lane[other];
+    fst_status st = fst_ranks_receive(c->ranks, other + 1, MOST_BYTES, &l->in, err);
     if (!st)
         st = take_apart(&l->in, h, message, kept, err);
     if (st)
@@ -107,17 +113,25 @@ static fst_status ask(struct fst__crew *c, int other, struct head *h, const char
                    : FST_OK;
 }
 
-static fst_status open_there(struct federation *f, int other, fst_error *err)
+/* All at the same time. */
+static fst_status open_there(struct federation *f, fst_error *err)
 {
-    struct lane *l = &f->crew->lane[other];
+    struct fst__crew *c = f->crew;
     const char *message = NULL, *kept = NULL;
     struct head h = {.what = OPEN, .stage = (uint32_t)f->own->stage->at};
-    fst_status st = begin(&l->out, err);
-    if (!st)
-        st = add_digests(f->s, &l->out, err);
-    if (!st)
-        st = finish(&l->out, h, "", err);
-    return st ? st : ask(f->crew, other, &h, &message, &kept, err);
+    fst_status st = FST_OK;
+    for (int i = 0; !st && i < c->others; i++) {
+        st = begin(&c->lane[i].out, err);
+        if (!st)
+            st = add_digests(f->s, &c->lane[i].out, err);
+        if (!st)
+            st = finish(&c->lane[i].out, h, "", err);
+        if (!st)
+            st = tell(c, i, err);
+    }
+    for (int i = 0; !st && i < c->others; i++)
+        st = hear(c, i, &h, &message, &kept, err);
+    return st;
 }
 
 fst_status fst__crew_begin(struct federation *f, fst_error *err)
@@ -131,9 +145,7 @@ fst_status fst__crew_begin(struct federation *f, fst_error *err)
     c->others = fst_ranks_count(r) - 1;
     c->lane = fst_calloc((size_t)c->others, sizeof *c->lane);
     fst_status st = c->lane ? FST_OK : fst_fail_memory(err, (size_t)c->others * sizeof *c->lane);
-    for (int i = 0; !st && i < c->others; i++)
-        st = open_there(f, i, err);
-    return st;
+    return st ? st : open_there(f, err);
 }
 
 void fst__crew_free(struct federation *f)
@@ -164,7 +176,9 @@ fst_status fst__crew_play(void *ctx, int worker, const void *kept, size_t len, c
     if (!st)
         st = finish(&l->out, h, kept, err);
     if (!st)
-        st = ask(f->crew, other, &h, &message, &keeps, err);
+        st = tell(f->crew, other, err);
+    if (!st)
+        st = hear(f->crew, other, &h, &message, &keeps, err);
     if (st)
         return st;
     if (h.status)
