@@ -29,6 +29,7 @@ struct fst_loader {
     size_t count, batches; /* samples, and batches an epoch */
     uint64_t epoch;
     uint64_t kind; /* fst__source_kind */
+    bool copies;   /* rows are samples as they are */
 
     /* Batches [released, taken) are the caller's, [taken, built) wait for the caller. With a thread all of
      * this is under the lock; `order` and `epoch` change only while the thread is not busy. */
@@ -60,8 +61,8 @@ static fst_status build_row(fst_loader *l, uint32_t sample, float *dst, fst_erro
 {
     const fst_source *s = l->spec.source;
     fst_rng rng;
-    fst_status st = s->v->get(s, sample, l->raw, err);
-    if (st)
+    fst_status st = s->v->get(s, sample, l->copies ? (void *)dst : l->raw, err);
+    if (st || l->copies)
         return st;
     if (l->spec.augment)
         fst_rng_init(&rng, l->spec.seed, "batch.augment", stream_of(l));
@@ -211,6 +212,7 @@ fst_status fst_loader_new(fst_loader **out, const fst_loader_spec *spec, fst_err
     l->kind = fst__source_kind(spec->source);
     l->nslots = spec->background ? BACKGROUND_SLOTS : 1;
     s = fst__transformer_init(&l->transform, &spec->transform, spec->source, err);
+    l->copies = !s && !spec->augment && fst__transformer_copies(&l->transform);
     if (!s)
         s = reserve(l, spec->batch_size < l->count ? spec->batch_size : l->count, err);
     if (!s && spec->background)

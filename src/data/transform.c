@@ -137,6 +137,14 @@ static void augment(const fst__transformer *t, const void *raw, float *dst, fst_
         }
 }
 
+bool fst__transformer_copies(const fst__transformer *t)
+{
+    bool copies = t->dtype == FST_F32 && !t->fingerprint;
+    for (size_t c = 0; c < t->channels; c++)
+        copies = copies && t->mean[c] == 0 && t->std[c] == 1;
+    return copies;
+}
+
 void fst__transformer_apply(const fst__transformer *t, const void *raw, float *dst, fst_rng *rng)
 {
     if (t->fingerprint) {

@@ -28,6 +28,8 @@ FST_MUST fst_status fst__fingerprint_check(const fst_source *s, fst_error *err);
 size_t fst__fingerprint_table(size_t n);
 void fst__fingerprint_fill(float *table, size_t n);
 void fst__fingerprint_apply(const float *table, size_t n, const float *raw, float *dst);
+/* Without augmentation it would leave floats as they are. */
+bool fst__transformer_copies(const fst__transformer *t);
 /* rng NULL: no augmentation. */
 void fst__transformer_apply(const fst__transformer *t, const void *raw, float *dst, fst_rng *rng);
 
