@@ -207,6 +207,9 @@ FST_MUST FST_API fst_status fst_pool_new(fst_pool **out, int threads, fst_error 
  * when all are done. Not re-entrant. Does not allocate. */
 FST_API void fst_pool_run(fst_pool *p, fst_job_fn fn, void *ctx, size_t jobs);
 FST_API int fst_pool_threads(const fst_pool *p);
+/* In how many runs so far the caller had to sleep, after waiting some ten microseconds awake, until other workers had
+ * done their jobs: on a machine with other work, one of them had been stopped. Asked by the thread that runs. */
+FST_API uint64_t fst_pool_slept(const fst_pool *p);
 FST_API void fst_pool_free(fst_pool *p);
 
 /* ---- JSON --------------------------------------------------------------------------------- */

@@ -44,7 +44,9 @@ struct worker {
 /*
  * A run is over when its jobs are done, not when every worker has looked at it: on a busy machine a worker may
  * be woken long after the others have finished, and nobody waits for it. So that such a latecomer cannot take a job of
- * the next run by mistake, a ticket holds the run's number beside the job's, and is taken by compare and exchange.
+ * the next run by mistake, a ticket holds the run's number beside the number of jobs that nobody has taken yet, and is
+ * taken by compare and exchange. Whoever has taken one keeps its run from ending, so that what it has to do may be read
+ * without the lock: a worker that waits awake begins, works and ends without a call of the system.
  */
 struct fst_pool {
     int threads, started;
@@ -52,44 +54,39 @@ struct fst_pool {
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
     _Atomic uint32_t generation; /* of the run; rises with every one */
-    _Atomic uint64_t ticket;     /* generation << 32 | the next job */
+    _Atomic uint64_t ticket;     /* generation << 32 | jobs to take */
     _Atomic size_t left;         /* jobs of this run that are not done */
     _Atomic bool stop;
-    bool spin; /* there is a CPU for every thread, so that waiting a little awake harms nobody */
-    /* of this run; written under the lock */
-    fst_job_fn fn;
-    void *ctx;
-    size_t jobs;
-};
-
-/* What a worker knows of a run, copied under the lock. */
-struct run {
-    uint32_t generation;
+    uint64_t slept; /* runs whose caller slept until the last jobs were done */
+    bool spin;      /* there is a CPU for every thread, so that waiting a little awake harms nobody */
+    /* of this run; read with a ticket of it in hand */
     fst_job_fn fn;
     void *ctx;
     size_t jobs;
 };
 
 /* The next job of this run; false when there is none, or another run has begun. */
-static bool take_ticket(fst_pool *p, const struct run *r, size_t *job)
+static bool take_ticket(fst_pool *p, uint32_t generation, size_t *job)
 {
     uint64_t t = atomic_load(&p->ticket);
     for (;;) {
-        *job = (size_t)(t & UINT32_MAX);
-        if (t >> 32 != r->generation || *job >= r->jobs)
+        size_t untaken = (size_t)(t & UINT32_MAX);
+        if (t >> 32 != generation || untaken == 0)
             return false;
-        if (atomic_compare_exchange_weak(&p->ticket, &t, t + 1))
+        if (atomic_compare_exchange_weak(&p->ticket, &t, t - 1)) {
+            *job = p->jobs - untaken;
             return true;
+        }
     }
 }
 
-static void claim(fst_pool *p, const struct run *r, int worker)
+static void claim(fst_pool *p, uint32_t generation, int worker)
 {
     size_t job;
-    while (take_ticket(p, r, &job)) {
-        r->fn(r->ctx, worker, job);
-        if (atomic_fetch_sub(&p->left, 1) == 1) {
-            pthread_mutex_lock(&p->lock); /* whoever waits has looked at `left` under it */
+    while (take_ticket(p, generation, &job)) {
+        p->fn(p->ctx, worker, job);
+        if (atomic_fetch_sub(&p->left, 1) == 1 && worker) { /* worker 0 is who waits */
+            pthread_mutex_lock(&p->lock);                   /* and has looked at `left` under it */
             pthread_cond_signal(&p->done);
             pthread_mutex_unlock(&p->lock);
         }
@@ -122,18 +119,18 @@ static void *work(void *arg)
 {
     struct worker *w = arg;
     fst_pool *p = w->pool;
-    struct run r = {0};
-    for (;;) {
-        await_run(p, r.generation);
-        pthread_mutex_lock(&p->lock);
-        while (!p->stop && p->generation == r.generation)
-            pthread_cond_wait(&p->wake, &p->lock);
-        r = (struct run){p->generation, p->fn, p->ctx, p->jobs};
-        bool stop = p->stop;
-        pthread_mutex_unlock(&p->lock);
-        if (stop)
+    for (uint32_t seen = 0;;) {
+        await_run(p, seen);
+        if (atomic_load(&p->generation) == seen) {
+            pthread_mutex_lock(&p->lock);
+            while (!p->stop && p->generation == seen)
+                pthread_cond_wait(&p->wake, &p->lock);
+            pthread_mutex_unlock(&p->lock);
+        }
+        if (atomic_load(&p->stop))
             return NULL;
-        claim(p, &r, w->index);
+        seen = atomic_load(&p->generation);
+        claim(p, seen, w->index);
     }
 }
 
@@ -176,21 +173,29 @@ void fst_pool_run(fst_pool *p, fst_job_fn fn, void *ctx, size_t jobs)
         return;
     }
     pthread_mutex_lock(&p->lock);
-    struct run r = {p->generation + 1, fn, ctx, jobs};
+    uint32_t generation = p->generation + 1;
     p->fn = fn;
     p->ctx = ctx;
     p->jobs = jobs;
     p->left = jobs;
-    p->ticket = (uint64_t)r.generation << 32;
-    p->generation = r.generation;
+    p->ticket = (uint64_t)generation << 32 | jobs;
+    p->generation = generation;
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->lock);
-    claim(p, &r, 0);
+    claim(p, generation, 0);
     await_end(p);
+    if (!atomic_load(&p->left))
+        return;
     pthread_mutex_lock(&p->lock);
+    p->slept += p->left > 0;
     while (p->left)
         pthread_cond_wait(&p->done, &p->lock);
     pthread_mutex_unlock(&p->lock);
+}
+
+uint64_t fst_pool_slept(const fst_pool *p)
+{
+    return p->slept;
 }
 
 int fst_pool_threads(const fst_pool *p)

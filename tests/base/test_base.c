@@ -1,9 +1,12 @@
 /* base: streams, arena, buffer, pool, whole files, hashes, errors. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <math.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -166,6 +169,51 @@ static void test_pool(void **state)
     fst_error err;
     fst_pool *none;
     assert_int_equal(fst_pool_new(&none, 0, &err), FST_E_ARGUMENT);
+}
+
+struct meeting {
+    _Atomic int here;
+    pid_t caller;
+};
+
+/* 'S': it sleeps. */
+static char state_of_thread(pid_t thread)
+{
+    char path[64], text[512] = "";
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)thread);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    assert_non_null(fgets(text, sizeof text, f));
+    fclose(f);
+    return strrchr(text, ')')[2];
+}
+
+/* The two jobs are two threads': neither is done before both have begun. The caller's then ends, and the other's when
+ * the caller sleeps. */
+static void outstay(void *ctx, int worker, size_t job)
+{
+    struct meeting *m = ctx;
+    (void)job;
+    atomic_fetch_add(&m->here, 1);
+    while (atomic_load(&m->here) < 2)
+        sched_yield();
+    while (worker && state_of_thread(m->caller) != 'S')
+        sched_yield();
+}
+
+static void pool_counts_sleeps(void **state)
+{
+    (void)state;
+    fst_pool *p;
+    assert_int_equal(fst_pool_new(&p, 2, NULL), FST_OK);
+    for (uint64_t runs = 0; runs < 5; runs++) {
+        struct meeting m = {.caller = gettid()};
+        assert_int_equal(fst_pool_slept(p), runs);
+        fst_pool_run(p, outstay, &m, 2);
+    }
+    fst_pool_run(p, outstay, &(struct meeting){.here = 2}, 1); /* by the caller alone */
+    assert_int_equal(fst_pool_slept(p), 5);
+    fst_pool_free(p);
 }
 
 /* ---- files ------------------------------------------------------------------------------------ */
@@ -362,21 +410,14 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_philox),
-        cmocka_unit_test(test_streams_differ),
-        cmocka_unit_test(test_distributions),
-        cmocka_unit_test(test_shuffle),
-        cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_buffer),
-        cmocka_unit_test(test_pool),
-        cmocka_unit_test(test_whole_files),
-        cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_lock),
-        cmocka_unit_test(test_folders),
-        cmocka_unit_test(test_hashes),
-        cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_pipes_are_read),
-        cmocka_unit_test(test_devices_are_not_replaced),
+        cmocka_unit_test(test_philox),         cmocka_unit_test(test_streams_differ),
+        cmocka_unit_test(test_distributions),  cmocka_unit_test(test_shuffle),
+        cmocka_unit_test(test_memory),         cmocka_unit_test(test_buffer),
+        cmocka_unit_test(test_pool),           cmocka_unit_test(pool_counts_sleeps),
+        cmocka_unit_test(test_whole_files),    cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_lock),           cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_hashes),         cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_pipes_are_read), cmocka_unit_test(test_devices_are_not_replaced),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
