@@ -108,6 +108,9 @@ struct fst_backend {
     bool (*supports)(fst_precision p);
     fst_status (*open)(struct fst_context **out, int threads, fst_precision precision, fst_error *err);
     void (*close)(struct fst_context *c); /* with all its layouts, ops and kernels */
+    /* Layers of a single sample may be cut in halves, by shapes alone, that the threads of the pool share; NULL: one
+     * thread computes both. Before any op is made. May itself be NULL: nothing is cut. */
+    void (*share)(struct fst_context *c, fst_pool *pool);
     /* Before a pass, on the thread that will run it. */
     void (*enter)(struct fst_context *c);
     /* The plain row-major layout of (batch, sample...). */

@@ -218,8 +218,14 @@ struct fst_parts fst__plan_parts(const fst_plan *p);
 struct fst_span { /* of the parameters */
     size_t from, count;
 };
-/* A plan whose parts each write at most `window` gradients, or those of one op; 0: parts end where shards meet only. */
-fst_status fst__plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o, size_t window, fst_error *err);
+struct fst_plan_more {
+    size_t
+        window; /* a part writes at most so many gradients, or those of one op; 0: parts end where shards meet only */
+    bool share; /* layers of a single sample are cut in halves, */
+    fst_pool *pool; /* which its threads share; NULL: one thread */
+};
+fst_status fst__plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o,
+                         const struct fst_plan_more *more, fst_error *err);
 struct fst_span fst__plan_part_grads(const fst_plan *p, int part);
 /* Before a part of the backward pass: its gradients go to `to`, the first of its span at to[0]. */
 void fst__plan_divert(fst_plan *p, int part, float *to);

@@ -588,7 +588,7 @@ static fst_status find_parts(fst_plan *p, fst_error *err)
     return FST_OK;
 }
 
-static fst_status build(struct builder *b, fst_error *err)
+static fst_status build(struct builder *b, const struct fst_plan_more *more, fst_error *err)
 {
     fst_plan *p = b->p;
     size_t n = (size_t)p->graph->count;
@@ -622,6 +622,8 @@ static fst_status build(struct builder *b, fst_error *err)
     if (s)
         return s;
     p->backend->enter(p->context);
+    if (more->share && p->backend->share)
+        p->backend->share(p->context, more->pool);
     find_fusions(b);
     s = build_forward(b, err);
     if (!s && p->options.training)
@@ -635,10 +637,12 @@ static fst_status build(struct builder *b, fst_error *err)
 
 fst_status fst_plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o, fst_error *err)
 {
-    return fst__plan_new(out, g, o, 0, err);
+    const struct fst_plan_more nothing = {0};
+    return fst__plan_new(out, g, o, &nothing, err);
 }
 
-fst_status fst__plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o, size_t window, fst_error *err)
+fst_status fst__plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o,
+                         const struct fst_plan_more *more, fst_error *err)
 {
     if (!g->finished)
         return fst_fail(err, FST_E_ARGUMENT, "the graph is not finished");
@@ -654,13 +658,13 @@ fst_status fst__plan_new(fst_plan **out, const fst_graph *g, const fst_plan_opti
         return fst_fail_memory(err, sizeof *p);
     p->graph = g;
     p->options = *o;
-    p->window = window;
+    p->window = more->window;
     if (p->options.threads < 1)
         p->options.threads = 1;
     struct builder b = {.p = p};
     fst_status s = fst__backend_find(o->backend, &p->backend, err);
     if (!s)
-        s = build(&b, err);
+        s = build(&b, more, err);
     fst_free(b.values);
     fst_free(b.ops);
     fst_free(b.op_call);

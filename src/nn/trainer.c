@@ -57,6 +57,18 @@ static size_t shard_rule(const fst_graph *g, const fst_trainer_options *o)
     return (o->batch_size + count - 1) / count;
 }
 
+/* In inference there are no gradients to add up, and smaller shards cost nothing: a batch that one shard would do is
+ * cut in as many as four, so that threads share it without waiting for each other at every layer. */
+static size_t inference_rule(const fst_trainer_options *o)
+{
+    if (o->shard_size)
+        return o->shard_size;
+    if (o->batch_size > AUTO_SHARD || o->batch_size < 2 * MIN_SHARD)
+        return AUTO_SHARD;
+    size_t count = o->batch_size / MIN_SHARD;
+    return (o->batch_size + count - 1) / count;
+}
+
 /* Threads inside kernels wake and meet at every one of them, which takes some tens of microseconds: a layer must have
  * the work to pay for it. Measured in docs/rationale.md. */
 static bool worth_a_fork(const fst_graph *g, size_t rows)
@@ -204,11 +216,12 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     t->meets = training && (o->halves || has_batch_norm(t->graph));
     t->windowed = training && t->graph->param_count > (t->meets ? MANY_WHERE_SHARDS_MEET : MANY_PARAMS);
     t->meets = t->meets || t->windowed;
-    t->shard = training ? shard_rule(t->graph, o) : (o->shard_size ? o->shard_size : AUTO_SHARD);
+    t->shard = training ? shard_rule(t->graph, o) : inference_rule(o);
     if (t->shard > t->batch)
         t->shard = t->batch;
     t->shards = (t->batch + t->shard - 1) / t->shard;
     t->inside = !training && t->shards == 1 && worth_a_fork(t->graph, t->shard);
+    t->shared = !training && t->batch == 1 && !t->inside;
     fst_shape in = fst_graph_input_shape(t->graph), out = fst_graph_output_shape(t->graph);
     t->sample = (size_t)fst_shape_count(&in);
     t->classes = (int)fst_graph_head(t->graph);
@@ -216,12 +229,15 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     int workers = t->shards < (size_t)t->threads ? (int)t->shards : t->threads;
     bool alone = t->shards == 1 && training; /* its optimiser has all threads */
     t->plans_count = t->meets ? (int)t->shards : workers;
+    int sharing = t->threads > 1 && fst_cpu_count() > 1 ? 2 : 1; /* threads beyond the CPUs would only wait */
     fst_status s = allocate(t, err);
     if (!s)
-        s = fst_pool_new(&t->pool, alone ? t->threads : workers, err);
+        s = fst_pool_new(&t->pool, alone ? t->threads : t->shared ? sharing : workers, err);
     for (int i = 0; !s && i < t->plans_count; i++) {
         fst_plan_options po = plan_options(t, t->shard, training);
-        s = fst__plan_new(&t->plans[i], t->graph, &po, t->windowed ? WINDOW : 0, err);
+        struct fst_plan_more more = {
+            .window = t->windowed ? WINDOW : 0, .share = t->shared, .pool = t->shared && sharing > 1 ? t->pool : NULL};
+        s = fst__plan_new(&t->plans[i], t->graph, &po, &more, err);
     }
     if (!s && t->windowed)
         s = allocate_windows(t, err);

@@ -32,6 +32,7 @@ struct fst_trainer {
     bool check_finite;
     bool training;           /* else a runner's */
     bool inside;             /* a runner of one shard: the threads work inside kernels */
+    bool shared;             /* a runner of single samples: two threads share each large layer */
     bool windowed;           /* many parameters: the shards' gradients are added part by part */
     bool meets;              /* windows, batch norm: the shards of a step meet between its parts */
     struct fst_peers *peers; /* meets: by shard, */

@@ -399,7 +399,7 @@ void *fdn_pointer(const struct fst_op_args *a, struct place at)
     return (char *)field_pointer(a, at.field) + at.offset;
 }
 
-static fst_status run_primitive(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+fst_status fdn_run_primitive(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
 {
     struct kernel *k = (struct kernel *)base;
     for (int i = 0; i < k->nargs; i++) {
@@ -431,7 +431,7 @@ struct kernel *fdn_new_kernel(struct fst_context *c, struct fst_op *op, const ch
         (void)fst_fail_memory(err, sizeof *k);
         return NULL;
     }
-    k->base = (struct fst_kernel){.run = run_primitive, .name = name, .compute = true, .backward = backward};
+    k->base = (struct fst_kernel){.run = fdn_run_primitive, .name = name, .compute = true, .backward = backward};
     k->context = c;
     k->next = c->kernels;
     c->kernels = k;
@@ -547,6 +547,7 @@ const struct fst_backend fst__backend_onednn = {
     .open = open_context,
     .close = close_context,
     .enter = enter,
+    .share = fdn_share,
     .plain = fdn_plain,
     .equal = fdn_equal,
     .bytes = fdn_bytes,

@@ -109,14 +109,14 @@ static fst_status run_fold(struct fst_kernel *base, const struct fst_op_args *a,
     return FST_OK;
 }
 
-static struct place take_held(struct fst_op *op, const struct fst_layout *l)
+struct place fdn_take_held(struct fst_op *op, const struct fst_layout *l)
 {
     struct place at = {HELD, op->held};
     op->held += fdn_round64(fdn_bytes(l));
     return at;
 }
 
-static fst_status add_fold(struct fdn_weighted *w, struct place to, struct place bias, fst_error *err)
+fst_status fdn_add_fold(struct fdn_weighted *w, struct place to, struct place bias, fst_error *err)
 {
     fst_status s = fdn_add_call(w->c, w->op, "fold batch norm", false, run_fold, w->r->node, err);
     if (s)
@@ -138,14 +138,14 @@ static fst_status hold_weights(struct fdn_weighted *w, const struct fst_layout *
     *at = w->weight;
     *bias = w->bias_at;
     if (w->fold) {
-        *bias = take_held(w->op, w->bias_layout);
-        *at = same ? take_held(w->op, want) : (struct place){SCRATCH, w->scratch_at};
-        s = add_fold(w, *at, *bias, err);
+        *bias = fdn_take_held(w->op, w->bias_layout);
+        *at = same ? fdn_take_held(w->op, want) : (struct place){SCRATCH, w->scratch_at};
+        s = fdn_add_fold(w, *at, *bias, err);
     }
     if (s || same)
         return s;
     struct place from = *at;
-    *at = take_held(w->op, want);
+    *at = fdn_take_held(w->op, want);
     s = fdn_new_reorder(w->c, w->op, "weights reorder", false, w->weights, from, want, *at, &k, err);
     if (!s)
         k->base.prepare = true;
@@ -167,7 +167,7 @@ static fst_status bring_weights(struct fdn_weighted *w, const struct fst_layout 
 
 /* ---- the passes ------------------------------------------------------------------------------------- */
 
-static dnnl_status_t describe_forward(struct fdn_weighted *w)
+dnnl_status_t fdn_describe_forward(struct fdn_weighted *w)
 {
     dnnl_prop_kind_t prop = w->r->training || w->blocks ? dnnl_forward_training : dnnl_forward_inference;
     const_dnnl_primitive_attr_t attr = w->relu ? w->c->attr_relu : w->relu6 ? w->c->attr_relu6 : w->c->attr;
@@ -201,7 +201,7 @@ static fst_status widen_input(struct fdn_weighted *w, fst_error *err)
         if (s)
             return s;
         w->hint = NULL;
-        if (!describe_forward(w) && !is_reference(w->hint)) {
+        if (!fdn_describe_forward(w) && !is_reference(w->hint)) {
             dnnl_primitive_desc_destroy(hint);
             return FST_OK;
         }
@@ -217,7 +217,7 @@ fst_status fdn_weighted_forward(struct fdn_weighted *w, fst_error *err)
     const struct fst_layout *want;
     struct place at, bias = w->bias_at;
     size_t used = w->scratch_at;
-    dnnl_status_t ds = describe_forward(w);
+    dnnl_status_t ds = fdn_describe_forward(w);
     if (ds)
         return fdn_failed(ds, "forward", err);
     fst_status s = widen_input(w, err);
@@ -225,8 +225,12 @@ fst_status fdn_weighted_forward(struct fdn_weighted *w, fst_error *err)
         s = fdn_queried(w->c, w->hint, dnnl_query_src_md, &w->src, err);
     if (!s)
         s = fdn_queried(w->c, w->hint, dnnl_query_dst_md, &w->dst, err);
-    if (!s)
-        s = fdn_queried(w->c, w->hint, dnnl_query_weights_md, &want, err);
+    bool halves = !s && fdn_worth_halves(w);
+    if (halves)
+        s = fdn_make_halves(w, &halves, err);
+    if (s || halves)
+        return s;
+    s = fdn_queried(w->c, w->hint, dnnl_query_weights_md, &want, err);
     if (!s)
         s = w->r->training ? bring_weights(w, want, false, &at, &used, err) : hold_weights(w, want, &at, &bias, err);
     struct kernel *k = s ? NULL : fdn_new_kernel(w->c, w->op, "forward", false, err);

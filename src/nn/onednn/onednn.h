@@ -1,4 +1,4 @@
-/* Between backend.c (contexts, layouts, kernels), loops.c (loops of ours), conv.c, ops.c
+/* Between backend.c (contexts, layouts, kernels), loops.c (loops of ours), conv.c, halves.c, ops.c
  * (the ops), and for nobody else. */
 #ifndef FST_NN_ONEDNN_H
 #define FST_NN_ONEDNN_H
@@ -66,8 +66,9 @@ struct kernel {
     struct place folded, folded_bias; /* which go there */
     const struct fst_node *rounding;  /* after a layer in int8; NULL: its value is f32 */
     struct fst_blocked_pool pool;
-    int64_t block; /* of channels, for loops on complex values and norms */
-    size_t clear;  /* bytes of the gradient that are set to 0 */
+    int64_t block;            /* of channels, for loops on complex values and norms */
+    size_t clear;             /* bytes of the gradient that are set to 0 */
+    struct kernel *halves[2]; /* of the outputs, with a kernel of their own each */
     struct kernel *next;
 };
 
@@ -77,6 +78,10 @@ struct fst_context {
     dnnl_primitive_attr_t attr, attr_relu, attr_relu6;
     dnnl_data_type_t type; /* of activations where an op has a choice */
     int threads;
+    bool halves;      /* layers of a single sample are cut (halves.c), */
+    fst_pool *pool;   /* and computed by its threads; NULL: by one */
+    int alone, rest;  /* cut layers that one thread still computes alone; after the next stop that many */
+    int good, helped; /* shared ones since the last stop; of the last few, those that two threads computed */
     struct fst_layout *layouts;
     struct kernel *kernels;
 };
@@ -118,6 +123,7 @@ fst_status fdn_new_reorder(struct fst_context *c, struct fst_op *op, const char 
                            const struct fst_layout *from, struct place source, const struct fst_layout *to,
                            struct place target, struct kernel **out, fst_error *err);
 void *fdn_pointer(const struct fst_op_args *a, struct place at);
+fst_status fdn_run_primitive(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err);
 
 /* A kernel that is a loop of ours, run as spans on the context's threads; the last one made is c->kernels. */
 fst_status fdn_add_loop(struct fst_context *c, struct fst_op *op, const char *name, bool backward, fdn_span span,
@@ -170,5 +176,19 @@ fst_status fdn_weighted_ends(struct fdn_weighted *w, fst_error *err);
 fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err);
 fst_status fdn_weighted_backward_data(struct fdn_weighted *w, fst_error *err);
 void fdn_weighted_release(struct fdn_weighted *w);
+/* Parts of fdn_weighted_forward: the primitive of w's layouts, in w->hint; room in what inference holds; a batch norm
+ * that is multiplied into weights and bias, which go there, plain. */
+dnnl_status_t fdn_describe_forward(struct fdn_weighted *w);
+struct place fdn_take_held(struct fst_op *op, const struct fst_layout *l);
+fst_status fdn_add_fold(struct fdn_weighted *w, struct place to, struct place bias, fst_error *err);
+
+/* ---- halves.c: layers of a single sample in two halves ------------------------------------------ */
+
+/* From now on they are cut where that is worth it, and shared by the pool's threads unless it is NULL. */
+void fdn_share(struct fst_context *c, fst_pool *pool);
+bool fdn_worth_halves(const struct fdn_weighted *w);
+/* After the whole's primitive is described, whose layouts stay: the kernels of the two halves instead, or none at all
+ * (*made) where a half has no primitive. */
+fst_status fdn_make_halves(struct fdn_weighted *w, bool *made, fst_error *err);
 
 #endif
