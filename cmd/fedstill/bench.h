@@ -27,9 +27,10 @@ struct op_time { /* of one kind of layer, forward and backward */
 
 struct result {
     double samples_per_s, step_s, kernel_s;
-    double cpu_s;   /* of all threads in a step */
-    double flops;   /* of a step */
-    double seconds; /* of a federated run, else 0 */
+    double cpu_s;        /* of all threads in a step */
+    double flops;        /* of a step */
+    double seconds;      /* of a federated run, else 0 */
+    double p50_s, p99_s; /* of the calls of an inference, else 0 */
     struct op_time ops[BENCH_OPS];
     int op_count;
 };

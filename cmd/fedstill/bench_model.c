@@ -6,7 +6,8 @@
 
 #include "bench.h"
 
-enum { POOL = 8 }; /* batches of data that are cycled through */
+enum { POOL = 8 };        /* batches of data that are cycled through */
+enum { CALLS = 1 << 20 }; /* of an inference that are timed one by one; later ones count in the mean only */
 
 struct bench {
     const struct bench_settings *set;
@@ -19,6 +20,8 @@ struct bench {
     int32_t *labels;
     size_t sample, classes;
     uint64_t step;
+    double *calls; /* seconds of each call of an inference */
+    size_t ncalls;
 };
 
 static fst_status fill(struct bench *b, fst_error *err)
@@ -29,7 +32,8 @@ static fst_status fill(struct bench *b, fst_error *err)
     b->soft = fst_alloc(rows * b->classes * sizeof *b->soft);
     b->logits = fst_alloc(rows * b->classes * sizeof *b->logits);
     b->labels = fst_alloc(rows * sizeof *b->labels);
-    if (!b->x || !b->soft || !b->logits || !b->labels)
+    b->calls = fst_alloc((b->w->inference ? CALLS : 1) * sizeof *b->calls);
+    if (!b->x || !b->soft || !b->logits || !b->labels || !b->calls)
         return fst_fail_memory(err, rows * b->sample * sizeof *b->x);
     fst_rng_init(&r, 0, "bench.data", 0);
     for (size_t i = 0; i < rows * b->sample; i++)
@@ -103,6 +107,7 @@ static void teardown(struct bench *b)
     fst_free(b->soft);
     fst_free(b->logits);
     fst_free(b->labels);
+    fst_free(b->calls);
 }
 
 static fst_status one_step(struct bench *b, fst_error *err)
@@ -144,11 +149,14 @@ static fst_status segment(struct bench *b, double seconds, double *step_s, doubl
     double start = fst_clock_seconds(), now = start, cpu = cpu_seconds();
     uint64_t steps = 0;
     while (now - start < seconds) {
+        double before = now;
         fst_status s = one_step(b, err);
         if (s)
             return s;
         steps++;
         now = fst_clock_seconds();
+        if (b->w->inference && b->ncalls < CALLS)
+            b->calls[b->ncalls++] = now - before;
     }
     *step_s = (now - start) / (double)steps;
     *cpu_s = (cpu_seconds() - cpu) / (double)steps;
@@ -189,6 +197,7 @@ static fst_status measure(struct bench *b, struct result *out, fst_error *err)
     fst_kernel_visit visit = set->profile ? print_kernel : bench_add_kernel;
     double steps[BENCH_SEGMENTS], cpu[BENCH_SEGMENTS];
     fst_status s = segment(b, set->seconds < 1 ? set->seconds : 1, &steps[0], &cpu[0], err);
+    b->ncalls = 0;
     for (int i = 0; !s && i < BENCH_SEGMENTS; i++)
         s = segment(b, set->seconds, &steps[i], &cpu[i], err);
     if (s)
@@ -198,6 +207,11 @@ static fst_status measure(struct bench *b, struct result *out, fst_error *err)
     out->cpu_s = cpu[BENCH_SEGMENTS / 2];
     out->step_s = steps[BENCH_SEGMENTS / 2];
     out->samples_per_s = (double)b->w->batch / out->step_s;
+    if (b->ncalls) {
+        qsort(b->calls, b->ncalls, sizeof *b->calls, bench_by_value);
+        out->p50_s = b->calls[b->ncalls / 2];
+        out->p99_s = b->calls[b->ncalls - 1 - b->ncalls / 100];
+    }
     out->flops = (b->w->inference ? 1 : 3) * (double)b->w->batch * fst_graph_flops(b->model.graph);
     bool online = b->w->teacher && !b->w->cached;
     if (online) /* the teacher's pass is part of the step */

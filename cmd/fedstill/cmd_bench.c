@@ -165,6 +165,10 @@ static void print_json(const char *name, const struct bench_settings *set, const
            1e3 * r->step_s);
     print_member("step_cpu_ms", r->cpu_s > 0 ? 1e3 * r->cpu_s : -1);
     print_member("kernel_ms", r->kernel_s > 0 ? 1e3 * r->kernel_s : -1);
+    if (r->p50_s > 0) {
+        print_member("p50_ms", 1e3 * r->p50_s);
+        print_member("p99_ms", 1e3 * r->p99_s);
+    }
     printf(", \"peak_rss_bytes\": %.0f, \"ops\": {", peak_rss());
     for (int i = 0; i < r->op_count; i++)
         printf("%s\"%s%s\": %.6f", i ? ", " : "", r->ops[i].op, r->ops[i].compute ? "" : " (moves)",
@@ -185,6 +189,8 @@ static void print_text(const char *name, const struct result *r)
            1e3 * r->step_s);
     if (r->kernel_s > 0)
         printf("  kernels %9.3f ms (x %.2f)", 1e3 * r->kernel_s, r->step_s / r->kernel_s);
+    if (r->p50_s > 0)
+        printf("  p50 %.3f ms  p99 %.3f ms", 1e3 * r->p50_s, 1e3 * r->p99_s);
     printf("  peak %s", fst_human_bytes(peak_rss(), rss));
     printf(r->seconds > 0 ? "  whole run %.3f s\n" : "\n", r->seconds);
     if (r->op_count == 0)
@@ -274,7 +280,8 @@ const struct command cmd_bench = {
         "rest being loss, optimiser and waiting. FLOPs of a training step are three times those of a forward pass. For "
         "fl_mnist_lr (1000 clients of 60 samples, 10 a round, 100 rounds, batches of 10) the "
         "time "
-        "of the whole run is given too.\n\nWith --json a line also says what the machine was doing: load averages "
+        "of the whole run is given too. p50 and p99 are the times of single calls of an inference.\n\nWith --json a "
+        "line also says what the machine was doing: load averages "
         "before and "
         "after, the share of all CPUs' time that was idle, and the share that a virtual machine's host gave to others "
         "(steal). On a quiet machine the load before is near 0 and steal is 0. step_cpu_ms, the time of all threads in "

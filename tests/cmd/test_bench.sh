@@ -32,6 +32,20 @@ member kernel_ms '^null$'
 expect 0 bench pfl_cifar --seconds 0.01 --threads 1 --steps-only
 unsaid out kernels
 
+# A model file: inference with it, and the times of single calls.
+model=$folder/model.safetensors
+expect 0 model import "$FEDSTILL_SOURCE/tests/models/onnx-resnet8.onnx" --out "$model"
+for batch in 1 20; do
+    expect 0 bench "$model" --batch $batch --seconds 0.01 --threads 2 --json --steps-only
+    for name in samples_per_s step_ms p50_ms p99_ms; do
+        member $name '[1-9]'
+    done
+done
+expect 0 bench pfl_cifar --seconds 0.01 --threads 1 --steps-only
+unsaid out p99
+expect 2 bench pfl_cifar --batch 5
+said err 'has its own'
+
 # Threads of kernels must not spin: the program runs with settings for that, unless the user has others.
 environment_has() { # PATTERN VARIABLE=VALUE ...: of the running program, which is still known by its name
     local pattern=$1 i found= name= wanted
