@@ -133,11 +133,36 @@ static void another_state_counts(void **state)
     fst_graph_free(g);
 }
 
+/* Whatever allocation fails while a runner is made, that is said and nothing is lost. */
+static void memory_may_run_out(void **state)
+{
+    enum { ENOUGH = 2000 };
+    (void)state;
+    fst_graph *g = convolutions();
+    fst_trainer_options o = {.batch_size = 1, .threads = 2};
+    uint64_t n = 1;
+    for (fst_runner *r = NULL; n < ENOUGH; n++) {
+        fst_error e = {0};
+        fst_alloc_fail_at(n);
+        fst_status s = fst_runner_new(&r, g, &o, &e);
+        fst_alloc_fail_at(0);
+        if (!s) {
+            fst_runner_free(r);
+            break;
+        }
+        assert_int_equal(s, FST_E_MEMORY);
+        assert_null(r);
+    }
+    assert_true(n > 10 && n < ENOUGH);
+    fst_graph_free(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(halves_are_the_whole),
         cmocka_unit_test(another_state_counts),
+        cmocka_unit_test(memory_may_run_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -116,18 +116,17 @@ static fst_status run_halves(struct fst_kernel *base, const struct fst_op_args *
 
 /* ---- making ----------------------------------------------------------------------------------------------- */
 
-/* Layouts of a half. */
+/* Both halves have these layouts and this primitive. */
 struct half {
     const struct fst_layout *plain, *any, *bias, *dst, *want;
     dnnl_primitive_desc_t pd;
     bool gaps; /* channels last: it is copied */
-    struct place weights, bias_at;
+    struct place weights[2], bias_at[2];
 };
 
 static fst_status output_layout(const struct fdn_weighted *w, struct half *h, fst_error *err)
 {
     fst_shape out = w->r->node->out;
-    int64_t block = 0;
     if (!w->conv) {
         out = FST_SHAPE(w->r->node->u.linear.out / 2);
         return fdn_samples(w->c, dnnl_f32, 1, &out, false, &h->dst, err);
@@ -138,7 +137,7 @@ static fst_status output_layout(const struct fdn_weighted *w, struct half *h, fs
         h->gaps = out.dim[1] * out.dim[2] > 1;
         return fdn_part(w->c, 4, dims, (int64_t[]){dims[2] * dims[3] * c, 1, dims[3] * c, c}, &h->dst, err);
     }
-    block = fdn_channel_block(FDN_MD(w->dst->md));
+    int64_t block = fdn_channel_block(FDN_MD(w->dst->md));
     if (block && out.dim[0] % block == 0)
         return fdn_blocked(w->c, dnnl_f32, 1, &out, block, &h->dst, err);
     h->dst = NULL;
@@ -172,8 +171,12 @@ static fst_status describe(struct fdn_weighted *w, struct half *h, fst_error *er
         h->dst = NULL;
         return FST_OK;
     }
-    h->pd = part.hint;
-    return fdn_queried(w->c, h->pd, dnnl_query_weights_md, &h->want, err);
+    s = fdn_queried(w->c, part.hint, dnnl_query_weights_md, &h->want, err);
+    if (s)
+        dnnl_primitive_desc_destroy(part.hint);
+    else
+        h->pd = part.hint;
+    return s;
 }
 
 /* Where the half's weights and bias lie once the preparation has run; `from` is where the whole's are, plain. */
@@ -181,14 +184,14 @@ static fst_status hold_half(struct fdn_weighted *w, struct half *h, int i, struc
                             fst_error *err)
 {
     struct kernel *k;
-    h->weights = (struct place){from.field, from.offset + (size_t)i * fdn_bytes(h->plain)};
-    h->bias_at = (struct place){bias.field, bias.offset + (size_t)i * fdn_bytes(h->bias)};
+    struct place plain = {from.field, from.offset + (size_t)i * fdn_bytes(h->plain)};
+    h->weights[i] = plain;
+    h->bias_at[i] = (struct place){bias.field, bias.offset + (size_t)i * fdn_bytes(h->bias)};
     if (fdn_equal(h->want, h->plain))
         return FST_OK;
-    struct place plain = h->weights;
-    h->weights = fdn_take_held(w->op, h->want);
+    h->weights[i] = fdn_take_held(w->op, h->want);
     fst_status s =
-        fdn_new_reorder(w->c, w->op, "weights reorder", false, h->plain, plain, h->want, h->weights, &k, err);
+        fdn_new_reorder(w->c, w->op, "weights reorder", false, h->plain, plain, h->want, h->weights[i], &k, err);
     if (!s)
         k->base.prepare = true;
     return s;
@@ -211,9 +214,9 @@ static fst_status make_half(struct fdn_weighted *w, const struct half *h, int i,
     }
     fst_status s = fdn_bind(k, DNNL_ARG_SRC, w->src, w->in, err);
     if (!s)
-        s = fdn_bind(k, DNNL_ARG_WEIGHTS, h->want, h->weights, err);
+        s = fdn_bind(k, DNNL_ARG_WEIGHTS, h->want, h->weights[i], err);
     if (!s && (w->bias || w->fold))
-        s = fdn_bind(k, DNNL_ARG_BIAS, h->bias, h->bias_at, err);
+        s = fdn_bind(k, DNNL_ARG_BIAS, h->bias, h->bias_at[i], err);
     if (!s)
         s = fdn_bind(k, DNNL_ARG_DST, h->dst, to, err);
     if (s)
@@ -243,23 +246,17 @@ fst_status fdn_make_halves(struct fdn_weighted *w, bool *made, fst_error *err)
 {
     struct half h = {0};
     struct kernel *halves[2] = {NULL};
-    struct place from = w->weight, bias = w->bias_at, weights[2], biases[2];
+    struct place from = w->weight, bias = w->bias_at;
     size_t scratch = w->scratch_at;
     *made = false;
     fst_status s = describe(w, &h, err);
     if (s || !h.pd)
         return s;
     s = hold_folded(w, &h, &from, &bias, err);
-    for (int i = 0; !s && i < 2; i++) {
+    for (int i = 0; !s && i < 2; i++)
         s = hold_half(w, &h, i, from, bias, err);
-        weights[i] = h.weights;
-        biases[i] = h.bias_at;
-    }
-    for (int i = 0; !s && i < 2; i++) {
-        h.weights = weights[i];
-        h.bias_at = biases[i];
+    for (int i = 0; !s && i < 2; i++)
         s = make_half(w, &h, i, &scratch, &halves[i], err);
-    }
     dnnl_primitive_desc_destroy(h.pd);
     if (!s)
         s = fdn_add_call(w->c, w->op, "forward", false, run_halves, w->r->node, err);
