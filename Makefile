@@ -4,9 +4,9 @@
 #   make demo-mnist  build, find MNIST (or fetch it), run tasks/mnist from teacher to federation
 #   make check       optimised build and tests, then the same under address and undefined sanitizers
 #   make check-full  more: thread sanitizer, valgrind, fuzzing, many kills, a fault at every file operation,
-#                   fedstill-edge, thousands of random graphs, a hundred thousand histories of a fleet, all limits on memory,
-#                   slow links between namespaces (root), a fleet's page in a browser, oneDNN 3 in a
-#                   Debian 13, the packages in a bare Debian 12 (root)
+#                   thousands of random graphs, a hundred thousand histories of a fleet, all limits on memory,
+#                   slow links between namespaces (root), a fleet's page in a browser, fedstill-edge, a cross build
+#                   for arm64 under qemu (root), oneDNN 3 in a Debian 13, the packages in a bare Debian 12 (root)
 #   make field-trial  a fleet over real links between namespaces, beside the simulated ones (root; TRIAL="--runs 3 TASK")
 #   make fixtures    golden cases over $FEDSTILL_FIXTURES (default: tests/fixtures)
 #   make bench       speed of every workload; WORKLOADS="mnist_teacher ..." picks some
@@ -74,6 +74,7 @@ check-full: check
 	FEDSTILL_MEMORY_STEP=2000 scripts/run-tests $(BUILD) -R test_low_memory
 	FEDSTILL_GRAPHS=$(GRAPHS) scripts/run-tests $(BUILD) -R random_graphs
 	scripts/check-edge $(BUILD)
+	scripts/check-arm64
 	scripts/check-debian13
 	scripts/check-package
 

@@ -27,8 +27,10 @@
 /* The program's name: fedstill-edge has some of the commands and no training (main.c, CMakeLists.txt). */
 #ifdef FEDSTILL_EDGE_ONLY
 #define PROGRAM "fedstill-edge"
+#define PROGRAM_TITLE "FEDSTILL-EDGE"
 #else
 #define PROGRAM "fedstill"
+#define PROGRAM_TITLE "FEDSTILL"
 #endif
 
 /* Exit status of the program. */

@@ -5,7 +5,19 @@
 
 enum { WIDTH = 80, INDENT = 6 };
 
+#ifdef FEDSTILL_EDGE_ONLY
+static const char tagline[] = "runs models of federated knowledge distillation at the edge";
+static const char purpose[] =
+    "Classifies with model files of fedstill, and answers devices in the cascade of a fleet, on a small box: it is "
+    "the part of fedstill(1) that runs models. Nothing in it trains; asked to, it says so.";
+#else
 static const char tagline[] = "federated knowledge distillation from cloud to edge to device";
+static const char purpose[] =
+    "Teaches small models at the edge what a large model in the cloud knows, without moving the data. One program "
+    "trains "
+    "the teacher, keeps its soft labels, distils a student from them and federates it over many clients, which live in "
+    "its process.";
+#endif
 
 struct entry {
     const char *name, *text;
@@ -169,7 +181,8 @@ void help_command(FILE *to, const struct command *c)
 void help_overview(FILE *to, const struct command *const *table)
 {
     size_t width = 0;
-    fprintf(to, PROGRAM " " FST_VERSION " - %s\n\nUsage: " PROGRAM " COMMAND [OPTION ...] [ARGUMENT ...]\n\nCommands:\n",
+    fprintf(to,
+            PROGRAM " " FST_VERSION " - %s\n\nUsage: " PROGRAM " COMMAND [OPTION ...] [ARGUMENT ...]\n\nCommands:\n",
             tagline);
     for (size_t i = 0; table[i]; i++)
         width = strlen(table[i]->name) > width ? strlen(table[i]->name) : width;
@@ -235,7 +248,7 @@ static void man_options(FILE *to, const struct option_spec *s)
 static void man_command(FILE *to, const struct command *c)
 {
     char text[128];
-    fputs(".SS \"fedstill ", to);
+    fputs(".SS \"" PROGRAM " ", to);
     troff(to, c->name);
     fputs(" [OPTION ...]", to);
     for (const struct operand_spec *s = c->operands; s && s->name; s++) {
@@ -258,18 +271,16 @@ static void man_command(FILE *to, const struct command *c)
 void man_page(FILE *to, const struct command *const *table)
 {
     fprintf(to,
-            ".\\\" Made by \"fedstill --man-page\"; change the commands' tables instead.\n"
-            ".TH FEDSTILL 1 \"\" \"fedstill " FST_VERSION "\" \"User Commands\"\n"
-            ".SH NAME\nfedstill \\- %s\n"
-            ".SH SYNOPSIS\n\\fBfedstill\\fR \\fICOMMAND\\fR [\\fIOPTION\\fR ...] [\\fIARGUMENT\\fR ...]\n"
+            ".\\\" Made by \"" PROGRAM " --man-page\"; change the commands' tables instead.\n"
+            ".TH " PROGRAM_TITLE " 1 \"\" \"" PROGRAM " " FST_VERSION "\" \"User Commands\"\n"
+            ".SH NAME\n" PROGRAM " \\- %s\n"
+            ".SH SYNOPSIS\n\\fB" PROGRAM "\\fR \\fICOMMAND\\fR [\\fIOPTION\\fR ...] [\\fIARGUMENT\\fR ...]\n"
             ".SH DESCRIPTION\n",
             tagline);
-    troff(to,
-          "Teaches small models at the edge what a large model in the cloud knows, without moving the data. One "
-          "program trains the teacher, keeps its soft labels, distils a student from them and federates it over many "
-          "clients, which live in its process.\n\nAn option's argument may follow as "
-          "--name=value or as the next word; \"--\" ends the options. Results go to standard output, progress, "
-          "warnings and errors to standard error.\n");
+    troff(to, purpose);
+    troff(to, "\n\nAn option's argument may follow as "
+              "--name=value or as the next word; \"--\" ends the options. Results go to standard output, progress, "
+              "warnings and errors to standard error.\n");
     man_entries(to, "OPTIONS", program_options, COUNT(program_options));
     fputs(".PP\nEvery command takes:\n", to);
     man_options(to, common_options);
