@@ -1,12 +1,13 @@
 /*
  * A pickle in a file that is larger than what is wanted of it. There is room for all of its bytes, so that values point
  * to theirs as they do in memory; but only those that the parser looks at are read into it, and those of long texts,
- * which arrays are made of, are passed over. Pages of the room that nobody writes take no memory. Whoever wants an
- * array's bytes has them copied out of the file; the few whose order of bytes or of elements changes are read at once.
+ * which arrays are made of, are passed over. Whoever wants an array's bytes has them copied out of the file; the few
+ * whose order of bytes or of elements changes are read at once.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -87,16 +88,26 @@ fst_status fst_pickle_copy(const fst_pickle *p, void *dst, const void *data, siz
     return FST_OK;
 }
 
+void fst__pickle_close(fst_pickle *p)
+{
+    if (p->fd < 0)
+        return;
+    close(p->fd);
+    munmap(p->room, p->len);
+}
+
 /* fd is closed by *out, on failure by the caller. */
 static fst_status open_fd(fst_pickle **out, int fd, const char *path, size_t len, size_t max_bytes, size_t hole,
                           fst_error *err)
 {
-    unsigned char *room = fst_alloc(len);
+    /* pages of zeros, of which those that nobody writes take no memory, whoever looks at them */
+    void *room = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    bool there = room != MAP_FAILED;
     const fst_pickle all = {
         .name = (char *)(uintptr_t)path, .data = room, .len = len, .fd = fd, .room = room, .hole = hole};
-    fst_status s = room ? fst__pickle_parse_as(out, &all, max_bytes, NULL, err) : fst_fail_memory(err, len);
-    if (s)
-        fst_free(room);
+    fst_status s = there ? fst__pickle_parse_as(out, &all, max_bytes, NULL, err) : fst_fail_memory(err, len);
+    if (s && there)
+        munmap(room, len);
     return s;
 }
 

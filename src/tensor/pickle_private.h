@@ -123,6 +123,8 @@ static inline const fst__torch_tensor *fst__pickle_tensor(const fst_pickle_value
 FST_MUST fst_status fst__pickle_need(fst_pickle *p, size_t n, fst_error *err);
 /* The same of n bytes of a text that may have been passed over. */
 FST_MUST fst_status fst__pickle_fill(fst_pickle *p, const void *text, size_t n, fst_error *err);
+/* Gives back the file and the room of a pickle that has them. */
+void fst__pickle_close(fst_pickle *p);
 /* As fst_pickle_open; texts and bytes of `hole` bytes and more stay in the file. */
 FST_MUST fst_status fst__pickle_open(fst_pickle **out, const char *path, size_t max_bytes, size_t hole, fst_error *err);
 /* As fst__pickle_parse, over what `given` says the bytes are: name (which is copied), data, len, torch, fd, room,

@@ -4,7 +4,6 @@
  * gigabytes by copying what they name again and again.
  */
 #include <string.h>
-#include <unistd.h>
 
 #include "pickle_private.h"
 
@@ -188,9 +187,7 @@ void fst_pickle_free(fst_pickle *p)
         p->chunks = next;
     }
     fst_buf_release(&p->file);
-    if (p->fd >= 0)
-        close(p->fd);
-    fst_free(p->room);
+    fst__pickle_close(p);
     fst_free(p->name);
     fst_free(p);
 }
