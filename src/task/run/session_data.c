@@ -362,10 +362,10 @@ static fst_status share_public(struct session *s, struct share *h, fst_error *er
     return st;
 }
 
-/* Is there a stage that learns from the cloud's samples? Public ones are of them. */
+/* Is there a stage that learns from the cloud's samples, or takes scales from them? Public ones are of them. */
 static bool trains_at_cloud(const struct task_file *f)
 {
-    static const char *const kinds[] = {"cloud_pretrain", "cloud_kd", "edge_kd", "fusion_train"};
+    static const char *const kinds[] = {"cloud_pretrain", "cloud_kd", "edge_kd", "fusion_train", "quantise"};
     bool found = f->data.public > 0;
     for (size_t i = 0; !found && i < sizeof kinds / sizeof *kinds; i++)
         found = fst__has_kind(f, kinds[i]);
