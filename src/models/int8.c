@@ -27,8 +27,11 @@ struct fst_calibration {
     const fst_model *model;
     struct look *look;
     size_t looks, batch, width; /* width: floats of the widest row */
-    float *out, *most;          /* most: by value, the largest magnitude seen; below 0: not looked at */
-    size_t seen;
+    float *out;
+    bool *wanted;   /* by value: some layer reads it */
+    double *most;   /* by value: the sum over the batches of the largest magnitude in each */
+    float *largest; /* by value: of the batch that is looked at */
+    size_t batches;
 };
 
 void fst_calibration_free(fst_calibration *c)
@@ -42,6 +45,8 @@ void fst_calibration_free(fst_calibration *c)
     fst_free(c->look);
     fst_free(c->out);
     fst_free(c->most);
+    fst_free(c->wanted);
+    fst_free(c->largest);
     fst_free(c);
 }
 
@@ -49,13 +54,11 @@ void fst_calibration_free(fst_calibration *c)
 static void choose_values(fst_calibration *c)
 {
     const fst_graph *g = c->model->graph;
-    for (size_t i = 0; i < fst_graph_layers(g); i++)
-        c->most[i] = -1;
     for (size_t i = 0; i < fst_graph_layers(g); i++) {
         fst_value v = fst_graph_node(g, (fst_value)i).input[0];
-        if (!takes(g, i) || c->most[v] >= 0)
+        if (!takes(g, i) || c->wanted[v])
             continue;
-        c->most[v] = 0;
+        c->wanted[v] = true;
         if ((size_t)v < fst_graph_inputs(g))
             continue;
         if (!c->looks || c->look[c->looks - 1].count == FST_MAX_TAPS)
@@ -85,8 +88,10 @@ fst_status fst_calibration_new(fst_calibration **out, const fst_model *m, size_t
         return fst_fail_memory(err, sizeof *c);
     *c = (fst_calibration){.model = m, .batch = batch};
     c->most = fst_calloc(n, sizeof *c->most);
+    c->wanted = fst_calloc(n, sizeof *c->wanted);
+    c->largest = fst_calloc(n, sizeof *c->largest);
     c->look = fst_calloc(n, sizeof *c->look);
-    fst_status s = c->most && c->look ? FST_OK : fst_fail_memory(err, n * sizeof *c->look);
+    fst_status s = c->most && c->wanted && c->largest && c->look ? FST_OK : fst_fail_memory(err, n * sizeof *c->look);
     if (!s)
         choose_values(c);
     for (size_t i = 0; !s && i < c->looks; i++) {
@@ -110,14 +115,14 @@ fst_status fst_calibration_new(fst_calibration **out, const fst_model *m, size_t
 
 static fst_status see(fst_calibration *c, fst_value v, const float *x, size_t n, fst_error *err)
 {
-    float most = c->most[v];
+    float most = c->largest[v];
     bool wrong = false;
     for (size_t i = 0; i < n; i++) {
         float size = fabsf(x[i]);
         wrong = wrong || !isfinite(size);
         most = size > most ? size : most;
     }
-    c->most[v] = most;
+    c->largest[v] = most;
     return wrong ? fst_fail(err, FST_E_NUMERIC, "a layer's input is infinite or not a number") : FST_OK;
 }
 
@@ -128,7 +133,8 @@ fst_status fst_calibration_add(fst_calibration *c, const float *x, size_t rows, 
     fst_status s = FST_OK;
     if (rows > c->batch)
         return fst_fail(err, FST_E_ARGUMENT, "%zu samples at a time are possible, not %zu", c->batch, rows);
-    if (c->most[0] >= 0)
+    memset(c->largest, 0, fst_graph_layers(g) * sizeof *c->largest);
+    if (c->wanted[0])
         s = see(c, 0, x, rows * (size_t)fst_shape_count(&in), err);
     for (size_t i = 0; !s && i < c->looks; i++) {
         const struct look *l = &c->look[i];
@@ -140,15 +146,17 @@ fst_status fst_calibration_add(fst_calibration *c, const float *x, size_t rows, 
                 s = see(c, l->value[k], c->out + r * (size_t)fst_shape_count(&row) + t.at, t.count, err);
             }
     }
-    c->seen += s ? 0 : rows;
+    for (size_t v = 0; !s && v < fst_graph_layers(g); v++)
+        c->most[v] += (double)c->largest[v];
+    c->batches += !s;
     return s;
 }
 
 /* ---- making -------------------------------------------------------------------------------------------------- */
 
-static float scale_of(const fst_graph *g, fst_value v, float most)
+static float scale_of(const fst_calibration *c, fst_value v)
 {
-    float scale = most / (fst_graph_is_positive(g, v) ? 255 : 127);
+    float scale = (float)(c->most[v] / (double)c->batches / (fst_graph_is_positive(c->model->graph, v) ? 255 : 127));
     return scale > 0 && isfinite(1 / scale) ? scale : 1; /* 1: never anything but 0 */
 }
 
@@ -166,13 +174,13 @@ fst_status fst_model_int8(fst_model *out, const fst_model *m, const fst_calibrat
 {
     fst_model q = {0};
     size_t n = fst_graph_layers(m->graph);
-    if (c->model != m || !c->seen)
+    if (c->model != m || !c->batches)
         return fst_fail(err, FST_E_ARGUMENT, "the scales of int8 need a calibration of this model with samples");
     float *scale = fst_calloc(n, sizeof *scale);
     fst_status s = scale ? copy_head(&q, m, err) : fst_fail_memory(err, n * sizeof *scale);
     for (size_t i = 0; !s && i < n; i++) {
         fst_value v = fst_graph_node(m->graph, (fst_value)i).input[0];
-        scale[i] = takes(m->graph, i) ? scale_of(m->graph, v, c->most[v]) : 0;
+        scale[i] = takes(m->graph, i) ? scale_of(c, v) : 0;
     }
     if (!s)
         s = fst_graph_int8(&q.graph, m->graph, scale, err);

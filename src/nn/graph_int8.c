@@ -152,7 +152,8 @@ struct maker {
 /* The order of numbers is all that it looks at: it may as well act on rounded ones, with the same result. */
 static bool may_follow(const struct fst_node *n)
 {
-    return n->kind == FST_OP_MAXPOOL2D || n->kind == FST_OP_FLATTEN || n->kind == FST_OP_DROPOUT;
+    bool flat = n->kind == FST_OP_FLATTEN && n->out.rank < 3; /* images are rounded as images: channels may go last */
+    return n->kind == FST_OP_MAXPOOL2D || n->kind == FST_OP_DROPOUT || flat;
 }
 
 static void want(struct form *f, float scale)

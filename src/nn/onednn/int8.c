@@ -40,9 +40,11 @@ static fst_status run_round_turned(struct fst_kernel *base, const struct fst_op_
     uint8_t *to = (uint8_t *)a->out;
     if (!fst__int8_round(&k->node->int8, a->in, a->scratch, k->work))
         return fst__quantise_failed(err);
-    for (size_t i = 0; i < k->work / plane; i++, from += plane)
+    for (size_t i = 0; i < k->work / plane; i++, from += plane) {
+        uint8_t *first = to + i / channels * plane * channels + i % channels;
         for (size_t p = 0; p < plane; p++)
-            to[(i / channels * plane + p) * channels + i % channels] = from[p];
+            first[p * channels] = from[p];
+    }
     return FST_OK;
 }
 
@@ -94,11 +96,6 @@ fst_status fdn_round_int8_op(struct fst_context *c, const struct fst_op_request 
 
 /* ---- max pooling ---------------------------------------------------------------------------------------- */
 
-bool fdn_suits_int8_pool(const struct fst_node *n)
-{
-    return n->int8.on && n->u.pool.stride == n->u.pool.kernel && n->u.pool.padding == 0;
-}
-
 static void pool_span(const struct kernel *k, const struct fst_op_args *a, size_t from, size_t count)
 {
     const struct fst_node *n = k->node;
@@ -108,11 +105,13 @@ static void pool_span(const struct kernel *k, const struct fst_op_args *a, size_
                               .out_height = (size_t)n->out.dim[1],
                               .out_width = (size_t)n->out.dim[2],
                               .kernel = (size_t)n->u.pool.kernel,
+                              .stride = (size_t)n->u.pool.stride,
+                              .padding = (size_t)n->u.pool.padding,
                               .is_unsigned = n->int8.is_unsigned};
     size_t in = (size_t)fst_shape_count(&n->in), out = (size_t)fst_shape_count(&n->out);
     for (size_t i = from; i < from + count; i++) /* each image with a row of its own */
         fst__int8_maxpool(&p, (const char *)a->in + i * in, (char *)a->scratch + i * p.width * p.channels,
-                          (char *)a->out + i * out, 1);
+                          (char *)a->out + i * out);
 }
 
 fst_status fdn_int8_pool_op(struct fst_context *c, const struct fst_op_request *r, struct fst_op *op, fst_error *err)

@@ -142,7 +142,6 @@ fdn_maker fdn_weighted_op, fdn_relu_op, fdn_relu6_op, fdn_add_op, fdn_plain_op, 
 fdn_maker fdn_complex_weighted_op, fdn_complex_norm_op, fdn_time_freq_op;
 /* int8.c */
 fdn_maker fdn_quantise_op, fdn_int8_op, fdn_int8_pool_op, fdn_round_int8_op;
-bool fdn_suits_int8_pool(const struct fst_node *n);
 bool fdn_has_int8(void); /* with exact sums */
 /* The kernels of one node. */
 fdn_maker fdn_op;

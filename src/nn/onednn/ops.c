@@ -105,7 +105,7 @@ static fst_status pool_op(struct fst_context *c, const struct fst_op_request *r,
     struct pooling p = {.c = c, .r = r, .op = op, .alg = dnnl_pooling_max};
     dnnl_primitive_desc_t pd;
     bool max = n->kind == FST_OP_MAXPOOL2D;
-    if (max && fdn_has_int8() && fdn_suits_int8_pool(n))
+    if (n->int8.on && fdn_has_int8())
         return fdn_int8_pool_op(c, r, op, err);
     for (int i = 0; i < 2; i++) {
         p.window.kernel[i] = max ? n->u.pool.kernel : n->u.average.kernel[i];

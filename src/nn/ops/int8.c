@@ -124,40 +124,46 @@ size_t fst__int8_period(size_t channels)
 
 /* ---- max pooling ---- */
 
-#define INT8_POOL(name, type)                                                                                         \
-    ALWAYS void name(const type *restrict in, type *restrict row, type *restrict out, size_t width, size_t out_width, \
-                     size_t channels, size_t kernel)                                                                  \
-    {                                                                                                                 \
-        for (size_t i = 0; i < width * channels; i++)                                                                 \
-            row[i] = in[i];                                                                                           \
-        for (size_t y = 1; y < kernel; y++)                                                                           \
-            for (size_t i = 0; i < width * channels; i++)                                                             \
-                row[i] = row[i] > in[y * width * channels + i] ? row[i] : in[y * width * channels + i];               \
-        for (size_t x = 0; x < out_width; x++)                                                                        \
-            for (size_t c = 0; c < channels; c++) {                                                                   \
-                type most = row[x * kernel * channels + c];                                                           \
-                for (size_t k = 1; k < kernel; k++) {                                                                 \
-                    type other = row[(x * kernel + k) * channels + c];                                                \
-                    most = most > other ? most : other;                                                               \
-                }                                                                                                     \
-                out[x * channels + c] = most;                                                                         \
-            }                                                                                                         \
+struct span { /* of an input's rows or columns that a window sees: never none */
+    size_t from, to;
+};
+
+static inline struct span seen(const struct fst_int8_pool *p, size_t out, size_t size)
+{
+    size_t first = out * p->stride, end = first + p->kernel;
+    return (struct span){first > p->padding ? first - p->padding : 0,
+                         end - p->padding < size ? end - p->padding : size};
+}
+
+/* A row of outputs: the largest of each column first, then of neighbouring columns. */
+#define INT8_POOL(name, type)                                                                          \
+    ALWAYS void name(const struct fst_int8_pool *p, struct span y, const type *in, type *restrict row, \
+                     type *restrict out)                                                               \
+    {                                                                                                  \
+        size_t n = p->width * p->channels, c = p->channels;                                            \
+        memcpy(row, in + y.from * n, n * sizeof *row);                                                 \
+        for (const type *other = in + (y.from + 1) * n; other < in + y.to * n; other += n)             \
+            for (size_t i = 0; i < n; i++)                                                             \
+                row[i] = row[i] > other[i] ? row[i] : other[i];                                        \
+        for (size_t o = 0; o < p->out_width; o++, out += c) {                                          \
+            struct span x = seen(p, o, p->width);                                                      \
+            memcpy(out, row + x.from * c, c * sizeof *out);                                            \
+            for (const type *other = row + (x.from + 1) * c; other < row + x.to * c; other += c)       \
+                for (size_t i = 0; i < c; i++)                                                         \
+                    out[i] = out[i] > other[i] ? out[i] : other[i];                                    \
+        }                                                                                              \
     }
 INT8_POOL(pool_unsigned, uint8_t)
 INT8_POOL(pool_signed, int8_t)
 
-FST_HOT void fst__int8_maxpool(const struct fst_int8_pool *p, const void *in, void *row, void *out, size_t images)
+FST_HOT void fst__int8_maxpool(const struct fst_int8_pool *p, const void *in, void *row, void *out)
 {
-    size_t from = p->width * p->channels, to = p->out_width * p->channels;
-    for (size_t i = 0; i < images * p->out_height; i++) {
-        const char *x = (const char *)in + (i / p->out_height * p->height + i % p->out_height * p->kernel) * from;
-        char *y = (char *)out + i * to;
-        if (p->is_unsigned && p->kernel == 2) /* a constant that the compiler unrolls */
-            pool_unsigned((const uint8_t *)x, row, (uint8_t *)y, p->width, p->out_width, p->channels, 2);
-        else if (p->is_unsigned)
-            pool_unsigned((const uint8_t *)x, row, (uint8_t *)y, p->width, p->out_width, p->channels, p->kernel);
+    for (size_t y = 0; y < p->out_height; y++) {
+        char *to = (char *)out + y * p->out_width * p->channels;
+        if (p->is_unsigned)
+            pool_unsigned(p, seen(p, y, p->height), in, row, (uint8_t *)to);
         else
-            pool_signed((const int8_t *)x, row, (int8_t *)y, p->width, p->out_width, p->channels, p->kernel);
+            pool_signed(p, seen(p, y, p->height), in, row, (int8_t *)to);
     }
 }
 

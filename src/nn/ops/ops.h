@@ -84,13 +84,12 @@ struct fst_int8_finish {
 /* From the first channel of a position on. */
 void fst__int8_finish(const struct fst_int8_finish *f, const float *sum, const float *more, void *out, size_t count);
 size_t fst__int8_period(size_t channels);
-/* Max pooling of bytes whose channels are last, in windows that do not overlap (stride = kernel, no padding). row: room
- * for a row of an image. */
+/* Max pooling of an image of bytes whose channels are last. row: room for a row of it. */
 struct fst_int8_pool {
-    size_t height, width, channels, out_height, out_width, kernel;
+    size_t height, width, channels, out_height, out_width, kernel, stride, padding;
     bool is_unsigned;
 };
-void fst__int8_maxpool(const struct fst_int8_pool *p, const void *in, void *row, void *out, size_t images);
+void fst__int8_maxpool(const struct fst_int8_pool *p, const void *in, void *row, void *out);
 
 /* A linear layer with weights from anywhere; parameters and their gradients are a's. */
 struct fst_linear_sizes {
