@@ -61,10 +61,10 @@ def read_safetensors(path):
     return metadata, tensors
 
 
-def _open(path, wanted):
+def _open(path, *wanted):
     metadata, tensors = read_safetensors(path)
-    if metadata.get("format") != wanted:
-        raise FormatError(f"{path}: its format is {metadata.get('format')!r}, {wanted!r} is needed")
+    if metadata.get("format") not in wanted:
+        raise FormatError(f"{path}: its format is {metadata.get('format')!r}, {wanted[0]!r} is needed")
     return metadata, tensors
 
 
@@ -77,10 +77,12 @@ def _numbers(text):
 
 class Model:
     """A model file: arch, classes, input (a shape), options, mean and std (empty: none), class_names, fingerprint
-    (whether the network sees fingerprints of signals), metadata, and tensors under the names of PyTorch's state_dict."""
+    (whether the network sees fingerprints of signals), metadata, int8 (whether layers are in int8: then docs/formats.md says which tensors they have), and tensors under
+    the names of PyTorch's state_dict."""
 
     def __init__(self, path):
-        self.metadata, self.tensors = _open(path, "fedstill-model-1")
+        self.metadata, self.tensors = _open(path, "fedstill-model-1", "fedstill-int8-1")
+        self.int8 = self.metadata["format"] == "fedstill-int8-1"
         m = self.metadata
         self.arch, self.classes = m["arch"], int(m["classes"])
         self.input = tuple(int(x) for x in m["input"].split(","))

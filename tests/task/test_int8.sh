@@ -63,6 +63,21 @@ said out calibration_samples
 unsaid out "Adam"
 expect 0 model info "$int8" --json
 same "memory for training" "$(figure memory.training_bytes)" null
+checks=$((checks + 1))
+/usr/bin/python3 -B - "$FEDSTILL_SOURCE/python" "$model" "$int8" <<'END' || fail "python/fedstill.py"
+import sys
+sys.path.insert(0, sys.argv[1])
+import fedstill
+import numpy as np
+f32, int8 = fedstill.Model(sys.argv[2]), fedstill.Model(sys.argv[3])
+assert int8.int8 and not f32.int8 and int8.arch == f32.arch
+for layer in "conv1", "conv2", "fc1", "fc2": # whole numbers times scales are the weights, to half a scale
+    w, q = f32.tensors[layer + ".weight"], int8.tensors[layer + ".weight"]
+    scale = int8.tensors[layer + ".weight_scale"].reshape((-1,) + (1,) * (w.ndim - 1))
+    assert q.dtype == np.int8 and np.abs(q).max() == 127
+    assert (np.abs(q * scale - w) <= scale * 0.50001).all()
+    assert (int8.tensors[layer + ".bias"] == f32.tensors[layer + ".bias"]).all()
+END
 expect 0 data show "$folder/data" --split test --index 0 --plain --out "$folder/one.png"
 expect 0 predict "$int8" "$folder/one.png" --json
 
