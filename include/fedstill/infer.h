@@ -338,9 +338,9 @@ typedef struct fst_measure_spec {
 } fst_measure_spec;
 
 typedef struct fst_measured {
-    fst_cost cost; /* transform and a runner of batch_size rows at 1, a quarter, half and all of them, median of the
-                    * repeats; fewer rows are made to take no longer than more */
-    double planning;      /* seconds of deciding on a batch of batch_size; 0 unless asked for */
+    fst_cost cost;   /* transform and a runner of batch_size rows at 1, a quarter, half and all of them, median of the
+                      * repeats; fewer rows are made to take no longer than more */
+    double planning; /* seconds of deciding on a batch of batch_size; 0 unless asked for */
     double p50, p95, p99; /* seconds of one sample alone on one thread, from its bytes to logits; NaN without singles */
     size_t singles;
     double peak_bytes; /* peak resident memory of the process so far; NaN where it is not known */
@@ -372,6 +372,11 @@ typedef struct fst_tier fst_tier;
  */
 FST_MUST FST_API fst_status fst_tier_new(fst_tier **out, const fst_model *m, const fst_tier_spec *spec, fst_error *err);
 FST_API void fst_tier_free(fst_tier *t); /* takes NULL */
+/* Memory is to hold only what answers need. Kernels have parameters in layouts of their own: they are made now, and the
+ * model's own are mapped from a file in `folder` that has no name, where what is still read comes from. Answers stay
+ * the same. m: the model of fst_tier_new; its parameters are gone, and nobody else may use it any more. FST_E_IO,
+ * FST_E_MEMORY: there is no such file, and nothing has changed. */
+FST_MUST FST_API fst_status fst_tier_settle(fst_tier *t, fst_model *m, const char *folder, fst_error *err);
 FST_API const fst_tier_spec *fst_tier_look(const fst_tier *t);
 FST_API const fst_model *fst_tier_model(const fst_tier *t);
 /* Logits of n raw windows (1 ... batch), each aligned to its elements: n x classes. */

@@ -177,7 +177,8 @@ static fst_status begin_serving(struct edge *e, fst_error *err)
                                     .edge = fst_task_site_identity(e->task)->client,
                                     .task = e->of,
                                     .local = &e->options->local,
-                                    .hub = e->transport};
+                                    .hub = e->transport,
+                                    .folder = e->place.folder};
     fst_status st = fst_task_devices(e->of, &all, &edge_of, err);
     for (uint32_t d = 0; !st && d < all; d++)
         mine += edge_of[d] == spec.edge;

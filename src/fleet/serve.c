@@ -109,8 +109,10 @@ static void digest_of(const void *bytes, size_t len, unsigned char out[FST__STRE
     }
 }
 
-static fst_status load(struct loaded **out, const fst_message *down, const void *bytes, size_t len, fst_error *err)
+static fst_status load(struct loaded **out, const char *folder, const fst_message *down, const void *bytes, size_t len,
+                       fst_error *err)
 {
+    fst_error why = {0};
     struct loaded *l = fst_calloc(1, sizeof *l);
     if (!l)
         return fst_fail_memory(err, sizeof *l);
@@ -118,6 +120,8 @@ static fst_status load(struct loaded **out, const fst_message *down, const void 
     fst_status st = fst_cascade_bundle_read(&l->bundle, down, err);
     if (!st && !l->bundle.relay)
         st = fst_tier_new(&l->tier, &l->bundle.model, &l->bundle.tier, err);
+    if (!st && l->tier && fst_tier_settle(l->tier, &l->bundle.model, folder, &why))
+        fst_log(FST_LOG_WARN, "the model's parameters stay in memory twice: %s", why.message);
     if (!st && !fst__window_bytes(l->bundle.tier.dtype, &l->bundle.tier.shape))
         st = fst_fail(err, FST_E_LIMIT, "windows of more than 512 KiB do not travel");
     if (st)
@@ -604,7 +608,7 @@ static fst_status wait_for_result(struct serve *s, const fst_atomic_int *stop, f
 fst_status fst__serve_load(struct serve *s, const fst_message *down, const void *bytes, size_t len, fst_error *err)
 {
     struct loaded *l = NULL;
-    fst_status st = load(&l, down, bytes, len, err);
+    fst_status st = load(&l, s->spec.folder, down, bytes, len, err);
     for (uint32_t k = 0; !st && k < s->devices; k++)
         if (s->device[k].number >= l->bundle.devices || l->bundle.edge_of[s->device[k].number] != s->spec.edge)
             st = fst_fail(err, FST_E_MISMATCH, "the cloud gives %s to another edge", s->device[k].id);

@@ -20,6 +20,7 @@ struct serve_spec {
     const fst_task *task;
     const fst_fleet_link *local; /* where its devices are; url NULL: nowhere */
     fst_transport *hub;          /* is woken when there is something to pass on */
+    const char *folder;          /* of its files: room for what need not be in memory */
 };
 /* Opens the link and starts the thread. FST_E_CONFIG: the task gives it devices, and there is no link to them. */
 fst_status fst__serve_start(struct serve **out, const struct serve_spec *spec, fst_error *err);

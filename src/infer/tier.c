@@ -5,12 +5,23 @@
  * So a tier has one runner of `batch` rows, which fills a call up with zeroes, as that of fst_infer_logits fills its
  * last batch up; and windows go through the arithmetic of a loader (the model's own transform).
  */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "apply.h"
 
 struct fst_tier {
     const fst_model *model;
+    const fst_state *state; /* the model's, or: */
+    fst_state mapped;       /* the same with parameters in a file */
+    size_t mapped_bytes;
     fst_source *shape_of; /* one sample of zeroes: what the transformer learns the shape from */
     void *zeroes;
     int32_t label;
@@ -49,6 +60,7 @@ fst_status fst_tier_new(fst_tier **out, const fst_model *m, const fst_tier_spec 
     if (!t)
         return fst_fail_memory(err, sizeof *t);
     t->model = m;
+    t->state = &m->state;
     t->spec = *spec;
     fst_status st = prepare(t, err);
     if (st)
@@ -67,7 +79,117 @@ void fst_tier_free(fst_tier *t)
     fst_source_close(t->shape_of);
     fst_free(t->zeroes);
     fst_free(t->x);
+    if (t->mapped_bytes)
+        munmap(t->mapped.params, t->mapped_bytes);
     fst_free(t);
+}
+
+/* ---- memory ---- */
+
+enum { LARGE = 16384 }; /* values; smaller tensors stay in memory */
+
+/* A file without a name that holds the parameters. */
+static fst_status write_params(const fst_state *state, const char *folder, int *fd, fst_error *err)
+{
+    size_t bytes = state->param_count * sizeof(float), done = 0;
+    char *path = fst_path_join(folder, "parameters.tmp.XXXXXX");
+    *fd = path ? mkostemp(path, O_CLOEXEC) : -1;
+    fst_status st = !path ? fst_fail_memory(err, 256) : *fd < 0 ? fst_fail_errno(err, "%s", path) : FST_OK;
+    if (!st)
+        unlink(path);
+    while (!st && done < bytes) {
+        ssize_t n = write(*fd, (const char *)state->params + done, bytes - done);
+        if (n < 0 && errno != EINTR)
+            st = fst_fail_errno(err, "%s", path);
+        done += n > 0 ? (size_t)n : 0;
+    }
+    fst_free(path);
+    return st;
+}
+
+/* The whole pages of a large tensor, from and to as offsets in the span; false: it is a small one. */
+static bool pages_of(const fst_graph *g, size_t i, size_t *from, size_t *to)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const fst_param_info p = fst_graph_param(g, i);
+    *from = (p.offset * sizeof(float) + page - 1) / page * page;
+    *to = (p.offset + p.count) * sizeof(float) / page * page;
+    return p.count >= LARGE && *to > *from;
+}
+
+/* Parameters of their own pages for small tensors, which kernels read as they are, and of the file's for large ones:
+ * next to a page of a file that is read the system brings in others, and small tensors stand between large ones. */
+static fst_status map_params(fst_tier *t, const char *folder, fst_error *err)
+{
+    const fst_state *state = &t->model->state;
+    size_t bytes = state->param_count * sizeof(float), from, to;
+    int fd = -1;
+    char *map = MAP_FAILED;
+    fst_status st = write_params(state, folder, &fd, err);
+    if (!st)
+        map = mmap(NULL, bytes + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!st && map == MAP_FAILED)
+        st = fst_fail_errno(err, "memory for parameters");
+    for (size_t i = 0, done = 0; !st && i <= fst_graph_params(t->model->graph); i++) {
+        bool large = i < fst_graph_params(t->model->graph) && pages_of(t->model->graph, i, &from, &to);
+        size_t own_to = large ? from : i < fst_graph_params(t->model->graph) ? done : bytes;
+        memcpy(map + done, (const char *)state->params + done, own_to - done);
+        done = own_to;
+        if (large && mmap(map + from, to - from, PROT_READ, MAP_SHARED | MAP_FIXED, fd, (off_t)from) == MAP_FAILED)
+            st = fst_fail_errno(err, "parameters in %s", folder);
+        done = large ? to : done;
+    }
+    if (fd >= 0)
+        close(fd);
+    if (st && map != MAP_FAILED)
+        munmap(map, bytes + 1);
+    if (st)
+        return st;
+    t->mapped = *state;
+    t->mapped.params = (float *)(void *)map;
+    t->mapped_bytes = bytes + 1;
+    return FST_OK;
+}
+
+/* All that is made of the parameters is made by the first pass. */
+static fst_status rehearse(fst_tier *t, fst_error *err)
+{
+    const void *window = t->zeroes;
+    float *logits = fst_alloc((size_t)t->model->classes * sizeof *logits);
+    if (!logits)
+        return fst_fail_memory(err, (size_t)t->model->classes * sizeof *logits);
+    fst_status st = fst_tier_logits(t, &window, 1, logits, err);
+    fst_free(logits);
+    return st;
+}
+
+static void read_from(fst_tier *t, const fst_state *state)
+{
+    t->state = state;
+    fst_runner_hold(t->runner, state);
+}
+
+fst_status fst_tier_settle(fst_tier *t, fst_model *m, const char *folder, fst_error *err)
+{
+    if (m != t->model || t->mapped_bytes)
+        return fst_fail(err, FST_E_ARGUMENT, "a tier settles once, with its own model");
+    fst_status st = map_params(t, folder, err);
+    if (st)
+        return st;
+    read_from(t, &t->mapped);
+    st = rehearse(t, err);
+    if (st) {
+        read_from(t, &m->state);
+        munmap(t->mapped.params, t->mapped_bytes);
+        t->mapped_bytes = 0;
+        return st;
+    }
+    for (size_t i = 0, from, to; i < fst_graph_params(m->graph); i++)
+        if (pages_of(m->graph, i, &from, &to)) /* what is read again comes back */
+            madvise((char *)t->mapped.params + from, to - from, MADV_DONTNEED);
+    fst_free(m->state.params);
+    m->state.params = NULL;
+    return FST_OK;
 }
 
 const fst_tier_spec *fst_tier_look(const fst_tier *t)
@@ -86,7 +208,7 @@ fst_status fst_tier_logits(fst_tier *t, const void *const *windows, size_t n, fl
         return fst_fail(err, FST_E_ARGUMENT, "%zu windows for a tier of %zu", n, t->spec.batch);
     for (size_t i = 0; i < n; i++)
         fst_transformer_apply(t->transformer, windows[i], t->x + i * t->elements);
-    return fst_runner_logits(t->runner, &t->model->state, t->x, n, logits, err);
+    return fst_runner_logits(t->runner, t->state, t->x, n, logits, err);
 }
 
 void fst_tier_judge(const fst_tier *t, const float *logits, fst_tier_answer *out)

@@ -223,9 +223,14 @@ struct fst_plan_more {
         window; /* a part writes at most so many gradients, or those of one op; 0: parts end where shards meet only */
     bool share; /* layers of a single sample are cut in halves, */
     fst_pool *pool; /* which its threads share; NULL: one thread */
+    /* Another inference plan of the same graph and options, or NULL. What that one prepares from a state is used here
+     * too, and not made again: it must be prepared first (fst__plan_prepare), and outlive this one's last pass. */
+    const fst_plan *owner;
 };
 fst_status fst__plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o,
                          const struct fst_plan_more *more, fst_error *err);
+/* Brings the weights of a state into the kernels' layouts, as the next pass otherwise would. */
+fst_status fst__plan_prepare(fst_plan *p, const fst_state *state, fst_error *err);
 struct fst_span fst__plan_part_grads(const fst_plan *p, int part);
 /* Before a part of the backward pass: its gradients go to `to`, the first of its span at to[0]. */
 void fst__plan_divert(fst_plan *p, int part, float *to);

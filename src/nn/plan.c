@@ -274,7 +274,7 @@ static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_
     }
     at->out = out->region = fst__new_region(b, p->backend->bytes(op->out));
     at->saved = fst__new_region(b, op->saved);
-    at->held = fst__new_region(b, op->held);
+    at->held = p->owner ? NOWHERE : fst__new_region(b, op->held);
     if (at->held != NOWHERE)
         p->regions[at->held] = (struct region){.bytes = op->held, .last = INT_MAX};
     if (op->scratch > p->scratch_bytes)
@@ -498,6 +498,8 @@ static fst_status place_regions(fst_plan *p, size_t *total, fst_error *err)
 static fst_status take_memory(fst_plan *p, fst_error *err)
 {
     size_t total = 0;
+    if (p->owner && p->owner->ncalls != p->ncalls)
+        return fst_fail(err, FST_E_ARGUMENT, "plans that share weights are of one graph and the same options");
     fst_status s = place_regions(p, &total, err);
     size_t size = total + p->scratch_bytes + p->shared_bytes + 192;
     if (!s && p->options.measure) {
@@ -523,7 +525,7 @@ static fst_status take_memory(fst_plan *p, fst_error *err)
             c->args.more_grad_in[j] = fst__region_at(p, c->at.more_grad_in[j]);
         }
         c->args.saved = fst__region_at(p, c->at.saved);
-        c->args.held = fst__region_at(p, c->at.held);
+        c->args.held = p->owner ? p->owner->calls[i].args.held : fst__region_at(p, c->at.held);
         c->args.scratch = scratch;
     }
     fst__plan_join(p, NULL);
@@ -659,6 +661,7 @@ fst_status fst__plan_new(fst_plan **out, const fst_graph *g, const fst_plan_opti
     p->graph = g;
     p->options = *o;
     p->window = more->window;
+    p->owner = more->owner;
     if (p->options.threads < 1)
         p->options.threads = 1;
     struct builder b = {.p = p};

@@ -59,6 +59,7 @@ struct fst_plan {
     unsigned char *base;
     fst_draws draws; /* of the last pass: kernels may run again after it */
     bool ran, prepared;
+    const fst_plan *owner; /* whose prepared weights are used; NULL: its own */
 };
 
 static inline void *fst__region_at(const fst_plan *p, int region)

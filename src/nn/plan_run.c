@@ -96,7 +96,7 @@ static fst_status run_steps(fst_plan *p, int from, int to, fst_error *err)
 {
     p->backend->enter(p->context);
     for (int i = from; i < to; i++) {
-        if (p->steps[i].kernel->prepare && p->prepared)
+        if (p->steps[i].kernel->prepare && (p->prepared || p->owner))
             continue;
         fst_status s = p->steps[i].kernel->run(p->steps[i].kernel, &p->calls[p->steps[i].call].args, err);
         if (!s && p->options.check_finite && p->options.training)
@@ -125,6 +125,18 @@ fst_status fst_plan_forward_inputs(fst_plan *p, fst_state *state, const float *c
     p->ran = p->prepared = !s;
     if (!s)
         *out = fst__region_at(p, p->output);
+    return s;
+}
+
+fst_status fst__plan_prepare(fst_plan *p, const fst_state *state, fst_error *err)
+{
+    fst_status s = FST_OK;
+    bind_state(p, state, NULL, NULL, NULL);
+    p->backend->enter(p->context);
+    for (int i = 0; !s && i < p->forward_steps; i++)
+        if (p->steps[i].kernel->prepare)
+            s = p->steps[i].kernel->run(p->steps[i].kernel, &p->calls[p->steps[i].call].args, err);
+    p->prepared = !s;
     return s;
 }
 

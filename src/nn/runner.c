@@ -173,9 +173,12 @@ fst_status fst_runner_logits(fst_runner *r, const fst_state *state, const float 
                              fst_error *err)
 {
     fst_trainer *t = r->t;
-    if (state != r->held || state != r->state)
-        for (int i = 0; i < t->plans_count; i++)
-            fst_plan_renew(t->plans[i]);
+    if (state != r->held || state != r->state) {
+        r->state = NULL;
+        fst_status s = fst__plan_prepare(t->plans[0], state, err);
+        if (s)
+            return s;
+    }
     r->state = state;
     /* at most t->shards jobs at a time, so that each has a status of its own */
     for (size_t done = 0; done < rows; done += t->batch) {

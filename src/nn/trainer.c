@@ -236,7 +236,11 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
     for (int i = 0; !s && i < t->plans_count; i++) {
         fst_plan_options po = plan_options(t, t->shard, training);
         struct fst_plan_more more = {
-            .window = t->windowed ? WINDOW : 0, .share = t->shared, .pool = t->shared && sharing > 1 ? t->pool : NULL};
+            .window = t->windowed ? WINDOW : 0,
+            .share = t->shared,
+            .pool = t->shared && sharing > 1 ? t->pool : NULL,
+            .owner = i && !training ? t->plans[0] : NULL, /* weights in the kernels' layouts once for all */
+        };
         s = fst__plan_new(&t->plans[i], t->graph, &po, &more, err);
     }
     if (!s && t->windowed)

@@ -165,6 +165,7 @@ all_end
 same "by hand: decisions" "$(decisions "$folder/fleet")" "$(cat "$folder/want")"
 mb=$(sed -n 's/.*since the cloud was away;.* \([0-9]*\) MB.*/\1/p' "$folder/err.edge-1")
 true_that "an edge says what it takes of memory" test "${mb:-0}" -gt 0
+grep -qF __asan_init "$FEDSTILL" || true_that "an edge takes $mb MB, 60 are enough" test "${mb:-0}" -lt 60
 
 # ---- a bare sensor: one window's bytes, by the broker's own client. The device's process comes when that was answered.
 anew

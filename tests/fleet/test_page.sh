@@ -206,7 +206,28 @@ TMPDIR=$folder/tmp "$FEDSTILL" fleet up "$task" --output "$folder/third" --no-re
     2>"$folder/err.cloud" </dev/null &
 pid[up]=$!
 await_page
-patience=600 get /events >"$folder/stream"
+patience=600 get /events >"$folder/stream" &
+pid[stream]=$!
+# One device is held, so that the cascade does not end before the cloud was asked what it computed for the other.
+device=
+for ((i = 0; i < 6000 && ${#device} == 0; i++)); do
+    for child in $(cat "/proc/${pid[up]}/task"/*/children 2>/dev/null); do
+        tr '\0' ' ' <"/proc/$child/cmdline" 2>/dev/null | grep -q -- '--id device-2' && device=$child
+    done
+    sleep 0.02
+done
+kill -STOP "$device"
+for ((i = 0; i < 3000; i++)); do
+    get /metrics >"$folder/metrics"
+    grep -q '^fedstill_batches_total [1-9]' "$folder/metrics" && break
+    sleep 0.05
+done
+kill -CONT "$device"
+true_that "batches that the cloud computed" test "$(metric fedstill_batches_total)" -ge 1
+true_that "no more batches than windows" \
+    test "$(metric fedstill_batches_total)" -le "$(metric 'fedstill_windows_total{tier="cloud"}')"
+wait "${pid[stream]}"
+unset "pid[stream]"
 wait "${pid[up]}"
 same "the cascade's fleet" $? 0
 unset "pid[up]"
