@@ -73,6 +73,20 @@ static fst_status wrong(const fst__held *h, const char *name, const char *what, 
                     h->base.name, name, what);
 }
 
+/* Numbers that fill their bytes, with all parts inside: libhdf5 converts others beyond the ends of its buffers. */
+static bool is_whole_number_type(hid_t type, H5T_class_t kind, size_t size)
+{
+    size_t sign, exponent, exponent_bits, fraction, fraction_bits, bits = 8 * size;
+    if ((kind != H5T_FLOAT && kind != H5T_INTEGER) || size < 1 || size > 8 || H5Tget_precision(type) != bits ||
+        H5Tget_offset(type) != 0)
+        return false;
+    if (kind == H5T_INTEGER)
+        return true;
+    return H5Tget_fields(type, &sign, &exponent, &exponent_bits, &fraction, &fraction_bits) >= 0 && sign < bits &&
+           exponent_bits <= bits && exponent <= bits - exponent_bits && fraction_bits <= bits &&
+           fraction <= bits - fraction_bits;
+}
+
 /* How the values lie in the file must be harmless before anything is read. */
 static fst_status check_storage(const fst__held *h, const struct set *s, uint64_t file_bytes, fst_error *err)
 {
@@ -89,9 +103,10 @@ static fst_status check_storage(const fst__held *h, const struct set *s, uint64_
     for (int i = 0; layout == H5D_CHUNKED && i < s->rank; i++)
         bad = __builtin_mul_overflow(chunk_bytes, chunk[i], &chunk_bytes) || bad;
     int outside = plan < 0 ? -1 : H5Pget_external_count(plan);
+    bool numbers = type >= 0 && is_whole_number_type(type, kind, size);
     H5Pclose(plan);
     H5Tclose(type);
-    if ((kind != H5T_FLOAT && kind != H5T_INTEGER) || size < 1 || size > 8)
+    if (!numbers)
         return wrong(h, s->name, "holds no numbers", err);
     if (outside || (layout != H5D_CONTIGUOUS && layout != H5D_CHUNKED && layout != H5D_COMPACT))
         return fst_fail(err, FST_E_UNSUPPORTED, "%s: the values of %s are not in the file itself", h->base.name,
@@ -301,7 +316,7 @@ static hid_t open_file(const char *path)
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     if (access < 0)
         return -1;
-    H5Pset_file_locking(access, false, true); /* folders that cannot be written */
+    H5Pset_file_locking(access, false, true);       /* folders that cannot be written */
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG); /* what of a damaged file cannot be closed goes with it */
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, access);
     H5Pclose(access);
