@@ -30,12 +30,33 @@ fst_status fdn_weighted_ends(struct fdn_weighted *w, fst_error *err)
     return s ? s : fdn_sample_layout(w->c, w->r->batch, &n->out, false, &w->op->out, err);
 }
 
+int fdn_weight_dims(const struct fst_node *n, bool conv, int64_t dims[5], struct fdn_window *window)
+{
+    int rank = 0;
+    if (!conv) {
+        dims[rank++] = n->u.linear.out;
+        dims[rank++] = n->in.dim[n->in.rank - 1];
+        return rank;
+    }
+    const fst_conv2d *o = &n->u.conv;
+    if (o->groups > 1)
+        dims[rank++] = o->groups;
+    dims[rank++] = o->out_channels / o->groups;
+    dims[rank++] = n->in.dim[0] / o->groups;
+    for (int i = 0; i < 2; i++) {
+        dims[rank++] = o->kernel[i];
+        window->strides[i] = o->stride[i];
+        window->padding[i] = o->padding[i];
+    }
+    return rank;
+}
+
 fst_status fdn_weighted_init(struct fdn_weighted *w, struct fst_context *c, const struct fst_op_request *r,
                              struct fst_op *op, fst_error *err)
 {
     const struct fst_node *n = r->node;
     bool conv = n->kind != FST_OP_LINEAR && n->kind != FST_OP_SPECTRAL_LINEAR;
-    int64_t dims[5], rank = 0, out = conv ? n->out.dim[0] : n->u.linear.out;
+    int64_t dims[5], out = conv ? n->out.dim[0] : n->u.linear.out;
     *w = (struct fdn_weighted){.c = c,
                                .r = r,
                                .op = op,
@@ -52,29 +73,14 @@ fst_status fdn_weighted_init(struct fdn_weighted *w, struct fst_context *c, cons
                                .bias_at = {PARAM1, 0},
                                .grad_weight = {GRAD_PARAM0, 0},
                                .grad_bias = {GRAD_PARAM1, 0}};
-    if (w->conv) {
-        const fst_conv2d *o = &n->u.conv;
-        if (o->groups > 1)
-            dims[rank++] = o->groups;
-        dims[rank++] = o->out_channels / o->groups;
-        dims[rank++] = n->in.dim[0] / o->groups;
-        for (int i = 0; i < 2; i++) {
-            dims[rank++] = o->kernel[i];
-            w->window.strides[i] = o->stride[i];
-            w->window.padding[i] = o->padding[i];
-        }
-        w->bias = o->bias;
-    } else {
-        dims[rank++] = n->u.linear.out;
-        dims[rank++] = n->in.dim[n->in.rank - 1];
-        w->bias = n->u.linear.bias;
-    }
+    int rank = fdn_weight_dims(n, conv, dims, &w->window);
+    w->bias = conv ? n->u.conv.bias : n->u.linear.bias;
     /* The weights of a linear layer stay as they lie unless their type changes: bringing them costs more than it gains
      * at the batches of training. */
     bool any = w->conv;
-    fst_status s = fdn_tagged(c, dnnl_f32, (int)rank, dims, false, &w->weights, err);
+    fst_status s = fdn_tagged(c, dnnl_f32, rank, dims, false, &w->weights, err);
     if (!s)
-        s = fdn_tagged(c, c->type, (int)rank, dims, any, &w->any_weights, err);
+        s = fdn_tagged(c, c->type, rank, dims, any, &w->any_weights, err);
     if (!s)
         s = fdn_tagged(c, dnnl_f32, 1, &out, false, &w->bias_layout, err);
     if (!s)
@@ -109,11 +115,16 @@ static fst_status run_fold(struct fst_kernel *base, const struct fst_op_args *a,
     return FST_OK;
 }
 
-struct place fdn_take_held(struct fst_op *op, const struct fst_layout *l)
+struct place fdn_take_held_bytes(struct fst_op *op, size_t bytes)
 {
     struct place at = {HELD, op->held};
-    op->held += fdn_round64(fdn_bytes(l));
+    op->held += fdn_round64(bytes);
     return at;
+}
+
+struct place fdn_take_held(struct fst_op *op, const struct fst_layout *l)
+{
+    return fdn_take_held_bytes(op, fdn_bytes(l));
 }
 
 fst_status fdn_add_fold(struct fdn_weighted *w, struct place to, struct place bias, fst_error *err)

@@ -200,31 +200,10 @@ static fst_status describe_ends(struct layer *l, fst_error *err)
 static fst_status describe_weights(struct layer *l, fst_error *err)
 {
     const struct fst_node *n = l->r->node;
-    int64_t dims[5], rank = 0;
-    if (l->conv) {
-        const fst_conv2d *o = &n->u.conv;
-        if (o->groups > 1)
-            dims[rank++] = o->groups;
-        dims[rank++] = o->out_channels / o->groups;
-        dims[rank++] = n->in.dim[0] / o->groups;
-        for (int i = 0; i < 2; i++) {
-            dims[rank++] = o->kernel[i];
-            l->window.strides[i] = o->stride[i];
-            l->window.padding[i] = o->padding[i];
-        }
-    } else {
-        dims[rank++] = n->u.linear.out;
-        dims[rank++] = n->in.dim[n->in.rank - 1];
-    }
-    fst_status s = fdn_tagged(l->c, dnnl_s8, (int)rank, dims, false, &l->weights, err);
-    return s ? s : fdn_tagged(l->c, dnnl_s8, (int)rank, dims, true, &l->any_weights, err);
-}
-
-static struct place take_held(struct fst_op *op, size_t bytes)
-{
-    struct place at = {HELD, op->held};
-    op->held += fdn_round64(bytes);
-    return at;
+    int64_t dims[5];
+    int rank = fdn_weight_dims(n, l->conv, dims, &l->window);
+    fst_status s = fdn_tagged(l->c, dnnl_s8, rank, dims, false, &l->weights, err);
+    return s ? s : fdn_tagged(l->c, dnnl_s8, rank, dims, true, &l->any_weights, err);
 }
 
 /* Once for a state: weights in the layout that the primitive wants, and the factors. */
@@ -232,8 +211,8 @@ static fst_status prepare(struct layer *l, const struct fst_layout *want, fst_er
 {
     bool same = fdn_equal(want, l->weights);
     struct kernel *k;
-    l->factor_at = take_held(l->op, 2 * fst__int8_period((size_t)l->channels) * sizeof(float));
-    l->weights_at = take_held(l->op, fdn_bytes(want));
+    l->factor_at = fdn_take_held_bytes(l->op, 2 * fst__int8_period((size_t)l->channels) * sizeof(float));
+    l->weights_at = fdn_take_held(l->op, want);
     fst_status s = fdn_add_call(l->c, l->op, "int8 weights", false, run_weights, l->r->node, err);
     if (s)
         return s;

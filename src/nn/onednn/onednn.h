@@ -166,6 +166,8 @@ struct fdn_weighted {
     struct fdn_window window;
     dnnl_primitive_desc_t hint;
 };
+/* The shape of a layer's weights, and of a convolution the steps and edges of its window; returns the rank. */
+int fdn_weight_dims(const struct fst_node *n, bool conv, int64_t dims[5], struct fdn_window *window);
 /* For the node of r, with the op's usual places. */
 fst_status fdn_weighted_init(struct fdn_weighted *w, struct fst_context *c, const struct fst_op_request *r,
                              struct fst_op *op, fst_error *err);
@@ -179,6 +181,7 @@ void fdn_weighted_release(struct fdn_weighted *w);
  * that is multiplied into weights and bias, which go there, plain. */
 dnnl_status_t fdn_describe_forward(struct fdn_weighted *w);
 struct place fdn_take_held(struct fst_op *op, const struct fst_layout *l);
+struct place fdn_take_held_bytes(struct fst_op *op, size_t bytes);
 fst_status fdn_add_fold(struct fdn_weighted *w, struct place to, struct place bias, fst_error *err);
 
 /* ---- halves.c: layers of a single sample in two halves ------------------------------------------ */
