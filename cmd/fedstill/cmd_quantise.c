@@ -306,13 +306,11 @@ const struct command cmd_model_quantise = {
     .description =
         "Writes a model whose convolutions and linear layers compute with whole numbers of 8 bits: about a quarter of "
         "the bytes, and faster where the processor has instructions for it (AVX-VNNI, AVX-512 VNNI). Batch norms go "
-        "into "
-        "the convolutions before them; each output channel's weights have a scale of their own, and each layer's input "
-        "has one, by the largest value that the samples of --calibrate bring about. Layers that have no form in int8 "
-        "(of complex numbers) stay f32, and are listed.\n\n"
+        "into the convolutions before them; each output channel's weights have a scale of their own, and each layer's "
+        "input has one, by the largest value of a batch of the samples of --calibrate, on average over batches: what "
+        "is larger is cut off. Layers that have no form in int8 (of complex numbers) stay f32, and are listed.\n\n"
         "`fedstill eval`, `predict` and `model info` take the file as any other, and so does a task's cascade. It "
-        "cannot "
-        "be trained, exported or imported: keep the f32 model.",
+        "cannot be trained, exported or imported: keep the f32 model.",
     .options = options,
     .operands = operands,
     .examples = examples,
