@@ -52,3 +52,16 @@ run_as() {
     "$@" >"$folder/out.$name" 2>>"$folder/err.$name" </dev/null &
     pid[$name]=$!
 }
+# hub_with SITES: a hub with certificates, for mosquitto -c "$keys/hub.conf" on port $hub, and edge-1 ... enrolled, whose keys
+# are in $folder/keys-K.
+hub_with() {
+    local k
+    hub=$("$FEDSTILL_HELPER" port)
+    keys=$folder/keys
+    expect 0 fleet init "$keys" --host 127.0.0.1 --port "$hub"
+    for ((k = 1; k <= $1; k++)); do
+        expect 0 fleet request edge-$k --dir "$folder/keys-$k"
+        expect 0 fleet enroll "$keys" "$folder/keys-$k/edge-$k.csr" --yes
+        expect 0 fleet install "$keys/edge-$k.fleet" --dir "$folder/keys-$k"
+    done
+}

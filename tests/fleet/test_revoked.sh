@@ -15,14 +15,7 @@ stages:
   federated_train: {model: fedgen_mnist, strategy: scaffold, init: random, rounds: 2, batch_size: 8,
                     optimizer: {name: sgd, learning_rate: 0.02}}
 END
-hub=$("$FEDSTILL_HELPER" port)
-keys=$folder/keys
-expect 0 fleet init "$keys" --host 127.0.0.1 --port "$hub"
-for ((k = 1; k <= sites; k++)); do
-    expect 0 fleet request edge-$k --dir "$folder/keys-$k"
-    expect 0 fleet enroll "$keys" "$folder/keys-$k/edge-$k.csr" --yes
-    expect 0 fleet install "$keys/edge-$k.fleet" --dir "$folder/keys-$k"
-done
+hub_with $sites
 mosquitto -c "$keys/hub.conf" >/dev/null 2>"$folder/broker.log" &
 pid[broker]=$!
 edge() { # NAME [WORD...], such as env

@@ -21,14 +21,7 @@ expect 0 run "$task" --output "$folder/one" --no-reuse
 models() { (cd "$1" && sha256sum federated_train/*.safetensors); }
 
 # ---- keys, and a broker with certificates
-hub=$("$FEDSTILL_HELPER" port)
-keys=$folder/keys
-expect 0 fleet init "$keys" --host 127.0.0.1 --port "$hub"
-for ((k = 1; k <= sites; k++)); do
-    expect 0 fleet request edge-$k --dir "$folder/keys-$k"
-    expect 0 fleet enroll "$keys" "$folder/keys-$k/edge-$k.csr" --yes
-    expect 0 fleet install "$keys/edge-$k.fleet" --dir "$folder/keys-$k"
-done
+hub_with $sites
 everybody() {
     run_as cloud "$FEDSTILL" cloud "$task" --credentials "$keys" --output "$folder/fleet" --no-reuse --http 0
     for ((k = 1; k <= sites; k++)); do
