@@ -29,10 +29,13 @@ FST_API int fst_ranks_own(const fst_ranks *r);   /* this process' number */
 FST_API int fst_ranks_count(const fst_ranks *r); /* of them; at least 2 */
 /*
  * One message to or from a rank. Several threads may wait at a time, each for another rank. receive replaces what is in
- * *out, whose memory is the caller's. FST_E_CANCELLED: it is to stop; FST_E_LIMIT: above `most` bytes, which ends what
- * can be said with that rank; FST_E_IO: MPI failed.
+ * *out, whose memory is the caller's, and which grows with what has come, not by the length that is announced.
+ * FST_E_CANCELLED: it is to stop. A receive that nothing came for leaves no trace; what had begun to come or to go, and
+ * the other rank takes no part in, MPI keeps until the process ends: then the buffer is empty and its memory is gone.
+ * Nothing more can be said with that rank then, nor after FST_E_LIMIT, above `most` bytes, and FST_E_IO: MPI failed, or
+ * the other process is not there any more.
  */
-FST_MUST FST_API fst_status fst_ranks_send(fst_ranks *r, int to, const void *data, size_t len, fst_error *err);
+FST_MUST FST_API fst_status fst_ranks_send(fst_ranks *r, int to, fst_buf *data, fst_error *err);
 FST_MUST FST_API fst_status fst_ranks_receive(fst_ranks *r, int from, uint64_t most, fst_buf *out, fst_error *err);
 
 FST_END_DECLS

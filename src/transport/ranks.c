@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,10 @@ struct fst_ranks {
     void *ctx;
     int own, count;
     pid_t *pid; /* rank 0: [count], of processes that it can look at; 0: it cannot */
+    struct length {
+        uint64_t out, in;
+    } * length;       /* [count]: what is said to and by each, where MPI may keep it */
+    atomic_bool left; /* MPI has something that it was stopped in */
 };
 
 /* What a rank says of itself when it joins: its process, and where that number means it. */
@@ -113,8 +118,13 @@ static fst_status tell_places(fst_ranks *r, fst_error *err)
 {
     const struct place own = place_here();
     fst_buf in = {0};
-    if (r->own)
-        return fst_ranks_send(r, 0, &own, sizeof own, err);
+    if (r->own) {
+        fst_status said = fst_buf_append(&in, &own, sizeof own, err);
+        if (!said)
+            said = fst_ranks_send(r, 0, &in, err);
+        fst_buf_release(&in);
+        return said;
+    }
     if (!(r->pid = fst_calloc((size_t)r->count, sizeof *r->pid)))
         return fst_fail_memory(err, (size_t)r->count * sizeof *r->pid);
     fst_status st = FST_OK;
@@ -150,6 +160,8 @@ fst_status fst_ranks_open(fst_ranks **out, bool (*stop)(void *ctx), void *ctx, f
         st = fst_fail(err, FST_E_CONFIG,
                       "mpirun started %d processes and this fedstill's MPI sees %d: both must be of the same MPI",
                       launched, r->count);
+    if (!st && !(r->length = fst_calloc((size_t)r->count, sizeof *r->length)))
+        st = fst_fail_memory(err, (size_t)r->count * sizeof *r->length);
     if (!st)
         st = tell_places(r, err);
     if (st)
@@ -165,6 +177,8 @@ void fst_ranks_close(fst_ranks *r, bool together)
         r->by->close();
     if (r)
         fst_free(r->pid);
+    if (r && !atomic_load(&r->left))
+        fst_free(r->length);
     fst_free(r);
 }
 
@@ -186,39 +200,67 @@ static fst_status ended(const fst_ranks *r, fst__ranks_end end, int rank, const 
         return FST_OK;
     if (is_gone(r, rank))
         return fst_fail(err, FST_E_IO, "rank %d, process %ld, is not there any more", rank, (long)r->pid[rank]);
-    if (end == FST__RANKS_STOPPED)
-        return fst_fail(err, FST_E_CANCELLED, "stopped while waiting for rank %d", rank);
-    return fst_fail(err, FST_E_IO, "rank %d: %s", rank, why);
+    if (end == FST__RANKS_FAILED)
+        return fst_fail(err, FST_E_IO, "rank %d: %s", rank, why);
+    return fst_fail(err, FST_E_CANCELLED, "stopped while waiting for rank %d", rank);
 }
 
-fst_status fst_ranks_send(fst_ranks *r, int to, const void *data, size_t len, fst_error *err)
+/* MPI keeps what it was stopped in, until the process ends: a length, or the buffer. */
+static void leave(fst_ranks *r, fst__ranks_end end, fst_buf *b)
+{
+    if (end != FST__RANKS_LEFT)
+        return;
+    atomic_store(&r->left, true);
+    if (b)
+        *b = (fst_buf){.data = NULL};
+}
+
+static size_t piece_at(size_t at, size_t len)
+{
+    return len - at < FST__RANKS_PIECE ? len - at : FST__RANKS_PIECE;
+}
+
+fst_status fst_ranks_send(fst_ranks *r, int to, fst_buf *data, fst_error *err)
 {
     struct waited waited = {r, to};
     const struct fst__ranks_wait wait = {stopped, &waited};
     char why[FST__RANKS_WHY] = "";
-    const uint64_t n = len;
-    fst__ranks_end end = r->by->send(to, &n, sizeof n, &wait, why);
-    if (end == FST__RANKS_DONE)
-        end = r->by->send(to, data, len, &wait, why);
+    uint64_t *n = &r->length[to].out;
+    *n = data->len;
+    fst__ranks_end end = r->by->send(to, n, sizeof *n, &wait, why);
+    leave(r, end, NULL);
+    bool begun = end == FST__RANKS_DONE;
+    for (size_t at = 0; end == FST__RANKS_DONE && at < data->len; at += FST__RANKS_PIECE)
+        end = r->by->send(to, data->data + at, piece_at(at, data->len), &wait, why);
+    if (begun)
+        leave(r, end, data);
     return ended(r, end, to, why, err);
 }
 
+/* The length is believed a piece at a time: memory grows with what has come. */
 fst_status fst_ranks_receive(fst_ranks *r, int from, uint64_t most, fst_buf *out, fst_error *err)
 {
     struct waited waited = {r, from};
     const struct fst__ranks_wait wait = {stopped, &waited};
     char why[FST__RANKS_WHY] = "";
-    uint64_t n = 0;
-    fst_status st = ended(r, r->by->receive(from, &n, sizeof n, &wait, why), from, why, err);
-    if (!st && n > most)
-        st = fst_fail(err, FST_E_LIMIT, "rank %d sends %llu bytes, %llu at most are taken", from, (unsigned long long)n,
-                      (unsigned long long)most);
+    uint64_t *n = &r->length[from].in;
     out->len = 0;
-    if (!st)
-        st = fst_buf_reserve(out, (size_t)n, err);
-    if (!st)
-        st = ended(r, r->by->receive(from, out->data, (size_t)n, &wait, why), from, why, err);
-    if (!st)
-        out->len = (size_t)n;
+    fst__ranks_end end = r->by->receive(from, n, sizeof *n, &wait, why);
+    leave(r, end, NULL);
+    fst_status st = ended(r, end, from, why, err);
+    if (!st && *n > most)
+        st = fst_fail(err, FST_E_LIMIT, "rank %d sends %llu bytes, %llu at most are taken", from,
+                      (unsigned long long)*n, (unsigned long long)most);
+    while (!st && out->len < *n) {
+        size_t piece = piece_at(out->len, (size_t)*n);
+        st = fst_buf_reserve(out, piece, err);
+        if (!st) {
+            end = r->by->receive(from, out->data + out->len, piece, &wait, why);
+            st = ended(r, end, from, why, err);
+            leave(r, end, out);
+        }
+        if (!st)
+            out->len += piece;
+    }
     return st;
 }

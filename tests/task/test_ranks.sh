@@ -2,7 +2,8 @@
 # A simulation over ranks of MPI: the models of one process bit for bit with one, two and four, for strategies whose clients
 # keep something, have models of their own, or learn from soft labels; a rank that is killed ends the run, which then
 # goes on to the same bits; and what is refused. Where the program was built without MPI it says so, and no more is tried.
-# Needs $FEDSTILL and $FEDSTILL_HELPER.
+# Ranks that are stopped in the middle of a message leave nothing behind that the next one could get into.
+# Needs $FEDSTILL, with ranks_stop (transport/ranks_stop.c) beside it, and $FEDSTILL_HELPER.
 # shellcheck source=tests/task/common.sh
 . "$(dirname "$0")/common.sh"
 named_task 120 40
@@ -63,6 +64,15 @@ ranks() {
 models() { (cd "$1" && sha256sum shared/model.safetensors own/client_?_model.safetensors && cat own/clients.json); }
 bytes() { for stage in shared own; do "$FEDSTILL_HELPER" json "$1/$stage/stage.json" bytes_up; done; }
 
+# ---- stopped while a message is waited for, and while one is on its way
+checks=$((checks + 1))
+last="two ranks, one of them stopped"
+mpirun -n 2 "$(dirname "$FEDSTILL")/ranks_stop" "$folder/stopped" >"$folder/out" 2>"$folder/err" </dev/null ||
+    fail "$last: exit status $?"
+same "$last: what went as it should" "$(grep -c ': yes$' "$folder/out")" 6
+unsaid out ': no'
+
+# ---- the bits of one process
 expect 0 run "$task" --output "$folder/one" --no-reuse
 models "$folder/one" >"$folder/want"
 true_that "models to compare" [ "$(grep -c safetensors "$folder/want")" -ge 6 ]

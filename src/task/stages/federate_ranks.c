@@ -8,67 +8,16 @@
  * Data flow: fst_virtual_work -> fst__crew_play on a thread of rank 0 that stands for the other rank -> frame ->
  * fst_task_rank_serve there -> its own session and partition -> fst_client_work -> frame back.
  *
- * A frame is a struct of numbers, then what it announces, each at a multiple of 8 bytes. All ranks are the same program
- * on the same kind of processor, so numbers are as they lie in memory; lengths are checked all the same.
+ * How a frame looks: rank_frame.h.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "federate.h"
 #include "fedstill/ranks.h"
+#include "rank_frame.h"
 
-enum what { END, OPEN, PLAY };
 #define MOST_BYTES ((uint64_t)1 << 40)
-
-struct head {
-    uint32_t what;    /* there: what is wanted. Back: it cannot go on (1), the client failed or not (0) */
-    uint32_t client;  /* there */
-    uint32_t status;  /* back: of the client */
-    uint32_t stage;   /* there: its place in the task */
-    uint64_t message; /* bytes: of a message; back with a status: of its text. OPEN: two digests */
-    uint64_t kept;    /* bytes: of what the client kept, or keeps */
-};
-
-/* ---- frames ---- */
-
-static fst_status pad(fst_buf *b, fst_error *err)
-{
-    static const char zeroes[8] = {0};
-    return fst_buf_append(b, zeroes, (8 - b->len % 8) % 8, err);
-}
-
-/* b holds the head and the message; the rest follows. */
-static fst_status finish(fst_buf *b, struct head h, const void *kept, fst_error *err)
-{
-    h.message = b->len - sizeof h;
-    fst_status st = pad(b, err);
-    if (!st)
-        st = fst_buf_append(b, kept, (size_t)h.kept, err);
-    if (!st)
-        memcpy(b->data, &h, sizeof h);
-    return st;
-}
-
-static fst_status begin(fst_buf *b, fst_error *err)
-{
-    const struct head none = {.what = END};
-    b->len = 0;
-    return fst_buf_append(b, &none, sizeof none, err);
-}
-
-/* What a frame holds; views into it. */
-static fst_status take_apart(const fst_buf *b, struct head *h, const char **message, const char **kept, fst_error *err)
-{
-    if (b->len < sizeof *h)
-        return fst_fail(err, FST_E_FORMAT, "%zu bytes are no frame of a rank", b->len);
-    memcpy(h, b->data, sizeof *h);
-    uint64_t left = b->len - sizeof *h, padding = (8 - h->message % 8) % 8;
-    if (h->message > left || padding > left - h->message || h->kept != left - h->message - padding)
-        return fst_fail(err, FST_E_FORMAT, "a frame of a rank has %zu bytes and announces others", b->len);
-    *message = (const char *)b->data + sizeof *h;
-    *kept = *message + h->message + padding;
-    return FST_OK;
-}
 
 /* ---- rank 0 ---- */
 
@@ -95,22 +44,26 @@ static fst_status add_digests(const struct session *s, fst_buf *out, fst_error *
 static fst_status tell(struct fst__crew *c, int other, fst_error *err)
 {
     struct lane *l = &c->lane[other];
-    fst_status st = fst_ranks_send(c->ranks, other + 1, l->out.data, l->out.len, err);
+    fst_status st = fst_ranks_send(c->ranks, other + 1, &l->out, err);
     return st ? fst_fail_in(err, FST_E_CANCELLED, "a client is not played") : FST_OK;
 }
 
-/* Waits for the answer. */
-static fst_status hear(struct fst__crew *c, int other, struct head *h, const char **message, const char **kept,
-                       fst_error *err)
+/* Waits for the answer of this kind, or that the client failed. */
+static fst_status hear(struct fst__crew *c, int other, enum fst__rank_what wanted, struct fst__rank_head *h,
+                       const char **message, const char **kept, fst_error *err)
 {
     struct lane *l = &c->lane[other];
     fst_status st = fst_ranks_receive(c->ranks, other + 1, MOST_BYTES, &l->in, err);
     if (!st)
-        st = take_apart(&l->in, h, message, kept, err);
+        st = fst__rank_frame_read(l->in.data, l->in.len, true, h, message, kept, err);
+    if (!st && h->what != wanted && h->what != FST__RANK_CANNOT &&
+        (h->what != FST__RANK_FAILED || wanted != FST__RANK_PLAYED))
+        st = fst_fail(err, FST_E_FORMAT, "rank %d answers something else", other + 1);
     if (st)
         return fst_fail_in(err, FST_E_CANCELLED, "a client is not played");
-    return h->what ? fst_fail(err, FST_E_CANCELLED, "rank %d cannot go on: %.*s", other + 1, (int)h->message, *message)
-                   : FST_OK;
+    return h->what == FST__RANK_CANNOT
+               ? fst_fail(err, FST_E_CANCELLED, "rank %d cannot go on: %.*s", other + 1, (int)h->message, *message)
+               : FST_OK;
 }
 
 /* All at the same time. */
@@ -118,19 +71,19 @@ static fst_status open_there(struct federation *f, fst_error *err)
 {
     struct fst__crew *c = f->crew;
     const char *message = NULL, *kept = NULL;
-    struct head h = {.what = OPEN, .stage = (uint32_t)f->own->stage->at};
+    struct fst__rank_head h = {.what = FST__RANK_OPEN, .stage = (uint32_t)f->own->stage->at};
     fst_status st = FST_OK;
     for (int i = 0; !st && i < c->others; i++) {
-        st = begin(&c->lane[i].out, err);
+        st = fst__rank_frame_begin(&c->lane[i].out, err);
         if (!st)
             st = add_digests(f->s, &c->lane[i].out, err);
         if (!st)
-            st = finish(&c->lane[i].out, h, "", err);
+            st = fst__rank_frame_finish(&c->lane[i].out, h, "", err);
         if (!st)
             st = tell(c, i, err);
     }
     for (int i = 0; !st && i < c->others; i++)
-        st = hear(c, i, &h, &message, &kept, err);
+        st = hear(c, i, FST__RANK_OPENED, &h, &message, &kept, err);
     return st;
 }
 
@@ -168,20 +121,21 @@ fst_status fst__crew_play(void *ctx, int worker, const void *kept, size_t len, c
     int other = worker - 1;
     struct lane *l = &f->crew->lane[other];
     const char *message = NULL, *keeps = NULL;
-    struct head h = {.what = PLAY, .client = down->client, .stage = (uint32_t)f->own->stage->at, .kept = (uint64_t)len};
+    struct fst__rank_head h = {
+        .what = FST__RANK_PLAY, .client = down->client, .stage = (uint32_t)f->own->stage->at, .kept = (uint64_t)len};
     fst_message m;
-    fst_status st = begin(&l->out, err);
+    fst_status st = fst__rank_frame_begin(&l->out, err);
     if (!st)
         st = fst_message_pack(down, &l->out, err);
     if (!st)
-        st = finish(&l->out, h, kept, err);
+        st = fst__rank_frame_finish(&l->out, h, kept, err);
     if (!st)
         st = tell(f->crew, other, err);
     if (!st)
-        st = hear(f->crew, other, &h, &message, &keeps, err);
+        st = hear(f->crew, other, FST__RANK_PLAYED, &h, &message, &keeps, err);
     if (st)
         return st;
-    if (h.status)
+    if (h.what == FST__RANK_FAILED)
         return fst_fail(err, (fst_status)h.status, "%.*s", (int)h.message, message);
     if (fst_message_parse(&m, message, (size_t)h.message, err))
         return fst_fail_in(err, FST_E_CANCELLED, "rank %d", other + 1);
@@ -196,8 +150,9 @@ void fst_task_ranks_end(fst_ranks *r)
     fst_buf b = {0};
     fst_error err;
     for (int i = 1; r && i < fst_ranks_count(r); i++)
-        if (!begin(&b, NULL) && !finish(&b, (struct head){.what = END}, "", NULL))
-            if (fst_ranks_send(r, i, b.data, b.len, &err))
+        if (!fst__rank_frame_begin(&b, NULL) &&
+            !fst__rank_frame_finish(&b, (struct fst__rank_head){.what = FST__RANK_END}, "", NULL))
+            if (fst_ranks_send(r, i, &b, &err))
                 fst_log(FST_LOG_WARN, "rank %d was not told of the end: %s", i, err.message);
     fst_buf_release(&b);
 }
@@ -262,7 +217,7 @@ static fst_status make_stage(struct player *p, struct step *own, fst_error *err)
     return st ? st : fst_client_new(&p->client, f->ops, settings, n, err);
 }
 
-static fst_status open_stage(struct player *p, const struct head *h, const char *digests, fst_error *err)
+static fst_status open_stage(struct player *p, const struct fst__rank_head *h, const char *digests, fst_error *err)
 {
     struct session *s = &p->session;
     fst_buf own = {0};
@@ -283,8 +238,8 @@ static fst_status open_stage(struct player *p, const struct head *h, const char 
 }
 
 /* The answer's message, and *keep. A client that fails is an answer; a failure of this function is not. */
-static fst_status play(struct player *p, const struct head *h, const char *message, const char *kept, fst_buf *out,
-                       fst_buf *keep, struct head *back, fst_error *err)
+static fst_status play(struct player *p, const struct fst__rank_head *h, const char *message, const char *kept,
+                       fst_buf *out, fst_buf *keep, struct fst__rank_head *back, fst_error *err)
 {
     fst_client_env env;
     fst_message down, up = fst_message_of("");
@@ -292,6 +247,8 @@ static fst_status play(struct player *p, const struct head *h, const char *messa
     if (!p->open || p->stage != h->stage || h->client >= (uint32_t)p->f.partition.clients)
         return fst_fail(err, FST_E_ARGUMENT, "client %lu of a stage that is not open", (unsigned long)h->client + 1);
     fst_status st = fst_message_parse(&down, message, (size_t)h->message, err);
+    if (!st && down.client != h->client)
+        st = fst_fail(err, FST_E_MISMATCH, "client %lu is sent the message of another", (unsigned long)h->client + 1);
     if (st)
         return st;
     fst__federate_env(&p->f, 0, h->client, h->kept > 0, &env);
@@ -302,7 +259,7 @@ static fst_status play(struct player *p, const struct head *h, const char *messa
             *err = why;
         return st;
     }
-    back->status = (uint32_t)st;
+    *back = (struct fst__rank_head){.what = st ? FST__RANK_FAILED : FST__RANK_PLAYED, .status = (uint32_t)st};
     back->kept = st ? 0 : keep->len;
     return st ? fst_buf_append(out, why.message, strlen(why.message), err) : fst_message_pack(&up, out, err);
 }
@@ -310,25 +267,26 @@ static fst_status play(struct player *p, const struct head *h, const char *messa
 static fst_status answer(struct player *p, const fst_error *cannot, const fst_buf *in, fst_buf *out, fst_buf *keep,
                          bool *ended, fst_error *err)
 {
-    struct head h, back = {.what = 0};
+    struct fst__rank_head h, back = {.what = FST__RANK_OPENED};
     const char *message = NULL, *kept = NULL;
     fst_error why = {0};
-    fst_status st = take_apart(in, &h, &message, &kept, err);
-    *ended = !st && h.what == END;
-    if (st || *ended || (st = begin(out, err)))
+    fst_status st = fst__rank_frame_read(in->data, in->len, false, &h, &message, &kept, err);
+    *ended = !st && h.what == FST__RANK_END;
+    if (st || *ended || (st = fst__rank_frame_begin(out, err)))
         return st;
     fst_status own = FST_OK;
     if (cannot)
         why = *cannot;
     else
-        own = h.what == OPEN ? open_stage(p, &h, message, &why) : play(p, &h, message, kept, out, keep, &back, &why);
+        own = h.what == FST__RANK_OPEN ? open_stage(p, &h, message, &why)
+                                       : play(p, &h, message, kept, out, keep, &back, &why);
     if (cannot || own) {
-        back = (struct head){.what = 1};
-        st = begin(out, err);
+        back = (struct fst__rank_head){.what = FST__RANK_CANNOT};
+        st = fst__rank_frame_begin(out, err);
         if (!st)
             st = fst_buf_append(out, why.message, strlen(why.message), err);
     }
-    return st ? st : finish(out, back, back.kept ? keep->data : "", err);
+    return st ? st : fst__rank_frame_finish(out, back, back.kept ? keep->data : "", err);
 }
 
 static fst_status serve(struct player *p, fst_ranks *r, const fst_error *cannot, fst_error *err)
@@ -340,7 +298,7 @@ static fst_status serve(struct player *p, fst_ranks *r, const fst_error *cannot,
         if (!st)
             st = answer(p, cannot, &in, &out, &keep, &ended, err);
         if (!st && !ended)
-            st = fst_ranks_send(r, 0, out.data, out.len, err);
+            st = fst_ranks_send(r, 0, &out, err);
     }
     fst_buf_release(&in);
     fst_buf_release(&out);

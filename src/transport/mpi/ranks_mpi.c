@@ -12,7 +12,7 @@
 
 #include "ranks_module.h"
 
-enum { PIECE = 1 << 28, TAG = 7, AWAKE = 200, SHORTEST_NS = 20000, LONGEST_NS = 1000000 };
+enum { TAG = 7, AWAKE = 200, SHORTEST_NS = 20000, LONGEST_NS = 1000000, LAST_LOOKS = 300 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -54,52 +54,69 @@ static void pause_a_while(unsigned turn)
         (void)nanosleep(&t, NULL);
 }
 
-static fst__ranks_end wait_for(MPI_Request *r, const char *what, const struct fst__ranks_wait *wait, char *why)
+/* One look whether it is done; it may have been taken back. */
+static fst__ranks_end look(MPI_Request *r, const char *what, bool *done, char *why)
 {
+    MPI_Status is;
+    int over = 0, cancelled = 0;
+    pthread_mutex_lock(&lock);
+    int code = MPI_Test(r, &over, &is);
+    if (!code && over)
+        code = MPI_Test_cancelled(&is, &cancelled);
+    pthread_mutex_unlock(&lock);
+    *done = over;
+    return code ? failed(what, code, why) : cancelled ? FST__RANKS_STOPPED : FST__RANKS_DONE;
+}
+
+/* A receive that nothing has come for is taken back, and then ends at once. What has begun to come or to go ends when
+ * the other rank does its part, which is waited for a moment: sending cannot be taken back (MPI 4 advises against it,
+ * Open MPI does nothing). After that the memory is MPI's. */
+static fst__ranks_end give_up(MPI_Request *r, bool receives, const char *what, char *why)
+{
+    bool done = false;
+    fst__ranks_end end = FST__RANKS_DONE;
+    pthread_mutex_lock(&lock);
+    if (receives)
+        (void)MPI_Cancel(r);
+    pthread_mutex_unlock(&lock);
+    for (unsigned turn = AWAKE; !done && end == FST__RANKS_DONE && turn < AWAKE + LAST_LOOKS; turn++) {
+        end = look(r, what, &done, why);
+        if (!done)
+            pause_a_while(turn);
+    }
+    return done || end == FST__RANKS_FAILED ? end : FST__RANKS_LEFT;
+}
+
+static fst__ranks_end wait_for(MPI_Request *r, bool receives, const struct fst__ranks_wait *wait, char *why)
+{
+    const char *what = receives ? "MPI_Irecv" : "MPI_Isend";
     for (unsigned turn = 0;; turn += turn < 1000000) {
-        int done = 0;
-        pthread_mutex_lock(&lock);
-        int code = MPI_Test(r, &done, MPI_STATUS_IGNORE);
-        bool stop = !code && !done && wait->stopped(wait->ctx);
-        if (stop) {
-            (void)MPI_Cancel(r);
-            (void)MPI_Request_free(r);
-        }
-        pthread_mutex_unlock(&lock);
-        if (code)
-            return failed(what, code, why);
-        if (done || stop)
-            return done ? FST__RANKS_DONE : FST__RANKS_STOPPED;
+        bool done = false;
+        fst__ranks_end end = look(r, what, &done, why);
+        if (done || end == FST__RANKS_FAILED)
+            return end;
+        if (wait->stopped(wait->ctx))
+            return give_up(r, receives, what, why);
         pause_a_while(turn);
     }
 }
 
 static fst__ranks_end send_to(int to, const void *data, size_t len, const struct fst__ranks_wait *wait, char *why)
 {
-    fst__ranks_end end = FST__RANKS_DONE;
-    for (size_t at = 0; end == FST__RANKS_DONE && at < len; at += PIECE) {
-        MPI_Request r;
-        int n = (int)(len - at < PIECE ? len - at : PIECE);
-        pthread_mutex_lock(&lock);
-        int code = MPI_Isend((const char *)data + at, n, MPI_BYTE, to, TAG, MPI_COMM_WORLD, &r);
-        pthread_mutex_unlock(&lock);
-        end = code ? failed("MPI_Isend", code, why) : wait_for(&r, "MPI_Isend", wait, why);
-    }
-    return end;
+    MPI_Request r;
+    pthread_mutex_lock(&lock);
+    int code = MPI_Isend(data, (int)len, MPI_BYTE, to, TAG, MPI_COMM_WORLD, &r);
+    pthread_mutex_unlock(&lock);
+    return code ? failed("MPI_Isend", code, why) : wait_for(&r, false, wait, why);
 }
 
 static fst__ranks_end receive_from(int from, void *data, size_t len, const struct fst__ranks_wait *wait, char *why)
 {
-    fst__ranks_end end = FST__RANKS_DONE;
-    for (size_t at = 0; end == FST__RANKS_DONE && at < len; at += PIECE) {
-        MPI_Request r;
-        int n = (int)(len - at < PIECE ? len - at : PIECE);
-        pthread_mutex_lock(&lock);
-        int code = MPI_Irecv((char *)data + at, n, MPI_BYTE, from, TAG, MPI_COMM_WORLD, &r);
-        pthread_mutex_unlock(&lock);
-        end = code ? failed("MPI_Irecv", code, why) : wait_for(&r, "MPI_Irecv", wait, why);
-    }
-    return end;
+    MPI_Request r;
+    pthread_mutex_lock(&lock);
+    int code = MPI_Irecv(data, (int)len, MPI_BYTE, from, TAG, MPI_COMM_WORLD, &r);
+    pthread_mutex_unlock(&lock);
+    return code ? failed("MPI_Irecv", code, why) : wait_for(&r, true, wait, why);
 }
 
 __attribute__((visibility("default"))) extern const struct fst__ranks_module fst__ranks_module;
