@@ -9,15 +9,18 @@
 
 static char scratch_folder[256];
 
-static inline int scratch_make(void)
+/* What cmocka calls before the first test of a group and after the last. */
+static inline int scratch_make(void **state)
 {
+    (void)state;
     const char *tmp = getenv("TMPDIR");
     snprintf(scratch_folder, sizeof scratch_folder, "%s/fedstill-test-XXXXXX", tmp && *tmp ? tmp : "/tmp");
     return mkdtemp(scratch_folder) ? 0 : -1;
 }
 
-static inline int scratch_remove(void)
+static inline int scratch_remove(void **state)
 {
+    (void)state;
     char command[300];
     snprintf(command, sizeof command, "rm -rf '%s'", scratch_folder);
     return system(command);

@@ -329,18 +329,6 @@ static void test_failing_allocations(void **state)
     assert_true(n > 20);
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    return scratch_make();
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return scratch_remove();
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,5 +345,5 @@ int main(void)
         cmocka_unit_test(test_writing_again),
         cmocka_unit_test(test_failing_allocations),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

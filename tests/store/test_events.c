@@ -281,18 +281,6 @@ static void test_parsing_foreign_lines(void **state)
     assert_int_equal(calls, 2);
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    return scratch_make();
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return scratch_remove();
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -305,5 +293,5 @@ int main(void)
         cmocka_unit_test(test_processes_do_not_tear_lines),
         cmocka_unit_test(test_parsing_foreign_lines),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

@@ -325,16 +325,8 @@ void fst__raw_bytes_json(const struct record *r, struct json_t *j)
     json_object_set_new(j, "raw_bytes_down", json_integer((json_int_t)r->raw_down));
 }
 
-fst_status fst__record_write(const struct session *s, const struct step *step, const struct record *r, fst_error *err)
+void fst__figures_json(const struct record *r, struct json_t *j)
 {
-    json_t *j =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "format", FST__RECORD_FORMAT, "stage",
-                  step->stage->name, "fingerprint", r->fingerprint, "artifact", r->artifact, "digest", r->digest,
-                  "has_model", (int)r->has_model, "parameters", (json_int_t)r->parameters, "samples",
-                  (json_int_t)r->samples, "bytes_up", (json_int_t)r->bytes_up, "bytes_down", (json_int_t)r->bytes_down);
-    if (!j)
-        return fst_fail_memory(err, 4096);
-    fst__raw_bytes_json(r, j);
     json_object_set_new(j, "accuracy", fst_json_number(r->accuracy));
     json_object_set_new(j, "loss", fst_json_number(r->loss));
     if (r->has_model) {
@@ -345,6 +337,19 @@ fst_status fst__record_write(const struct session *s, const struct step *step, c
     }
     if (r->has_model && isfinite(r->validation))
         json_object_set_new(j, "validation_accuracy", json_real(r->validation));
+}
+
+fst_status fst__record_write(const struct session *s, const struct step *step, const struct record *r, fst_error *err)
+{
+    json_t *j =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "format", FST__RECORD_FORMAT, "stage",
+                  step->stage->name, "fingerprint", r->fingerprint, "artifact", r->artifact, "digest", r->digest,
+                  "has_model", (int)r->has_model, "parameters", (json_int_t)r->parameters, "samples",
+                  (json_int_t)r->samples, "bytes_up", (json_int_t)r->bytes_up, "bytes_down", (json_int_t)r->bytes_down);
+    if (!j)
+        return fst_fail_memory(err, 4096);
+    fst__raw_bytes_json(r, j);
+    fst__figures_json(r, j);
     json_object_set_new(j, "seconds", fst_json_number(r->seconds));
     if (step->inputs)
         json_object_set_new(j, "inputs", json_string(step->inputs));

@@ -162,6 +162,8 @@ struct json_t *fst__snr_json(const struct record *r);
 struct json_t *fst__own_json(const struct own_figures *f);
 /* What would have been sent without codecs, where there are any. */
 void fst__raw_bytes_json(const struct record *r, struct json_t *j);
+/* Adds how good a stage's model is: accuracy, loss, and what else was measured. */
+void fst__figures_json(const struct record *r, struct json_t *j);
 struct json_t *fst__fusion_json(const struct record *r);
 /* All bytes of a file. wanted: the digest that they must have (FST_E_MISMATCH otherwise), NULL for any; digest: the one
  * they have (may be NULL). */

@@ -14,16 +14,7 @@ static json_t *step_json(const struct session *s, const struct step *step)
     json_t *file = json_pack("{s:s, s:s}", "path", path ? path : "", "digest", r->digest);
     json_t *j = json_object();
     json_object_set_new(j, "kind", json_string(step->stage->kind->name));
-    json_object_set_new(j, "accuracy", fst_json_number(r->accuracy));
-    json_object_set_new(j, "loss", fst_json_number(r->loss));
-    if (r->has_model) {
-        json_object_set_new(j, "macro_f1", fst_json_number(r->macro_f1));
-        json_object_set_new(j, "balanced_accuracy", fst_json_number(r->balanced));
-        if (isfinite(r->top5))
-            json_object_set_new(j, "top5_accuracy", json_real(r->top5));
-    }
-    if (r->has_model && isfinite(r->validation))
-        json_object_set_new(j, "validation_accuracy", json_real(r->validation));
+    fst__figures_json(r, j);
     json_object_set_new(j, "parameters", r->has_model ? json_integer(r->parameters) : json_null());
     json_object_set_new(j, "samples", json_integer(r->samples));
     json_object_set_new(j, "seconds", fst_json_number(r->seconds));
