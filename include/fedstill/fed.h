@@ -224,6 +224,7 @@ typedef struct fst_simulate_spec {
     int workers;                 /* at least 1 */
     const char *noun;            /* what messages call a client; NULL: "client" */
     fst_strategy *strategy;      /* the caller's */
+    bool keeps;                  /* clients keep something from round to round, whatever it is */
     const fst_work *aggregating; /* given to the strategy; may be NULL */
     void *ctx;                   /* given to all of these */
     fst_work_fn work;

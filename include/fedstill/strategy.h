@@ -228,7 +228,8 @@ typedef struct fst_local_plan {
     int64_t steps; /* > 0: so many batches, in as many epochs as that takes, whatever `epochs` is */
     size_t batch_size;
     bool drop_last;
-    fst_optim_spec optim; /* its state is fresh in every round */
+    fst_optim_spec optim;
+    bool keep_optim; /* a client's moments and count of steps go on in its next round; else fresh in every round */
     bool has_schedule;
     fst_schedule schedule; /* of the learning rate, over rounds */
     fst_loss loss;         /* both weights 0: cross entropy */
@@ -309,7 +310,8 @@ FST_API const fst_strategy_ops *fst_strategy_find(const char *name);
 FST_MUST FST_API fst_status fst_strategy_of(const fst_strategy_ops **out, const char *name, fst_error *err);
 /* The names of those with all flags in `with` and none in `without`: "fedmd, fd". Always terminated. Returns out. */
 FST_API const char *fst_strategy_names(unsigned with, unsigned without, char *out, size_t size);
-/* Whether its clients keep something from round to round: their model, or what the client half saves. */
+/* Whether its clients keep something from round to round: their model, or what the client half saves. (With a plan's
+ * keep_optim they also keep moments.) */
 FST_API bool fst_strategy_keeps(const fst_strategy_ops *ops);
 /* The same of codecs: what was lost, or the model as it was sent. */
 FST_API bool fst_codecs_keep(const fst_codecs *c);
@@ -409,6 +411,7 @@ typedef struct fst_local_job {
     uint64_t seed;
     double learning_rate;
     fst_optim_spec optim;
+    bool keep_optim; /* as in the plan; such a job is of the client's own network. Else it begins without moments */
     fst_loss loss;
     bool without_labels; /* the loss does not see them; nothing is counted as correct */
     const double *class_weight;

@@ -3,20 +3,28 @@
  *
  * Data flow: fst_client_work reads what the client kept -> the strategy's client half, which calls fst_client_train and
  * fst_client_logits -> a message up, whose tensors are views into the kit of the client's network, and the bytes to
- * keep. What is made once per network (trainer, runner, optimiser, room for a state) is its kit, and stays. */
+ * keep. What is made once per network (trainer, runner, optimisers, room for a state) is its kit, and stays.
+ *
+ * A kit has two optimisers. One begins without moments in every job. The other is the client's that is played, where
+ * its plan keeps it: its moments come from what the client kept when a job first asks for it, and go there again. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "coded.h"
 
+struct moments {
+    fst_optim optim;
+    fst_optim_spec asked; /* optim.spec has numbers in place of zeroes */
+};
+
 struct kit {
     const fst_graph *graph;
     size_t batch;
     fst_trainer *trainer;
     fst_runner *runner;
-    fst_optim optim;
-    bool has_optim;
+    struct moments fresh, lasting;
+    fst_optim *optim;    /* of the job that runs: one of these */
     fst_fed_state model; /* room: of the client that is played */
     float *soft;         /* batch x classes */
 };
@@ -27,6 +35,8 @@ struct fst_client {
     size_t kits;
     fst_buf scratch;
     struct fst__coded_client coded;
+    const fst_message *had;   /* what the client that is played has kept */
+    const fst_optim *lasting; /* of the client that is played; NULL: no job has asked for it in this round */
 };
 
 /* ---- kits ---- */
@@ -37,8 +47,8 @@ static void free_kit(struct kit *k)
         return;
     fst_trainer_free(k->trainer);
     fst_runner_free(k->runner);
-    if (k->has_optim)
-        fst_optim_release(&k->optim);
+    fst_optim_release(&k->fresh.optim);
+    fst_optim_release(&k->lasting.optim);
     fst_fed_state_release(&k->model);
     fst_free(k->soft);
     fst_free(k);
@@ -77,7 +87,67 @@ fst_trainer_options fst__client_compute(const fst_client_env *env, size_t batch)
     return o;
 }
 
-static fst_status ready_to_train(struct kit *k, const fst_client_env *env, const fst_local_job *job, fst_error *err)
+/* ---- moments ---- */
+
+/* As the job says, and fresh. */
+static fst_status ready_moments(struct moments *m, const fst_local_job *job, size_t count, fst_error *err)
+{
+    if (m->optim.count && !memcmp(&m->asked, &job->optim, sizeof job->optim)) {
+        fst_optim_reset(&m->optim);
+        return FST_OK;
+    }
+    fst_optim_release(&m->optim);
+    m->asked = job->optim;
+    return fst_optim_init(&m->optim, &job->optim, count, err);
+}
+
+static const char *const moment_names[] = {"optim:moment1", "optim:moment2"};
+
+static fst_status take_moments(fst_optim *o, const fst_message *had, fst_error *err)
+{
+    const fst_shape shape = FST_SHAPE((int64_t)o->count);
+    const void *data[2] = {NULL, NULL}, *steps = NULL;
+    float *moment[2] = {o->moment1, o->moment2};
+    fst_status st = fst_message_get(had, "optim:steps", FST_U64, FST_SHAPE(1), &steps, err);
+    for (int i = 0; !st && i < 2; i++)
+        st = moment[i] ? fst_message_get(had, moment_names[i], FST_F32, shape, &data[i], err) : FST_OK;
+    if (st)
+        return fst_fail_in(err, st, "what it kept");
+    memcpy(&o->steps, steps, sizeof o->steps);
+    for (int i = 0; i < 2; i++)
+        if (data[i])
+            memcpy(moment[i], data[i], o->count * sizeof *moment[i]);
+    return FST_OK;
+}
+
+static fst_status keep_moments(const fst_optim *o, fst_message *m, fst_error *err)
+{
+    const fst_shape shape = FST_SHAPE((int64_t)o->count);
+    const float *moment[2] = {o->moment1, o->moment2};
+    fst_status st = fst_message_add(m, "optim:steps", FST_U64, FST_SHAPE(1), &o->steps, err);
+    for (int i = 0; !st && i < 2; i++)
+        st = moment[i] ? fst_message_add(m, moment_names[i], FST_F32, shape, moment[i], err) : FST_OK;
+    return st;
+}
+
+static fst_status choose_optim(fst_client *c, struct kit *k, const fst_local_job *job, fst_error *err)
+{
+    struct moments *m = job->keep_optim ? &k->lasting : &k->fresh;
+    k->optim = &m->optim;
+    if (c->lasting == k->optim) /* another job of this round went before */
+        return FST_OK;
+    fst_status st = ready_moments(m, job, k->model.size.params, err);
+    if (!st && job->keep_optim && c->had->count)
+        st = take_moments(&m->optim, c->had, err);
+    if (!st && job->keep_optim)
+        c->lasting = &m->optim;
+    return st;
+}
+
+/* ---- training ---- */
+
+static fst_status ready_to_train(fst_client *c, struct kit *k, const fst_client_env *env, const fst_local_job *job,
+                                 fst_error *err)
 {
     fst_status st = FST_OK;
     if (!k->trainer || k->batch != job->batch_size) {
@@ -97,19 +167,8 @@ static fst_status ready_to_train(struct kit *k, const fst_client_env *env, const
         if (!k->soft)
             return fst_fail_memory(err, n * sizeof *k->soft);
     }
-    if (k->has_optim && !memcmp(&k->optim.spec, &job->optim, sizeof job->optim)) {
-        fst_optim_reset(&k->optim);
-        return FST_OK;
-    }
-    if (k->has_optim)
-        fst_optim_release(&k->optim);
-    st = fst_optim_init(&k->optim, &job->optim, k->model.size.params, err);
-    k->has_optim = !st;
-    k->optim.spec = st ? k->optim.spec : job->optim;
-    return st;
+    return choose_optim(c, k, job, err);
 }
-
-/* ---- training ---- */
 
 uint64_t fst_client_seed(const fst_client_half *c, const char *purpose)
 {
@@ -141,6 +200,7 @@ fst_local_job fst_client_job(fst_client_half *c)
                            .learning_rate =
                                p->has_schedule ? fst_schedule_rate(&p->schedule, rate, (int64_t)c->round) : rate,
                            .optim = p->optim,
+                           .keep_optim = p->keep_optim,
                            .loss = given ? p->loss : FST_LOSS_CROSS_ENTROPY,
                            .class_weight = e->class_weight,
                            .soft = p->soft,
@@ -171,7 +231,7 @@ static fst_status step(struct kit *k, const fst_local_job *job, const fst_batch 
     if (!st && job->soft)
         st = job->soft(job->soft_ctx, b, k->soft, err);
     if (!st)
-        st = fst_trainer_step(k->trainer, &state, &k->optim, &in, r, err);
+        st = fst_trainer_step(k->trainer, &state, k->optim, &in, r, err);
     return st;
 }
 
@@ -229,7 +289,7 @@ fst_status fst_client_train(fst_client_half *c, const fst_local_job *job, fst_lo
                           .seed = job->seed};
     fst_status st = job->take ? FST_OK : kit_of(c->lender, job->graph, &k, err);
     if (!st && !job->take)
-        st = ready_to_train(k, c->env, job, err);
+        st = ready_to_train(c->lender, k, c->env, job, err);
     if (!st)
         st = fst_loader_new(&loader, &ls, err);
     for (int64_t e = 0; !st && !enough(&sum, job, e); e++)
@@ -331,7 +391,7 @@ static fst_status keep_for_later(fst_client *c, fst_buf *keep, fst_error *err)
     fst_message m = fst_message_of("kept");
     fst_fed_view v = fst_fed_state_view(&h->model);
     fst_status st = FST_OK;
-    if (!fst_strategy_keeps(h->ops) && !fst_codecs_keep(&h->env->codecs))
+    if (!fst_strategy_keeps(h->ops) && !fst_codecs_keep(&h->env->codecs) && !h->env->plan.keep_optim)
         return FST_OK;
     m.client = h->env->client;
     m.round = m.base = h->round;
@@ -344,6 +404,8 @@ static fst_status keep_for_later(fst_client *c, fst_buf *keep, fst_error *err)
         st = fst_message_add(&m, "strategy", FST_U8, FST_SHAPE((int64_t)c->scratch.len), c->scratch.data, err);
     if (!st)
         st = fst__coded_keep(&c->coded, h, &m, err);
+    if (!st && c->lasting)
+        st = keep_moments(c->lasting, &m, err);
     return st ? st : fst_message_pack(&m, keep, err);
 }
 
@@ -364,6 +426,8 @@ fst_status fst_client_work(fst_client *c, const fst_client_env *env, const void 
     h->first = !len;
     h->model = k->model; /* the same memory */
     fst_message had, sent = *down, m = fst_message_of("");
+    c->had = &had;
+    c->lasting = NULL;
     st = remember(h, kept, len, &had, err);
     if (!st)
         st = fst__coded_take(&c->coded, h, &had, &sent, err);
@@ -377,6 +441,8 @@ fst_status fst_client_work(fst_client *c, const fst_client_env *env, const void 
         st = fst__coded_give(&c->coded, h, &m, err);
     if (!st)
         st = keep_for_later(c, keep, err);
+    c->had = NULL;
+    c->lasting = NULL;
     if (!st)
         *up = m;
     return st;

@@ -264,9 +264,7 @@ static fst_status rounds(void *ctx, const char *stage, const fst_simulate_spec *
         st = fst_fail(err, FST_E_CONFIG, "%s has %lu clients, the fleet %lu", stage, (unsigned long)spec->clients,
                       (unsigned long)c->clients);
     if (!st)
-        st = fst__books_counted(&c->books, stage, spec->first_round,
-                                fst_strategy_keeps(spec->strategy->ops) || fst_codecs_keep(&spec->strategy->env.codecs),
-                                c->counted, err);
+        st = fst__books_counted(&c->books, stage, spec->first_round, spec->keeps, c->counted, err);
     if (!st)
         st = fst_server_new(&server, &r, spec->strategy, spec->noun, err);
     if (st)

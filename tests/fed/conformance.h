@@ -102,6 +102,11 @@ static const struct test_case {
     {"local", {{0}}},
     {"fedkd", {{"hidden_weight", 0}, {"energy_start", 0.5}}},
     {"fedkd", {{"hidden_weight", 0.5}, {"energy_start", 0.9}, {"energy_end", 1}}},
+    /* whose clients keep their optimisers' moments */
+    {"fedavg", {{0}}},
+    {"fedbuff", {{"max_staleness", 2}}},
+    {"fedmd", {{"public_samples", 5}, {"transfer_epochs", 1}}},
+    {"fedproto", {{"proto_weight", 0.5}}},
     /* with codecs */
     {"fedavg", {{0}}},
     {"fedavg", {{0}}},
@@ -149,11 +154,15 @@ static const int codings[] = {HALF,        WHOLE, SIGNS,       SPARSE,     SPARS
                               SPARSE_BOTH, WHOLE, SIGNS,       THIN,       SIGNS,       SPARSE_BOTH, SPARSE,
                               SIGNS,       WHOLE, ROWS_HALF,   ROWS_WHOLE, ROWS_COARSE, ROWS_WHOLE,  ROWS_COARSE,
                               VOTES,       VOTES, LEVELS_UP,   LIKE_CFD,   SPARSE_BOTH};
-enum { CODINGS = sizeof codings / sizeof *codings, FIRST_CODED = CASES - 4 - CODINGS };
+enum { CODINGS = sizeof codings / sizeof *codings, FIRST_CODED = CASES - 4 - CODINGS, FIRST_KEPT = FIRST_CODED - 4 };
 static inline const fst_codecs *codecs_of(const struct test_case *c)
 {
     ptrdiff_t i = c - cases - FIRST_CODED;
     return &codecs[i >= 0 && i < CODINGS ? codings[i] : PLAIN];
+}
+static inline bool keeps_optim(const struct test_case *c)
+{
+    return c - cases >= FIRST_KEPT && c - cases < FIRST_CODED;
 }
 static const enum fusion {
     UNFUSED,
@@ -325,6 +334,7 @@ static inline fst_client_env env_of(struct world *w, uint32_t client)
         .plan = {.compute = {.backend = "reference"}, /* no kernels to make: many worlds are opened */
                  .epochs = 2,
                  .batch_size = 4,
+                 .keep_optim = keeps_optim(w->c),
                  .optim = {.kind = FST_OPTIM_SGD, .learning_rate = 0.1, .momentum = 0.5},
                  .has_schedule = true,
                  .schedule = {.kind = FST_SCHEDULE_STEP, .gamma = 0.5, .step_size = 2}}};

@@ -22,6 +22,8 @@ struct run {
     int64_t steps;       /* instead of epochs */
     int64_t more_epochs; /* client k trains for so many epochs more, times k */
     bool nesterov;
+    bool adam;
+    bool keeps; /* clients keep their moments */
     bool norms; /* the network has a batch norm; batches are of 7 samples, so that none has a single one */
     bool loses; /* in rounds of odd number what client 1 sends is lost on the way */
     fst_setting setting[SETTINGS];
@@ -116,6 +118,17 @@ static const struct run runs[] = {
     {.name = "geometric_median", .strategy = "geometric_median", .cohort = 5, .rate = 0.1},
     {.name = "norm_clipping", .strategy = "norm_clipping", .cohort = 5, .rate = 0.1, .setting = {{"max_norm", 0.6}}},
     {.name = "fedavg_steps", .strategy = "fedavg", .cohort = 3, .rate = 0.1, .steps = 7},
+    {.name = "fresh_adam", .strategy = "fedavg", .cohort = 3, .rate = 0.01, .adam = true},
+    {.name = "kept_adam", .strategy = "fedavg", .cohort = 3, .rate = 0.01, .adam = true, .keeps = true},
+    {.name = "kept_momentum", .strategy = "fedavg", .cohort = 3, .rate = 0.02, .momentum = 0.8, .keeps = true},
+    {.name = "kept_lost",
+     .strategy = "fedavg",
+     .cohort = 5,
+     .rate = 0.02,
+     .momentum = 0.8,
+     .nesterov = true,
+     .keeps = true,
+     .loses = true},
     {.name = "fedbuff", .strategy = "fedbuff", .cohort = 2, .rate = 0.1},
     {.name = "fedbuff_few",
      .strategy = "fedbuff",
@@ -194,7 +207,9 @@ static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_
                             .plan = {.epochs = 2 + r->more_epochs * client,
                                      .steps = r->steps,
                                      .batch_size = r->norms ? 7 : 8,
-                                     .optim = {.learning_rate = r->rate,
+                                     .keep_optim = r->keeps,
+                                     .optim = {.kind = r->adam ? FST_OPTIM_ADAM : FST_OPTIM_SGD,
+                                               .learning_rate = r->rate,
                                                .momentum = r->momentum,
                                                .weight_decay = r->decay,
                                                .nesterov = r->nesterov}}};

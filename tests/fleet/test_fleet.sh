@@ -22,7 +22,7 @@ stages:
                     optimizer: {name: sgd, learning_rate: 0.02}${4:+, codec: $4}}
 END
 }
-models() { (cd "$1" && sha256sum cloud_pretrain/model.safetensors federated_train/*.safetensors); }
+models() { (cd "$1" && sha256sum cloud_pretrain/model.safetensors {federated_train,moments}/*.safetensors 2>/dev/null); }
 
 # ---- processes
 start() { # broker | cloud | edge-K
@@ -102,8 +102,14 @@ all_end
 expect 0 cloud "$task" "${link[@]}" --output "$folder/fleet" --no-reuse
 said err "federated_train: up to date"
 
-# ---- killed at random moments; with codecs clients and cloud keep what was lost, too, and the model that was sent
-write_task 12 12 scaffold '{up: {kind: top_k, share: 0.05, values: int8}, down: {kind: int4, scale: channel, change: true}}'
+# ---- killed at random moments; with codecs clients and cloud keep what was lost, too, and the model that was sent; and
+# clients keep their optimisers' moments
+codec='{up: {kind: top_k, share: 0.05, values: int8}, down: {kind: int4, scale: channel, change: true}}'
+write_task 7 12 scaffold "$codec"
+cat >>"$task/task.yaml" <<END
+  moments: {kind: federated_train, init: federated_train, rounds: 7, local_epochs: 12, batch_size: 8,
+            optimizer: {name: adam, learning_rate: 0.002}, optimizer_state: kept, codec: $codec}
+END
 expect 0 run "$task" --output "$folder/one" --no-reuse --fresh
 models "$folder/one" >"$folder/want"
 names=(cloud broker)
@@ -133,6 +139,7 @@ while [ $done_kills -lt "$kills" ] && [ $runs -lt $((kills + 5)) ]; do
     same "killed $done_kills times so far: models" "$(models "$folder/fleet")" "$(cat "$folder/want")"
 done
 true_that "$done_kills of $kills kills in $runs runs" test $done_kills -eq "$kills"
+rm -r "$folder/one" # its stage moments is not in what follows
 
 # ---- the old names
 write_task 3 1 fedavg

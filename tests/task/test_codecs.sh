@@ -1,12 +1,14 @@
 #!/bin/bash
 # Codecs in a task: what is sent is fewer bytes and is told, raw and coded; a run that is stopped and extended has the bits
-# of one that was not, also where what clients keep is in files; and what makes no sense is refused before any work.
+# of one that was not, also where what clients keep is in files, their optimisers' moments among it; and what makes no
+# sense is refused before any work.
 # Needs $FEDSTILL and $FEDSTILL_HELPER.
 # shellcheck source=tests/task/common.sh
 . "$(dirname "$0")/common.sh"
 task=$folder/task
 output=$task/output
 public=', public: 0.1'
+optim='{name: sgd, learning_rate: 0.02, momentum: 0.8}, optimizer_state: kept'
 new_task 300 60
 write_task() { # STRATEGY ROUNDS CODEC
     cat >"$task/task.yaml" <<END
@@ -16,7 +18,7 @@ data: {source: idx, path: $folder/data, normalise: {mean: 0.2, std: 0.3}$public}
 clients: {count: 6, partition: dirichlet, alpha: 0.5}
 stages:
   federated_train: {strategy: $1, model: mnist_student, init: random, rounds: $2, batch_size: 16, fraction: 0.5,
-                    optimizer: {name: sgd, learning_rate: 0.05}, codec: $3}
+                    optimizer: $optim, codec: $3}
 END
 }
 record() { "$FEDSTILL_HELPER" json "$output/federated_train/stage.json" "$1"; }
@@ -47,6 +49,8 @@ expect 0 run "$task" --no-reuse --set checkpoint.client_memory=0
 same "extended" "$(model "$output")" "$(cat "$folder/want")"
 expect 0 run "$task" --no-reuse --fresh --workers 1 --set output=one
 same "one worker" "$(model "$task/one")" "$(cat "$folder/want")"
+expect 0 run "$task" --no-reuse --set output=one --set stages.federated_train.optimizer_state=fresh
+true_that "moments that are not kept make another model" [ "$(model "$task/one")" != "$(cat "$folder/want")" ]
 
 # ---- predictions: fewer bytes, the same bits for any number of workers, after a stop, and with files
 prediction='{up: {kind: levels, bits: 2}, down: {kind: int8, change: true}}'
@@ -72,6 +76,7 @@ expect 0 run "$task" --no-reuse --fresh --workers 1 --set output=one
 same "dsfl, one worker" "$(own "$task/one")" "$(cat "$folder/want")"
 
 # ---- refused
+optim='{name: sgd, learning_rate: 0.05}'
 refused() { # STRATEGY CODEC TEXT
     write_task "$1" 2 "$2"
     expect 2 run "$task" --no-reuse

@@ -65,6 +65,13 @@ refused $f "linear layer over features is needed" $f.strategy=fedgen
 refused $f.fraction "has no effect with clients_per_round" $f.fraction=0.5 $f.clients_per_round=2
 refused $f.optimizer.nesterov "has no effect without momentum" $f.optimizer.nesterov=true
 accepted $f.optimizer.nesterov=true $f.optimizer.momentum=0.9
+refused $f.optimizer_state "sgd without momentum has no state" $f.optimizer_state=kept
+accepted $f.optimizer_state=kept $f.optimizer.momentum=0.9
+accepted $f.optimizer_state=kept $f.optimizer.name=adam
+refused $f.optimizer_state "with strategy other than fedkd" $f.optimizer_state=kept $f.strategy=fedkd $f.optimizer.name=adam
+for strategy in scaffold fednova; do
+    refused $f "set optimizer_state to fresh" $f.optimizer_state=kept $f.strategy=$strategy $f.optimizer.momentum=0.9
+done
 p=stages.cloud_pretrain
 refused $p.optimizer.momentum "only with name sgd" $p.optimizer.momentum=0.9
 refused $p.optimizer.beta1 "only with name adam or adamw" $p.optimizer.beta1=0.8 $p.optimizer.name=sgd

@@ -214,7 +214,7 @@ fst_status fst__public_fit(struct fst__public_half *p, size_t n, const float *ta
     job.subset = p->index;
     job.count = n;
     job.transform = pub->transform;
-    job.augment = job.drop_last = false;
+    job.augment = job.drop_last = job.keep_optim = false;
     job.epochs = (int64_t)p->base.option[FST__DIGEST_EPOCHS];
     job.steps = 0;
     job.seed = fst_client_seed(&p->base, "public");

@@ -290,7 +290,10 @@ struct fedkd_client {
 
 static fst_status fedkd_check(const double *option, const fst_graph *graph, const fst_local_plan *plan, fst_error *err)
 {
-    (void)plan;
+    if (plan->keep_optim)
+        return fst_fail(err, FST_E_CONFIG,
+                        "the mentor's optimiser is kept and the mentee's is fresh in every round, whatever "
+                        "optimizer_state says: leave it out");
     if (option[HIDDEN_WEIGHT] == 0 || fst__last_width(graph))
         return FST_OK;
     return fst_fail(

@@ -43,7 +43,7 @@ static fst_status transfer(struct fst__public_half *p, fst_error *err)
     job.subset = pub->index;
     job.count = pub->count;
     job.transform = pub->transform;
-    job.drop_last = false;
+    job.drop_last = job.keep_optim = false;
     job.class_weight = NULL;
     job.epochs = (int64_t)p->base.option[TRANSFER_EPOCHS];
     job.steps = 0;

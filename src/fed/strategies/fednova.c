@@ -121,6 +121,10 @@ static fst_status fednova_check(const double *option, const fst_graph *graph, co
 {
     (void)graph;
     double most = plan->optim.learning_rate * option[MU];
+    if (plan->keep_optim)
+        return fst_fail(err, FST_E_CONFIG,
+                        "updates are normalised by the steps of one round, and a kept optimiser's have those of former "
+                        "rounds in them: set optimizer_state to fresh");
     if (plan->optim.kind != FST_OPTIM_SGD && option[MU] > 0)
         return fst_fail(err, FST_E_CONFIG, "fednova_mu needs the clients' optimizer to be sgd");
     if (most >= 1)

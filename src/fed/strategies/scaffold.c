@@ -157,6 +157,10 @@ static fst_status scaffold_check(const double *option, const fst_graph *graph, c
                                  fst_error *err)
 {
     (void)option, (void)graph;
+    if (plan->keep_optim)
+        return fst_fail(err, FST_E_CONFIG,
+                        "control variates are means of the gradients of one round, and a kept optimiser's steps have "
+                        "those of former rounds in them: set optimizer_state to fresh");
     if (plan->optim.kind == FST_OPTIM_SGD)
         return FST_OK;
     return fst_fail(err, FST_E_CONFIG,

@@ -151,8 +151,8 @@ static const fst__field checkpoint_fields[] = {
                .aside = true),
     FST__F_INT(
         struct checkpoint_section, client_memory, 0, MANY, "256",
-        "megabytes that clients may keep in memory between rounds (their own models, control variates); the rest "
-        "goes to files",
+        "megabytes that clients may keep in memory between rounds (their own models, control variates, moments); the "
+        "rest goes to files",
         .aside = true),
 };
 static const fst__schema checkpoint_schema = FST__SCHEMA(struct checkpoint_section, checkpoint_fields);

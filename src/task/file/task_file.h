@@ -167,6 +167,8 @@ struct fusion_train_section {
     struct local_fusion_section fusion;
 };
 
+enum { FST__OPTIM_FRESH, FST__OPTIM_KEPT };
+
 struct federated_section {
     char *model;  /* NULL: edge_kd's */
     int strategy; /* index in strategy_names */
@@ -175,6 +177,7 @@ struct federated_section {
     bool drop_last;
     struct strategy_settings options;
     struct optimizer_section optimizer;
+    int optimizer_state; /* FST__OPTIM_FRESH, FST__OPTIM_KEPT */
     bool has_distillation;
     struct local_kd_section distillation;
     bool has_fusion;

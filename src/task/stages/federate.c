@@ -197,6 +197,7 @@ static fst_status rounds(struct federation *f, fst_error *err)
                               .workers = s->machine.workers,
                               .noun = fst__federate_noun(s),
                               .strategy = f->strategy,
+                              .keeps = fst__clients_keep(c),
                               .aggregating = &f->work,
                               .ctx = f,
                               .work = fst__federate_play,

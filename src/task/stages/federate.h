@@ -66,6 +66,8 @@ struct federation {
 /* ---- federated_train.c ---- */
 /* Zeroes: nothing is coded. */
 fst_codecs fst__codecs(const struct federated_section *t);
+/* Whether clients keep something from round to round: what their strategy, their codecs or their optimisers need. */
+bool fst__clients_keep(const struct federated_section *t);
 
 /* ---- federate_clients.c ---- */
 /* "edge" or "client" */

@@ -104,6 +104,7 @@ static fst_local_plan plan_of(const struct federation *f)
                             .batch_size = (size_t)c->batch_size,
                             .drop_last = c->drop_last,
                             .optim = fst__optim_spec(&c->optimizer, c->clip_norm),
+                            .keep_optim = c->optimizer_state == FST__OPTIM_KEPT,
                             .has_schedule = c->has_schedule,
                             .schedule = fst__schedule(&c->schedule, c->rounds),
                             .compute = fst__trainer_options(&f->s->machine, (size_t)c->batch_size, 1)};

@@ -148,8 +148,7 @@ fst_status fst__federate_save_last(struct federation *f, fst_error *err)
 static fst_status check_place(const struct federation *f, const fst_checkpoint *k, fst_error *err)
 {
     uint64_t elsewhere = 0;
-    bool keeps = fst_strategy_keeps(f->ops) || fst_codecs_keep(&f->codecs);
-    if (!keeps || fst_checkpoint_uint(k, "elsewhere", &elsewhere, NULL))
+    if (!fst__clients_keep(f->section) || fst_checkpoint_uint(k, "elsewhere", &elsewhere, NULL))
         elsewhere = f->s->options->rounds != NULL;
     if (elsewhere == (f->s->options->rounds != NULL))
         return FST_OK;

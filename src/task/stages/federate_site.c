@@ -313,8 +313,7 @@ bool fst_task_site_keeps(const fst_task_site *s, const char *stage)
         const struct federated_section *t = g->settings;
         if (strcmp(g->name, stage) || strcmp(g->kind->name, "federated_train"))
             continue;
-        const fst_codecs codecs = fst__codecs(t);
-        return fst_strategy_keeps(fst_strategy_at((size_t)t->strategy)) || fst_codecs_keep(&codecs);
+        return fst__clients_keep(t);
     }
     return false;
 }

@@ -16,6 +16,7 @@ enum { SELECT_BEST = 0 };
 /* ---- settings ---------------------------------------------------------------------------------------- */
 
 static const char *const selections[] = {"best", "last", NULL};
+static const char *const optimizer_states[] = {"fresh", "kept", NULL};
 
 static const fst__field distillation_fields[] = {
     FST__F_STRING(struct local_kd_section, soft_labels, NULL, "stage whose soft labels the clients learn from",
@@ -33,7 +34,7 @@ static const fst__schema distillation_schema =
     FST__SCHEMA(struct local_kd_section, distillation_fields, .shorthand = "soft_labels");
 
 /* The fields that every strategy has; after them comes room for those of the strategies' own options. */
-enum { OWN_FIELDS = 20 };
+enum { OWN_FIELDS = 21 };
 static fst__field fields[OWN_FIELDS + FST__OPTIONS] = {
     FST__F_STRING(struct federated_section, model, NULL,
                   "network; missing: that of the stage that it starts from, or else of edge_kd"),
@@ -52,7 +53,11 @@ static fst__field fields[OWN_FIELDS + FST__OPTIONS] = {
     FST__F_INT(struct federated_section, quorum, 0, 1000000, "0", "fewest updates of a round; 0: one"),
     FST__F_DOUBLE(struct federated_section, clip_norm, 0, 1e6, "0", "largest norm of a gradient; 0: no limit"),
     CLASS_WEIGHTS(struct federated_section, "each client's own samples"),
-    FST__F_MAP(struct federated_section, optimizer, &fst__optimizer_schema, "of the clients; fresh in every round"),
+    FST__F_MAP(struct federated_section, optimizer, &fst__optimizer_schema, "of the clients"),
+    FST__F_ENUM(struct federated_section, optimizer_state, optimizer_states, "fresh",
+                "momentum or Adam's moments and count of steps: fresh in every round, or kept by each client for its "
+                "next one (docs/strategies.md); not with scaffold and fednova",
+                .aside = true, .when = {FST__WITHOUT("strategy", "fedkd")}),
     FST__F_OPTIONAL(
         struct federated_section, distillation, has_distillation, &distillation_schema,
         "the clients learn from labels and soft labels; not with fd, fd_plus, fedkd, fedntd and fedgen, which bring a "
@@ -204,6 +209,22 @@ fst_codecs fst__codecs(const struct federated_section *t)
     return c;
 }
 
+bool fst__clients_keep(const struct federated_section *t)
+{
+    const fst_codecs codecs = fst__codecs(t);
+    return fst_strategy_keeps(fst_strategy_at((size_t)t->strategy)) || fst_codecs_keep(&codecs) ||
+           t->optimizer_state == FST__OPTIM_KEPT;
+}
+
+static bool optimizer_state_complains(const struct stage *own, fst__complaint *c)
+{
+    const struct federated_section *t = own->settings;
+    return t->optimizer_state == FST__OPTIM_KEPT && t->optimizer.name == FST_OPTIM_SGD && t->optimizer.momentum == 0 &&
+           fst__complain(c, own, "optimizer_state",
+                         "kept has no effect: sgd without momentum has no state; set optimizer.momentum, or "
+                         "optimizer.name to adam or adamw");
+}
+
 static bool codec_complains(const struct stage *own, fst__complaint *c)
 {
     const struct federated_section *t = own->settings;
@@ -248,7 +269,7 @@ static bool complains(const struct task_file *f, const struct stage_list *all, c
                              "with a topology all edges take part in every round: leave it out");
     if (t->has_fusion && fusion_complains(f, own, c))
         return true;
-    if (codec_complains(own, c))
+    if (codec_complains(own, c) || optimizer_state_complains(own, c))
         return true;
     if (t->select == SELECT_BEST && !f->has_topology)
         return fst__complain(c, own, "select", "best needs a topology, whose edges keep samples for it");
@@ -309,7 +330,8 @@ static fst_status check_plan_of(const struct session *s, const struct step *own,
     const fst_local_plan plan = {.epochs = t->local_epochs,
                                  .steps = t->local_steps,
                                  .batch_size = (size_t)t->batch_size,
-                                 .optim = fst__optim_spec(&t->optimizer, t->clip_norm)};
+                                 .optim = fst__optim_spec(&t->optimizer, t->clip_norm),
+                                 .keep_optim = t->optimizer_state == FST__OPTIM_KEPT};
     fst_setting settings[FST_STRATEGY_OPTIONS];
     size_t n = fst__strategy_settings(&t->options, ops, settings);
     fst_graph *g = NULL;
@@ -483,6 +505,8 @@ static fst_status inputs(const struct session *s, const struct step *own, fst_bu
         st = fst__add_clients(s, text, err);
     if (!st && t->local_steps) /* a line that was not there before the setting was */
         st = fst_buf_printf(text, err, "local_steps=%lld\n", (long long)t->local_steps);
+    if (!st && t->optimizer_state == FST__OPTIM_KEPT) /* likewise */
+        st = fst_buf_printf(text, err, "optimizer_state=kept\n");
     if (!st)
         st = fst_buf_printf(text, err, "model=%s\n", network(own->stage));
     if (!st)

@@ -136,21 +136,37 @@ def gradient(w, x, y):
 
 class Plan:
     def __init__(self, rate=0.1, epochs=2, batch=8, momentum=0.0, decay=0.0, more_epochs=0,
-                 nesterov=False, steps=None):
+                 nesterov=False, steps=None, adam=False):
         self.steps = steps  # instead of epochs
         self.rate, self.epochs, self.batch, self.momentum, self.decay = rate, epochs, batch, momentum, decay
-        self.nesterov = nesterov
+        self.nesterov, self.adam = nesterov, adam
         self.more_epochs = more_epochs  # client k trains for so many epochs more, times k
 
     def local_epochs(self, client):
         return self.epochs + self.more_epochs * client
 
 
-def train(data, plan, client, round_, w, extra=lambda w, x, y: 0.0, loss_gradient=gradient):
+class Moments:
+    """Of an optimiser, and how many steps they are of."""
+
+    def __init__(self):
+        self.m, self.v, self.t = np.zeros(1), np.zeros(1), 0
+
+    def step(self, plan, w, g):
+        self.t += 1
+        if not plan.adam:
+            self.m = plan.momentum * self.m + g
+            return plan.rate * (g + plan.momentum * self.m if plan.nesterov else self.m)
+        self.m = 0.9 * self.m + 0.1 * g
+        self.v = 0.999 * self.v + 0.001 * g * g
+        return plan.rate * (self.m / (1 - 0.9 ** self.t)) / (np.sqrt(self.v / (1 - 0.999 ** self.t)) + 1e-8)
+
+
+def train(data, plan, client, round_, w, extra=lambda w, x, y: 0.0, loss_gradient=gradient, moments=None):
     """extra is added to every gradient. Returns the weights and how many steps were taken."""
     x, y, index = data.x, data.y, data.index[client]
     seed = Stream(SEED, "replay.client", round_ << 32 | client).u64()
-    w, m, steps = w.copy(), np.zeros_like(w), 0
+    w, steps, moments = w.copy(), 0, moments or Moments()
     for epoch in range(plan.steps or plan.local_epochs(client)):
         order = batch_order(seed, epoch, index)
         for at in range(0, len(order), plan.batch):
@@ -158,8 +174,7 @@ def train(data, plan, client, round_, w, extra=lambda w, x, y: 0.0, loss_gradien
                 return w, steps
             rows = order[at:at + plan.batch]
             g = loss_gradient(w, x[rows], y[rows]) + extra(w, x[rows], y[rows]) + plan.decay * w
-            m = plan.momentum * m + g
-            w -= plan.rate * (g + plan.momentum * m if plan.nesterov else m)
+            w -= moments.step(plan, w, g)
             steps += 1
     return w, steps
 
@@ -179,6 +194,17 @@ def fedavg(data, plan, rounds, want, mu=0.0):
     x = data.first.copy()
     for r, who in rounds_of(rounds, want):
         ys = [train(data, plan, k, r, x, lambda w, *_: mu * (w - x))[0] for k in who]
+        x = sum(p * y for p, y in zip(weights_of(who), ys))
+    return x
+
+
+def kept(data, plan, rounds, want, lost=None, keeps=True):
+    """FedAvg whose clients keep their moments. What client `lost` did in a round of odd number never arrives, and leaves
+    its moments what they were."""
+    x, moments = data.first.copy(), [Moments() for _ in range(CLIENTS)]
+    for r, who in rounds_of(rounds, want):
+        who = [k for k in who if k != lost or r % 2 == 0]
+        ys = [train(data, plan, k, r, x, moments=moments[k] if keeps else None)[0] for k in who]
         x = sum(p * y for p, y in zip(weights_of(who), ys))
     return x
 
@@ -581,6 +607,10 @@ RUNS = {
     "geometric_median": (robust, Plan(), 6, 5, dict(rule=geometric_median)),
     "norm_clipping": (norm_clipping, Plan(), 6, 5, dict(most=0.6)),
     "fedavg_steps": (fedavg, Plan(steps=7), 6, 3, {}),
+    "fresh_adam": (kept, Plan(rate=0.01, adam=True), 6, 3, dict(keeps=False)),
+    "kept_adam": (kept, Plan(rate=0.01, adam=True), 6, 3, {}),
+    "kept_momentum": (kept, Plan(rate=0.02, momentum=0.8), 6, 3, {}),
+    "kept_lost": (kept, Plan(rate=0.02, momentum=0.8, nesterov=True), 6, 5, dict(lost=1)),
     "fedbuff": (fedbuff, Plan(), 6, 2, dict(stale=(0, 1, 2))),
     "fedbuff_few": (fedbuff, Plan(), 6, 1, dict(rate=0.5, concurrency=4, spread=0.8, most=2, stale=(0, 1, 2))),
     "fedgen": (fedgen, Plan(), 6, 3, {}),
