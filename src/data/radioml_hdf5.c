@@ -5,12 +5,13 @@
  * Only the rows that are wanted are read, a block at a time, so that 21 GB on disk do not have to fit into memory. What
  * a file may make the library do is bounded first: data sets are in the file itself (no links or storage elsewhere,
  * which could name any file), have no more values than their bytes can stand for, and small chunks; filters are not
- * loaded from outside.
+ * loaded from outside. That is not enough, libhdf5 dies of damaged files; so it is called in child processes alone
+ * (confined.h): a first one sends the size of the sets and all labels; the parent chooses rows; a second one sends
+ * these.
  */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,6 +21,7 @@
 #include <hdf5.h>
 #endif
 
+#include "confined.h"
 #include "formats.h"
 
 bool fst__is_hdf5(const char *path)
@@ -49,14 +51,30 @@ fst_status fst__radioml_hdf5(fst__held *h, const fst_source_spec *spec, fst_sour
 /* A deflated byte stands for no more than this many. */
 enum { DEFLATE_MOST = 1032, BLOCK_BYTES = 4 << 20, MAX_CHUNK = 64 << 20, RADIOML_CLASSES = 24 };
 
+/* What a child may have: the library's own and blocks of rows; room for chunks, which grows with the file. A chunk
+ * takes less than a second. */
+enum { LIBRARY_BYTES = 48 << 20, CHUNKS_BYTES = 4 * MAX_CHUNK, BUSY_SECONDS = 10, SILENT_SECONDS = 600 };
+
 /* In the order of RadioML 2018's classes-fixed.json, which is that of Y's columns. */
 static const char *const modulations[RADIOML_CLASSES] = {
     "OOK",    "4ASK",      "8ASK",      "BPSK",      "QPSK",      "8PSK",  "16PSK", "32PSK",
     "16APSK", "32APSK",    "64APSK",    "128APSK",   "16QAM",     "32QAM", "64QAM", "128QAM",
     "256QAM", "AM-SSB-WC", "AM-SSB-SC", "AM-DSB-WC", "AM-DSB-SC", "FM",    "GMSK",  "OQPSK"};
 
-/* The library is one for the process, and need not have been built for threads. */
-static pthread_mutex_t library = PTHREAD_MUTEX_INITIALIZER;
+/* What the first child says of the file. */
+struct sizes {
+    uint64_t rows, length, classes;
+};
+
+/* What parent and children know. */
+struct reading {
+    const char *path;
+    uint64_t file_bytes;
+    struct sizes sizes;      /* once the parent has them */
+    const fst__picks *picks; /* likewise */
+};
+
+/* ---- the children: opening the sets -------------------------------------------------------------- */
 
 struct set {
     const char *name;
@@ -66,11 +84,11 @@ struct set {
     hsize_t row; /* values of a row */
 };
 
-static fst_status wrong(const fst__held *h, const char *name, const char *what, fst_error *err)
+static fst_status wrong(const struct reading *r, const char *name, const char *what, fst_error *err)
 {
     return fst_fail(err, FST_E_FORMAT,
                     "%s: %s %s; RadioML 2018 has X (N, length, 2), Y (N, classes) with one 1 a row, and Z (N, 1)",
-                    h->base.name, name, what);
+                    r->path, name, what);
 }
 
 /* Numbers that fill their bytes, with all parts inside: libhdf5 converts others beyond the ends of its buffers. */
@@ -88,7 +106,7 @@ static bool is_whole_number_type(hid_t type, H5T_class_t kind, size_t size)
 }
 
 /* How the values lie in the file must be harmless before anything is read. */
-static fst_status check_storage(const fst__held *h, const struct set *s, uint64_t file_bytes, fst_error *err)
+static fst_status check_storage(const struct reading *r, const struct set *s, fst_error *err)
 {
     hid_t plan = H5Dget_create_plist(s->id), type = H5Dget_type(s->id);
     H5D_layout_t layout = plan < 0 ? H5D_LAYOUT_ERROR : H5Pget_layout(plan);
@@ -107,47 +125,46 @@ static fst_status check_storage(const fst__held *h, const struct set *s, uint64_
     H5Pclose(plan);
     H5Tclose(type);
     if (!numbers)
-        return wrong(h, s->name, "holds no numbers", err);
+        return wrong(r, s->name, "holds no numbers", err);
     if (outside || (layout != H5D_CONTIGUOUS && layout != H5D_CHUNKED && layout != H5D_COMPACT))
-        return fst_fail(err, FST_E_UNSUPPORTED, "%s: the values of %s are not in the file itself", h->base.name,
-                        s->name);
+        return fst_fail(err, FST_E_UNSUPPORTED, "%s: the values of %s are not in the file itself", r->path, s->name);
     if (layout == H5D_CHUNKED && (bad || chunk_bytes > MAX_CHUNK))
-        return fst_fail(err, FST_E_LIMIT, "%s: %s has chunks of more than %d MB", h->base.name, s->name,
-                        MAX_CHUNK >> 20);
+        return fst_fail(err, FST_E_LIMIT, "%s: %s has chunks of more than %d MB", r->path, s->name, MAX_CHUNK >> 20);
     uint64_t most = layout == H5D_CHUNKED ? stored * DEFLATE_MOST : stored;
-    if (bad || stored > file_bytes || wanted > most)
+    if (bad || stored > r->file_bytes || wanted > most)
         return fst_fail(err, FST_E_FORMAT, "%s: %s claims more values than are in the file: cut off or damaged",
-                        h->base.name, s->name);
+                        r->path, s->name);
     return FST_OK;
 }
 
 /* Opens a data set of the file's root. */
-static fst_status open_set(const fst__held *h, hid_t file, struct set *s, uint64_t file_bytes, fst_error *err)
+static fst_status open_set(const struct reading *r, hid_t file, struct set *s, fst_error *err)
 {
     H5L_info_t link;
-    if (H5Lexists(file, s->name, H5P_DEFAULT) <= 0)
-        return wrong(h, s->name, "is not there", err);
+    htri_t there = H5Lexists(file, s->name, H5P_DEFAULT);
+    if (there <= 0)
+        return wrong(r, s->name, there ? "cannot be found: the file is damaged" : "is not there", err);
     if (H5Lget_info(file, s->name, &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_HARD)
-        return fst_fail(err, FST_E_UNSUPPORTED, "%s: %s is a link to another place", h->base.name, s->name);
+        return fst_fail(err, FST_E_UNSUPPORTED, "%s: %s is a link to another place", r->path, s->name);
     s->id = H5Dopen2(file, s->name, H5P_DEFAULT);
     if (s->id < 0)
-        return wrong(h, s->name, "is damaged, or no data set", err);
+        return wrong(r, s->name, "is damaged, or no data set", err);
     hid_t space = H5Dget_space(s->id);
     s->rank = space < 0 ? -1 : H5Sget_simple_extent_ndims(space);
     bool good = s->rank >= 1 && s->rank <= 3 && H5Sget_simple_extent_dims(space, s->dim, NULL) == s->rank;
     H5Sclose(space);
     if (!good)
-        return wrong(h, s->name, "has no list of rows", err);
+        return wrong(r, s->name, "has no list of rows", err);
     s->row = 1;
     for (int i = 1; i < s->rank; i++)
         if (__builtin_mul_overflow(s->row, s->dim[i], &s->row))
-            return wrong(h, s->name, "is larger than any memory", err);
-    return check_storage(h, s, file_bytes, err);
+            return wrong(r, s->name, "is larger than any memory", err);
+    return check_storage(r, s, err);
 }
 
 /* Rows first ... first + n - 1, converted to `type`. */
-static fst_status read_rows(const fst__held *h, const struct set *s, hsize_t first, hsize_t n, hid_t type, void *out,
-                            fst_error *err)
+static fst_status read_rows(const struct reading *r, const struct set *s, hsize_t first, hsize_t n, hid_t type,
+                            void *out, fst_error *err)
 {
     hsize_t start[3] = {first, 0, 0}, count[3] = {n, s->dim[1], s->dim[2]}, all = n * s->row;
     hid_t from = H5Dget_space(s->id), to = H5Screate_simple(1, &all, NULL);
@@ -158,155 +175,23 @@ static fst_status read_rows(const fst__held *h, const struct set *s, hsize_t fir
     if (good)
         return FST_OK;
     return fst_fail(err, FST_E_FORMAT, "%s: rows %" PRIu64 " to %" PRIu64 " of %s cannot be read: cut off or damaged",
-                    h->base.name, (uint64_t)first, (uint64_t)(first + n - 1), s->name);
+                    r->path, (uint64_t)first, (uint64_t)(first + n - 1), s->name);
 }
 
-/* ---- X, Y and Z ------------------------------------------------------------------------------- */
-
-static hsize_t rows_of_block(size_t row_bytes)
-{
-    return row_bytes < BLOCK_BYTES ? BLOCK_BYTES / row_bytes : 1;
-}
-
-/* From the at-th of the picked rows on, how many, at most `most`, stand side by side; *first is the first of them. */
-static hsize_t run_of(const fst__picks *p, size_t at, hsize_t most, hsize_t *first)
-{
-    hsize_t n = 1;
-    *first = fst__picked(p, at);
-    if (!p->index)
-        return p->count - at < most ? p->count - at : most;
-    while (n < most && at + n < p->count && p->index[at + n] == *first + n)
-        n++;
-    return n;
-}
-
-/* (L, 2) becomes (2, L). */
-static fst_status take_x(fst__held *h, const struct set *x, const fst__picks *p, fst_error *err)
-{
-    size_t length = (size_t)x->dim[1], row = 2 * length;
-    hsize_t most = rows_of_block(row * sizeof(float)), n = 0, first = 0;
-    float *block = fst_alloc((size_t)most * row * sizeof *block), *to = (float *)(void *)h->own_data;
-    fst_status s = block ? FST_OK : fst_fail_memory(err, (size_t)most * row * sizeof *block);
-    for (size_t at = 0; !s && at < p->count; at += (size_t)n) {
-        n = run_of(p, at, most, &first);
-        s = read_rows(h, x, first, n, H5T_NATIVE_FLOAT, block, err);
-        for (size_t k = 0; !s && k < n; k++, to += row)
-            for (size_t i = 0; i < length; i++) {
-                to[i] = block[k * row + 2 * i];
-                to[length + i] = block[k * row + 2 * i + 1];
-            }
-    }
-    fst_free(block);
-    return s;
-}
-
-/* The column of the 1 in a row of n; -1 when there is not one 1 and zeros. */
-static int32_t column_of(const double *row, size_t n)
-{
-    int32_t found = -1;
-    for (size_t i = 0; i < n; i++) {
-        if (row[i] != 0 && (row[i] != 1 || found >= 0))
-            return -1;
-        if (row[i] == 1)
-            found = (int32_t)i;
-    }
-    return found;
-}
-
-static fst_status take_y(const fst__held *h, const struct set *y, int32_t *labels, size_t count, fst_error *err)
-{
-    size_t columns = (size_t)y->row;
-    hsize_t most = rows_of_block(columns * sizeof(double)), n = 0;
-    double *block = fst_alloc((size_t)most * columns * sizeof *block);
-    fst_status s = block ? FST_OK : fst_fail_memory(err, (size_t)most * columns * sizeof *block);
-    for (size_t at = 0; !s && at < count; at += (size_t)n) {
-        n = count - at < most ? count - at : most;
-        s = read_rows(h, y, at, n, H5T_NATIVE_DOUBLE, block, err);
-        for (size_t k = 0; !s && k < n; k++) {
-            int32_t class = labels[at + k] = column_of(block + k * columns, columns);
-            if (class < 0)
-                s = fst_fail(err, FST_E_FORMAT, "%s: row %zu of Y is not one 1 and zeros", h->base.name, at + k);
-        }
-    }
-    fst_free(block);
-    return s;
-}
-
-static fst_status take_z(fst__held *h, const struct set *z, const fst__picks *p, fst_error *err)
-{
-    fst_status s = FST_OK;
-    hsize_t n = 0, first = 0;
-    for (size_t at = 0; !s && at < p->count; at += (size_t)n) {
-        n = run_of(p, at, p->count, &first);
-        s = read_rows(h, z, first, n, H5T_NATIVE_FLOAT, h->own_snr + at, err);
-    }
-    for (size_t i = 0; !s && i < h->base.count; i++)
-        if (!(fabsf(h->own_snr[i]) <= 1000))
-            s = fst_fail(err, FST_E_FORMAT, "%s: row %zu of Z is %g, which is no SNR in dB", h->base.name, i,
-                         (double)h->own_snr[i]);
-    return s;
-}
-
-static fst_status check_shapes(const fst__held *h, const struct set *set, fst_error *err)
+static fst_status check_shapes(const struct reading *r, const struct set *set, fst_error *err)
 {
     const struct set *x = &set[0], *y = &set[1], *z = &set[2];
     if (x->rank != 3 || x->dim[2] != 2 || x->dim[1] == 0)
-        return wrong(h, "X", "has another shape", err);
+        return wrong(r, "X", "has another shape", err);
     if (y->rank != 2 || y->dim[1] == 0 || y->dim[1] > FST_MAX_CLASSES)
-        return wrong(h, "Y", "has another shape", err);
+        return wrong(r, "Y", "has another shape", err);
     if (z->row != 1)
-        return wrong(h, "Z", "has another shape", err);
+        return wrong(r, "Z", "has another shape", err);
     if (y->dim[0] != x->dim[0] || z->dim[0] != x->dim[0])
-        return fst_fail(err, FST_E_MISMATCH, "%s: X has %" PRIu64 " rows, Y %" PRIu64 " and Z %" PRIu64, h->base.name,
+        return fst_fail(err, FST_E_MISMATCH, "%s: X has %" PRIu64 " rows, Y %" PRIu64 " and Z %" PRIu64, r->path,
                         (uint64_t)x->dim[0], (uint64_t)y->dim[0], (uint64_t)z->dim[0]);
     return FST_OK;
 }
-
-/* The labels of all rows are read first: with a limit only the rows that it leaves are. */
-static fst_status choose_rows(fst__held *h, const struct set *y, size_t limit, fst__picks *out, fst_error *err)
-{
-    size_t all = (size_t)y->dim[0];
-    if (all > UINT32_MAX)
-        return fst_fail(err, FST_E_LIMIT, "%s: %zu rows are more than can be counted", h->base.name, all);
-    h->own_labels = fst_alloc(all * sizeof *h->own_labels);
-    fst_status s =
-        h->own_labels ? take_y(h, y, h->own_labels, all, err) : fst_fail_memory(err, all * sizeof *h->own_labels);
-    return s ? s : fst__held_choose(h, all, (int)y->dim[1], true, limit, out, err);
-}
-
-static fst_status take_rows(fst__held *h, const struct set *set, const fst__picks *p, fst_error *err)
-{
-    fst_status s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, (int64_t)set[0].dim[1]), p->count, err);
-    if (!s && !(h->own_snr = fst_alloc(p->count * sizeof *h->own_snr)))
-        s = fst_fail_memory(err, p->count * sizeof *h->own_snr);
-    if (!s)
-        s = take_z(h, &set[2], p, err);
-    if (!s)
-        s = take_x(h, &set[0], p, err);
-    return s ? s : fst__held_check_finite(h, p, err);
-}
-
-static fst_status take_sets(fst__held *h, const struct set *set, const fst_source_spec *spec, fst_source **out,
-                            fst_error *err)
-{
-    fst_status s = check_shapes(h, set, err);
-    if (s)
-        return s;
-    int classes = (int)set[1].dim[1];
-    if (spec->classes && spec->classes != classes)
-        return fst_fail(err, FST_E_CONFIG, "%s: Y has %d columns, but %d classes were asked for", h->base.name, classes,
-                        spec->classes);
-    fst__picks p = {0};
-    s = choose_rows(h, &set[1], spec->limit, &p, err);
-    if (!s)
-        s = take_rows(h, set, &p, err);
-    fst_free(p.index);
-    if (!s && classes == RADIOML_CLASSES)
-        s = fst__names_copy(&h->base.class_names, (char *const *)(uintptr_t)modulations, RADIOML_CLASSES, err);
-    return s ? s : fst__held_finish(h, h->own_labels, h->base.count, classes, out, err);
-}
-
-/* ---- the file ----------------------------------------------------------------------------------- */
 
 static hid_t open_file(const char *path)
 {
@@ -323,35 +208,246 @@ static hid_t open_file(const char *path)
     return file;
 }
 
-static fst_status read_file(fst__held *h, const fst_source_spec *spec, fst_source **out, fst_error *err)
+/* The sets and the file stay open until the child ends: closing what is damaged is one more danger. */
+static fst_status open_sets(const struct reading *r, struct set set[3], fst_error *err)
 {
-    struct set set[3] = {{.name = "X", .id = -1}, {.name = "Y", .id = -1}, {.name = "Z", .id = -1}};
-    struct stat st;
-    if (stat(spec->path, &st))
-        return fst_fail_errno(err, "%s", spec->path);
-    hid_t file = open_file(spec->path);
+    static const char *const names[3] = {"X", "Y", "Z"};
+    hid_t file = open_file(r->path);
     if (file < 0)
-        return fst_fail(err, FST_E_FORMAT, "%s: an HDF5 file that is cut off or damaged", h->base.name);
+        return fst_fail(err, FST_E_FORMAT, "%s: an HDF5 file that is cut off or damaged", r->path);
     fst_status s = FST_OK;
-    for (int i = 0; !s && i < 3; i++)
-        s = open_set(h, file, &set[i], (uint64_t)st.st_size, err);
-    if (!s)
-        s = take_sets(h, set, spec, out, err);
-    for (int i = 0; i < 3; i++)
-        if (set[i].id >= 0)
-            H5Dclose(set[i].id);
-    H5Fclose(file);
+    for (int i = 0; !s && i < 3; i++) {
+        set[i] = (struct set){.name = names[i], .id = -1};
+        s = open_set(r, file, &set[i], err);
+    }
+    return s ? s : check_shapes(r, set, err);
+}
+
+static struct sizes sizes_of(const struct set *set)
+{
+    return (struct sizes){set[0].dim[0], set[0].dim[1], set[1].dim[1]};
+}
+
+/* ---- the first child: sizes and labels ------------------------------------------------------------ */
+
+static hsize_t rows_of_block(size_t row_bytes)
+{
+    return row_bytes < BLOCK_BYTES ? BLOCK_BYTES / row_bytes : 1;
+}
+
+/* The column of the 1 in a row of n; -1 when there is not one 1 and zeros. */
+static int32_t column_of(const double *row, size_t n)
+{
+    int32_t found = -1;
+    for (size_t i = 0; i < n; i++) {
+        if (row[i] != 0 && (row[i] != 1 || found >= 0))
+            return -1;
+        if (row[i] == 1)
+            found = (int32_t)i;
+    }
+    return found;
+}
+
+/* The labels of n rows from `at` on. */
+static fst_status read_labels(const struct reading *r, const struct set *y, hsize_t at, hsize_t n, double *block,
+                              int32_t *labels, fst_error *err)
+{
+    size_t columns = (size_t)y->row;
+    fst_status s = read_rows(r, y, at, n, H5T_NATIVE_DOUBLE, block, err);
+    for (size_t k = 0; !s && k < n; k++) {
+        labels[k] = column_of(block + k * columns, columns);
+        if (labels[k] < 0)
+            s = fst_fail(err, FST_E_FORMAT, "%s: row %zu of Y is not one 1 and zeros", r->path, (size_t)at + k);
+    }
     return s;
+}
+
+static fst_status send_labels(void *ctx, fst__confined *c, fst_error *err)
+{
+    const struct reading *r = ctx;
+    struct set set[3], *y = &set[1];
+    fst_status s = open_sets(r, set, err);
+    if (s)
+        return s;
+    struct sizes sizes = sizes_of(set);
+    size_t row = (size_t)y->row * sizeof(double);
+    hsize_t most = rows_of_block(row), n = 0;
+    double *block = fst_alloc((size_t)most * row);
+    int32_t *labels = fst_alloc((size_t)most * sizeof *labels);
+    s = block && labels ? FST_OK : fst_fail_memory(err, (size_t)most * row);
+    if (!s)
+        s = fst__confined_send(c, &sizes, sizeof sizes, err);
+    for (hsize_t at = 0; !s && at < sizes.rows; at += n) {
+        n = sizes.rows - at < most ? sizes.rows - at : most;
+        s = read_labels(r, y, at, n, block, labels, err);
+        if (!s)
+            s = fst__confined_send(c, labels, (size_t)n * sizeof *labels, err);
+    }
+    return s;
+}
+
+/* ---- the second child: the picked rows of Z, then of X -------------------------------------------- */
+
+/* From the at-th of the picked rows on, how many, at most `most`, stand side by side; *first is the first of them. */
+static hsize_t run_of(const fst__picks *p, size_t at, hsize_t most, hsize_t *first)
+{
+    hsize_t n = 1;
+    *first = fst__picked(p, at);
+    if (!p->index)
+        return p->count - at < most ? p->count - at : most;
+    while (n < most && at + n < p->count && p->index[at + n] == *first + n)
+        n++;
+    return n;
+}
+
+/* (L, 2) becomes (2, L). */
+static void split_channels(const float *row, size_t length, float *out)
+{
+    for (size_t i = 0; i < length; i++) {
+        out[i] = row[2 * i];
+        out[length + i] = row[2 * i + 1];
+    }
+}
+
+/* Sends rows as floats, those of two channels (`length` not 0) with one channel after the other. */
+static fst_status send_floats(const struct reading *r, fst__confined *c, const struct set *set, size_t length,
+                              fst_error *err)
+{
+    const fst__picks *p = r->picks;
+    size_t row = (size_t)set->row, bytes = row * sizeof(float);
+    hsize_t most = rows_of_block(bytes), n = 0, first = 0;
+    float *block = fst_alloc((size_t)most * bytes), *sent = fst_alloc((size_t)most * bytes);
+    fst_status s = block && sent ? FST_OK : fst_fail_memory(err, 2 * (size_t)most * bytes);
+    for (size_t at = 0; !s && at < p->count; at += (size_t)n) {
+        n = run_of(p, at, most, &first);
+        s = read_rows(r, set, first, n, H5T_NATIVE_FLOAT, block, err);
+        for (size_t k = 0; !s && length && k < n; k++)
+            split_channels(block + k * row, length, sent + k * row);
+        if (!s)
+            s = fst__confined_send(c, length ? sent : block, (size_t)n * bytes, err);
+    }
+    return s;
+}
+
+static fst_status send_rows(void *ctx, fst__confined *c, fst_error *err)
+{
+    const struct reading *r = ctx;
+    struct set set[3];
+    fst_status s = open_sets(r, set, err);
+    struct sizes now = {0};
+    if (!s)
+        now = sizes_of(set);
+    if (!s && (now.rows != r->sizes.rows || now.length != r->sizes.length || now.classes != r->sizes.classes))
+        s = fst_fail(err, FST_E_MISMATCH, "%s: was changed while it was read", r->path);
+    if (!s)
+        s = send_floats(r, c, &set[2], 0, err);
+    return s ? s : send_floats(r, c, &set[0], (size_t)now.length, err);
+}
+
+/* ---- the parent ---------------------------------------------------------------------------------- */
+
+static size_t child_memory(const struct reading *r)
+{
+    size_t budget = fst_budget(r->file_bytes);
+    return LIBRARY_BYTES + (budget < CHUNKS_BYTES ? budget : CHUNKS_BYTES);
+}
+
+/* A child may say anything; these are the bounds of check_storage and check_shapes. */
+static fst_status check_sizes(const struct reading *r, fst_error *err)
+{
+    const struct sizes *z = &r->sizes;
+    uint64_t values = 0, most = 0;
+    if (__builtin_mul_overflow(r->file_bytes, DEFLATE_MOST, &most))
+        most = UINT64_MAX;
+    bool sound = z->length > 0 && z->length <= most && z->classes > 0 && z->classes <= FST_MAX_CLASSES &&
+                 !__builtin_mul_overflow(z->rows, z->length, &values) && values <= most / 2;
+    if (!sound)
+        return fst_fail(err, FST_E_FORMAT, "%s: libhdf5 went astray while reading it; the file is damaged", r->path);
+    if (z->rows > UINT32_MAX)
+        return fst_fail(err, FST_E_LIMIT, "%s: %" PRIu64 " rows are more than can be counted", r->path, z->rows);
+    return FST_OK;
+}
+
+static fst_status take_sizes(struct reading *r, fst__confined *c, int classes, fst_error *err)
+{
+    fst_status s = fst__confined_take(c, &r->sizes, sizeof r->sizes, err);
+    if (!s)
+        s = check_sizes(r, err);
+    if (!s && classes && (uint64_t)classes != r->sizes.classes)
+        s = fst_fail(err, FST_E_CONFIG, "%s: Y has %" PRIu64 " columns, but %d classes were asked for", r->path,
+                     r->sizes.classes, classes);
+    return s;
+}
+
+static fst_status take_labels(struct reading *r, fst__held *h, int classes, fst_error *err)
+{
+    const fst__confined_spec spec = {"libhdf5", r->path, child_memory(r), BUSY_SECONDS, SILENT_SECONDS};
+    fst__confined c;
+    fst_status s = fst__confined_start(&c, &spec, send_labels, r, err);
+    if (!s)
+        s = take_sizes(r, &c, classes, err);
+    size_t bytes = s ? 0 : (size_t)r->sizes.rows * sizeof *h->own_labels;
+    if (!s && !(h->own_labels = fst_alloc(bytes)))
+        s = fst_fail_memory(err, bytes);
+    if (!s)
+        s = fst__confined_take(&c, h->own_labels, bytes, err);
+    if (!s)
+        s = fst__confined_finish(&c, err);
+    fst__confined_stop(&c);
+    return s;
+}
+
+static fst_status check_snr(const fst__held *h, fst_error *err)
+{
+    for (size_t i = 0; i < h->base.count; i++)
+        if (!(fabsf(h->own_snr[i]) <= 1000))
+            return fst_fail(err, FST_E_FORMAT, "%s: row %zu of Z is %g, which is no SNR in dB", h->base.name, i,
+                            (double)h->own_snr[i]);
+    return FST_OK;
+}
+
+static fst_status take_rows(struct reading *r, fst__held *h, fst_error *err)
+{
+    const fst__confined_spec spec = {"libhdf5", r->path, child_memory(r), BUSY_SECONDS, SILENT_SECONDS};
+    size_t count = r->picks->count, length = (size_t)r->sizes.length;
+    fst__confined c;
+    fst_status s = fst__held_reserve(h, FST_F32, &FST_SHAPE(2, (int64_t)length), count, err);
+    if (!s && !(h->own_snr = fst_alloc(count * sizeof *h->own_snr)))
+        s = fst_fail_memory(err, count * sizeof *h->own_snr);
+    if (s)
+        return s;
+    s = fst__confined_start(&c, &spec, send_rows, r, err);
+    if (!s)
+        s = fst__confined_take(&c, h->own_snr, count * sizeof *h->own_snr, err);
+    if (!s)
+        s = check_snr(h, err);
+    if (!s)
+        s = fst__confined_take(&c, h->own_data, count * 2 * length * sizeof(float), err);
+    if (!s)
+        s = fst__confined_finish(&c, err);
+    fst__confined_stop(&c);
+    return s ? s : fst__held_check_finite(h, r->picks, err);
 }
 
 fst_status fst__radioml_hdf5(fst__held *h, const fst_source_spec *spec, fst_source **out, fst_error *err)
 {
+    struct stat st;
+    fst__picks picks = {0};
     if (strcmp(spec->split, "train"))
         return fst_fail(err, FST_E_FORMAT, "%s: has no %s split; see fedstill data split", h->base.name, spec->split);
-    pthread_mutex_lock(&library);
-    fst_status s = read_file(h, spec, out, err);
-    pthread_mutex_unlock(&library);
-    return s;
+    if (stat(spec->path, &st))
+        return fst_fail_errno(err, "%s", spec->path);
+    struct reading r = {.path = spec->path, .file_bytes = (uint64_t)st.st_size, .picks = &picks};
+    fst_status s = take_labels(&r, h, spec->classes, err);
+    int classes = s ? 0 : (int)r.sizes.classes;
+    if (!s)
+        s = fst__held_choose(h, (size_t)r.sizes.rows, classes, true, spec->limit, &picks, err);
+    if (!s)
+        s = take_rows(&r, h, err);
+    fst_free(picks.index);
+    if (!s && classes == RADIOML_CLASSES)
+        s = fst__names_copy(&h->base.class_names, (char *const *)(uintptr_t)modulations, RADIOML_CLASSES, err);
+    return s ? s : fst__held_finish(h, h->own_labels, h->base.count, classes, out, err);
 }
 
 #endif

@@ -326,6 +326,10 @@ expect 1 data info "$folder/wanted"
 expect 1 data info "$folder/short" --split test
 expect 1 data info "$plain"
 said err "fedstill model info"
+for kills in dies-1 dies-2 grows; do # of libhdf5's process
+    expect 1 data info "$FEDSTILL_SOURCE/fuzz/corpus/hdf5/$kills.hdf5"
+    said err "$kills.hdf5: "
+done
 expect 2 data info "$data" --format tar
 expect 2 data info
 
