@@ -1,4 +1,4 @@
-/* Hashes: XXH3 for keys, SHA-256 (libsodium) for digests. */
+/* Hashes: XXH3 for keys, SHA-256 (libsodium, whole blocks by the processor where it can) for digests. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
@@ -8,6 +8,7 @@
 #include <xxhash.h>
 
 #include "fedstill/base.h"
+#include "sha256.h"
 
 fst_hash128 fst_hash(const void *data, size_t len, uint64_t seed)
 {
@@ -24,7 +25,19 @@ void fst_sha256_init(fst_sha256 *s)
 
 void fst_sha256_update(fst_sha256 *s, const void *data, size_t len)
 {
-    crypto_hash_sha256_update((crypto_hash_sha256_state *)(void *)s->opaque, data, len);
+    crypto_hash_sha256_state *state = (crypto_hash_sha256_state *)(void *)s->opaque;
+    const unsigned char *at = data;
+    enum { BLOCK = 64 };
+    size_t held = (size_t)(state->count / 8 % BLOCK), first = held ? BLOCK - held : 0; /* it counts bits */
+    if (len >= first + BLOCK && fst__sha256_is_fast()) {
+        size_t blocks = (len - first) / BLOCK;
+        crypto_hash_sha256_update(state, at, first);
+        fst__sha256_blocks(state->state, at + first, blocks);
+        state->count += (uint64_t)blocks * BLOCK * 8;
+        at += first + blocks * BLOCK;
+        len -= first + blocks * BLOCK;
+    }
+    crypto_hash_sha256_update(state, at, len);
 }
 
 void fst_sha256_final(fst_sha256 *s, char hex[FST_DIGEST_HEX])

@@ -346,10 +346,27 @@ static void test_hashes(void **state)
     fst_sha256_update(&s, "bc", 2);
     fst_sha256_final(&s, hex); /* FIPS 180-2, appendix B.1 */
     assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    char million[1000], part[FST_DIGEST_HEX];
+    memset(million, 'a', sizeof million);
+    fst_sha256_init(&s);
+    for (int i = 0; i < 1000; i++)
+        fst_sha256_update(&s, million, sizeof million);
+    fst_sha256_final(&s, hex); /* B.3 */
+    assert_string_equal(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    for (size_t i = 0; i < sizeof million; i++)
+        million[i] = (char)(i * i + i / 7);
+    for (size_t cut = 0; cut <= 300; cut++) { /* blocks that begin and end anywhere */
+        fst_sha256_init(&s);
+        fst_sha256_update(&s, million, cut);
+        fst_sha256_update(&s, million + cut, 2 * cut);
+        fst_sha256_update(&s, million + 3 * cut, sizeof million - 3 * cut);
+        fst_sha256_final(&s, part);
+        assert_string_equal(part, "0603a33e5b077677a085604e508c4123b7a731df6c15e31894209f959cc0a4a0");
+    }
     char *path = fst_path_join(folder, "abc");
     assert_int_equal(fst_file_write(path, "abc", 3, NULL), FST_OK);
     assert_int_equal(fst_sha256_file(path, of_file, NULL), FST_OK);
-    assert_string_equal(of_file, hex);
+    assert_string_equal(of_file, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     fst_free(path);
     fst_hash128 a = fst_hash("abc", 3, 0), b = fst_hash("abd", 3, 0), c = fst_hash("abc", 3, 1);
     assert_true(a.lo != b.lo && a.hi != b.hi && a.lo != c.lo);
