@@ -84,6 +84,8 @@ typedef struct fst__held {
 } fst__held;
 
 fst_status fst__held_get(const fst_source *s, size_t i, void *dst, fst_error *err);
+/* Where sample i lies, of a source that is in memory; NULL: it is not, or there is no such sample. */
+const unsigned char *fst__held_view(const fst_source *s, size_t i);
 void fst__held_close(fst_source *s);
 FST_MUST fst_status fst__held_new(fst__held **out, const fst_source_vtable *v, const char *name, fst_error *err);
 /* Sets dtype, shape and count after checking them against the limits; *bytes is the size of all samples. */

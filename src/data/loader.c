@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "formats.h"
 #include "transform.h"
 
 /* One batch in the caller's hands, one ready, one being made. */
@@ -23,7 +24,8 @@ struct fst_loader {
     fst__transformer transform;
     fst_arena arena;
     uint32_t *order;
-    unsigned char *raw;
+    unsigned char *raw; /* of one sample: raw_bytes */
+    size_t raw_bytes;
     struct slot slots[BACKGROUND_SLOTS];
     size_t nslots;
     size_t count, batches; /* samples, and batches an epoch */
@@ -48,25 +50,39 @@ struct fst_loader {
 
 /* Of a sample's augmentation in this epoch: by its key, since a position says nothing to somebody with other samples.
  */
-static uint64_t stream_of(const fst_loader *l)
+static uint64_t stream_of(const fst_loader *l, const void *raw)
 {
     struct {
         fst_hash128 key;
         uint64_t epoch;
-    } at = {fst_hash(l->raw, fst_source_sample_bytes(l->spec.source), l->kind), l->epoch};
+    } at = {fst_hash(raw, l->raw_bytes, l->kind), l->epoch};
     return fst_hash(&at, sizeof at, 0).lo;
+}
+
+/* Samples are drawn from all over memory, and what is waited for is that, not the arithmetic. */
+static void fetch_soon(const fst_loader *l, size_t position)
+{
+    enum { LINE = 64, MOST_BYTES = 4096 }; /* the rest of a larger sample the processor fetches by itself */
+    const unsigned char *at = position < l->count ? fst__held_view(l->spec.source, l->order[position]) : NULL;
+    size_t bytes = l->raw_bytes < MOST_BYTES ? l->raw_bytes : MOST_BYTES;
+    for (size_t i = 0; at && i < bytes; i += LINE)
+        __builtin_prefetch(at + i);
 }
 
 static fst_status build_row(fst_loader *l, uint32_t sample, float *dst, fst_error *err)
 {
     const fst_source *s = l->spec.source;
+    const void *raw = s->dtype == FST_U8 ? fst__held_view(s, sample) : NULL; /* floats may not be aligned there */
     fst_rng rng;
-    fst_status st = s->v->get(s, sample, l->copies ? (void *)dst : l->raw, err);
-    if (st || l->copies)
-        return st;
+    if (!raw) {
+        fst_status st = s->v->get(s, sample, l->copies ? (void *)dst : l->raw, err);
+        if (st || l->copies)
+            return st;
+        raw = l->raw;
+    }
     if (l->spec.augment)
-        fst_rng_init(&rng, l->spec.seed, "batch.augment", stream_of(l));
-    fst__transformer_apply(&l->transform, l->raw, dst, l->spec.augment ? &rng : NULL);
+        fst_rng_init(&rng, l->spec.seed, "batch.augment", stream_of(l, raw));
+    fst__transformer_apply(&l->transform, raw, dst, l->spec.augment ? &rng : NULL);
     return FST_OK;
 }
 
@@ -76,6 +92,7 @@ static fst_status build(fst_loader *l, size_t batch, struct slot *slot, fst_erro
     slot->rows = left < l->spec.batch_size ? left : l->spec.batch_size;
     for (size_t i = 0; i < slot->rows; i++) {
         uint32_t sample = l->order[begin + i];
+        fetch_soon(l, begin + i + 1);
         fst_status s = build_row(l, sample, slot->x + i * l->transform.elements, err);
         if (s)
             return s;
@@ -170,6 +187,7 @@ static fst_status reserve(fst_loader *l, size_t rows, fst_error *err)
         return s;
     l->order = fst_arena_take(&l->arena, l->count * sizeof *l->order);
     l->raw = fst_arena_take(&l->arena, raw);
+    l->raw_bytes = raw;
     fst__transformer_fill(&l->transform, fst_arena_take(&l->arena, table * sizeof(float)));
     for (size_t i = 0; i < l->nslots; i++) {
         l->slots[i].x = fst_arena_take(&l->arena, rows * row);

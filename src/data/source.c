@@ -229,6 +229,12 @@ fst_status fst__held_get(const fst_source *s, size_t i, void *dst, fst_error *er
     return FST_OK;
 }
 
+const unsigned char *fst__held_view(const fst_source *s, size_t i)
+{
+    bool held = s->v->get == fst__held_get && i < s->count;
+    return held ? ((const fst__held *)s)->data + i * fst_source_sample_bytes(s) : NULL;
+}
+
 void fst__held_close(fst_source *s)
 {
     fst__held *h = (fst__held *)s;
