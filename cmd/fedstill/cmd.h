@@ -114,6 +114,7 @@ extern const struct command cmd_model_info;
 extern const struct command cmd_model_import;
 extern const struct command cmd_model_export;
 extern const struct command cmd_model_quantise;
+extern const struct command cmd_model_prune;
 extern const struct command cmd_eval;
 extern const struct command cmd_predict;
 extern const struct command cmd_data_info;

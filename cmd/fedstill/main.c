@@ -41,6 +41,7 @@ static const struct command *const commands[] = {
     &cmd_model_import,
     &cmd_model_export,
     &cmd_model_quantise,
+    &cmd_model_prune,
     &cmd_data_info,
     &cmd_data_show,
     &cmd_data_split,

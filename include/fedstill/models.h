@@ -12,7 +12,7 @@ typedef enum fst_stem {
     FST_STEM_IMAGENET, /* 7x7 convolution of stride 2 and max pooling */
     FST_STEM_CIFAR     /* 3x3 convolution of stride 1 */
 } fst_stem;
-enum { FST_STAGES = 7 };
+enum { FST_STAGES = 7, FST_MODEL_WIDTHS = 64 };
 
 /* Options of a network; 0 stands for the network's default. */
 typedef struct fst_model_config {
@@ -23,6 +23,7 @@ typedef struct fst_model_config {
     int hidden;                                 /* the Link-11 networks: width of the first linear layer (1000) */
     double width;                               /* mobilenet_v2, the Link-11 networks: multiplies the channels (1) */
     int stem_stride, stage_strides[FST_STAGES]; /* mobilenet_v2; the strides all or none */
+    int widths[FST_MODEL_WIDTHS];               /* channels of each group (fst_channels) that are left; all or none */
 } fst_model_config;
 
 typedef struct fst_model_info {
@@ -125,6 +126,30 @@ FST_MUST FST_API fst_status fst_model_int8(fst_model *out, const fst_model *m, c
 FST_API bool fst_model_is_int8(const fst_model *m);
 /* FST_E_UNSUPPORTED for an int8 model: "NAME is an int8 model, which WHAT: take the f32 model ..." */
 FST_MUST FST_API fst_status fst_model_need_f32(const fst_model *m, const char *name, const char *what, fst_error *err);
+
+/* ---- fewer channels ------------------------------------------------------------------------------
+ *
+ * Structured pruning: whole channels of convolutions and units of linear layers are removed, with all that reads or
+ * accompanies them. What is left is the same network with other widths (config.widths), f32 and trainable.
+ */
+typedef enum fst_importance {
+    FST_IMPORTANCE_L1, /* sum of a filter's magnitudes over the l2 norm of these sums in its layer; the mean over the
+                        * layers that make a group. Li et al., Pruning filters for efficient ConvNets, ICLR 2017; norm
+                        * by layer: Molchanov et al., ICLR 2017 */
+    FST_IMPORTANCE_BATCHNORM /* |scale| of the batch norms that follow, their mean over a group; of groups with such
+                              * norms only. Liu et al., Learning efficient convolutional networks through network
+                              * slimming, ICCV 2017 */
+} fst_importance;
+FST_API const char *fst_importance_name(fst_importance i); /* "l1", "batchnorm" */
+typedef struct fst_prune {
+    double ratio; /* 0 to below 1: of the channels that are removed, the least important */
+    fst_importance importance;
+    bool global; /* of all groups together, each keeping a tenth at least; else of each, rounded down */
+} fst_prune;
+/* Of equally important channels the last goes first. FST_E_UNSUPPORTED for an int8 model and for a network without such
+ * channels, or, by batch norms, without such norms; FST_E_CONFIG for a ratio; FST_E_NUMERIC for weights that are not
+ * finite. With nothing to remove out is a copy of m. */
+FST_MUST FST_API fst_status fst_model_prune(fst_model *out, const fst_model *m, const fst_prune *o, fst_error *err);
 
 /* ---- models from elsewhere ----------------------------------------------------------------------
  *

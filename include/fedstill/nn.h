@@ -279,6 +279,40 @@ FST_API void fst_state_int8(fst_state *to, const fst_graph *q, const fst_state *
  */
 FST_MUST FST_API fst_status fst_graph_int8_learn(fst_graph **out, const fst_graph *g, fst_error *err);
 
+/* ---- fewer channels -------------------------------------------------------------------------- */
+
+/*
+ * Which channels of a network belong together: those that a layer makes and that pass through batch norms, depthwise
+ * convolutions, activations, pooling and flattening, and those that an addition ties to them. All of a group are
+ * removed together or none. Channels of the network's input and output and of what reads several channels at once
+ * (attention, group norms, concatenations) are of no group: they stay.
+ *
+ * A channel of zero weights and shifts is zero wherever it is read, so that the network without it computes the same.
+ */
+typedef struct fst_channels fst_channels;
+/* g, finished, f32 and without taps, must outlive it. */
+FST_MUST FST_API fst_status fst_channels_new(fst_channels **out, const fst_graph *g, fst_error *err);
+FST_API void fst_channels_free(fst_channels *c);
+typedef struct fst_channel_group {
+    const char *name; /* the first layer that makes them; lives as long as the graph */
+    int64_t channels;
+    int64_t least; /* that must stay: 1, or 2 where a depthwise convolution has to be told from any other */
+} fst_channel_group;
+FST_API size_t fst_channels_groups(const fst_channels *c); /* in the order of their first layers */
+FST_API fst_channel_group fst_channels_group(const fst_channels *c, size_t k);
+FST_API int fst_channels_of(const fst_channels *c, fst_value v); /* the group of value v's; -1: none */
+/* The same network whose group k has widths[k] channels: least to all. FST_E_CONFIG names a width that is not possible.
+ * Values, parameters and buffers have the numbers and names that they have in c's graph. */
+FST_MUST FST_API fst_status fst_graph_narrow(fst_graph **out, const fst_channels *c, const int *widths, size_t count,
+                                             fst_error *err);
+typedef struct fst_channel_pick {
+    const int *channel; /* ascending */
+    int count;          /* the group's width */
+} fst_channel_pick;
+/* to, a state of narrow, becomes what s, of c's graph, has of the channels that are kept: one pick a group. */
+FST_API void fst_state_narrow(fst_state *to, const fst_graph *narrow, const fst_state *s, const fst_channels *c,
+                              const fst_channel_pick *keep);
+
 /* ---- backends and plans -------------------------------------------------------------------- */
 
 /* NULL-terminated; the first is what a NULL name stands for: "onednn" when built with it. */

@@ -73,6 +73,16 @@ fst_status fst_model_set_class_names(fst_model *m, char *const *names, int count
     return FST_OK;
 }
 
+fst_status fst__model_copy_head(fst_model *out, const fst_model *m, fst_error *err)
+{
+    *out =
+        (fst_model){.config = m->config, .channels = m->channels, .fingerprint = m->fingerprint, .classes = m->classes};
+    memcpy(out->arch, m->arch, sizeof out->arch);
+    memcpy(out->mean, m->mean, sizeof out->mean);
+    memcpy(out->std, m->std, sizeof out->std);
+    return m->class_names ? fst_model_set_class_names(out, m->class_names, m->classes, err) : FST_OK;
+}
+
 /* The tensors of a state in one list; names belong to the graph. Without a state only their descriptions. */
 static size_t list_tensors(const fst_graph *g, const fst_state *s, fst_tensor *out)
 {

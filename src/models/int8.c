@@ -160,16 +160,6 @@ static float scale_of(const fst_calibration *c, fst_value v)
     return scale > 0 && isfinite(1 / scale) ? scale : 1; /* 1: never anything but 0 */
 }
 
-static fst_status copy_head(fst_model *out, const fst_model *m, fst_error *err)
-{
-    *out =
-        (fst_model){.config = m->config, .channels = m->channels, .fingerprint = m->fingerprint, .classes = m->classes};
-    memcpy(out->arch, m->arch, sizeof out->arch);
-    memcpy(out->mean, m->mean, sizeof out->mean);
-    memcpy(out->std, m->std, sizeof out->std);
-    return m->class_names ? fst_model_set_class_names(out, m->class_names, m->classes, err) : FST_OK;
-}
-
 fst_status fst_model_int8(fst_model *out, const fst_model *m, const fst_calibration *c, fst_error *err)
 {
     fst_model q = {0};
@@ -177,7 +167,7 @@ fst_status fst_model_int8(fst_model *out, const fst_model *m, const fst_calibrat
     if (c->model != m || !c->batches)
         return fst_fail(err, FST_E_ARGUMENT, "the scales of int8 need a calibration of this model with samples");
     float *scale = fst_calloc(n, sizeof *scale);
-    fst_status s = scale ? copy_head(&q, m, err) : fst_fail_memory(err, n * sizeof *scale);
+    fst_status s = scale ? fst__model_copy_head(&q, m, err) : fst_fail_memory(err, n * sizeof *scale);
     for (size_t i = 0; !s && i < n; i++) {
         fst_value v = fst_graph_node(m->graph, (fst_value)i).input[0];
         scale[i] = takes(m->graph, i) ? scale_of(c, v) : 0;

@@ -29,6 +29,11 @@ void fst__options_text(const fst_model_config *c, char out[FST_OPTIONS_TEXT])
         if (i < FST_STAGES - 1)
             strncat(out, ",", FST_OPTIONS_TEXT - strlen(out) - 1);
     }
+    for (int i = 0; i < FST_MODEL_WIDTHS && c->widths[i]; i++) {
+        if (i)
+            strncat(out, ",", FST_OPTIONS_TEXT - strlen(out) - 1);
+        append(out, i ? "%.0f" : "widths=%.0f", c->widths[i]);
+    }
 }
 
 /* A number after `key=`; *text moves after it. */
@@ -57,6 +62,19 @@ static bool strides(const char **text, int *out)
     return true;
 }
 
+static bool widths(const char **text, int out[FST_MODEL_WIDTHS])
+{
+    int list[FST_MODEL_WIDTHS] = {0}, n = 0;
+    double v;
+    for (const char *key = "widths="; n < FST_MODEL_WIDTHS && number(text, key, 1, 1 << 20, &v); key = ",") {
+        if (v != (int)v)
+            return false;
+        list[n++] = (int)v;
+    }
+    memcpy(out, list, sizeof list);
+    return n > 0;
+}
+
 bool fst__options_parse(const char *text, fst_model_config *c)
 {
     double v;
@@ -69,7 +87,7 @@ bool fst__options_parse(const char *text, fst_model_config *c)
             c->width = v;
         else if (number(&text, "stem_stride=", 1, 16, &v))
             c->stem_stride = (int)v;
-        else if (!strides(&text, c->stage_strides))
+        else if (!widths(&text, c->widths) && !strides(&text, c->stage_strides))
             return false;
         if (*text && *text++ != ' ')
             return false;
@@ -91,6 +109,8 @@ static const struct {
     {"width", " mobilenet_v2 real_resnet20_link11_h complex_resnet50_link11_with_attention ", "0.01 to 16"},
     {"stem_stride", " mobilenet_v2 ", "1 to 16"},
     {"stage_strides", " mobilenet_v2 ", "seven numbers 1 to 16, by comma"},
+    {"widths", NULL,
+     "the channels that are left of each group of layers, by comma, as `fedstill model prune` leaves them"},
 };
 enum { KNOWN = sizeof known / sizeof *known };
 

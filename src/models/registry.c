@@ -40,6 +40,27 @@ static fst_status unknown(const char *name, fst_error *err)
     return fst_fail(err, FST_E_CONFIG, "no model \"%s\"; known are: %s", name, list);
 }
 
+/* The network with the widths of its configuration in place of its own. */
+static fst_status narrow(fst_graph **g, const int *widths, fst_error *err)
+{
+    fst_channels *c = NULL;
+    fst_graph *to = NULL;
+    size_t count = 0;
+    while (count < FST_MODEL_WIDTHS && widths[count])
+        count++;
+    if (!count)
+        return FST_OK;
+    fst_status s = fst_channels_new(&c, *g, err);
+    if (!s)
+        s = fst_graph_narrow(&to, c, widths, count, err);
+    fst_channels_free(c);
+    if (!s) {
+        fst_graph_free(*g);
+        *g = to;
+    }
+    return s;
+}
+
 fst_status fst_model_graph(fst_graph **out, const char *name, const fst_model_config *config, fst_error *err)
 {
     const struct fst_zoo_entry *e = NULL;
@@ -62,6 +83,8 @@ fst_status fst_model_graph(fst_graph **out, const char *name, const fst_model_co
     if (s)
         return s;
     s = fst_graph_finish(g, e->build(g, fst_graph_input(g, &c.input), &c), err);
+    if (!s)
+        s = narrow(&g, c.widths, err);
     if (s) {
         char text[64];
         fst_graph_free(g);

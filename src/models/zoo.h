@@ -14,7 +14,7 @@ extern const struct fst_zoo_entry fst__zoo_small[], fst__zoo_resnet[], fst__zoo_
 
 /* The options that are not at their defaults, as text: "stem=cifar hidden=500". parse: false for what it does not
  * know. */
-enum { FST_OPTIONS_TEXT = 256 };
+enum { FST_OPTIONS_TEXT = 1024 };
 void fst__options_text(const fst_model_config *c, char out[FST_OPTIONS_TEXT]);
 bool fst__options_parse(const char *text, fst_model_config *c);
 
@@ -22,6 +22,8 @@ bool fst__options_parse(const char *text, fst_model_config *c);
 
 /* Everything of a model but its state. */
 fst_status fst__model_network(fst_model *m, const char *arch, const fst_model_config *config, fst_error *err);
+/* All that a model says of itself but its network and state. */
+fst_status fst__model_copy_head(fst_model *out, const fst_model *m, fst_error *err);
 /* The tensors of a network in one list (fst_free it); names belong to the graph. Without a state only what they are.
  * NULL when out of memory. */
 fst_tensor *fst__model_tensors(const fst_graph *g, const fst_state *s, size_t *n);

@@ -14,7 +14,7 @@ fst_status fst__model_config(const struct samples *d, const char *model, char ar
     fst_status st = FST_OK;
     snprintf(arch, FST__ARCH, "%.*s", (int)(n < FST__ARCH ? n : FST__ARCH), model);
     for (const char *at = model + n; !st && at[n = strspn(at, " ")];) {
-        char setting[128];
+        char setting[512]; /* widths of a network are many */
         at += n;
         n = strcspn(at, " ");
         snprintf(setting, sizeof setting, "%.*s", (int)(n < sizeof setting ? n : sizeof setting - 1), at);

@@ -1,0 +1,74 @@
+#!/bin/bash
+# fedstill model prune, and who takes a pruned model: eval, predict, bench, model info, quantise, export, training.
+# Needs $FEDSTILL, the program, and $FEDSTILL_HELPER, built from helper.c.
+# shellcheck source=tests/task/common.sh
+. "$(dirname "$0")/common.sh"
+new_task 300 100
+cat >"$task/task.yaml" <<END
+name: tiny
+seed: 5
+data: {source: idx, path: $folder/data, normalise: {mean: 0.2, std: 0.3}, validation: 0.2}
+stages:
+  cloud_pretrain: {model: mnist_student, epochs: 2, batch_size: 32}
+END
+expect 0 run "$task" --no-reuse --stage cloud_pretrain
+model=$task/output/cloud_pretrain/model.safetensors pruned=$folder/pruned.safetensors
+figure() { "$FEDSTILL_HELPER" json "$folder/out" "$1"; }
+
+# ---- wrong requests, before any work
+expect 2 model prune "$model"
+said err "--out: which file"
+for ratio in -0.1 1 nan half; do
+    expect 2 model prune "$model" --ratio=$ratio --out "$pruned"
+    said err ratio
+done
+expect 2 model prune "$model" --importance random --out "$pruned"
+said err "l1"
+expect 1 model prune "$model" --importance batchnorm --out "$pruned"
+said err "mnist_student has no batch norms after channels that can be removed; networks that have: fedgen_mnist"
+true_that "a file was written" [ ! -e "$pruned" ]
+
+# ---- half of each layer; ratio 0 is the same file
+expect 0 model prune "$model" --ratio 0 --out "$pruned"
+said out "the file is a copy"
+true_that "ratio 0 changes the file" cmp "$model" "$pruned"
+expect 0 model prune "$model" --out "$pruned" --json
+same "left" "$(figure groups.0.left) $(figure groups.1.left) $(figure groups.2.left)" "8 16 32"
+same "parameters" "$(figure before.parameters) $(figure after.parameters)" "105866 26698"
+expect 0 model prune "$model" --ratio 0.5 --out "$folder/again.safetensors"
+said out "conv1 8 of 16, conv2 16 of 32, fc1 32 of 64"
+true_that "the same request makes another file" cmp "$pruned" "$folder/again.safetensors"
+expect 0 model prune "$model" --global --out "$folder/again.safetensors" --json
+same "left of 112 together" $(($(figure groups.0.left) + $(figure groups.1.left) + $(figure groups.2.left))) 56
+
+# ---- a model like any other
+expect 0 model info "$pruned"
+said out "widths=8,16,32"
+said out unpruned_digest
+expect 0 eval "$pruned" "$folder/data" --json --threads 1
+loss=$(figure loss)
+expect 0 eval "$pruned" "$folder/data" --json --threads 2
+same "the loss with two threads" "$(figure loss)" "$loss"
+expect 0 data show "$folder/data" --split test --index 0 --plain --out "$folder/one.png"
+expect 0 predict "$pruned" "$folder/one.png"
+expect 0 bench "$pruned" --batch 1 --steps-only
+expect 0 model quantise "$pruned" --calibrate "$task" --out "$folder/int8.safetensors"
+expect 0 eval "$folder/int8.safetensors" "$folder/data"
+expect 1 model prune "$folder/int8.safetensors" --out "$folder/again.safetensors"
+said err "is an int8 model, which cannot be pruned"
+expect 0 model export "$pruned" --out "$folder/pt.safetensors"
+expect 0 model import "$folder/pt.safetensors" --as mnist_student --out "$folder/again.safetensors"
+expect 0 eval "$folder/again.safetensors" "$folder/data" --json
+same "the loss of the export" "$(figure loss)" "$loss"
+
+# ---- training goes on from it, in a network of these widths
+cp "$pruned" "$task/pruned.safetensors"
+expect 2 run "$task" --set stages.cloud_pretrain.init=pruned.safetensors
+said err "is a mnist_student with other options"
+expect 0 run "$task" --set stages.cloud_pretrain.init=pruned.safetensors --set "stages.cloud_pretrain.model=mnist_student widths=8,16,32"
+expect 0 model info "$model"
+said out "widths=8,16,32"
+expect 2 run "$task" --set "stages.cloud_pretrain.model=mnist_student widths=8,16"
+said err "2 widths for 3 groups of channels"
+
+finish
