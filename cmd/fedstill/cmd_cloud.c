@@ -91,7 +91,7 @@ const struct command cmd_cloud = {
         "processes, on other hosts, with samples of their own. All meet at an MQTT broker. When every site takes part, "
         "the "
         "models are those of fedstill run, bit for bit.\n\nThis process, the sites and the broker may be killed at any "
-        "moment and started again: the run goes on. A site that was heard of nothing for 15 seconds is lost until it "
+        "moment and started again: the run goes on. A site that was heard of nothing for 13 seconds is lost until it "
         "is back.\n\nWith --mode full_pipeline the windows of the stage cloud_infer come from devices (fedstill "
         "device).",
     .options = options,

@@ -699,7 +699,7 @@ fst_status fst__coordinator_new(struct coordinator **out, const struct coordinat
     c->spec = *spec;
     c->most = LEAST_ROOM;
     c->timer_at = c->complain_at = c->judge_from = INFINITY;
-    c->spec.lost_after = spec->lost_after > 0 ? spec->lost_after : 15;
+    c->spec.lost_after = spec->lost_after > 0 ? spec->lost_after : 13; /* three beats of a site, and a second */
     c->spec.grace = spec->grace > 0 ? spec->grace : 10;
     c->site = fst_calloc(spec->clients, sizeof *c->site);
     fst_status st = c->site ? fst_blob_server_new(&c->blobs, 0, err) : fst_fail_memory(err, spec->clients);

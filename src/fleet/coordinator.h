@@ -24,7 +24,7 @@ struct coordinator_spec {
     const char *settings; /* the lines that sites must agree with; the caller's */
     const char *numerics; /* "" or how this host computes; the caller's */
     fst_transport *transport;
-    double lost_after; /* seconds without a message; 0: 15 */
+    double lost_after; /* seconds without a message; 0: 13 */
     double grace;      /* seconds that a site may take to start again; 0: 10 */
     /* The file of that name, new memory, for updates of more than in_memory (0: FST_BLOB_IN_MEMORY); NULL: there are no
      * files. */

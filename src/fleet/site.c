@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const double beat_every = 5, offer_every = 5, hello_first = 0.5, hello_most = 30, files_every = 1;
+static const double beat_every = 4, offer_every = 5, hello_first = 0.5, hello_most = 30, files_every = 1;
 
 /* ---- saying --------------------------------------------------------------------------------------------- */
 

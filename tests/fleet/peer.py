@@ -283,7 +283,7 @@ class Site:
                 time.sleep(0.3)
                 os.kill(os.getpid(), 9)
         if now >= self.beat_at:
-            self.beat_at = now + 5
+            self.beat_at = now + 4
             self.beat()
 
     def play(self):
