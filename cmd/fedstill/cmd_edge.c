@@ -2,6 +2,12 @@
 #include "fleet_link.h"
 #include "task_run.h"
 
+#ifdef FEDSTILL_EDGE_ONLY /* it goes without libmicrohttpd */
+#define NO_PAGE "\n\nThis program has no web page and no metrics: those are fedstill edge --http."
+#else
+#define NO_PAGE ""
+#endif
+
 static const struct option_spec options[] = {
     {.name = "id", .letter = 'i', .argument = "ID", .type = OPTION_STRING, .help = "Who this is: edge-1, edge-2 ..."},
     LINK_OPTIONS,
@@ -9,6 +15,9 @@ static const struct option_spec options[] = {
      .argument = "URL",
      .type = OPTION_STRING,
      .help = "The broker of its devices, where it is not what ID.fleet says (in plain text: that of --connect)."},
+#ifndef FEDSTILL_EDGE_ONLY
+    HTTP_OPTIONS,
+#endif
     SET_OPTION,
     BACKEND_OPTION,
     OUTPUT_OPTION("Folder for this site's files, instead of the task's own."),
@@ -38,6 +47,10 @@ static fst_status run(const struct options *o, fst_error *err)
     f.link = link.link;
     if (!s)
         s = fleet_link_local(&link, o, &f.local, err);
+#ifndef FEDSTILL_EDGE_ONLY
+    if (!s)
+        s = fleet_http_of(&f.http, o, NULL, err);
+#endif
     if (!s)
         s = task_load(&task, o, err);
     if (!s) {
@@ -62,7 +75,7 @@ const struct command cmd_edge = {
         "docs/strategies.md. "
         "It may be killed at any moment: started again, it goes on where it was.\n\nIn the stage cloud_infer it "
         "classifies what its devices (fedstill device) send it, over a broker of its own, and asks the cloud "
-        "about what it is not sure of.",
+        "about what it is not sure of." NO_PAGE,
     .options = options,
     .operands = operands,
     .examples = examples,

@@ -23,7 +23,7 @@
         .help = "Allow mqtt://, without encryption and without knowing who is who: for tests on one machine." \
     }
 
-/* A web page about the cloud. */
+/* A web page about the cloud or the edge. */
 #define HTTP_OPTIONS                                                                                             \
     {.name = "http",                                                                                             \
      .argument = "[ADDRESS:]PORT",                                                                               \

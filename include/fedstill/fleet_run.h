@@ -36,10 +36,11 @@ typedef struct fst_fleet_view {
     double heard; /* seconds ago; infinity: never */
 } fst_fleet_view;
 
-/* A web page about the cloud, see fedstill/dashboard.h; address NULL: none. */
+/* A web page about the cloud or the edge, see fedstill/dashboard.h; address NULL: none. */
 typedef struct fst_fleet_http {
     const char *address, *token_file;
-    const char *roster; /* folder of a fleet (fedstill/fleet.h), for how long certificates last; NULL: not known */
+    const char *roster; /* folder of a fleet (fedstill/fleet.h), for how long certificates last, at the cloud; NULL: not
+                         * known */
 } fst_fleet_http;
 
 typedef struct fst_fleet_options {
@@ -48,7 +49,7 @@ typedef struct fst_fleet_options {
     fst_fleet_link local; /* an edge's: where its devices are; url NULL: it has none */
     bool no_devices;      /* a cloud's: the cascade's stages run in its process, whatever devices there are */
     fst_fleet_limits limits;
-    fst_fleet_http http; /* of the cloud */
+    fst_fleet_http http; /* the cloud's, or the edge's */
     /* The cloud's sites, when one of them changed, about once a second at most; may be NULL. Called from another
      * thread. */
     void (*sites)(void *ctx, const fst_fleet_view *site, size_t count);

@@ -34,7 +34,7 @@ struct cloud {
     struct coordinator *coordinator;
     struct watch *watch;
     fst_transport_counters traffic; /* as it was a moment ago, for others than the network thread */
-    struct taught taught, before;   /* the same of windows; before: by teachers that are gone */
+    struct answered answered;       /* the same of windows */
     struct teacher *teacher;        /* of edges' windows, while a stage of the cascade runs */
     bool hears_windows;             /* it was subscribed to them */
     pthread_t thread;
@@ -127,9 +127,8 @@ static void *talk(void *ctx)
         st = fst_transport_poll(c->transport, until, &err);
         pthread_mutex_lock(&c->lock);
         c->traffic = *fst_transport_count(c->transport);
-        c->taught = c->before;
         if (c->teacher)
-            fst__teacher_count(c->teacher, &c->taught);
+            fst__teacher_count(c->teacher, &c->answered);
         if (!st)
             st = fst__coordinator_alone(c->coordinator, &err);
         if (!st)
@@ -420,20 +419,20 @@ static fst_status set_teacher(void *ctx, fst_tier *tier, fst_error *err)
 {
     struct cloud *c = ctx;
     struct teacher *t = NULL;
-    fst_status st = tier ? fst__teacher_new(&t, tier, (const char *const *)c->ids, c->clients, c->books.run,
-                                            c->books.epoch, c->transport, err)
-                         : FST_OK;
-    if (st)
-        return st;
     pthread_mutex_lock(&c->lock);
     struct teacher *old = c->teacher;
-    c->teacher = t;
-    if (old)
-        fst__teacher_count(old, &c->before);
-    c->before.waiting = 0;
+    struct answered count = c->answered;
+    c->teacher = NULL;
     pthread_mutex_unlock(&c->lock);
-    fst__teacher_free(old);
-    return FST_OK;
+    fst__teacher_free(old, &count);
+    fst_status st = tier ? fst__teacher_new(&t, tier, (const char *const *)c->ids, c->clients, c->books.run,
+                                            c->books.epoch, c->transport, &count, err)
+                         : FST_OK;
+    pthread_mutex_lock(&c->lock);
+    c->answered = count;
+    c->teacher = t;
+    pthread_mutex_unlock(&c->lock);
+    return st;
 }
 
 /* Sites are let go, and those that do not say goodbye are named. */
@@ -525,18 +524,18 @@ static fst_status connect_cloud(struct cloud *c, const char *task, fst_error *er
 
 static fst_status open_page(struct cloud *c, const fst_task *t, fst_error *err)
 {
-    const struct watch_spec spec = {.http = &c->options->http,
-                                    .task = fst_task_name(t),
-                                    .output = fst_task_output(t),
-                                    .url = c->options->link.url,
-                                    .run = c->books.run,
-                                    .epoch = c->books.epoch,
-                                    .clients = c->clients,
-                                    .lock = &c->lock,
-                                    .coordinator = c->coordinator,
-                                    .traffic = &c->traffic,
-                                    .taught = &c->taught};
-    return c->options->http.address ? fst__watch_open(&c->watch, &spec, err) : FST_OK;
+    const struct watch_cloud spec = {.http = &c->options->http,
+                                     .task = fst_task_name(t),
+                                     .output = fst_task_output(t),
+                                     .url = c->options->link.url,
+                                     .run = c->books.run,
+                                     .epoch = c->books.epoch,
+                                     .clients = c->clients,
+                                     .lock = &c->lock,
+                                     .coordinator = c->coordinator,
+                                     .traffic = &c->traffic,
+                                     .answered = &c->answered};
+    return c->options->http.address ? fst__watch_cloud(&c->watch, &spec, err) : FST_OK;
 }
 
 static fst_status prepare(struct cloud *c, fst_task *t, fst_error *err)

@@ -14,6 +14,7 @@
 
 #include "fedstill/fed.h"
 #include "fedstill/transport.h"
+#include "notes.h"
 #include "wire.h"
 
 struct coordinator_spec {
@@ -49,6 +50,8 @@ struct site_view {
     bool folded;         /* its last update was; else `why` it was not */
     const char *why;     /* "" when none was discarded; the coordinator's */
     uint64_t dropped;    /* messages above the limit a second */
+    uint64_t windows;    /* of its devices, that it has decided, as it says; and sent on to the cloud of these */
+    uint64_t offloaded;
 };
 
 /* Since this process began. Updates are those that were fetched whole and right, in the order of arrival. */
@@ -60,13 +63,6 @@ struct coordinator_counters {
     uint64_t updates, update_in[FST__UPDATE_BUCKETS + 1];
     double update_seconds;             /* of training, all together */
     uint64_t discarded[FST_WHY_COUNT]; /* updates, by reason; FST_WHY_NONE: refused for what they are */
-};
-
-/* Something that people want to know, for some minutes. */
-enum { FST__NOTES = 40 };
-struct coordinator_note {
-    double at;
-    char text[240];
 };
 
 /* The whole, for people. */
@@ -130,7 +126,7 @@ struct site_view fst__coordinator_site(const struct coordinator *c, uint32_t cli
 struct coordinator_view fst__coordinator_look(const struct coordinator *c);
 const struct coordinator_counters *fst__coordinator_count(const struct coordinator *c);
 /* The newest notes, oldest first, as copies; returns how many. */
-size_t fst__coordinator_notes(const struct coordinator *c, struct coordinator_note out[FST__NOTES]);
+size_t fst__coordinator_notes(const struct coordinator *c, struct note out[FST__NOTES]);
 /* Messages that were refused, by reason: [FST_REFUSALS]. */
 const uint64_t *fst__coordinator_refused(const struct coordinator *c);
 

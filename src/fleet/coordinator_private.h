@@ -54,7 +54,8 @@ struct known {
     bool offered, cannot;
     struct result result;
     char reason[FST__REASON];
-    char waits[FST__REASON]; /* what keeps it from going on, as its last beat said */
+    char waits[FST__REASON];     /* what keeps it from going on, as its last beat said */
+    uint64_t windows, offloaded; /* of its devices, as its last beat said */
     fst_blob_fetch *fetch;
     bool part_topic;
     bool asked;    /* it is to measure something */
@@ -109,9 +110,8 @@ struct coordinator {
 
     struct coordinator_counters count;
     fst_round_view engine;
-    struct coordinator_note note[FST__NOTES]; /* a ring */
-    size_t notes;                             /* ever */
-    bool held;                                /* some site's line is */
+    struct notes notes;
+    bool held; /* some site's line is */
 };
 
 /* ---- coordinator_talk.c: to one site, once; who wants it heard says it again ---- */

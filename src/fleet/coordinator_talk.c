@@ -349,6 +349,8 @@ static void on_beat(struct coordinator *c, uint32_t k, double now, const fst_fra
     if (*b.waits && strcmp(b.waits, s->waits))
         fst__note(c, k, now, NOTE_WAITS, FST_LOG_WARN, "cannot go on yet: %s", b.waits);
     memcpy(s->waits, b.waits, sizeof s->waits);
+    s->windows = b.windows;
+    s->offloaded = b.offloaded;
     s->answered = is_open(c, b.stage, b.round) && b.state >= SITE_FETCH;
     if (s->answered && b.state == SITE_KEEP && s->wanted && !s->offered)
         s->answered = false; /* it believes that it is done: the order again makes it offer */

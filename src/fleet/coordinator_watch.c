@@ -14,13 +14,6 @@ static const double quiet_seconds = 5;
 
 /* ---- lines ---------------------------------------------------------------------------------------------- */
 
-static void keep_note(struct coordinator *c, double now, const char *text)
-{
-    struct coordinator_note *n = &c->note[c->notes++ % FST__NOTES];
-    n->at = now;
-    snprintf(n->text, sizeof n->text, "%.230s", text);
-}
-
 void fst__note(struct coordinator *c, uint32_t k, double now, enum note_kind kind, fst_log_level level, const char *fmt,
                ...)
 {
@@ -38,7 +31,7 @@ void fst__note(struct coordinator *c, uint32_t k, double now, enum note_kind kin
     va_end(arguments);
     q->until = now + quiet_seconds;
     fst_log(level, "%s", text);
-    keep_note(c, now, text);
+    fst__note_keep(&c->notes, now, text);
 }
 
 static void tell_one(struct coordinator *c, uint32_t k, double now, enum note_kind kind)
@@ -51,7 +44,7 @@ static void tell_one(struct coordinator *c, uint32_t k, double now, enum note_ki
     q->held = 0;
     q->until = now + quiet_seconds;
     fst_log(FST_LOG_INFO, "%s", text);
-    keep_note(c, now, text);
+    fst__note_keep(&c->notes, now, text);
 }
 
 void fst__tell_held(struct coordinator *c, double now)
@@ -96,7 +89,9 @@ struct site_view fst__coordinator_site(const struct coordinator *c, uint32_t k)
                           .awaited = c->open && s->wanted,
                           .folded = s->receipt.folded,
                           .why = s->receipt.why,
-                          .dropped = s->dropped};
+                          .dropped = s->dropped,
+                          .windows = s->windows,
+                          .offloaded = s->offloaded};
     if (s->fetch) {
         v.parts = fst_blob_fetch_manifest(s->fetch)->parts;
         v.here = fst_blob_fetch_here(s->fetch);
@@ -124,12 +119,9 @@ const struct coordinator_counters *fst__coordinator_count(const struct coordinat
     return &c->count;
 }
 
-size_t fst__coordinator_notes(const struct coordinator *c, struct coordinator_note out[FST__NOTES])
+size_t fst__coordinator_notes(const struct coordinator *c, struct note out[FST__NOTES])
 {
-    size_t n = c->notes < FST__NOTES ? c->notes : FST__NOTES;
-    for (size_t i = 0; i < n; i++)
-        out[i] = c->note[(c->notes - n + i) % FST__NOTES];
-    return n;
+    return fst__notes_copy(&c->notes, out);
 }
 
 const uint64_t *fst__coordinator_refused(const struct coordinator *c)

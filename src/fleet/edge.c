@@ -14,7 +14,7 @@
 
 #include "fedstill/fed.h"
 #include "place.h"
-#include "serve.h"
+#include "watch.h"
 
 static const double first_complaint = 30;
 
@@ -47,12 +47,80 @@ struct edge {
     fst_error why;
     char said[FST__SAID];
     bool up;
-    double silent_since, complain_at;
+    double silent_since, complain_at, heard; /* heard: of the cloud; INFINITY: never */
+    uint64_t receipts;                       /* that were told of */
+    struct watch *watch;                     /* its page; NULL: none */
+    pthread_mutex_t lock;                    /* of what others see: */
+    struct edge_view view;
 };
 
 static bool stopped(const struct edge *e)
 {
     return e->options->task.stop && atomic_load(e->options->task.stop);
+}
+
+/* ---- what others see ---- */
+
+/* Any thread. */
+static void note(void *ctx, const char *text)
+{
+    struct edge *e = ctx;
+    pthread_mutex_lock(&e->lock);
+    fst__note_keep(&e->view.notes, fst_clock_seconds(), text);
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void note_round(struct edge *e, const char *stage, uint64_t round, const char *what)
+{
+    char text[FST__REASON + 200];
+    snprintf(text, sizeof text, "%.60s, round %llu: %.500s", stage, (unsigned long long)round + 1, what);
+    note(e, text);
+}
+
+static void note_receipt(struct edge *e)
+{
+    char text[FST__REASON + 60];
+    uint64_t count;
+    const struct receipt *r = fst__site_receipt(e->site, &count);
+    if (count == e->receipts)
+        return;
+    e->receipts = count;
+    snprintf(text, sizeof text, "the cloud did not take the update: %s", r->why);
+    note_round(e, r->stage, r->round,
+               !r->folded                             ? text
+               : fst_task_is_cascade(e->of, r->stage) ? "the cloud has what devices were answered"
+                                                      : "the cloud has the update");
+}
+
+static void show(struct edge *e)
+{
+    note_receipt(e);
+    pthread_mutex_lock(&e->lock);
+    struct edge_view *v = &e->view;
+    v->up = e->up;
+    v->heard = e->heard;
+    v->state = fst__site_state_of(e->site, v->stage, &v->round);
+    v->run = fst__site_run(e->site);
+    v->epoch = fst__site_epoch(e->site);
+    v->answers = fst_task_is_cascade(e->of, v->stage);
+    v->traffic = *fst_transport_count(e->transport);
+    v->serve = e->serve;
+    pthread_mutex_unlock(&e->lock);
+}
+
+static fst_status open_page(struct edge *e, fst_error *err)
+{
+    const struct watch_edge spec = {.http = &e->options->http,
+                                    .id = e->id,
+                                    .task = fst_task_name(e->of),
+                                    .output = fst_task_output(e->of),
+                                    .url = e->options->link.url,
+                                    .lock = &e->lock,
+                                    .view = &e->view};
+    if (!e->options->http.address)
+        return FST_OK;
+    show(e);
+    return fst__watch_edge(&e->watch, &spec, err);
 }
 
 /* ---- training, on its thread ---- */
@@ -134,6 +202,22 @@ static fst_status begin_training(struct edge *e, fst_error *err)
     return FST_OK;
 }
 
+static void note_work(struct edge *e, const char *failed)
+{
+    struct training *t = &e->training;
+    char text[FST__REASON + 60];
+    if (t->job.measure)
+        snprintf(text, sizeof text, "a model was measured in %.2f s", t->seconds);
+    else
+        snprintf(text, sizeof text, "%.2f s of %s", t->seconds,
+                 fst_task_is_cascade(e->of, t->job.stage) ? "answering" : "training");
+    note_round(e, t->job.stage, t->job.round, failed ? failed : text);
+    pthread_mutex_lock(&e->lock);
+    e->view.rounds += !t->job.measure;
+    e->view.seconds += t->job.measure ? 0 : t->seconds;
+    pthread_mutex_unlock(&e->lock);
+}
+
 static fst_status end_training(struct edge *e, fst_error *err)
 {
     struct training *t = &e->training;
@@ -147,6 +231,7 @@ static fst_status end_training(struct edge *e, fst_error *err)
     const char *failed = t->status ? t->why.message[0] ? t->why.message : fst_status_name(t->status) : NULL;
     if (failed)
         fst_log(FST_LOG_WARN, "round %llu: %s", (unsigned long long)t->job.round + 1, failed);
+    note_work(e, failed);
     if (t->job.measure) {
         fst__site_measured(e->site, fst_clock_seconds(), &t->own, failed);
         return FST_OK;
@@ -165,6 +250,16 @@ static fst_status end_training(struct edge *e, fst_error *err)
 
 /* ---- its devices ---- */
 
+/* What beats say of them. */
+static void tell_windows(struct edge *e)
+{
+    struct serve_view v;
+    if (!e->serve)
+        return;
+    fst__serve_look(e->serve, &v, NULL, 0);
+    fst__site_windows(e->site, v.count.decided, v.count.passed);
+}
+
 /* The first order of a stage in which it answers them. */
 static fst_status begin_serving(struct edge *e, fst_error *err)
 {
@@ -178,7 +273,9 @@ static fst_status begin_serving(struct edge *e, fst_error *err)
                                     .task = e->of,
                                     .local = &e->options->local,
                                     .hub = e->transport,
-                                    .folder = e->place.folder};
+                                    .folder = e->place.folder,
+                                    .note = note,
+                                    .ctx = e};
     fst_status st = fst_task_devices(e->of, &all, &edge_of, err);
     for (uint32_t d = 0; !st && d < all; d++)
         mine += edge_of[d] == spec.edge;
@@ -234,7 +331,7 @@ static bool is_answer(struct edge *e, const char *topic, const void *data, size_
 static void on_message(void *ctx, const char *topic, const void *data, size_t len)
 {
     struct edge *e = ctx;
-    e->silent_since = fst_clock_seconds();
+    e->silent_since = e->heard = fst_clock_seconds();
     if (!is_answer(e, topic, data, len) && !e->failed)
         e->failed = fst__site_message(e->site, fst_clock_seconds(), topic, data, len, &e->why);
 }
@@ -246,6 +343,11 @@ static void on_link(void *ctx, bool up, const char *why)
     if (e->serve)
         fst__serve_link(e->serve, up);
     fst__site_link(e->site, fst_clock_seconds(), up);
+    if (up || strcmp(why, e->said)) {
+        char text[FST__SAID + 100];
+        snprintf(text, sizeof text, "%s: %s", e->options->link.url, up ? "connected" : why);
+        note(e, text);
+    }
     fst__tell_link(e->said, e->options->link.url, up, why);
 }
 
@@ -285,6 +387,7 @@ static fst_status turn(struct edge *e, fst_error *err)
     }
     if (!st)
         st = end_training(e, err);
+    tell_windows(e);
     if (!st)
         st = fst__site_tick(e->site, fst_clock_seconds(), err);
     if (!st)
@@ -295,6 +398,7 @@ static fst_status turn(struct edge *e, fst_error *err)
     }
     pass_on(e);
     complain(e);
+    show(e);
     return st ? st : begin_training(e, err);
 }
 
@@ -372,6 +476,8 @@ static fst_status make_site(struct edge *e, fst_task *t, fst_error *err)
     if (st == FST_E_FORMAT)
         st = fst_fail_in(err, st, "%s", e->place.folder);
     if (!st)
+        st = open_page(e, err);
+    if (!st)
         st = run(e, err);
     fst_buf_release(&settings);
     return st;
@@ -379,10 +485,11 @@ static fst_status make_site(struct edge *e, fst_task *t, fst_error *err)
 
 fst_status fst_fleet_site_run(fst_task *t, const char *id, const fst_fleet_options *o, fst_error *err)
 {
-    struct edge e = {.options = o, .id = id, .of = t, .place = {.lock = -1}};
+    struct edge e = {.options = o, .id = id, .of = t, .heard = INFINITY, .place = {.lock = -1}};
     uint32_t client = 0;
     atomic_init(&e.training.done, false);
     atomic_init(&e.training.used, false);
+    pthread_mutex_init(&e.lock, NULL);
     fst__keep_memory();
     fst_status st = client_of(t, id, &client, err);
     if (!st)
@@ -395,6 +502,7 @@ fst_status fst_fleet_site_run(fst_task *t, const char *id, const fst_fleet_optio
     if (e.training.running && !e.training.joined)
         pthread_join(e.training.thread, NULL); /* a stop ends it after the batch at hand */
     e.training.running = false;
+    fst__watch_close(e.watch);
     fst__serve_stop(e.serve, !st);
     fst__site_free(e.site);
     fst_transport_close(e.transport);
@@ -402,5 +510,6 @@ fst_status fst_fleet_site_run(fst_task *t, const char *id, const fst_fleet_optio
     fst__place_close(&e.place);
     fst_buf_release(&e.training.up);
     fst_buf_release(&e.training.keep);
+    pthread_mutex_destroy(&e.lock);
     return st;
 }

@@ -217,14 +217,33 @@ static uint32_t plus(uint32_t a, uint32_t b)
     return a > UINT32_MAX - b ? UINT32_MAX : a + b;
 }
 
+/* Its answer stands. */
+static void finish(struct serve *s, struct asked *h)
+{
+    struct device *d = &s->device[h->asker % s->devices];
+    const struct stream_answer answer = h->answer;
+    double seconds = fst_clock_seconds() - h->came;
+    if (!fst__answerer_answer(s->answers, h))
+        return;
+    d->answered++;
+    fst__answered_add(&s->count, &answer, seconds);
+}
+
 static void answer_here(struct serve *s, struct asked *h, uint8_t marks)
 {
     h->answer.answer = h->answer.first;
     h->answer.tier = TIER_EDGE;
     h->answer.marks = marks;
-    s->by_edge++;
-    s->unsure += (marks & MARK_UNSURE) != 0;
-    fst__answerer_answer(s->answers, h);
+    finish(s, h);
+}
+
+/* otherwise: what it is marked with when there is no room to ask. */
+static void pass_to_cloud(struct serve *s, struct asked *h, double now, uint8_t otherwise)
+{
+    if (fst__asker_add(s->cloud, now, (uint64_t)(uintptr_t)h, NULL))
+        s->count.passed++;
+    else
+        answer_here(s, h, otherwise);
 }
 
 static void decide(struct serve *s, struct asked *h, const float *logits, double now, double seconds)
@@ -236,12 +255,13 @@ static void decide(struct serve *s, struct asked *h, const float *logits, double
                                        .confidence = a.confidence,
                                        .queue_us = microseconds(h->taken - h->came),
                                        .compute_us = microseconds(seconds)};
+    s->count.decided++;
     if (a.answer < 0)
         answer_here(s, h, MARK_REFUSED);
     else if (a.sure)
         answer_here(s, h, 0);
-    else if (!fst__asker_add(s->cloud, now, (uint64_t)(uintptr_t)h, NULL))
-        answer_here(s, h, MARK_UNSURE);
+    else
+        pass_to_cloud(s, h, now, MARK_UNSURE);
 }
 
 /* Nothing is decided here: the cloud answers. */
@@ -251,8 +271,8 @@ static void relay(struct serve *s)
     for (struct asked *h; !fst__asker_full(s->cloud) && (h = fst__answerer_take(s->answers, now));) {
         h->answer =
             (struct stream_answer){.seq = h->seq, .first = FST__NO_CLASS, .queue_us = microseconds(h->taken - h->came)};
-        if (!fst__asker_add(s->cloud, now, (uint64_t)(uintptr_t)h, NULL))
-            answer_here(s, h, MARK_REFUSED);
+        s->count.decided++;
+        pass_to_cloud(s, h, now, MARK_REFUSED);
     }
 }
 
@@ -277,9 +297,9 @@ static fst_status compute(struct serve *s, fst_error *err)
         else
             decide(s, s->batch[i], s->logits + i * classes, now, now - began);
     }
-    s->batches += n > 0;
-    s->computed += n ? now - began : 0;
-    s->decided += n ? fst_clock_seconds() - now : 0;
+    s->count.batches += n > 0;
+    s->count.computed += n ? now - began : 0;
+    s->count.deciding += n ? fst_clock_seconds() - now : 0;
     return st;
 }
 
@@ -300,8 +320,7 @@ static void on_answer(void *ctx, uint64_t what, double seconds, const struct str
     h->answer.tier = TIER_CLOUD;
     h->answer.queue_us = plus(h->answer.queue_us, a->queue_us);
     h->answer.compute_us = plus(h->answer.compute_us, a->compute_us);
-    s->by_cloud++;
-    fst__answerer_answer(s->answers, h);
+    finish(s, h);
 }
 
 static void hear_cloud(struct serve *s, double now)
@@ -475,12 +494,15 @@ static fst_status look_for_end(struct serve *s, fst_error *err)
     fst_status st = gather(s, &all, err);
     if (st)
         return st;
+    s->look_at = 0; /* who hears that it is complete sees all of it */
+    fst__serve_show(s, fst_clock_seconds());
     fst_log(
         FST_LOG_INFO,
         "%s: %llu windows answered here, %llu by the cloud, %llu here since the cloud was away; %llu batches, %.4f s "
         "of computing, %.4f s of deciding; %.0f MB",
-        s->id, (unsigned long long)s->by_edge, (unsigned long long)s->by_cloud, (unsigned long long)s->unsure,
-        (unsigned long long)s->batches, s->computed, s->decided, resident_mb());
+        s->id, (unsigned long long)s->count.windows[TIER_EDGE], (unsigned long long)s->count.windows[TIER_CLOUD],
+        (unsigned long long)s->count.unsure, (unsigned long long)s->count.batches, s->count.computed, s->count.deciding,
+        resident_mb());
     pthread_mutex_lock(&s->lock);
     fst_cascade_answers_release(&s->result);
     s->result = all;
@@ -538,6 +560,7 @@ static fst_status turn(struct serve *s, fst_error *err)
         st = switch_bundle(s, err);
     double now = fst_clock_seconds();
     hear_cloud(s, now);
+    fst__serve_show(s, now);
     if (st || !s->at_work)
         return st;
     st = compute(s, err);
@@ -616,7 +639,8 @@ fst_status fst__serve_load(struct serve *s, const fst_message *down, const void 
         loaded_free(l);
         return st;
     }
-    fst_log(FST_LOG_INFO, "%s: answering %lu devices", s->id, (unsigned long)s->devices);
+    fst__serve_say(s, FST_LOG_INFO, "%s: answering %lu device%s", s->id, (unsigned long)s->devices,
+                   s->devices == 1 ? "" : "s");
     pthread_mutex_lock(&s->lock);
     loaded_free(s->pending);
     s->pending = l;
@@ -642,13 +666,15 @@ static fst_status list_devices(struct serve *s, fst_error *err)
 {
     uint32_t all = 0, *edge_of = NULL;
     fst_status st = fst_task_devices(s->spec.task, &all, &edge_of, err);
-    if (!st && !(s->device = fst_calloc(all + 1, sizeof *s->device)))
+    if (!st && (!(s->device = fst_calloc(all + 1, sizeof *s->device)) ||
+                !(s->seen_device = fst_calloc(all + 1, sizeof *s->seen_device))))
         st = fst_fail_memory(err, all * sizeof *s->device);
     for (uint32_t d = 0; !st && d < all; d++) {
         if (edge_of[d] != s->spec.edge)
             continue;
         struct device *k = &s->device[s->devices++];
         k->number = d;
+        k->heard = -INFINITY;
         snprintf(k->id, sizeof k->id, "device-%lu", (unsigned long)d + 1);
     }
     fst_free(edge_of);
@@ -728,6 +754,7 @@ void fst__serve_stop(struct serve *s, bool tell)
     mailbox_release(&s->in);
     fst_cascade_answers_release(&s->result);
     fst_buf_release(&s->body);
+    fst_free(s->seen_device);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
     fst_free(s);

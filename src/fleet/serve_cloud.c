@@ -30,7 +30,9 @@ struct teacher {
     struct asked **batch;
     float *logits;
     fst_buf body;
-    struct taught count;
+    struct answered count;
+    uint64_t before, before_batches; /* of `count`: answered by others */
+    double before_computed;
 };
 
 static uint32_t microseconds(double seconds)
@@ -69,29 +71,11 @@ static size_t take_batch(struct teacher *t)
     return end ? 0 : n ? n : SIZE_MAX;
 }
 
-const double fst__latency_bucket[FST__LATENCY_BUCKETS] = {0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10};
-
-/* Of one window: from its arrival here to its answer. */
-static void count(struct taught *c, double seconds)
-{
-    size_t i = 0;
-    while (i < FST__LATENCY_BUCKETS && seconds > fst__latency_bucket[i])
-        i++;
-    c->in[i]++;
-    c->answered++;
-    c->seconds += seconds;
-}
-
-void fst__teacher_count(struct teacher *t, struct taught *to)
+void fst__teacher_count(struct teacher *t, struct answered *out)
 {
     pthread_mutex_lock(&t->lock);
-    for (size_t i = 0; i <= FST__LATENCY_BUCKETS; i++)
-        to->in[i] += t->count.in[i];
-    to->answered += t->count.answered;
-    to->batches += t->count.batches;
-    to->computed += t->count.computed;
-    to->seconds += t->count.seconds;
-    to->waiting = (uint32_t)fst__answerer_waiting(t->answers);
+    *out = t->count;
+    out->waiting = (uint32_t)fst__answerer_waiting(t->answers);
     pthread_mutex_unlock(&t->lock);
 }
 
@@ -121,8 +105,8 @@ static void *teach(void *ctx)
                     .answer = FST__NO_CLASS, .first = FST__NO_CLASS, .tier = TIER_CLOUD, .marks = MARK_REFUSED};
             else
                 judge(t, t->batch[i], t->logits + i * classes, seconds);
-            count(&t->count, t->batch[i]->taken - t->batch[i]->came + seconds);
-            fst__answerer_answer(t->answers, t->batch[i]);
+            fst__answered_add(&t->count, &t->batch[i]->answer, t->batch[i]->taken - t->batch[i]->came + seconds);
+            (void)fst__answerer_answer(t->answers, t->batch[i]);
         }
         pthread_mutex_unlock(&t->lock);
         fst_transport_wake(t->transport);
@@ -132,7 +116,7 @@ static void *teach(void *ctx)
 }
 
 fst_status fst__teacher_new(struct teacher **out, fst_tier *tier, const char *const *ids, uint32_t edges, uint64_t run,
-                            uint64_t epoch, fst_transport *transport, fst_error *err)
+                            uint64_t epoch, fst_transport *transport, const struct answered *before, fst_error *err)
 {
     const fst_tier_spec *spec = fst_tier_look(tier);
     struct answerer_spec a = {
@@ -140,7 +124,16 @@ fst_status fst__teacher_new(struct teacher **out, fst_tier *tier, const char *co
     struct teacher *t = fst_calloc(1, sizeof *t);
     if (!t)
         return fst_fail_memory(err, sizeof *t);
-    *t = (struct teacher){.tier = tier, .ids = ids, .edges = edges, .run = run, .epoch = epoch, .transport = transport};
+    *t = (struct teacher){.tier = tier,
+                          .ids = ids,
+                          .edges = edges,
+                          .run = run,
+                          .epoch = epoch,
+                          .transport = transport,
+                          .count = *before,
+                          .before = fst__answered_all(before),
+                          .before_batches = before->batches,
+                          .before_computed = before->computed};
     pthread_mutex_init(&t->lock, NULL);
     pthread_cond_init(&t->work, NULL);
     t->batch = fst_calloc(spec->batch, sizeof(struct asked *));
@@ -154,13 +147,13 @@ fst_status fst__teacher_new(struct teacher **out, fst_tier *tier, const char *co
         st = fst_fail(err, FST_E_MEMORY, "no thread to answer edges on");
     t->running = !st;
     if (st)
-        fst__teacher_free(t);
+        fst__teacher_free(t, NULL);
     else
         *out = t;
     return st;
 }
 
-void fst__teacher_free(struct teacher *t)
+void fst__teacher_free(struct teacher *t, struct answered *count)
 {
     if (!t)
         return;
@@ -171,8 +164,11 @@ void fst__teacher_free(struct teacher *t)
     if (t->running) {
         pthread_join(t->thread, NULL);
         fst_log(FST_LOG_INFO, "cloud: %llu windows answered in %llu batches, %.4f s of computing",
-                (unsigned long long)t->count.answered, (unsigned long long)t->count.batches, t->count.computed);
+                (unsigned long long)(fst__answered_all(&t->count) - t->before),
+                (unsigned long long)(t->count.batches - t->before_batches), t->count.computed - t->before_computed);
     }
+    if (count)
+        *count = t->count; /* nothing waits any more */
     fst__answerer_free(t->answers);
     fst_free(t->batch);
     fst_free(t->logits);
@@ -198,7 +194,9 @@ void fst__teacher_message(struct teacher *t, const char *topic, const void *data
     if (k == t->edges || !fst__windows_read(&m, f.body, f.body_len))
         return;
     pthread_mutex_lock(&t->lock);
+    uint64_t known = fst__answerer_count(t->answers)->windows;
     (void)fst__answerer_windows(t->answers, fst_clock_seconds(), k, &m, true);
+    t->count.received += fst__answerer_count(t->answers)->windows - known;
     if (fst__answerer_waiting(t->answers))
         pthread_cond_signal(&t->work);
     pthread_mutex_unlock(&t->lock);

@@ -38,7 +38,7 @@ static void refuse(struct serve *s, const struct device *d, const char *instance
     struct refusal m = {.final = true};
     snprintf(m.reason, sizeof m.reason, "%s", why);
     snprintf(m.instance, sizeof m.instance, "%s", instance);
-    fst_log(FST_LOG_WARN, "%s: refused: %s", d->id, why);
+    fst__serve_say(s, FST_LOG_WARN, "%s: refused: %s", d->id, why);
     tell(s, d, FST_KIND_REFUSAL, fst__write_refusal(&m, &body, NULL), &body);
 }
 
@@ -74,9 +74,9 @@ static void begin_stream(struct serve *s, uint32_t k, uint64_t stream)
     struct device *d = &s->device[k];
     if (d->known && d->stream == stream)
         return;
-    if (d->known)
-        fst_log(FST_LOG_INFO, "%s started again", d->id);
+    fst__serve_say(s, d->known ? FST_LOG_INFO : FST_LOG_DEBUG, "%s %s", d->id, d->known ? "started again" : "joined");
     d->known = true;
+    d->received = d->answered = 0;
     d->bye = false;
     d->stream = stream;
     d->done = false;
@@ -145,6 +145,15 @@ static void on_ctl(struct serve *s, uint32_t k, const fst_frame *f)
         s->device[k].bye = true;
 }
 
+static void take_in(struct serve *s, uint32_t k, uint32_t asker, const struct windows *m, bool adopt)
+{
+    uint64_t before = fst__answerer_count(s->answers)->windows;
+    (void)fst__answerer_windows(s->answers, fst_clock_seconds(), asker, m, adopt);
+    uint64_t more = fst__answerer_count(s->answers)->windows - before;
+    s->device[k].received += more;
+    s->count.received += more;
+}
+
 static void on_windows(struct serve *s, uint32_t k, const fst_frame *f)
 {
     struct windows m;
@@ -153,7 +162,7 @@ static void on_windows(struct serve *s, uint32_t k, const fst_frame *f)
     if (!s->device[k].known) /* this edge started again */
         begin_stream(s, k, m.stream);
     if (s->device[k].stream == m.stream)
-        (void)fst__answerer_windows(s->answers, fst_clock_seconds(), k, &m, false);
+        take_in(s, k, k, &m, false);
 }
 
 /* One window's bytes, without a frame: the edge numbers it. */
@@ -166,12 +175,12 @@ static void on_raw(struct serve *s, uint32_t k, const void *data, size_t len)
     m.bytes = fst__window_bytes(m.dtype, &m.shape);
     m.data = data;
     if (len != m.bytes) {
-        fst_log(FST_LOG_WARN, "%s: a bare window of %zu bytes; %lu are right", s->device[k].id, len,
-                (unsigned long)m.bytes);
+        fst__serve_say(s, FST_LOG_WARN, "%s: a bare window of %zu bytes; %lu are right", s->device[k].id, len,
+                       (unsigned long)m.bytes);
         return;
     }
     s->device[k].raw++;
-    (void)fst__answerer_windows(s->answers, fst_clock_seconds(), s->devices + k, &m, true);
+    take_in(s, k, s->devices + k, &m, true);
 }
 
 void fst__serve_device_message(struct serve *s, const char *topic, const void *data, size_t len)
@@ -186,6 +195,7 @@ void fst__serve_device_message(struct serve *s, const char *topic, const void *d
         k++;
     if (k == s->devices)
         return;
+    s->device[k].heard = fst_clock_seconds();
     if (!strcmp(leaf, "raw")) {
         on_raw(s, k, data, len);
         return;
@@ -247,7 +257,7 @@ static void go_on(struct serve *s, struct device *d, double now)
         return;
     d->done = !take_record(s, d, &why);
     if (!d->done)
-        fst_log(FST_LOG_WARN, "%s: what it says that it was answered is of no use: %s", d->id, why.message);
+        fst__serve_say(s, FST_LOG_WARN, "%s: what it says that it was answered is of no use: %s", d->id, why.message);
     receipt(s, d, d->done ? "" : why.message);
     end_fetch(d);
 }

@@ -17,6 +17,8 @@ struct device {
     uint32_t number; /* in the task, from 0 */
     bool known;      /* it said hello, or sent windows */
     bool bye;
+    double heard;
+    uint64_t received, answered; /* windows of its stream */
     uint64_t stream;
     uint64_t raw; /* windows that came bare */
     uint32_t windows;
@@ -56,8 +58,8 @@ struct serve {
     float *logits;
     struct asked **batch;
     fst_buf body;
-    uint64_t by_edge, by_cloud, unsure, batches;
-    double computed, decided; /* seconds */
+    struct answered count;
+    double look_at; /* when `seen` is written anew */
     double stop_at, stop_until;
 
     pthread_t thread;
@@ -71,7 +73,16 @@ struct serve {
     fst_cascade_answers result;
     fst_status failed;
     fst_error why;
+    struct serve_view seen; /* for others than the thread, with */
+    struct device_view *seen_device;
 };
+
+/* ---- serve_look.c ---- */
+/* A line for the log and for who looks. */
+void fst__serve_say(struct serve *s, fst_log_level level, const char *fmt, ...) FST_PRINTF(3, 4);
+
+/* Leaves a copy for fst__serve_look, some times a second at most. */
+void fst__serve_show(struct serve *s, double now);
 
 /* ---- serve_devices.c ---- */
 void fst__serve_device_message(struct serve *s, const char *topic, const void *data, size_t len);

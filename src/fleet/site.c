@@ -52,7 +52,7 @@ static void say_hello(struct site *s)
 static void say_beat(struct site *s)
 {
     fst_buf body = {0};
-    struct beat b = {.round = s->order.round, .state = s->state};
+    struct beat b = {.round = s->order.round, .state = s->state, .windows = s->windows, .offloaded = s->offloaded};
     memcpy(b.instance, s->spec.instance, sizeof b.instance);
     memcpy(b.stage, s->order.stage, sizeof b.stage);
     memcpy(b.waits, s->waits, sizeof b.waits);
@@ -422,6 +422,8 @@ static void on_receipt(struct site *s, double now, const fst_frame *f)
     if (!m.folded)
         fst_log(FST_LOG_WARN, "round %llu: the server did not take the update: %s", (unsigned long long)m.round + 1,
                 m.why);
+    s->receipt = m;
+    s->receipts++;
     enter(s, SITE_KEEP, now);
 }
 
@@ -618,9 +620,26 @@ void fst__site_used(struct site *s)
     s->fetched[0] = 0;
 }
 
+void fst__site_windows(struct site *s, uint64_t windows, uint64_t offloaded)
+{
+    s->windows = windows;
+    s->offloaded = offloaded;
+}
+
 uint64_t fst__site_run(const struct site *s)
 {
     return s->run;
+}
+
+uint64_t fst__site_epoch(const struct site *s)
+{
+    return s->epoch;
+}
+
+const struct receipt *fst__site_receipt(const struct site *s, uint64_t *count)
+{
+    *count = s->receipts;
+    return &s->receipt;
 }
 
 bool fst__site_ended(const struct site *s, const char **why)

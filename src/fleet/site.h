@@ -87,8 +87,13 @@ void fst__site_measured(struct site *s, double now, const fst_client_figures *ow
 fst__site_state fst__site_state_of(const struct site *s, char stage[FST__STAGE_NAME], uint64_t *round);
 /* The job needs its `down` no more, although it goes on: its memory is given back. */
 void fst__site_used(struct site *s);
-/* The run that it takes part in; 0: none. */
+/* What its beats say of its devices' windows, see struct beat. */
+void fst__site_windows(struct site *s, uint64_t windows, uint64_t offloaded);
+/* The run that it takes part in; 0: none. And the highest epoch of it that was heard. */
 uint64_t fst__site_run(const struct site *s);
+uint64_t fst__site_epoch(const struct site *s);
+/* The server's last word about an update, and how many there were. */
+const struct receipt *fst__site_receipt(const struct site *s, uint64_t *count);
 /* The server let it go; or refused it, with the reason (then *why is not empty). */
 bool fst__site_ended(const struct site *s, const char **why);
 

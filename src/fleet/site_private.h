@@ -45,7 +45,10 @@ struct site {
     fst_blob_fetch *giving; /* of what is to be measured, where it is not the client's own */
     struct held given;
     struct figures figures;
-    bool save; /* run or epoch changed */
+    bool save;              /* run or epoch changed */
+    struct receipt receipt; /* the last one */
+    uint64_t receipts;
+    uint64_t windows, offloaded; /* of beats */
     char served[FST_DIGEST_HEX];
 };
 

@@ -139,8 +139,8 @@ bool fst__answerer_windows(struct answerer *a, double now, uint32_t asker, const
 /* The next window to be computed; NULL: none waits. It is the caller's until it is answered. */
 struct asked *fst__answerer_take(struct answerer *a, double now);
 size_t fst__answerer_waiting(const struct answerer *a);
-/* h->answer stands; h is gone. */
-void fst__answerer_answer(struct answerer *a, struct asked *h);
+/* h->answer stands; h is gone. False: its stream is over, and nobody hears it. */
+bool fst__answerer_answer(struct answerer *a, struct asked *h);
 /* The next body to send, and to whom; false: none. say_every: whoever has windows here hears of us that often, answers
  * or not (INFINITY: with answers alone). */
 bool fst__answerer_next(struct answerer *a, double now, double say_every, uint32_t *asker, fst_buf *body);

@@ -191,11 +191,12 @@ size_t fst__answerer_waiting(const struct answerer *a)
     return a->waiting;
 }
 
-void fst__answerer_answer(struct answerer *a, struct asked *h)
+bool fst__answerer_answer(struct answerer *a, struct asked *h)
 {
     struct asking *k = &a->asker[h->asker];
     size_t at = h->seq % FST__ANSWERED;
-    if (k->life == h->life) {
+    bool heard = k->life == h->life;
+    if (heard) {
         h->answer.seq = h->seq;
         k->answered[at] = h->answer;
         k->answered_of[at] = h->seq + 1;
@@ -204,6 +205,7 @@ void fst__answerer_answer(struct answerer *a, struct asked *h)
         say(k, &h->answer);
     }
     fst_free(h);
+    return heard;
 }
 
 static bool has_to_say(const struct asking *k, double now, double say_every)

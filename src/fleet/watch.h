@@ -1,4 +1,7 @@
-/* watch.h - the cloud's web page and metrics: what the coordinator knows, and what the run's events say. */
+/*
+ * watch.h - the web page and the metrics of a cloud and of an edge: what each knows, as JSON for the page (/state) and
+ * as text for Prometheus (/metrics). fedstill-edge has none: libmicrohttpd would double what it needs of libraries.
+ */
 #ifndef FST_FLEET_WATCH_H
 #define FST_FLEET_WATCH_H
 
@@ -6,8 +9,11 @@
 #include "fedstill/fleet_run.h"
 #include "serve.h"
 
-/* All are the caller's, and live longer. */
-struct watch_spec {
+struct watch;
+
+/* ---- of the cloud (watch_cloud.c): all are the caller's, and live longer --------------------------------------- */
+
+struct watch_cloud {
     const fst_fleet_http *http;
     const char *task, *output, *url; /* url: of the broker */
     uint64_t run, epoch;
@@ -15,25 +21,45 @@ struct watch_spec {
     pthread_mutex_t *lock; /* held while the next three are read */
     const struct coordinator *coordinator;
     const fst_transport_counters *traffic;
-    const struct taught *taught;
+    const struct answered *answered;
 };
+fst_status fst__watch_cloud(struct watch **out, const struct watch_cloud *spec, fst_error *err);
 
-struct watch;
-fst_status fst__watch_open(struct watch **out, const struct watch_spec *spec, fst_error *err);
-void fst__watch_close(struct watch *w); /* takes NULL */
+/* ---- of an edge (watch_edge.c) ---------------------------------------------------------------------------------- */
 
-/* ---- watch_tally.c: what the lines of events.jsonl add up to ---- */
-enum { FST__TALLY_MODELS = 64 };
-struct tally {
-    int64_t run; /* the last one in the file; another one begins anew */
-    char stage[64], state[64];
-    uint64_t rounds, reported, lost, bytes_up, bytes_down;
-    struct {
-        char name[64]; /* of its stage */
-        double accuracy, loss;
-    } model[FST__TALLY_MODELS];
-    size_t models;
+/* What it shows besides its devices. */
+struct edge_view {
+    bool up;               /* the link to the hub */
+    double heard;          /* when, of the cloud; INFINITY: never */
+    fst__site_state state; /* and the stage's name, the round from 0, run and epoch: as the site has them */
+    char stage[FST__STAGE_NAME];
+    uint64_t round, run, epoch;
+    bool answers;                   /* the round at hand is one in which devices are answered */
+    uint64_t rounds;                /* that it has worked on since this process began */
+    double seconds;                 /* ... and how long */
+    fst_transport_counters traffic; /* with the hub */
+    struct notes notes;
+    struct serve *serve; /* NULL: no devices yet */
 };
-void fst__tally_line(struct tally *t, const char *line, size_t len);
+struct watch_edge {
+    const fst_fleet_http *http;
+    const char *id, *task, *output, *url;
+    pthread_mutex_t *lock; /* held while `view` is read; view->serve lives longer than the page */
+    const struct edge_view *view;
+};
+#ifdef FST_NO_PAGE
+static inline fst_status fst__watch_edge(struct watch **out, const struct watch_edge *spec, fst_error *err)
+{
+    (void)out, (void)spec;
+    return fst_fail(err, FST_E_UNSUPPORTED, "this program has no page");
+}
+static inline void fst__watch_close(struct watch *w)
+{
+    (void)w;
+}
+#else
+fst_status fst__watch_edge(struct watch **out, const struct watch_edge *spec, fst_error *err);
+void fst__watch_close(struct watch *w); /* of either; takes NULL */
+#endif
 
 #endif

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "fedstill/store.h"
-#include "watch.h"
+#include "watch_private.h"
 
 static void note_model(struct tally *t, const char *stage, double accuracy, double loss)
 {

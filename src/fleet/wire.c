@@ -86,6 +86,10 @@ fst_status fst__write_beat(const struct beat *m, fst_buf *out, fst_error *err)
                           (json_int_t)m->round, "state", fst__site_state_name(m->state));
     if (j && *m->waits)
         json_object_set_new(j, "waits", people_text(m->waits));
+    if (j && m->windows) {
+        json_object_set_new(j, "windows", json_integer((json_int_t)m->windows));
+        json_object_set_new(j, "offloaded", json_integer((json_int_t)m->offloaded));
+    }
     return write_json(j, out, err);
 }
 
@@ -318,6 +322,17 @@ static fst_status hello_of(const json_t *j, struct hello *m, fst_error *err)
     return FST_OK;
 }
 
+static fst_status beat_windows_of(const json_t *j, struct beat *m, fst_error *err)
+{
+    int64_t windows = 0, offloaded = 0;
+    fst_status st = get_whole(j, "windows", 0, (int64_t)1 << 53, &windows, err);
+    if (!st)
+        st = get_whole(j, "offloaded", 0, windows, &offloaded, err);
+    m->windows = (uint64_t)windows;
+    m->offloaded = (uint64_t)offloaded;
+    return st;
+}
+
 static fst_status beat_of(const json_t *j, struct beat *m, fst_error *err)
 {
     int state = 0;
@@ -330,6 +345,8 @@ static fst_status beat_of(const json_t *j, struct beat *m, fst_error *err)
     m->waits[0] = 0;
     if (!st && json_object_get(j, "waits"))
         st = get_text(j, "waits", m->waits, sizeof m->waits, true, err);
+    if (!st && json_object_get(j, "windows"))
+        st = beat_windows_of(j, m, err);
     return st;
 }
 

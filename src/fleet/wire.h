@@ -51,6 +51,8 @@ struct beat {
     uint64_t round;
     fst__site_state state;
     char waits[FST__REASON]; /* what keeps it from going on; "" */
+    /* of its devices' windows, since its process began: how many it has decided, and sent on to the cloud of these */
+    uint64_t windows, offloaded;
 };
 
 /* The server's answer to a hello, and to anybody who has not introduced himself: then `hello` is wanted. */

@@ -36,16 +36,16 @@ start_cloud() { # OPTION ...
     "$FEDSTILL" cloud "$task" "${link[@]}" --output "$folder/fleet" --no-reuse --http 0 "$@" >/dev/null \
         2>"$folder/err.cloud" </dev/null &
     pid[cloud]=$!
-    await_page
+    await_page cloud
 }
-await_page() { # $http: its port, while the process lives
+await_page() { # NAME: $http, its port, while the process that was started last lives
     for ((i = 0; i < 6000; i++)); do
-        http=$(sed -n 's/.*page: http:[^ ]*:\([0-9]*\)\/ .*/\1/p' "$folder/err.cloud" 2>/dev/null)
+        http=$(sed -n 's/.*page: http:[^ ]*:\([0-9]*\)\/ .*/\1/p' "$folder/err.$1" 2>/dev/null)
         [ -z "$http" ] || return
         kill -0 $! 2>/dev/null || break
         sleep 0.05
     done
-    fail "the cloud does not say where its page is"
+    fail "$1 does not say where its page is"
 }
 # ask METHOD PATH [LINE-OF-THE-HEAD ...]: the whole answer, for at most $patience seconds
 ask() {
@@ -56,12 +56,21 @@ ask() {
     timeout "${patience:-20}" cat <&9
     exec 9>&-
 }
-here="Host: 127.0.0.1"
+here_host="Host: 127.0.0.1"
 body() { sed '1,/^\r$/d'; }
-get() { ask GET "$1" "$here" | body; }
+get() { ask GET "$1" "$here_host" | body; }
 code() { ask "$@" | sed -n '1s/HTTP\/1.1 \([0-9]*\).*/\1/p'; }
 metric() { # SAMPLE: its value in $folder/metrics
     grep -F "$1 " "$folder/metrics" | grep -v '^#' | sed 's/.* //'
+}
+# well_formed: $folder/metrics has names, labels and numbers; each family has its type once, before its samples.
+well_formed() {
+    same "lines that Prometheus does not read" "$(grep -vE \
+        '^(# (HELP [a-z_]+ .+|TYPE [a-z_]+ (counter|gauge|histogram))|[a-z_]+(\{[a-z]+="([^"\\]|\\.)*"(,[a-z]+="([^"\\]|\\.)*")*\})? (-?[0-9.]+(e[+-]?[0-9]+)?|NaN|[+-]Inf))$' \
+        "$folder/metrics")" ""
+    same "families whose type is said twice" "$(sed -n 's/^# TYPE \([^ ]*\) .*/\1/p' "$folder/metrics" | sort | uniq -d)" ""
+    same "samples without a type" "$(awk '/^# TYPE/ { t[$3] = 1; next } /^#/ { next }
+        { n = $1; sub(/\{.*/, "", n); b = n; sub(/_(bucket|sum|count)$/, "", b); if (!(n in t) && !(b in t)) print n }' "$folder/metrics")" ""
 }
 lines_of() { cat "$2" 2>/dev/null | grep -c "$1"; } # 0 for a file that is not there yet
 rounds_there() { lines_of '"event": "round"' "$folder/fleet/events.jsonl"; }
@@ -77,9 +86,9 @@ start_cloud
 # ---- before anybody is there
 get /metrics >"$folder/metrics"
 same "sites that are not there" "$(metric 'fedstill_clients{state="absent"}')" $sites
-same "the page" "$(code GET / "$here")" 200
+same "the page" "$(code GET / "$here_host")" 200
 same "another name that leads here" "$(code GET /state "Host: evil.example")" 403
-same "nothing can be changed" "$(code DELETE /state "$here")" 405
+same "nothing can be changed" "$(code DELETE /state "$here_host")" 405
 
 # ---- rounds, until the broker stands still: nobody is lost for that, and nothing more happens
 patience=600 get /events >"$folder/stream" &
@@ -112,13 +121,7 @@ same "accuracy" "$(metric 'fedstill_accuracy{model="federated_train"}' | awk '{ 
     "$(grep '"event": "round"' "$folder/fleet/events.jsonl" | tail -1 |
         sed 's/.*"test_accuracy": \([^,]*\).*/\1/' | awk '{ printf "%.6f", $1 }')"
 same "what is done" "$(metric 'fedstill_phase{phase="collect"}')" 1
-# a name, labels, a number; each family has its type once, before its samples
-same "lines that Prometheus does not read" "$(grep -vE \
-    '^(# (HELP [a-z_]+ .+|TYPE [a-z_]+ (counter|gauge|histogram))|[a-z_]+(\{[a-z]+="([^"\\]|\\.)*"(,[a-z]+="([^"\\]|\\.)*")*\})? (-?[0-9.]+(e[+-]?[0-9]+)?|NaN|[+-]Inf))$' \
-    "$folder/metrics")" ""
-same "families whose type is said twice" "$(sed -n 's/^# TYPE \([^ ]*\) .*/\1/p' "$folder/metrics" | sort | uniq -d)" ""
-same "samples without a type" "$(awk '/^# TYPE/ { t[$3] = 1; next } /^#/ { next }
-    { n = $1; sub(/\{.*/, "", n); b = n; sub(/_(bucket|sum|count)$/, "", b); if (!(n in t) && !(b in t)) print n }' "$folder/metrics")" ""
+well_formed
 get /state >"$folder/state"
 same "the sites" "$("$FEDSTILL_HELPER" json "$folder/state" sites.2.id)" edge-3
 pending=$("$FEDSTILL_HELPER" json "$folder/state" cohort.pending)
@@ -130,12 +133,12 @@ same "all are drawn" "$(grep -o '"drawn":true' "$folder/state" | wc -l)" $sites
 lines=$(grep -c . "$folder/fleet/events.jsonl")
 half=$(head -n $((lines / 2)) "$folder/fleet/events.jsonl" | wc -c)
 said_by_stream() { sed -n '/^event: state/{n;d}; s/^data: //p' "$1"; }
-patience=2 ask GET /events "$here" "Last-Event-ID: $half" | body >"$folder/rest"
+patience=2 ask GET /events "$here_host" "Last-Event-ID: $half" | body >"$folder/rest"
 same "a stream goes on from an id" "$(said_by_stream "$folder/rest" | grep -v '"resources"')" \
     "$(tail -n +$((lines / 2 + 1)) "$folder/fleet/events.jsonl" | grep -v '"resources"')"
 
 # shellcheck source=tests/fleet/browser.sh
-[ -z "${FEDSTILL_BROWSER:-}" ] || . "$(dirname "$0")/browser.sh"
+[ -z "${FEDSTILL_BROWSER:-}" ] || . "$(dirname "$0")/browser.sh" cloud
 
 # ---- the end: a stream has every event, the last one too
 kill -TERM "${pid[cloud]}"
@@ -150,6 +153,10 @@ expect 2 cloud "$task" "${link[@]}" --output "$folder/fleet" --http 0.0.0.0:0
 said err 'needs a token'
 expect 2 cloud "$task" "${link[@]}" --output "$folder/fleet" --http-token "$folder/token"
 said err 'no effect without --http'
+expect 2 edge "$task" --id edge-1 "${link[@]}" --output "$folder/edge-token" --http 0.0.0.0:0
+said err 'needs a token'
+expect 2 edge "$task" --id edge-1 "${link[@]}" --output "$folder/edge-token" --http-token "$folder/token"
+said err 'no effect without --http'
 printf 'a-token-of-some-length\n' >"$folder/token"
 chmod 644 "$folder/token"
 expect 2 cloud "$task" "${link[@]}" --output "$folder/fleet" --http 0 --http-token "$folder/token"
@@ -157,10 +164,10 @@ said err 'chmod 600'
 chmod 600 "$folder/token"
 start_cloud --http-token "$folder/token"
 for what in state metrics events; do
-    same "$what without the token" "$(code GET /$what "$here")" 401
-    same "$what with a part of it" "$(code GET /$what "$here" "Authorization: Bearer a-token-of-some-lengt")" 401
+    same "$what without the token" "$(code GET /$what "$here_host")" 401
+    same "$what with a part of it" "$(code GET /$what "$here_host" "Authorization: Bearer a-token-of-some-lengt")" 401
 done
-same "with the token" "$(code GET /state "$here" "Authorization: Bearer a-token-of-some-length")" 200
+same "with the token" "$(code GET /state "$here_host" "Authorization: Bearer a-token-of-some-length")" 200
 for name in "${!pid[@]}"; do
     kill -CONT "${pid[$name]}" 2>/dev/null
     kill -9 "${pid[$name]}" 2>/dev/null
@@ -187,7 +194,7 @@ true_that "what is none of ours stays" test -e "$folder/tmp/fedstill-fleet-abcde
 TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/second" --no-reuse --fresh
 same "what was to be kept is kept" "$(ls "$folder/tmp" | wc -l)" 2
 
-# ---- the cascade: how many windows the cloud answered, to the last one
+# ---- the cascade: what an edge has answered, and the cloud, while the devices of another edge are not there yet
 cat >"$task/task.yaml" <<END
 name: cascade
 seed: 5
@@ -201,37 +208,79 @@ stages:
   edge_infer: {batch_size: 16, threshold: {target_offload: 0.4}, ask_timeout: 0, runs: 1, repeats: 1}
   cloud_infer: {batch_size: 32, runs: 1, repeats: 1}
 END
-rm -f "$folder/err.cloud"
-TMPDIR=$folder/tmp "$FEDSTILL" fleet up "$task" --output "$folder/third" --no-reuse --mode full_pipeline --http 0 >/dev/null \
-    2>"$folder/err.cloud" </dev/null &
-pid[up]=$!
-await_page
+rm -rf "$folder/fleet" "$folder"/edge-*
+mosquitto -c "$folder/broker.conf" >/dev/null 2>&1 &
+pid[broker]=$!
+start_cloud --mode full_pipeline
+cloud_http=$http
 patience=600 get /events >"$folder/stream" &
 pid[stream]=$!
-# One device is held, so that the cascade does not end before the cloud was asked what it computed for the other.
-device=
-for ((i = 0; i < 6000 && ${#device} == 0; i++)); do
-    for child in $(cat "/proc/${pid[up]}/task"/*/children 2>/dev/null); do
-        tr '\0' ' ' <"/proc/$child/cmdline" 2>/dev/null | grep -q -- '--id device-2' && device=$child
-    done
-    sleep 0.02
-done
-kill -STOP "$device"
-for ((i = 0; i < 3000; i++)); do
+run() { # NAME OPTION ...
+    "$FEDSTILL" "${1%-*}" "$task" --id "$1" "${link[@]}" --output "$folder/$1" "${@:2}" >/dev/null 2>"$folder/err.$1" </dev/null &
+    pid[$1]=$!
+}
+run edge-2
+run device-1
+run edge-1 --http 0
+await_page edge-1
+edge_http=$http
+for ((i = 0; i < 6000; i++)); do
     get /metrics >"$folder/metrics"
-    grep -q '^fedstill_batches_total [1-9]' "$folder/metrics" && break
+    [ "$(metric 'fedstill_devices{state="done"}') $(metric 'fedstill_phase{phase="keep"}')" != "1 1" ] || break
     sleep 0.05
 done
-kill -CONT "$device"
-true_that "batches that the cloud computed" test "$(metric fedstill_batches_total)" -ge 1
-true_that "no more batches than windows" \
-    test "$(metric fedstill_batches_total)" -le "$(metric 'fedstill_windows_total{tier="cloud"}')"
-wait "${pid[stream]}"
-unset "pid[stream]"
-wait "${pid[up]}"
-same "the cascade's fleet" $? 0
-unset "pid[up]"
-same "windows that the cloud answered" "$(grep -o '"windows":[0-9]*' "$folder/stream" | tail -1 | sed 's/.*://')" \
+windows=$(sed -n 's/.*: \([0-9]*\) windows answered.*/\1/p' "$folder/err.device-1")
+here=$(metric 'fedstill_windows_total{tier="edge"}') there=$(metric 'fedstill_windows_total{tier="cloud"}')
+well_formed
+true_that "the edge answered some, and the cloud some ($here, $there)" test "$here" -gt 0 -a "$there" -gt 0
+same "answers, all together" $((here + there)) "$windows"
+same "windows that were received" "$(metric fedstill_windows_received_total)" "$windows"
+same "... decided" "$(metric fedstill_windows_decided_total)" "$windows"
+same "... sent on" "$(metric fedstill_windows_offloaded_total)" "$there"
+same "... their share" "$(metric fedstill_offload_ratio | awk '{ printf "%.9f", $1 }')" \
+    "$(awk -v a="$there" -v b="$windows" 'BEGIN { printf "%.9f", a / b }')"
+same "nothing waits" "$(metric fedstill_windows_waiting) $(metric fedstill_windows_away)" "0 0"
+for tier in edge:$here cloud:$there; do
+    same "latencies of answers by the ${tier%:*}" "$(metric "fedstill_latency_seconds_count{tier=\"${tier%:*}\"}")" "${tier#*:}"
+    same "... in the last bucket" "$(metric "fedstill_latency_seconds_bucket{tier=\"${tier%:*}\",le=\"+Inf\"}")" "${tier#*:}"
+done
+same "who it is" "$(metric 'fedstill_info{tier="edge",id="edge-1"}')" 1
+same "rounds that it worked on, this one too" "$(metric fedstill_rounds_total)" 2
+true_that "bytes of devices: their windows at least" test "$(metric 'fedstill_bytes_total{dir="up",kind="devices"}')" -gt $((windows * 64))
+get /state >"$folder/state"
+value() { "$FEDSTILL_HELPER" json "$folder/state" "$1"; }
+same "its device" "$(value devices.0.id) $(value devices.0.state) $(value devices.0.answered)" "device-1 done $windows"
+same "it is an edge" "$(value tier) $(value id)" "edge edge-1"
+true_that "half of the answers come no later than 99 of 100" \
+    awk -v a="$(value cascade.p50)" -v b="$(value cascade.p99)" 'BEGIN { exit !(a > 0 && a <= b) }'
+true_that "what came of its round is told" grep -q 'the cloud has the update' "$folder/state"
+same "another name that leads to the edge" "$(code GET /state "Host: evil.example")" 403
+same "nothing can be changed there" "$(code POST /metrics "$here_host")" 405
+[ -z "${FEDSTILL_BROWSER:-}" ] || . "$(dirname "$0")/browser.sh" edge
+
+# ---- the same at the cloud
+http=$cloud_http
+get /metrics >"$folder/metrics"
+well_formed
+same "windows that the cloud answered" "$(metric 'fedstill_windows_total{tier="cloud"}')" "$there"
+same "... that it was sent" "$(metric fedstill_windows_received_total)" "$there"
+same "... and how long that took" "$(metric 'fedstill_latency_seconds_count{tier="cloud"}')" "$there"
+same "... of how many that its edges decided" "$(metric fedstill_windows_decided_total)" "$windows"
+same "... so that the share is the edge's" "$(metric fedstill_offload_ratio | awk '{ printf "%.9f", $1 }')" \
+    "$(awk -v a="$there" -v b="$windows" 'BEGIN { printf "%.9f", a / b }')"
+true_that "batches: no more than windows" test "$(metric fedstill_batches_total)" -ge 1 -a "$(metric fedstill_batches_total)" -le "$there"
+
+# ---- to the last window
+http=$edge_http patience=600 get /events >"$folder/stream.edge" &
+pid[stream.edge]=$!
+run device-2
+for name in stream stream.edge cloud edge-1 edge-2 device-1 device-2; do
+    wait "${pid[$name]}"
+    same "$name" $? 0
+    unset "pid[$name]"
+done
+last_of() { grep -o "\"$1\":[0-9]*" "$2" | tail -1 | sed 's/.*://'; }
+same "windows that the cloud answered, to the last" "$(last_of cloud "$folder/stream")" \
     "$(sed -n 's/.*cloud: \([0-9]*\) windows answered.*/\1/p' "$folder/err.cloud")"
-true_that "there were some" grep -q '"windows":[1-9]' "$folder/stream"
+same "windows that the edge answered, to the last" "$(last_of edge "$folder/stream.edge")" "$here"
 finish

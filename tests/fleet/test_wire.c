@@ -104,6 +104,18 @@ static void test_others(void **state)
     ok(fst__write_beat(&beat, &b, &err), &err);
     ok(fst__read_beat(&beat2, b.data, b.len, &err), &err);
     assert_string_equal(beat2.waits, "no space? left"); /* it is for a terminal */
+    assert_int_equal(beat2.windows, 0);
+    beat.windows = 70;
+    beat.offloaded = 21;
+    b.len = 0;
+    ok(fst__write_beat(&beat, &b, &err), &err);
+    ok(fst__read_beat(&beat2, b.data, b.len, &err), &err);
+    assert_int_equal(beat2.windows, 70);
+    assert_int_equal(beat2.offloaded, 21);
+    beat.offloaded = 71; /* of 70 */
+    b.len = 0;
+    ok(fst__write_beat(&beat, &b, &err), &err);
+    assert_int_equal(fst__read_beat(&beat2, b.data, b.len, &err), FST_E_FORMAT);
     b.len = 0;
     ok(fst__write_cannot(&c, &b, &err), &err);
     ok(fst__read_cannot(&c2, b.data, b.len, &err), &err);
