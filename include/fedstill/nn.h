@@ -324,6 +324,8 @@ FST_API const char *fst_backend_describe(const char *name);
 typedef enum fst_precision { FST_PRECISION_F32, FST_PRECISION_BF16 } fst_precision;
 /* Can the backend (NULL: the first) compute so on this machine? bf16 needs AVX-512 BF16 or AMX. */
 FST_API bool fst_backend_supports(const char *name, fst_precision p);
+/* Gives back what backends keep of plans that were freed, so that the next like them is made sooner. Any thread. */
+FST_API void fst_backends_forget(void);
 FST_API const char *fst_precision_name(fst_precision p); /* "f32", "bf16" */
 FST_API bool fst_precision_parse(const char *name, fst_precision *out);
 

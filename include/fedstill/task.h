@@ -171,8 +171,8 @@ FST_API const fst_task_identity *fst_task_site_identity(const fst_task_site *s);
 /* What all sites' samples together are, as the server knows it: the number of classes (0: as this site's own), and the
  * digest of all training samples ("": as this site's own), for the files that it writes. Before the first round. */
 FST_MUST FST_API fst_status fst_task_site_learn_of(fst_task_site *s, int classes, const char *data, fst_error *err);
-/* Gives back the memory of the samples until they are wanted again, by work or measuring: a site that only answers its
- * devices needs none. */
+/* Gives back the memory of the samples, and of what was trained with, until they are wanted again, by work or
+ * measuring: a site that only answers its devices needs none. */
 FST_API void fst_task_site_rest(fst_task_site *s);
 /* Measures the model in what the client keeps (as fst_task_site_work gave it) on the task's test samples. fingerprint:
  * of the stage at the cloud, then it also becomes a file in the output, STAGE/NOUN_K_model.safetensors; "": it does

@@ -1,7 +1,9 @@
 /* Folder, names and link of a process, see place.h. */
+#define _GNU_SOURCE
 #include "place.h"
 
 #ifdef __GLIBC__
+#include <link.h>
 #include <malloc.h>
 #endif
 #include <sodium.h>
@@ -135,10 +137,28 @@ void fst__keep_memory(void)
 #endif
 }
 
+#ifdef __GLIBC__
+/* Code and constants of one library: pages of its file that nobody wrote to. */
+static int let_go(struct dl_phdr_info *of, size_t size, void *ctx)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    (void)size;
+    (void)ctx;
+    for (int i = 0; i < of->dlpi_phnum; i++) {
+        const ElfW(Phdr) *h = &of->dlpi_phdr[i];
+        uintptr_t from = (of->dlpi_addr + h->p_vaddr) / page * page, to = of->dlpi_addr + h->p_vaddr + h->p_memsz;
+        if (h->p_type == PT_LOAD && !(h->p_flags & PF_W))
+            madvise((void *)from, (to - from + page - 1) / page * page, MADV_DONTNEED);
+    }
+    return 0;
+}
+#endif
+
 void fst__return_memory(void)
 {
 #ifdef __GLIBC__
     malloc_trim(0);
+    dl_iterate_phdr(let_go, NULL);
 #endif
 }
 

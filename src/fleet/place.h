@@ -22,7 +22,8 @@ uint64_t fst__in_memory(void);
 /* For processes that take and give back many messages of 512 KiB: glibc would return that memory to the system and take
  * it anew for each. Once, early. */
 void fst__keep_memory(void);
-/* Gives back to the system what was freed; after much was, and before a long time with little. */
+/* Gives back to the system what was freed, and pages of libraries, which come back from their files when they are read
+ * again; after much was done, and before a long time with little. */
 void fst__return_memory(void);
 /* 16 hexadecimal digits that nobody can guess. */
 void fst__draw_name(char out[FST__INSTANCE]);

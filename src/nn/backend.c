@@ -53,6 +53,13 @@ bool fst_backend_supports(const char *name, fst_precision p)
     return !fst__backend_find(name, &b, NULL) && b->supports(p);
 }
 
+void fst_backends_forget(void)
+{
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
+        if (backends[i]->forget)
+            backends[i]->forget();
+}
+
 const char *fst_precision_name(fst_precision p)
 {
     return p == FST_PRECISION_BF16 ? "bf16" : "f32";

@@ -126,6 +126,8 @@ struct fst_backend {
     /* out += in, both in that layout. */
     fst_status (*accumulate)(struct fst_context *c, const struct fst_layout *l, struct fst_kernel **out,
                              fst_error *err);
+    /* Gives back what is kept of contexts that are closed; NULL: nothing is. Any thread. */
+    void (*forget)(void);
     /* A kernel that copies in to out. */
     fst_status (*reorder)(struct fst_context *c, const struct fst_layout *from, const struct fst_layout *to,
                           struct fst_kernel **out, fst_error *err);

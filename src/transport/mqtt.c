@@ -31,7 +31,16 @@
 
 #include "fedstill/transport.h"
 
-enum { ID = 64, HOST = 256, ADDRESS = 64, WHY = 320, KEEPALIVE = 5, QUEUE = 8192, A_POLL = 64 };
+enum {
+    ID = 64,
+    HOST = 256,
+    ADDRESS = 64,
+    WHY = 320,
+    KEEPALIVE = 5,
+    QUEUE = 8192,
+    A_POLL = 64,
+    SILENT = 100 /* milliseconds */
+};
 static const double up_within = 5, first_wait = 0.1, most_wait = 2, refused_wait = 30;
 
 /* A lookup that goes on by itself; whoever of both is last frees it. */
@@ -125,7 +134,15 @@ static void deliver(struct mqtt *t)
         call_handler(t, &h, now.data + at);
     }
     now.len = 0;
-    t->spare = now;
+    t->spare = t->heard.len ? now : t->heard; /* the larger one is used again, and the other stays small */
+    t->heard = t->heard.len ? t->heard : now;
+}
+
+/* The link was silent for a while: large messages are not soon to come. */
+static void give_back(struct mqtt *t)
+{
+    if (!t->heard.len && t->heard.cap > FST_TRANSPORT_SMALL)
+        fst_buf_release(&t->heard);
 }
 
 /* Why an attempt came to nothing. In TLS 1.3 a broker that refuses a certificate ends the connection after we think
@@ -441,8 +458,11 @@ static fst_status poll_mqtt(fst_transport *base, double deadline, fst_error *err
         struct pollfd p[2] = {{.fd = t->wake, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
         if (fd >= 0 && mosquitto_want_write(t->m))
             p[1].events |= POLLOUT;
-        if (poll(p, fd >= 0 ? 2 : 1, patience(t, deadline)) < 0 && errno != EINTR)
+        int wait = patience(t, deadline), ready = poll(p, fd >= 0 ? 2 : 1, wait);
+        if (ready < 0 && errno != EINTR)
             return fst_fail_errno(err, "poll");
+        if (ready == 0 && wait >= SILENT)
+            give_back(t);
         if (p[0].revents & POLLIN) {
             (void)!read(t->wake, &n, sizeof n);
             t->woken = true;

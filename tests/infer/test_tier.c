@@ -129,8 +129,34 @@ static void stays_as_it_is(void **state)
     fst_model_release(&m);
 }
 
+/* What was kept of a training goes, and what is at work does not. */
+static void forgets_training(void **state)
+{
+    float before[BATCH * CLASSES], after[BATCH * CLASSES];
+    const fst_plan_options training = {.batch = BATCH, .training = true};
+    fst_model m;
+    fst_tier *t = NULL;
+    fst_plan *plan = NULL;
+    fst_error err = {0};
+    (void)state;
+    open_tier(&m, &t, "resnet8");
+    answer(t, before);
+    ok(fst_plan_new(&plan, m.graph, &training, &err), &err);
+    fst_plan_free(plan);
+    long kb = anonymous_kb();
+    fst_backends_forget();
+    long now = anonymous_kb();
+    if (frees() && !strcmp(fst_backend_names()[0], "onednn") && now >= kb)
+        fail_msg("%ld KiB before, %ld now", kb, now);
+    answer(t, after);
+    assert_memory_equal(before, after, sizeof before);
+    fst_tier_free(t);
+    fst_model_release(&m);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(settles), cmocka_unit_test(stays_as_it_is)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(settles), cmocka_unit_test(stays_as_it_is),
+                                       cmocka_unit_test(forgets_training)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

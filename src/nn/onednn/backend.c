@@ -540,6 +540,14 @@ static bool fuses(const struct fst_node *n, const struct fst_node *behind, bool 
     }
 }
 
+/* oneDNN keeps the code of the last thousand primitives, training's among them, for who makes the same again. */
+static void forget(void)
+{
+    int most;
+    if (!dnnl_get_primitive_cache_capacity(&most) && !dnnl_set_primitive_cache_capacity(0))
+        (void)dnnl_set_primitive_cache_capacity(most);
+}
+
 const struct fst_backend fst__backend_onednn = {
     .name = "onednn",
     .describe = describe,
@@ -555,5 +563,6 @@ const struct fst_backend fst__backend_onednn = {
     .fuses = fuses,
     .op = fdn_op,
     .accumulate = fdn_accumulate,
+    .forget = forget,
     .reorder = reorder,
 };

@@ -177,6 +177,7 @@ void fst_task_site_rest(fst_task_site *s)
         close_stage(&s->stage[i]);
     fst__forget_runner(&s->session);
     release_samples(s);
+    fst_backends_forget();
     s->resting = true;
 }
 
