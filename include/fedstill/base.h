@@ -160,6 +160,7 @@ typedef struct fst_rng {
 
 FST_API void fst_rng_init(fst_rng *r, uint64_t seed, const char *purpose, uint64_t index);
 FST_API uint32_t fst_rng_u32(fst_rng *r);
+FST_API void fst_rng_fill(fst_rng *r, uint32_t *out, size_t n); /* the next n of fst_rng_u32, faster */
 FST_API uint64_t fst_rng_u64(fst_rng *r);
 FST_API double fst_rng_uniform(fst_rng *r);                          /* 0 <= u < 1, 53 bits */
 FST_API double fst_rng_normal(fst_rng *r);                           /* mean 0, standard deviation 1 */

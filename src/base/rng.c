@@ -4,6 +4,14 @@
 
 #include "fedstill/base.h"
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(FST_NO_MULTIVERSION)
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONES
+#endif
+
+enum { LANES = 16 }; /* blocks that are made side by side */
+
 void fst_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 {
     uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
@@ -57,6 +65,50 @@ uint32_t fst_rng_u32(fst_rng *r)
         r->used = 0;
     }
     return r->block[r->used++];
+}
+
+/* LANES blocks, the first of that counter: fst_philox, with vectors for words. */
+CLONES static void blocks(const uint32_t counter[4], const uint32_t key[2], uint32_t *restrict out)
+{
+    uint32_t c0[LANES], c1[LANES], c2[LANES], c3[LANES], k0 = key[0], k1 = key[1];
+    for (uint32_t i = 0; i < LANES; i++) {
+        c0[i] = counter[0] + i;
+        c1[i] = counter[1];
+        c2[i] = counter[2];
+        c3[i] = counter[3];
+    }
+    for (int round = 0; round < 10; round++) {
+        for (int i = 0; i < LANES; i++) {
+            uint64_t p0 = (uint64_t)0xD2511F53u * c0[i], p1 = (uint64_t)0xCD9E8D57u * c2[i];
+            c0[i] = (uint32_t)(p1 >> 32) ^ c1[i] ^ k0;
+            c1[i] = (uint32_t)p1;
+            c2[i] = (uint32_t)(p0 >> 32) ^ c3[i] ^ k1;
+            c3[i] = (uint32_t)p0;
+        }
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    for (size_t i = 0; i < LANES; i++) {
+        out[4 * i] = c0[i];
+        out[4 * i + 1] = c1[i];
+        out[4 * i + 2] = c2[i];
+        out[4 * i + 3] = c3[i];
+    }
+}
+
+void fst_rng_fill(fst_rng *r, uint32_t *out, size_t n)
+{
+    size_t i = 0;
+    while (i < n) {
+        bool whole = r->used == 4 && n - i >= 4 * LANES && r->counter[0] <= UINT32_MAX - LANES;
+        if (!whole) {
+            out[i++] = fst_rng_u32(r);
+            continue;
+        }
+        blocks(r->counter, r->key, out + i);
+        r->counter[0] += LANES;
+        i += 4 * LANES;
+    }
 }
 
 uint64_t fst_rng_u64(fst_rng *r)

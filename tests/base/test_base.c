@@ -58,6 +58,30 @@ static void test_streams_differ(void **state)
     assert_true(a != first_draw(UINT64_C(1) << 32 | 1, "a", 0));
 }
 
+/* Many words at once are the same as one after another, from anywhere in a block and past the end of the counter's
+ * first word. */
+static void test_fill_is_the_stream(void **state)
+{
+    enum { MOST = 700 };
+    (void)state;
+    for (size_t n = 0; n <= MOST; n += n < 200 ? 1 : 83)
+        for (unsigned before = 0; before < 6; before++) {
+            fst_rng one, many;
+            uint32_t words[MOST + 1];
+            fst_rng_init(&one, 9, "fill", n);
+            one.counter[0] = n % 2 ? UINT32_MAX - 40 : 0;
+            for (unsigned i = 0; i < before; i++)
+                (void)fst_rng_u32(&one);
+            many = one;
+            words[n] = 0xABCD;
+            fst_rng_fill(&many, words, n);
+            assert_true(words[n] == 0xABCD);
+            for (size_t i = 0; i < n; i++)
+                assert_true(words[i] == fst_rng_u32(&one));
+            assert_true(fst_rng_u32(&many) == fst_rng_u32(&one));
+        }
+}
+
 static void test_distributions(void **state)
 {
     enum { N = 200000 };
@@ -427,14 +451,23 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_philox),         cmocka_unit_test(test_streams_differ),
-        cmocka_unit_test(test_distributions),  cmocka_unit_test(test_shuffle),
-        cmocka_unit_test(test_memory),         cmocka_unit_test(test_buffer),
-        cmocka_unit_test(test_pool),           cmocka_unit_test(pool_counts_sleeps),
-        cmocka_unit_test(test_whole_files),    cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_lock),           cmocka_unit_test(test_folders),
-        cmocka_unit_test(test_hashes),         cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_pipes_are_read), cmocka_unit_test(test_devices_are_not_replaced),
+        cmocka_unit_test(test_philox),
+        cmocka_unit_test(test_streams_differ),
+        cmocka_unit_test(test_fill_is_the_stream),
+        cmocka_unit_test(test_distributions),
+        cmocka_unit_test(test_shuffle),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_buffer),
+        cmocka_unit_test(test_pool),
+        cmocka_unit_test(pool_counts_sleeps),
+        cmocka_unit_test(test_whole_files),
+        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_lock),
+        cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_hashes),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_pipes_are_read),
+        cmocka_unit_test(test_devices_are_not_replaced),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -59,23 +59,14 @@ FST__CLONES static void pairs(const uint32_t *w, float *a, float *b, size_t n)
     }
 }
 
-static void words(fst_rng *r, uint32_t *w, size_t n)
-{
-    for (size_t i = 0; i < n; i += 4) { /* n is a multiple of 4 */
-        fst_philox(r->counter, r->key, w + i);
-        if (++r->counter[0] == 0)
-            r->counter[1]++;
-    }
-    r->used = 4;
-}
-
 void fst__normals(fst_rng *r, float *out, size_t n)
 {
     uint32_t w[2 * BLOCK];
     float pair[2 * BLOCK];
+    r->used = 4; /* blocks of the stream are whole */
     for (size_t i = 0; i < n; i += sizeof pair / sizeof *pair) {
         size_t left = n - i < sizeof pair / sizeof *pair ? n - i : sizeof pair / sizeof *pair;
-        words(r, w, 2 * BLOCK);
+        fst_rng_fill(r, w, 2 * BLOCK);
         pairs(w, pair, pair + BLOCK, BLOCK);
         memcpy(out + i, pair, left * sizeof *out);
     }

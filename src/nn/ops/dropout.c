@@ -7,6 +7,8 @@
 
 #include "backend.h"
 
+enum { DRAWS = 1024 }; /* at a time */
+
 static fst_status shape(struct fst_node *n, fst_error *err)
 {
     double p = n->u.dropout.p;
@@ -21,6 +23,12 @@ static size_t saved(const struct fst_node *n, int64_t batch)
     return (size_t)(batch * fst_shape_count(&n->out));
 }
 
+FST_HOT static void compare(const uint32_t *restrict drawn, uint32_t bar, unsigned char *restrict keep, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        keep[i] = drawn[i] >= bar;
+}
+
 static void draw_mask(const struct fst_node *n, const struct fst_op_args *a, unsigned char *keep)
 {
     static const fst_draws none = {0};
@@ -32,13 +40,17 @@ static void draw_mask(const struct fst_node *n, const struct fst_op_args *a, uns
     for (int64_t r = 0; r < a->batch; r++) {
         fst_rng rng;
         fst_rng_init(&rng, d->seed, purpose, d->step << 24 | (uint64_t)(d->row0 + r));
-        for (int64_t i = 0; i < width; i++)
-            keep[r * width + i] = fst_rng_u32(&rng) >= bar;
+        for (int64_t i = 0; i < width; i += DRAWS) {
+            uint32_t drawn[DRAWS];
+            int64_t count = width - i < DRAWS ? width - i : DRAWS;
+            fst_rng_fill(&rng, drawn, (size_t)count);
+            compare(drawn, bar, keep + r * width + i, count);
+        }
     }
 }
 
-static void apply(const struct fst_node *n, const float *restrict x, float *restrict y,
-                  const unsigned char *restrict keep, int64_t count)
+FST_HOT static void apply(const struct fst_node *n, const float *restrict x, float *restrict y,
+                          const unsigned char *restrict keep, int64_t count)
 {
     float scale = (float)(1.0 / (1.0 - n->u.dropout.p));
     for (int64_t i = 0; i < count; i++)
