@@ -194,7 +194,7 @@ const struct command cmd_model_prune = {
         "Writes the same network with fewer channels in its convolutions and fewer units in its linear layers: a "
         "smaller model that computes in f32 as any other, without zeroes and masks. Channels that an addition or a "
         "depthwise convolution ties together go together or stay. It changes no weight that is left, so that accuracy "
-        "falls: train the model afterwards, with `init` in a task.\n\n"
+        "falls: a task's stage `prune` also trains what is left.\n\n"
         "Everything that takes a model file takes it, model quantise and model export included. The widths are one of "
         "the network's options: `mnist_student widths=8,16,32` in a task file is the network of such a file.",
     .options = options,

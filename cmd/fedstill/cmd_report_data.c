@@ -71,7 +71,8 @@ static fst_status count_places(struct report_data *d, fst_error *err)
  * that a task without names of its own has. */
 static bool model_step(json_t *stages, size_t i, char out[64])
 {
-    static const char *const usual[] = {"cloud_pretrain", "edge_alone", "edge_kd", "federated_train", "quantise"};
+    static const char *const usual[] = {"cloud_pretrain",  "edge_alone", "edge_kd",
+                                        "federated_train", "prune",      "quantise"};
     const char *step;
     json_t *j;
     if (!stages && i < sizeof usual / sizeof *usual)

@@ -54,8 +54,8 @@ static json_t *parse_summary(const fst_buf *bytes, fst_error *why)
 
 static bool left_a_model(json_t *stage)
 {
-    static const char *const kinds[] = {"cloud_pretrain", "edge_alone",      "edge_kd",
-                                        "fusion_train",   "federated_train", "quantise"};
+    static const char *const kinds[] = {"cloud_pretrain",  "edge_alone", "edge_kd", "fusion_train",
+                                        "federated_train", "prune",      "quantise"};
     const char *kind = json_string_value(json_object_get(stage, "kind"));
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (kind && !strcmp(kind, kinds[i]))

@@ -17,6 +17,7 @@ static const struct {
              {"edge", "edges"},
              {"peer", "peers"},
              {"fusion", "fusions"},
+             {"prune", "pruned"},
              {"result", "results"},
              {"early_stopping", "early_stopping"},
              {"resources", "resources"},

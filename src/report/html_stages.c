@@ -12,6 +12,7 @@ static const struct {
               {"edge_alone", "student alone (hard labels)", "alone on labels"},
               {"edge_kd", "student distilled", "distilled"},
               {"federated_train", "student federated", "federated"},
+              {"prune", "student pruned", "pruned"},
               {"quantise", "student in int8", "int8"},
               {"device_load", "devices' batches", "devices' batches"},
               {"edge_infer", "answers at the edge", "answers at the edge"},

@@ -18,6 +18,7 @@ static const struct {
     {"edge_alone", "student alone", "alone"},
     {"edge_kd", "student distilled", "distilled"},
     {"federated_train", "student federated", "federated"},
+    {"prune", "student pruned", "pruned"},
     {"quantise", "student in int8", "int8"},
 };
 

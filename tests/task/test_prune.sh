@@ -71,4 +71,64 @@ said out "widths=8,16,32"
 expect 2 run "$task" --set "stages.cloud_pretrain.model=mnist_student widths=8,16"
 said err "2 widths for 3 groups of channels"
 
+# ---- a stage prunes and trains: the same file with one thread or two; then int8 and the cascade
+cat >"$task/task.yaml" <<END
+name: tiny
+seed: 5
+data: {source: idx, path: $folder/data, normalise: {mean: 0.2, std: 0.3}, validation: 0.2}
+stages:
+  cloud_pretrain: {model: mnist_teacher, epochs: 1, batch_size: 32}
+  cloud_kd:       {temperature: 4.0}
+  edge_kd:        {model: mnist_student, epochs: 2, batch_size: 32}
+  prune:          {ratio: 0.5, epochs: 2, batch_size: 32}
+  quantise:       {model: prune, samples: 40}
+  device_load:    {batch_size: 8}
+  edge_infer:     {model: quantise, threshold: 0.5, calibrate: false, runs: 1, repeats: 1}
+  cloud_infer:    {runs: 1, repeats: 1}
+END
+made=$task/output/prune/model.safetensors
+expect 0 run "$task" --mode full_pipeline --dry-run
+said out "mnist_student, pruned by 0.5"
+said out "26698 parameters, 480 samples"
+said out "the network that prune leaves"
+expect 0 run "$task" --mode full_pipeline --threads 1
+said out "student pruned"
+said err "26698 of 105866 parameters are left, validation accuracy"
+ran cloud_pretrain cloud_kd edge_kd prune quantise device_load edge_infer cloud_infer
+one=$(sha256sum <"$made")
+expect 0 model info "$made"
+said out "widths=8,16,32"
+expect 0 run "$task" --mode full_pipeline --threads 2 --no-reuse --output "$folder/two"
+same "threads change the model" "$(sha256sum <"$folder/two/prune/model.safetensors")" "$one"
+expect 0 run "$task" --mode full_pipeline
+ran
+expect 0 run "$task" --set stages.prune.kd_weight=0 --set stages.prune.ce_weight=1
+true_that "the teacher changes nothing" [ "$(sha256sum <"$made")" != "$one" ]
+expect 0 run "$task" --set stages.prune.teacher=cloud_pretrain
+true_that "which teacher changes nothing" [ "$(sha256sum <"$made")" != "$one" ]
+
+# ---- clients go on with it, in a network that is named
+expect 2 run "$task" --set stages.federated_train.rounds=1 --set stages.federated_train.init=prune --set stages.prune.model=edge_kd
+said err "stages.federated_train.model: the network of what it starts from is known when that is there: set model"
+expect 0 run "$task" --mode full_train --set stages.federated_train.rounds=1 --set stages.federated_train.init=prune --set stages.prune.model=edge_kd \
+    --set "stages.federated_train.model=mnist_student widths=8,16,32"
+ran federated_train
+
+# ---- what cannot be is refused before any work
+expect 2 run "$task" --set stages.edge_kd.model=logistic_regression
+said err "stages.prune.model: logistic_regression has no channels that can be removed; networks that have: mnist_teacher"
+expect 2 run "$task" --set stages.prune.importance=batchnorm
+said err "stages.prune.model: mnist_student has no batch norms"
+expect 2 run "$task" --set stages.prune.ratio=0.01
+said err "stages.prune.ratio: 0.01 of so few channels are none"
+expect 2 run "$task" --set stages.prune.ratio=1
+said err "stages.prune.ratio"
+expect 2 run "$task" --set stages.prune.kd_weight=0 --set stages.prune.teacher=cloud_pretrain
+said err teacher
+expect 2 run "$task" --set stages.prune.kd_weight=0 --set stages.prune.ce_weight=0
+said err "nothing to learn from"
+cp "$folder/int8.safetensors" "$task/int8.safetensors"
+expect 2 run "$task" --set stages.prune.model=int8.safetensors
+said err "stages.prune.model: is an int8 model, which cannot be pruned"
+
 finish

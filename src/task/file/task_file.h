@@ -162,6 +162,14 @@ struct local_kd_section {
     struct dkd_section dkd;
 };
 
+struct prune_section {
+    struct training training; /* must come first; model and init are not set */
+    char *model, *teacher;    /* stages or files; NULL: federated_train where the task has it, else edge_kd; model */
+    double ratio, temperature, ce_weight, kd_weight;
+    int importance; /* fst_importance */
+    int scope;      /* 0: of each layer, 1: of all together */
+};
+
 struct fusion_train_section {
     struct training training; /* must come first */
     struct local_fusion_section fusion;

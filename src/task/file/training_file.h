@@ -26,6 +26,23 @@ extern const char *const fst__quantise_forms[]; /* "int8" */
         FST__OR_WORD(T, "balanced", weights.balanced)                                                          \
     }
 
+/* How any network is trained; of a struct that begins with a struct training. */
+#define LEARNING_FIELDS(default_epochs)                                                                          \
+    FST__F_INT(struct training, epochs, 1, 1000000, default_epochs, "passes over the data"),                     \
+        FST__F_INT(struct training, batch_size, 1, 65536, "128", "samples a step"),                              \
+        FST__F_BOOL(struct training, drop_last, "false", "leave out a last batch that is not full"),             \
+        FST__F_MAP(struct training, optimizer, &fst__optimizer_schema, "update rule and its numbers"),           \
+        FST__F_MAP(struct training, schedule, &fst__schedule_schema, "learning rate by epoch"),                  \
+        FST__F_OPTIONAL(struct training, early_stopping, has_early_stopping, &fst__early_stopping_schema,        \
+                        "stops when epochs get no better on the validation samples; the best one is kept"),      \
+        FST__F_DOUBLE(struct training, clip_norm, 0, 1e6, "0", "largest norm of the gradient; 0: no limit"),     \
+        FST__F_DOUBLE(struct training, label_smoothing, 0, 0.999, "0", "of the hard labels"),                    \
+        FST__F_ENUM(struct training, quantise, fst__quantise_forms, NULL,                                        \
+                    "int8: it learns with weights and values rounded as a stage quantise will round them; what " \
+                    "it leaves is f32; missing: without rounding",                                               \
+                    FST__PRESENT(struct training, has_quantise)),                                                \
+        CLASS_WEIGHTS(struct training, "the samples that the stage learns from")
+
 /* `at` reaches the struct training inside a stage's struct. */
 #define TRAINING_FIELDS(default_epochs)                                                                          \
     FST__F_STRING(struct training, model, NULL,                                                                  \
@@ -40,19 +57,6 @@ extern const char *const fst__quantise_forms[]; /* "int8" */
                     "init may be of another network: parameters of equal name and shape are taken, the others "  \
                     "stay random",                                                                               \
                     FST__PRESENT(struct training, has_init_matching), .when = {FST__WITH_ANY("init")}),          \
-        FST__F_INT(struct training, epochs, 1, 1000000, default_epochs, "passes over the data"),                 \
-        FST__F_INT(struct training, batch_size, 1, 65536, "128", "samples a step"),                              \
-        FST__F_BOOL(struct training, drop_last, "false", "leave out a last batch that is not full"),             \
-        FST__F_MAP(struct training, optimizer, &fst__optimizer_schema, "update rule and its numbers"),           \
-        FST__F_MAP(struct training, schedule, &fst__schedule_schema, "learning rate by epoch"),                  \
-        FST__F_OPTIONAL(struct training, early_stopping, has_early_stopping, &fst__early_stopping_schema,        \
-                        "stops when epochs get no better on the validation samples; the best one is kept"),      \
-        FST__F_DOUBLE(struct training, clip_norm, 0, 1e6, "0", "largest norm of the gradient; 0: no limit"),     \
-        FST__F_DOUBLE(struct training, label_smoothing, 0, 0.999, "0", "of the hard labels"),                    \
-        FST__F_ENUM(struct training, quantise, fst__quantise_forms, NULL,                                        \
-                    "int8: it learns with weights and values rounded as a stage quantise will round them; what " \
-                    "it leaves is f32; missing: without rounding",                                               \
-                    FST__PRESENT(struct training, has_quantise)),                                                \
-        CLASS_WEIGHTS(struct training, "the samples that the stage learns from")
+        LEARNING_FIELDS(default_epochs)
 
 #endif

@@ -112,9 +112,15 @@ fst_status fst__check_network(const struct session *s, const struct step *own, c
 {
     char key[96];
     fst_graph *g = NULL;
+    fst__stage_key(own->stage, "model", key, sizeof key);
+    if (!network)
+        return fst_fail(
+            err, FST_E_CONFIG,
+            "%s: the network of what it starts from is known when that is there: set model, of a pruned one "
+            "with its widths",
+            key);
     fst_status st = fst__model_graph(&s->data, network, &g, err);
     fst_graph_free(g);
-    fst__stage_key(own->stage, "model", key, sizeof key);
     return st ? fst_fail_in(err, st == FST_E_MEMORY ? st : FST_E_CONFIG, "%s", key) : FST_OK;
 }
 

@@ -20,12 +20,8 @@ static bool has_single(const struct cut *c, size_t samples)
 }
 
 /* Once, whatever number of places it concerns: the run is right, but learns less than its settings say. */
-static fst_status warn(const struct session *s, const struct cut *c, const char *model, const char *who, fst_error *err)
+static void warn(const fst_graph *g, const struct cut *c, const char *who)
 {
-    fst_graph *g = NULL;
-    fst_status st = fst__model_graph(&s->data, model, &g, err);
-    if (st)
-        return fst_fail_in(err, st, "stages.%s.model", c->stage);
     const char *norm = fst_graph_single_value_norm(g, 1);
     if (norm && c->batch == 1)
         fst_log(
@@ -40,12 +36,22 @@ static fst_status warn(const struct session *s, const struct cut *c, const char 
             "without a variance its running statistics are left alone. drop_last: true leaves such batches out; "
             "another batch_size avoids them",
             c->stage, who, norm);
+}
+
+static fst_status warn_of(const struct session *s, const struct cut *c, const char *model, const char *who,
+                          fst_error *err)
+{
+    fst_graph *g = NULL;
+    fst_status st = fst__model_graph(&s->data, model, &g, err);
+    if (st)
+        return fst_fail_in(err, st, "stages.%s.model", c->stage);
+    warn(g, c, who);
     fst_graph_free(g);
     return FST_OK;
 }
 
 fst_status fst__check_training_batches(const struct session *s, const struct step *own, const struct training *t,
-                                       fst_error *err)
+                                       const fst_graph *network, fst_error *err)
 {
     const struct cut c = {own->stage->name, t->batch_size, t->drop_last};
     if (c.drop_last && s->data.cloud.learn < (size_t)c.batch)
@@ -54,7 +60,13 @@ fst_status fst__check_training_batches(const struct session *s, const struct ste
             "stages.%s.drop_last: there are %zu samples to learn from, fewer than one batch of %lld: nothing "
             "is left; set a smaller batch_size, or drop_last: false",
             c.stage, s->data.cloud.learn, (long long)c.batch);
-    return has_single(&c, s->data.cloud.learn) ? warn(s, &c, t->model, "", err) : FST_OK;
+    if (!has_single(&c, s->data.cloud.learn))
+        return FST_OK;
+    if (!network && t->model)
+        return warn_of(s, &c, t->model, "", err);
+    if (network)
+        warn(network, &c, "");
+    return FST_OK;
 }
 
 fst_status fst__check_client_batches(const struct session *s, const struct step *own, fst_error *err)
@@ -81,7 +93,7 @@ fst_status fst__check_client_batches(const struct session *s, const struct step 
                       c.stage, noun, first, (long long)c.batch, small, p.clients, noun);
     snprintf(who, sizeof who, "for %zu of %d %ss ", single, p.clients, noun);
     if (!st && single)
-        st = warn(s, &c, own->stage->kind->network(own->stage), who, err);
+        st = warn_of(s, &c, own->stage->kind->network(own->stage), who, err);
     fst_partition_release(&p);
     return st;
 }

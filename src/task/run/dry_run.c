@@ -82,6 +82,13 @@ fst_status fst__tell_work(const struct session *s, const struct step *own, const
     return st;
 }
 
+fst_status fst__tell_later(const struct step *own, const char *key, fst_buf *out, fst_error *err)
+{
+    const struct stage *other = fst__stage_read(own->stage, key, 0);
+    return fst_buf_printf(out, err, "  %-16s the network that %s leaves, which is known when that is done\n",
+                          own->stage->name, other ? other->name : key);
+}
+
 fst_status fst__tell_fusion(const fst_fusion_size *size, fst_buf *out, fst_error *err)
 {
     char mem[32];

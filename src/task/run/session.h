@@ -188,6 +188,10 @@ fst_status fst__open_model_file(const struct session *s, const char *key, const 
 /* The model that a reference leads to: of a finished stage, or a file. digest may be NULL. */
 fst_status fst__read_model(const struct session *s, const struct step *own, const char *key, size_t i, fst_model *out,
                            char digest[FST_DIGEST_HEX], fst_error *err);
+/* The same of a model in f32 that sees samples as the task has them; FST_E_CONFIG otherwise. refusal: what is
+ * said of an int8 model, ", which cannot be pruned". */
+fst_status fst__read_f32(const struct session *s, const struct step *own, const char *key, const char *refusal,
+                         fst_model *out, fst_error *err);
 /* Whether a network can start from what `init` of a stage refers to, as far as that is there. */
 fst_status fst__check_init(const struct session *s, const struct step *own, fst_error *err);
 /* Copies the state of what `init` refers to into a model of the same network; *from (may be NULL): whether it refers to
@@ -209,6 +213,7 @@ struct lesson { /* supervised training of one model */
     const struct iterated_section *iterated;     /* parts A and B, each `epochs` long; NULL: all samples */
     const struct online_section *online;         /* peers are its teachers (peers.h); NULL: none */
     const struct local_fusion_section *fusion;   /* with a large model that trains along (local_fusion.h); NULL: none */
+    bool begun;                                  /* the model has weights to start from; else `init`, or random ones */
     bool features;                               /* it also learns from its teacher's feature maps (feature_maps.h) */
 };
 fst_status fst__train(struct session *s, const struct lesson *l, fst_model *model, struct record *r, fst_error *err);
@@ -223,8 +228,9 @@ fst_status fst__check_stages(const struct session *s, fst_error *err);
 /* For kinds: can the data have this network? */
 fst_status fst__check_network(const struct session *s, const struct step *own, const char *network, fst_error *err);
 /* check_batches.c: sizes of a stage's batches; a warning for batches of one value a channel. */
+/* network: NULL, that of t->model, or where there is none it is not known. */
 fst_status fst__check_training_batches(const struct session *s, const struct step *own, const struct training *t,
-                                       fst_error *err);
+                                       const fst_graph *network, fst_error *err);
 fst_status fst__check_client_batches(const struct session *s, const struct step *own, fst_error *err);
 /* check_rates.c: refuses schedules that contradict their learning rate, and warns of those that the epochs are too few
  * for. unit: "epochs" or "rounds". */
@@ -246,6 +252,8 @@ struct work {
 };
 fst_status fst__tell_work(const struct session *s, const struct step *own, const struct work *w, fst_buf *out,
                           fst_error *err);
+/* That the work depends on what the stage's reference `key` leads to, which is not there yet. */
+fst_status fst__tell_later(const struct step *own, const char *key, fst_buf *out, fst_error *err);
 /* What the adapter of a fusion is and takes. */
 fst_status fst__tell_fusion(const fst_fusion_size *size, fst_buf *out, fst_error *err);
 /* Bytes of a model of this network, as it travels. */

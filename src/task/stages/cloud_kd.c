@@ -258,6 +258,8 @@ static fst_status tell_teacher(const struct session *s, const struct step *own, 
                      .samples = (double)t->count,
                      .batch = 128,
                      .plans = s->machine.threads};
+    if (teacher && !w.network)
+        return fst__tell_later(own, "teacher", out, err);
     fst_status st =
         teacher ? fst__model_graph(&s->data, w.network, &g, err) : fst__read_model(s, own, "teacher", i, &m, NULL, err);
     if (!st) {

@@ -90,6 +90,38 @@ fst_status fst__read_model(const struct session *s, const struct step *own, cons
     return st || !digest ? st : fst__file_digest(s, file, digest, err);
 }
 
+static bool same_transform(const fst_transform *a, const fst_transform *b)
+{
+    bool same = a->channels == b->channels && a->fingerprint == b->fingerprint;
+    for (int i = 0; same && i < a->channels; i++)
+        same = a->mean[i] == b->mean[i] && a->std[i] == b->std[i];
+    return same;
+}
+
+/* Its accuracy here is measured on samples as the task has them. */
+fst_status fst__read_f32(const struct session *s, const struct step *own, const char *key, const char *refusal,
+                         fst_model *out, fst_error *err)
+{
+    char full[96];
+    fst_model m;
+    fst_status st = fst__read_model(s, own, key, 0, &m, NULL, err);
+    if (st)
+        return st;
+    fst__stage_key(own->stage, key, full, sizeof full);
+    fst_transform of_model = fst_model_transform(&m);
+    if (fst_model_is_int8(&m))
+        st = fst_fail(err, FST_E_CONFIG, "%s: is an int8 model%s", full, refusal);
+    else if (!same_transform(&of_model, &s->data.transform))
+        st = fst_fail(err, FST_E_CONFIG, "%s: was trained with another normalisation or fingerprint than data has",
+                      full);
+    if (st) {
+        fst_model_release(&m);
+        return st;
+    }
+    *out = m;
+    return FST_OK;
+}
+
 /* ---- what training starts from -------------------------------------------------------------------------- */
 
 /* Whether parameters of another network may be taken. Not every kind has the setting. */

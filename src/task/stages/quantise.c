@@ -94,37 +94,6 @@ static fst_status choose(const struct samples *d, size_t most, uint32_t **out, s
 
 /* ---- the work --------------------------------------------------------------------------------------------- */
 
-static bool same_transform(const fst_transform *a, const fst_transform *b)
-{
-    bool same = a->channels == b->channels && a->fingerprint == b->fingerprint;
-    for (int i = 0; same && i < a->channels; i++)
-        same = a->mean[i] == b->mean[i] && a->std[i] == b->std[i];
-    return same;
-}
-
-/* Its accuracy here is measured on samples as the task has them. */
-static fst_status read_f32(const struct session *s, const struct step *own, fst_model *out, fst_error *err)
-{
-    char key[96];
-    fst_model m;
-    fst_status st = fst__read_model(s, own, "model", 0, &m, NULL, err);
-    if (st)
-        return st;
-    fst__stage_key(own->stage, "model", key, sizeof key);
-    fst_transform of_model = fst_model_transform(&m);
-    if (fst_model_is_int8(&m))
-        st = fst_fail(err, FST_E_CONFIG, "%s: is an int8 model already", key);
-    else if (!same_transform(&of_model, &s->data.transform))
-        st =
-            fst_fail(err, FST_E_CONFIG, "%s: was trained with another normalisation or fingerprint than data has", key);
-    if (st) {
-        fst_model_release(&m);
-        return st;
-    }
-    *out = m;
-    return FST_OK;
-}
-
 static fst_status calibrate(struct session *s, const uint32_t *index, size_t count, fst_calibration *c, fst_error *err)
 {
     fst_loader *loader = NULL;
@@ -157,7 +126,7 @@ static fst_status run(struct session *s, struct step *own, struct record *r, fst
     fst_calibration *c = NULL;
     uint32_t *index = NULL;
     size_t count = 0;
-    fst_status st = read_f32(s, own, &m, err);
+    fst_status st = fst__read_f32(s, own, "model", " already", &m, err);
     if (!st)
         st = choose(&s->data, (size_t)q->samples, &index, &count, err);
     if (!st)
@@ -184,7 +153,8 @@ static fst_status run(struct session *s, struct step *own, struct record *r, fst
 static fst_status check(const struct session *s, const struct step *own, fst_error *err)
 {
     fst_model m = {0};
-    fst_status st = fst__stage_file(own->stage, "model", 0) ? read_f32(s, own, &m, err) : FST_OK;
+    fst_status st =
+        fst__stage_file(own->stage, "model", 0) ? fst__read_f32(s, own, "model", " already", &m, err) : FST_OK;
     fst_model_release(&m);
     return st;
 }
@@ -200,6 +170,9 @@ static fst_status tell(const struct session *s, const struct step *own, fst_buf 
     const struct quantise_section *q = own->stage->settings;
     fst_model m = {0};
     struct work w = {.network = network(own->stage), .samples = (double)q->samples, .batch = BATCH, .plans = 1};
+    bool later = !w.network && fst__stage_read(own->stage, "model", 0);
+    if (later)
+        return fst__tell_later(own, "model", out, err);
     fst_status st = w.network ? FST_OK : fst__read_model(s, own, "model", 0, &m, NULL, err);
     if (!st && !w.network) {
         w.network = m.arch;

@@ -54,18 +54,22 @@ bool fst__training_complains(const struct task_file *f, const struct stage *own,
            fst__complain(c, own, "early_stopping", "needs samples to judge epochs by: set data.validation");
 }
 
-/* Has the network a layer that int8 has a form of? */
+fst_status fst__check_learns_int8(const struct step *own, const fst_graph *network, fst_error *err)
+{
+    fst_graph *learns = NULL;
+    char key[96];
+    fst_status st = fst_graph_int8_learn(&learns, network, err);
+    fst_graph_free(learns);
+    return st ? fst_fail_in(err, FST_E_CONFIG, "%s", fst__stage_key(own->stage, "quantise", key, sizeof key)) : FST_OK;
+}
+
 static fst_status check_quantise(const struct session *s, const struct step *own, const char *network, fst_error *err)
 {
-    fst_graph *g = NULL, *learns = NULL;
-    char key[96];
+    fst_graph *g = NULL;
     fst_status st = fst__model_graph(&s->data, network, &g, err);
     if (!st)
-        st = fst_graph_int8_learn(&learns, g, err);
-    if (st)
-        st = fst_fail_in(err, FST_E_CONFIG, "%s", fst__stage_key(own->stage, "quantise", key, sizeof key));
+        st = fst__check_learns_int8(own, g, err);
     fst_graph_free(g);
-    fst_graph_free(learns);
     return st;
 }
 
@@ -80,7 +84,7 @@ fst_status fst__training_check(const struct session *s, const struct step *own, 
     if (!st)
         st = fst__check_class_weights(&s->data, own->stage->name, &t->weights, err);
     if (!st)
-        st = fst__check_training_batches(s, own, t, err);
+        st = fst__check_training_batches(s, own, t, NULL, err);
     return st ? st : fst__check_schedule(own, &t->schedule, &t->optimizer, t->epochs, "epochs", err);
 }
 

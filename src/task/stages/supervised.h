@@ -16,6 +16,8 @@ int64_t fst__training_total(const struct stage *own);
 bool fst__training_extendable(const struct stage *own);
 /* Early stopping needs samples to judge epochs by. */
 bool fst__training_complains(const struct task_file *f, const struct stage *own, fst__complaint *c);
+/* Has the network a layer that int8 has a form of? The key is `quantise`. */
+fst_status fst__check_learns_int8(const struct step *own, const fst_graph *network, fst_error *err);
 fst_status fst__training_check(const struct session *s, const struct step *own, fst_error *err);
 /* What a network is and starts from, as far as the settings do not say it. */
 fst_status fst__training_inputs(const struct session *s, const struct step *own, fst_buf *text, fst_error *err);

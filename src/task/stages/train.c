@@ -624,8 +624,10 @@ static fst_status teach(struct course *c, fst_error *err)
 {
     const struct training *t = c->lesson->training;
     fst_status st = FST_OK;
-    fst_state_randomise(&c->model->state, c->model->graph, fst__step_seed(c->s, c->lesson->step, "init", 0));
-    st = fst__start_from(c->s, c->lesson->step, c->model, NULL, err);
+    if (!c->lesson->begun) {
+        fst_state_randomise(&c->model->state, c->model->graph, fst__step_seed(c->s, c->lesson->step, "init", 0));
+        st = fst__start_from(c->s, c->lesson->step, c->model, NULL, err);
+    }
     if (!st && c->lesson->features)
         fst__features_start(&c->features, c->model, fst__step_seed(c->s, c->lesson->step, "init", 0));
     bool resumed = !st && resume(c);
