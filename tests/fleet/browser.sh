@@ -14,8 +14,8 @@ look_at_cloud() { # WIDTH
 look_at_edge() { # WIDTH
     same "$1 pixels: devices in the page" "$(grep -o '<th scope="row">device-[0-9]*' "$folder/dom")" '<th scope="row">device-1'
     true_that "$1 pixels: who this is" grep -q '<h1 id="task">edge-1 · cascade<' "$folder/dom"
-    true_that "$1 pixels: how many were answered" grep -q "<strong id=\"answered\">$windows<" "$folder/dom"
-    true_that "$1 pixels: how many were sent on" grep -q "$there of $windows windows" "$folder/dom"
+    true_that "$1 pixels: how many were answered" grep -q "<strong id=\"answered\">$all<" "$folder/dom"
+    true_that "$1 pixels: how many were sent on" grep -q "$there of $all windows" "$folder/dom"
     true_that "$1 pixels: latency" grep -qE '<strong id="p50">[0-9.]+&nbsp;m?s<' "$folder/dom"
     true_that "$1 pixels: no sites" grep -q '<section class="cloud" hidden="">' "$folder/dom"
 }

@@ -219,11 +219,59 @@ run() { # NAME OPTION ...
     "$FEDSTILL" "${1%-*}" "$task" --id "$1" "${link[@]}" --output "$folder/$1" "${@:2}" >/dev/null 2>"$folder/err.$1" </dev/null &
     pid[$1]=$!
 }
+value() { "$FEDSTILL_HELPER" json "$folder/state" "$1" 2>/dev/null; }
+# hear NAME TOPIC: from now on the payloads there are in $folder/heard.NAME, a line each, in hexadecimal.
+hear() {
+    mosquitto_sub -h 127.0.0.1 -p "$port" -t "$2" -t "test/$1" -F %x >"$folder/heard.$1" 2>/dev/null &
+    pid[heard-$1]=$!
+    for ((i = 0; i < 600 && $(lines_of . "$folder/heard.$1") == 0; i++)); do
+        mosquitto_pub -h 127.0.0.1 -p "$port" -t "test/$1" -m listening
+        sleep 0.05
+    done
+}
+await_heard() { # NAME PATTERN COUNT
+    for ((i = 0; i < 1200 && $(lines_of "$2" "$folder/heard.$1") < $3; i++)); do sleep 0.05; done
+    true_that "$1 is heard" test "$(lines_of "$2" "$folder/heard.$1")" -ge "$3"
+}
+# queued PID: the bytes that wait for it in its sockets
+queued() {
+    local sockets queues inode sum=0
+    sockets=" $(find "/proc/$1/fd" -lname 'socket:*' -printf '%l ' | tr -d '[]a-z:')"
+    while read -r _ _ _ _ queues _ _ _ _ inode _; do
+        case $sockets in *" $inode "*) sum=$((sum + 16#${queues#*:})) ;; esac
+    done </proc/net/tcp
+    echo $sum
+}
+welcome=^4653543109 hello=^4653543101 # FST1 and the kind
 run edge-2
-run device-1
+hear call fst/a/device-1/ctl
 run edge-1 --http 0
 await_page edge-1
 edge_http=$http
+# Its devices need not wait until they say hello again: an edge calls them when it connects.
+await_heard call $welcome 1
+# It computes all that is there, and not what one message brought: what came while it stood still is one batch.
+for ((i = 0; i < 6000; i++)); do
+    get /state >"$folder/state"
+    [ "$(value decides.batch)" != 16 ] || break
+    sleep 0.05
+done
+hear class fst/a/device-1/class
+head -c 64 /dev/zero >"$folder/window"
+kill -STOP "${pid[edge-1]}"
+bare=12
+mosquitto_pub -h 127.0.0.1 -p "$port" -t fst/q/edge-1/device-1/raw -f "$folder/window" --repeat $bare --repeat-delay 0
+for ((i = 0; i < 1200 && $(queued "${pid[edge-1]}") < bare * (64 + 25); i++)); do sleep 0.05; done # and their topic
+kill -CONT "${pid[edge-1]}"
+await_heard class ^7b22 $bare
+for ((i = 0; i < 600; i++)); do # what is seen is some tenths of a second old
+    get /metrics >"$folder/metrics"
+    [ $(($(metric 'fedstill_windows_total{tier="edge"}') + $(metric 'fedstill_windows_total{tier="cloud"}'))) -lt $bare ] || break
+    sleep 0.05
+done
+same "windows that came one a message are one batch" "$(metric fedstill_batches_total)" 1
+
+run device-1
 for ((i = 0; i < 6000; i++)); do
     get /metrics >"$folder/metrics"
     [ "$(metric 'fedstill_devices{state="done"}') $(metric 'fedstill_phase{phase="keep"}')" != "1 1" ] || break
@@ -233,12 +281,13 @@ windows=$(sed -n 's/.*: \([0-9]*\) windows answered.*/\1/p' "$folder/err.device-
 here=$(metric 'fedstill_windows_total{tier="edge"}') there=$(metric 'fedstill_windows_total{tier="cloud"}')
 well_formed
 true_that "the edge answered some, and the cloud some ($here, $there)" test "$here" -gt 0 -a "$there" -gt 0
-same "answers, all together" $((here + there)) "$windows"
-same "windows that were received" "$(metric fedstill_windows_received_total)" "$windows"
-same "... decided" "$(metric fedstill_windows_decided_total)" "$windows"
+all=$((windows + bare))
+same "answers, all together" $((here + there)) $all
+same "windows that were received" "$(metric fedstill_windows_received_total)" $all
+same "... decided" "$(metric fedstill_windows_decided_total)" $all
 same "... sent on" "$(metric fedstill_windows_offloaded_total)" "$there"
 same "... their share" "$(metric fedstill_offload_ratio | awk '{ printf "%.9f", $1 }')" \
-    "$(awk -v a="$there" -v b="$windows" 'BEGIN { printf "%.9f", a / b }')"
+    "$(awk -v a="$there" -v b=$all 'BEGIN { printf "%.9f", a / b }')"
 same "nothing waits" "$(metric fedstill_windows_waiting) $(metric fedstill_windows_away)" "0 0"
 for tier in edge:$here cloud:$there; do
     same "latencies of answers by the ${tier%:*}" "$(metric "fedstill_latency_seconds_count{tier=\"${tier%:*}\"}")" "${tier#*:}"
@@ -248,7 +297,6 @@ same "who it is" "$(metric 'fedstill_info{tier="edge",id="edge-1"}')" 1
 same "rounds that it worked on, this one too" "$(metric fedstill_rounds_total)" 2
 true_that "bytes of devices: their windows at least" test "$(metric 'fedstill_bytes_total{dir="up",kind="devices"}')" -gt $((windows * 64))
 get /state >"$folder/state"
-value() { "$FEDSTILL_HELPER" json "$folder/state" "$1"; }
 same "its device" "$(value devices.0.id) $(value devices.0.state) $(value devices.0.answered)" "device-1 done $windows"
 same "it is an edge" "$(value tier) $(value id)" "edge edge-1"
 true_that "half of the answers come no later than 99 of 100" \
@@ -257,6 +305,11 @@ true_that "what came of its round is told" grep -q 'the cloud has the update' "$
 same "another name that leads to the edge" "$(code GET /state "Host: evil.example")" 403
 same "nothing can be changed there" "$(code POST /metrics "$here_host")" 405
 [ -z "${FEDSTILL_BROWSER:-}" ] || . "$(dirname "$0")/browser.sh" edge
+# A device that is called says hello at once, also where it would say it no more.
+hear hello fst/q/edge-1/device-1/ctl
+printf "$(grep -m 1 $welcome "$folder/heard.call" | sed 's/../\\x&/g')" >"$folder/call"
+mosquitto_pub -h 127.0.0.1 -p "$port" -t fst/a/device-1/ctl -f "$folder/call"
+await_heard hello $hello 1
 
 # ---- the same at the cloud
 http=$cloud_http
@@ -265,9 +318,9 @@ well_formed
 same "windows that the cloud answered" "$(metric 'fedstill_windows_total{tier="cloud"}')" "$there"
 same "... that it was sent" "$(metric fedstill_windows_received_total)" "$there"
 same "... and how long that took" "$(metric 'fedstill_latency_seconds_count{tier="cloud"}')" "$there"
-same "... of how many that its edges decided" "$(metric fedstill_windows_decided_total)" "$windows"
+same "... of how many that its edges decided" "$(metric fedstill_windows_decided_total)" $all
 same "... so that the share is the edge's" "$(metric fedstill_offload_ratio | awk '{ printf "%.9f", $1 }')" \
-    "$(awk -v a="$there" -v b="$windows" 'BEGIN { printf "%.9f", a / b }')"
+    "$(awk -v a="$there" -v b=$all 'BEGIN { printf "%.9f", a / b }')"
 true_that "batches: no more than windows" test "$(metric fedstill_batches_total)" -ge 1 -a "$(metric fedstill_batches_total)" -le "$there"
 
 # ---- to the last window
