@@ -9,9 +9,10 @@
  *   down  the server codes the shared model, or its change; what comes out is the shared model from then on, for
  *         itself too: it is evaluated, published and saved. What was lost is the server's.
  *
- * Of strategies whose clients send what their models say of public samples (predictions), it is the same with other
- * words: up goes how a client's predictions differ from those that were shared last, for samples that are in both, and
- * down go those that are shared. They are made anew in every round, so nothing that was lost is added to the next.
+ * Of strategies whose clients send what their models say of public samples (predictions), or a row of numbers for each
+ * label (statistics), it is the same with other words: up goes how a client's rows differ from those that were shared
+ * last, for samples or labels that are in both, and down go those that are shared. They are made anew in every round,
+ * so nothing that was lost is added to the next.
  *
  * Running statistics, counters and whatever else a strategy sends are never coded. docs/protocol.md has every byte.
  */
@@ -90,6 +91,8 @@ FST_MUST FST_API fst_status fst_coder_decode(fst_coder *c, const void *data, siz
  * probabilities also levels; others are FST_E_CONFIG. */
 FST_MUST FST_API fst_status fst_coder_new_predictions(fst_coder **out, const fst_codec *codec, size_t rows, int classes,
                                                       bool probabilities, fst_error *err);
+/* From now on spans have so many rows, at most those that the coder was made for; FST_E_ARGUMENT. */
+FST_MUST FST_API fst_status fst_coder_rows(fst_coder *c, size_t rows, fst_error *err);
 /*
  * Delta coding. base (rows x classes) is what the reader has already for the rows that `known` (rows) says; both NULL:
  * nothing. f16, int8 and int4 code the difference, of other rows the value itself; levels tells for each row that is

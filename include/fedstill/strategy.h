@@ -280,13 +280,21 @@ typedef struct fst_client_ops {
     fst_status (*load)(fst_client_half *c, const void *data, size_t len, fst_error *err);
 } fst_client_ops;
 
-/* What clients say of the public samples that a round draws, and what is shared of it. */
+/* What clients say, a row for each public sample that a round draws or for each label, and what is shared of it. */
 typedef struct fst_predictions {
-    const char *name;   /* of the tensor, both ways: F32, rows x classes */
-    bool probabilities; /* rows add up to 1; else logits */
-    /* What is shared, and *made: 1 + the round whose samples it is about; 0: there is nothing yet. May be changed
-     * between aggregate and the next round. */
+    const char *name;   /* of the tensor, both ways: F32, rows x columns */
+    const char *noun;   /* what it holds */
+    bool probabilities; /* rows add up to 1 */
+    /* What is shared, and *made: 1 + the round that it is of; 0: there is nothing yet. May be changed between aggregate
+     * and the next round. */
     float *(*shared)(const fst_strategy *s, uint64_t *made);
+    /* Rows are labels, of which messages say in "held" (U8, a flag each) or "holders" (I64, by how many) which are
+     * there; the others are zeros. Whether this one is there in what is shared. NULL: rows are of public samples. */
+    bool (*held)(const fst_strategy *s, size_t label);
+    size_t (*columns)(const fst_graph *g); /* NULL: classes */
+    size_t down_bytes;                     /* of an element on its way down, were there no codecs; 0: 4 */
+    /* Told to a client: what the server will read in place of what it said. NULL: it does not matter to it. */
+    void (*said)(fst_client_half *c, const float *x);
 } fst_predictions;
 
 typedef struct fst_strategy_ops {

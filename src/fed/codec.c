@@ -155,7 +155,7 @@ fst_status fst_coder_new_predictions(fst_coder **out, const fst_codec *codec, si
         fst_coder_free(c);
     if (st)
         return st;
-    c->rows = rows;
+    c->rows = c->most_rows = rows;
     c->classes = classes;
     c->probabilities = probabilities;
     return finish(c, out, err);

@@ -24,6 +24,7 @@ struct fst_coder {
     float *value;    /* top_k: [keep]; low_rank and predictions: [count] */
     int32_t *rank;   /* low_rank: by matrix */
     size_t rows;     /* of predictions; 0: it is for something else */
+    size_t most_rows;
     int classes;
     bool probabilities;
     uint16_t *level, *known; /* levels: [count]; known: zeros in rows that the reader has not */

@@ -92,6 +92,18 @@ static fst_status no_rows(fst_error *err)
     return fst_fail(err, FST_E_ARGUMENT, "the coder is not for predictions");
 }
 
+/* Room was taken for all. */
+fst_status fst_coder_rows(fst_coder *c, size_t rows, fst_error *err)
+{
+    if (!c->rows)
+        return no_rows(err);
+    if (!rows || rows > c->most_rows)
+        return fst_fail(err, FST_E_ARGUMENT, "%zu rows, the coder is for 1 to %zu", rows, c->most_rows);
+    c->rows = c->matrices.matrix[0].rows = rows;
+    c->count = c->matrices.params = rows * (size_t)c->classes;
+    return FST_OK;
+}
+
 fst_status fst_coder_encode_rows(fst_coder *c, const float *x, const float *base, const bool *known, fst_rng *rng,
                                  const uint8_t **out, size_t *len, fst_error *err)
 {

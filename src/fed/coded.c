@@ -1,5 +1,6 @@
-/* Codecs of messages, and of a model in them. A strategy's halves know nothing of them: what the server half says is
- * coded on its way down, what a client half says on its way up, and each half reads what was decoded.
+/* Codecs of messages, and of a model in them. A strategy's halves know nothing of them (but fd, whose sums have no
+ * coded form): what the server half says is coded on its way down, what a client half says on its way up, and each half
+ * reads what was decoded.
  *
  * Data flow, down: aggregate -> x -> publish: code (x + rest), x becomes what is decoded, rest what was lost ->
  * message. Up: y - x + residual -> code -> residual becomes what was lost -> message -> read: x + what is decoded ->
@@ -37,7 +38,7 @@ static fst_status check_model(const fst_codecs *c, const fst_strategy_ops *ops, 
     return FST_OK;
 }
 
-static fst_status check_predictions(const fst_codecs *c, const fst_strategy_ops *ops, fst_error *err)
+static fst_status check_rows(const fst_codecs *c, const fst_strategy_ops *ops, fst_error *err)
 {
     bool levels = ops->predicts->probabilities;
     for (int i = 0; i < 2; i++) {
@@ -46,14 +47,27 @@ static fst_status check_predictions(const fst_codecs *c, const fst_strategy_ops 
         if (one->kind == FST_CODEC_TOP_K || one->kind == FST_CODEC_LOW_RANK ||
             (one->kind == FST_CODEC_LEVELS && !levels))
             return fst_fail(err, FST_E_CONFIG, "%s: the strategy %s sends %s, which %s does not code; these do: %s",
-                            way, ops->name, ops->predicts->name, fst_codec_name(one->kind),
+                            way, ops->name, ops->predicts->noun, fst_codec_name(one->kind),
                             levels ? "f16, int8, int4, levels" : "f16, int8, int4");
         if (one->feedback)
             return fst_fail(err, FST_E_CONFIG,
                             "%s: feedback has no effect: the strategy %s sends %s, which are made anew in every round",
-                            way, ops->name, ops->predicts->name);
+                            way, ops->name, ops->predicts->noun);
     }
     return FST_OK;
+}
+
+static fst_status no_codecs(const fst_strategy_ops *ops, fst_error *err)
+{
+    char names[200] = "";
+    size_t at = 0;
+    for (size_t i = 0; fst_strategy_at(i) && at < sizeof names; i++) {
+        const fst_strategy_ops *s = fst_strategy_at(i);
+        if (!s->codes && !s->predicts)
+            at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", at ? ", " : "", s->name);
+    }
+    return fst_fail(err, FST_E_CONFIG, "the strategy %s sends nothing that codecs code; all do but %s", ops->name,
+                    names);
 }
 
 fst_status fst_codecs_check(const fst_codecs *c, const fst_strategy_ops *ops, fst_error *err)
@@ -66,9 +80,8 @@ fst_status fst_codecs_check(const fst_codecs *c, const fst_strategy_ops *ops, fs
     if (!c->up.kind && !c->down.kind)
         return FST_OK;
     if (ops->predicts)
-        return check_predictions(c, ops, err);
-    return ops->codes ? check_model(c, ops, err)
-                      : fst_fail(err, FST_E_CONFIG, "the strategy %s sends nothing that codecs code", ops->name);
+        return check_rows(c, ops, err);
+    return ops->codes ? check_model(c, ops, err) : no_codecs(ops, err);
 }
 
 const char *fst__coded_name(const char *tensor, const fst_codec *codec, char out[FST_MESSAGE_NAME])
@@ -119,11 +132,12 @@ static fst_status decode(fst_coder *coder, const fst_message *m, const char *nam
 /* ---- the server's ---- */
 
 struct fst__coded_server {
-    struct fst__rows_server *rows; /* of predictions: of the rest only codecs, codes and count are used then */
+    struct fst__rows_server *rows; /* of rows: of the rest only codecs, codes, count and down_bytes are used then */
     fst_codecs codecs;
     const char *const *codes;
-    const char *row_code[2]; /* predictions: codes */
+    const char *row_code[2]; /* rows: codes */
     size_t count;            /* of the model */
+    size_t down_bytes;       /* of an element on its way down, were there no codecs */
     uint32_t clients;
     fst_coder *up, *down;
     float *read[FST__CODED]; /* room for one update */
@@ -176,6 +190,7 @@ static fst_status new_for_rows(struct fst__coded_server **out, const fst_strateg
     c->row_code[0] = s->ops->predicts->name;
     c->codes = c->row_code;
     c->count = fst__rows_count(c->rows);
+    c->down_bytes = s->ops->predicts->down_bytes ? s->ops->predicts->down_bytes : sizeof(float);
     *out = c;
     return FST_OK;
 }
@@ -196,6 +211,7 @@ fst_status fst__coded_server_new(struct fst__coded_server **out, const fst_strat
     c->codecs = e->codecs;
     c->codes = s->ops->codes;
     c->count = e->global->size.params;
+    c->down_bytes = sizeof(float);
     c->clients = e->clients;
     if (c->codecs.up.kind)
         st = make_up(c, e->graph, err);
@@ -357,11 +373,12 @@ static bool is_coded(const struct fst__coded_server *c, const char *name)
 
 uint64_t fst__coded_raw_bytes(const struct fst__coded_server *c, const fst_message *m)
 {
+    bool down = m->samples == 0;
     uint64_t n = 0;
     for (size_t i = 0; i < m->count; i++) {
         const fst_message_tensor *t = &m->tensor[i];
-        if (c && is_coded(c, t->name))
-            n += 4 * (uint64_t)c->count;
+        if (c && (is_coded(c, t->name) || (down && !strcmp(t->name, c->codes[0]))))
+            n += (down ? c->down_bytes : sizeof(float)) * (uint64_t)c->count;
         else if (!c || strcmp(t->name, "version"))
             n += (uint64_t)fst_shape_count(&t->shape) * fst_dtype_size(t->dtype);
     }
@@ -609,7 +626,7 @@ static fst_status give_one(struct fst__coded_client *c, const fst_client_half *h
     return st;
 }
 
-fst_status fst__coded_give(struct fst__coded_client *c, const fst_client_half *h, fst_message *up, fst_error *err)
+fst_status fst__coded_give(struct fst__coded_client *c, fst_client_half *h, fst_message *up, fst_error *err)
 {
     fst_status st = FST_OK;
     fst_rng r;

@@ -1,12 +1,13 @@
 /* coded.h - codecs between the two halves of a strategy: what a message's tensors become on their way. coded.c has
- * those of a model, and whatever both kinds do; coded_rows.c those of predictions.
+ * those of a model, and whatever both kinds do; coded_rows.c those of rows: predictions and statistics.
  *
  * A coded tensor takes the place of the one that it stands for, with the codec's name after a colon: "params:int8", a
  * span of bytes. On the way up it is the change of what was sent down under that name ("params"), or the tensor itself
  * ("control"). On the way down it is the shared model, "params:int8", or its step, "step:int8" beside "version", which
- * counts the steps; then a client that has not the version before gets "params" as they are. Predictions ("logits",
- * "probabilities") are named likewise. Their base, either way, is what was shared last, for samples that are in both:
- * that goes down in every round, so both sides have it whatever the client has kept. */
+ * counts the steps; then a client that has not the version before gets "params" as they are. Rows ("logits",
+ * "probabilities", "mean", "prototypes") are named likewise. Their base, either way, is what was shared last, for
+ * samples or labels that are in both: that goes down in every round, so both sides have it whatever the client has
+ * kept. */
 #ifndef FST_FED_CODED_H
 #define FST_FED_CODED_H
 
@@ -39,7 +40,7 @@ bool fst__coded_publishes(const struct fst__coded_server *c);
 /* A round opens; before the first one what is shared becomes what can be sent. A failure is that of `down`. */
 void fst__coded_begin(struct fst__coded_server *c, const fst_strategy *s);
 /* Codes what the strategy's step made of `before`, and puts what is decoded in its place. After a failure it must be
- * loaded. before: the model; NULL with predictions. *norm, of the strategy's step, becomes that of what is shared. */
+ * loaded. before: the model; NULL with rows. *norm, of the strategy's step, becomes that of what is shared. */
 FST_MUST fst_status fst__coded_publish(struct fst__coded_server *c, const fst_strategy *s, const float *before,
                                        double *norm, fst_error *err);
 /* m: the strategy's message for the client, whose model is replaced. */
@@ -58,7 +59,7 @@ FST_MUST fst_status fst__coded_load(struct fst__coded_server *c, const void *dat
 /* Of one fst_client: room, and what the client that is played keeps. */
 struct fst__rows_client;
 struct fst__coded_client {
-    struct fst__rows_client *rows; /* of predictions: the rest is not used then */
+    struct fst__rows_client *rows; /* of rows: the rest is not used then */
     const fst_graph *graph;        /* that the coders are for */
     fst_codecs codecs;
     fst_coder *up, *down;
@@ -74,13 +75,12 @@ void fst__coded_client_release(struct fst__coded_client *c);
 FST_MUST fst_status fst__coded_take(struct fst__coded_client *c, const fst_client_half *h, const fst_message *kept,
                                     fst_message *down, fst_error *err);
 /* up's tensors become coded ones, views of c's. */
-FST_MUST fst_status fst__coded_give(struct fst__coded_client *c, const fst_client_half *h, fst_message *up,
-                                    fst_error *err);
+FST_MUST fst_status fst__coded_give(struct fst__coded_client *c, fst_client_half *h, fst_message *up, fst_error *err);
 /* Adds what the client keeps for its codecs. */
 FST_MUST fst_status fst__coded_keep(const struct fst__coded_client *c, const fst_client_half *h, fst_message *kept,
                                     fst_error *err);
 
-/* ---- predictions: the same, each called by its namesake ---- */
+/* ---- rows: the same, each called by its namesake ---- */
 
 struct fst__rows_server;
 FST_MUST fst_status fst__rows_server_new(struct fst__rows_server **out, const fst_strategy *s, fst_error *err);
@@ -97,9 +97,8 @@ void fst__rows_client_free(struct fst__rows_client *c);
 /* *c is made by the first call. */
 FST_MUST fst_status fst__rows_take(struct fst__rows_client **c, const fst_client_half *h, const fst_message *kept,
                                    fst_message *down, fst_error *err);
-FST_MUST fst_status fst__rows_give(struct fst__rows_client *c, const fst_client_half *h, fst_message *up,
-                                   fst_error *err);
-FST_MUST fst_status fst__rows_keep(const struct fst__rows_client *c, const fst_client_half *h, fst_message *kept,
+FST_MUST fst_status fst__rows_give(struct fst__rows_client *c, fst_client_half *h, fst_message *up, fst_error *err);
+FST_MUST fst_status fst__rows_keep(struct fst__rows_client *c, const fst_client_half *h, fst_message *kept,
                                    fst_error *err);
 
 #endif

@@ -25,7 +25,7 @@ enum {
     SPARSE_BOTH,
     THIN,
     THIN_BOTH,
-    /* of predictions */
+    /* of rows: predictions and statistics */
     ROWS_HALF,
     ROWS_WHOLE,
     ROWS_COARSE,
@@ -140,6 +140,12 @@ static const struct test_case {
     {"dsfl", {{0}}},
     {"dsfl", {{0}}},
     {"dsfl", {{"public_samples", 5}, {"sharpen", 2}}},
+    {"fd", {{"gamma", 0.5}}},
+    {"fd", {{"gamma", 0.5}}},
+    {"fd", {{"gamma", 0.5}}},
+    {"fd", {{"gamma", 0.5}}},
+    {"fedproto", {{"proto_weight", 0.5}}},
+    {"fedproto", {{"proto_weight", 0.5}}},
     /* with a fusion after their step */
     {"fedavg", {{0}}},
     {"fedavg", {{0}}},
@@ -149,11 +155,12 @@ static const struct test_case {
 };
 enum { CASES = sizeof cases / sizeof *cases };
 /* Of the cases with codecs and the first one with a fusion. */
-static const int codings[] = {HALF,        WHOLE, SIGNS,       SPARSE,     SPARSE_BOTH, THIN,        THIN_BOTH,
-                              SPARSE_BOTH, SIGNS, SPARSE_BOTH, WHOLE,      SPARSE_BOTH, SPARSE,      HALF,
-                              SPARSE_BOTH, WHOLE, SIGNS,       THIN,       SIGNS,       SPARSE_BOTH, SPARSE,
-                              SIGNS,       WHOLE, ROWS_HALF,   ROWS_WHOLE, ROWS_COARSE, ROWS_WHOLE,  ROWS_COARSE,
-                              VOTES,       VOTES, LEVELS_UP,   LIKE_CFD,   SPARSE_BOTH};
+static const int codings[] = {HALF,        WHOLE,      SIGNS,       SPARSE,     SPARSE_BOTH, THIN,        THIN_BOTH,
+                              SPARSE_BOTH, SIGNS,      SPARSE_BOTH, WHOLE,      SPARSE_BOTH, SPARSE,      HALF,
+                              SPARSE_BOTH, WHOLE,      SIGNS,       THIN,       SIGNS,       SPARSE_BOTH, SPARSE,
+                              SIGNS,       WHOLE,      ROWS_HALF,   ROWS_WHOLE, ROWS_COARSE, ROWS_WHOLE,  ROWS_COARSE,
+                              VOTES,       VOTES,      LEVELS_UP,   LIKE_CFD,   ROWS_HALF,   ROWS_WHOLE,  VOTES,
+                              LEVELS_UP,   ROWS_WHOLE, ROWS_COARSE, SPARSE_BOTH};
 enum { CODINGS = sizeof codings / sizeof *codings, FIRST_CODED = CASES - 4 - CODINGS, FIRST_KEPT = FIRST_CODED - 4 };
 static inline const fst_codecs *codecs_of(const struct test_case *c)
 {

@@ -359,7 +359,8 @@ static void test_refused_by_name(void **state)
         const fst_strategy_ops *ops = fst_strategy_at(i);
         fst_status up = fst_codecs_check(&half, ops, &err);
         bool shares = (ops->flags & FST_SAME_MODEL) && !(ops->flags & FST_MENTORS);
-        bool says = !strcmp(ops->name, "fedmd") || !strcmp(ops->name, "dsfl");
+        bool says = !strcmp(ops->name, "fedmd") || !strcmp(ops->name, "dsfl") || !strcmp(ops->name, "fd") ||
+                    !strcmp(ops->name, "fedproto");
         assert_int_equal(up, shares || says ? FST_OK : FST_E_CONFIG);
         if (up)
             assert_non_null(strstr(err.message, ops->name));
@@ -388,6 +389,10 @@ static void test_refused_of_predictions(void **state)
         {"dsfl", {.kind = FST_CODEC_INT8, .feedback = true}, "feedback has no effect"},
         {"dsfl", {.kind = FST_CODEC_LEVELS}, "bits is 0"},
         {"dsfl", {.kind = FST_CODEC_LEVELS, .bits = 17}, "bits is 17"},
+        {"fd", {.kind = FST_CODEC_TOP_K, .share = 0.1}, "mean probabilities of labels"},
+        {"fd", {.kind = FST_CODEC_LOW_RANK, .energy = 0.5}, "f16, int8, int4, levels"},
+        {"fedproto", {.kind = FST_CODEC_LEVELS, .bits = 2}, "f16, int8, int4"},
+        {"fedproto", {.kind = FST_CODEC_F16, .feedback = true}, "feedback has no effect"},
         {"fedavg", {.kind = FST_CODEC_LEVELS, .bits = 2}, "sends a model"},
     };
     const fst_codec levels = {.kind = FST_CODEC_LEVELS, .bits = 2}, few = {.kind = FST_CODEC_TOP_K, .share = 0.1};

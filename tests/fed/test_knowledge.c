@@ -19,22 +19,28 @@ enum { CLIENTS = 4, FEATURES = 6, HIDDEN = 8, CLASSES = 4, PUBLIC = 16, ROUNDS =
 struct run {
     const char *name, *strategy;
     fst_setting setting[SETTINGS];
+    const fst_codecs *codecs; /* NULL: none */
 };
 
+static const fst_codecs of_fd = {.up = {.kind = FST_CODEC_INT8, .zstd = true}, .down = {.kind = FST_CODEC_INT4}},
+                        of_fedproto = {.up = {.kind = FST_CODEC_INT4, .per_channel = true},
+                                       .down = {.kind = FST_CODEC_INT8, .change = true}};
 static const struct run runs[] = {
-    {"fedmd", "fedmd", {{"digest_epochs", 2}}},
-    {"fedmd_transfer", "fedmd", {{"digest_epochs", 2}, {"transfer_epochs", 3}}},
-    {"fd", "fd", {{"gamma", 0.5}}},
-    {"fd_plus", "fd_plus", {{"gamma", 0.5}}},
-    {"dsfl_era", "dsfl", {{"digest_epochs", 2}}},
-    {"dsfl_enhanced_era", "dsfl", {{"digest_epochs", 2}, {"sharpen", 1}, {"sharpen_beta", 3}}},
-    {"dsfl_none", "dsfl", {{"digest_epochs", 2}, {"sharpen", 2}}},
-    {"cfd_1", "cfd", {{"digest_epochs", 2}}},
-    {"cfd_3_5", "cfd", {{"digest_epochs", 2}, {"up_bits", 3}, {"down_bits", 5}}},
-    {"cfd_server", "cfd", {{"digest_epochs", 2}, {"server_epochs", 200}, {"down_bits", 3}}},
-    {"feddf", "feddf", {{"distil_steps", 40}, {"distil_learning_rate", 0.01}, {"distil_patience", 0}}},
-    {"fedproto_0", "fedproto", {{"proto_weight", 0}}},
-    {"fedproto", "fedproto", {{"proto_weight", 0.7}}},
+    {"fedmd", "fedmd", {{"digest_epochs", 2}}, NULL},
+    {"fedmd_transfer", "fedmd", {{"digest_epochs", 2}, {"transfer_epochs", 3}}, NULL},
+    {"fd", "fd", {{"gamma", 0.5}}, NULL},
+    {"fd_plus", "fd_plus", {{"gamma", 0.5}}, NULL},
+    {"dsfl_era", "dsfl", {{"digest_epochs", 2}}, NULL},
+    {"dsfl_enhanced_era", "dsfl", {{"digest_epochs", 2}, {"sharpen", 1}, {"sharpen_beta", 3}}, NULL},
+    {"dsfl_none", "dsfl", {{"digest_epochs", 2}, {"sharpen", 2}}, NULL},
+    {"cfd_1", "cfd", {{"digest_epochs", 2}}, NULL},
+    {"cfd_3_5", "cfd", {{"digest_epochs", 2}, {"up_bits", 3}, {"down_bits", 5}}, NULL},
+    {"cfd_server", "cfd", {{"digest_epochs", 2}, {"server_epochs", 200}, {"down_bits", 3}}, NULL},
+    {"feddf", "feddf", {{"distil_steps", 40}, {"distil_learning_rate", 0.01}, {"distil_patience", 0}}, NULL},
+    {"fedproto_0", "fedproto", {{"proto_weight", 0}}, NULL},
+    {"fedproto", "fedproto", {{"proto_weight", 0.7}}, NULL},
+    {"fd_coded", "fd", {{"gamma", 0.5}}, &of_fd},
+    {"fedproto_coded", "fedproto", {{"proto_weight", 0.7}}, &of_fedproto},
 };
 enum { RUNS = sizeof runs / sizeof *runs };
 
@@ -46,6 +52,7 @@ struct world {
     fst_fed_view first[CLIENTS];
     fst_virtual *clients;
     fst_strategy *strategy;
+    fst_codecs codecs;
     bool shared; /* one model */
     bool alike;  /* all have the network of client 1 */
     fst_fed_state global;
@@ -117,6 +124,7 @@ static fst_status client_env(void *ctx, int worker, uint32_t client, fst_client_
                             .subset = w->from.index[client],
                             .count = w->from.count[client],
                             .pub = &w->pub,
+                            .codecs = w->codecs,
                             .plan = {.epochs = 3,
                                      .batch_size = 32, /* all of them */
                                      .compute = {.backend = "reference"},
@@ -142,6 +150,7 @@ static void open_strategy(struct world *w, const struct run *r)
     const fst_strategy_ops *ops = NULL;
     fst_error err;
     ok(fst_strategy_of(&ops, r->strategy, &err), &err);
+    w->codecs = r->codecs ? *r->codecs : (fst_codecs){.up = {.kind = FST_CODEC_NONE}};
     w->shared = ops->flags & FST_SAME_MODEL;
     w->alike = ops->flags & (FST_SAME_MODEL | FST_SAME_FEATURES);
     ok(fst_fed_state_init(&w->global, w->first[1].size, &err), &err);
@@ -152,6 +161,7 @@ static void open_strategy(struct world *w, const struct run *r)
                                 .global = w->shared ? &w->global : NULL,
                                 .graph = w->network[1],
                                 .pub = &w->pub,
+                                .codecs = w->codecs,
                                 .compute = {.threads = 1, .backend = "reference"}};
     const fst_virtual_spec vs = {.ops = ops,
                                  .settings = r->setting,
@@ -258,7 +268,9 @@ static void test_runs_differ(void **state)
     assert_true(distance(expected(w, "feddf", 0), NULL, expected(w, "fedavg", 0), shared) > 100 * TOLERANCE);
     assert_true(distance(expected(w, "fd_plus", 0), NULL, expected(w, "fedavg", 0), shared) > 100 * TOLERANCE);
     for (size_t k = 0; k < CLIENTS; k++)
-        assert_true(distance(expected(w, "fedproto", k), NULL, expected(w, "fedproto_0", k), shared) > 100 * TOLERANCE);
+        for (int coded = 0; coded < 2; coded++)
+            assert_true(distance(expected(w, "fedproto", k), NULL,
+                                 expected(w, coded ? "fedproto_coded" : "fedproto_0", k), shared) > 100 * TOLERANCE);
     for (size_t i = 0; i < RUNS; i++)
         for (uint32_t k = 0; k < CLIENTS && !same_network(runs[i].strategy); k++) {
             size_t n = w->first[k].size.params;
@@ -274,8 +286,9 @@ static void test_runs_differ(void **state)
 static void test_feddf_ends_early(void **state)
 {
     struct world *w = *state;
-    const struct run average = {"", "fedavg", {{0}}};
-    struct run spoilt = {"", "feddf", {{"distil_learning_rate", 5}, {"distil_steps", 100}, {"distil_patience", 20}}};
+    const struct run average = {"", "fedavg", {{0}}, NULL};
+    struct run spoilt = {
+        "", "feddf", {{"distil_learning_rate", 5}, {"distil_steps", 100}, {"distil_patience", 20}}, NULL};
     float want[100];
     size_t bytes = 4 * w->first[1].size.params;
     play(w, &average);
@@ -296,7 +309,7 @@ static void test_feddf_goes_on(void **state)
 {
     struct world *w = *state;
     const struct run helps = {
-        "", "feddf", {{"distil_learning_rate", 0.001}, {"distil_steps", 60}, {"distil_patience", 30}}};
+        "", "feddf", {{"distil_learning_rate", 0.001}, {"distil_steps", 60}, {"distil_patience", 30}}, NULL};
     play(w, &helps);
     assert_int_equal(w->done, 60);
     close_strategy(w);
@@ -308,7 +321,7 @@ static void test_feddf_keeps_apart(void **state)
 {
     struct world *w = *state;
     const struct run apart = {
-        "", "feddf", {{"distil_learning_rate", 0.001}, {"distil_steps", 20}, {"distil_patience", 1e6}}};
+        "", "feddf", {{"distil_learning_rate", 0.001}, {"distil_steps", 20}, {"distil_patience", 1e6}}, NULL};
     struct run all = apart;
     const fst_public whole = w->pub;
     fst_error err;
@@ -345,7 +358,7 @@ static void test_feddf_keeps_apart(void **state)
 static void test_feddf_stopped(void **state)
 {
     struct world *w = *state;
-    const struct run r = {"", "feddf", {{"distil_steps", 1000}, {"distil_patience", 0}}};
+    const struct run r = {"", "feddf", {{"distil_steps", 1000}, {"distil_patience", 0}}, NULL};
     fst_buf saved = {0};
     fst_error err;
     w->stop_at = 10;
@@ -412,7 +425,7 @@ static void test_rows_are_of_their_round(void **state)
 {
     enum { FEW = 5, MADE = 2 };
     struct world *w = *state;
-    const struct run r = {"", "dsfl", {{"public_samples", FEW}, {"digest_epochs", 5}}};
+    const struct run r = {"", "dsfl", {{"public_samples", FEW}, {"digest_epochs", 5}}, NULL};
     uint32_t row[PUBLIC];
     float p[FEW * CLASSES];
     double alone[100], told[100], misled[100];
@@ -436,7 +449,7 @@ static void test_rows_are_of_their_round(void **state)
 static void test_transfer_comes_first(void **state)
 {
     struct world *w = *state;
-    const struct run with = {"", "fedmd", {{"transfer_epochs", 2}}}, without = {"", "fedmd", {{0}}};
+    const struct run with = {"", "fedmd", {{"transfer_epochs", 2}}, NULL}, without = {"", "fedmd", {{0}}, NULL};
     double a[100], b[100];
     size_t n = w->first[0].size.params;
     fst_buf kept = {0};
@@ -459,7 +472,7 @@ static void test_labels_that_nobody_held(void **state)
     struct world *w = *state;
     static const float mean[CLASSES * HIDDEN];
     uint8_t held[CLASSES] = {0};
-    const struct run r = {"", "fedproto", {{"proto_weight", 1}}};
+    const struct run r = {"", "fedproto", {{"proto_weight", 1}}, NULL};
     double alone[100], none[100], all[100];
     size_t n = w->first[1].size.params;
     fst_error err;
@@ -533,7 +546,7 @@ static void test_refused(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const struct wrong *c = &cases[i];
-        const struct run r = {"", c->strategy, {{0}}};
+        const struct run r = {"", c->strategy, {{0}}, NULL};
         fst_message m = fst_message_of(c->tensor), other;
         fst_error err = {0};
         open_strategy(w, &r);

@@ -273,6 +273,9 @@ clients: {count: $sites, models: [2 fedgen_mnist, logistic_regression]}
 stages:
   alone: {kind: federated_train, model: fedgen_mnist, strategy: fd, gamma: 0, init: random, rounds: 2, local_epochs: 1,
           batch_size: 8, optimizer: {name: sgd, learning_rate: 0.05}}
+  means: {kind: federated_train, model: fedgen_mnist, strategy: fd, init: random, rounds: 3, local_epochs: 1,
+          batch_size: 8, optimizer: {name: sgd, learning_rate: 0.05}, clients_per_round: 2,
+          codec: {up: {kind: int8, scale: channel}, down: {kind: levels, bits: 4, change: true}}}
   fedmd: {kind: federated_train, model: fedgen_mnist, strategy: fedmd, init: random, rounds: 3, local_epochs: 1,
           batch_size: 8, optimizer: {name: sgd, learning_rate: 0.05}, clients_per_round: 2}
   coded: {kind: federated_train, model: fedgen_mnist, strategy: dsfl, init: random, rounds: 3, local_epochs: 1,
@@ -289,7 +292,7 @@ own() { # OUTPUT STAGE: digests and figures of the clients' models
 rm -rf "$folder/one"
 expect 0 run "$task" --output "$folder/one" --no-reuse
 TMPDIR=$folder/tmp expect 0 fleet up "$task" --output "$folder/own" --no-reuse --keep
-for stage in alone fedmd coded; do
+for stage in alone means fedmd coded; do
     same "$stage: models of their own" "$(own "$folder/own" $stage)" "$(own "$folder/one" $stage)"
     for k in 1 2 3; do
         same "$stage: the file of client-$k, which is at its site" \
@@ -298,8 +301,10 @@ for stage in alone fedmd coded; do
         true_that "$stage: the model of client-$k is not at the cloud" test ! -e "$folder/own/$stage/client_${k}_model.safetensors"
     done
 done
-bytes() { for key in bytes_up bytes_down raw_bytes_up raw_bytes_down; do "$FEDSTILL_HELPER" json "$1/coded/stage.json" $key; done; }
-same "coded: bytes, as sent and raw" "$(bytes "$folder/own")" "$(bytes "$folder/one")"
+bytes() { for key in bytes_up bytes_down raw_bytes_up raw_bytes_down; do "$FEDSTILL_HELPER" json "$1/stage.json" $key; done; }
+for stage in means coded; do
+    same "$stage: bytes, as sent and raw" "$(bytes "$folder/own/$stage")" "$(bytes "$folder/one/$stage")"
+done
 same "rounds' figures" "$(grep '"event": "round"' "$folder/own/events.jsonl" | sed 's/.*"test_accuracy": \([^,]*\).*/\1/')" \
     "$(grep '"event": "round"' "$folder/one/events.jsonl" | sed 's/.*"test_accuracy": \([^,]*\).*/\1/')"
 

@@ -83,7 +83,7 @@ refused() { # STRATEGY CODEC TEXT
     said err "$3"
 }
 refused feddf int8 'codec'
-refused cfd '{up: f16}' 'the strategy cfd sends nothing that codecs code'
+refused cfd '{up: f16}' 'the strategy cfd sends nothing that codecs code; all do but cfd, fedkd, local'
 refused fedmd '{up: levels}' 'sends logits, which levels does not code; these do: f16, int8, int4'
 refused dsfl '{down: {kind: top_k, change: true}}' 'sends probabilities, which top_k does not code'
 refused dsfl '{up: {kind: int8, feedback: true}}' 'feedback: has no effect with strategy dsfl'
@@ -97,6 +97,19 @@ refused feddf '{up: {kind: top_k, rounding: stochastic}}' 'rounding: has no effe
 refused feddf '{up: {kind: top_k, share: 0}}' 'share'
 refused feddf '{up: {kind: int8, change: true}}' 'change'
 public=
+refused fd '{up: top_k}' 'sends mean probabilities of labels, which top_k does not code; these do: f16, int8, int4, levels'
+refused fedproto '{down: levels}' 'sends prototypes, which levels does not code; these do: f16, int8, int4'
+refused fedproto '{up: {kind: f16, feedback: true}}' 'feedback: has no effect with strategy fedproto'
 refused fedkd '{up: int8}' 'the strategy fedkd sends nothing that codecs code'
 refused fedbuff '{down: f16}' 'the strategy fedbuff sends models of several rounds'
+
+# ---- statistics: only rows of labels that a client holds are sent
+write_task fd 3 '{up: int8, down: {kind: levels, bits: 4}}'
+expect 0 run "$task" --no-reuse --fresh
+same "raw bytes of fd, up: a row of 10 floats and a flag for 10 labels, from 3 clients in 3 rounds" \
+    "$(record raw_bytes_up)" $((3 * 3 * 10 * (10 * 4 + 1)))
+same "raw bytes of fd, down: a row of 10 doubles and a count for 10 labels, to 3 clients in 2 rounds" \
+    "$(record raw_bytes_down)" $((2 * 3 * 10 * (10 * 8 + 8)))
+true_that "fd up: $(record bytes_up) bytes" [ $(($(record bytes_up) * 3)) -lt "$(record raw_bytes_up)" ]
+true_that "fd down: $(record bytes_down) bytes" [ $(($(record bytes_down) * 4)) -lt "$(record raw_bytes_down)" ]
 finish

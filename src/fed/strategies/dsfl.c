@@ -101,7 +101,8 @@ static fst_status dsfl_work(fst_client_half *c, const fst_message *down, fst_mes
 static const fst_client_ops client = {
     .bytes = sizeof(struct fst__public_half), .release = fst__public_release, .work = dsfl_work};
 
-static const fst_predictions predicts = {"probabilities", true, fst__consensus_shared};
+static const fst_predictions predicts = {
+    .name = "probabilities", .noun = "probabilities", .probabilities = true, .shared = fst__consensus_shared};
 
 const fst_strategy_ops fst__dsfl = {
     .name = "dsfl",

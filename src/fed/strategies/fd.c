@@ -4,7 +4,9 @@
  * hold the label. No public samples, classes^2 floats a round.
  *
  * The server keeps the sum over all clients and how many hold each label; a client subtracts its own share, which it
- * has kept, so that the server needs no memory a client. The sum is exact and goes down as doubles.
+ * has kept, so that the server needs no memory a client. The sum is exact and goes down as doubles. With codecs its
+ * mean goes down instead, as floats that can be coded; what is left when a client takes away its own share of a mean
+ * that was rounded may be a little below 0 or off 1, and is made a row of probabilities again.
  *
  * fd_plus is the same with a shared model, which is averaged as FedAvg does: "FedDistill+" in Zhu, Hong, Zhou, ICML
  * 2021, whose code shares mean logits and leaves nobody out. */
@@ -28,10 +30,11 @@ struct sums {
     int64_t *held;       /* classes: by how many, in the open round */
     double *total;       /* classes x classes: of the last round */
     int64_t *holders;    /* classes: of the last round */
+    float *mean;         /* classes x classes: total / holders, with codecs alone; else NULL */
     uint64_t made;       /* 1 + that round; 0: there is none */
 };
 
-static fst_status sums_init(struct sums *f, int classes, fst_error *err)
+static fst_status sums_init(struct sums *f, int classes, bool means, fst_error *err)
 {
     if (classes < 1)
         return fst_fail(err, FST_E_ARGUMENT, "mean probabilities by label: %d classes", classes);
@@ -40,7 +43,8 @@ static fst_status sums_init(struct sums *f, int classes, fst_error *err)
     f->held = fst_calloc(n, sizeof *f->held);
     f->holders = fst_calloc(n, sizeof *f->holders);
     f->total = fst_calloc(n * n, sizeof *f->total);
-    if (!st && (!f->held || !f->holders || !f->total))
+    f->mean = means ? fst_calloc(n * n, sizeof *f->mean) : NULL;
+    if (!st && (!f->held || !f->holders || !f->total || (means && !f->mean)))
         st = fst_fail_memory(err, n * n * sizeof *f->total);
     return st;
 }
@@ -51,6 +55,7 @@ static void sums_release(struct sums *f)
     fst_free(f->held);
     fst_free(f->holders);
     fst_free(f->total);
+    fst_free(f->mean);
 }
 
 static void sums_begin(struct sums *f)
@@ -65,7 +70,8 @@ static fst_status sums_down(const struct sums *f, fst_message *m, fst_error *err
     m->base = f->made;
     if (!f->made)
         return FST_OK;
-    fst_status st = fst_message_add(m, "sum", FST_F64, FST_SHAPE(n, n), f->total, err);
+    fst_status st = f->mean ? fst_message_add(m, "mean", FST_F32, FST_SHAPE(n, n), f->mean, err)
+                            : fst_message_add(m, "sum", FST_F64, FST_SHAPE(n, n), f->total, err);
     return st ? st : fst_message_add(m, "holders", FST_I64, FST_SHAPE(n), f->holders, err);
 }
 
@@ -103,6 +109,10 @@ static void sums_share(struct sums *f, uint64_t round)
 {
     fst__accumulator_sum_range(&f->sum, 0, f->sum.count, f->total);
     memcpy(f->holders, f->held, f->classes * sizeof *f->holders);
+    for (size_t i = 0; f->mean && i < f->sum.count; i++) {
+        int64_t holders = f->holders[i / f->classes];
+        f->mean[i] = holders ? (float)(f->total[i] / (double)holders) : 0.0f;
+    }
     f->made = round + 1;
 }
 
@@ -111,25 +121,35 @@ static fst_status sums_save(const struct sums *f, fst_buf *out, fst_error *err)
     fst_status st = fst_buf_append(out, &f->made, sizeof f->made, err);
     if (!st)
         st = fst_buf_append(out, f->holders, f->classes * sizeof *f->holders, err);
-    return st ? st : fst_buf_append(out, f->total, f->sum.count * sizeof *f->total, err);
+    if (!st)
+        st = fst_buf_append(out, f->total, f->sum.count * sizeof *f->total, err);
+    return st || !f->mean ? st : fst_buf_append(out, f->mean, f->sum.count * sizeof *f->mean, err);
 }
 
 static fst_status sums_load(struct sums *f, const void *data, size_t len, fst_error *err)
 {
     const unsigned char *p = data;
     size_t holders = f->classes * sizeof *f->holders, total = f->sum.count * sizeof *f->total;
-    if (len != sizeof f->made + holders + total)
-        return fst_fail(err, FST_E_FORMAT, "the saved sums have %zu bytes, %zu are needed", len,
-                        sizeof f->made + holders + total);
+    size_t means = f->mean ? f->sum.count * sizeof *f->mean : 0, want = sizeof f->made + holders + total + means;
+    if (len != want)
+        return fst_fail(err, FST_E_FORMAT, "the saved sums have %zu bytes, %zu are needed", len, want);
     for (size_t i = 0; i < f->sum.count; i++) {
         double v;
         memcpy(&v, p + sizeof f->made + holders + i * sizeof v, sizeof v);
         if (!(v >= 0 && v < 0x1p32))
             return fst_fail(err, FST_E_FORMAT, "a saved sum is %g", v);
     }
+    for (size_t i = 0; f->mean && i < f->sum.count; i++) {
+        float v;
+        memcpy(&v, p + want - means + i * sizeof v, sizeof v);
+        if (!(v >= 0 && v <= 1.0001f))
+            return fst_fail(err, FST_E_FORMAT, "a saved mean probability is %g", (double)v);
+    }
     memcpy(&f->made, p, sizeof f->made);
     memcpy(f->holders, p + sizeof f->made, holders);
     memcpy(f->total, p + sizeof f->made + holders, total);
+    if (f->mean)
+        memcpy(f->mean, p + want - means, means);
     return FST_OK;
 }
 
@@ -142,7 +162,7 @@ struct fd {
 
 static fst_status fd_init(fst_strategy *s, fst_error *err)
 {
-    return sums_init(&((struct fd *)s)->sums, s->env.classes, err);
+    return sums_init(&((struct fd *)s)->sums, s->env.classes, s->env.codecs.up.kind || s->env.codecs.down.kind, err);
 }
 
 static void fd_release(fst_strategy *s)
@@ -212,7 +232,7 @@ struct fd_plus {
 static fst_status plus_init(fst_strategy *s, fst_error *err)
 {
     fst_status st = fst__averaging_init(s, err);
-    return st ? st : sums_init(&((struct fd_plus *)s)->sums, s->env.classes, err);
+    return st ? st : sums_init(&((struct fd_plus *)s)->sums, s->env.classes, false, err);
 }
 
 static void plus_release(fst_strategy *s)
@@ -285,6 +305,7 @@ struct fd_client {
     uint8_t *held;           /* classes */
     uint64_t sent;           /* 1 + the round of that; 0: never */
     float *target;           /* classes x classes: of the other clients */
+    double *sum;             /* classes x classes */
     int64_t *count;
     float *logits; /* samples x classes */
     int32_t *labels;
@@ -296,6 +317,7 @@ static void fd_client_release(fst_client_half *h)
     fst_free(c->mean);
     fst_free(c->held);
     fst_free(c->target);
+    fst_free(c->sum);
     fst_free(c->count);
     fst_free(c->logits);
     fst_free(c->labels);
@@ -311,11 +333,12 @@ static fst_status make_room(struct fd_client *c, fst_error *err)
         c->mean = fst_calloc(n * n, sizeof *c->mean);
         c->held = fst_calloc(n, sizeof *c->held);
         c->target = fst_calloc(n * n, sizeof *c->target);
+        c->sum = fst_calloc(n * n, sizeof *c->sum);
         c->count = fst_calloc(n, sizeof *c->count);
         c->logits = fst_calloc(samples * n, sizeof *c->logits);
         c->labels = fst_calloc(samples, sizeof *c->labels);
     }
-    if (c->mean && c->held && c->target && c->count && c->logits && c->labels)
+    if (c->mean && c->held && c->target && c->sum && c->count && c->logits && c->labels)
         return FST_OK;
     c->classes = 0;
     return fst_fail_memory(err, samples * n * sizeof *c->logits);
@@ -336,6 +359,25 @@ static void leave_out_own(struct fd_client *c, const double *sum, const int64_t 
     }
 }
 
+/* Of means in place of sums, which were rounded. */
+static void leave_out_own_of_means(struct fd_client *c, const float *mean, const int64_t *holders, uint64_t made)
+{
+    size_t n = c->classes;
+    for (size_t i = 0; i < n * n; i++)
+        c->sum[i] = (double)mean[i] * (double)holders[i / n];
+    leave_out_own(c, c->sum, holders, made);
+    for (size_t l = 0; l < n; l++) {
+        float *p = c->target + l * n;
+        double mass = 0;
+        for (size_t j = 0; j < n; j++) {
+            p[j] = p[j] > 0 ? p[j] : 0;
+            mass += (double)p[j];
+        }
+        for (size_t j = 0; mass > 0 && j < n; j++)
+            p[j] = (float)((double)p[j] / mass);
+    }
+}
+
 static fst_status soft_of(void *ctx, const fst_batch *b, float *soft, fst_error *err)
 {
     const struct fd_client *c = ctx;
@@ -345,15 +387,20 @@ static fst_status soft_of(void *ctx, const fst_batch *b, float *soft, fst_error 
 static fst_status take_down(struct fd_client *c, const fst_message *down, fst_local_job *job, fst_error *err)
 {
     int64_t n = (int64_t)c->classes;
-    const void *sum, *holders;
+    const void *said, *holders;
+    bool means = fst_message_find(down, "mean");
     if (!down->base)
         return FST_OK;
-    fst_status st = fst_message_get(down, "sum", FST_F64, FST_SHAPE(n, n), &sum, err);
+    fst_status st = means ? fst_message_get(down, "mean", FST_F32, FST_SHAPE(n, n), &said, err)
+                          : fst_message_get(down, "sum", FST_F64, FST_SHAPE(n, n), &said, err);
     if (!st)
         st = fst_message_get(down, "holders", FST_I64, FST_SHAPE(n), &holders, err);
     if (st)
         return st;
-    leave_out_own(c, sum, holders, down->base);
+    if (means)
+        leave_out_own_of_means(c, said, holders, down->base);
+    else
+        leave_out_own(c, said, holders, down->base);
     job->loss = (fst_loss){
         .ce_weight = 1, .kd_weight = c->base.option[GAMMA], .temperature = 1, .kd_form = FST_KD_CROSS_ENTROPY};
     job->soft = soft_of;
@@ -446,12 +493,42 @@ static const fst_client_ops client = {.bytes = sizeof(struct fd_client),
                                       .save = fd_client_save,
                                       .load = fd_client_load};
 
+/* ---- what codecs code ---- */
+
+static float *fd_shared(const fst_strategy *s, uint64_t *made)
+{
+    const struct sums *f = &((const struct fd *)s)->sums;
+    *made = f->made;
+    return f->mean;
+}
+
+static bool fd_held(const fst_strategy *s, size_t label)
+{
+    return ((const struct fd *)s)->sums.holders[label] > 0;
+}
+
+/* Its share of the sum is what the server reads. */
+static void fd_said(fst_client_half *h, const float *x)
+{
+    struct fd_client *c = (struct fd_client *)h;
+    memcpy(c->mean, x, c->classes * c->classes * sizeof *c->mean);
+}
+
+static const fst_predictions predicts = {.name = "mean",
+                                         .noun = "mean probabilities of labels",
+                                         .probabilities = true,
+                                         .shared = fd_shared,
+                                         .held = fd_held,
+                                         .down_bytes = sizeof(double),
+                                         .said = fd_said};
+
 const fst_strategy_ops fst__fd = {
     .name = "fd",
     .summary = "different models learn from the other clients' mean probabilities of each label",
     .leaks = "The server sees which labels a client holds and its model's mean probabilities for each of them.",
     .options = options,
     .flags = FST_OWN_MODEL | FST_OWN_LOSS,
+    .predicts = &predicts,
     .server = FST__HALF(&server),
     .client = FST__HALF(&client),
 };

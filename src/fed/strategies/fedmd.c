@@ -69,7 +69,7 @@ static fst_status fedmd_work(fst_client_half *c, const fst_message *down, fst_me
 static const fst_client_ops client = {
     .bytes = sizeof(struct fst__public_half), .release = fst__public_release, .work = fedmd_work};
 
-static const fst_predictions predicts = {"logits", false, fst__consensus_shared};
+static const fst_predictions predicts = {.name = "logits", .noun = "logits", .shared = fst__consensus_shared};
 
 const fst_strategy_ops fst__fedmd = {
     .name = "fedmd",

@@ -342,6 +342,26 @@ static fst_status fedproto_work(fst_client_half *h, const fst_message *down, fst
 static const fst_client_ops client = {
     .bytes = sizeof(struct fedproto_client), .release = fedproto_client_release, .work = fedproto_work};
 
+/* ---- what codecs code ---- */
+
+static float *fedproto_shared(const fst_strategy *s, uint64_t *made)
+{
+    const struct fedproto *f = (const struct fedproto *)s;
+    *made = f->made;
+    return f->mean;
+}
+
+static bool fedproto_held(const fst_strategy *s, size_t label)
+{
+    return ((const struct fedproto *)s)->known[label];
+}
+
+static const fst_predictions predicts = {.name = "prototypes",
+                                         .noun = "prototypes",
+                                         .shared = fedproto_shared,
+                                         .held = fedproto_held,
+                                         .columns = fst__last_width};
+
 const fst_strategy_ops fst__fedproto = {
     .name = "fedproto",
     .summary = "different models of as many features learn from the mean features of each label",
@@ -349,6 +369,7 @@ const fst_strategy_ops fst__fedproto = {
              "be guessed.",
     .options = options,
     .flags = FST_OWN_MODEL | FST_SAME_FEATURES,
+    .predicts = &predicts,
     .server = FST__HALF(&server),
     .client = FST__HALF(&client),
 };

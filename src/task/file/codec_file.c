@@ -11,8 +11,8 @@ static const char *const roundings[] = {"nearest", "stochastic", NULL};
 
 #define CODED FST__WITH("kind", "f16", "int8", "int4", "top_k", "low_rank", "levels")
 #define LOSING FST__WITH("kind", "f16", "int8", "int4", "top_k", "low_rank")
-/* Strategies that send predictions, of which nothing is lost for good: the next ones are made anew. */
-#define ADDED FST__WITHOUT("strategy", "fedmd", "dsfl")
+/* Strategies that send rows, of which nothing is lost for good: the next ones are made anew. */
+#define ADDED FST__WITHOUT("strategy", "fedmd", "dsfl", "fd", "fedproto")
 #define CODEC_FIELDS                                                                                                 \
     FST__F_ENUM(struct codec_section, kind, kinds, "none",                                                           \
                 "f16: half precision; int8, int4: whole numbers times a scale; top_k: the largest elements; "        \
@@ -27,7 +27,7 @@ static const char *const roundings[] = {"nearest", "stochastic", NULL};
                     .when = {FST__WITH("kind", "top_k", "low_rank")}),                                               \
         FST__F_ENUM(struct codec_section, scale, scales, "parameter",                                                \
                     "one for each parameter of the network, or for each output channel of one; of "                  \
-                    "predictions one for all, or for each sample",                                                   \
+                    "predictions and statistics one for all, or for each sample or label",                           \
                     .when = {FST__WITH("kind", "int8", "int4")}),                                                    \
         FST__F_ENUM(struct codec_section, rounding, roundings, "nearest",                                            \
                     "of whole numbers: to the nearest, or up with the probability of what is over",                  \
@@ -89,10 +89,11 @@ static const fst__schema down_schema =
 static const fst__field fields[] = {
     FST__F_MAP(
         struct codecs_section, up, &up_schema,
-        "what clients send: the change of the model in their training, or of predictions what differs from those "
-        "that were shared last"),
+        "what clients send: the change of the model in their training, or of predictions and statistics what differs "
+        "from those that were shared last"),
     FST__F_MAP(struct codecs_section, down, &down_schema,
-               "the shared model, or predictions; what comes out of the bytes is what is shared from then on, at the "
+               "the shared model, predictions or statistics; what comes out of the bytes is what is shared from then "
+               "on, at the "
                "server too"),
 };
 const fst__schema fst__codecs_schema = FST__SCHEMA(struct codecs_section, fields);
