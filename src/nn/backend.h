@@ -6,7 +6,7 @@
 #ifndef FST_NN_BACKEND_H
 #define FST_NN_BACKEND_H
 
-#include "graph.h"
+#include "factors.h"
 
 /* Opaque to the plan; owned by the context, valid until it is closed. Gradients have the layout of
  * the value whose gradient they are. */
@@ -42,7 +42,10 @@ struct fst_op_args {
     const float *fold_param[2], *fold_buffer[2]; /* of a batch norm that is folded into the op */
     const fst_draws *draws;
     const struct fst_peers *peers;
-    size_t shared_at; /* of this call in every shard's shared memory */
+    size_t shared_at;                  /* of this call in every shard's shared memory */
+    const struct fst_factors *factors; /* of an op that leaves its weights' gradient as factors: where in */
+    float *factor_grads;               /* this span of gradients */
+    size_t factor_row;                 /* the first of its rows */
 };
 
 static inline int64_t fst__rows(const struct fst_op_args *a) /* samples of this shard that count */
@@ -80,6 +83,7 @@ struct fst_op_request {
     bool relu_elsewhere;             /* ... but its gradient is taken by the pooling after it */
     bool mask_output;                /* a pooling that takes the gradient of the ReLU before it: where its output is not
                                         above 0 its output's gradient is 0 (max and ReLU commute) */
+    bool factors;                    /* the gradient of the weights may be left as its factors */
     bool want_grad_in;
     bool want_more[FST_NODE_MORE];
     const struct fst_layout *in, *more[FST_NODE_MORE];
@@ -88,6 +92,7 @@ struct fst_op_request {
 struct fst_op {
     const struct fst_layout *in, *out, *more[FST_NODE_MORE];
     bool alias;                                /* out is in, grad_in is grad_out: no kernels */
+    bool factors;                              /* the gradient of the weights is left as its factors */
     bool moves_grad;                           /* grad_in is grad_out, perhaps changed in place */
     bool keep_in, keep_more, keep_out;         /* backward reads in, the further inputs, out */
     size_t saved;                              /* bytes that live from forward to backward */
@@ -137,8 +142,6 @@ extern const struct fst_backend fst__backend_reference, fst__backend_vector;
 #ifdef FST_WITH_ONEDNN
 extern const struct fst_backend fst__backend_onednn;
 #endif
-/* No NaN and no infinity among `bytes` of floats, or of bf16 values. */
-bool fst__all_finite(const void *values, size_t bytes, bool half);
 /* NULL name: the first. */
 fst_status fst__backend_find(const char *name, const struct fst_backend **out, fst_error *err);
 

@@ -172,8 +172,7 @@ extern const struct fst_op_type fst__op_conv2d, fst__op_linear, fst__op_relu, fs
     fst__op_sigmoid, fst__op_gelu_tanh, fst__op_softmax, fst__op_groupnorm, fst__op_layernorm, fst__op_spectral_linear,
     fst__op_transpose, fst__op_scale, fst__op_attention, fst__op_complex_from_parts, fst__op_complex_to_parts,
     fst__op_magnitude, fst__op_complex_conv2d, fst__op_complex_linear, fst__op_complex_batchnorm,
-    fst__op_time_freq_attention, fst__op_quantise, fst__op_int8_conv2d, fst__op_int8_linear,
-    fst__op_round_int8;
+    fst__op_time_freq_attention, fst__op_quantise, fst__op_int8_conv2d, fst__op_int8_linear, fst__op_round_int8;
 
 /* Statistics of the whole batch: its shards must meet. */
 static inline bool fst__is_batch_norm(fst_op_kind k)
@@ -226,12 +225,21 @@ struct fst_plan_more {
     /* Another inference plan of the same graph and options, or NULL. What that one prepares from a state is used here
      * too, and not made again: it must be prepared first (fst__plan_prepare), and outlive this one's last pass. */
     const fst_plan *owner;
+    /* Of a training plan that is a shard of a batch of so many rows (those of shards that are not full counted too):
+     * the gradients of large linear layers may be left as their factors (factors.h), where fst__plan_factor_rows says.
+     * 0: all gradients are made. */
+    size_t batch_rows;
 };
 fst_status fst__plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o,
                          const struct fst_plan_more *more, fst_error *err);
 /* Brings the weights of a state into the kernels' layouts, as the next pass otherwise would. */
 fst_status fst__plan_prepare(fst_plan *p, const fst_state *state, fst_error *err);
 struct fst_span fst__plan_part_grads(const fst_plan *p, int part);
+/* The layers whose gradients the plan leaves as factors; returns how many. */
+struct fst_factors;
+size_t fst__plan_factors(const fst_plan *p, const struct fst_factors **out);
+/* Before a pass: factors go into this span of gradients, as the batch's rows `first` and those after it. */
+void fst__plan_factor_rows(fst_plan *p, float *grads, size_t first);
 /* Before a part of the backward pass: its gradients go to `to`, the first of its span at to[0]. */
 void fst__plan_divert(fst_plan *p, int part, float *to);
 /* Makes the plan one shard of several, whose plans are equal; NULL: it is alone again. peers must outlive the plan. */
@@ -241,6 +249,9 @@ unsigned char *fst__plan_shared(const fst_plan *p); /* its shared memory, for th
 void fst__plan_bind(fst_plan *p, const fst_state *state, float *grads, const float *x, const fst_draws *draws);
 fst_status fst__plan_run_part(fst_plan *p, int part, fst_error *err);
 const float *fst__plan_output(const fst_plan *p);
+
+/* No NaN and no infinity among `bytes` of floats, or of bf16 values. */
+bool fst__all_finite(const void *values, size_t bytes, bool half);
 
 /* Hot loops are compiled for several instruction sets and chosen when the program starts. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(FST_NO_MULTIVERSION)

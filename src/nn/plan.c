@@ -20,6 +20,7 @@ void fst_plan_free(fst_plan *p)
     fst_free(p->steps);
     fst_free(p->part_end);
     fst_free(p->part_grads);
+    fst_free(p->factors);
     fst_arena_release(&p->arena);
     fst_free(p);
 }
@@ -185,6 +186,22 @@ static const struct fst_node *guest(const struct builder *b, const struct fst_no
     return next && b->host[next->id] == n->id ? next : NULL;
 }
 
+static bool may_leave_factors(const fst_plan *p, const struct fst_node *n)
+{
+    return p->batch_rows && n->kind == FST_OP_LINEAR && n->in.rank == 1 &&
+           fst__worth_factors(p->batch_rows, (size_t)n->u.linear.out, (size_t)n->in.dim[0]);
+}
+
+static void leave_factors(fst_plan *p, const struct fst_node *n, struct call *c)
+{
+    struct fst_factors *f = &p->factors[p->nfactors++];
+    *f = (struct fst_factors){.from = p->graph->params[n->first_param].offset,
+                              .out = (size_t)n->u.linear.out,
+                              .in = (size_t)n->in.dim[0],
+                              .rows = p->batch_rows};
+    c->args.factors = f;
+}
+
 static struct fst_op_request request_of(const struct builder *b, const struct fst_node *n)
 {
     const fst_graph *g = b->p->graph;
@@ -195,6 +212,7 @@ static struct fst_op_request request_of(const struct builder *b, const struct fs
                                .out_rows = b->p->options.batch * n->planes,
                                .training = b->p->options.training,
                                .frozen = b->p->options.frozen,
+                               .factors = may_leave_factors(b->p, n),
                                .want_grad_in = b->needs[n->input],
                                .in = b->values[n->input].layout};
     for (int j = 1; j < fst__inputs_of(b, n); j++) {
@@ -266,6 +284,8 @@ static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_
     p->calls[c].fold = r.fold;
     p->calls[c].out = op->out;
     p->calls[c].in[0] = op->in;
+    if (op->factors)
+        leave_factors(p, n, &p->calls[c]);
     at->in = source[0];
     p->calls[c].inputs = fst__inputs_of(b, n);
     for (int j = 1; j < p->calls[c].inputs; j++) {
@@ -599,6 +619,7 @@ static fst_status build(struct builder *b, const struct fst_plan_more *more, fst
     p->regions = fst_calloc(regions, sizeof *p->regions);
     p->calls = fst_calloc((3 + 4 * NODE_INPUTS) * n + 4, sizeof *p->calls);
     p->steps = fst_calloc((FST_OP_KERNELS + 1 + 4 * NODE_INPUTS) * n + 4, sizeof *p->steps);
+    p->factors = fst_calloc(n, sizeof *p->factors);
     b->sources = fst_calloc(regions, sizeof *b->sources);
     b->values = fst_calloc(n, sizeof *b->values);
     b->ops = fst_calloc(n, sizeof *b->ops);
@@ -607,7 +628,7 @@ static fst_status build(struct builder *b, const struct fst_plan_more *more, fst
     b->host = fst_calloc(n, sizeof *b->host);
     b->added = fst_calloc(n, sizeof *b->added);
     b->needs = fst_calloc(n, sizeof *b->needs);
-    if (!p->regions || !p->calls || !p->steps || !b->sources || !b->values || !b->ops || !b->op_call ||
+    if (!p->regions || !p->calls || !p->steps || !p->factors || !b->sources || !b->values || !b->ops || !b->op_call ||
         !b->in_reorder || !b->host || !b->added || !b->needs)
         return fst_fail_memory(err, n * sizeof *b->ops);
     for (size_t i = 0; i < n; i++)
@@ -662,6 +683,7 @@ fst_status fst__plan_new(fst_plan **out, const fst_graph *g, const fst_plan_opti
     p->options = *o;
     p->window = more->window;
     p->owner = more->owner;
+    p->batch_rows = o->training ? more->batch_rows : 0;
     if (p->options.threads < 1)
         p->options.threads = 1;
     struct builder b = {.p = p};

@@ -60,6 +60,11 @@ struct fst_plan {
     fst_draws draws; /* of the last pass: kernels may run again after it */
     bool ran, prepared;
     const fst_plan *owner; /* whose prepared weights are used; NULL: its own */
+    size_t batch_rows;     /* of all shards; 0: no gradient is left as factors, else: */
+    struct fst_factors *factors;
+    size_t nfactors;
+    float *factor_grads; /* where they go, */
+    size_t factor_row;   /* from this row on */
 };
 
 static inline void *fst__region_at(const fst_plan *p, int region)

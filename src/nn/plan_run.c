@@ -52,6 +52,8 @@ static void bind_state(fst_plan *p, const fst_state *state, float *grads, const 
         }
         c->args.counter = c->node->counter >= 0 ? state->counters + c->node->counter : NULL;
         c->args.draws = &p->draws;
+        c->args.factor_grads = p->factor_grads;
+        c->args.factor_row = p->factor_row;
     }
 }
 
@@ -68,7 +70,9 @@ static const char *fault(const fst_plan *p, const struct call *c, bool backward)
     bool good = sound(p, backward ? a->grad_in : a->out, backward ? c->in[0] : c->out);
     if (!backward && c->at.in <= EXTERNAL && !sound(p, a->in, c->in[0]))
         return "the input";
-    for (int k = 0; k < n->params; k++) {
+    if (backward && a->factors && !fst__factors_finite(a->factors, a->factor_grads, a->factor_row, (size_t)a->batch))
+        return "a gradient";
+    for (int k = backward && a->factors; k < n->params; k++) {
         size_t bytes = p->graph->params[n->first_param + k].count * sizeof(float);
         const float *values = backward ? a->grad_param[k] : a->param[k];
         if (!fst__all_finite(values, bytes, false))
@@ -169,6 +173,18 @@ void fst__plan_divert(fst_plan *p, int part, float *to)
                 c->args.grad_param[k] = to + (offset - s.from);
         }
     }
+}
+
+size_t fst__plan_factors(const fst_plan *p, const struct fst_factors **out)
+{
+    *out = p->factors;
+    return p->nfactors;
+}
+
+void fst__plan_factor_rows(fst_plan *p, float *grads, size_t first)
+{
+    p->factor_grads = grads;
+    p->factor_row = first;
 }
 
 const float *fst__plan_output(const fst_plan *p)

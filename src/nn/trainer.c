@@ -150,11 +150,6 @@ static fst_status allocate(fst_trainer *t, fst_error *err)
     t->errors = fst_calloc(t->shards, sizeof *t->errors);
     if (!t->plans || !t->rest || !t->grads || !t->row_loss || !t->weight || !t->correct || !t->status || !t->errors)
         return fst_fail_memory(err, t->batch * sizeof *t->row_loss);
-    for (size_t i = 0; t->training && i < t->shards && !(t->windowed && i > 0); i++) {
-        t->grads[i] = fst_calloc(t->graph->param_count + 1, sizeof(float));
-        if (!t->grads[i])
-            return fst_fail_memory(err, t->graph->param_count * sizeof(float));
-    }
     if (t->training && fst__graph_rounds(t->graph)) {
         t->rounded.params = fst_calloc(t->graph->param_count + 1, sizeof(float));
         if (!t->rounded.params)
@@ -167,6 +162,33 @@ static fst_status allocate(fst_trainer *t, fst_error *err)
     }
     fst_status s = allocate_more(t, err);
     return !s && t->meets ? allocate_peers(t, err) : s;
+}
+
+/* Zeros, but where gradients are kept as factors: what nobody touches takes no memory. */
+static float *new_gradient(const fst_trainer *t, bool factors)
+{
+    float *g = fst_alloc((t->graph->param_count + 1) * sizeof *g);
+    size_t from = 0;
+    for (size_t i = 0; g && i <= t->nfactors; i++) {
+        const struct fst_factors *f = i < t->nfactors ? &t->factors[i] : NULL;
+        size_t to = !f ? t->graph->param_count + 1 : f->from + (factors ? f->rows * (f->out + f->in) : 0);
+        memset(g + from, 0, (to - from) * sizeof *g);
+        from = f ? f->from + f->out * f->in : to;
+    }
+    return g;
+}
+
+static fst_status allocate_gradients(fst_trainer *t, fst_error *err)
+{
+    t->nfactors = fst__plan_factors(t->plans[0], &t->factors);
+    for (size_t i = 0; i < t->shards && !(t->windowed && i > 0); i++) {
+        t->grads[i] = new_gradient(t, i == 0);
+        if (!t->grads[i])
+            return fst_fail_memory(err, t->graph->param_count * sizeof(float));
+    }
+    for (int i = 0; i < t->plans_count; i++)
+        fst__plan_factor_rows(t->plans[i], t->grads[0], (size_t)i * t->shard);
+    return FST_OK;
 }
 
 /* Room for the gradients of one part, whichever has most. */
@@ -240,9 +262,12 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
             .share = t->shared,
             .pool = t->shared && sharing > 1 ? t->pool : NULL,
             .owner = i && !training ? t->plans[0] : NULL, /* weights in the kernels' layouts once for all */
+            .batch_rows = t->windowed ? 0 : t->shards * t->shard,
         };
         s = fst__plan_new(&t->plans[i], t->graph, &po, &more, err);
     }
+    if (!s && training)
+        s = allocate_gradients(t, err);
     if (!s && t->windowed)
         s = allocate_windows(t, err);
     if (!s && t->meets)
@@ -390,12 +415,30 @@ static void take_loss(fst_trainer *t, int place, const struct slice *s, const fl
         t->correct[s->shard] += best_class(logits + r * classes, t->classes) == (size_t)in->labels[s->first + r];
 }
 
+static fst_status fail_gradients(fst_error *err)
+{
+    return fst_fail(err, FST_E_NUMERIC, "the gradients of this step are not all finite numbers");
+}
+
 /* A ReLU turns a NaN into 0, so the loss alone may not show it. */
 static fst_status check_gradients(const float *grads, size_t count, fst_error *err)
 {
-    if (fst__all_finite(grads, count * sizeof *grads, false))
-        return FST_OK;
-    return fst_fail(err, FST_E_NUMERIC, "the gradients of this step are not all finite numbers");
+    return fst__all_finite(grads, count * sizeof *grads, false) ? FST_OK : fail_gradients(err);
+}
+
+/* Those of one shard, whether made or left as factors. */
+static fst_status check_shard(const fst_trainer *t, size_t shard, fst_error *err)
+{
+    size_t from = 0;
+    fst_status s = FST_OK;
+    for (size_t i = 0; !s && i < t->nfactors; i++) {
+        const struct fst_factors *f = &t->factors[i];
+        s = check_gradients(t->grads[shard] + from, f->from - from, err);
+        if (!s && !fst__factors_finite(f, t->grads[0], shard * t->shard, t->shard))
+            s = fail_gradients(err);
+        from = f->from + f->out * f->in;
+    }
+    return s ? s : check_gradients(t->grads[shard] + from, t->graph->param_count - from, err);
 }
 
 /* A shard from end to end on a worker's plan. */
@@ -410,9 +453,10 @@ static void shard_job(void *ctx, int worker, size_t shard)
     fst_status st = fst_plan_forward(plan, t->bound, s.x, &draws, &logits, err);
     if (!st) {
         take_loss(t, worker, &s, logits);
+        fst__plan_factor_rows(plan, t->grads[0], s.first);
         st = fst_plan_backward(plan, t->bound, t->grads[shard], err);
     }
-    t->status[shard] = st ? st : check_gradients(t->grads[shard], t->graph->param_count, err);
+    t->status[shard] = st ? st : check_shard(t, shard, err);
 }
 
 /* A shard's pass through one part. The gradients of the first go to their place in the sum, those of the others into
@@ -453,7 +497,7 @@ static void part_job(void *ctx, int worker, size_t shard)
     }
     int last = turn && t->half != FORWARD ? parts.forward : t->part;
     if (!st && last == parts.all - 1 && !t->windowed)
-        st = check_gradients(t->grads[shard], t->graph->param_count, err);
+        st = check_shard(t, shard, err);
     t->status[shard] = st;
 }
 
@@ -510,7 +554,7 @@ static fst_status join_gradients(fst_trainer *t, size_t shards, int part, fst_er
 {
     struct join j = {.t = t, .span = fst__plan_part_grads(t->plans[0], part), .shards = shards};
     fst_pool_run(t->pool, join_block, &j, (j.span.count + JOIN_BLOCK - 1) / JOIN_BLOCK);
-    return j.bad ? fst_fail(err, FST_E_NUMERIC, "the gradients of this step are not all finite numbers") : FST_OK;
+    return j.bad ? fail_gradients(err) : FST_OK;
 }
 
 static fst_status run_parts(fst_trainer *t, size_t shards, fst_error *err)
@@ -657,7 +701,8 @@ static fst_status take_step(fst_trainer *t, fst_state *state, fst_optim *optim, 
                           .prox_mu = in->prox_mu,
                           .anchor = in->anchor,
                           .shift = in->shift};
-    r.grad_norm = fst_optim_step(optim, state->params, &oi, t->pool);
+    const struct fst_factored factored = {t->factors, t->nfactors, shards * t->shard, t->grads[0]};
+    r.grad_norm = fst__optim_step(optim, state->params, &oi, &factored, t->pool);
     *out = r;
     return FST_OK;
 }

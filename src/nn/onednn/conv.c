@@ -420,8 +420,38 @@ static fst_status bind_backward_weights(struct fdn_weighted *w, struct kernel *k
     return s;
 }
 
+/* The weights' gradient as its factors (factors.h); the bias has its own. */
+static fst_status run_leave_factors(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
+{
+    const struct fst_node *n = ((struct kernel *)base)->node;
+    const struct fst_factors *f = a->factors;
+    size_t rows = (size_t)a->batch;
+    float *at = a->factor_grads + f->from;
+    (void)err;
+    memcpy(at + a->factor_row * f->out, a->grad_out, rows * f->out * sizeof *at);
+    memcpy(at + f->rows * f->out + a->factor_row * f->in, a->in, rows * f->in * sizeof *at);
+    if (!n->u.linear.bias)
+        return FST_OK;
+    memcpy(a->grad_param[1], a->grad_out, f->out * sizeof *at);
+    for (size_t r = 1; r < rows; r++)
+        fst__accumulate(a->grad_out + r * f->out, a->grad_param[1], f->out);
+    return FST_OK;
+}
+
+static fst_status leave_factors(struct fdn_weighted *w, fst_error *err)
+{
+    fst_status s = fdn_add_call(w->c, w->op, "factors of the gradient", true, run_leave_factors, w->r->node, err);
+    if (s)
+        return s;
+    w->c->kernels->base.compute = false;
+    w->op->factors = true;
+    return FST_OK;
+}
+
 fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err)
 {
+    if (w->r->factors && w->c->type == dnnl_f32)
+        return leave_factors(w, err);
     dnnl_primitive_desc_t pd;
     const struct fst_layout *gradient;
     fst_status s = gradient_layout(w, &gradient, err);
