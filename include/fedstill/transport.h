@@ -23,7 +23,7 @@ enum {
     FST_TRANSPORT_FILTERS = 4096,             /* subscriptions of one transport */
     FST_TRANSPORT_MESSAGE = 512 * 1024 + 256, /* bytes of a message, at most */
     FST_TRANSPORT_SMALL = 64 * 1024,          /* up to here a message may use the room that is kept for small ones */
-    FST_TRANSPORT_UNSENT = 8 * 1024 * 1024,   /* bytes that were taken and are not on their way; then FST_E_BUSY */
+    FST_TRANSPORT_UNSENT = 2 * 1024 * 1024,   /* bytes that were taken and are not on their way; then FST_E_BUSY */
     FST_TRANSPORT_RESERVE = 1024 * 1024       /* beyond that, for small messages only */
 };
 
