@@ -45,7 +45,9 @@ static const struct option_spec options[] = {
     OUTPUT_OPTION("The sweep's folder (default: sweep in the task's folder)."),
     {.name = "halving",
      .type = OPTION_FLAG,
-     .help = "Stop the worse half of the combinations again and again, by their accuracy on validation samples."},
+     .help = "Stop the worse half of the combinations again and again, by their accuracy on validation samples. Which "
+             "are stopped does not depend on --jobs or on who is faster: a run waits only while it is not certain to "
+             "which half it belongs."},
     {.name = "by",
      .argument = "STAGE",
      .type = OPTION_STRING,

@@ -30,7 +30,7 @@ typedef struct fst_sweep fst_sweep;
 typedef enum fst_sweep_state {
     FST_SWEEP_MISSING, /* to be run, or to be gone on with */
     FST_SWEEP_RUNNING,
-    FST_SWEEP_PAUSED, /* of a halving: waits for the others at a rung */
+    FST_SWEEP_PAUSED, /* of a halving: waits at a rung for others that its fate depends on */
     FST_SWEEP_DONE,
     FST_SWEEP_FAILED,
     FST_SWEEP_STOPPED /* by a halving: not worth going on with */
@@ -53,8 +53,10 @@ typedef struct fst_sweep_run_view {
 
 typedef struct fst_sweep_progress {
     size_t runs, done, failed, stopped, active;
-    int64_t rung;    /* of a halving: all are brought to so many epochs or rounds now; 0: to their end */
-    double left;     /* seconds to there, as far as the stages that were made show it; NaN: not known yet */
+    int64_t
+        rung; /* of a halving: the runs that are least far are brought to so many epochs or rounds; 0: to their end */
+    double left; /* seconds until all are where they are brought to now, as far as the stages that were made show it;
+                    NaN: not known yet */
     const char *now; /* what active runs are at: "federated_train 3/10 of learning_rate=0.1,seed=2" */
 } fst_sweep_progress;
 
@@ -107,11 +109,13 @@ FST_MUST FST_API fst_status fst_sweep_plan(fst_sweep *s, fst_error *err);
  * After fst_sweep_plan: runs what is missing. The folder is locked. A run that fails does not end it (without
  * fail_fast): it returns FST_OK, and the state of the run says so. FST_E_CANCELLED when it was asked to stop.
  *
- * With `halving`, K times (K: how often the number of settings can be halved): when every run of every setting has done
- * so much of stage `by`, the settings are ordered by the mean over their seeds of the accuracy on the validation
- * samples, and the worse half is stopped. The rungs are T / 2^K, ..., T / 2 of the T epochs or rounds, rounded up. What
- * counts is the best epoch so far in stages that keep it, else the last one up to there. (Successive halving: Jamieson
- * and Talwalkar 2016.) It depends on the numbers alone, never on who was faster.
+ * With `halving`, K times (K: how often the number of settings can be halved): the settings whose runs have done so
+ * much of stage `by` are ordered by the mean over their seeds of the accuracy on the validation samples, and the worse
+ * half is stopped. The rungs are T / 2^K, ..., T / 2 of the T epochs or rounds, rounded up. What counts is the best
+ * epoch so far in stages that keep it, else the last one up to there. (Successive halving: Jamieson and Talwalkar
+ * 2016.) It depends on the numbers alone, never on who was faster or on how many jobs there are: a setting goes on, or
+ * is stopped, before all have come to its rung where none of those that are still to come could change that, and
+ * otherwise waits.
  */
 FST_MUST FST_API fst_status fst_sweep_run(fst_sweep *s, fst_error *err);
 

@@ -1,5 +1,6 @@
 #!/bin/bash
-# A sweep: what it refuses, what its runs share, that neither jobs nor kills show in any model, what a halving stops.
+# A sweep: what it refuses, what its runs share, that neither jobs nor kills show in any model, what a halving stops,
+# and for whom it does not wait.
 # Needs $FEDSTILL, the program, $FEDSTILL_HELPER, built from helper.c, and $FEDSTILL_SHIM, built from tests/faults/shim.c.
 # shellcheck source=tests/task/common.sh
 . "$(dirname "$0")/common.sh"
@@ -243,6 +244,31 @@ true_that "$last: other models" diff "$folder/models" "$folder/now"
 expect 0 sweep "$task" "${halves[@]}" --output "$folder/half"
 states "$folder/half" >"$folder/now"
 true_that "$last: decided otherwise the second time" diff "$folder/states" "$folder/now"
+# one that does not come to its rung keeps nobody waiting whose place is certain without it
+quarter=(--grid "$rate=0.000001,0.05,0.000002,0.01" --no-reuse --halving)
+expect 0 sweep "$task" "${quarter[@]}" --output "$folder/waited"
+states "$folder/waited" >"$folder/states"
+FAULT_PREFIX=$folder/held/runs/learning_rate=0.000002,seed=5 FAULT_MODE=stop FAULT_TEXT='"event": "round"' \
+    ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=$FEDSTILL_SHIM "$FEDSTILL" sweep "$task" "${quarter[@]}" \
+    --output "$folder/held" --jobs 2 >"$folder/out" 2>"$folder/err" </dev/null &
+sweep=$!
+last="a sweep with a run that is held"
+rounds_of() { cat "$folder/held/runs/$1/events.jsonl" 2>/dev/null | grep -c '"event": "round"' || true; }
+gone_on() { grep -q '"event": "round", "round": 2' "$folder"/held/runs/*/events.jsonl && grep -q '"status": "stopped"' "$folder/held/sweep.json"; }
+until gone_on 2>/dev/null || ! kill -0 $sweep 2>/dev/null; do sleep 0.02; done
+true_that "$last: the best goes on, and the worst was stopped" gone_on
+same "$last: its rounds meanwhile" "$(rounds_of "learning_rate=0.000002,seed=5")" 0
+while kill -0 $sweep 2>/dev/null; do
+    for process in $(at_work "$folder/held"); do # (a sanitizer stops its own at the end, for which it must not be woken)
+        ! grep -q '^State:.*(stopped)' "/proc/$process/status" 2>/dev/null || kill -CONT "$process"
+    done
+    sleep 0.02
+done
+wait $sweep
+status=$? sweep=0
+same "$last: exit status" $status 0
+states "$folder/held" >"$folder/now"
+true_that "$last: other settings were stopped" diff "$folder/states" "$folder/now"
 
 # ---- signals that a task makes are made once for all runs of a seed, and are not believed for their place
 cat >"$folder/signals.yaml" <<END

@@ -184,8 +184,10 @@ static size_t mark_wanted(fst_sweep *s)
         bool over = !is_open(r);
         runs += !over;
         for (size_t m = 0; !over && m < r->needs; m++) {
-            s->item[r->need[m].item].wanted = true;
-            over = s->until && !strcmp(s->item[r->need[m].item].stage, s->by);
+            struct item *i = &s->item[r->need[m].item];
+            over = r->until && !strcmp(i->stage, s->by);
+            i->wanted = true;
+            i->whole = over ? (double)r->until / (double)i->total : 1;
         }
     }
     return runs;
@@ -198,14 +200,12 @@ double fst__sweep_left(fst_sweep *s, size_t jobs)
     const char *stage = "";
     for (size_t k = 0; k < s->items; k++) {
         const struct item *i = &s->item[k];
-        bool rung = s->until && !strcmp(i->stage, s->by);
-        double whole = rung ? (double)s->until / (double)i->total : 1;
-        if (!i->wanted || i->there || i->part >= whole)
+        if (!i->wanted || i->there || i->part >= i->whole)
             continue;
         if (strcmp(stage, i->stage)) /* the same for its neighbours, mostly */
             pace = pace_of(s, i);
         stage = i->stage;
-        left += pace * (i->total ? (double)i->total : 1) * (whole - i->part);
+        left += pace * (i->total ? (double)i->total : 1) * (i->whole - i->part);
     }
     if (s->waited)
         left += s->wait_cost / (double)s->waited * (double)runs;

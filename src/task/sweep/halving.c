@@ -1,27 +1,34 @@
 /*
  * Successive halving (Jamieson and Talwalkar 2016): at rungs of the stage that counts the worse half of the settings is
- * stopped. Every run of a rung ends before any is judged, so that nobody's speed decides; what is judged is the
- * accuracy on validation samples, the mean over a setting's seeds.
+ * stopped. What is judged is the accuracy on validation samples, the mean over a setting's seeds. Nobody's speed
+ * decides, and still few wait: what is certain before all have come to a rung is done then (halving_rule.h).
  */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "halving_rule.h"
 #include "sweep_private.h"
 
-struct judged {
-    size_t setting;
-    double value; /* NaN: it is not judged */
+struct halving {
+    fst_sweep *s;
+    struct fst__halving rule;
 };
 
 /* How often the settings can be halved, as long as a rung has an epoch or round of its own. */
 static int rungs_of(const fst_sweep *s)
 {
     int k = 0;
-    while (s->settings_count >> (k + 1) && s->total >> (k + 1))
+    while (k < FST__MOST_RUNGS && s->settings_count >> (k + 1) && s->total >> (k + 1))
         k++;
     return k;
+}
+
+/* How many epochs or rounds a rung stands for; of the end 0. */
+static int64_t at_rung(const struct halving *h, int rung)
+{
+    int halvings = h->rule.rungs - rung;
+    return halvings ? (h->s->total + ((int64_t)1 << halvings) - 1) >> halvings : 0;
 }
 
 /* The item of the stage that counts. */
@@ -79,34 +86,26 @@ static double mean_of(const fst_sweep *s, size_t setting, int64_t at)
     return sum / (double)s->seeds;
 }
 
-/* Best first; of equals the one that stands first in the grid. */
-static int by_value(const void *a, const void *b)
-{
-    const struct judged *x = a, *y = b;
-    if (x->value != y->value)
-        return x->value > y->value ? -1 : 1;
-    return x->setting < y->setting ? -1 : 1;
-}
-
 static void note(const fst_sweep *s, const char *line)
 {
     if (s->spec->observer.note)
         s->spec->observer.note(s->spec->observer.ctx, line);
 }
 
-static void stop(fst_sweep *s, size_t setting, int64_t at, double value, size_t rank, size_t of)
+/* rank 0: another seed of it failed. sure: that many will have come to the rung, and none better any more. */
+static void stop(fst_sweep *s, size_t setting, int64_t at, double value, size_t rank, size_t of, bool sure)
 {
     char why[400];
-    s->out[setting] = true;
     if (rank)
-        snprintf(why, sizeof why, "%s %lld of %s: %.2f %% on validation, rank %zu of %zu", s->unit, (long long)at,
-                 s->by, 100 * value, rank, of);
+        snprintf(why, sizeof why, "%s %lld of %s: %.2f %% on validation, rank %zu %sof %zu", s->unit, (long long)at,
+                 s->by, 100 * value, rank, sure ? "" : "or worse ", of);
     else
         snprintf(why, sizeof why, "%s %lld of %s: another seed of this setting failed", s->unit, (long long)at, s->by);
     for (size_t k = 0; k < s->seeds; k++) {
         struct run *r = &s->run[setting * s->seeds + k];
         if (r->state == FST_SWEEP_FAILED || r->state == FST_SWEEP_DONE)
             continue;
+        bool news = r->state != FST_SWEEP_STOPPED;
         r->state = FST_SWEEP_STOPPED;
         r->stopped_at = at;
         r->stopped_value = value;
@@ -114,80 +113,104 @@ static void stop(fst_sweep *s, size_t setting, int64_t at, double value, size_t 
         r->of = (int64_t)of;
         fst_free(r->why);
         r->why = fst_strdup(why);
-        fst__sweep_tell(s, setting * s->seeds + k);
+        if (news)
+            fst__sweep_tell(s, setting * s->seeds + k);
     }
 }
 
-/* Those that wait go on. */
-static void resume(fst_sweep *s)
+/* Its runs that wait set out for the next rung. */
+static void go_on(const struct halving *h, size_t setting)
 {
-    for (size_t i = 0; i < s->runs; i++)
-        if (s->run[i].state == FST_SWEEP_PAUSED)
-            s->run[i].state = FST_SWEEP_MISSING;
+    fst_sweep *s = h->s;
+    for (size_t k = 0; k < s->seeds; k++) {
+        struct run *r = &s->run[setting * s->seeds + k];
+        r->until = at_rung(h, h->rule.course[setting].rung);
+        if (r->state == FST_SWEEP_PAUSED)
+            r->state = FST_SWEEP_MISSING;
+    }
 }
 
-static void tell_rung(const fst_sweep *s, int64_t at, const struct judged *j, size_t n, size_t keep)
+/* All have come: what was stopped early now has its rank. */
+static void end_rung(struct halving *h, const struct fst__verdict *v)
 {
+    fst_sweep *s = h->s;
+    int64_t at = at_rung(h, v->rung);
     fst_buf line = {0};
     if (!fst_buf_printf(&line, NULL, "%s %lld of %s: %zu of %zu settings go on; the best is %s, %.2f %% on validation",
-                        s->unit, (long long)at, s->by, keep, n, s->setting[j[0].setting], 100 * j[0].value))
+                        s->unit, (long long)at, s->by, v->rank, v->of, s->setting[v->setting], 100 * v->value))
         note(s, line.data);
     fst_buf_release(&line);
+    for (size_t i = 0; i < s->settings_count; i++) {
+        const struct fst__course *c = &h->rule.course[i];
+        size_t of = 0, rank = c->out && c->rung == v->rung ? fst__halving_rank(&h->rule, v->rung, i, &of) : 0;
+        if (rank)
+            stop(s, i, at, c->value[v->rung], rank, of, true);
+    }
 }
 
-static fst_status judge(fst_sweep *s, int64_t at, fst_error *err)
+/* Has it come to its rung, in every seed, and was not yet counted? */
+static bool has_come(const struct halving *h, size_t setting)
 {
-    struct judged *j = fst_calloc(s->settings_count, sizeof *j);
-    size_t n = 0;
-    if (!j)
-        return fst_fail_memory(err, s->settings_count * sizeof *j);
+    const struct fst__course *c = &h->rule.course[setting];
+    bool came = !c->out && c->rung < h->rule.rungs && !c->came[c->rung];
+    for (size_t k = 0; came && k < h->s->seeds; k++) {
+        fst_sweep_state state = h->s->run[setting * h->s->seeds + k].state;
+        came = state != FST_SWEEP_MISSING && state != FST_SWEEP_RUNNING;
+    }
+    return came;
+}
+
+static bool count_arrivals(struct halving *h)
+{
+    fst_sweep *s = h->s;
+    bool any = false;
     for (size_t i = 0; i < s->settings_count; i++) {
-        if (s->out[i])
+        if (!has_come(h, i))
             continue;
+        int64_t at = at_rung(h, h->rule.course[i].rung);
+        double value = mean_of(s, i, at);
+        any = true;
         if (has_failed(s, i)) {
-            stop(s, i, at, NAN, 0, 0);
+            fst__halving_drop(&h->rule, i);
+            stop(s, i, at, NAN, 0, 0, true);
             continue;
         }
-        double value = mean_of(s, i, at);
-        if (isfinite(value)) {
-            j[n++] = (struct judged){i, value};
-        } else { /* finished elsewhere, where its events are */
+        if (!isfinite(value)) /* finished elsewhere, where its events are */
             fst_log(FST_LOG_WARN, "%s: what it was worth after %s %lld is not known: it is kept and not compared",
                     s->setting[i], s->unit, (long long)at);
-        }
+        fst__halving_arrive(&h->rule, i, value);
     }
-    size_t keep = (n + 1) / 2;
-    qsort(j, n, sizeof *j, by_value);
-    if (n)
-        tell_rung(s, at, j, n, keep);
-    for (size_t k = keep; k < n; k++)
-        stop(s, j[k].setting, at, j[k].value, k + 1, n);
-    fst_free(j);
-    resume(s);
-    fst__journal_note(s);
-    return FST_OK;
+    return any;
 }
 
-static bool any_failed(const fst_sweep *s)
+/* Whenever runs have ended: what is certain now. */
+static void decide(void *ctx)
 {
-    bool failed = false;
-    for (size_t i = 0; i < s->runs; i++)
-        failed = failed || s->run[i].state == FST_SWEEP_FAILED;
-    return failed;
+    struct halving *h = ctx;
+    struct fst__verdict v;
+    bool any = false;
+    while (count_arrivals(h))
+        while (fst__halving_next(&h->rule, &v)) {
+            any = true;
+            if (v.kind == FST__GOES_ON)
+                go_on(h, v.setting);
+            else if (v.kind == FST__STOPS)
+                stop(h->s, v.setting, at_rung(h, v.rung), v.value, v.rank, v.of, false);
+            else
+                end_rung(h, &v);
+        }
+    if (any)
+        fst__journal_note(h->s);
 }
 
 fst_status fst__halving_run(fst_sweep *s, fst_error *err)
 {
-    fst_free(s->out);
-    s->out = fst_calloc(s->settings_count, sizeof *s->out);
-    fst_status st = s->out ? FST_OK : fst_fail_memory(err, s->settings_count);
-    for (int k = rungs_of(s); !st && k > 0; k--) {
-        int64_t at = (s->total + ((int64_t)1 << k) - 1) >> k;
-        st = fst__sweep_work(s, at, err);
-        if (!st && any_failed(s) && s->spec->fail_fast)
-            return FST_OK;
-        if (!st)
-            st = judge(s, at, err);
-    }
-    return st ? st : fst__sweep_work(s, 0, err);
+    struct halving h = {.s = s};
+    fst_status st = fst__halving_init(&h.rule, s->settings_count, rungs_of(s), err);
+    for (size_t i = 0; !st && i < s->settings_count; i++)
+        go_on(&h, i);
+    if (!st)
+        st = fst__sweep_work(s, decide, &h, err);
+    fst__halving_release(&h.rule);
+    return st;
 }

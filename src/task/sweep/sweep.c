@@ -151,7 +151,6 @@ void fst_sweep_free(fst_sweep *s)
     fst_free(s->key);
     fst_free(s->setting);
     fst_free(s->item);
-    fst_free(s->out);
     fst_free(s->seed);
     fst_free(s->folder);
     fst_free(s->runs_folder);
@@ -187,7 +186,7 @@ fst_status fst_sweep_run(fst_sweep *s, fst_error *err)
     fst_atomic_sweep(s->folder);
     st = fst__journal_write(s, err);
     if (!st)
-        st = s->spec->halving ? fst__halving_run(s, err) : fst__sweep_work(s, 0, err);
+        st = s->spec->halving ? fst__halving_run(s, err) : fst__sweep_work(s, NULL, NULL, err);
     fst_status wrote = fst__journal_write(s, st ? NULL : err);
     fst_file_unlock(s->lock);
     s->lock = -1;

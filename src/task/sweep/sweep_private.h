@@ -3,7 +3,8 @@
  *
  * Data flow: ask.c cuts the grid and the seeds into settings and runs; plan.c opens each run's data as a dry run does
  * and gives every stage of it an item, which runs whose stage has the same fingerprint share; work.c starts processes
- * (child.c) so that an item is made by one run at a time; halving.c calls it once a rung; figures.c reads what runs
+ * (child.c) so that an item is made by one run at a time; halving.c says at each end of a run which go on
+ * (halving_rule.c); figures.c reads what runs
  * left; journal.c keeps FOLDER/sweep.json.
  */
 #ifndef FST_TASK_SWEEP_PRIVATE_H
@@ -36,7 +37,8 @@ struct item {
     size_t first;       /* the run that has it first */
     size_t owner;       /* the run that makes it now; FST__NOBODY */
     double seconds;     /* that it took; NaN: not known */
-    bool wanted;        /* for who asks how long it still takes */
+    bool wanted;        /* for who asks how long it still takes, */
+    double whole;       /* and how much of it, 0 ... 1 */
     double began, part; /* of one that is being made: when it began (0: it has not), and how much is done, 0 ... 1 */
 };
 
@@ -58,6 +60,7 @@ struct run {
     struct need *need;
     size_t needs;
     fst_sweep_state state;
+    int64_t until;     /* epochs or rounds of stage `by` that it is brought to, then it is paused; 0: to its end */
     bool journal_done; /* sweep.json said that it was done, when the sweep was opened */
     char *why;
     double validation, test, seconds;
@@ -90,8 +93,6 @@ struct fst_sweep {
     const char *unit; /* "epoch" or "round", of stage `by` */
     int64_t total;    /* of them; 0: settings differ in that */
     bool keeps_best;
-    bool *out;     /* settings that a halving has stopped */
-    int64_t until; /* of stage `by`, what runs are brought to now; 0: to their end */
     bool planned;
     int lock;
     bool journal_failed;
@@ -127,8 +128,9 @@ char *fst__child_said(const struct run *r);
 /* ---- work.c ---- */
 /* What all runs are at, for who watches. */
 void fst__sweep_progress(fst_sweep *s, fst_sweep_progress *out, char now[FST__NOW]);
-/* Brings every run that is missing to `until` (then it is paused) or to its end. */
-fst_status fst__sweep_work(fst_sweep *s, int64_t until, fst_error *err);
+/* Brings every run that is missing to its `until` or to its end, those that are not far first. ended, if not NULL: runs
+ * have ended; it may stop runs that are paused, or send them on. */
+fst_status fst__sweep_work(fst_sweep *s, void (*ended)(void *ctx), void *ctx, fst_error *err);
 void fst__sweep_tell(fst_sweep *s, size_t i);
 bool fst__sweep_stopped(const fst_sweep *s);
 

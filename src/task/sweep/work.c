@@ -24,7 +24,6 @@ static const double grace = 60;  /* and in which a run that was asked to end may
 
 struct jobs {
     fst_sweep *s;
-    int64_t until;
     int jobs;
     size_t active;
     bool ending;     /* nothing is started any more, and what runs was asked to end */
@@ -40,9 +39,25 @@ bool fst__sweep_stopped(const fst_sweep *s)
     return s->spec->stop && atomic_load(s->spec->stop);
 }
 
+/* The next place, from `above` on, that runs which are missing, or active, are brought to; INT64_MAX: their end; 0:
+ * none is beyond it. */
+static int64_t next_until(const fst_sweep *s, int64_t above, bool active)
+{
+    int64_t next = 0;
+    for (size_t i = 0; i < s->runs; i++) {
+        const struct run *r = &s->run[i];
+        int64_t until = r->until ? r->until : INT64_MAX;
+        bool counts = r->state == FST_SWEEP_MISSING || (active && r->state == FST_SWEEP_RUNNING);
+        if (counts && until > above && (!next || until < next))
+            next = until;
+    }
+    return next;
+}
+
 void fst__sweep_progress(fst_sweep *s, fst_sweep_progress *out, char now[FST__NOW])
 {
-    *out = (fst_sweep_progress){.runs = s->runs, .rung = s->until, .now = now};
+    int64_t rung = next_until(s, 0, true);
+    *out = (fst_sweep_progress){.runs = s->runs, .rung = rung < INT64_MAX ? rung : 0, .now = now};
     size_t n = 0;
     now[0] = 0;
     for (size_t i = 0; i < s->runs; i++) {
@@ -244,7 +259,7 @@ static const char *stage_ahead(const struct jobs *w, size_t i)
             return NULL;
         waiting++;
     }
-    for (size_t k = 0; w->until && k <= last; k++)
+    for (size_t k = 0; r->until && k <= last; k++)
         if (!strcmp(s->item[r->need[k].item].stage, s->by))
             return NULL;
     return waiting && last + 1 < r->needs ? s->item[r->need[last].item].stage : NULL;
@@ -264,10 +279,10 @@ static void start(struct jobs *w, size_t i)
     struct run *r = &s->run[i];
     fst_error e = {0};
     bool told = r->ahead && !r->why; /* it goes on after what it made for all */
-    const char *ahead = stage_ahead(w, i), *stage = ahead ? ahead : w->until ? s->by : NULL;
+    const char *ahead = stage_ahead(w, i), *stage = ahead ? ahead : r->until ? s->by : NULL;
     fst_status st = check_task(s, r, &e);
     if (!st)
-        st = fst__child_start(s, i, stage, ahead ? 0 : w->until, threads_of(w, ahead), &e);
+        st = fst__child_start(s, i, stage, ahead ? 0 : r->until, threads_of(w, ahead), &e);
     if (st) {
         fail_run(w, i, e.message);
     } else {
@@ -288,7 +303,7 @@ static void start(struct jobs *w, size_t i)
 }
 
 /* All settings with the first seed, then with the next: one sees early what differs. */
-static void start_some(struct jobs *w)
+static void start_some(struct jobs *w, int64_t until)
 {
     fst_sweep *s = w->s;
     for (size_t k = 0; k < s->seeds; k++)
@@ -297,9 +312,17 @@ static void start_some(struct jobs *w)
             struct run *r = &s->run[i];
             if (w->ending || w->active >= (size_t)w->jobs)
                 return;
-            if (r->state == FST_SWEEP_MISSING && !must_wait(s, r) && !is_locked(r))
+            if (r->state == FST_SWEEP_MISSING && (r->until ? r->until : INT64_MAX) == until && !must_wait(s, r) &&
+                !is_locked(r))
                 start(w, i);
         }
+}
+
+/* Those of the lowest rung first: what they are worth decides about others. */
+static void start_all(struct jobs *w)
+{
+    for (int64_t until = next_until(w->s, 0, false); until; until = next_until(w->s, until, false))
+        start_some(w, until);
 }
 
 /* ---- ending ---------------------------------------------------------------------------------------------- */
@@ -312,12 +335,12 @@ static void ended_well(struct jobs *w, size_t i)
     set_why(r, NULL);
     if (r->ahead) /* the rest of it with its share of the threads, beside the others */
         return;
-    r->state = w->until ? FST_SWEEP_PAUSED : FST_SWEEP_DONE;
+    r->state = r->until ? FST_SWEEP_PAUSED : FST_SWEEP_DONE;
     for (size_t k = 0; k < r->needs; k++) {
         const struct item *item = &s->item[r->need[k].item];
         stages += r->need[k].here && isfinite(item->seconds) ? item->seconds : 0;
     }
-    if (w->until)
+    if (r->until)
         return;
     fst__sweep_figures(s, r);
     if (r->seconds > stages) { /* starting, reading data, copying */
@@ -348,17 +371,18 @@ static void ended_badly(struct jobs *w, size_t i, int status)
     fst_free(said);
 }
 
-static void reap(struct jobs *w, size_t i)
+/* True: its process has ended. */
+static bool reap(struct jobs *w, size_t i)
 {
     fst_sweep *s = w->s;
     struct run *r = &s->run[i];
     int status = 0;
     if (r->pid <= 0)
-        return;
+        return false;
     bool ended = fst__child_ended(r, &status);
     take_note(s, i);
     if (!ended)
-        return;
+        return false;
     w->active--;
     r->seconds += fst_clock_seconds() - r->began;
     r->locked = 0;
@@ -371,6 +395,7 @@ static void reap(struct jobs *w, size_t i)
     fst__journal_note(s);
     if (r->state != FST_SWEEP_MISSING || !r->ahead || w->ending)
         fst__sweep_tell(s, i);
+    return true;
 }
 
 static void signal_all(const fst_sweep *s, int number)
@@ -404,17 +429,21 @@ static bool anything_left(const struct jobs *w)
     return false;
 }
 
-fst_status fst__sweep_work(fst_sweep *s, int64_t until, fst_error *err)
+fst_status fst__sweep_work(fst_sweep *s, void (*ended)(void *ctx), void *ctx, fst_error *err)
 {
-    struct jobs w = {.s = s, .until = until, .jobs = s->spec->jobs > 0 ? s->spec->jobs : 1};
+    struct jobs w = {.s = s, .jobs = s->spec->jobs > 0 ? s->spec->jobs : 1};
     const struct timespec nap = {.tv_nsec = (long)(rest * 1e9)};
-    s->until = until;
+    if (ended) /* runs that are done already */
+        ended(ctx);
     while (anything_left(&w)) {
+        bool any = false;
         end_if_asked(&w);
-        start_some(&w);
+        start_all(&w);
         nanosleep(&nap, NULL);
         for (size_t i = 0; i < s->runs; i++)
-            reap(&w, i);
+            any = reap(&w, i) || any;
+        if (any && ended && !w.ending)
+            ended(ctx);
         tick(&w);
     }
     if (fst__sweep_stopped(s))
