@@ -19,7 +19,7 @@ for name in samples_per_s step_ms kernel_ms peak_rss_bytes; do
     member $name '[1-9]'
 done
 member machine.cpus '^[1-9][0-9]*$'
-member machine.backend 'oneDNN|[Rr]eference|double'
+member machine.backend '^"?(oneDNN |vectors of |plain loops)'
 for name in load_before load_after; do
     member machine.$name '^([0-9]+(\.[0-9]+)?|null)$'
 done
