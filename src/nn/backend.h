@@ -6,7 +6,7 @@
 #ifndef FST_NN_BACKEND_H
 #define FST_NN_BACKEND_H
 
-#include "factors.h"
+#include "forms.h"
 
 /* Opaque to the plan; owned by the context, valid until it is closed. Gradients have the layout of
  * the value whose gradient they are. */
@@ -42,10 +42,10 @@ struct fst_op_args {
     const float *fold_param[2], *fold_buffer[2]; /* of a batch norm that is folded into the op */
     const fst_draws *draws;
     const struct fst_peers *peers;
-    size_t shared_at;                  /* of this call in every shard's shared memory */
-    const struct fst_factors *factors; /* of an op that leaves its weights' gradient as factors: where in */
-    float *factor_grads;               /* this span of gradients */
-    size_t factor_row;                 /* the first of its rows */
+    size_t shared_at;               /* of this call in every shard's shared memory */
+    const struct fst_form *factors; /* of an op that leaves its weights' gradient as factors: where in */
+    float *factor_grads;            /* this span of gradients */
+    size_t factor_row;              /* the first of its rows */
 };
 
 static inline int64_t fst__rows(const struct fst_op_args *a) /* samples of this shard that count */
@@ -83,7 +83,7 @@ struct fst_op_request {
     bool relu_elsewhere;             /* ... but its gradient is taken by the pooling after it */
     bool mask_output;                /* a pooling that takes the gradient of the ReLU before it: where its output is not
                                         above 0 its output's gradient is 0 (max and ReLU commute) */
-    bool factors;                    /* the gradient of the weights may be left as its factors */
+    bool factors, blocks;            /* the gradient of the weights may be left in that form (forms.h) */
     bool want_grad_in;
     bool want_more[FST_NODE_MORE];
     const struct fst_layout *in, *more[FST_NODE_MORE];
@@ -93,6 +93,7 @@ struct fst_op {
     const struct fst_layout *in, *out, *more[FST_NODE_MORE];
     bool alias;                                /* out is in, grad_in is grad_out: no kernels */
     bool factors;                              /* the gradient of the weights is left as its factors */
+    int grad_block;                            /* the gradient of the weights is left in blocks of so many; 0: not */
     bool moves_grad;                           /* grad_in is grad_out, perhaps changed in place */
     bool keep_in, keep_more, keep_out;         /* backward reads in, the further inputs, out */
     size_t saved;                              /* bytes that live from forward to backward */

@@ -226,18 +226,19 @@ struct fst_plan_more {
      * too, and not made again: it must be prepared first (fst__plan_prepare), and outlive this one's last pass. */
     const fst_plan *owner;
     /* Of a training plan that is a shard of a batch of so many rows (those of shards that are not full counted too):
-     * the gradients of large linear layers may be left as their factors (factors.h), where fst__plan_factor_rows says.
+     * the gradients of large linear layers may be left as their factors (forms.h), where fst__plan_factor_rows says.
      * 0: all gradients are made. */
     size_t batch_rows;
+    bool blocks; /* the gradients of convolutions may be left in the kernels' blocks */
 };
 fst_status fst__plan_new(fst_plan **out, const fst_graph *g, const fst_plan_options *o,
                          const struct fst_plan_more *more, fst_error *err);
 /* Brings the weights of a state into the kernels' layouts, as the next pass otherwise would. */
 fst_status fst__plan_prepare(fst_plan *p, const fst_state *state, fst_error *err);
 struct fst_span fst__plan_part_grads(const fst_plan *p, int part);
-/* The layers whose gradients the plan leaves as factors; returns how many. */
-struct fst_factors;
-size_t fst__plan_factors(const fst_plan *p, const struct fst_factors **out);
+/* The layers whose gradients the plan leaves in other forms; returns how many. */
+struct fst_form;
+size_t fst__plan_forms(const fst_plan *p, const struct fst_form **out);
 /* Before a pass: factors go into this span of gradients, as the batch's rows `first` and those after it. */
 void fst__plan_factor_rows(fst_plan *p, float *grads, size_t first);
 /* Before a part of the backward pass: its gradients go to `to`, the first of its span at to[0]. */

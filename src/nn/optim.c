@@ -1,14 +1,15 @@
 /*
  * Optimisers: one pass over the contiguous span that sums the gradient's parts, adds the proximal
  * term, clips, and updates. The span is cut into blocks of a fixed size, so neither values nor the
- * norm's summation depend on the number of threads. A layer whose gradient is kept as its factors is cut in tiles.
+ * norm's summation depend on the number of threads. A layer whose gradient is kept in a form (forms.h) is cut
+ * in tiles.
  */
 #include <math.h>
 #include <string.h>
 
-#include "factors.h"
+#include "forms.h"
 
-enum { BLOCK = 8192, TILE_ROWS = 32, TILE_COLUMNS = BLOCK / TILE_ROWS };
+enum { BLOCK = FST_UNIT, TILE_ROWS = 32, TILE_COLUMNS = BLOCK / TILE_ROWS };
 
 fst_status fst_optim_init(fst_optim *o, const fst_optim_spec *spec, size_t count, fst_error *err)
 {
@@ -64,7 +65,7 @@ struct step {
     bool summed;                                 /* the parts already stand summed in part 0 */
     double *squares;                             /* of units from first_unit on, when the norm is wanted */
     size_t first_unit;
-    const struct fst_factored *factored;
+    const struct fst_forms *forms;
 };
 
 FST_HOT static void sum_parts(float *restrict g, float *const *parts, size_t n, size_t at, size_t count)
@@ -121,10 +122,10 @@ FST_HOT static void adam(float *restrict w, float *restrict m, float *restrict v
 
 /* ---- units of work -------------------------------------------------------------------------------- */
 
-/* A block of the span, or, of a layer whose gradient is kept as its factors, a tile: so many rows of a matrix. */
+/* A block of the span, or, of a layer whose gradient is kept in a form, a tile: so many rows of a matrix. */
 struct unit {
     size_t at, rows, columns, stride;
-    const struct fst_factors *factors; /* NULL: a block, of one row */
+    const struct fst_form *form; /* NULL: a block, of one row */
     struct fst_factors_tile tile;
 };
 
@@ -138,51 +139,88 @@ static size_t parts_of(size_t count, size_t size)
     return (count + size - 1) / size;
 }
 
-static size_t tiles_of(const struct fst_factors *f)
+/* So many blocks of inputs are a tile. */
+static size_t blocks_at_once(const struct fst_form *f)
 {
-    return parts_of(f->out, TILE_ROWS) * parts_of(f->in, TILE_COLUMNS);
+    return least(BLOCK / (f->block * f->block * f->taps), f->in / (f->block * f->taps));
 }
 
-static struct unit tile_of(const struct step *s, const struct fst_factors *f, size_t tile)
+void fst__number_units(struct fst_form *f, size_t count)
 {
-    size_t down = parts_of(f->out, TILE_ROWS); /* the same columns of the inputs one after another */
-    size_t row = tile % down * TILE_ROWS, column = tile / down * TILE_COLUMNS;
+    size_t from = 0, unit = 0;
+    for (size_t i = 0; i < count; i++) {
+        f[i].first_unit = unit + parts_of(f[i].from - from, BLOCK);
+        f[i].units = f[i].block
+                         ? f[i].out / f[i].block * parts_of(f[i].in, blocks_at_once(&f[i]) * f[i].block * f[i].taps)
+                         : parts_of(f[i].out, TILE_ROWS) * parts_of(f[i].in, TILE_COLUMNS);
+        from = f[i].from + f[i].out * f[i].in;
+        unit = f[i].first_unit + f[i].units;
+    }
+}
+
+static struct unit tile_of(const struct step *s, const struct fst_form *f, size_t tile)
+{
+    size_t down = f->block ? f->out / f->block : parts_of(f->out, TILE_ROWS);
+    size_t rows = f->block ? f->block : TILE_ROWS;
+    size_t columns = f->block ? blocks_at_once(f) * f->block * f->taps : TILE_COLUMNS;
+    /* of factors the same columns of the inputs one after another, of blocks as they lie */
+    size_t across = parts_of(f->in, columns);
+    size_t row = (f->block ? tile / across : tile % down) * rows;
+    size_t column = (f->block ? tile % across : tile / down) * columns;
     struct unit u = {.at = f->from + row * f->in + column,
-                     .rows = least(f->out - row, TILE_ROWS),
-                     .columns = least(f->in - column, TILE_COLUMNS),
+                     .rows = least(f->out - row, rows),
+                     .columns = least(f->in - column, columns),
                      .stride = f->in,
-                     .factors = f};
-    u.tile = (struct fst_factors_tile){row, u.rows, column, u.columns, 0, s->factored->rows};
+                     .form = f};
+    u.tile = (struct fst_factors_tile){row, u.rows, column, u.columns, 0, s->forms->rows};
     return u;
 }
 
-/* Unit i; past the last, nothing, and *units is how many there are. */
-static struct unit find_unit(const struct step *s, size_t i, size_t *units)
+/* The parameters behind the first k forms, and the first unit there. */
+static size_t behind(const struct step *s, size_t k, size_t *unit)
 {
-    size_t from = 0, before = 0;
-    for (size_t k = 0; k <= s->factored->count; k++) {
-        const struct fst_factors *f = k < s->factored->count ? &s->factored->layers[k] : NULL;
-        size_t to = f ? f->from : s->o->count, blocks = parts_of(to - from, BLOCK);
-        if (i < before + blocks) {
-            size_t at = from + (i - before) * BLOCK;
-            return (struct unit){.at = at, .rows = 1, .columns = least(to - at, BLOCK)};
-        }
-        before += blocks;
-        if (f && i < before + tiles_of(f))
-            return tile_of(s, f, i - before);
-        before += f ? tiles_of(f) : 0;
-        from = f ? f->from + f->out * f->in : to;
-    }
-    *units = before;
-    return (struct unit){0};
+    const struct fst_form *f = k ? &s->forms->layers[k - 1] : NULL;
+    *unit = f ? f->first_unit + f->units : 0;
+    return f ? f->from + f->out * f->in : 0;
+}
+
+static size_t count_units(const struct step *s)
+{
+    size_t unit, from = behind(s, s->forms->count, &unit);
+    return unit + parts_of(s->o->count - from, BLOCK);
+}
+
+static struct unit find_unit(const struct step *s, size_t i)
+{
+    const struct fst_form *f = s->forms->layers;
+    size_t k = 0, n = s->forms->count, unit;
+    while (k < n && i >= f[k].first_unit + f[k].units)
+        k++;
+    if (k < n && i >= f[k].first_unit)
+        return tile_of(s, &f[k], i - f[k].first_unit);
+    size_t from = behind(s, k, &unit), to = k < n ? f[k].from : s->o->count, at = from + (i - unit) * BLOCK;
+    return (struct unit){.at = at, .rows = 1, .columns = least(to - at, BLOCK)};
+}
+
+/* The parts' blocks are added as they lie, one part's are taken from where they lie. */
+static void gather_blocks(const struct step *s, float *g, const struct unit *u)
+{
+    const struct fst_form *f = u->form;
+    size_t count = u->rows * u->columns, at = f->from + u->tile.row * f->in + u->tile.column * f->block;
+    _Alignas(64) float sum[BLOCK];
+    if (s->in->parts > 1)
+        sum_parts(sum, s->in->grads, s->in->parts, at, count);
+    fst__blocks_tile(f, s->in->parts > 1 ? sum : s->in->grads[0] + at, u->columns / (f->block * f->taps), g);
 }
 
 /* The unit's gradient, row by row without gaps. */
 static void gather(const struct step *s, float *g, const struct unit *u)
 {
-    bool ready = s->summed && !u->factors;
-    if (u->factors)
-        fst__factors_tile(u->factors, s->factored->grads, &u->tile, g);
+    bool ready = s->summed && !u->form;
+    if (u->form && u->form->block)
+        gather_blocks(s, g, u);
+    else if (u->form)
+        fst__factors_tile(u->form, s->forms->grads, &u->tile, g);
     else
         sum_parts(g, s->in->grads, s->summed ? 1 : s->in->parts, u->at, u->columns);
     for (size_t r = 0; r < u->rows && !ready; r++) {
@@ -208,8 +246,7 @@ static void update_row(const struct step *s, const float *g, size_t at, size_t c
 static void update_unit(void *ctx, int worker, size_t i)
 {
     const struct step *s = ctx;
-    size_t units;
-    struct unit u = find_unit(s, i, &units);
+    struct unit u = find_unit(s, i);
     _Alignas(64) float g[BLOCK];
     (void)worker;
     gather(s, g, &u);
@@ -237,12 +274,11 @@ FST_HOT static double sum_of_squares(const float *g, size_t count)
 static void norm_unit(void *ctx, int worker, size_t i)
 {
     const struct step *s = ctx;
-    size_t units;
-    struct unit u = find_unit(s, s->first_unit + i, &units);
+    struct unit u = find_unit(s, s->first_unit + i);
     _Alignas(64) float g[BLOCK];
     (void)worker;
     gather(s, g, &u);
-    if (!u.factors)
+    if (!u.form)
         memcpy(s->in->grads[0] + u.at, g, u.columns * sizeof *g);
     s->squares[i] = sum_of_squares(g, u.rows * u.columns);
 }
@@ -278,18 +314,17 @@ static double gradient_norm(struct step *s, size_t units, fst_pool *pool)
 
 double fst_optim_step(fst_optim *o, float *params, const fst_optim_input *in, fst_pool *pool)
 {
-    static const struct fst_factored none = {0};
+    static const struct fst_forms none = {0};
     return fst__optim_step(o, params, in, &none, pool);
 }
 
-double fst__optim_step(fst_optim *o, float *params, const fst_optim_input *in, const struct fst_factored *factored,
+double fst__optim_step(fst_optim *o, float *params, const fst_optim_input *in, const struct fst_forms *forms,
                        fst_pool *pool)
 {
     const fst_optim_spec *p = &o->spec;
     double t = (double)(o->steps + 1), norm = -1;
-    size_t units = 0;
-    struct step s = {.o = o, .params = params, .in = in, .scale = 1, .factored = factored};
-    (void)find_unit(&s, SIZE_MAX, &units);
+    struct step s = {.o = o, .params = params, .in = in, .scale = 1, .forms = forms};
+    size_t units = count_units(&s);
     s.lr = (float)in->learning_rate;
     s.decay = (float)p->weight_decay;
     s.momentum = (float)p->momentum;

@@ -20,7 +20,7 @@ void fst_plan_free(fst_plan *p)
     fst_free(p->steps);
     fst_free(p->part_end);
     fst_free(p->part_grads);
-    fst_free(p->factors);
+    fst_free(p->forms);
     fst_arena_release(&p->arena);
     fst_free(p);
 }
@@ -192,14 +192,19 @@ static bool may_leave_factors(const fst_plan *p, const struct fst_node *n)
            fst__worth_factors(p->batch_rows, (size_t)n->u.linear.out, (size_t)n->in.dim[0]);
 }
 
-static void leave_factors(fst_plan *p, const struct fst_node *n, struct call *c)
+static void leave_form(fst_plan *p, const struct fst_node *n, const struct fst_op *op, struct call *c)
 {
-    struct fst_factors *f = &p->factors[p->nfactors++];
-    *f = (struct fst_factors){.from = p->graph->params[n->first_param].offset,
-                              .out = (size_t)n->u.linear.out,
-                              .in = (size_t)n->in.dim[0],
-                              .rows = p->batch_rows};
-    c->args.factors = f;
+    fst_param_info weights = fst_graph_param(p->graph, (size_t)n->first_param);
+    struct fst_form *f = &p->forms[p->nforms++];
+    *f = (struct fst_form){.from = weights.offset, .out = (size_t)weights.shape.dim[0]};
+    f->in = weights.count / f->out;
+    f->block = (size_t)op->grad_block;
+    if (op->factors) {
+        f->rows = p->batch_rows;
+        c->args.factors = f;
+    } else {
+        f->taps = (size_t)(n->u.conv.kernel[0] * n->u.conv.kernel[1]);
+    }
 }
 
 static struct fst_op_request request_of(const struct builder *b, const struct fst_node *n)
@@ -213,6 +218,7 @@ static struct fst_op_request request_of(const struct builder *b, const struct fs
                                .training = b->p->options.training,
                                .frozen = b->p->options.frozen,
                                .factors = may_leave_factors(b->p, n),
+                               .blocks = b->p->blocks && n->kind == FST_OP_CONV2D,
                                .want_grad_in = b->needs[n->input],
                                .in = b->values[n->input].layout};
     for (int j = 1; j < fst__inputs_of(b, n); j++) {
@@ -284,8 +290,8 @@ static fst_status forward_node(struct builder *b, const struct fst_node *n, fst_
     p->calls[c].fold = r.fold;
     p->calls[c].out = op->out;
     p->calls[c].in[0] = op->in;
-    if (op->factors)
-        leave_factors(p, n, &p->calls[c]);
+    if (op->factors || op->grad_block)
+        leave_form(p, n, op, &p->calls[c]);
     at->in = source[0];
     p->calls[c].inputs = fst__inputs_of(b, n);
     for (int j = 1; j < p->calls[c].inputs; j++) {
@@ -619,7 +625,7 @@ static fst_status build(struct builder *b, const struct fst_plan_more *more, fst
     p->regions = fst_calloc(regions, sizeof *p->regions);
     p->calls = fst_calloc((3 + 4 * NODE_INPUTS) * n + 4, sizeof *p->calls);
     p->steps = fst_calloc((FST_OP_KERNELS + 1 + 4 * NODE_INPUTS) * n + 4, sizeof *p->steps);
-    p->factors = fst_calloc(n, sizeof *p->factors);
+    p->forms = fst_calloc(n, sizeof *p->forms);
     b->sources = fst_calloc(regions, sizeof *b->sources);
     b->values = fst_calloc(n, sizeof *b->values);
     b->ops = fst_calloc(n, sizeof *b->ops);
@@ -628,7 +634,7 @@ static fst_status build(struct builder *b, const struct fst_plan_more *more, fst
     b->host = fst_calloc(n, sizeof *b->host);
     b->added = fst_calloc(n, sizeof *b->added);
     b->needs = fst_calloc(n, sizeof *b->needs);
-    if (!p->regions || !p->calls || !p->steps || !p->factors || !b->sources || !b->values || !b->ops || !b->op_call ||
+    if (!p->regions || !p->calls || !p->steps || !p->forms || !b->sources || !b->values || !b->ops || !b->op_call ||
         !b->in_reorder || !b->host || !b->added || !b->needs)
         return fst_fail_memory(err, n * sizeof *b->ops);
     for (size_t i = 0; i < n; i++)
@@ -653,6 +659,7 @@ static fst_status build(struct builder *b, const struct fst_plan_more *more, fst
         s = fst__choose_dropped(b, err);
     if (!s && p->options.training)
         s = build_backward(b, err);
+    fst__number_units(p->forms, p->nforms);
     if (!s)
         s = find_parts(p, err);
     return s ? s : take_memory(p, err);
@@ -684,6 +691,7 @@ fst_status fst__plan_new(fst_plan **out, const fst_graph *g, const fst_plan_opti
     p->window = more->window;
     p->owner = more->owner;
     p->batch_rows = o->training ? more->batch_rows : 0;
+    p->blocks = o->training && more->blocks;
     if (p->options.threads < 1)
         p->options.threads = 1;
     struct builder b = {.p = p};

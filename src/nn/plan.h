@@ -60,10 +60,11 @@ struct fst_plan {
     fst_draws draws; /* of the last pass: kernels may run again after it */
     bool ran, prepared;
     const fst_plan *owner; /* whose prepared weights are used; NULL: its own */
-    size_t batch_rows;     /* of all shards; 0: no gradient is left as factors, else: */
-    struct fst_factors *factors;
-    size_t nfactors;
-    float *factor_grads; /* where they go, */
+    size_t batch_rows;     /* of all shards; 0: no gradient is left as factors */
+    bool blocks;           /* gradients may be left in blocks */
+    struct fst_form *forms;
+    size_t nforms;
+    float *factor_grads; /* where factors go, */
     size_t factor_row;   /* from this row on */
 };
 

@@ -175,10 +175,10 @@ void fst__plan_divert(fst_plan *p, int part, float *to)
     }
 }
 
-size_t fst__plan_factors(const fst_plan *p, const struct fst_factors **out)
+size_t fst__plan_forms(const fst_plan *p, const struct fst_form **out)
 {
-    *out = p->factors;
-    return p->nfactors;
+    *out = p->forms;
+    return p->nforms;
 }
 
 void fst__plan_factor_rows(fst_plan *p, float *grads, size_t first)

@@ -169,8 +169,10 @@ static float *new_gradient(const fst_trainer *t, bool factors)
 {
     float *g = fst_alloc((t->graph->param_count + 1) * sizeof *g);
     size_t from = 0;
-    for (size_t i = 0; g && i <= t->nfactors; i++) {
-        const struct fst_factors *f = i < t->nfactors ? &t->factors[i] : NULL;
+    for (size_t i = 0; g && i <= t->nforms; i++) {
+        const struct fst_form *f = i < t->nforms ? &t->forms[i] : NULL;
+        if (f && f->block)
+            continue;
         size_t to = !f ? t->graph->param_count + 1 : f->from + (factors ? f->rows * (f->out + f->in) : 0);
         memset(g + from, 0, (to - from) * sizeof *g);
         from = f ? f->from + f->out * f->in : to;
@@ -180,7 +182,7 @@ static float *new_gradient(const fst_trainer *t, bool factors)
 
 static fst_status allocate_gradients(fst_trainer *t, fst_error *err)
 {
-    t->nfactors = fst__plan_factors(t->plans[0], &t->factors);
+    t->nforms = fst__plan_forms(t->plans[0], &t->forms);
     for (size_t i = 0; i < t->shards && !(t->windowed && i > 0); i++) {
         t->grads[i] = new_gradient(t, i == 0);
         if (!t->grads[i])
@@ -263,6 +265,7 @@ static fst_status make(fst_trainer *t, const fst_trainer_options *o, bool traini
             .pool = t->shared && sharing > 1 ? t->pool : NULL,
             .owner = i && !training ? t->plans[0] : NULL, /* weights in the kernels' layouts once for all */
             .batch_rows = t->windowed ? 0 : t->shards * t->shard,
+            .blocks = training,
         };
         s = fst__plan_new(&t->plans[i], t->graph, &po, &more, err);
     }
@@ -431,8 +434,10 @@ static fst_status check_shard(const fst_trainer *t, size_t shard, fst_error *err
 {
     size_t from = 0;
     fst_status s = FST_OK;
-    for (size_t i = 0; !s && i < t->nfactors; i++) {
-        const struct fst_factors *f = &t->factors[i];
+    for (size_t i = 0; !s && i < t->nforms; i++) {
+        const struct fst_form *f = &t->forms[i];
+        if (f->block)
+            continue;
         s = check_gradients(t->grads[shard] + from, f->from - from, err);
         if (!s && !fst__factors_finite(f, t->grads[0], shard * t->shard, t->shard))
             s = fail_gradients(err);
@@ -701,8 +706,8 @@ static fst_status take_step(fst_trainer *t, fst_state *state, fst_optim *optim, 
                           .prox_mu = in->prox_mu,
                           .anchor = in->anchor,
                           .shift = in->shift};
-    const struct fst_factored factored = {t->factors, t->nfactors, shards * t->shard, t->grads[0]};
-    r.grad_norm = fst__optim_step(optim, state->params, &oi, &factored, t->pool);
+    const struct fst_forms forms = {t->forms, t->nforms, shards * t->shard, t->grads[0]};
+    r.grad_norm = fst__optim_step(optim, state->params, &oi, &forms, t->pool);
     *out = r;
     return FST_OK;
 }

@@ -11,11 +11,11 @@ struct fst_trainer {
     fst_plan **plans; /* by worker, or by shard when they meet */
     size_t batch, shard, shards;
     int classes;
-    size_t width;                      /* of a row of the output: the classes, and of a tapped graph its taps */
-    size_t sample;                     /* floats */
-    float **grads;                     /* by shard; windowed: the sum's, and by further shard those of a part */
-    const struct fst_factors *factors; /* layers whose gradient is kept as factors, in the first shard's span */
-    size_t nfactors;
+    size_t width;                 /* of a row of the output: the classes, and of a tapped graph its taps */
+    size_t sample;                /* floats */
+    float **grads;                /* by shard; windowed: the sum's, and by further shard those of a part */
+    const struct fst_form *forms; /* layers whose gradient is kept in a form; factors in the first shard's span */
+    size_t nforms;
     float **rest;       /* by plan: input rows of a last, partly filled shard; the rest stays 0 */
     double *row_loss;   /* by row */
     double *row_more;   /* by row: a feature's part of the loss, the slope along the temperature */

@@ -420,11 +420,11 @@ static fst_status bind_backward_weights(struct fdn_weighted *w, struct kernel *k
     return s;
 }
 
-/* The weights' gradient as its factors (factors.h); the bias has its own. */
+/* The weights' gradient as its factors (forms.h); the bias has its own. */
 static fst_status run_leave_factors(struct fst_kernel *base, const struct fst_op_args *a, fst_error *err)
 {
     const struct fst_node *n = ((struct kernel *)base)->node;
-    const struct fst_factors *f = a->factors;
+    const struct fst_form *f = a->factors;
     size_t rows = (size_t)a->batch;
     float *at = a->factor_grads + f->from;
     (void)err;
@@ -448,6 +448,26 @@ static fst_status leave_factors(struct fdn_weighted *w, fst_error *err)
     return FST_OK;
 }
 
+/* The blocks of the kernel's gradient, where that is a form that may be left (forms.h), as large as the weights. */
+static int gradient_block(const struct fdn_weighted *w, const struct fst_layout *want)
+{
+    static const dnnl_format_tag_t tags[] = {dnnl_OIhw16i16o, dnnl_OIhw8i8o};
+    dnnl_dims_t dims;
+    if (!w->conv || fdn_md_dims(FDN_MD(w->weights->md), dims) != 4)
+        return 0;
+    for (int i = 0, block = 16; i < 2; i++, block /= 2) {
+        fdn_md_store md;
+        bool fits = dims[0] % block == 0 && dims[1] % block == 0 && block * block * dims[2] * dims[3] <= FST_UNIT;
+        if (!fits || fdn_md_tagged(&md, 4, dims, dnnl_f32, tags[i]))
+            continue;
+        bool same = dnnl_memory_desc_equal(FDN_MD(md), FDN_MD(want->md)) != 0;
+        fdn_md_destroy(&md);
+        if (same)
+            return block;
+    }
+    return 0;
+}
+
 fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err)
 {
     if (w->r->factors && w->c->type == dnnl_f32)
@@ -463,7 +483,9 @@ fst_status fdn_weighted_backward_weights(struct fdn_weighted *w, fst_error *err)
         return s;
     const struct fst_layout *want = NULL;
     s = fdn_queried(w->c, pd, dnnl_query_diff_weights_md, &want, err);
-    bool direct = !s && fdn_equal(want, w->weights);
+    int block = s || !w->r->blocks ? 0 : gradient_block(w, want);
+    bool direct = block || (!s && fdn_equal(want, w->weights));
+    w->op->grad_block = block;
     size_t pad = in.after + (direct || s ? 0 : fdn_round64(fdn_bytes(want)));
     if (!s)
         s = copy_inputs(w, &in, err);

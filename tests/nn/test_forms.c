@@ -1,5 +1,6 @@
-/* Large linear layers, whose gradients a trainer keeps as their factors: steps are those of gradients that are made. */
-#include "factors.h"
+/* Layers whose gradients a trainer keeps in forms, as factors or in blocks: steps are those of gradients that are made.
+ */
+#include "forms.h"
 #include "nn/support.h"
 
 enum { CLASSES = 10, ROWS = 7, SHARD = 2, IN = 333, OUT = 601, STEPS = 4 };
@@ -14,6 +15,33 @@ static fst_graph *wide(void)
     return g;
 }
 
+/* Kernels of 9, 1 and 25 taps, over more inputs than a tile of any has. */
+static fst_graph *convolutions(void)
+{
+    static const int64_t channels[] = {64, 144, 32}, taps[] = {3, 1, 5};
+    fst_graph *g = NULL;
+    fst_shape in = {3, {64, 5, 6}};
+    assert_ok(fst_graph_new(&g, err));
+    fst_value v = fst_graph_input(g, &in);
+    for (int i = 0; i < 3; i++) {
+        char name[16];
+        fst_conv2d conv = {.out_channels = channels[i],
+                           .kernel = {taps[i], taps[i]},
+                           .stride = {1, 1},
+                           .padding = {taps[i] / 2, taps[i] / 2},
+                           .bias = i == 1};
+        snprintf(name, sizeof name, "conv%d", i);
+        v = fst_graph_relu(g, fst_graph_conv2d(g, v, name, &conv));
+    }
+    v = fst_graph_linear(g, fst_graph_global_avgpool(g, v), "head", CLASSES, true);
+    assert_ok(fst_graph_finish(g, v, err));
+    return g;
+}
+
+typedef fst_graph *maker(void);
+static maker *const makers[] = {wide, convolutions};
+enum { MAKERS = sizeof makers / sizeof *makers };
+
 struct set {
     fst_graph *graph;
     fst_state state;
@@ -22,13 +50,15 @@ struct set {
     int32_t labels[ROWS];
 };
 
-static void open_set(struct set *s, const fst_optim_spec *spec)
+static void open_set(struct set *s, maker *make, const fst_optim_spec *spec)
 {
-    *s = (struct set){.graph = wide(), .x = new_floats((size_t)ROWS * IN)};
+    *s = (struct set){.graph = make()};
+    size_t values = ROWS * sample_floats(s->graph);
+    s->x = new_floats(values);
     assert_ok(fst_state_init(&s->state, s->graph, err));
     fst_state_randomise(&s->state, s->graph, 5);
     assert_ok(fst_optim_init(&s->optim, spec, s->state.param_count, err));
-    fill_normal(s->x, (size_t)ROWS * IN, 5, "test.x", 1);
+    fill_normal(s->x, values, 5, "test.x", 1);
     fill_labels(s->labels, ROWS, CLASSES, 5);
     s->anchor = new_floats(s->state.param_count);
     s->shift = new_floats(s->state.param_count);
@@ -129,12 +159,12 @@ static void steps_are_those_of_whole_gradients(void **unused)
 {
     (void)unused;
     for (const char *const *b = fst_backend_names(); *b; b++)
-        for (int i = 0; i < SPECS; i++) {
+        for (int i = 0; i < SPECS * MAKERS; i++) {
             struct set wanted, one, three;
             double norms[3][STEPS];
-            open_set(&wanted, &specs[i]);
-            open_set(&one, &specs[i]);
-            open_set(&three, &specs[i]);
+            open_set(&wanted, makers[i / SPECS], &specs[i % SPECS]);
+            open_set(&one, makers[i / SPECS], &specs[i % SPECS]);
+            open_set(&three, makers[i / SPECS], &specs[i % SPECS]);
             train_by_hand(&wanted, *b, norms[0]);
             train(&one, *b, 1, norms[1]);
             train(&three, *b, 3, norms[2]);
@@ -155,12 +185,12 @@ static void large_layers_alone(void **unused)
     (void)unused;
     fst_graph *g = wide();
     for (const char *const *b = fst_backend_names(); *b; b++) {
-        const struct fst_factors *f = NULL;
+        const struct fst_form *f = NULL;
         fst_plan *plan = NULL;
         fst_plan_options o = {.batch = SHARD, .training = true, .backend = *b};
-        struct fst_plan_more more = {.batch_rows = ROWS};
+        struct fst_plan_more more = {.batch_rows = ROWS, .blocks = true};
         assert_ok(fst__plan_new(&plan, g, &o, &more, err));
-        size_t n = fst__plan_factors(plan, &f);
+        size_t n = fst__plan_forms(plan, &f);
         assert_int_equal(n, !strcmp(*b, "onednn") ? 1 : 0);
         if (n)
             assert_true(f->from == 0 && f->out == OUT && f->in == IN && f->rows == ROWS);
@@ -174,8 +204,8 @@ static void bad_numbers_touch_nothing(void **unused)
     (void)unused;
     for (const char *const *b = fst_backend_names(); *b; b++) {
         struct set s, was;
-        open_set(&s, &specs[1]);
-        open_set(&was, &specs[1]);
+        open_set(&s, wide, &specs[1]);
+        open_set(&was, wide, &specs[1]);
         fst_trainer *t = new_trainer(&s, *b, 2);
         fst_step_input in = input_of(&s, 0);
         fst_step_result r;
@@ -195,11 +225,52 @@ static void bad_numbers_touch_nothing(void **unused)
     }
 }
 
+static void convolutions_leave_blocks(void **unused)
+{
+    (void)unused;
+    fst_graph *g = convolutions();
+    for (const char *const *b = fst_backend_names(); *b; b++) {
+        const struct fst_form *f = NULL;
+        fst_plan *plan = NULL;
+        fst_plan_options o = {.batch = SHARD, .training = true, .backend = *b};
+        struct fst_plan_more more = {.blocks = true};
+        assert_ok(fst__plan_new(&plan, g, &o, &more, err));
+        size_t n = fst__plan_forms(plan, &f);
+        assert_int_equal(n, strstr(fst_backend_describe(*b), ", avx") ? 3 : 0); /* else its kernels have no blocks */
+        for (size_t i = 0; i < n; i++)
+            assert_true((f[i].block == 16 || f[i].block == 8) && f[i].taps == (i == 0 ? 9 : i == 1 ? 1 : 25));
+        fst_plan_free(plan);
+    }
+    fst_graph_free(g);
+}
+
+/* What stands where, by the definition of blocks. */
+static void blocks_become_weights(void **unused)
+{
+    enum { MOST = 16 * 16 * 25 * 3 };
+    static const size_t shapes[][3] = {{16, 9, 3}, {16, 1, 2}, {8, 9, 2}, {8, 25, 1}, {16, 6, 1}};
+    (void)unused;
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        size_t block = shapes[s][0], taps = shapes[s][1], blocks = shapes[s][2], columns = blocks * block * taps;
+        struct fst_form f = {.block = block, .taps = taps, .in = columns, .out = block};
+        float from[MOST], to[MOST];
+        for (size_t i = 0; i < MOST; i++)
+            from[i] = (float)i;
+        fst__blocks_tile(&f, from, blocks, to);
+        for (size_t o = 0; o < block; o++)
+            for (size_t i = 0; i < blocks * block; i++)
+                for (size_t k = 0; k < taps; k++) {
+                    size_t wanted = ((i / block * taps + k) * block + i % block) * block + o;
+                    assert_true(to[o * columns + i * taps + k] == (float)wanted);
+                }
+    }
+}
+
 /* Products are told finite or not by their values, also where a bound on them does not tell. */
 static void products_that_overflow(void **unused)
 {
     enum { A = 5, B = 40, N = 3, AT = 7 };
-    const struct fst_factors f = {.from = AT, .out = A, .in = B, .rows = N};
+    const struct fst_form f = {.from = AT, .out = A, .in = B, .rows = N};
     float *grads = new_floats(AT + A * B), *out = grads + AT, *in = out + N * A;
     (void)unused;
     out[1 * A + 2] = 1e30f;
@@ -220,6 +291,8 @@ int main(void)
         cmocka_unit_test(steps_are_those_of_whole_gradients),
         cmocka_unit_test(large_layers_alone),
         cmocka_unit_test(bad_numbers_touch_nothing),
+        cmocka_unit_test(convolutions_leave_blocks),
+        cmocka_unit_test(blocks_become_weights),
         cmocka_unit_test(products_that_overflow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
