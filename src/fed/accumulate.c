@@ -76,15 +76,16 @@ BODY double rough_mean(struct limbs v, double scale)
 
 #define MARGIN 0x1p-49
 
-/* Means, and whether one of them would be another float if it were a little less or more. */
+/* Means, and which of them would be another float if it were a little less or more; returns whether any would. */
 BODY unsigned mean_body(const uint64_t *restrict lo, const int64_t *restrict hi, double scale, size_t n,
-                        float *restrict out)
+                        float *restrict out, uint32_t *restrict doubt)
 {
     unsigned doubtful = 0;
     for (size_t i = 0; i < n; i++) {
         double q = rough_mean(absolute(lo[i], hi[i]), scale);
         float a = (float)(q * (1.0 - MARGIN)), b = (float)(q * (1.0 + MARGIN));
-        doubtful |= a != b;
+        doubt[i] = a != b;
+        doubtful |= doubt[i];
         out[i] = hi[i] < 0 ? -b : b;
     }
     return doubtful;
@@ -92,7 +93,7 @@ BODY unsigned mean_body(const uint64_t *restrict lo, const int64_t *restrict hi,
 
 typedef void (*add_fn)(uint64_t *lo, int64_t *hi, const float *x, size_t n, int32_t w);
 typedef uint32_t (*largest_fn)(const float *x, size_t n);
-typedef unsigned (*mean_fn)(const uint64_t *lo, const int64_t *hi, double scale, size_t n, float *out);
+typedef unsigned (*mean_fn)(const uint64_t *lo, const int64_t *hi, double scale, size_t n, float *out, uint32_t *doubt);
 struct kernels {
     add_fn add;
     largest_fn largest;
@@ -108,9 +109,10 @@ struct kernels {
     {                                                                                                             \
         return largest_body(x, n);                                                                                \
     }                                                                                                             \
-    target static unsigned mean_##name(const uint64_t *lo, const int64_t *hi, double scale, size_t n, float *out) \
+    target static unsigned mean_##name(const uint64_t *lo, const int64_t *hi, double scale, size_t n, float *out, \
+                                       uint32_t *doubt)                                                           \
     {                                                                                                             \
-        return mean_body(lo, hi, scale, n, out);                                                                  \
+        return mean_body(lo, hi, scale, n, out, doubt);                                                           \
     }                                                                                                             \
     static const struct kernels kernels_##name = {add_##name, largest_##name, mean_##name};
 
@@ -245,14 +247,16 @@ static float nearer(struct limbs v, uint64_t weight, float a, float b)
     return a_bits & 1 ? b : a;
 }
 
-static void settle_doubts(const uint64_t *lo, const int64_t *hi, uint64_t weight, double scale, size_t n, float *out)
+/* Not rare: of ten clients with as many samples each, a tenth of the means lie just between two floats. */
+static void settle_doubts(const uint64_t *lo, const int64_t *hi, uint64_t weight, double scale, size_t n,
+                          const uint32_t *doubt, float *out)
 {
     for (size_t i = 0; i < n; i++) {
+        if (!doubt[i])
+            continue;
         struct limbs v = absolute(lo[i], hi[i]);
         double q = rough_mean(v, scale);
         float a = (float)(q * (1.0 - MARGIN)), b = (float)(q * (1.0 + MARGIN));
-        if (a == b)
-            continue;
         float f = nearer(v, weight, a, b);
         out[i] = hi[i] < 0 ? -f : f;
     }
@@ -266,12 +270,13 @@ fst_status fst_accumulator_mean_range(const fst_accumulator *a, size_t first, si
         return fst_fail(err, FST_E_ARGUMENT, "the mean of nothing: no update with a weight was added");
     const struct kernels *k = kernels();
     double scale = 0x1p-64 / (double)a->weight;
+    uint32_t doubt[BLOCK];
     for (size_t at = 0; at < count; at += BLOCK) {
         size_t n = count - at < BLOCK ? count - at : BLOCK;
         const uint64_t *lo = a->lo + first + at;
         const int64_t *hi = a->hi + first + at;
-        if (k->mean(lo, hi, scale, n, out + at))
-            settle_doubts(lo, hi, a->weight, scale, n, out + at);
+        if (k->mean(lo, hi, scale, n, out + at, doubt))
+            settle_doubts(lo, hi, a->weight, scale, n, doubt, out + at);
     }
     return FST_OK;
 }

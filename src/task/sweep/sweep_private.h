@@ -4,8 +4,7 @@
  * Data flow: ask.c cuts the grid and the seeds into settings and runs; plan.c opens each run's data as a dry run does
  * and gives every stage of it an item, which runs whose stage has the same fingerprint share; work.c starts processes
  * (child.c) so that an item is made by one run at a time; halving.c says at each end of a run which go on
- * (halving_rule.c); figures.c reads what runs
- * left; journal.c keeps FOLDER/sweep.json.
+ * (halving_rule.c); figures.c reads what runs left; journal.c keeps FOLDER/sweep.json.
  */
 #ifndef FST_TASK_SWEEP_PRIVATE_H
 #define FST_TASK_SWEEP_PRIVATE_H
