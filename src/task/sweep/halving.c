@@ -92,7 +92,7 @@ static void note(const fst_sweep *s, const char *line)
         s->spec->observer.note(s->spec->observer.ctx, line);
 }
 
-/* rank 0: another seed of it failed. sure: that many will have come to the rung, and none better any more. */
+/* rank 0: another seed of it failed. sure: all have come, so that rank and number are no longer the best case. */
 static void stop(fst_sweep *s, size_t setting, int64_t at, double value, size_t rank, size_t of, bool sure)
 {
     char why[400];
