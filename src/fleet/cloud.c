@@ -228,6 +228,17 @@ static fst_status round_over(struct cloud *c, const char *stage, const fst_simul
     return st ? st : fst_server_publish(server, fst_clock_seconds(), err);
 }
 
+static fst_status failure(struct cloud *c, const fst_server *server, fst_error *err)
+{
+    fst_error why = {0};
+    fst_status st = fst_server_failure(server, &why);
+    pthread_mutex_lock(&c->lock);
+    const char *missing = fst__coordinator_missing(c->coordinator);
+    st = fst_fail(err, st, "%s%s%s", why.message, *missing ? "; " : "", missing);
+    pthread_mutex_unlock(&c->lock);
+    return st;
+}
+
 static fst_status drive(struct cloud *c, const char *stage, const fst_simulate_spec *spec, fst_server *server,
                         fst_error *err)
 {
@@ -238,7 +249,7 @@ static fst_status drive(struct cloud *c, const char *stage, const fst_simulate_s
         if (st || want == WANT_FINISH)
             return st;
         if (want == WANT_FAIL)
-            return fst_server_failure(server, err);
+            return failure(c, server, err);
         st = want == WANT_AGGREGATE ? fst_server_aggregate(server, spec->aggregating, fst_clock_seconds(), err)
                                     : round_over(c, stage, spec, server, opened, err);
         if (st)

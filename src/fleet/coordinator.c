@@ -147,6 +147,24 @@ static fst_status want_site(struct coordinator *c, double now, const fst_order *
     return st;
 }
 
+/* "edge-1, edge-3": whose update of the open round is not there, or who has not joined where none is open. */
+static void list_awaited(const struct coordinator *c, char list[AWAITED])
+{
+    size_t at = 0;
+    bool more = false;
+    *list = 0;
+    for (uint32_t k = 0; k < c->spec.clients; k++) {
+        const struct known *s = &c->site[k];
+        bool awaited = c->open ? s->wanted : !s->present && (!c->of->samples || c->of->samples[k]);
+        bool room = at < AWAITED - FST_SITE_ID - sizeof ", " - sizeof " and others";
+        if (awaited && room)
+            at += (size_t)snprintf(list + at, AWAITED - at, "%s%s", at ? ", " : "", c->spec.ids[k]);
+        more = more || (awaited && !room);
+    }
+    if (more)
+        snprintf(list + at, AWAITED - at, " and others");
+}
+
 /* Nobody is waited for any longer. The next tick ends the fetches: this may be another thread than the transport's. */
 static void close_round(struct coordinator *c)
 {
@@ -160,6 +178,14 @@ static void want(struct coordinator *c, fst__want what)
     c->want = what;
     c->busy = true;
     c->engine = fst_server_look(c->server); /* the last time until it is done */
+    if (what == WANT_FAIL) {
+        char list[AWAITED];
+        list_awaited(c, list);
+        snprintf(c->missing, sizeof c->missing, "%s%s", list,
+                 !*list    ? ""
+                 : c->open ? " did not report"
+                           : " did not join");
+    }
     if (what != WANT_AGGREGATE)
         close_round(c);
 }
@@ -461,25 +487,14 @@ static void talk(struct coordinator *c, double now)
 /* Whoever waits long is told for whom. */
 static void complain(struct coordinator *c, double now)
 {
-    char list[256] = "";
-    size_t at = 0, more = 0;
+    char list[AWAITED];
     if (!c->server || c->busy || now < c->complain_at)
         return;
     bool first = !isfinite(c->complain_at);
     c->complain_at = now + complain_every;
-    for (uint32_t k = 0; k < c->spec.clients; k++) {
-        const struct known *s = &c->site[k];
-        bool awaited = c->open ? s->wanted : !s->present && (!c->of->samples || c->of->samples[k]);
-        if (!awaited)
-            continue;
-        if (at < sizeof list - FST_SITE_ID - 2)
-            at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", c->spec.ids[k]);
-        else
-            more++;
-    }
-    if (at && !first)
-        fst_log(FST_LOG_INFO, "%s: waiting for %s%s%s", c->open ? "round" : "to begin", list, more ? " and others" : "",
-                c->open ? "" : " to join");
+    list_awaited(c, list);
+    if (*list && !first)
+        fst_log(FST_LOG_INFO, "%s: waiting for %s%s", c->open ? "round" : "to begin", list, c->open ? "" : " to join");
 }
 
 fst_status fst__coordinator_tick(struct coordinator *c, double now, fst_error *err)
@@ -534,6 +549,11 @@ fst_status fst__coordinator_begin(struct coordinator *c, double now, const char 
 fst__want fst__coordinator_wants(const struct coordinator *c)
 {
     return c->want;
+}
+
+const char *fst__coordinator_missing(const struct coordinator *c)
+{
+    return c->missing;
 }
 
 double fst__coordinator_opened(const struct coordinator *c)

@@ -91,6 +91,8 @@ double fst__coordinator_due(const struct coordinator *c);
 fst_status fst__coordinator_begin(struct coordinator *c, double now, const char *stage, const fst_simulate_spec *spec,
                                   fst_server *server, int64_t *counted, fst_error *err);
 fst__want fst__coordinator_wants(const struct coordinator *c);
+/* With WANT_FAIL: "edge-2, edge-3 did not report"; "": nobody was waited for. */
+const char *fst__coordinator_missing(const struct coordinator *c);
 /* When the open round was opened. */
 double fst__coordinator_opened(const struct coordinator *c);
 /* WANT_AGGREGATE and WANT_EVALUATE were done (with fst_server_aggregate, fst_server_publish). */

@@ -12,7 +12,7 @@ struct down {
     fst_buf raw, coded;
 };
 
-enum { SEEN = 6, SWAPS = 8 };
+enum { SEEN = 6, SWAPS = 8, AWAITED = 280 /* bytes of a list of ids */ };
 
 /* Of what a site makes the log speak: each kind at most once in some seconds, and then with a number. */
 enum note_kind {
@@ -112,6 +112,7 @@ struct coordinator {
     fst_round_view engine;
     struct notes notes;
     bool held; /* some site's line is */
+    char missing[AWAITED + 20];
 };
 
 /* ---- coordinator_talk.c: to one site, once; who wants it heard says it again ---- */

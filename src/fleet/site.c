@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const double beat_every = 4, offer_every = 5, hello_first = 0.5, hello_most = 30, files_every = 1;
+static const double beat_every = 4, offer_every = 5, hello_first = 0.5, hello_most = 30, files_every = 1,
+                    version_every = 30;
 
 /* ---- saying --------------------------------------------------------------------------------------------- */
 
@@ -472,6 +473,17 @@ static fst_status on_frame(struct site *s, double now, const fst_frame *f, const
     return FST_OK;
 }
 
+/* It cannot be read what it says, and its hash neither: that it is no reason to end. */
+static void complain_of_version(struct site *s, double now, unsigned version)
+{
+    if (now < s->version_at)
+        return;
+    s->version_at = now + version_every;
+    fst_log(FST_LOG_WARN,
+            "%s: what comes from the cloud is of version %u of the protocol, this program speaks version %u; waiting",
+            s->spec.id, version, (unsigned)FST_FRAME_VERSION);
+}
+
 fst_status fst__site_message(struct site *s, double now, const char *topic, const void *data, size_t len,
                              fst_error *err)
 {
@@ -482,6 +494,8 @@ fst_status fst__site_message(struct site *s, double now, const char *topic, cons
     if (s->ended || !fst_topic_split(topic, &up, site, &leaf) || up || strcmp(site, s->spec.id))
         return FST_OK;
     fst_frame_refusal no = fst_frame_decode(&f, data, len);
+    if (no == FST_REFUSED_VERSION)
+        complain_of_version(s, now, f.version);
     if (no || strcmp(f.sender, FST__CLOUD))
         return FST_OK;
     return on_frame(s, now, &f, leaf, err);

@@ -37,6 +37,7 @@ struct site {
     double seconds;
     char cannot[FST__REASON]; /* why it could not train; "" */
     char waits[FST__REASON];  /* why its files cannot be written now; "" */
+    double version_at;        /* before that nothing is said of a cloud's other version */
     double again_at, save_at; /* when that is tried again: the order of FETCH; run and epoch */
     bool asked;               /* the job was handed out */
     uint64_t measure_epoch;   /* whose order it is */

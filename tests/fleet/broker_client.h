@@ -46,13 +46,15 @@ static inline void site_turn(struct site *s)
         s->down = true;
 }
 
+static int site_protocol = MQTT_PROTOCOL_V5; /* of the next connection */
+
 /* Connects; true when the broker said yes. certificate NULL: without one. will: a topic, or NULL. */
 static inline bool site_connect(struct site *s, const char *ca, const char *certificate, const char *key,
                                 const char *name, int port, const char *will)
 {
     *s = (struct site){.m = mosquitto_new(name, true, NULL)};
     mosquitto_user_data_set(s->m, s);
-    mosquitto_int_option(s->m, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V5);
+    mosquitto_int_option(s->m, MOSQ_OPT_PROTOCOL_VERSION, site_protocol);
     mosquitto_connect_callback_set(s->m, site_on_connect);
     mosquitto_disconnect_callback_set(s->m, site_on_disconnect);
     mosquitto_message_callback_set(s->m, site_on_message);

@@ -162,8 +162,12 @@ said err 'no effect without --mode federated_edge'
 expect 2 run "$task" --plain-text
 said err 'no effect without --mode federated_server'
 
-# ---- refused
+# ---- nobody comes: the failure names who was waited for
 write_task 2 1 fedavg
+expect 2 cloud "$task" "${link[@]}" --output "$folder/alone" --no-reuse --join-deadline 1
+said err 'too few clients joined in time; edge-1, edge-2, edge-3 did not join'
+
+# ---- refused
 anew
 start cloud
 expect 2 edge "$task" --id edge-1 "${link[@]}" --output "$folder/edge-1" --set stages.federated_train.rounds=3

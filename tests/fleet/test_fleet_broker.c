@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "ca.h"
+#include "fedstill/transport.h"
 #include "fleet/broker_client.h"
 
 static char root[] = "/tmp/fedstill-broker-XXXXXX";
@@ -128,6 +129,60 @@ static void enrolled_sites_exchange_messages(void **state)
     assert_true(site_await(&b, "fst/dn/edge-1/ctl", &a));
     site_close(&a);
     site_close(&b);
+}
+
+static void hear_small(void *ctx, const char *topic, const void *data, size_t len)
+{
+    (void)topic, (void)data;
+    *(size_t *)ctx = len;
+}
+
+/* A message that is longer than any of ours, one that the broker is to keep, and one that is longer than the broker
+ * takes do not reach the cloud, which hears the same site's next one. */
+static void oversized_and_retained(void **state)
+{
+    enum { LONG = FST_TRANSPORT_MESSAGE + 1, TOO_LONG = 1100000 };
+    static char bytes[TOO_LONG];
+    struct site b;
+    size_t heard = 0;
+    fst_transport *t;
+    const fst_transport_events on = {.ctx = &heard, .message = hear_small};
+    char url[64];
+    (void)state;
+    snprintf(url, sizeof url, "mqtts://127.0.0.1:%d", port);
+    const fst_mqtt_options o = {
+        .url = url, .id = cloud.name, .ca = cloud.ca, .cert = cloud.certificate, .key = cloud.key};
+    OK(fst_mqtt_open(&t, &o, &on, &err));
+    OK(fst_transport_subscribe(t, "fst/up/+/ctl", &err));
+    for (int kind = 0; kind < 3; kind++) {
+        heard = 0;
+        site_protocol = kind ? MQTT_PROTOCOL_V311 : MQTT_PROTOCOL_V5; /* with 5 the library would not send it */
+        double end = fst_clock_seconds() + SITE_SECONDS;
+        assert_true(site_join(&b, &edge1, port));
+        /* until the subscription holds */
+        for (; !heard && fst_clock_seconds() < end; site_publish(&b, "fst/up/edge-1/ctl"))
+            OK(fst_transport_poll(t, fst_clock_seconds() + 0.05, &err));
+        assert_int_equal(heard, 5);
+        const uint64_t refused = fst_transport_count(t)->refused_long;
+        mosquitto_publish(b.m, NULL, "fst/up/edge-1/ctl",
+                          kind == 0   ? LONG
+                          : kind == 1 ? 7
+                                      : TOO_LONG,
+                          bytes, 0, kind == 1);
+        mosquitto_publish(b.m, NULL, "fst/up/edge-1/ctl", 9, bytes, 0, false);
+        end = fst_clock_seconds() + SITE_SECONDS;
+        for (heard = 0; heard != 9 && !b.down && fst_clock_seconds() < end; site_turn(&b)) {
+            OK(fst_transport_poll(t, fst_clock_seconds() + 0.05, &err));
+            if (heard != 0 && heard != 5 && heard != 9)
+                fail_msg("kind %d: a message of %zu bytes came", kind, heard);
+        }
+        assert_int_equal(b.down, kind != 0); /* the broker ends it */
+        assert_int_equal(fst_transport_count(t)->refused_long - refused, kind == 0);
+        assert_int_equal(fst_transport_count(t)->refused_retained, 0);
+        site_close(&b);
+    }
+    site_protocol = MQTT_PROTOCOL_V5;
+    fst_transport_close(t);
 }
 
 static void no_certificate(void **state)
@@ -530,6 +585,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(listens_on_one_port_only),
         cmocka_unit_test(enrolled_sites_exchange_messages),
+        cmocka_unit_test(oversized_and_retained),
         cmocka_unit_test(no_certificate),
         cmocka_unit_test(foreign_authority),
         cmocka_unit_test(expired),

@@ -14,7 +14,7 @@
 #include "coordinator.h"
 
 static const fst_fed_size SIZE = {24, 2, 1};
-enum { RUN = 77, MOST = 9, FETCHES = 8 };
+enum { RUN = 77, MOST = 9, FETCHES = 8, BEAT = 4 /* seconds */ };
 static const int64_t SAMPLES[MOST] = {5, 5, 5, 5, 5, 5, 5, 5, 5};
 static const char *const IDS[MOST] = {"edge-1", "edge-2", "edge-3", "edge-4", "edge-5",
                                       "edge-6", "edge-7", "edge-8", "edge-9"};
@@ -74,7 +74,7 @@ static void to_site(void *ctx, const char *topic, const void *data, size_t len)
         w->has_refusal = !fst__read_refusal(&w->refusal, f.body, f.body_len, NULL);
 }
 
-static void open_world_of(struct world *w, uint32_t count)
+static void open_world_with(struct world *w, uint32_t count, uint32_t extensions)
 {
     fst_error err = {0};
     const fst_inproc_options options = {.simulated_time = true};
@@ -95,7 +95,7 @@ static void open_world_of(struct world *w, uint32_t count)
                                   .cohort = count,
                                   .quorum = count,
                                   .policy = FST_QUORUM_EXTEND,
-                                  .max_extensions = 255,
+                                  .max_extensions = extensions,
                                   .workers = 1,
                                   .noun = "edge",
                                   .strategy = w->strategy};
@@ -120,6 +120,11 @@ static void open_world_of(struct world *w, uint32_t count)
     memset(spec.task, 'a', FST_DIGEST_HEX - 1);
     ok(fst__coordinator_new(&w->coordinator, &spec, &err), &err);
     ok(fst__coordinator_begin(w->coordinator, 0, "federated", &w->spec, w->server, w->counted, &err), &err);
+}
+
+static void open_world_of(struct world *w, uint32_t count)
+{
+    open_world_with(w, count, 255);
 }
 
 static void open_world(struct world *w)
@@ -229,6 +234,17 @@ static void send_part(struct world *w, const fst_blob_manifest *m, const void *b
     fst_blob_server_free(s);
 }
 
+/* All of them, and the first one speaks. */
+static void all_join(struct world *w)
+{
+    turn(w, 0.25);
+    for (w->speaker = 0; w->speaker < w->count; w->speaker++)
+        say_hello(w, one);
+    w->speaker = 0;
+    turn(w, 1);
+    assert_true(w->orders > 0);
+}
+
 static void join_and_offer(struct world *w, const fst_blob_manifest *m)
 {
     turn(w, 0.25);
@@ -264,6 +280,139 @@ static void test_another_manifest(void **state)
     assert_false(w.has_receipt); /* it is asked for the large one now */
     assert_true(w.gets > 1);
     assert_int_equal(fst__coordinator_site(w.coordinator, 0).parts, 4);
+    close_world(&w);
+}
+
+/* ---- updates that are of no use ---- */
+
+enum {
+    NO_NUMBER = 1,
+    INFINITE,
+    FEWER_PARAMETERS,
+    OF_ANOTHER,
+    OF_ANOTHER_ROUND,
+    TOO_MANY_SAMPLES,
+    NO_SAMPLES,
+    NO_MESSAGE
+};
+
+/* An update of edge-1's, right but for what `wrong` says; 0: right. */
+static void make_update(fst_buf *out, int wrong)
+{
+    fst_error err = {0};
+    fst_fed_state room;
+    fst_message up = fst_message_of("state");
+    fst_fed_size size = SIZE;
+    size.params -= wrong == FEWER_PARAMETERS;
+    ok(fst_fed_state_init(&room, size, &err), &err);
+    for (size_t i = 0; i < size.params; i++)
+        room.params[i] = 0.5f;
+    if (wrong == NO_NUMBER)
+        room.params[3] = NAN;
+    if (wrong == INFINITE)
+        room.params[3] = -INFINITY;
+    up.client = wrong == OF_ANOTHER;
+    up.round = wrong == OF_ANOTHER_ROUND;
+    up.samples = wrong == TOO_MANY_SAMPLES ? (int64_t)1 << 31 : wrong == NO_SAMPLES ? 0 : SAMPLES[0];
+    up.loss = 1;
+    fst_fed_view v = fst_fed_state_view(&room);
+    ok(fst_message_add_state(&up, &v, &err), &err);
+    ok(fst_message_pack(&up, out, &err), &err);
+    if (wrong == NO_MESSAGE)
+        memset(out->data, 'x', out->len);
+    fst_fed_state_release(&room);
+}
+
+/* Each is refused for what it is and told so; the model is untouched, and the round waits for others. The right one is
+ * folded. */
+static void test_useless_updates(void **state)
+{
+    static const char *const why[] = {[NO_NUMBER] = "nan",
+                                      [INFINITE] = "inf",
+                                      [FEWER_PARAMETERS] = "23",
+                                      [OF_ANOTHER] = "client 2",
+                                      [OF_ANOTHER_ROUND] = "round 2",
+                                      [TOO_MANY_SAMPLES] = "2147483648 samples",
+                                      [NO_SAMPLES] = "0 samples",
+                                      [NO_MESSAGE] = "a message"};
+    (void)state;
+    for (int wrong = 0; wrong <= NO_MESSAGE; wrong++) {
+        struct world w;
+        fst_buf update = {0};
+        make_update(&update, wrong);
+        const fst_blob_manifest m = manifest_of(update.data, update.len);
+        open_world_of(&w, 2);
+        all_join(&w);
+        offer(&w, one, &m);
+        turn(&w, 1);
+        send_part(&w, &m, update.data);
+        turn(&w, 1);
+        assert_true(w.has_receipt);
+        assert_int_equal(w.receipt.folded, !wrong);
+        assert_non_null(strstr(w.receipt.why, wrong ? why[wrong] : ""));
+        assert_int_equal(fst__coordinator_count(w.coordinator)->discarded[FST_WHY_NONE], wrong != 0);
+        assert_int_equal(fst__coordinator_wants(w.coordinator), WANT_NOTHING);
+        for (size_t i = 0; i < SIZE.params; i++)
+            assert_true(w.global.params[i] == 0);
+        fst_buf_release(&update);
+        close_world(&w);
+    }
+}
+
+/* ---- silence ---- */
+
+/* A site of which nothing is heard is lost within 15 seconds; one that two of three beats of got lost is not. */
+static void test_silence(void **state)
+{
+    struct world w;
+    fst_error err = {0};
+    fst_buf body = {0};
+    struct beat b = {.state = SITE_TRAIN, .stage = "federated"};
+    (void)state;
+    snprintf(b.instance, sizeof b.instance, "%s", one);
+    ok(fst__write_beat(&b, &body, &err), &err);
+    open_world(&w);
+    turn(&w, 0.25);
+    say_hello(&w, one);
+    for (int i = 0; i < 5; i++) {
+        turn(&w, 3 * BEAT);
+        assert_true(fst__coordinator_site(w.coordinator, 0).present);
+        say(&w, "ctl", FST_KIND_BEAT, &body);
+    }
+    turn(&w, 0.25); /* it was heard for the last time */
+    turn(&w, 14.5);
+    assert_false(fst__coordinator_site(w.coordinator, 0).present);
+    say_hello(&w, one);
+    turn(&w, 0.5);
+    assert_true(fst__coordinator_site(w.coordinator, 0).present);
+    fst_buf_release(&body);
+    close_world(&w);
+}
+
+/* A round whose deadline is over, with all that it may be extended by, ends in a failure that names who did not report.
+ */
+static void test_deadline(void **state)
+{
+    struct world w;
+    fst_error err = {0};
+    fst_buf update = {0};
+    (void)state;
+    make_update(&update, 0);
+    const fst_blob_manifest m = manifest_of(update.data, update.len);
+    open_world_with(&w, 2, 2);
+    all_join(&w);
+    offer(&w, one, &m);
+    turn(&w, 1);
+    send_part(&w, &m, update.data);
+    turn(&w, 3 * 600 - 10);
+    assert_true(w.has_receipt && w.receipt.folded);
+    assert_int_equal(fst__coordinator_wants(w.coordinator), WANT_NOTHING);
+    turn(&w, 20);
+    assert_int_equal(fst__coordinator_wants(w.coordinator), WANT_FAIL);
+    assert_int_equal(fst_server_failure(w.server, &err), FST_E_CONFIG);
+    assert_non_null(strstr(err.message, "fewer updates than the quorum"));
+    assert_string_equal(fst__coordinator_missing(w.coordinator), "edge-2 did not report");
+    fst_buf_release(&update);
     close_world(&w);
 }
 
@@ -672,6 +821,8 @@ int main(void)
         cmocka_unit_test(test_huge_manifest),    cmocka_unit_test(test_end_while_fetching),
         cmocka_unit_test(test_other_samples),    cmocka_unit_test(test_two_processes),
         cmocka_unit_test(test_two_clouds),       cmocka_unit_test(test_flood),
-        cmocka_unit_test(test_slow_sites),       cmocka_unit_test(test_slow_fetches)};
+        cmocka_unit_test(test_useless_updates),  cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_deadline),         cmocka_unit_test(test_slow_sites),
+        cmocka_unit_test(test_slow_fetches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

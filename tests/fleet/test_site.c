@@ -17,6 +17,7 @@ struct world {
     double now;
     uint64_t seq;
     unsigned hellos, results;
+    struct cannot cannot; /* the last one */
 };
 
 static void ok(fst_status s, const fst_error *e)
@@ -49,11 +50,19 @@ static void to_cloud(void *ctx, const char *topic, const void *data, size_t len)
     assert_int_equal(fst_frame_decode(&f, data, len), FST_TAKEN);
     w->hellos += f.kind == FST_KIND_HELLO;
     w->results += f.kind == FST_KIND_RESULT;
+    if (f.kind == FST_KIND_CANNOT)
+        assert_int_equal(fst__read_cannot(&w->cannot, f.body, f.body_len, NULL), FST_OK);
 }
 
 static const char *const instance = "0000000000000001";
 
-static void open_world(struct world *w)
+static bool keeps_all(void *ctx, const char *stage)
+{
+    (void)ctx, (void)stage;
+    return true;
+}
+
+static void open_world_of(struct world *w, bool (*keeps)(void *ctx, const char *stage))
 {
     fst_error err = {0};
     const fst_inproc_options options = {.simulated_time = true};
@@ -68,12 +77,17 @@ static void open_world(struct world *w)
                              .hello = {.role = "edge", .learn = 5},
                              .transport = w->transport,
                              .store = no_store,
-                             .keeps = keeps_nothing,
+                             .keeps = keeps,
                              .most = 1 << 20};
     memset(spec.hello.task, 'a', FST_DIGEST_HEX - 1);
     memset(spec.hello.data, 'b', FST_DIGEST_HEX - 1);
     snprintf(spec.instance, sizeof spec.instance, "%s", instance);
     ok(fst__site_new(&w->site, &spec, &err), &err);
+}
+
+static void open_world(struct world *w)
+{
+    open_world_of(w, keeps_nothing);
 }
 
 static void close_world(struct world *w)
@@ -122,19 +136,24 @@ static void welcome(struct world *w, uint64_t run, uint64_t epoch, bool hello)
     fst_buf_release(&body);
 }
 
-static void order(struct world *w, uint64_t run, uint64_t epoch, uint64_t seq, uint64_t round)
+static void order_after(struct world *w, uint64_t run, uint64_t epoch, uint64_t seq, uint64_t round, int64_t counted)
 {
     fst_error err = {0};
     fst_buf body = {0};
     struct order o = {.kind = ORDER_TRAIN,
                       .stage = "s",
                       .round = round,
-                      .counted = -1,
+                      .counted = counted,
                       .base = {.bytes = 9, .raw_bytes = 9, .parts = 1}};
     memset(o.base.digest, 'c', FST_DIGEST_HEX - 1);
     ok(fst__write_order(&o, &body, &err), &err);
     say(w, run, epoch, seq, FST_KIND_ORDER, &body);
     fst_buf_release(&body);
+}
+
+static void order(struct world *w, uint64_t run, uint64_t epoch, uint64_t seq, uint64_t round)
+{
+    order_after(w, run, epoch, seq, round, -1);
 }
 
 static fst__site_state state_of(const struct world *w, uint64_t *round)
@@ -220,9 +239,132 @@ static void test_refusals(void **state)
     close_world(&w);
 }
 
+struct heard {
+    unsigned lines;
+    char last[256];
+};
+
+static void hear(void *ctx, fst_log_level level, const char *message)
+{
+    struct heard *h = ctx;
+    (void)level;
+    h->lines++;
+    snprintf(h->last, sizeof h->last, "%s", message);
+}
+
+/* What a cloud of another version says it cannot read, a refusal neither. It says so, once for a while, and goes on
+ * waiting: a byte that was damaged on the way looks the same. */
+static void test_another_version(void **state)
+{
+    struct world w;
+    struct heard heard = {.lines = 0};
+    fst_error err = {0};
+    fst_buf body = {0}, bytes = {0};
+    const char *why;
+    const struct refusal no = {.final = true, .reason = "another version"};
+    fst_frame f = {.kind = FST_KIND_REFUSAL, .run = 8, .epoch = 1, .seq = 1, .sender = "cloud"};
+    (void)state;
+    open_world(&w);
+    turn(&w, 1);
+    ok(fst__write_refusal(&no, &body, &err), &err);
+    f.body = body.data;
+    f.body_len = body.len;
+    ok(fst_frame_encode(&f, &bytes, &err), &err);
+    bytes.data[6] = 2;
+    fst_log_set(hear, &heard);
+    for (int i = 0; i < 20; i++) {
+        ok(fst_transport_publish(w.cloud, "fst/dn/edge-1/ctl", bytes.data, bytes.len, &err), &err);
+        turn(&w, 1);
+    }
+    assert_int_equal(heard.lines, 1);
+    assert_non_null(strstr(heard.last, "of version 2 of the protocol, this program speaks version 1"));
+    turn(&w, 30);
+    ok(fst_transport_publish(w.cloud, "fst/dn/edge-1/ctl", bytes.data, bytes.len, &err), &err);
+    turn(&w, 1);
+    assert_int_equal(heard.lines, 2);
+    fst_log_set(NULL, NULL);
+    assert_false(fst__site_ended(w.site, &why));
+    welcome(&w, 8, 1, false); /* of its own version, which it obeys */
+    turn(&w, 1);
+    uint64_t round;
+    assert_int_equal(state_of(&w, &round), SITE_IDLE);
+    fst_buf_release(&body);
+    fst_buf_release(&bytes);
+    close_world(&w);
+}
+
+/* A site that lost its disk in the middle of a run: where the method needs what it kept there it says that it cannot,
+ * and why; otherwise it trains. */
+static void test_lost_disk(void **state)
+{
+    (void)state;
+    for (int keeps = 0; keeps < 2; keeps++) {
+        struct world w;
+        uint64_t round = 0;
+        open_world_of(&w, keeps ? keeps_all : keeps_nothing);
+        turn(&w, 1);
+        welcome(&w, 8, 1, false);
+        turn(&w, 1);
+        order_after(&w, 8, 1, 0, 4, 2); /* it counted in the third round */
+        turn(&w, 1);
+        assert_int_equal(state_of(&w, &round), keeps ? SITE_OFFER : SITE_FETCH);
+        assert_int_equal(round, 4);
+        if (keeps)
+            assert_non_null(strstr(w.cannot.reason, "kept of round 3 is gone (its folder was lost"));
+        else
+            assert_string_equal(w.cannot.reason, "");
+        close_world(&w);
+    }
+}
+
+/* Files that are not what was written are no beginning: it says which one, and does nothing. */
+static fst_status get_damaged(void *ctx, const char *name, fst_buf *out, bool *found, fst_error *err)
+{
+    const char *const *file = ctx; /* pairs of name and text; NULL */
+    *found = false;
+    for (; *file && !*found; file += 2)
+        if (!strcmp(file[0], name)) {
+            *found = true;
+            return fst_buf_append(out, file[1], strlen(file[1]), err);
+        }
+    return FST_OK;
+}
+
+static void test_damaged_files(void **state)
+{
+#define RUN "{\"run\": \"0000000000000008\", \"epoch\": 1, \"stage\": \"s\", \"round\": 0, \"seconds\": 0.5}\n"
+    static const char *const files[][5] = {{"site", ""},
+                                           {"site", "{\"run\": 8"},
+                                           {"site", RUN, "kept", "\x01\x02"},
+                                           {"site", RUN, "outbox", RUN "an update without its manifest"}};
+    fst_error err = {0};
+    (void)state;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        struct world w;
+        struct site *s = NULL;
+        open_world(&w);
+        struct site_spec spec = {.id = "edge-1",
+                                 .hello = {.role = "edge", .learn = 5},
+                                 .transport = w.transport,
+                                 .store = no_store,
+                                 .keeps = keeps_nothing,
+                                 .most = 1 << 20};
+        spec.store.get = get_damaged;
+        spec.store.ctx = (void *)(uintptr_t)files[i];
+        assert_int_equal(fst__site_new(&s, &spec, &err), FST_E_FORMAT);
+        assert_null(s);
+        assert_non_null(strstr(err.message, files[i][2] ? files[i][2] : "site"));
+        close_world(&w);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_epochs_of_another_run), cmocka_unit_test(test_old_orders),
-                                       cmocka_unit_test(test_refusals)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_epochs_of_another_run),
+                                       cmocka_unit_test(test_old_orders),
+                                       cmocka_unit_test(test_refusals),
+                                       cmocka_unit_test(test_another_version),
+                                       cmocka_unit_test(test_damaged_files),
+                                       cmocka_unit_test(test_lost_disk)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
