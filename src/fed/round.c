@@ -430,6 +430,8 @@ static void on_lost(fst_round_engine *e, const fst_fed_event *ev)
 
 static void on_timer(fst_round_engine *e)
 {
+    if (!e->armed && e->view.phase == FST_PHASE_ANNOUNCE)
+        arm(e, e->spec.join_deadline); /* nobody has joined yet: the wait begins when the time is first heard of */
     if (!e->armed)
         return; /* of a round that is closed */
     if (e->now < e->due) {

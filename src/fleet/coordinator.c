@@ -535,7 +535,7 @@ fst_status fst__coordinator_begin(struct coordinator *c, double now, const char 
     c->of = spec;
     c->server = server;
     c->counted = counted;
-    c->timer_at = INFINITY;
+    c->timer_at = now; /* the wait for sites has a limit from now on, also where none ever comes */
     c->open = c->busy = false;
     c->want = WANT_NOTHING;
     c->complain_at = now + complain_every;

@@ -100,7 +100,7 @@ static void open_world_with(struct world *w, uint32_t count, uint32_t extensions
                                   .noun = "edge",
                                   .strategy = w->strategy};
     ok(fst_simulate_rounds(&w->spec, &rounds, &err), &err);
-    rounds.deadline = 600;
+    rounds.deadline = rounds.join_deadline = 600;
     ok(fst_server_new(&w->server, &rounds, w->strategy, "edge", &err), &err);
     ok(fst_inproc_open(&w->cloud, w->hub, "cloud", &cloud, NULL, &err), &err);
     for (uint32_t k = 0; k < count; k++) {
@@ -386,6 +386,23 @@ static void test_silence(void **state)
     turn(&w, 0.5);
     assert_true(fst__coordinator_site(w.coordinator, 0).present);
     fst_buf_release(&body);
+    close_world(&w);
+}
+
+/* Where no site ever joins, the wait has its limit all the same. */
+static void test_nobody_joins(void **state)
+{
+    struct world w;
+    fst_error err = {0};
+    (void)state;
+    open_world_of(&w, 2);
+    turn(&w, 599);
+    assert_int_equal(fst__coordinator_wants(w.coordinator), WANT_NOTHING);
+    turn(&w, 2);
+    assert_int_equal(fst__coordinator_wants(w.coordinator), WANT_FAIL);
+    assert_int_equal(fst_server_failure(w.server, &err), FST_E_CONFIG);
+    assert_non_null(strstr(err.message, "too few clients joined in time"));
+    assert_string_equal(fst__coordinator_missing(w.coordinator), "edge-1, edge-2 did not join");
     close_world(&w);
 }
 
@@ -822,7 +839,7 @@ int main(void)
         cmocka_unit_test(test_other_samples),    cmocka_unit_test(test_two_processes),
         cmocka_unit_test(test_two_clouds),       cmocka_unit_test(test_flood),
         cmocka_unit_test(test_useless_updates),  cmocka_unit_test(test_silence),
-        cmocka_unit_test(test_deadline),         cmocka_unit_test(test_slow_sites),
-        cmocka_unit_test(test_slow_fetches)};
+        cmocka_unit_test(test_deadline),         cmocka_unit_test(test_nobody_joins),
+        cmocka_unit_test(test_slow_sites),       cmocka_unit_test(test_slow_fetches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
