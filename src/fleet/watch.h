@@ -1,6 +1,6 @@
 /*
  * watch.h - the web page and the metrics of a cloud and of an edge: what each knows, as JSON for the page (/state) and
- * as text for Prometheus (/metrics). fedstill-edge has none: libmicrohttpd would double what it needs of libraries.
+ * as text for Prometheus (/metrics). fedstill-edge has none and goes without libmicrohttpd (FST_NO_PAGE).
  */
 #ifndef FST_FLEET_WATCH_H
 #define FST_FLEET_WATCH_H
