@@ -124,16 +124,20 @@ static fst_status look_at(struct look *l, const struct options *o, fst_error *er
         s = count_units(l, err);
     if (s)
         return s;
-    l->has_test = open_split(&other, o, "test", &why) == FST_OK;
-    if (l->has_test)
+    s = open_split(&other, o, "test", &why);
+    l->has_test = !s;
+    if (!s)
         l->test_count = other->count;
-    else
+    else if (s == FST_E_ABSENT)
         fst_log(FST_LOG_INFO, "no test samples of their own, so the task keeps a fifth apart (%s)", why.message);
+    else
+        return fst_fail(err, s, "test samples: %s", why.message);
     fst_source_close(other);
     other = NULL;
-    l->has_val = open_split(&other, o, "val", NULL) == FST_OK;
+    s = open_split(&other, o, "val", &why);
+    l->has_val = !s;
     fst_source_close(other);
-    return FST_OK;
+    return !s || s == FST_E_ABSENT ? FST_OK : fst_fail(err, s, "validation samples: %s", why.message);
 }
 
 /* ---- choosing -------------------------------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common.h"
+#include "find_run.h"
 #include "task_run.h"
 
 static const char *const splits[] = {"train", "val", NULL};
@@ -77,25 +78,11 @@ static void release(struct work *w)
 
 /* ---- samples ---------------------------------------------------------------------------------------------- */
 
-/* A task: a folder with one in it, or a file that is no data. */
-static bool is_task(const char *path)
-{
-    size_t n = strlen(path);
-    if (n > 5 && (!strcmp(path + n - 5, ".yaml") || !strcmp(path + n - 4, ".yml")))
-        return true;
-    char *file = fst_path_join(path, "task.yaml"), *input = fst_path_join(path, "input");
-    bool there = (file && fst_file_exists(file)) || (input && fst_file_exists(input));
-    fst_free(file);
-    fst_free(input);
-    return there;
-}
-
 static fst_status open_task(struct work *w, const char *path, fst_error *err)
 {
     size_t sets, n = 0;
     const char *const *set = option_list(w->o, "set", &sets), *split = option_string(w->o, "split");
     fst_source_part parts[TASK_PLACES];
-    fst_error none = {0};
     if (option_given(w->o, "format") || option_given(w->o, "layout"))
         return fst_fail(err, FST_E_CONFIG, "--format and --layout have no effect with a task, which says them");
     fst_status s = fst_task_load(&w->task, path, set, sets, err);
@@ -104,8 +91,8 @@ static fst_status open_task(struct work *w, const char *path, fst_error *err)
     if (s)
         return s;
     w->split = split ? split : "val";
-    s = task_parts(w->data, !strcmp(w->split, "val"), NULL, parts, &n, split ? err : &none);
-    if (s && !split) {
+    s = task_parts(w->data, !strcmp(w->split, "val"), NULL, parts, &n, err);
+    if (s == FST_E_CONFIG && !split) { /* the task keeps none */
         w->split = "train";
         s = task_parts(w->data, false, NULL, parts, &n, err);
     }
@@ -124,7 +111,6 @@ static fst_status open_data(struct work *w, const char *path, fst_error *err)
     const fst_shape *in = &w->model.config.input;
     const char *split = option_string(w->o, "split");
     bool image = in->rank == 3 && (in->dim[0] == 1 || in->dim[0] == 3);
-    fst_error none = {0};
     if (option_given(w->o, "set"))
         return fst_fail(err, FST_E_CONFIG, "--set has no effect: %s is no task", path);
     fst_source_spec spec = {.format = option_string(w->o, "format"),
@@ -134,8 +120,8 @@ static fst_status open_data(struct work *w, const char *path, fst_error *err)
                             .image_channels = image ? (int)in->dim[0] : 0,
                             .window = in->rank == 2 && in->dim[0] == 2 ? (size_t)in->dim[1] : 0,
                             .limit = (size_t)option_int(w->o, "limit")};
-    fst_status s = fst_source_open(&w->source, &spec, split ? err : &none);
-    if (s && !split) {
+    fst_status s = fst_source_open(&w->source, &spec, err);
+    if (s == FST_E_ABSENT && !split) {
         spec.split = "train";
         s = fst_source_open(&w->source, &spec, err);
     }

@@ -80,11 +80,16 @@ static fst_status copy(char **out, const char *text, fst_error *err)
     return *out ? FST_OK : fst_fail_memory(err, strlen(text));
 }
 
-/* The file of a task, or its folder; a run's number and a task's name are no files. */
-static bool is_task(const char *name)
+/* A run's number and a task's name are no files. */
+static bool is_task_file(const char *name)
 {
-    size_t n = strlen(name);
-    return holds_file(name, "task.yaml") || (n > 5 && !strcmp(name + n - 5, ".yaml") && fst_file_exists(name));
+    const char *end = strrchr(name, '.');
+    return end && (!strcmp(end, ".yaml") || !strcmp(end, ".yml")) && fst_file_exists(name);
+}
+
+bool is_task(const char *path)
+{
+    return holds_file(path, "task.yaml") || holds_file(path, "input") || is_task_file(path);
 }
 
 bool is_output(const char *folder)
@@ -96,8 +101,7 @@ bool is_output(const char *folder)
 static fst_status from_task(struct found_run *f, const char *name, fst_error *err)
 {
     fst_error e = {0};
-    bool folder = holds_file(name, "task.yaml");
-    fst_status s = folder ? copy(&f->folder, name, err) : folder_of(&f->folder, name, err);
+    fst_status s = !is_task_file(name) ? copy(&f->folder, name, err) : folder_of(&f->folder, name, err);
     if (s)
         return s;
     s = fst_task_load(&f->task, name, NULL, 0, &e);

@@ -21,6 +21,8 @@ struct found_run {
  * before; released whatever comes of it. */
 FST_MUST fst_status find_run(struct found_run *f, const char *name, fst_error *err);
 void found_run_release(struct found_run *f);
+/* The file of a task, or its folder: one with task.yaml, or with the per-stage files of `input`. */
+bool is_task(const char *path);
 /* Does the folder hold what a run leaves? */
 bool is_output(const char *folder);
 bool holds_file(const char *folder, const char *name);

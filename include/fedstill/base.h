@@ -60,8 +60,10 @@ typedef enum fst_status {
     FST_E_UNSUPPORTED, /* right, but this build or backend cannot do it */
     FST_E_NUMERIC,     /* NaN or infinity where a number is needed */
     FST_E_CANCELLED,   /* asked to stop */
-    FST_E_BUSY         /* not now: a queue is full or a link is down; again later */
+    FST_E_BUSY,        /* not now: a queue is full or a link is down; again later */
+    FST_E_ABSENT       /* nothing is wrong with what is there, but what was asked for is not: a split of data */
 } fst_status;
+enum { FST_STATUSES = FST_E_ABSENT + 1 }; /* how many there are, for who reads one from elsewhere */
 
 /* A message that is too long loses the middle of its longest words (paths), never its end (the reason). */
 typedef struct fst_error {

@@ -117,6 +117,8 @@ typedef struct fst_source_spec {
                     * read whole, one file at a time) */
 } fst_source_spec;
 
+/* FST_E_ABSENT: the data are as they should be, but have no such split ("test", "val"). What is there of a split and
+ * cannot be read is another error. */
 FST_MUST FST_API fst_status fst_source_open(fst_source **out, const fst_source_spec *spec, fst_error *err);
 FST_API void fst_source_close(fst_source *s);
 /* The formats that fst_source_open knows, NULL-terminated. */

@@ -221,23 +221,26 @@ static const char *listing(const struct fst__store *st, char *out, size_t size)
     return out;
 }
 
+/* `plain`: the name without a split would do too. A split of which nothing is there is absent: neither its file nor
+ * samples (here) nor labels (fst__store_names). */
 static fst_status not_there(const struct fst__store *st, const char *base, const char *split, bool plain,
                             fst_error *err)
 {
+    fst_status s = plain || !strcmp(split, "train") ? FST_E_FORMAT : FST_E_ABSENT;
     char name[FST__ARRAY_NAME] = "", there[400];
     struct pieces p = take_apart(base);
     for (size_t k = 0; k < SPELLINGS && !name[0]; k++)
         if (!spelling(name, base, &p, split, k))
             name[0] = 0;
     if (!plain && fst__store_has(st, base))
-        return fst_fail(err, FST_E_FORMAT,
+        return fst_fail(err, s,
                         "%s: there is no array \"%s\" in it, and \"%s\" holds training samples: add \"%s\", or keep a "
                         "share of the training samples apart (%s in the task file's data, for instance %s: 0.2)",
                         st->path, name, base, name, !strcmp(split, "test") ? "test" : "validation",
                         !strcmp(split, "test") ? "test" : "validation");
     bool guessed = (base == usual_x[0] || base == usual_y[0]) && !in_any_split(st, base);
     listing(st, there, sizeof there);
-    return fst_fail(err, FST_E_FORMAT, "%s: there is no array \"%s\"%s%s%s in it%s%s", st->path, name,
+    return fst_fail(err, s, "%s: there is no array \"%s\"%s%s%s in it%s%s", st->path, name,
                     plain && !p.split ? " or \"" : "", plain && !p.split ? base : "", plain && !p.split ? "\"" : "",
                     there, guessed && there[0] ? "; other names are x and y in the task file's data" : "");
 }
@@ -269,7 +272,12 @@ fst_status fst__store_names(const struct fst__store *st, const fst_source_spec *
                         "%s/%s.npy: its name says %s samples, not training's: name those, or the "
                         "split %s",
                         st->path, base, p.split, p.split);
+    const char *labels = spec->y ? spec->y : choose(st, usual_y);
     fst_status s = resolve(st, base, spec->split, !st->only_x[0], x, err);
-    return s ? s
-             : resolve(st, spec->y ? spec->y : choose(st, usual_y), spec->split, strcmp(x, base) || p.split, y, err);
+    if (s == FST_E_ABSENT && find_split(st, labels, spec->split, y))
+        return fst_fail_in(err, FST_E_FORMAT, "labels without samples");
+    if (s)
+        return s;
+    s = resolve(st, labels, spec->split, strcmp(x, base) || p.split, y, err);
+    return s == FST_E_ABSENT ? fst_fail_in(err, FST_E_FORMAT, "samples without labels") : s;
 }

@@ -190,6 +190,8 @@ static fst_status open_files(char **paths, fst__reader *files, size_t *n, const 
         snprintf(file, sizeof file, test ? "test_batch.bin" : "data_batch_%d.bin", i + 1);
         if (spec->limit && total >= spec->limit && !fst__has(folder, file))
             break;
+        if (test && !fst__has(folder, file))
+            return fst_fail(err, FST_E_ABSENT, "%s: there is no %s", folder, file);
         fst_status s = open_file(&paths[i], &files[i], folder, file, err);
         if (s)
             return s;

@@ -171,6 +171,8 @@ static fst_status take_batches(fst__held *h, struct reading *r, const char *fold
 {
     const char *const *train = r->e->train;
     fst_status s = FST_OK;
+    if (!strcmp(spec->split, "test") && !fst__has(folder, r->e->test))
+        return fst_fail(err, FST_E_ABSENT, "%s: there is no %s", folder, r->e->test);
     if (!strcmp(spec->split, "test"))
         return take_batch(h, r, folder, r->e->test, err);
     for (size_t i = 0; !s && train[i]; i++) {

@@ -297,7 +297,7 @@ static fst_status take_failure(fst__confined *c, fst_error *err)
     if (s)
         return s;
     f.message[sizeof f.message - 1] = 0;
-    if (f.status == FST_OK || f.status > FST_E_BUSY)
+    if (f.status == FST_OK || f.status >= FST_STATUSES)
         return nonsense(c, err);
     return fst_fail(err, (fst_status)f.status, "%s", f.message);
 }

@@ -205,6 +205,15 @@ static void warn_beside(const char *path, const struct names *folders, const cha
                        name[TRAIN], t.names, t.n > 3 ? ", ..." : "");
 }
 
+/* FST_E_ABSENT when no folder has the name of the split. */
+static fst_status no_split(const struct names *folders, enum split split)
+{
+    for (size_t i = 0; i < folders->n; i++)
+        if (is_split(folders->v[i], split))
+            return FST_E_IO;
+    return FST_E_ABSENT;
+}
+
 static fst_status find_split(struct job *j, const struct names *folders, fst_error *err)
 {
     const char *path = j->root, *name[SPLITS];
@@ -213,13 +222,13 @@ static fst_status find_split(struct job *j, const struct names *folders, fst_err
         name[i] = find_folder(path, folders, (enum split)i);
     const char *tested = name[TEST] ? name[TEST] : name[VAL];
     if (test && (!name[TRAIN] || !tested))
-        return fst_fail(err, FST_E_IO,
+        return fst_fail(err, no_split(folders, TEST),
                         "%s: a test split needs folders train and test (or val) here, with a folder for each class; or "
                         "keep a share of the training samples apart (test in the task file's data, for instance "
                         "test: 0.2)",
                         path);
     if (val && (!name[TRAIN] || !name[VAL]))
-        return fst_fail(err, FST_E_IO,
+        return fst_fail(err, no_split(folders, VAL),
                         "%s: a split val needs folders train and val here, with a folder for each class; or keep a "
                         "share of the training samples apart (validation in the task file's data, for instance "
                         "validation: 0.2)",

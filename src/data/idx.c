@@ -41,6 +41,17 @@ static void file_name(char out[64], int spelling, const char *set, const char *s
     snprintf(out, 64, spellings[spelling], first, what, rank);
 }
 
+static bool has(const struct set *set, const char *split, const char *what, int rank)
+{
+    char name[64];
+    bool there = false;
+    for (int i = 0; !there && i < SPELLINGS; i++) {
+        file_name(name, i, set->name, split, what, rank);
+        there = fst__has(set->folder, name);
+    }
+    return there;
+}
+
 static fst_status find(char **out, const struct set *set, const char *split, const char *what, int rank, fst_error *err)
 {
     char name[64];
@@ -52,7 +63,9 @@ static fst_status find(char **out, const struct set *set, const char *split, con
         }
     }
     file_name(name, 0, set->name, split, what, rank);
-    return fst_fail(err, FST_E_IO, "%s: there is no %s, plain or .gz", set->folder, name);
+    bool half = has(set, split, "images", 3) || has(set, split, "labels", 1);
+    return fst_fail(err, half || !strcmp(split, "train") ? FST_E_IO : FST_E_ABSENT, "%s: there is no %s, plain or .gz",
+                    set->folder, name);
 }
 
 static bool has_images(const char *folder, const char *set)

@@ -238,7 +238,7 @@ static fst_status take_cells(fst__held *h, const fst_pickle *file, const fst_sou
     size_t n = 0;
     int classes = 0;
     if (strcmp(spec->split, "train"))
-        return fst_fail(err, FST_E_FORMAT,
+        return fst_fail(err, FST_E_ABSENT,
                         "%s: has no %s split: it is one dictionary of (label, snr); see fedstill data split",
                         h->base.name, spec->split);
     fst_status s = read_cells(h->base.name, root, &cells, &n, err);
@@ -321,7 +321,8 @@ static fst_status take_pair(fst__held *h, const fst_pickle *file, const fst_sour
     char text[256];
     const fst_pickle_value *pair = pair_of(fst_pickle_root(file), spec->split);
     if (!pair)
-        return fst_fail(err, FST_E_FORMAT, "%s: '%s' is not there, or not a pair (X, y)", h->base.name, spec->split);
+        return fst_fail(err, fst_pickle_find(fst_pickle_root(file), spec->split) ? FST_E_FORMAT : FST_E_ABSENT,
+                        "%s: '%s' is not there, or not a pair (X, y)", h->base.name, spec->split);
     const fst_pickle_value *x = pair->list.items[0], *y = pair->list.items[1];
     if (!is_signals(x))
         return fst_fail(err, FST_E_FORMAT, "%s: X of '%s' is not an array of floats (N, 2, length)", h->base.name,

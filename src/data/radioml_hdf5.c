@@ -434,7 +434,7 @@ fst_status fst__radioml_hdf5(fst__held *h, const fst_source_spec *spec, fst_sour
     struct stat st;
     fst__picks picks = {0};
     if (strcmp(spec->split, "train"))
-        return fst_fail(err, FST_E_FORMAT, "%s: has no %s split; see fedstill data split", h->base.name, spec->split);
+        return fst_fail(err, FST_E_ABSENT, "%s: has no %s split; see fedstill data split", h->base.name, spec->split);
     if (stat(spec->path, &st))
         return fst_fail_errno(err, "%s", spec->path);
     struct reading r = {.path = spec->path, .file_bytes = (uint64_t)st.st_size, .picks = &picks};

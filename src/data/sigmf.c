@@ -393,7 +393,8 @@ static fst_status add_split(struct fst__sigmf_job *j, const char *path, const ch
     fst_status s = train && own ? FST_OK : fst_fail_memory(err, strlen(path));
     bool parts = !s && fst__is_folder(train);
     if (!s && strcmp(split, "train") && !(parts && fst__is_folder(own)))
-        s = fst_fail(err, FST_E_IO, "%s: a %s split needs folders train and %s here", path, split, split);
+        s = fst_fail(err, fst_file_exists(own) ? FST_E_IO : FST_E_ABSENT,
+                     "%s: a %s split needs folders train and %s here", path, split, split);
     if (!s)
         s = fst__sigmf_add_folder(j, parts ? train : path, err);
     if (!s)
@@ -414,7 +415,7 @@ static fst_status add_split(struct fst__sigmf_job *j, const char *path, const ch
 static fst_status add_file(struct fst__sigmf_job *j, const char *path, const char *split, fst_error *err)
 {
     if (strcmp(split, "train"))
-        return fst_fail(err, FST_E_FORMAT, "%s: one %s has no %s split", path,
+        return fst_fail(err, FST_E_ABSENT, "%s: one %s has no %s split", path,
                         fst__sigmf_is_archive(path) ? "archive" : "recording", split);
     if (!fst__ends_with(path, FST__SIGMF_META) && !fst__ends_with(path, FST__SIGMF_DATA) &&
         !fst__sigmf_is_archive(path))

@@ -120,7 +120,7 @@ fst_status fst_source_open(fst_source **out, const fst_source_spec *spec, fst_er
                         FST_MAX_CLASSES, full.classes);
     fst_status s = choose(&format, &full, err);
     if (!s && val && !format->has_val)
-        s = fst_fail(err, FST_E_CONFIG, "%s: %s data have the splits \"train\" and \"test\", not \"val\"", full.path,
+        s = fst_fail(err, FST_E_ABSENT, "%s: %s data have the splits \"train\" and \"test\", not \"val\"", full.path,
                      format->name);
     if (!s)
         s = format->open(out, &full, err);

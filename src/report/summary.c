@@ -18,8 +18,8 @@ static const struct {
     {"edge_alone", "student alone", "alone"},
     {"edge_kd", "student distilled", "distilled"},
     {"federated_train", "student federated", "federated"},
-    {"prune", "student pruned", "pruned"},
-    {"quantise", "student in int8", "int8"},
+    {"prune", "model pruned", "pruned"},
+    {"quantise", "model in int8", "int8"},
 };
 
 /* What kind of stage it is; summaries of earlier versions have one of each, under the kind's name. */

@@ -99,7 +99,7 @@ static void npz_and_npy_convert_too(void **state)
         assert_memory_equal(raw, values + 6, sizeof raw);
         fst_source_close(s);
         s = NULL;
-        assert_fails(open_array(&s, "both.npz", "test", err), FST_E_FORMAT, "no array \"x_test\" in it");
+        assert_fails(open_array(&s, "both.npz", "test", err), FST_E_ABSENT, "no array \"x_test\" in it");
     }
 }
 
@@ -128,7 +128,7 @@ static void splits_and_names(void **state)
     fst_source *s = NULL;
     (void)state;
     put_tensors("one.safetensors", (fst_tensor[]){samples("x"), labels("y")}, 2);
-    assert_fails(open_array(&s, "one.safetensors", "test", err), FST_E_FORMAT, "no array \"x_test\" in it");
+    assert_fails(open_array(&s, "one.safetensors", "test", err), FST_E_ABSENT, "no array \"x_test\" in it");
     put_tensors("two.safetensors",
                 (fst_tensor[]){samples("x_train"),
                                labels("y_train"),
@@ -343,16 +343,21 @@ static void training_samples_never_test(void **state)
     put_tensors("plain.safetensors", (fst_tensor[]){marked("images", 1), labels("labels")}, 2);
     put_tensors("train-only.safetensors", (fst_tensor[]){marked("train_images", 1), labels("train_labels")}, 2);
     put_tensors("no-labels.safetensors", (fst_tensor[]){marked("x_train", 1), marked("x_test", 2), labels("y")}, 3);
+    /* half of a split is no absent one */
+    put_tensors("half.safetensors", (fst_tensor[]){marked("x", 1), labels("y"), labels("y_val")}, 3);
+    assert_fails(open_named(&s, "half.safetensors", NULL, NULL, "val", err), FST_E_FORMAT, "labels without samples: ");
+    put_tensors("half.safetensors", (fst_tensor[]){marked("x", 1), labels("y"), marked("x_val", 1)}, 3);
+    assert_fails(open_named(&s, "half.safetensors", NULL, NULL, "val", err), FST_E_FORMAT, "samples without labels: ");
     check_first("plain.safetensors", NULL, NULL, "train", 1);
     check_first("plain.safetensors", "images", "labels", "train", 1);
     check_first("no-labels.safetensors", "x_train", "y", "train", 1);
     for (int i = 0; i < 2; i++) {
-        assert_fails(open_named(&s, "plain.safetensors", "images", "labels", splits[i], err), FST_E_FORMAT,
+        assert_fails(open_named(&s, "plain.safetensors", "images", "labels", splits[i], err), FST_E_ABSENT,
                      "and \"images\" holds training samples");
-        assert_fails(open_named(&s, "plain.safetensors", NULL, NULL, splits[i], err), FST_E_FORMAT,
+        assert_fails(open_named(&s, "plain.safetensors", NULL, NULL, splits[i], err), FST_E_ABSENT,
                      "and \"images\" holds training samples");
         assert_fails(open_named(&s, "train-only.safetensors", "train_images", "train_labels", splits[i], err),
-                     FST_E_FORMAT, "there is no array");
+                     FST_E_ABSENT, "there is no array");
     }
     assert_fails(open_named(&s, "no-labels.safetensors", "x_train", "y", "test", err), FST_E_FORMAT,
                  "no array \"y_test\" in it");
@@ -373,7 +378,7 @@ static void a_named_file_is_its_own_split(void **state)
     assert_ok(fst_npy_write(in_work("pair/a.npy"), &x, err));
     assert_ok(fst_npy_write(in_work("pair/y.npy"), &y, err));
     check_first("pair/a.npy", NULL, NULL, "train", 1);
-    assert_fails(open_named(&s, "pair/a.npy", NULL, NULL, "test", err), FST_E_FORMAT, "no array \"a_test\" in it");
+    assert_fails(open_named(&s, "pair/a.npy", NULL, NULL, "test", err), FST_E_ABSENT, "no array \"a_test\" in it");
     assert_ok(fst_npy_write(in_work("pair/a_test.npy"), &x_test, err));
     assert_fails(open_named(&s, "pair/a.npy", NULL, NULL, "test", err), FST_E_FORMAT, "no array \"y_test\" in it");
     assert_ok(fst_npy_write(in_work("pair/y_test.npy"), &y, err));

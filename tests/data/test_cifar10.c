@@ -71,7 +71,7 @@ static void missing_batches_are_missed(void **state)
     assert_int_equal(s->count, 8);
     fst_source_close(s);
     spec.split = "test";
-    assert_fails(fst_source_open(&s, &spec, err), FST_E_IO, "test_batch.bin");
+    assert_fails(fst_source_open(&s, &spec, err), FST_E_ABSENT, "test_batch.bin");
 }
 
 static void damage_is_refused(void **state)

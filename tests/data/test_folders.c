@@ -134,7 +134,7 @@ static void a_split_holds_classes(void **state)
     put("named/train/0.png", 2); /* no folder in it: a class of that name */
     put("named/zebra/0.png", 3);
     check("named", NULL, "1:0 2:1 3:2", "apple train zebra");
-    assert_fails(open_folder(&s, "named", "test", err), FST_E_IO, "for instance test: 0.2");
+    assert_fails(open_folder(&s, "named", "test", err), FST_E_ABSENT, "for instance test: 0.2");
     put("spelled/Training/a/0.png", 1);
     put("spelled/Training/b/0.png", 2);
     put("spelled/testing/b/0.png", 3);
@@ -151,8 +151,8 @@ static void a_split_holds_classes(void **state)
     check("three", "test", "4:0", "a b");
     check("three", "val", "3:1", "a b");
     assert_string_equal(said, "");
-    assert_fails(open_folder(&s, "spelled", "val", err), FST_E_IO, "a split val needs folders train and val");
-    assert_fails(open_folder(&s, "named", "val", err), FST_E_IO, "for instance validation: 0.2");
+    assert_fails(open_folder(&s, "spelled", "val", err), FST_E_ABSENT, "a split val needs folders train and val");
+    assert_fails(open_folder(&s, "named", "val", err), FST_E_ABSENT, "for instance validation: 0.2");
     put("twice/train/a/0.png", 1);
     put("twice/Train/a/0.png", 2);
     put("twice/val/a/0.png", 3);

@@ -194,7 +194,7 @@ static void damaged_hdf5_is_refused(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_fails(fst_source_open(&s, &(fst_source_spec){.path = hdf5(cases[i].name)}, err), cases[i].want,
                      cases[i].says);
-    assert_fails(fst_source_open(&s, &(fst_source_spec){.path = hdf5("gold"), .split = "test"}, err), FST_E_FORMAT,
+    assert_fails(fst_source_open(&s, &(fst_source_spec){.path = hdf5("gold"), .split = "test"}, err), FST_E_ABSENT,
                  "has no test split");
     assert_fails(fst_source_open(&s, &(fst_source_spec){.path = hdf5("gold"), .classes = 7}, err), FST_E_CONFIG,
                  "Y has 24 columns, but 7 classes");
@@ -242,10 +242,10 @@ static void what_is_wrong_is_said(void **state)
         fst_status want;
         const char *says;
     } cases[] = {
-        {"radioml4", "test", FST_E_FORMAT, "has no test split"},
+        {"radioml4", "test", FST_E_ABSENT, "has no test split"},
         {"wrong_split", "train", FST_E_MISMATCH, "'train' has 2 samples and 3 labels"},
         {"wrong_split", "test", FST_E_FORMAT, "'test' is not there, or not a pair"},
-        {"wrong_split", "val", FST_E_FORMAT, "'val' is not there"},
+        {"wrong_split", "val", FST_E_ABSENT, "'val' is not there"},
         {"wrong_shape", NULL, FST_E_MISMATCH, "b has shape (2, 2, 5), others have 4"},
         {"wrong_key", NULL, FST_E_FORMAT, "entry 1 of the dictionary is not (label, snr in dB)"},
         {"wrong_type", NULL, FST_E_FORMAT, "entry 0 of the dictionary is not"},

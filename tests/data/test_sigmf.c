@@ -210,7 +210,7 @@ static void a_folder_is_one_source(void **state)
     put_text("all/test/1.sigmf-meta", GLOBAL("cu8", "") NOTES(NOTE(6, 1, "new", "")));
     assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("all"), .split = "test"}, err), FST_E_MISMATCH,
                  "label \"new\" is not in the training recordings");
-    assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("all"), .split = "val"}, err), FST_E_IO,
+    assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("all"), .split = "val"}, err), FST_E_ABSENT,
                  "needs folders train and val");
 }
 
@@ -452,7 +452,7 @@ static void archives_are_read(void **state)
     fst_source_close(s);
     s = NULL;
     assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("two.sigmf"), .split = "test"}, err),
-                 FST_E_FORMAT, "one archive has no test split");
+                 FST_E_ABSENT, "one archive has no test split");
     put_file("two.sigmf", tar, begin);
     assert_ok(open_sigmf(&s, "two.sigmf", 0, err)); /* no end mark: what is there is whole */
     assert_int_equal(s->count, 1);
@@ -643,7 +643,7 @@ static void what_is_wrong_is_said(void **state)
     put_text("bad.sigmf-meta", GLOBAL("ci16_le", ", \"core:metadata_only\": true") NOTES(NOTE(0, 2, "a", "")));
     assert_fails(open_sigmf(&s, "bad.sigmf-meta", 0, err), FST_E_UNSUPPORTED, "core:metadata_only, and no samples at");
     assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("b.sigmf-meta"), .split = "test"}, err),
-                 FST_E_FORMAT, "one recording has no test split");
+                 FST_E_ABSENT, "one recording has no test split");
     assert_fails(fst_source_open(&s, &(fst_source_spec){.path = in_work("b.sigmf-meta"), .classes = 2}, err),
                  FST_E_CONFIG, "has 1 classes, but 2");
     assert_null(s);

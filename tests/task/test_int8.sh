@@ -45,6 +45,26 @@ said out "60 samples (val)"
 true_that "threads change the file" cmp "$int8" "$folder/again.safetensors"
 expect 0 model quantise "$model" --calibrate "$folder/data" --limit 50 --out "$folder/again.safetensors"
 said out "50 samples (train)"
+# only where there are none for validation: those that are there and broken are an error
+mkdir "$folder/arrays"
+expect 0 data import "$folder/data" --out "$folder/arrays/train.safetensors" --limit 100
+expect 0 model quantise "$model" --calibrate "$folder/arrays" --out "$folder/again.safetensors"
+said out "100 samples (train)"
+head -c 5000 "$folder/arrays/train.safetensors" >"$folder/arrays/val.safetensors"
+expect 1 model quantise "$model" --calibrate "$folder/arrays" --out "$folder/none.safetensors"
+said err "val.safetensors"
+true_that "a file was written" [ ! -e "$folder/none.safetensors" ]
+expect 1 init "$folder/from-broken" --data "$folder/arrays"
+said err "validation samples: $folder/arrays/val.safetensors"
+cp "$folder/arrays/train.safetensors" "$folder/arrays/val.safetensors"
+expect 0 model quantise "$model" --calibrate "$folder/arrays" --out "$folder/again.safetensors"
+said out "100 samples (val)"
+# a task's file by its other ending, and one that is not there
+cp "$task/task.yaml" "$task/other.yml"
+expect 0 model quantise "$model" --calibrate "$task/other.yml" --out "$folder/again.safetensors"
+said out "60 samples (val)"
+expect 1 model quantise "$model" --calibrate "$task/none.yaml" --out "$folder/none.safetensors"
+said err "none.yaml: there is no such file"
 expect 1 model quantise "$int8" --calibrate "$task" --out "$folder/again.safetensors"
 said err "int8 model already"
 
@@ -96,7 +116,7 @@ expect 0 run "$task" --mode full_pipeline --dry-run
 said out "quantise         mnist_student"
 expect 0 run "$task" --mode full_pipeline
 ran quantise edge_infer cloud_infer
-said out "student in int8"
+said out "model in int8"
 made=$task/output/quantise/model.safetensors
 record() { "$FEDSTILL_HELPER" json "$task/output/quantise/stage.json" "$1"; }
 same "samples of calibration" "$(record samples)" 40

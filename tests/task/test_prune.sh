@@ -92,7 +92,7 @@ said out "mnist_student, pruned by 0.5"
 said out "26698 parameters, 480 samples"
 said out "the network that prune leaves"
 expect 0 run "$task" --mode full_pipeline --threads 1
-said out "student pruned"
+said out "model pruned"
 said err "26698 of 105866 parameters are left, validation accuracy"
 ran cloud_pretrain cloud_kd edge_kd prune quantise device_load edge_infer cloud_infer
 one=$(sha256sum <"$made")

@@ -84,7 +84,7 @@ static void test_refused(void **state)
     REFUSED(played, "hello", "", stage, 1);
     REFUSED(played, "hello", "", status, FST_E_NUMERIC);
     REFUSED(failed, "why", "", status, FST_OK);
-    REFUSED(failed, "why", "", status, FST_E_BUSY + 1);
+    REFUSED(failed, "why", "", status, FST_STATUSES);
     REFUSED(cannot, "why", "", status, FST_E_NUMERIC);
     REFUSED(played, "hello", "kept", what, FST__RANK_CANNOT); /* a text, and nothing is kept */
 }

@@ -79,7 +79,7 @@ done
 # and a model is measured on their validation samples
 expect 0 eval "$task/tiers/cloud_pretrain/model.safetensors" "$folder/split/cloud" --split val --json
 said out "\"samples\": $(counted cloud val),"
-expect 2 eval "$task/tiers/cloud_pretrain/model.safetensors" "$folder/data" --split val
+expect 1 eval "$task/tiers/cloud_pretrain/model.safetensors" "$folder/data" --split val
 said err 'not "val"'
 
 # an edge that got none for validation has no file of them

@@ -419,17 +419,20 @@ static fst_status cloud_data(const char *folder, const struct stage_file *f, cha
     return fst_fail(err, FST_E_CONFIG, "%s/input: no file names the samples (data_path)", folder);
 }
 
-/* Has the data set a split of its own? The formats answer by opening it. */
-static bool has_split(const char *path, const char *split, int64_t classes)
+/* Has the data set a split of its own? The formats answer by opening it; one that is there and broken is an error. */
+static fst_status has_split(const char *path, const char *split, int64_t classes, bool *there, fst_error *err)
 {
     fst_source *s = NULL;
     fst_source_spec spec = {.path = path, .split = split, .classes = (int)classes};
     fst_error why = {0};
-    bool there = !fst_source_open(&s, &spec, &why);
-    if (!there) /* whether it is missing or broken, somebody should know what takes its place */
-        fst_log(FST_LOG_INFO, "no %s samples of their own, so a share of the training samples: %s", split, why.message);
+    fst_status st = fst_source_open(&s, &spec, &why);
     fst_source_close(s);
-    return there;
+    *there = !st;
+    if (st && st != FST_E_ABSENT && fst_file_exists(path))
+        return fst_fail(err, st, "%s samples: %s", split, why.message);
+    if (st) /* somebody should know what takes its place */
+        fst_log(FST_LOG_INFO, "no %s samples of their own, so a share of the training samples: %s", split, why.message);
+    return FST_OK;
 }
 
 /* ---- the task file ------------------------------------------------------------------------------------------- */
@@ -587,12 +590,15 @@ static fst_status put_data(fst_buf *out, const char *folder, const struct stage_
 {
     const struct stage_file *t = &f[FEDERATE];
     /* where samples are dealt to the edges, those of validation are dealt with them */
-    bool split = (t->edge_count || !t->there) && has_split(path, "val", classes);
-    fst_status st = put_key(out, "data:\n  path: ", path, err);
+    bool val = false, test = false;
+    fst_status st = t->edge_count || !t->there ? has_split(path, "val", classes, &val, err) : FST_OK;
+    if (!st)
+        st = has_split(path, "test", classes, &test, err);
+    if (!st)
+        st = put_key(out, "data:\n  path: ", path, err);
     if (!st)
         st = fst_buf_printf(out, err, "\n  classes: %lld\n  %s\n  test: %s\n", (long long)classes,
-                            split ? "own_validation: true" : "validation: 0.1",
-                            has_split(path, "test", classes) ? "0" : "0.1");
+                            val ? "own_validation: true" : "validation: 0.1", test ? "0" : "0.1");
     if (!st && fingerprint)
         st = fst_buf_printf(out, err, "  fingerprint: true\n");
     for (size_t k = 0; !st && k < t->edge_count; k++) {

@@ -135,8 +135,8 @@ static fst_status open_place(struct session *s, struct pieces *p, const char *pa
     if (!s->task->file.data.own_validation || (edge && has_no_val(s, path)))
         return FST_OK;
     st = open_path(s, path, "val", &source, err);
-    if (st)
-        return fst_fail_in(err, st, "data.own_validation");
+    if (st) /* a setting that these data cannot follow */
+        return fst_fail_in(err, st == FST_E_ABSENT ? FST_E_CONFIG : st, "data.own_validation");
     add_piece(p, source, edge, true);
     return FST_OK;
 }

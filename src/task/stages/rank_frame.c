@@ -54,7 +54,7 @@ static bool is_answer(const struct fst__rank_head *h)
     case FST__RANK_PLAYED:
         return !h->status;
     case FST__RANK_FAILED:
-        return text && h->status > FST_OK && h->status <= FST_E_BUSY;
+        return text && h->status > FST_OK && h->status < FST_STATUSES;
     case FST__RANK_CANNOT:
         return text && !h->status;
     default:
