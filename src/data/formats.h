@@ -8,6 +8,7 @@
 
 #include <zlib.h>
 
+#include "confined.h"
 #include "fedstill/data.h"
 
 /* ---- the table of formats ----------------------------------------------------------------- */
@@ -174,6 +175,9 @@ FST_MUST fst_status fst__image_decode_as(unsigned char **out, fst_shape *shape, 
 bool fst__is_hdf5(const char *path);
 /* RadioML 2018's HDF5 file into h, which is the caller's until *out is set. */
 FST_MUST fst_status fst__radioml_hdf5(fst__held *h, const fst_source_spec *spec, fst_source **out, fst_error *err);
+/* The same from children of one's own, whatever they send: for fuzzing. */
+FST_MUST fst_status fst__radioml_hdf5_from(fst__held *h, const fst_source_spec *spec, fst__confined_fn labels,
+                                           fst__confined_fn rows, fst_source **out, fst_error *err);
 /* Ten names, one a line, into one block after the pointers. */
 FST_MUST fst_status fst__cifar10_names(char ***out, const char *name, const char *text, size_t len, fst_error *err);
 

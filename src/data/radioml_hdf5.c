@@ -21,7 +21,6 @@
 #include <hdf5.h>
 #endif
 
-#include "confined.h"
 #include "formats.h"
 
 bool fst__is_hdf5(const char *path)
@@ -33,20 +32,6 @@ bool fst__is_hdf5(const char *path)
         close(fd);
     return yes;
 }
-
-#ifndef FST_WITH_HDF5
-
-fst_status fst__radioml_hdf5(fst__held *h, const fst_source_spec *spec, fst_source **out, fst_error *err)
-{
-    (void)spec, (void)out;
-    return fst_fail(
-        err, FST_E_UNSUPPORTED,
-        "%s: an HDF5 file, and this build is without libhdf5: install libhdf5-dev and build again, or save X as "
-        "(N, 2, L) and y in an npz",
-        h->base.name);
-}
-
-#else
 
 /* A deflated byte stands for no more than this many. */
 enum { DEFLATE_MOST = 1032, BLOCK_BYTES = 4 << 20, MAX_CHUNK = 64 << 20, RADIOML_CLASSES = 24 };
@@ -73,6 +58,8 @@ struct reading {
     struct sizes sizes;      /* once the parent has them */
     const fst__picks *picks; /* likewise */
 };
+
+#ifdef FST_WITH_HDF5
 
 /* ---- the children: opening the sets -------------------------------------------------------------- */
 
@@ -344,6 +331,8 @@ static fst_status send_rows(void *ctx, fst__confined *c, fst_error *err)
     return s ? s : send_floats(r, c, &set[0], (size_t)now.length, err);
 }
 
+#endif
+
 /* ---- the parent ---------------------------------------------------------------------------------- */
 
 static size_t child_memory(const struct reading *r)
@@ -379,11 +368,11 @@ static fst_status take_sizes(struct reading *r, fst__confined *c, int classes, f
     return s;
 }
 
-static fst_status take_labels(struct reading *r, fst__held *h, int classes, fst_error *err)
+static fst_status take_labels(struct reading *r, fst__held *h, fst__confined_fn labels, int classes, fst_error *err)
 {
     const fst__confined_spec spec = {"libhdf5", r->path, child_memory(r), BUSY_SECONDS, SILENT_SECONDS};
     fst__confined c;
-    fst_status s = fst__confined_start(&c, &spec, send_labels, r, err);
+    fst_status s = fst__confined_start(&c, &spec, labels, r, err);
     if (!s)
         s = take_sizes(r, &c, classes, err);
     size_t bytes = s ? 0 : (size_t)r->sizes.rows * sizeof *h->own_labels;
@@ -406,7 +395,7 @@ static fst_status check_snr(const fst__held *h, fst_error *err)
     return FST_OK;
 }
 
-static fst_status take_rows(struct reading *r, fst__held *h, fst_error *err)
+static fst_status take_rows(struct reading *r, fst__held *h, fst__confined_fn rows, fst_error *err)
 {
     const fst__confined_spec spec = {"libhdf5", r->path, child_memory(r), BUSY_SECONDS, SILENT_SECONDS};
     size_t count = r->picks->count, length = (size_t)r->sizes.length;
@@ -416,7 +405,7 @@ static fst_status take_rows(struct reading *r, fst__held *h, fst_error *err)
         s = fst_fail_memory(err, count * sizeof *h->own_snr);
     if (s)
         return s;
-    s = fst__confined_start(&c, &spec, send_rows, r, err);
+    s = fst__confined_start(&c, &spec, rows, r, err);
     if (!s)
         s = fst__confined_take(&c, h->own_snr, count * sizeof *h->own_snr, err);
     if (!s)
@@ -429,7 +418,8 @@ static fst_status take_rows(struct reading *r, fst__held *h, fst_error *err)
     return s ? s : fst__held_check_finite(h, r->picks, err);
 }
 
-fst_status fst__radioml_hdf5(fst__held *h, const fst_source_spec *spec, fst_source **out, fst_error *err)
+fst_status fst__radioml_hdf5_from(fst__held *h, const fst_source_spec *spec, fst__confined_fn labels,
+                                  fst__confined_fn rows, fst_source **out, fst_error *err)
 {
     struct stat st;
     fst__picks picks = {0};
@@ -438,16 +428,28 @@ fst_status fst__radioml_hdf5(fst__held *h, const fst_source_spec *spec, fst_sour
     if (stat(spec->path, &st))
         return fst_fail_errno(err, "%s", spec->path);
     struct reading r = {.path = spec->path, .file_bytes = (uint64_t)st.st_size, .picks = &picks};
-    fst_status s = take_labels(&r, h, spec->classes, err);
+    fst_status s = take_labels(&r, h, labels, spec->classes, err);
     int classes = s ? 0 : (int)r.sizes.classes;
     if (!s)
         s = fst__held_choose(h, (size_t)r.sizes.rows, classes, true, spec->limit, &picks, err);
     if (!s)
-        s = take_rows(&r, h, err);
+        s = take_rows(&r, h, rows, err);
     fst_free(picks.index);
     if (!s && classes == RADIOML_CLASSES)
         s = fst__names_copy(&h->base.class_names, (char *const *)(uintptr_t)modulations, RADIOML_CLASSES, err);
     return s ? s : fst__held_finish(h, h->own_labels, h->base.count, classes, out, err);
 }
 
+fst_status fst__radioml_hdf5(fst__held *h, const fst_source_spec *spec, fst_source **out, fst_error *err)
+{
+#ifdef FST_WITH_HDF5
+    return fst__radioml_hdf5_from(h, spec, send_labels, send_rows, out, err);
+#else
+    (void)spec, (void)out;
+    return fst_fail(
+        err, FST_E_UNSUPPORTED,
+        "%s: an HDF5 file, and this build is without libhdf5: install libhdf5-dev and build again, or save X as "
+        "(N, 2, L) and y in an npz",
+        h->base.name);
 #endif
+}
