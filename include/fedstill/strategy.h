@@ -240,6 +240,9 @@ typedef struct fst_local_plan {
     fst_trainer_options compute;
 } fst_local_plan;
 
+/* The learning rate of a round. */
+FST_API double fst_local_rate(const fst_local_plan *p, uint64_t round);
+
 /* What the client half may use; whoever runs the client fills it, and it lives as long as a call. */
 typedef struct fst_client_env {
     uint64_t seed;      /* of the task; with `stream`, a purpose, round and client it names every draw */

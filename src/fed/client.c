@@ -179,11 +179,16 @@ uint64_t fst_client_seed(const fst_client_half *c, const char *purpose)
     return fst_rng_u64(&r);
 }
 
+double fst_local_rate(const fst_local_plan *p, uint64_t round)
+{
+    double rate = p->optim.learning_rate;
+    return p->has_schedule ? fst_schedule_rate(&p->schedule, rate, (int64_t)round) : rate;
+}
+
 fst_local_job fst_client_job(fst_client_half *c)
 {
     const fst_client_env *e = c->env;
     const fst_local_plan *p = &e->plan;
-    double rate = p->optim.learning_rate;
     bool given = p->loss.ce_weight > 0 || p->loss.kd_weight > 0;
     return (fst_local_job){.graph = e->graph,
                            .state = &c->model,
@@ -197,8 +202,7 @@ fst_local_job fst_client_job(fst_client_half *c)
                            .steps = p->steps,
                            .batch_size = p->batch_size,
                            .seed = fst_client_seed(c, "client"),
-                           .learning_rate =
-                               p->has_schedule ? fst_schedule_rate(&p->schedule, rate, (int64_t)c->round) : rate,
+                           .learning_rate = fst_local_rate(p, c->round),
                            .optim = p->optim,
                            .keep_optim = p->keep_optim,
                            .loss = given ? p->loss : FST_LOSS_CROSS_ENTROPY,

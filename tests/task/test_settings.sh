@@ -45,6 +45,14 @@ refused clients "has no effect without stages.federated_train" stages.federated_
 f=stages.federated_train
 refused $f.prox_mu "only with strategy fedprox" $f.prox_mu=10
 accepted $f.prox_mu=10 $f.strategy=fedprox
+# a dry run says what the server can learn of the clients, in lines of at most 80 columns
+learns() { sed -n '/The server sees/,$p' "$folder/out" | tr -s ' \n' ' '; }
+accepted $f.strategy=local
+same "of local" "$(learns)" " The server sees no model: only each client's number of samples, its training loss and how long it took. "
+accepted $f.strategy=scaffold
+same "of scaffold" "$(learns)" " The server sees every client's weights and the change of its control variate, which is a mean of its \
+gradients: more than with fedavg. "
+same "longer lines" "$(sed -n '/The server sees/,$p' "$folder/out" | awk 'length > 80')" ""
 accepted $f.prox_mu=0
 refused $f.server "has no effect with strategy fedavg" $f.server.learning_rate=0.01
 refused $f.server.momentum "only with strategy fedavgm" $f.server.momentum=0.5 $f.strategy=fedadam

@@ -72,8 +72,12 @@ same "a second round with no rate" "$(weights "$task/vanishing/federated_train/m
 federated constant
 true_that "the second round does nothing" [ "$(weights "$task/constant/federated_train/model.safetensors")" != \
     "$(weights "$task/single/federated_train/model.safetensors")" ]
-federated constant $f.rounds=3 $f.schedule=cosine
+federated constant $f.rounds=3 $f.schedule=cosine $f.optimizer.learning_rate=0.04
 unsaid err "going on"
+same "rates of the rounds along a cosine" "$(sed -n 's/.*"event": "round".*"learning_rate": \([^,]*\).*/\1/p' \
+    "$task/constant/events.jsonl" | tail -n 3 | xargs printf '%.6f ')" "0.040000 0.030000 0.010000 "
+expect 0 report "$task/constant"
+true_that "the report draws them" grep -q 'Learning rate of the clients' "$task/constant/report.html"
 
 # ---- macro F1 and balanced accuracy: in the records, the summary and eval, and the same there
 expect 0 eval "$task/constant/federated_train/model.safetensors" "$folder/data" --json

@@ -96,6 +96,23 @@ fst_status fst__tell_fusion(const fst_fusion_size *size, fst_buf *out, fst_error
                           size->parameters, bytes_text((double)size->bytes, mem));
 }
 
+fst_status fst__tell_sentence(const char *text, fst_buf *out, fst_error *err)
+{
+    enum { COLUMNS = 61 }; /* after the first 19 */
+    fst_status st = FST_OK;
+    while (!st && *text) {
+        size_t n = strlen(text);
+        for (size_t i = n > COLUMNS ? COLUMNS : 0; i > 0; i--)
+            if (text[i] == ' ') {
+                n = i;
+                break;
+            }
+        st = fst_buf_printf(out, err, "  %-16s %.*s\n", "", (int)n, text);
+        text += n + (text[n] == ' ');
+    }
+    return st;
+}
+
 fst_status fst__state_bytes(const struct session *s, const char *network, double *out, fst_error *err)
 {
     fst_graph *g = NULL;

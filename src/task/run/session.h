@@ -256,6 +256,8 @@ fst_status fst__tell_work(const struct session *s, const struct step *own, const
 fst_status fst__tell_later(const struct step *own, const char *key, fst_buf *out, fst_error *err);
 /* What the adapter of a fusion is and takes. */
 fst_status fst__tell_fusion(const fst_fusion_size *size, fst_buf *out, fst_error *err);
+/* A sentence, in lines of at most 80 columns. */
+fst_status fst__tell_sentence(const char *text, fst_buf *out, fst_error *err);
 /* Bytes of a model of this network, as it travels. */
 fst_status fst__state_bytes(const struct session *s, const char *network, double *out, fst_error *err);
 

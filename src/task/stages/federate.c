@@ -49,6 +49,7 @@ static void tell_round(struct federation *f, const fst_round_report *r, const st
                           FST_INT("samples", (int64_t)r->samples),
                           FST_DOUBLE("train_loss", r->loss),
                           FST_STRING("loss_kind", kind),
+                          FST_DOUBLE("learning_rate", fst_local_rate(&f->plan, r->round)),
                           FST_DOUBLE("update_norm", r->update_norm),
                           FST_INT("bytes_up", (int64_t)r->bytes_up),
                           FST_INT("bytes_down", (int64_t)r->bytes_down),

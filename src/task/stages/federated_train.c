@@ -605,7 +605,7 @@ static fst_status tell(const struct session *s, const struct step *own, fst_buf 
         st = fst__federate_fusion_size(s, own, network(own->stage), &size, err);
     if (!st && t->has_fusion)
         st = fst__tell_fusion(&size, out, err);
-    return st;
+    return st ? st : fst__tell_sentence(fst_strategy_at((size_t)t->strategy)->leaks, out, err);
 }
 
 const struct stage_kind fst__federated_train = {
