@@ -103,7 +103,7 @@ class Model:
 
 # ---- inference, by the library
 
-SONAME = "libfedstill.so.0.1"  # of the version that this file belongs to
+SONAME = "libfedstill.so.1"  # of the version that this file belongs to
 
 
 class LibraryError(RuntimeError):

@@ -8,14 +8,14 @@
 #ifndef FEDSTILL_VERSION_H
 #define FEDSTILL_VERSION_H
 
-#define FST_VERSION_MAJOR 0
-#define FST_VERSION_MINOR 1
+#define FST_VERSION_MAJOR 1
+#define FST_VERSION_MINOR 0
 #define FST_VERSION_PATCH 0
-#define FST_VERSION_PRE "" /* "-rc1": before the release */
+#define FST_VERSION_PRE "-rc1" /* "-rc1": before the release */
 
 #define FST_VERSION_JOIN(a, b, c, pre) #a "." #b "." #c pre
 #define FST_VERSION_TEXT(a, b, c, pre) FST_VERSION_JOIN(a, b, c, pre)
-/* "0.1.0", "1.0.0-rc1" */
+/* "1.0.0-rc1", "1.0.0" */
 #define FST_VERSION FST_VERSION_TEXT(FST_VERSION_MAJOR, FST_VERSION_MINOR, FST_VERSION_PATCH, FST_VERSION_PRE)
 /* 0.1.0 is 100, 1.2.3 is 10203; the same before a release and for it. For #if and for comparing. */
 #define FST_VERSION_NUMBER (FST_VERSION_MAJOR * 10000 + FST_VERSION_MINOR * 100 + FST_VERSION_PATCH)
