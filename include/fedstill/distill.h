@@ -157,10 +157,10 @@ typedef struct fst_ramp {
 FST_API double fst_ramp_at(const fst_ramp *r, int64_t epoch, double accuracy);
 
 /*
- * A temperature that is learnt against the student (Li et al., Curriculum temperature for knowledge distillation (CTKD),
- * AAAI 2023, the global form): T = start + range sigmoid(theta). theta climbs the loss that the student descends (its
- * gradient is reversed), with a strength that grows from 0 to 1 as (1 - cos(pi epoch/epochs))/2. theta starts at 1 and has
- * an optimiser like the student's.
+ * A temperature that is learnt against the student (Li et al., Curriculum temperature for knowledge distillation
+ * (CTKD), AAAI 2023, the global form): T = start + range sigmoid(theta). theta climbs the loss that the student
+ * descends (its gradient is reversed), with a strength that grows from 0 to 1 as (1 - cos(pi epoch/epochs))/2. theta
+ * starts at 1 and has an optimiser like the student's.
  */
 typedef struct fst_curriculum {
     double start, range;
@@ -177,8 +177,9 @@ FST_API double fst_curriculum_strength(const fst_curriculum *c, int64_t epoch);
 FST_API void fst_curriculum_step(fst_curriculum *c, int64_t epoch, double grad, double learning_rate);
 
 /*
- * Iterated soft targets: a student learns part A of the samples from their labels, then rounds of parts B from the teacher's
- * soft labels, each drawn afresh from the samples that are not in A. Parts follow from the seed and the round alone.
+ * Iterated soft targets: a student learns part A of the samples from their labels, then rounds of parts B from the
+ * teacher's soft labels, each drawn afresh from the samples that are not in A. Parts follow from the seed and the round
+ * alone.
  */
 typedef struct fst_parts {
     uint32_t *order, *draw; /* the samples, A first; room for a part B */

@@ -105,9 +105,9 @@ FST_MUST FST_API fst_status fst_model_load_memory(fst_model *m, const char *name
 /* ---- models in int8 ------------------------------------------------------------------------------
  *
  * An f32 model becomes one of layers in int8 (fedstill/nn.h): weights are rounded with a scale for each channel, a
- * layer's input with the scale that covers the mean over calibration's batches of the largest magnitude in each. It answers as
- * any other (fst_runner with its graph and state), cannot be trained, and its file has about a quarter of the
- * bytes: format "fedstill-int8-1", the metadata of a model file, and for a layer in int8 NAME.weight (I8, -127 ...
+ * layer's input with the scale that covers the mean over calibration's batches of the largest magnitude in each. It
+ * answers as any other (fst_runner with its graph and state), cannot be trained, and its file has about a quarter of
+ * the bytes: format "fedstill-int8-1", the metadata of a model file, and for a layer in int8 NAME.weight (I8, -127 ...
  * 127), NAME.weight_scale and NAME.bias (F32, one an output channel) and NAME.input_scale (F32, rank 0). fst_model_save
  * and fst_model_load write and read it.
  */
@@ -116,8 +116,8 @@ typedef struct fst_calibration fst_calibration;
 /* For a model that outlives it. At most `batch` samples at a time; threads 0: all CPUs. */
 FST_MUST FST_API fst_status fst_calibration_new(fst_calibration **out, const fst_model *m, size_t batch, int threads,
                                                 fst_error *err);
-/* One batch: samples as the network takes them, normalised. Of more samples at a time the largest values are larger, and
- * fewer later ones are cut off; of fewer, rounding is finer. */
+/* One batch: samples as the network takes them, normalised. Of more samples at a time the largest values are larger,
+ * and fewer later ones are cut off; of fewer, rounding is finer. */
 FST_MUST FST_API fst_status fst_calibration_add(fst_calibration *c, const float *x, size_t rows, fst_error *err);
 FST_API void fst_calibration_free(fst_calibration *c);
 /* c: of m, with samples. Every layer that has a form in int8 gets it; FST_E_UNSUPPORTED when there is none. */

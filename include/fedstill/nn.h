@@ -274,8 +274,8 @@ FST_API void fst_state_int8(fst_state *to, const fst_graph *q, const fst_state *
  * The same network for training towards int8, with the same parameters, buffers and counters at the same places: the
  * inputs of layers that int8 has a form of are rounded, with a scale by the largest magnitude in the rows that are
  * computed together (a shard), and a trainer's steps go through weights that are rounded by channel. Gradients pass
- * through both as if nothing were rounded; the optimiser changes the weights as they are. f32 only. A runner of it rounds
- * values, not weights: evaluate with the network that it was made of, or with that in int8.
+ * through both as if nothing were rounded; the optimiser changes the weights as they are. f32 only. A runner of it
+ * rounds values, not weights: evaluate with the network that it was made of, or with that in int8.
  */
 FST_MUST FST_API fst_status fst_graph_int8_learn(fst_graph **out, const fst_graph *g, fst_error *err);
 

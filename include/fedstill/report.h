@@ -1,6 +1,6 @@
 /*
- * fedstill/report.h - what people look at: aligned tables, pictures made of characters, units, pictures of samples, and the
- * HTML report of a run. Everything is appended to an fst_buf; nothing here knows a terminal or a locale.
+ * fedstill/report.h - what people look at: aligned tables, pictures made of characters, units, pictures of samples, and
+ * the HTML report of a run. Everything is appended to an fst_buf; nothing here knows a terminal or a locale.
  */
 #ifndef FEDSTILL_REPORT_H
 #define FEDSTILL_REPORT_H
@@ -14,15 +14,16 @@ FST_BEGIN_DECLS
 FST_API size_t fst_text_width(const char *text);
 
 /*
- * Text from files and names may hold what a terminal obeys (escape sequences, C1 controls such as U+009B) or what makes text
- * look like another (marks of direction such as U+202E, invisible characters). Everything that is printed goes through one
- * of these two.
+ * Text from files and names may hold what a terminal obeys (escape sequences, C1 controls such as U+009B) or what makes
+ * text look like another (marks of direction such as U+202E, invisible characters). Everything that is printed goes
+ * through one of these two.
  *
- * fst_text_clean replaces it in place; the text gets no longer. Controls of ASCII become blanks, the rest and bytes that are
- * not UTF-8 "?". lines: line breaks and tabs stay, and other controls become "?" too.
+ * fst_text_clean replaces it in place; the text gets no longer. Controls of ASCII become blanks, the rest and bytes
+ * that are not UTF-8 "?". lines: line breaks and tabs stay, and other controls become "?" too.
  */
 FST_API void fst_text_clean(char *text, bool lines);
-/* Appends JSON with such characters, which can only stand in its strings, as \u escapes: a program reads the same text. */
+/* Appends JSON with such characters, which can only stand in its strings, as \u escapes: a program reads the same text.
+ */
 FST_MUST FST_API fst_status fst_text_json(fst_buf *out, const char *json, fst_error *err);
 
 /* ---- tables ------------------------------------------------------------------------------- */
@@ -44,9 +45,9 @@ FST_MUST FST_API fst_status fst_table_cell(fst_table *t, fst_error *err, const c
 FST_MUST FST_API fst_status fst_table_rule(fst_table *t, fst_error *err);
 FST_API size_t fst_table_rows(const fst_table *t);
 /*
- * Makes fst_table_write keep lines to `width` columns (0: any width, as at the start) as far as that goes. Columns with a
- * rank above 0 are left out first, the highest rank first; then the widest columns that are aligned left are wrapped, at
- * blanks where there are some. Numbers are never cut.
+ * Makes fst_table_write keep lines to `width` columns (0: any width, as at the start) as far as that goes. Columns with
+ * a rank above 0 are left out first, the highest rank first; then the widest columns that are aligned left are wrapped,
+ * at blanks where there are some. Numbers are never cut.
  */
 FST_API void fst_table_fit(fst_table *t, size_t width);
 FST_API void fst_table_rank(fst_table *t, size_t column, int rank);
@@ -86,8 +87,8 @@ FST_MUST FST_API fst_status fst_report_summary(const char *path, bool ascii, fst
 
 /* ---- pictures of samples ------------------------------------------------------------------- */
 
-/* A raw sample, as a source gives it: FST_U8 or FST_F32. (2, L) is a signal, I and Q; (H, W), (1, H, W) and (3, H, W) are
- * images; all others are drawn as one line over their elements. */
+/* A raw sample, as a source gives it: FST_U8 or FST_F32. (2, L) is a signal, I and Q; (H, W), (1, H, W) and (3, H, W)
+ * are images; all others are drawn as one line over their elements. */
 typedef struct fst_sample {
     fst_dtype dtype;
     fst_shape shape;
@@ -101,8 +102,8 @@ typedef enum fst_picture_format { FST_PICTURE_PNG, FST_PICTURE_SVG } fst_picture
 /* One sample: a signal over time, as a constellation and as a spectrogram; an image as it is. Appended to out. */
 FST_MUST FST_API fst_status fst_report_sample(const fst_sample *s, const char *title, fst_picture_format format,
                                               fst_buf *out, fst_error *err);
-/* The sample's own pixels as a PNG, without title or margin: what reads images has the sample again. Of u8 images with one
- * or three channels only (FST_E_ARGUMENT). */
+/* The sample's own pixels as a PNG, without title or margin: what reads images has the sample again. Of u8 images with
+ * one or three channels only (FST_E_ARGUMENT). */
 FST_MUST FST_API fst_status fst_report_pixels(const fst_sample *s, fst_buf *out, fst_error *err);
 
 /* Sample `column` of row `row` of a sheet, valid until the next call. *there false: the row has no such sample. */
@@ -112,7 +113,7 @@ typedef fst_status (*fst_sample_fn)(void *ctx, size_t row, size_t column, fst_sa
 /* A contact sheet: a row for each class, its name, and spectrograms of signals or images. */
 typedef struct fst_sheet {
     const char *title;
-    size_t rows, columns; /* 1 ... FST_SHEET_ROWS, 1 ... FST_SHEET_COLUMNS */
+    size_t rows, columns;     /* 1 ... FST_SHEET_ROWS, 1 ... FST_SHEET_COLUMNS */
     const char *const *names; /* rows; NULL: numbers */
     fst_sample_fn sample;
     void *ctx;
@@ -157,21 +158,22 @@ typedef struct fst_html_report {
     const fst_tried_model *models;
     size_t model_count;
     const char *test_digest; /* of the data that models were tried on and examples are of */
-    /* A sample of class `truth`. *exact: one that the model of `step` took for `taken_for`, which is looked for first; false:
-     * any. *there false: there is none at all. It is valid until the next call. */
+    /* A sample of class `truth`. *exact: one that the model of `step` took for `taken_for`, which is looked for first;
+     * false: any. *there false: there is none at all. It is valid until the next call. */
     fst_status (*example)(void *ctx, const char *step, int truth, int taken_for, fst_sample *out, bool *there,
                           bool *exact, fst_error *err);
     void *ctx;
 } fst_html_report;
 
 /*
- * Appends one HTML page that needs nothing else: no network, no script to be read. It is well-formed XML too. Sections of
- * which there are no data are left out; a file that is damaged or too large is named in its section and is no error. All
- * text from files is escaped.
+ * Appends one HTML page that needs nothing else: no network, no script to be read. It is well-formed XML too. Sections
+ * of which there are no data are left out; a file that is damaged or too large is named in its section and is no error.
+ * All text from files is escaped.
  */
 FST_MUST FST_API fst_status fst_report_html(const fst_html_report *r, fst_buf *out, fst_error *err);
-/* The same, and every table of the page as CSV (RFC 4180, UTF-8, numbers as they are, units in the titles): table is called
- * with each one's name, made of lower-case letters, digits, "-" and "_". Its first error ends it and is returned. */
+/* The same, and every table of the page as CSV (RFC 4180, UTF-8, numbers as they are, units in the titles): table is
+ * called with each one's name, made of lower-case letters, digits, "-" and "_". Its first error ends it and is
+ * returned. */
 typedef fst_status (*fst_csv_fn)(void *ctx, const char *name, const fst_buf *text, fst_error *err);
 FST_MUST FST_API fst_status fst_report_html_csv(const fst_html_report *r, fst_buf *out, fst_csv_fn table, void *ctx,
                                                 fst_error *err);

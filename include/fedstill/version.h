@@ -17,7 +17,7 @@
 #define FST_VERSION_TEXT(a, b, c, pre) FST_VERSION_JOIN(a, b, c, pre)
 /* "1.0.0-rc1", "1.0.0" */
 #define FST_VERSION FST_VERSION_TEXT(FST_VERSION_MAJOR, FST_VERSION_MINOR, FST_VERSION_PATCH, FST_VERSION_PRE)
-/* 0.1.0 is 100, 1.2.3 is 10203; the same before a release and for it. For #if and for comparing. */
+/* 1.0.0 is 10000, 1.2.3 is 10203; the same before a release and for it. For #if and for comparing. */
 #define FST_VERSION_NUMBER (FST_VERSION_MAJOR * 10000 + FST_VERSION_MINOR * 100 + FST_VERSION_PATCH)
 
 #endif

@@ -7,8 +7,9 @@
 
 const char *fst_status_name(fst_status s)
 {
-    static const char *const names[] = {"ok",    "argument", "configuration", "memory",  "io",        "format",
-                                        "limit", "mismatch", "unsupported",   "numeric", "cancelled", "busy", "absent"};
+    static const char *const names[] = {"ok",        "argument", "configuration", "memory",      "io",
+                                        "format",    "limit",    "mismatch",      "unsupported", "numeric",
+                                        "cancelled", "busy",     "absent"};
     if ((size_t)s >= sizeof names / sizeof *names)
         return "unknown";
     return names[s];

@@ -14,12 +14,9 @@ enum { TITLE = 96 };
 static const struct {
     const char *kind, *title, *named; /* named: of a stage that has a name of its own */
 } rows[] = {
-    {"cloud_pretrain", "teacher", "on labels"},
-    {"edge_alone", "student alone", "alone"},
-    {"edge_kd", "student distilled", "distilled"},
-    {"federated_train", "student federated", "federated"},
-    {"prune", "model pruned", "pruned"},
-    {"quantise", "model in int8", "int8"},
+    {"cloud_pretrain", "teacher", "on labels"},    {"edge_alone", "student alone", "alone"},
+    {"edge_kd", "student distilled", "distilled"}, {"federated_train", "student federated", "federated"},
+    {"prune", "model pruned", "pruned"},           {"quantise", "model in int8", "int8"},
 };
 
 /* What kind of stage it is; summaries of earlier versions have one of each, under the kind's name. */

@@ -79,9 +79,9 @@ static fst_value complex_node(struct golden *g, fst_graph *graph, fst_value x, c
         return fst_graph_magnitude(graph, x);
     if (!strcmp(op, "time_freq_attention")) {
         fst_time_freq_attention o = {.reduction = (int64_t)golden_number(g, "reduction", 16),
-                           .floor = golden_number(g, "floor", 1e-8),
-                           .ceiling = golden_number(g, "ceiling", 10),
-                           .phase_eps = golden_number(g, "phase_eps", 1e-8)};
+                                     .floor = golden_number(g, "floor", 1e-8),
+                                     .ceiling = golden_number(g, "ceiling", 10),
+                                     .phase_eps = golden_number(g, "phase_eps", 1e-8)};
         return fst_graph_time_freq_attention(graph, x, "op", &o);
     }
     return -1;

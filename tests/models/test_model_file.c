@@ -486,13 +486,19 @@ static void failed_saves_leave_the_old_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_network_comes_back),   cmocka_unit_test(everything_else_comes_back),
-        cmocka_unit_test(class_names_are_checked),    cmocka_unit_test(names_of_networks),
-        cmocka_unit_test(foreign_files_are_read),     cmocka_unit_test(what_the_network_sees_is_kept),
+        cmocka_unit_test(every_network_comes_back),
+        cmocka_unit_test(everything_else_comes_back),
+        cmocka_unit_test(class_names_are_checked),
+        cmocka_unit_test(names_of_networks),
+        cmocka_unit_test(foreign_files_are_read),
+        cmocka_unit_test(what_the_network_sees_is_kept),
         cmocka_unit_test(tensors_that_do_not_fit_are_named),
-        cmocka_unit_test(counters_are_whole_numbers), cmocka_unit_test(metadata_is_checked),
-        cmocka_unit_test(promises_take_no_memory),    cmocka_unit_test(every_prefix_is_refused),
-        cmocka_unit_test(changed_bytes_do_no_harm),   cmocka_unit_test(failed_saves_leave_the_old_file),
+        cmocka_unit_test(counters_are_whole_numbers),
+        cmocka_unit_test(metadata_is_checked),
+        cmocka_unit_test(promises_take_no_memory),
+        cmocka_unit_test(every_prefix_is_refused),
+        cmocka_unit_test(changed_bytes_do_no_harm),
+        cmocka_unit_test(failed_saves_leave_the_old_file),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

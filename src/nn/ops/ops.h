@@ -73,8 +73,8 @@ float fst__int8_high(const struct fst_int8_value *v);
 bool fst__int8_round(const struct fst_int8_value *to, const float *x, uint8_t *q, size_t n);
 fst_status fst__quantise_failed(fst_error *err); /* what is reported then */
 /* What follows the sums of a layer: times factor plus shift, plus `more` (NULL: nothing), a ReLU or ReLU6, and what
- * quantise does into bytes, or floats. Factors and shifts of the channels, which lie next to each other, are repeated in
- * tables of `period` elements, so that few channels are worth a loop of vectors too. */
+ * quantise does into bytes, or floats. Factors and shifts of the channels, which lie next to each other, are repeated
+ * in tables of `period` elements, so that few channels are worth a loop of vectors too. */
 struct fst_int8_finish {
     size_t period;
     const float *factor, *shift;

@@ -1,5 +1,5 @@
-/* The task file's sections of the cascade and of models made for it; the tables that fill them are in stages/cascade_kinds.c and
- * stages/quantise.c. */
+/* The task file's sections of the cascade and of models made for it; the tables that fill them are in
+ * stages/cascade_kinds.c and stages/quantise.c. */
 #ifndef FST_TASK_INFER_FILE_H
 #define FST_TASK_INFER_FILE_H
 

@@ -68,17 +68,32 @@ enum { FST__CONDITION_VALUES = 40 };
 /* What another field must be. It is looked for in the same map, then in the maps around it; "a.b" goes down from there.
  * Below a map with free keys, b is the kind of which there is an entry. */
 typedef struct fst__condition {
-    const char *key;       /* NULL: no condition */
-    const char *or_key;    /* without values: that this one is set is as good; NULL: none */
-    bool without;          /* the field must not be so */
+    const char *key;    /* NULL: no condition */
+    const char *or_key; /* without values: that this one is set is as good; NULL: none */
+    bool without;       /* the field must not be so */
     /* Of an enum: one of these, NULL after the last; none: it is set, that is true, not 0, not empty, there. */
     const char *values[FST__CONDITION_VALUES];
 } fst__condition;
-#define FST__WITH(name, ...) {.key = (name), .values = {__VA_ARGS__}}
-#define FST__WITHOUT(name, ...) {.key = (name), .without = true, .values = {__VA_ARGS__}}
-#define FST__WITH_ANY(name) {.key = (name)}
-#define FST__WITH_EITHER(name, other) {.key = (name), .or_key = (other)}
-#define FST__WITHOUT_ANY(name) {.key = (name), .without = true}
+#define FST__WITH(name, ...)                     \
+    {                                            \
+        .key = (name), .values = { __VA_ARGS__ } \
+    }
+#define FST__WITHOUT(name, ...)                                   \
+    {                                                             \
+        .key = (name), .without = true, .values = { __VA_ARGS__ } \
+    }
+#define FST__WITH_ANY(name) \
+    {                       \
+        .key = (name)       \
+    }
+#define FST__WITH_EITHER(name, other)    \
+    {                                    \
+        .key = (name), .or_key = (other) \
+    }
+#define FST__WITHOUT_ANY(name)         \
+    {                                  \
+        .key = (name), .without = true \
+    }
 enum { FST__CONDITIONS = 3 };
 
 typedef struct fst__field {
@@ -91,25 +106,25 @@ typedef struct fst__field {
     bool unused;    /* is accepted and never read: a warning says so */
     size_t offset;
     const char *fallback;
-    int64_t int_min, int_max;  /* INT64_MIN, INT64_MAX: no limit */
-    double min, max;           /* -INFINITY, INFINITY: no limit */
-    const char *const *names;  /* of an enum, NULL-terminated */
-    const fst__schema *table;  /* of a map */
+    int64_t int_min, int_max;                   /* INT64_MIN, INT64_MAX: no limit */
+    double min, max;                            /* -INFINITY, INFINITY: no limit */
+    const char *const *names;                   /* of an enum, NULL-terminated */
+    const fst__schema *table;                   /* of a map */
     bool (*choice)(size_t i, fst__choice *out); /* of a map with free keys: the i-th choice; false: no more */
-    size_t present;            /* offset of a bool that says whether the key was given, plus 1; 0: none */
-    size_t count_at;           /* list: offset of its size_t count */
+    size_t present;  /* offset of a bool that says whether the key was given, plus 1; 0: none */
+    size_t count_at; /* list: offset of its size_t count */
     size_t count_min, count_max;
     fst__condition when[FST__CONDITIONS]; /* all must hold for the field to have an effect */
-    size_t room; /* bytes of the array or struct in the struct; 0: a list that is an fst_alloc'd array */
+    size_t room;      /* bytes of the array or struct in the struct; 0: a list that is an fst_alloc'd array */
     const char *word; /* of a list: what may stand in its place; the bool at word_at is then true, the list empty */
     size_t word_at;
 } fst__field;
 
 /* What a table's `check` says about a struct that is right field by field, but not as a whole. */
 typedef struct fst__complaint {
-    const char *key;  /* the field to point at, "a.b" below a map; NULL: the map itself */
-    char text[300];   /* "must be smaller than rounds (10)" */
-    char room[160];   /* for a key that is put together */
+    const char *key; /* the field to point at, "a.b" below a map; NULL: the map itself */
+    char text[300];  /* "must be smaller than rounds (10)" */
+    char room[160];  /* for a key that is put together */
 } fst__complaint;
 
 struct fst__schema {
@@ -123,62 +138,90 @@ struct fst__schema {
 
 /* ---- macros for tables -------------------------------------------------------------------- */
 
-#define FST__SCHEMA(T, table_fields, ...)                                                          \
-    {.fields = (table_fields), .count = sizeof(table_fields) / sizeof *(table_fields), .size = sizeof(T), __VA_ARGS__}
+#define FST__SCHEMA(T, table_fields, ...)                                                                    \
+    {                                                                                                        \
+        .fields = (table_fields), .count = sizeof(table_fields) / sizeof *(table_fields), .size = sizeof(T), \
+        __VA_ARGS__                                                                                          \
+    }
 
 /* offsetof that compiles only if the member has that type */
-#define FST__AT(T, member, ctype) _Generic(((T *)0)->member, ctype: offsetof(T, member))
+#define FST__AT(T, member, ctype) _Generic(((T *)0)->member, ctype : offsetof(T, member))
 #define FST__PRESENT(T, member) .present = FST__AT(T, member, bool) + 1
 
-#define FST__F_STRING(T, member, dflt, text, ...)                                                  \
-    {.key = #member, .type = FST__TYPE_STRING, .offset = FST__AT(T, member, char *), .fallback = dflt, .help = text, \
-     __VA_ARGS__}
-#define FST__F_INT(T, member, lo, hi, dflt, text, ...)                                             \
-    {.key = #member, .type = FST__TYPE_INT, .offset = FST__AT(T, member, int64_t), .int_min = lo, .int_max = hi,     \
-     .fallback = dflt, .help = text, __VA_ARGS__}
-#define FST__F_DOUBLE(T, member, lo, hi, dflt, text, ...)                                          \
-    {.key = #member, .type = FST__TYPE_DOUBLE, .offset = FST__AT(T, member, double), .min = lo, .max = hi,           \
-     .fallback = dflt, .help = text, __VA_ARGS__}
+#define FST__F_STRING(T, member, dflt, text, ...)                                                         \
+    {                                                                                                     \
+        .key = #member, .type = FST__TYPE_STRING, .offset = FST__AT(T, member, char *), .fallback = dflt, \
+        .help = text, __VA_ARGS__                                                                         \
+    }
+#define FST__F_INT(T, member, lo, hi, dflt, text, ...)                                                              \
+    {                                                                                                               \
+        .key = #member, .type = FST__TYPE_INT, .offset = FST__AT(T, member, int64_t), .int_min = lo, .int_max = hi, \
+        .fallback = dflt, .help = text, __VA_ARGS__                                                                 \
+    }
+#define FST__F_DOUBLE(T, member, lo, hi, dflt, text, ...)                                                     \
+    {                                                                                                         \
+        .key = #member, .type = FST__TYPE_DOUBLE, .offset = FST__AT(T, member, double), .min = lo, .max = hi, \
+        .fallback = dflt, .help = text, __VA_ARGS__                                                           \
+    }
 /* a double > lo */
-#define FST__F_ABOVE(T, member, lo, hi, dflt, text, ...)                                           \
+#define FST__F_ABOVE(T, member, lo, hi, dflt, text, ...) \
     FST__F_DOUBLE(T, member, lo, hi, dflt, text, .exclusive = true, __VA_ARGS__)
-#define FST__F_BOOL(T, member, dflt, text, ...)                                                    \
-    {.key = #member, .type = FST__TYPE_BOOL, .offset = FST__AT(T, member, bool), .fallback = dflt, .help = text,     \
-     __VA_ARGS__}
-#define FST__F_ENUM(T, member, name_list, dflt, text, ...)                                         \
-    {.key = #member, .type = FST__TYPE_ENUM, .names = name_list, .fallback = dflt, .help = text,                     \
-     .offset = _Generic(((T *)0)->member, int: offsetof(T, member), unsigned: offsetof(T, member)), __VA_ARGS__}
+#define FST__F_BOOL(T, member, dflt, text, ...)                                                                     \
+    {                                                                                                               \
+        .key = #member, .type = FST__TYPE_BOOL, .offset = FST__AT(T, member, bool), .fallback = dflt, .help = text, \
+        __VA_ARGS__                                                                                                 \
+    }
+#define FST__F_ENUM(T, member, name_list, dflt, text, ...)                                          \
+    {                                                                                               \
+        .key = #member, .type = FST__TYPE_ENUM, .names = name_list, .fallback = dflt, .help = text, \
+        .offset = _Generic(((T *)0)->member, int                                                    \
+                           : offsetof(T, member), unsigned                                          \
+                           : offsetof(T, member)),                                                  \
+        __VA_ARGS__                                                                                 \
+    }
 /* A struct inside the struct, with its own table. */
-#define FST__F_MAP(T, member, its_table, text, ...)                                                \
-    {.key = #member, .type = FST__TYPE_MAP, .offset = offsetof(T, member), .room = sizeof(((T *)0)->member),         \
-     .table = its_table, .help = text, __VA_ARGS__}
+#define FST__F_MAP(T, member, its_table, text, ...)                                                             \
+    {                                                                                                           \
+        .key = #member, .type = FST__TYPE_MAP, .offset = offsetof(T, member), .room = sizeof(((T *)0)->member), \
+        .table = its_table, .help = text, __VA_ARGS__                                                           \
+    }
 /* The same, but it may be missing: the bool `flag` says whether it is there. */
-#define FST__F_OPTIONAL(T, member, flag, its_table, text, ...)                                     \
+#define FST__F_OPTIONAL(T, member, flag, its_table, text, ...) \
     FST__F_MAP(T, member, its_table, text, FST__PRESENT(T, flag), __VA_ARGS__)
 
 /* A map of at most `most` entries with free keys. The member is a fst__named *. */
-#define FST__F_NAMED(T, member, counter, most, its_choice, text, ...)                              \
-    {.key = #member, .type = FST__TYPE_NAMED, .offset = FST__AT(T, member, fst__named *),                            \
-     .count_at = FST__AT(T, counter, size_t), .count_max = most, .choice = its_choice, .help = text, __VA_ARGS__}
+#define FST__F_NAMED(T, member, counter, most, its_choice, text, ...)                                               \
+    {                                                                                                               \
+        .key = #member, .type = FST__TYPE_NAMED, .offset = FST__AT(T, member, fst__named *),                        \
+        .count_at = FST__AT(T, counter, size_t), .count_max = most, .choice = its_choice, .help = text, __VA_ARGS__ \
+    }
 
 /* Lists of at most `most` entries. The member is an array in the struct or a pointer; `counter` is a
  * size_t member. */
-#define FST__LIST_OF(T, member, ctype, counter, most)                                              \
+#define FST__LIST_OF(T, member, ctype, counter, most) \
     .key = #member, .list = true, .offset = FST__AT(T, member, ctype *), .count_at = FST__AT(T, counter, size_t),    \
     .count_max = most,                                                                                               \
     .room = _Generic(&((T *)0)->member, ctype **: (size_t)0, default: sizeof(((T *)0)->member))
-#define FST__F_STRINGS(T, member, counter, most, dflt, text, ...)                                  \
-    {.type = FST__TYPE_STRING, FST__LIST_OF(T, member, char *, counter, most), .fallback = dflt, .help = text,       \
-     __VA_ARGS__}
-#define FST__F_INTS(T, member, counter, most, lo, hi, dflt, text, ...)                             \
-    {.type = FST__TYPE_INT, FST__LIST_OF(T, member, int64_t, counter, most), .int_min = lo, .int_max = hi,           \
-     .fallback = dflt, .help = text, __VA_ARGS__}
-#define FST__F_DOUBLES(T, member, counter, most, lo, hi, dflt, text, ...)                          \
-    {.type = FST__TYPE_DOUBLE, FST__LIST_OF(T, member, double, counter, most), .min = lo, .max = hi,                 \
-     .fallback = dflt, .help = text, __VA_ARGS__}
-#define FST__F_MAPS(T, member, ctype, counter, most, its_table, dflt, text, ...)                   \
-    {.type = FST__TYPE_MAP, FST__LIST_OF(T, member, ctype, counter, most), .table = its_table, .fallback = dflt,     \
-     .help = text, __VA_ARGS__}
+#define FST__F_STRINGS(T, member, counter, most, dflt, text, ...)                                                 \
+    {                                                                                                             \
+        .type = FST__TYPE_STRING, FST__LIST_OF(T, member, char *, counter, most), .fallback = dflt, .help = text, \
+        __VA_ARGS__                                                                                               \
+    }
+#define FST__F_INTS(T, member, counter, most, lo, hi, dflt, text, ...)                                        \
+    {                                                                                                         \
+        .type = FST__TYPE_INT, FST__LIST_OF(T, member, int64_t, counter, most), .int_min = lo, .int_max = hi, \
+        .fallback = dflt, .help = text, __VA_ARGS__                                                           \
+    }
+#define FST__F_DOUBLES(T, member, counter, most, lo, hi, dflt, text, ...)                               \
+    {                                                                                                   \
+        .type = FST__TYPE_DOUBLE, FST__LIST_OF(T, member, double, counter, most), .min = lo, .max = hi, \
+        .fallback = dflt, .help = text, __VA_ARGS__                                                     \
+    }
+#define FST__F_MAPS(T, member, ctype, counter, most, its_table, dflt, text, ...)                                    \
+    {                                                                                                               \
+        .type = FST__TYPE_MAP, FST__LIST_OF(T, member, ctype, counter, most), .table = its_table, .fallback = dflt, \
+        .help = text, __VA_ARGS__                                                                                   \
+    }
 
 /* Behind a list: a word that may stand in its place. */
 #define FST__OR_WORD(T, text, member) .word = text, .word_at = FST__AT(T, member, bool)

@@ -23,7 +23,8 @@ struct step;
 struct record;
 
 /* Built for fedstill-edge, kinds of stages are known and read from task files, but none is run here, and no client
- * trains: what that takes is then linked by nobody. (The same of strategies: FST__HALF; of operators: FST__GRADIENT.) */
+ * trains: what that takes is then linked by nobody. (The same of strategies: FST__HALF; of operators: FST__GRADIENT.)
+ */
 #ifdef FST_NO_TRAINING
 enum { FST__TRAINS = 0 };
 #else
@@ -98,8 +99,9 @@ struct stage_kind {
     const fst__schema *schema;
     unsigned modes; /* FST__IN_... */
     enum leaves leaves;
-    const char *frozen;  /* what its model is that no stage can learn from: "an int8 model, ..."; NULL: it is none such */
-    bool trained;        /* training made it: a finished one is taken from other outputs rather than made again */
+    const char
+        *frozen;  /* what its model is that no stage can learn from: "an int8 model, ..."; NULL: it is none such */
+    bool trained; /* training made it: a finished one is taken from other outputs rather than made again */
     const char *streams; /* kind whose names of random streams it uses; NULL: its own */
     const char *counts;  /* what its checkpoints count, "epoch" or "round"; NULL: it has none */
     const struct stage_ref *refs;

@@ -27,14 +27,14 @@ typedef enum fst__node_kind { FST__SCALAR, FST__LIST, FST__MAP } fst__node_kind;
 
 typedef struct fst__node {
     fst__node_kind kind;
-    bool quoted;             /* scalar: written in quotes or as a block; never null then */
-    bool expanded;           /* scalar: something came from the environment */
-    const char *text;        /* scalar */
-    const char *key;         /* when the parent is a map */
-    int line, column;        /* of the value, from 1; line 0: it came from an override */
+    bool quoted;      /* scalar: written in quotes or as a block; never null then */
+    bool expanded;    /* scalar: something came from the environment */
+    const char *text; /* scalar */
+    const char *key;  /* when the parent is a map */
+    int line, column; /* of the value, from 1; line 0: it came from an override */
     int key_line, key_column;
-    const char *source;      /* file name, or the override as it was written */
-    size_t count;            /* children */
+    const char *source; /* file name, or the override as it was written */
+    size_t count;       /* children */
     struct fst__node *first, *last, *next;
     /* Map that an override put in a scalar's place (optimizer: adam, then optimizer.learning_rate=1):
      * that scalar, so that the shorthand's meaning is not lost. */
