@@ -48,7 +48,8 @@ digests "$output" >"$folder/reference"
 true_that "events.jsonl has a line that is no event" "$helper" events "$output/events.jsonl" >"$folder/count"
 same "rounds in events.jsonl" "$(grep -c '"event": "round"' "$output/events.jsonl")" 3
 same "epochs in events.jsonl" "$(grep -c '"event": "epoch"' "$output/events.jsonl")" 6
-same "starts in events.jsonl" "$(grep -c '"event": "start", "version": "[0-9.]*", "commit": ' "$output/events.jsonl")" 1
+version=$("$FEDSTILL" --version | sed 's/^fedstill //')
+same "starts in events.jsonl" "$(grep -c "\"event\": \"start\", \"version\": \"$version\", \"commit\": " "$output/events.jsonl")" 1
 same "epochs that name their loss and rate" \
     "$(grep -c '"loss_kind": "0.3 cross entropy + 0.7 distillation (kl, temperature 4)", "learning_rate": 0.001' "$output/events.jsonl")" 2
 for step in $steps; do # each begins and ends with a sample; CPU time never falls
