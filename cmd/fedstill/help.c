@@ -11,7 +11,7 @@ static const char purpose[] =
     "Classifies with model files of fedstill, and answers devices in the cascade of a fleet, on a small box: it is "
     "the part of fedstill(1) that runs models. Nothing in it trains; asked to, it says so.";
 #else
-static const char tagline[] = "federated knowledge distillation from cloud to edge to device";
+static const char tagline[] = "federated knowledge distillation for cloud, edge and device";
 static const char purpose[] =
     "Teaches small models at the edge what a large model in the cloud knows, without moving the data. One program "
     "trains "
