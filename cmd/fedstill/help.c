@@ -6,7 +6,7 @@
 enum { WIDTH = 80, INDENT = 6 };
 
 #ifdef FEDSTILL_EDGE_ONLY
-static const char tagline[] = "runs models of federated knowledge distillation at the edge";
+static const char tagline[] = "runs models of federated distillation at the edge";
 static const char purpose[] =
     "Classifies with model files of fedstill, and answers devices in the cascade of a fleet, on a small box: it is "
     "the part of fedstill(1) that runs models. Nothing in it trains; asked to, it says so.";
