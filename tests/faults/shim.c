@@ -3,14 +3,18 @@
  * signal once it has written some text there.
  *
  *   FAULT_PREFIX  the folder; its absolute path
- *   FAULT_MODE    fail: the n-th operation returns an error. stuck: that one and all after it. short: the n-th write
- * takes half of its bytes. kill: SIGKILL before the n-th operation. count: none FAULT_N       which one, from 1
- *   FAULT_WHILE   with FAULT_MODE full: as long as this file is there, nothing more can be written
+ *   FAULT_MODE    fail: the n-th operation returns an error
+ *                 stuck: that one and all after it
+ *                 short: the n-th write takes half of its bytes
+ *                 kill: SIGKILL before the n-th operation
+ *                 count: nothing goes wrong
+ *                 term: SIGTERM, two milliseconds after the first write that has FAULT_TEXT in it
+ *                 full: FAULT_WHILE is made before that write, and nothing can be written while it is there
+ *                 deny: that write fails; die: SIGKILL instead of it; stop: SIGSTOP before it
+ *   FAULT_N       which operation, from 1
  *   FAULT_ERRNO   the error (default ENOSPC)
  *   FAULT_LOG     a file that gets a line an operation, "N OPERATION PATH"
- *   FAULT_TEXT    with FAULT_MODE term: SIGTERM, two milliseconds after the first write that has this text in it; with
- * FAULT_MODE full: the file FAULT_WHILE is made then, before it; with
- * FAULT_MODE deny: that write fails; with FAULT_MODE die: SIGKILL instead of that write; stop: SIGSTOP before it
+ *   FAULT_TEXT, FAULT_WHILE
  *
  * It sees opening for writing and reading, write, fsync, close, rename, unlink, mkdir, ftruncate and link. It knows
  * paths by the names that files were opened with.

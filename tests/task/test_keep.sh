@@ -111,6 +111,21 @@ ran
 unsaid err "taken from $folder/other/edge_kd"
 digests "$folder/third" >"$folder/now"
 true_that "a damaged model was taken" diff "$folder/reference2" "$folder/now"
+# What is gone of the other output meanwhile is done again: every file that is opened there, and all after it, is missing.
+take() { # FAULT-ARGUMENT ...: of $output, into $folder/fourth
+    rm -rf "$folder/fourth"
+    env FAULT_PREFIX="$output" FAULT_ERRNO=2 FAULT_LOG="$folder/operations" ASAN_OPTIONS=verify_asan_link_order=0 \
+        LD_PRELOAD="$FEDSTILL_SHIM" "$@" "$FEDSTILL" run "$task" --mode pretrain --output "$folder/fourth" >"$folder/out" 2>"$folder/err"
+}
+take FAULT_MODE=count FAULT_N=0
+total=$(wc -l <"$folder/operations")
+said err "cloud_pretrain: taken from"
+true_that "$total operations are few" [ "$total" -gt 3 ]
+for ((n = 1; n <= total; n++)); do
+    take FAULT_MODE=stuck FAULT_N=$n
+    same "gone from operation $n on: exit status" $? 0
+    same "gone from operation $n on" "$(sha256sum <"$folder/fourth/cloud_pretrain/model.safetensors")" "$(model cloud_pretrain)"
+done
 (cd "$folder" && "$FEDSTILL" run "$task" --output here -q >/dev/null 2>&1)
 true_that "--output starts from the current folder" [ -s "$folder/here/summary.json" ]
 expect 2 run "$task" --output ""

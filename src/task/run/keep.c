@@ -391,7 +391,7 @@ fst_status fst__keep_find(struct session *s, struct step *step, char state[FST__
         finished = other && !st;
         if (other)
             snprintf(state, FST__STATE, "taken from %.*s", FST__STATE - 20, other);
-        if (st == FST_E_MISMATCH || st == FST_E_FORMAT) /* the other output is at work: then this one works itself */
+        if (st && !fst__record_current_in(other, step->fingerprint, &r)) /* it is at work or gone: do it here */
             st = FST_OK;
         fst_free(other);
     }
