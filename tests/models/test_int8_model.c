@@ -6,28 +6,8 @@
 #include <unistd.h>
 
 #include "fedstill/models.h"
+#include "models/two_files.h"
 #include "nn/support.h"
-
-static char folder[] = "/tmp/fedstill-int8-XXXXXX";
-static char path[128], other[128];
-
-static int set_up(void **state)
-{
-    (void)state;
-    if (!mkdtemp(folder))
-        return -1;
-    snprintf(path, sizeof path, "%s/model.safetensors", folder);
-    snprintf(other, sizeof other, "%s/other.safetensors", folder);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    (void)unlink(path);
-    (void)unlink(other);
-    return rmdir(folder);
-}
 
 /* A network whose state is filled, and its form in int8 after a calibration with `rows` samples. */
 static void new_models(fst_model *m, fst_model *q, const char *arch, const fst_model_config *c, size_t rows)

@@ -6,28 +6,8 @@
 #include <unistd.h>
 
 #include "fedstill/models.h"
+#include "models/two_files.h"
 #include "nn/support.h"
-
-static char folder[] = "/tmp/fedstill-prune-XXXXXX";
-static char path[128], other[128];
-
-static int set_up(void **state)
-{
-    (void)state;
-    if (!mkdtemp(folder))
-        return -1;
-    snprintf(path, sizeof path, "%s/model.safetensors", folder);
-    snprintf(other, sizeof other, "%s/other.safetensors", folder);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    (void)unlink(path);
-    (void)unlink(other);
-    return rmdir(folder);
-}
 
 /* ---- networks ------------------------------------------------------------------------------------------------- */
 

@@ -31,6 +31,9 @@ expect() {
     fi
 }
 
+# figure PATH: what the JSON that the program printed last has there.
+figure() { "$FEDSTILL_HELPER" json "$folder/out" "$1"; }
+
 # new_task TRAIN TEST: $task, a folder for a task.yaml, and $folder/data, so many samples in the form of MNIST's files.
 new_task() {
     task=$folder/task

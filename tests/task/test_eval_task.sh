@@ -15,7 +15,6 @@ END
 expect 0 run "$task" --no-reuse
 model=$task/output/federated_train/model.safetensors
 record=$task/output/federated_train/stage.json
-figure() { "$FEDSTILL_HELPER" json "$folder/out" "$1"; }
 percent() { printf '%.6f' "$1"; }
 
 right=0 samples=0

@@ -18,7 +18,6 @@ stages:
 END
 expect 0 run "$task" --no-reuse --mode full_pipeline
 model=$task/output/edge_kd/model.safetensors int8=$folder/int8.safetensors
-figure() { "$FEDSTILL_HELPER" json "$folder/out" "$1"; }
 holds() { awk "BEGIN { exit !($1) }"; }
 bytes() { stat -c %s "$1"; }
 

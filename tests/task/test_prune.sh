@@ -13,7 +13,6 @@ stages:
 END
 expect 0 run "$task" --no-reuse --stage cloud_pretrain
 model=$task/output/cloud_pretrain/model.safetensors pruned=$folder/pruned.safetensors
-figure() { "$FEDSTILL_HELPER" json "$folder/out" "$1"; }
 
 # ---- wrong requests, before any work
 expect 2 model prune "$model"
